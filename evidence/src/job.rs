@@ -1,0 +1,71 @@
+//! The job: what the launcher asks one measuring container to do (`/in/job.json`).
+
+use serde::{Deserialize, Serialize};
+
+/// Contract name a job must carry.
+pub const JOB_CONTRACT: &str = "invarlock-measure-v1";
+
+/// Which of the two checkpoints is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The checkpoint compared with; it selects the windows.
+    Baseline,
+    /// The checkpoint under test; it is measured on the baseline's windows.
+    Subject,
+}
+
+/// One measuring task. All paths are as the evaluator sees them (`/in/...` in a container).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Always [`JOB_CONTRACT`].
+    pub contract: String,
+    /// Which side this is.
+    pub role: Role,
+    /// The name the user gave the checkpoint; recorded, never opened.
+    pub model_id: String,
+    /// Profile name (`dev`, `ci`, `release`), recorded.
+    pub profile: String,
+    /// Tier name (`conservative`, `balanced`, `aggressive`), recorded.
+    pub tier: String,
+    /// Checkpoint directory.
+    pub checkpoint: String,
+    /// How the windows are had.
+    pub windows: WindowSource,
+    /// Tokens a window, 2 or more.
+    pub seq_len: usize,
+    /// Recorded; windows never slide (`spec/math.md` section 1).
+    pub stride: usize,
+    /// Windows asked for in the preview arm.
+    pub preview_n: usize,
+    /// Windows asked for in the final arm.
+    pub final_n: usize,
+    /// Dataset split name, recorded.
+    pub split: String,
+    /// Dataset seed, recorded (`local_jsonl` takes rows in order).
+    pub seed: u64,
+    /// Worker threads; absent means one a core. The numbers do not depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+/// Where the windows of a job come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum WindowSource {
+    /// Select from JSON-lines files, first rows in order (baseline).
+    LocalJsonl {
+        /// Files in order.
+        files: Vec<String>,
+        /// Name of the text member of each row.
+        text_field: String,
+        /// Rows read at most, over all files.
+        max_samples: usize,
+    },
+    /// Replay the baseline's windows (subject): a file holding [`crate::run_report::BaselineWindows`].
+    Replay {
+        /// The file.
+        file: String,
+    },
+}

@@ -1,0 +1,253 @@
+//! The run report (`report.json`): what one container measured about one checkpoint.
+//!
+//! The layout is upstream's run report (`spec/report.md` section 4), so its tools read ours; reading is tolerant of
+//! members we do not know. A run report never holds a `validation` object: that marks an evaluation report.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A measured side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// What was measured, with what.
+    pub meta: RunMeta,
+    /// The dataset and its digests.
+    pub data: RunData,
+    /// The edit; a checkpoint given as it is has `name` `noop` (baseline) or `custom` (subject).
+    pub edit: Map<String, Value>,
+    /// Guards of this side, in the order they ran.
+    pub guards: Vec<Guard>,
+    /// Measured values.
+    pub metrics: RunMetrics,
+    /// Paths of other files of the run (`events_path`, ...).
+    pub artifacts: Map<String, Value>,
+    /// Recovery flags; empty for us.
+    pub flags: Map<String, Value>,
+    /// Profile, tier, assurance and evaluation settings.
+    #[serde(default)]
+    pub context: Map<String, Value>,
+    /// Digests of windows and tokenizer.
+    pub provenance: RunProvenance,
+    /// Raw windows and losses.
+    pub evaluation_windows: EvaluationWindows,
+}
+
+/// `meta` of a run report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunMeta {
+    /// The user's name of the checkpoint.
+    pub model_id: String,
+    /// `hf_causal`.
+    pub adapter: String,
+    /// `cpu`.
+    pub device: String,
+    /// Always empty: the evaluator knows no repository.
+    #[serde(default)]
+    pub commit: String,
+    /// Dataset seed.
+    pub seed: u64,
+    /// Time the run ended, UTC ISO-8601.
+    pub ts: String,
+    /// blake2s digest of the tokenizer's vocabulary (see `evaluator`); same vocabulary, same digest, wherever it lies.
+    pub tokenizer_hash: Option<String>,
+    /// `{family, default_loss, invariants[], cert_lints[], module_selectors{}}`.
+    #[serde(default)]
+    pub model_profile: Map<String, Value>,
+    /// Everything else (evaluator version, kernel used, threads, determinism ...).
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// `data` of a run report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunData {
+    /// Provider kind, `local_jsonl`.
+    pub dataset: String,
+    /// Split name.
+    #[serde(default)]
+    pub split: Option<String>,
+    /// Tokens a window.
+    pub seq_len: usize,
+    /// Recorded stride.
+    pub stride: usize,
+    /// Preview windows measured.
+    pub preview_n: usize,
+    /// Final windows measured.
+    pub final_n: usize,
+    /// Name of the tokenizer (the user's name of the checkpoint it came from).
+    #[serde(default)]
+    pub tokenizer_name: Option<String>,
+    /// As `meta.tokenizer_hash`.
+    #[serde(default)]
+    pub tokenizer_hash: Option<String>,
+    /// Tokenizer vocabulary size, added tokens included.
+    #[serde(default)]
+    pub vocab_size: Option<u64>,
+    /// blake2s-16 over padded preview ids (`spec/math.md` section 8).
+    #[serde(default)]
+    pub preview_hash: Option<String>,
+    /// The same for the final arm.
+    #[serde(default)]
+    pub final_hash: Option<String>,
+    /// blake2s-16 over both.
+    #[serde(default)]
+    pub dataset_hash: Option<String>,
+    /// Sum of preview attention masks.
+    #[serde(default)]
+    pub preview_total_tokens: u64,
+    /// Sum of final attention masks.
+    #[serde(default)]
+    pub final_total_tokens: u64,
+    /// Everything else (`bos_token`, `eos_token`, `pad_token`, `loss_type`, ...).
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// One guard's result on one side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Guard {
+    /// `invariants`, `spectral`, `rmt` or `variance`.
+    pub name: String,
+    /// False: not run; then `passed` says nothing.
+    #[serde(default = "default_true")]
+    pub evaluated: bool,
+    /// Whether it passed.
+    pub passed: Option<bool>,
+    /// `allow`, `monitor`, `block`.
+    #[serde(default)]
+    pub decision: Option<String>,
+    /// Measured values a comparison needs; for `invariants` the checks of [`InvariantChecks`] under `checks`.
+    #[serde(default)]
+    pub details: Map<String, Value>,
+    /// Guard metrics.
+    #[serde(default)]
+    pub metrics: Map<String, Value>,
+    /// Violations found.
+    #[serde(default)]
+    pub violations: Vec<Value>,
+}
+
+fn default_true() -> bool {
+    true
+}
+
+/// What the invariants guard captures of one checkpoint (`spec/guards.md` section 2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InvariantChecks {
+    /// Elements of all parameters, tied ones counted once.
+    pub parameter_count: u64,
+    /// Names of LayerNorm (and RMSNorm) modules, sorted.
+    pub layer_norm_paths: Vec<String>,
+    /// Module name to number of embeddings.
+    pub embedding_vocab_sizes: std::collections::BTreeMap<String, u64>,
+    /// `vocab_size` of `config.json`.
+    pub config_vocab_size: Option<u64>,
+    /// Whether the output projection shares the embedding.
+    pub weight_tying: Option<bool>,
+    /// First 16 hex digits of sha256 over sorted `name:shape` lines of the parameters.
+    pub structure_hash: String,
+    /// Tensors that hold a NaN or an infinity: `parameter::NAME`.
+    #[serde(default)]
+    pub non_finite: Vec<String>,
+}
+
+/// `metrics` of a run report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunMetrics {
+    /// The primary metric of this side alone.
+    pub primary_metric: RunPrimaryMetric,
+    /// Weighted mean loss of the preview arm.
+    #[serde(default)]
+    pub logloss_preview: Option<f64>,
+    /// Weighted mean loss of the final arm.
+    #[serde(default)]
+    pub logloss_final: Option<f64>,
+    /// Everything else (`latency_ms_per_tok`, `throughput_tok_per_s`, `memory_mb_peak`, timings ...).
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// `metrics.primary_metric`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunPrimaryMetric {
+    /// `ppl_causal`.
+    pub kind: String,
+    /// Perplexity of the preview arm.
+    pub preview: Option<f64>,
+    /// Perplexity of the final arm.
+    #[serde(rename = "final")]
+    pub final_: Option<f64>,
+    /// Everything else (`unit`, `direction`, `invalid`, ...).
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// `provenance` of a run report.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunProvenance {
+    /// `ids_sha256`, `tokenizer_sha256` and, when any token is masked out, `masking_sha256`.
+    #[serde(default)]
+    pub provider_digest: Map<String, Value>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// Raw windows of both arms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationWindows {
+    /// Windows that check drift.
+    pub preview: WindowArm,
+    /// Windows that are gated on.
+    #[serde(rename = "final")]
+    pub final_: WindowArm,
+}
+
+/// One arm: parallel arrays, one element a window.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WindowArm {
+    /// Unique over both arms; preview starts at 0, final after it.
+    pub window_ids: Vec<u64>,
+    /// Mean cross-entropy over the shifted, unmasked labels, nats a token.
+    pub logloss: Vec<f64>,
+    /// Padded token ids, `seq_len` each.
+    pub input_ids: Vec<Vec<u32>>,
+    /// 1 for a real token, 0 for padding.
+    pub attention_masks: Vec<Vec<u8>>,
+    /// Weights: sum of the mask (`spec/math.md` section 2).
+    pub token_counts: Vec<u64>,
+    /// As `token_counts` for causal models.
+    #[serde(default)]
+    pub masked_token_counts: Vec<u64>,
+    /// As `token_counts`.
+    #[serde(default)]
+    pub actual_token_counts: Vec<u64>,
+    /// Ids where the mask is 1, else -100.
+    #[serde(default)]
+    pub labels: Vec<Vec<i64>>,
+}
+
+/// The baseline's windows as handed to the subject's container: no losses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineWindows {
+    /// The baseline's tokenizer digest, compared with the subject's own.
+    pub tokenizer_hash: Option<String>,
+    /// Preview windows.
+    pub preview: ReplayArm,
+    /// Final windows.
+    #[serde(rename = "final")]
+    pub final_: ReplayArm,
+}
+
+/// One arm to be replayed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayArm {
+    /// Window ids.
+    pub window_ids: Vec<u64>,
+    /// Padded token ids.
+    pub input_ids: Vec<Vec<u32>>,
+    /// Masks.
+    pub attention_masks: Vec<Vec<u8>>,
+}
