@@ -49,7 +49,7 @@ GPT2 = dict(
     n_embd=32,
     n_layer=2,
     n_head=4,
-    n_inner=64,
+    n_inner=58,
     activation_function="gelu_new",
     layer_norm_epsilon=1e-5,
     scale_attn_weights=True,
@@ -65,7 +65,7 @@ LLAMA = dict(
     architectures=["LlamaForCausalLM"],
     vocab_size=VOCAB,
     hidden_size=32,
-    intermediate_size=48,
+    intermediate_size=44,
     num_hidden_layers=2,
     num_attention_heads=4,
     num_key_value_heads=2,
@@ -101,13 +101,20 @@ class Case:
     # How the tensors are laid out in files: a function of the state dict, and a number of shards.
     layout: object = None
     shards: int = 1
+    # The weights of the last norm, and so how far apart the logits are.
+    sharpness: float = 1.5
+
+
+# Sharp enough to tell the kinds of GELU apart, which differ by 5e-4 at most.
+SHARP = 4.0
 
 
 def cases():
     yield Case(
         "gpt2-gelu-new",
-        {**GPT2, "n_positions": 256, "n_inner": None, "n_head": 2, "layer_norm_epsilon": 1e-2},
+        {**GPT2, "n_positions": 210, "n_inner": None, "n_head": 2, "layer_norm_epsilon": 1e-2},
         [{"activation_function": "gelu"}, {"n_head": 4}, {"layer_norm_epsilon": 1e-5}],
+        sharpness=SHARP,
     )
     for activation, other in [
         ("gelu", "gelu_new"),
@@ -120,6 +127,7 @@ def cases():
             "gpt2-" + activation.replace("_", "-"),
             {**GPT2, "activation_function": activation},
             [{"activation_function": other}],
+            sharpness=SHARP,
         )
     yield Case("gpt2-unscaled", {**GPT2, "scale_attn_weights": False}, [{"scale_attn_weights": True}])
     yield Case(
@@ -127,7 +135,7 @@ def cases():
         {**GPT2, "scale_attn_by_inverse_layer_idx": True},
         [{"scale_attn_by_inverse_layer_idx": False}],
     )
-    yield Case("gpt2-n-inner", {**GPT2, "n_inner": 52}, store=torch.float32)
+    yield Case("gpt2-n-inner", {**GPT2, "n_inner": 46}, store=torch.float32)
     yield Case("gpt2-untied", {**GPT2, "tie_word_embeddings": False})
     yield Case(
         "gpt2-reorder-upcast",
@@ -138,7 +146,7 @@ def cases():
 
     yield Case(
         "llama-gqa",
-        {**LLAMA, **ROPE_NEW, "max_position_embeddings": 256, "rms_norm_eps": 1e-2},
+        {**LLAMA, **ROPE_NEW, "max_position_embeddings": 210, "rms_norm_eps": 1e-2},
         [{"rms_norm_eps": 1e-6}, {"rope_theta": 20000.0}],
         store=torch.float32,
     )
@@ -164,7 +172,11 @@ def cases():
     yield Case("llama-bf16", {**LLAMA, **ROPE_NEW}, store=torch.bfloat16)
     yield Case("llama-sharded", {**LLAMA, **ROPE_NEW}, shards=3)
 
-    yield Case("mistral-sliding", {**MISTRAL, **ROPE_OLD, "sliding_window": 11}, [{"sliding_window": 12}, {"sliding_window": None}])
+    yield Case(
+        "mistral-sliding",
+        {**MISTRAL, **ROPE_OLD, "sliding_window": 11},
+        [{"sliding_window": 12}, {"sliding_window": None}],
+    )
     yield Case("mistral-full", {**MISTRAL, **ROPE_NEW, "sliding_window": None}, [{"sliding_window": 11}])
 
     yield Case(
@@ -176,7 +188,7 @@ def cases():
     yield Case(
         "qwen2-sliding",
         {**QWEN2, **ROPE_OLD, "use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1,
-         "max_position_embeddings": 256},
+         "max_position_embeddings": 210},
         [{"sliding_window": 12}, {"layer_types": ["full_attention"] * 2}, {"layer_types": ["sliding_attention"] * 2}],
     )
     yield Case(
@@ -252,19 +264,20 @@ def with_saved_rotary_buffers(tensors):
     return {**tensors, **added}
 
 
-def informative_weights(model, generator):
+def informative_weights(model, sharpness, generator):
     """Fill the model with weights among which none is negligible."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             if weight.dim() == 1 and name.endswith("weight"):
-                weight.copy_(1 + 0.3 * noise)  # norms
+                last = name.endswith(("ln_f.weight", "model.norm.weight"))
+                weight.copy_((sharpness if last else 1) * (1 + 0.3 * noise))
             elif weight.dim() == 1:
                 weight.copy_(0.3 * noise)  # biases
             elif "wte" in name or "embed_tokens" in name or "wpe" in name:
                 weight.copy_(0.4 * noise)
             elif "mlp.c_proj" in name or "down_proj" in name:
-                weight.copy_(noise)  # or the activations that are nearly alike could not be told apart
+                weight.copy_(2 * noise)
             else:
                 weight.copy_(0.25 * noise)
 
@@ -273,7 +286,7 @@ def write_checkpoint(case, folder):
     config = transformers.AutoConfig.for_model(**case.config)
     generator = torch.Generator().manual_seed(zlib.crc32(case.name.encode()))
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    informative_weights(model, generator)
+    informative_weights(model, case.sharpness, generator)
     tensors = {name: tensor.to(case.store).contiguous() for name, tensor in model.state_dict().items()}
     if case.config["tie_word_embeddings"]:
         del tensors["lm_head.weight"]
@@ -303,7 +316,8 @@ def write_tensors(tensors, shards, folder):
 
 def windows(positions, generator):
     """Token ids and masks: full, padded on the right, and of lengths that are no multiple of 8."""
-    shapes = [(positions, positions), (positions, positions - 1), (positions, positions * 5 // 9), (positions, 2), (29, 29), (13, 7), (2, 2)]
+    shapes = [(positions, real) for real in (positions, positions - 1, positions * 5 // 9, 2)]
+    shapes += [(29, 29), (13, 7), (2, 2)]
     if positions > 200:
         shapes += [(200, 200), (200, 131)]
     for length, real in shapes:
@@ -327,7 +341,8 @@ def load(folder, **changes):
         folder, config=config, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     assert not info["missing_keys"] and not info["mismatched_keys"], info
-    assert changes or not info["unexpected_keys"], info
+    unexpected = [name for name in info["unexpected_keys"] if not name.endswith(("masked_bias", "inv_freq"))]
+    assert changes or not unexpected, info
     return model.eval()
 
 
@@ -389,16 +404,21 @@ def make(case):
         moved[str(change)] = difference = largest_difference(measured, losses(load(folder, **change), inputs))
         assert difference > VISIBLE, (case.name, change, difference)
 
-    rows = [
-        json.dumps({"input_ids": ids.tolist(), "attention_mask": mask.tolist(), "loss": loss, "loss_f64": loss_f64}, separators=(",", ":"))
-        for (ids, mask), loss, loss_f64 in zip(inputs, measured, exact, strict=True)
-    ]
-    head = {"case": case.name, "transformers_version": transformers.__version__, "torch_version": torch.__version__}
-    text = json.dumps(head)[:-1] + ', "windows": [\n' + ",\n".join(rows) + "\n]}\n"
-    (folder / "reference.json").write_text(text)
+    write_reference(case, folder, inputs, measured, exact)
     size = sum(f.stat().st_size for f in folder.iterdir()) // 1024
     print(f"{case.name:26} {size:4} KiB  loss {min(measured):.2f}..{max(measured):.2f}  f32-f64 {gap:.1e}  ", end="")
     print(", ".join(f"{change} {difference:.1e}" for change, difference in moved.items()))
+
+
+def write_reference(case, folder, inputs, measured, exact):
+    """One line a window, so that the file can be read and compared."""
+    head = {"case": case.name, "transformers_version": transformers.__version__, "torch_version": torch.__version__}
+    rows = [
+        {"input_ids": ids.tolist(), "attention_mask": mask.tolist(), "loss": loss, "loss_f64": loss_f64}
+        for (ids, mask), loss, loss_f64 in zip(inputs, measured, exact, strict=True)
+    ]
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    (folder / "reference.json").write_text(json.dumps(head)[:-1] + ', "windows": [\n' + lines + "\n]}\n")
 
 
 def write_json(path, value):
