@@ -7,6 +7,16 @@
 //! the HTML page (`html`) are features.
 #![forbid(unsafe_code)]
 
+pub mod compare;
+mod error;
 pub mod events;
+pub mod gates;
 pub mod job;
+pub mod manifest;
+pub mod numerics;
+pub mod policy;
 pub mod run_report;
+#[cfg(feature = "verify")]
+pub mod verify;
+
+pub use error::Error;

@@ -1,0 +1,141 @@
+//! What an evaluation report says passed, failed or was not evaluated: for the console and the page.
+
+use serde_json::Value;
+
+/// One gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    /// Name for people, upstream's console label where it has one.
+    pub name: &'static str,
+    /// `None`: not evaluated; neither passed nor failed.
+    pub passed: Option<bool>,
+    /// One line: the numbers, or why it was not evaluated.
+    pub detail: String,
+}
+
+/// The gates of a report, in the order people read them. It repeats the report; it verifies nothing.
+pub fn gates(report: &Value) -> Vec<Gate> {
+    let validation = &report["validation"];
+    let flag = |name: &str| validation[name].as_bool();
+    let metric = &report["primary_metric"];
+    let limit = &report["resolved_policy"]["metrics"]["pm_ratio"];
+    let gate_limit =
+        number(&limit["ratio_limit_base"]).zip(number(&limit["hysteresis_ratio"])).map(|(a, b)| a + b);
+    let mut gates = vec![Gate {
+        name: "Primary Metric Acceptable",
+        passed: flag("primary_metric_acceptable"),
+        detail: match (number(&metric["ratio_vs_baseline"]), gate_limit) {
+            (Some(ratio), Some(limit)) => format!("perplexity ratio {ratio:.6}, limit {limit:.3}"),
+            (Some(ratio), None) => format!("perplexity ratio {ratio:.6}"),
+            _ => "no finite perplexity ratio".to_owned(),
+        },
+    }];
+    let drift = number(&metric["final"]).zip(number(&metric["preview"])).map(|(last, first)| last / first);
+    let band = &metric["drift_band"];
+    gates.push(Gate {
+        name: "Preview Final Drift Acceptable",
+        passed: flag("preview_final_drift_acceptable"),
+        detail: match (drift, number(&band["min"]), number(&band["max"])) {
+            (Some(drift), Some(low), Some(high)) => {
+                format!("final/preview {drift:.6}, band {low:.2} to {high:.2}")
+            }
+            (Some(drift), _, _) => format!("final/preview {drift:.6}"),
+            _ => "no preview or final perplexity".to_owned(),
+        },
+    });
+    let invariants = &report["invariants"];
+    gates.push(Gate {
+        name: "Invariants Pass",
+        passed: evaluated(invariants).then(|| flag("invariants_pass")).flatten(),
+        detail: match invariants["failures"].as_array() {
+            Some(failures) if failures.is_empty() => {
+                let checks = invariants["summary"]["checks_performed"].as_u64().unwrap_or_default();
+                format!("{checks} checks, none differs")
+            }
+            Some(failures) => failures
+                .iter()
+                .filter_map(|failure| failure["message"].as_str().or_else(|| failure["check"].as_str()))
+                .collect::<Vec<_>>()
+                .join("; "),
+            None => not_evaluated(invariants),
+        },
+    });
+    for (name, key, block) in
+        [("Spectral Stable", "spectral_stable", "spectral"), ("Rmt Stable", "rmt_stable", "rmt")]
+    {
+        let block = &report[block];
+        let evaluated = evaluated(block);
+        gates.push(Gate {
+            name,
+            passed: evaluated.then(|| flag(key)).flatten(),
+            detail: if evaluated { "evaluated".to_owned() } else { not_evaluated(block) },
+        });
+    }
+    let overhead = &report["guard_overhead"];
+    let measured = overhead["evaluated"].as_bool() == Some(true);
+    gates.push(Gate {
+        name: "Guard Overhead Acceptable",
+        passed: measured.then(|| flag("guard_overhead_acceptable")).flatten(),
+        detail: match number(&overhead["overhead_ratio"]) {
+            Some(ratio) if measured => format!("guarded/bare perplexity {ratio:.6}"),
+            _ => not_evaluated(overhead),
+        },
+    });
+    let tail = &report["primary_metric_tail"];
+    let judged = tail["evaluated"].as_bool() == Some(true);
+    gates.push(Gate {
+        name: "Primary Metric Tail Acceptable",
+        passed: judged.then(|| flag("primary_metric_tail_acceptable")).flatten(),
+        detail: match (number(&tail["stats"]["q95"]), number(&tail["policy"]["quantile_max"])) {
+            (Some(q95), Some(limit)) if judged => {
+                let warned =
+                    if tail["warned"].as_bool() == Some(true) { ": above it, a warning" } else { "" };
+                format!("95th percentile of the window differences {q95:.6}, limit {limit:.2}{warned}")
+            }
+            _ => not_evaluated(tail),
+        },
+    });
+    gates
+}
+
+/// Whether every evaluated gate passed and the primary metric was evaluated.
+pub fn passed(report: &Value) -> bool {
+    let gates = gates(report);
+    gates.first().is_some_and(|first| first.passed == Some(true))
+        && gates.iter().all(|gate| gate.passed != Some(false))
+}
+
+/// One line: verdict, ratio with its interval, perplexities, and the gates that failed.
+pub fn verdict_line(report: &Value) -> String {
+    let metric = &report["primary_metric"];
+    let mut line = if passed(report) { "PASS".to_owned() } else { "FAIL".to_owned() };
+    if let Some(ratio) = number(&metric["ratio_vs_baseline"]) {
+        line += &format!(" ratio={ratio:.6}");
+    }
+    if let (Some(low), Some(high)) = (number(&metric["display_ci"][0]), number(&metric["display_ci"][1])) {
+        line += &format!(" ci=[{low:.6},{high:.6}]");
+    }
+    let baseline = number(&report["baseline_ref"]["primary_metric"]["final"]);
+    if let (Some(baseline), Some(subject)) = (baseline, number(&metric["final"])) {
+        line += &format!(" ppl={baseline:.4}->{subject:.4}");
+    }
+    let failed: Vec<&str> =
+        gates(report).into_iter().filter(|gate| gate.passed == Some(false)).map(|gate| gate.name).collect();
+    if !failed.is_empty() {
+        line += &format!(" failed: {}", failed.join(", "));
+    }
+    line
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| number.is_finite())
+}
+
+fn evaluated(block: &Value) -> bool {
+    block.is_object() && block["evaluated"].as_bool() != Some(false)
+}
+
+fn not_evaluated(block: &Value) -> String {
+    let reason = block["reason"].as_str().or_else(|| block["skip_reason"].as_str());
+    reason.map_or_else(|| "not evaluated".to_owned(), |reason| format!("not evaluated: {reason}"))
+}

@@ -1,0 +1,250 @@
+//! The digests of `spec/math.md` section 8, and the JSON texts they are taken over.
+
+use blake2::{Blake2b128, Blake2s128, Blake2s256};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// SHA-256, as hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// `preview_hash` and `final_hash`: blake2s-16 over length and tokens of each padded window, little-endian.
+pub fn windows_hash(windows: &[Vec<u32>]) -> String {
+    let mut hasher = Blake2s128::new();
+    let mut bytes = Vec::new();
+    for window in windows {
+        bytes.clear();
+        bytes.extend_from_slice(&(window.len() as u32).to_le_bytes());
+        for token in window {
+            bytes.extend_from_slice(&token.to_le_bytes());
+        }
+        hasher.update(&bytes);
+    }
+    hex(&hasher.finalize())
+}
+
+/// `dataset_hash` of two arms' hashes.
+pub fn dataset_hash(preview_hash: &str, final_hash: &str) -> String {
+    hex(&Blake2s128::new().chain_update(preview_hash).chain_update(final_hash).finalize())
+}
+
+/// `provider_digest.ids_sha256` (a blake2s-32 in spite of its name): the sorted window ids of both arms as JSON.
+pub fn window_ids_digest(ids: impl IntoIterator<Item = u64>) -> String {
+    let mut ids: Vec<u64> = ids.into_iter().collect();
+    ids.sort_unstable();
+    let text = serde_json::to_string(&ids).unwrap_or_default();
+    hex(&Blake2s256::digest(text))
+}
+
+/// `window_plan_digest`: blake2s-16 over the final arm's ids as little-endian `i64`.
+pub fn schedule_digest(final_ids: &[u64]) -> String {
+    let mut hasher = Blake2s128::new();
+    for id in final_ids {
+        hasher.update((*id as i64).to_le_bytes());
+    }
+    hex(&hasher.finalize())
+}
+
+/// The identity of one window in a pairing: blake2b-16 over its tokens and, where given, its labels.
+pub fn window_evidence_hash(tokens: &[u32], labels: Option<&[i64]>) -> String {
+    let mut hasher = Blake2b128::new();
+    for token in tokens {
+        hasher.update(token.to_le_bytes());
+    }
+    match labels {
+        None => hasher.update([0]),
+        Some(labels) => {
+            hasher.update([1]);
+            for label in labels {
+                hasher.update(label.to_le_bytes());
+            }
+        }
+    }
+    hex(&hasher.finalize())
+}
+
+/// `measurement_contract_hash` and `policy_digest`: 16 hex digits of SHA-256 over [`python_json`] with spaces.
+pub fn spaced_json_hash(value: &Value) -> String {
+    let mut digest = sha256_hex(python_json(value, ", ", ": ").as_bytes());
+    digest.truncate(16);
+    digest
+}
+
+/// `thresholds_hash`: 16 hex digits of SHA-256 over compact [`python_json`].
+pub fn compact_json_hash(value: &Value) -> String {
+    let mut digest = sha256_hex(canonical_json(value).as_bytes());
+    digest.truncate(16);
+    digest
+}
+
+/// Canonical JSON: keys sorted, no spaces, ASCII. Digests of configurations and plans are taken over it.
+pub fn canonical_json(value: &Value) -> String {
+    python_json(value, ",", ":")
+}
+
+/// `json.dumps(value, sort_keys=True, separators=(item, key))`.
+pub fn python_json(value: &Value, item: &str, key: &str) -> String {
+    let mut text = String::new();
+    write_python(value, item, key, &mut text);
+    text
+}
+
+fn write_python(value: &Value, item: &str, key: &str, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            // Python sorts by code point, which is the order of UTF-8 bytes.
+            entries.sort_unstable_by(|one, other| one.0.cmp(other.0));
+            out.push('{');
+            for (index, (name, member)) in entries.into_iter().enumerate() {
+                if index > 0 {
+                    out.push_str(item);
+                }
+                write_ascii_string(name, out);
+                out.push_str(key);
+                write_python(member, item, key, out);
+            }
+            out.push('}');
+        }
+        Value::Array(members) => {
+            out.push('[');
+            for (index, member) in members.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(item);
+                }
+                write_python(member, item, key, out);
+            }
+            out.push(']');
+        }
+        Value::String(text) => write_ascii_string(text, out),
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(float) => out.push_str(&python_float(float)),
+            None => out.push_str(&number.to_string()),
+        },
+        Value::Null | Value::Bool(_) => out.push_str(&value.to_string()),
+    }
+}
+
+/// A JSON string in ASCII: everything else as `\u` escapes, as Python writes it.
+pub fn write_ascii_string(text: &str, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+/// `repr(float)`: shortest digits that read back, exponent below 1e-4 and from 1e16 on.
+pub fn python_float(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    let scientific = format!("{value:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if value != 0.0 && !(-4..16).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{:02}", exponent.abs());
+    }
+    let plain = format!("{value}");
+    if plain.contains('.') { plain } else { format!("{plain}.0") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ids_digest_vectors() {
+        let four = window_ids_digest(0..4);
+        assert!(four.starts_with("1707899e") && four.ends_with("9dbe"), "{four}");
+        // All golden runs of 240 + 240 windows.
+        let golden = "5183b5ee3c7373e4a8744ed712ab6fa34de3636b3b8ded0c4f143746ea1a5f4d";
+        assert_eq!(window_ids_digest((0..480).rev()), golden);
+    }
+
+    #[test]
+    fn schedule_digest_vector() {
+        assert_eq!(schedule_digest(&[0, 1, 2, 3]), "445221686f82beacbc7de18b8d0c606e");
+        let golden: Vec<u64> = (240..480).collect();
+        assert_eq!(schedule_digest(&golden), "01fb11df160d12865dcbdcf5f7177e53");
+    }
+
+    #[test]
+    fn evidence_hash_vector() {
+        assert_eq!(window_evidence_hash(&[1, 2, 3], None), "78df84951375242575d931a456d2b12c");
+        assert_ne!(window_evidence_hash(&[1, 2, 3], Some(&[])), window_evidence_hash(&[1, 2, 3], None));
+    }
+
+    #[test]
+    fn measurement_contract_vectors() {
+        let ratios = |fatal: f64, warn: f64| json!({"warn_ratio": warn, "fatal_ratio": fatal});
+        let spectral = json!({
+            "estimator": {"type": "power_iter", "iters": 4, "init": "ones"},
+            "degeneracy": {"enabled": true, "stable_rank": ratios(0.25, 0.5), "norm_collapse": ratios(0.1, 0.25)},
+        });
+        assert_eq!(spaced_json_hash(&spectral), "14cca7884179d484");
+        let rmt = json!({
+            "kind": "activation_edge_risk",
+            "estimator": {"type": "power_iter", "iters": 3, "init": "ones"},
+            "activation_sampling": {"windows": {"count": 8, "indices_policy": "evenly_spaced"}},
+        });
+        assert_eq!(spaced_json_hash(&rmt), "7ca43124fc6a2823");
+    }
+
+    #[test]
+    fn floats_are_pythons() {
+        for (value, text) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (1e-5, "1e-05"),
+            (0.0001, "0.0001"),
+            (1e16, "1e+16"),
+            (123456789012345680.0, "1.2345678901234568e+17"),
+            (9007199254740993.0, "9007199254740992.0"),
+            (1.5e300, "1.5e+300"),
+            (-2.5e-7, "-2.5e-07"),
+        ] {
+            assert_eq!(python_float(value), text);
+        }
+    }
+
+    #[test]
+    fn strings_are_ascii() {
+        assert_eq!(
+            canonical_json(&json!({"b": "ä\u{1F600}\u{7f}", "a": [1, null]})),
+            "{\"a\":[1,null],\"b\":\"\\u00e4\\ud83d\\ude00\\u007f\"}"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! Profiles and tiers: how much is measured and what a subject must keep (`spec/math.md` sections 9 and 10).
+//!
+//! The verifier takes its thresholds from here, never from the report it judges.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fmt;
+use std::str::FromStr;
+
+/// How much is measured and how strictly evidence is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Any number of windows; the metric is reported, not gated.
+    Dev,
+    /// 240 + 240 windows, gated.
+    Ci,
+    /// 400 + 400 windows, gated, all guards required.
+    Release,
+}
+
+impl Profile {
+    /// Every profile, the most lenient first.
+    pub const ALL: [Profile; 3] = [Profile::Dev, Profile::Ci, Profile::Release];
+
+    /// The name on the command line and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Profile::Dev => "dev",
+            Profile::Ci => "ci",
+            Profile::Release => "release",
+        }
+    }
+
+    /// Windows to measure in the preview and the final arm; `None`: as configured.
+    pub fn window_counts(self) -> Option<(usize, usize)> {
+        match self {
+            Profile::Dev => None,
+            Profile::Ci => Some((240, 240)),
+            Profile::Release => Some((400, 400)),
+        }
+    }
+
+    /// Bootstrap replicates.
+    pub fn replicates(self) -> usize {
+        match self {
+            Profile::Dev => 1000,
+            Profile::Ci => 1200,
+            Profile::Release => 3200,
+        }
+    }
+
+    /// Band that final/preview perplexity must stay in.
+    pub fn drift_band(self) -> (f64, f64) {
+        match self {
+            Profile::Dev | Profile::Release => (0.95, 1.05),
+            Profile::Ci => (0.95, 1.07),
+        }
+    }
+
+    /// Whether gates and coverage floors are enforced.
+    pub fn gated(self) -> bool {
+        self != Profile::Dev
+    }
+
+    /// Whether every guard must have been evaluated.
+    pub fn needs_all_guards(self) -> bool {
+        self == Profile::Release
+    }
+}
+
+/// One minus the confidence level of every profile.
+pub const ALPHA: f64 = 0.05;
+
+/// Name of the interval's method in reports.
+pub const BOOTSTRAP_METHOD: &str = "bca_paired_delta_log";
+
+/// Recorded beside the bootstrap settings; upstream never uses it.
+pub const CI_BAND: f64 = 0.10;
+
+/// Width of the ratio's interval up to which confidence is high.
+pub const CONFIDENCE_WIDTH: f64 = 0.03;
+
+/// Added to the dataset's seed for the interval of the comparison.
+pub const PAIRED_SEED_OFFSET: u64 = 503;
+
+/// How far a subject may fall behind its baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// The tightest.
+    Conservative,
+    /// The default.
+    Balanced,
+    /// For research.
+    Aggressive,
+}
+
+/// Windows and replicates below which a profile that gates says the sample is too small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoverageFloor {
+    /// Preview windows.
+    pub preview: usize,
+    /// Final windows.
+    pub final_: usize,
+    /// Bootstrap replicates.
+    pub replicates: usize,
+}
+
+impl Tier {
+    /// Every tier, the tightest first.
+    pub const ALL: [Tier; 3] = [Tier::Conservative, Tier::Balanced, Tier::Aggressive];
+
+    /// The name on the command line and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Tier::Conservative => "conservative",
+            Tier::Balanced => "balanced",
+            Tier::Aggressive => "aggressive",
+        }
+    }
+
+    /// Largest PPL(subject)/PPL(baseline), before [`HYSTERESIS_RATIO`].
+    pub fn ratio_limit(self) -> f64 {
+        match self {
+            Tier::Conservative => 1.05,
+            Tier::Balanced => 1.10,
+            Tier::Aggressive => 1.20,
+        }
+    }
+
+    /// [`Tier::ratio_limit`] with [`HYSTERESIS_RATIO`]: the gate.
+    pub fn ratio_gate(self) -> f64 {
+        self.ratio_limit() + HYSTERESIS_RATIO
+    }
+
+    /// Tokens both arms together must have.
+    pub fn min_tokens(self) -> u64 {
+        match self {
+            Tier::Conservative => 20_000,
+            Tier::Balanced | Tier::Aggressive => 50_000,
+        }
+    }
+
+    /// Floors of windows and replicates.
+    pub fn coverage(self) -> CoverageFloor {
+        match self {
+            Tier::Conservative => CoverageFloor { preview: 220, final_: 220, replicates: 1500 },
+            Tier::Balanced => CoverageFloor { preview: 180, final_: 180, replicates: 1200 },
+            Tier::Aggressive => CoverageFloor { preview: 140, final_: 140, replicates: 800 },
+        }
+    }
+
+    /// Largest allowed tail quantile of the per-window differences.
+    pub fn tail_quantile_max(self) -> f64 {
+        match self {
+            Tier::Conservative => 0.12,
+            Tier::Balanced => 0.20,
+            Tier::Aggressive => 0.30,
+        }
+    }
+
+    /// The `metrics` block of `resolved_policy`, from which upstream's verifier takes its limits.
+    pub fn metrics_policy(self) -> Value {
+        let delta_min_pp = match self {
+            Tier::Conservative => -0.5,
+            Tier::Balanced => -1.0,
+            Tier::Aggressive => -2.0,
+        };
+        json!({
+            "pm_ratio": {
+                "ratio_limit_base": self.ratio_limit(),
+                "min_tokens": self.min_tokens(),
+                "hysteresis_ratio": HYSTERESIS_RATIO,
+                "min_token_fraction": 0.01,
+            },
+            "pm_tail": self.tail_policy(),
+            "accuracy": {
+                "delta_min_pp": delta_min_pp,
+                "min_examples": 200,
+                "hysteresis_delta_pp": 0.1,
+                "min_examples_fraction": 0.01,
+            },
+        })
+    }
+
+    /// The `pm_tail` block.
+    pub fn tail_policy(self) -> Value {
+        json!({
+            "mode": "warn",
+            "min_windows": TAIL_MIN_WINDOWS,
+            "quantile": TAIL_QUANTILE,
+            "quantile_max": self.tail_quantile_max(),
+            "epsilon": TAIL_EPSILON,
+            "mass_max": TAIL_MASS_MAX,
+        })
+    }
+}
+
+/// Added to the ratio limit.
+pub const HYSTERESIS_RATIO: f64 = 0.002;
+/// Share of [`Tier::min_tokens`] that may be missing when the window floors are met.
+pub const MIN_TOKENS_TOLERANCE: f64 = 0.02;
+/// Windows from which on the tail is judged.
+pub const TAIL_MIN_WINDOWS: usize = 50;
+/// The quantile that is judged.
+pub const TAIL_QUANTILE: f64 = 0.95;
+/// Differences above it count as tail mass.
+pub const TAIL_EPSILON: f64 = 1e-4;
+/// Largest tail mass.
+pub const TAIL_MASS_MAX: f64 = 1.0;
+
+/// A name that is no profile or tier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {what} `{name}`: the {what}s are {known}")]
+pub struct UnknownName {
+    what: &'static str,
+    name: String,
+    known: String,
+}
+
+macro_rules! named {
+    ($type:ty, $what:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = UnknownName;
+
+            fn from_str(name: &str) -> Result<Self, UnknownName> {
+                Self::ALL.into_iter().find(|known| known.as_str() == name).ok_or_else(|| UnknownName {
+                    what: $what,
+                    name: name.to_owned(),
+                    known: Self::ALL.map(Self::as_str).join(", "),
+                })
+            }
+        }
+    };
+}
+named!(Profile, "profile");
+named!(Tier, "tier");
