@@ -1,0 +1,68 @@
+# The front door for people. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := $(CARGO_TARGET_DIR)/$(TRIPLE)/release
+INVARLOCK := $(RELEASE)/invarlock
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
+        bench fuzz install clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
+
+build: ## Build the two static programs: invarlock and invarlock-evaluator
+	$(CARGO) build --release --locked --bins -p invarlock -p invarlock-evaluator
+
+demo: build ## Evaluate the demo checkpoints in containers, verify, render HTML, print a table
+	bash demo/run.sh $(INVARLOCK)
+
+test: ## Run all tests
+	bash tests/upstream-venvs.sh
+	$(CARGO) build --locked --workspace --bins --examples
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace --no-fail-fast
+else
+	$(CARGO) test --locked --workspace --no-fail-fast
+endif
+
+check: ## Format, clippy, rustdoc, dependency policy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	bash tests/house-rules.sh
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --no-default-features
+	$(CARGO) deny --locked check bans licenses sources
+
+lint: ## Format and clippy only
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+runtime-image: build ## Build invarlock-runtime:local from the evaluator
+	$(INVARLOCK) runtime image build
+
+runtime-smoke: runtime-image ## The image starts and loads its parts
+	$(INVARLOCK) runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test
+
+container-default-smoke: build ## A default evaluate runs in a container
+	bash tests/smoke.sh $(INVARLOCK) default
+
+container-front-door-smoke: build ## evaluate, verify, report html
+	bash tests/smoke.sh $(INVARLOCK) front-door
+
+bench: build ## Compare the boundary with crun, runc and bwrap, and measure tokens per second
+	$(CARGO) build --release --locked -p invarlock-tests --bins
+	$(RELEASE)/invarlock-bench $(INVARLOCK)
+
+install: build ## Install both programs to $(PREFIX)/bin
+	install -D -m 0755 $(INVARLOCK) $(DESTDIR)$(PREFIX)/bin/invarlock
+	install -D -m 0755 $(RELEASE)/invarlock-evaluator $(DESTDIR)$(PREFIX)/bin/invarlock-evaluator
+
+clean: ## Remove everything built here
+	$(CARGO) clean
