@@ -1,0 +1,56 @@
+//! The names that a profile may use for values; only those our profiles need.
+
+const VALUES: &[(&str, u64)] = &[
+    // socket(2), socketpair(2): address families
+    ("AF_UNIX", 1),
+    ("AF_INET", 2),
+    ("AF_INET6", 10),
+    // clone(2)
+    ("CLONE_VM", 0x100),
+    ("CLONE_FS", 0x200),
+    ("CLONE_FILES", 0x400),
+    ("CLONE_SIGHAND", 0x800),
+    ("CLONE_PIDFD", 0x1000),
+    ("CLONE_PTRACE", 0x2000),
+    ("CLONE_VFORK", 0x4000),
+    ("CLONE_PARENT", 0x8000),
+    ("CLONE_THREAD", 0x1_0000),
+    ("CLONE_NEWNS", 0x2_0000),
+    ("CLONE_UNTRACED", 0x80_0000),
+    ("CLONE_NEWCGROUP", 0x200_0000),
+    ("CLONE_NEWUTS", 0x400_0000),
+    ("CLONE_NEWIPC", 0x800_0000),
+    ("CLONE_NEWUSER", 0x1000_0000),
+    ("CLONE_NEWPID", 0x2000_0000),
+    ("CLONE_NEWNET", 0x4000_0000),
+    ("CLONE_IO", 0x8000_0000),
+    // mmap(2), mprotect(2)
+    ("PROT_EXEC", 4),
+    // fcntl(2)
+    ("F_DUPFD", 0),
+    ("F_GETFD", 1),
+    ("F_SETFD", 2),
+    ("F_GETFL", 3),
+    ("F_DUPFD_CLOEXEC", 1030),
+    // ioctl(2)
+    ("TCGETS", 0x5401),
+    ("TIOCSTI", 0x5412),
+    ("TIOCGWINSZ", 0x5413),
+    ("TIOCLINUX", 0x541c),
+    ("TIOCSETD", 0x5423),
+    // prctl(2)
+    ("PR_SET_NAME", 15),
+    ("PR_GET_NAME", 16),
+    ("PR_SET_VMA", 0x5356_4d41),
+    // personality(2)
+    ("PER_LINUX", 0),
+    ("PER_QUERY", 0xffff_ffff),
+];
+
+/// The value of `NAME` or `NAME|NAME`.
+pub(crate) fn value(names: &str) -> Option<u64> {
+    names.split('|').try_fold(0, |sum, wanted| {
+        let wanted = wanted.trim();
+        VALUES.iter().find(|(name, _)| *name == wanted).map(|(_, value)| sum | value)
+    })
+}

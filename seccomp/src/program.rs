@@ -1,0 +1,218 @@
+//! A compiled filter: bytes, their digest, and the way into the kernel.
+
+use seccompiler::{BpfProgram, sock_filter};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Arch, Error, Result};
+
+/// The kernel's limit.
+const MOST_INSTRUCTIONS: usize = 4096;
+/// More filters than this nobody stacks.
+const MOST_FILTERS: usize = 8;
+const LONGEST_NAME: usize = 64;
+/// `struct sock_filter`: code (2 bytes), jt, jf, k (4 bytes).
+const INSTRUCTION: usize = 8;
+const MAGIC: &[u8; 8] = b"ilscmp1\n";
+
+/// Compiled filters, in the order in which they are installed, and their digest.
+///
+/// The digest covers the bytes of all filters in order and nothing else: the same rules under another name have the same one.
+/// Two programs are equal when their names and bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+#[non_exhaustive]
+pub struct Program {
+    /// The name of the profile it was compiled from.
+    pub name: String,
+    /// What it was compiled for.
+    pub arch: Arch,
+    /// Little-endian `struct sock_filter`, one after the other.
+    pub filters: Vec<Vec<u8>>,
+    /// `sha256:` and 64 digits. [`Program::install`] refuses a program whose bytes have another one.
+    pub digest: String,
+}
+
+impl Program {
+    pub(crate) fn new(name: &str, arch: Arch, filters: Vec<BpfProgram>) -> Result<Self> {
+        let filters = filters.iter().map(|filter| filter.iter().flat_map(bytes_of).collect()).collect();
+        Self::checked(name.to_owned(), arch, filters)
+    }
+
+    fn checked(name: String, arch: Arch, filters: Vec<Vec<u8>>) -> Result<Self> {
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(Error::Integrity(format!("a name has 1 to {LONGEST_NAME} printable characters")));
+        }
+        if filters.is_empty() || filters.len() > MOST_FILTERS {
+            return Err(Error::Integrity(format!(
+                "{} filters, where 1 to {MOST_FILTERS} can be",
+                filters.len()
+            )));
+        }
+        for filter in &filters {
+            let whole = filter.len() % INSTRUCTION == 0;
+            if !whole || filter.is_empty() || filter.len() > MOST_INSTRUCTIONS * INSTRUCTION {
+                let what = format!("{} bytes are not 1 to {MOST_INSTRUCTIONS} instructions", filter.len());
+                return Err(Error::Integrity(what));
+            }
+        }
+        let digest = digest(&filters);
+        Ok(Self { name, arch, filters, digest })
+    }
+
+    /// Number of instructions of all filters together.
+    pub fn instructions(&self) -> usize {
+        self.filters.iter().map(|filter| filter.len() / INSTRUCTION).sum()
+    }
+
+    /// The program as bytes, for a pipe or a file of ours. [`Program::from_bytes`] reads them.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        for part in [self.arch.as_str().as_bytes(), self.name.as_bytes()].into_iter().chain(self.parts()) {
+            // Every part is far below 4 GiB: `checked` saw to it.
+            out.extend((part.len() as u32).to_le_bytes());
+            out.extend(part);
+        }
+        out.extend(self.digest.as_bytes());
+        out
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.filters.iter().map(Vec::as_slice)
+    }
+
+    /// Reads what [`Program::to_bytes`] wrote; refuses anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let malformed = || Error::Integrity("the bytes are not a program".to_owned());
+        let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(malformed)?;
+        let mut parts: Vec<&[u8]> = Vec::new();
+        // The digest, of fixed length, ends it.
+        while rest.len() > DIGEST {
+            let (length, tail) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+            let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| malformed())?;
+            if parts.len() == MOST_FILTERS + 2 || tail.len() < length {
+                return Err(malformed());
+            }
+            let (part, tail) = tail.split_at(length);
+            parts.push(part);
+            rest = tail;
+        }
+        let [arch, name, filters @ ..] = parts.as_slice() else { return Err(malformed()) };
+        let text = |part: &[u8]| std::str::from_utf8(part).map(str::to_owned).map_err(|_| malformed());
+        let arch = text(arch)?;
+        let arch =
+            Arch::ALL.into_iter().find(|it| it.as_str() == arch).ok_or_else(|| crate::unsupported(&arch))?;
+        Self::checked(text(name)?, arch, filters.iter().map(|filter| filter.to_vec()).collect())?
+            .with_digest(&text(rest)?)
+    }
+
+    fn with_digest(self, expected: &str) -> Result<Self> {
+        if self.digest == expected {
+            return Ok(self);
+        }
+        Err(Error::Integrity(format!(
+            "filter {} has digest {}, but {expected} was said",
+            self.name, self.digest
+        )))
+    }
+
+    /// Installs the filters on the calling thread, for good; what it starts inherits them. Sets `no_new_privs`.
+    pub fn install(&self) -> Result<()> {
+        self.install_with(seccompiler::apply_filter)
+    }
+
+    /// Installs the filters on every thread of this process, for good. Sets `no_new_privs`. Fails, and changes nothing, when a thread
+    /// has a filter that this one does not descend from.
+    pub fn install_all_threads(&self) -> Result<()> {
+        self.install_with(seccompiler::apply_filter_all_threads)
+    }
+
+    fn install_with(&self, apply: impl Fn(&[sock_filter]) -> seccompiler::Result<()>) -> Result<()> {
+        let machine = Arch::native()?;
+        if machine != self.arch {
+            let (name, program, machine) = (&self.name, self.arch.as_str(), machine.as_str());
+            return Err(Error::Unsupported(format!(
+                "filter {name} is for {program}, this machine is {machine}"
+            )));
+        }
+        let whole =
+            Self::checked(self.name.clone(), self.arch, self.filters.clone())?.with_digest(&self.digest)?;
+        for filter in &whole.filters {
+            apply(&instructions(filter)).map_err(|error| {
+                let name = &self.name;
+                Error::System(format!(
+                    "installing filter {name}: {error} (the kernel needs CONFIG_SECCOMP_FILTER)"
+                ))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Length of `sha256:` and 64 digits.
+const DIGEST: usize = 7 + 64;
+
+fn digest(filters: &[Vec<u8>]) -> String {
+    let mut hash = Sha256::new();
+    hash.update((filters.len() as u32).to_le_bytes());
+    for filter in filters {
+        hash.update((filter.len() as u32).to_le_bytes());
+        hash.update(filter);
+    }
+    format!("sha256:{}", hex(&hash.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>> {
+    let digit = |c: u8| (c as char).to_digit(16).filter(|_| !c.is_ascii_uppercase());
+    let pair = |pair: &[u8]| Some((digit(pair[0])? * 16 + digit(*pair.get(1)?)?) as u8);
+    text.as_bytes().chunks(2).map(pair).collect::<Option<_>>().ok_or_else(|| {
+        Error::Integrity("a filter is written as pairs of lower-case hexadecimal digits".to_owned())
+    })
+}
+
+fn bytes_of(it: &sock_filter) -> [u8; INSTRUCTION] {
+    let ([c0, c1], [k0, k1, k2, k3]) = (it.code.to_le_bytes(), it.k.to_le_bytes());
+    [c0, c1, it.jt, it.jf, k0, k1, k2, k3]
+}
+
+fn instructions(filter: &[u8]) -> BpfProgram {
+    filter
+        .chunks_exact(INSTRUCTION)
+        .map(|it| sock_filter {
+            code: u16::from_le_bytes([it[0], it[1]]),
+            jt: it[2],
+            jf: it[3],
+            k: u32::from_le_bytes([it[4], it[5], it[6], it[7]]),
+        })
+        .collect()
+}
+
+/// How a program looks in JSON.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    arch: Arch,
+    filters: Vec<String>,
+    digest: String,
+}
+
+impl From<Program> for Written {
+    fn from(program: Program) -> Self {
+        let filters = program.filters.iter().map(|filter| hex(filter)).collect();
+        Self { name: program.name, arch: program.arch, filters, digest: program.digest }
+    }
+}
+
+impl TryFrom<Written> for Program {
+    type Error = Error;
+
+    fn try_from(written: Written) -> Result<Self> {
+        let filters = written.filters.iter().map(|filter| unhex(filter)).collect::<Result<_>>()?;
+        Self::checked(written.name, written.arch, filters)?.with_digest(&written.digest)
+    }
+}

@@ -1,0 +1,320 @@
+//! The filters as the kernel sees them: each test installs one in a child process and makes the calls.
+
+mod sys;
+
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, Output};
+
+use invarlock_seccomp::{Arch, Default, Profile, Program, syscall_name, syscall_number};
+
+use sys::call;
+
+const CHILD: &str = "INVARLOCK_SECCOMP_CHILD";
+
+/// Runs `body` in a fresh process: this test program again, told to run the one test named `test`.
+fn in_child(test: &str, body: fn()) -> Option<Output> {
+    if std::env::var(CHILD).is_ok_and(|wanted| wanted == test) {
+        body();
+        std::process::exit(0);
+    }
+    let program = std::env::current_exe().expect("own path");
+    let child = Command::new(program).args(["--exact", test, "--nocapture"]).env(CHILD, test).output();
+    Some(child.expect("child"))
+}
+
+fn passes(test: &str, body: fn()) {
+    if let Some(output) = in_child(test, body) {
+        assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn dies_of_sigsys(test: &str, body: fn()) {
+    if let Some(output) = in_child(test, body) {
+        assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn install(profile: Profile) {
+    profile.compile().and_then(|program| program.install()).expect("installed");
+}
+
+fn named(name: &str, args: [u64; 6]) -> i32 {
+    let number = syscall_number(Arch::native().expect("native"), name).expect(name);
+    call(number, args)
+}
+
+/// Every number a program can say, in turn: what is not listed gives EPERM when it is known, ENOSYS when it is not.
+fn every_unlisted_call_is_refused(profile: Profile) {
+    let arch = Arch::native().expect("native");
+    assert_eq!(profile.default, Default::Enosys);
+    install(profile.clone());
+    let mut refused = 0;
+    for number in (0..1024).chain([0x0fff_ffff, 0x3fff_ffff]) {
+        let name = syscall_name(arch, number);
+        // uretprobe and uprobe (x86_64): the kernel lets them pass every filter and kills whoever calls them by hand.
+        if arch == Arch::X86_64 && matches!(number, 335 | 336) {
+            continue;
+        }
+        if name.is_some_and(|name| profile.allow.iter().any(|rule| rule.syscall == name)) {
+            continue;
+        }
+        let expected = if name.is_none() || name == Some("clone3") { libc::ENOSYS } else { libc::EPERM };
+        assert_eq!(call(number, [0; 6]), expected, "{number} {name:?}");
+        refused += 1;
+    }
+    assert!(refused > 700);
+}
+
+#[test]
+fn evaluator_refuses_every_unlisted_call() {
+    passes("evaluator_refuses_every_unlisted_call", || every_unlisted_call_is_refused(Profile::evaluator()));
+}
+
+#[test]
+fn general_refuses_every_unlisted_call() {
+    passes("general_refuses_every_unlisted_call", || every_unlisted_call_is_refused(Profile::general()));
+}
+
+#[test]
+fn evaluator_looks_at_arguments() {
+    passes("evaluator_looks_at_arguments", || {
+        install(Profile::evaluator());
+        let junk = 1 << 40; // above the int that the kernel reads
+        let pair = rustix::pipe::pipe().is_ok(); // not in the profile
+        assert!(!pair);
+        for (name, args, allowed) in [
+            ("ioctl", [99, 0x5401, 0, 0, 0, 0], true),
+            ("ioctl", [99, 0x5401 | junk, 0, 0, 0, 0], true),
+            ("ioctl", [99, 0x5412, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_GETFD as u64, 0, 0, 0, 0], true),
+            ("fcntl", [99, libc::F_SETFL as u64, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_SETOWN as u64, 0, 0, 0, 0], false),
+            ("mmap", [0, 4096, 1, 0x22, u64::MAX, 0], true),
+            ("mmap", [0, 4096, 5, 0x22, u64::MAX, 0], false),
+            ("mmap", [0, 4096, 5 | junk, 0x22, u64::MAX, 0], false),
+            ("mprotect", [0, 0, 1, 0, 0, 0], true),
+            ("mprotect", [0, 0, 4, 0, 0, 0], false),
+            ("prlimit64", [0, 7, 0, 0, 0, 0], true),
+            ("prlimit64", [0, 7, 1, 0, 0, 0], false),
+            ("prlimit64", [0, 7, junk, 0, 0, 0], false),
+            ("prctl", [15, 0, 0, 0, 0, 0], true),
+            ("prctl", [4, 1, 0, 0, 0, 0], false),
+            ("clone", [0, 0, 0, 0, 0, 0], false),
+            ("clone", [libc::SIGCHLD as u64, 0, 0, 0, 0, 0], false),
+            ("clone", [0x4000 | 0x100 | 17, 0, 0, 0, 0, 0], false),
+            ("clone", [0x3d_0f00 | 0x1000_0000, 0, 0, 0, 0, 0], false),
+            ("clone", [0x3d_0f00 | 0x4000_0000 | junk, 0, 0, 0, 0, 0], false),
+            ("socket", [1, 1, 0, 0, 0, 0], false),
+        ] {
+            let seen = call_is_allowed(name, args);
+            assert_eq!(seen, allowed, "{name} {args:x?}");
+        }
+    });
+}
+
+fn call_is_allowed(name: &str, args: [u64; 6]) -> bool {
+    named(name, args) != libc::EPERM
+}
+
+#[test]
+fn general_has_no_way_to_namespaces_and_kernel_surface() {
+    passes("general_has_no_way_to_namespaces_and_kernel_surface", || {
+        install(Profile::general());
+        for name in "unshare setns mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick \
+            mount_setattr open_tree_attr bpf io_uring_setup io_uring_enter io_uring_register keyctl add_key request_key userfaultfd \
+            ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp perf_event_open kexec_load kexec_file_load \
+            init_module finit_module delete_module reboot swapon acct settimeofday clock_settime name_to_handle_at \
+            open_by_handle_at fanotify_init lookup_dcookie quotactl syslog vhangup sethostname setdomainname"
+            .split_whitespace()
+        {
+            assert_eq!(named(name, [0; 6]), libc::EPERM, "{name}");
+        }
+        for (family, allowed) in
+            [(1, true), (2, true), (10, true), (16, false), (17, false), (38, false), (40, false), (0, false)]
+        {
+            assert_eq!(call_is_allowed("socket", [family, 2, 0, 0, 0, 0]), allowed, "family {family}");
+        }
+        for flag in [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
+            assert!(!call_is_allowed("clone", [flag | 17, 0, 0, 0, 0, 0]), "{flag:x}");
+        }
+        assert!(!call_is_allowed("ioctl", [0, 0x5412, 0, 0, 0, 0]));
+        assert!(!call_is_allowed("ioctl", [0, 0x5412 | 1 << 40, 0, 0, 0, 0]));
+        assert!(!call_is_allowed("personality", [0x4_0000, 0, 0, 0, 0, 0]));
+        assert!(call_is_allowed("personality", [0xffff_ffff, 0, 0, 0, 0, 0]));
+        let child = Command::new("/bin/true").status().expect("a child can be started");
+        assert!(child.success());
+    });
+}
+
+#[test]
+fn no_network_leaves_unix_sockets_only() {
+    passes("no_network_leaves_unix_sockets_only", || {
+        install(Profile::no_network());
+        for family in (0..64).filter(|family| *family != 1) {
+            assert_eq!(named("socket", [family, 2, 0, 0, 0, 0]), libc::EPERM, "family {family}");
+            assert_eq!(
+                named("socket", [family | 1 << 40, 2, 0, 0, 0, 0]),
+                libc::EPERM,
+                "family {family}, junk above"
+            );
+            assert_eq!(named("socketpair", [family, 2, 0, 0, 0, 0]), libc::EPERM, "pair of family {family}");
+        }
+        assert_eq!(named("socket", [1, 1, 0, 0, 0, 0]), 0);
+        assert_eq!(named("socket", [1 | 1 << 40, 1, 0, 0, 0, 0]), 0);
+        for name in ["io_uring_setup", "io_uring_enter", "io_uring_register"] {
+            assert_eq!(named(name, [0; 6]), libc::EPERM, "{name}");
+        }
+        assert!(
+            std::net::TcpStream::connect("127.0.0.1:1").is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
+        );
+        // A child has the filter, too.
+        let status = Command::new("/bin/cat").arg("/proc/self/status").output().expect("cat");
+        assert!(String::from_utf8_lossy(&status.stdout).contains("Seccomp:\t2"));
+    });
+}
+
+#[test]
+fn all_threads_are_covered() {
+    passes("all_threads_are_covered", || {
+        let (go, wait) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            wait.recv().expect("go");
+            named("socket", [2, 1, 0, 0, 0, 0])
+        });
+        Profile::no_network().compile().and_then(|program| program.install_all_threads()).expect("installed");
+        go.send(()).expect("thread");
+        assert_eq!(other.join().expect("thread"), libc::EPERM);
+    });
+}
+
+#[test]
+fn one_thread_is_one_thread() {
+    passes("one_thread_is_one_thread", || {
+        std::thread::spawn(|| install(Profile::no_network())).join().expect("thread");
+        assert_eq!(named("socket", [2, 1, 0, 0, 0, 0]), 0);
+    });
+}
+
+#[test]
+fn the_kernel_says_it_is_on() {
+    passes("the_kernel_says_it_is_on", || {
+        install(Profile::evaluator());
+        let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
+        for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Seccomp_filters:\t1"] {
+            assert!(status.contains(line), "{line} in {status}");
+        }
+    });
+}
+
+/// A static program of ours (this one) started under the evaluator's filter: libtest itself, threads, files, clocks.
+#[test]
+fn a_static_program_lives_under_the_evaluator_profile() {
+    passes("a_static_program_lives_under_the_evaluator_profile", || {
+        let program = std::env::current_exe().expect("own path");
+        install(Profile::evaluator());
+        let error = Command::new(program)
+            .args(["--exact", "work_of_an_evaluator", "--test-threads=2"])
+            .env(CHILD, "work")
+            .exec();
+        panic!("exec: {error}");
+    });
+}
+
+#[test]
+fn work_of_an_evaluator() {
+    // Under the filter the name is chosen without asking for anything the profile lacks.
+    let dir = std::env::temp_dir().join(format!("invarlock-seccomp-{}", std::process::id()));
+    std::fs::create_dir(&dir).expect("directory");
+    let sums: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|i| {
+                scope.spawn(move || {
+                    (0..200_000u64).map(|x| std::hint::black_box(vec![x; 16]).iter().sum::<u64>() ^ i).sum()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("thread")).collect()
+    });
+    let (partial, whole) = (dir.join("partial"), dir.join("whole"));
+    std::fs::write(&partial, format!("{sums:?}")).expect("write");
+    let file = std::fs::OpenOptions::new().append(true).open(&partial).expect("open");
+    file.set_len(10).expect("truncate");
+    file.sync_all().expect("sync");
+    std::fs::rename(&partial, &whole).expect("rename");
+    assert_eq!(std::fs::read(&whole).expect("read").len(), 10);
+    assert_eq!(std::fs::read_dir(&dir).expect("list").count(), 1);
+    std::fs::remove_file(&whole).expect("remove");
+    let big = vec![1u8; 64 << 20];
+    assert_eq!(big.iter().map(|x| u64::from(*x)).sum::<u64>(), 64 << 20);
+    assert!(std::thread::available_parallelism().is_ok());
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let _ = std::collections::HashMap::<u8, u8>::new();
+    let refused = std::net::TcpStream::connect("127.0.0.1:1").expect_err("nobody listens");
+    if std::env::var(CHILD).is_ok_and(|it| it == "work") {
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+        assert!(Command::new("/bin/true").status().is_err(), "no other process");
+        let error = std::thread::Builder::new().name("named".to_owned()).spawn(|| ()).expect("thread").join();
+        assert!(error.is_ok());
+    }
+    // Removing a directory is not in the profile; the empty directory is left to the parent's temporary directory.
+    let _ = std::fs::remove_dir(&dir);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod killed {
+    use super::*;
+
+    fn x32() {
+        call(0x4000_0000 | 39, [0; 6]);
+    }
+
+    #[test]
+    fn foreign_architecture_evaluator() {
+        dies_of_sigsys("killed::foreign_architecture_evaluator", || {
+            install(Profile::evaluator());
+            sys::foreign();
+        });
+    }
+
+    #[test]
+    fn foreign_architecture_general() {
+        dies_of_sigsys("killed::foreign_architecture_general", || {
+            install(Profile::general());
+            sys::foreign();
+        });
+    }
+
+    #[test]
+    fn foreign_architecture_no_network() {
+        dies_of_sigsys("killed::foreign_architecture_no_network", || {
+            install(Profile::no_network());
+            sys::foreign();
+        });
+    }
+
+    #[test]
+    fn x32_evaluator() {
+        dies_of_sigsys("killed::x32_evaluator", || {
+            install(Profile::evaluator());
+            x32();
+        });
+    }
+
+    #[test]
+    fn x32_no_network() {
+        dies_of_sigsys("killed::x32_no_network", || {
+            install(Profile::no_network());
+            x32();
+        });
+    }
+}
+
+/// What the supervisor sends is what init installs.
+#[test]
+fn bytes_of_a_program_install() {
+    passes("bytes_of_a_program_install", || {
+        let bytes = Profile::evaluator().compile().expect("program").to_bytes();
+        Program::from_bytes(&bytes).and_then(|program| program.install()).expect("installed");
+        assert_eq!(named("socket", [2, 1, 0, 0, 0, 0]), libc::EPERM);
+    });
+}

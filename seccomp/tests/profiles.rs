@@ -1,0 +1,181 @@
+//! The profiles as data, and the programs as bytes.
+
+use std::collections::BTreeSet;
+
+use invarlock_seccomp::{Arch, Error, Profile, Program};
+
+/// A change of a digest here is a change of what the workload may do: say it in the changelog.
+const DIGESTS: [(&str, Arch, &str); 6] = [
+    ("evaluator", Arch::X86_64, "sha256:f6e0ddac931079ba259ffaf351a72cb1d102757d22895c54ebd659a0697acced"),
+    ("evaluator", Arch::Aarch64, "sha256:d0f86f8366c575d7463ad5aa463b50cf70a815eace8c28a77d1e8c33dd079c87"),
+    ("general", Arch::X86_64, "sha256:6fec34075e5e51c6a507501af3ed7559ee0d708973f9cb1753f8e5dc18d8e045"),
+    ("general", Arch::Aarch64, "sha256:c73f9cf0b97e9cb97d821a0c036c4d16fa92c139dc7ff56452bfc2005b0e5b8b"),
+    ("no-network", Arch::X86_64, "sha256:ab8aa0ffedbb310ba60bc6772d4eeedf9aaf4c5655da1e9b4b1dafea332e14df"),
+    ("no-network", Arch::Aarch64, "sha256:655bdcb9fd2b52f8dbef6fd24722e271821963083f1b7ad7d3c368958099ee2f"),
+];
+
+const TEXTS: [(&str, &str); 3] = [
+    ("evaluator", include_str!("../profiles/evaluator.json")),
+    ("general", include_str!("../profiles/general.json")),
+    ("no-network", include_str!("../profiles/no-network.json")),
+];
+
+fn built_in(name: &str) -> Profile {
+    let profile = match name {
+        "evaluator" => Profile::evaluator(),
+        "general" => Profile::general(),
+        _ => Profile::no_network(),
+    };
+    assert_eq!(profile.name, name);
+    profile
+}
+
+#[test]
+fn digests_are_pinned_and_two_compiles_agree() {
+    let seen = DIGESTS.map(|(name, arch, _)| {
+        let once = built_in(name).compile_for(arch).expect("program");
+        assert_eq!(once, built_in(name).compile_for(arch).expect("again"));
+        (name, arch, once.digest)
+    });
+    assert_eq!(seen, DIGESTS.map(|(name, arch, digest)| (name, arch, digest.to_owned())));
+}
+
+#[test]
+fn a_digest_covers_the_rules_and_not_the_name() {
+    let mut profile = Profile::evaluator();
+    let digest = |profile: &Profile| profile.compile_for(Arch::X86_64).expect("program").digest;
+    let before = digest(&profile);
+    profile.name = "other".to_owned();
+    assert_eq!(digest(&profile), before);
+    for at in 0..profile.allow.len() {
+        let mut without = profile.clone();
+        let rule = without.allow.remove(at);
+        assert_ne!(digest(&without), before, "{}", rule.syscall);
+    }
+}
+
+#[test]
+fn every_rule_has_its_own_line_and_a_reason() {
+    for (name, text) in TEXTS {
+        let profile = built_in(name);
+        let mut lines = BTreeSet::new();
+        for rule in profile.rules() {
+            assert!(rule.reason.trim().len() > 5, "{}: {:?}", rule.syscall, rule.reason);
+            assert!(lines.insert((&rule.syscall, format!("{:?}", rule.args))), "{} twice", rule.syscall);
+        }
+        let written = text.lines().filter(|line| line.contains("\"syscall\"")).count();
+        assert_eq!(written, lines.len(), "{}: one rule a line", profile.name);
+    }
+}
+
+fn refused(text: &str) -> String {
+    let error = Profile::parse(text.as_bytes()).expect_err(text);
+    assert!(matches!(error, Error::Input(_)), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn bad_profiles_are_refused() {
+    let with = |rules: &str| format!(r#"{{"name":"p","default":"enosys","allow":[{rules}]}}"#);
+    let rule = |call: &str, more: &str| format!(r#"{{"syscall":"{call}",{more}"reason":"a reason"}}"#);
+    assert!(Profile::parse(with(&rule("read", "")).as_bytes()).is_ok());
+    for (text, word) in [
+        (with(""), "no rule"),
+        (with(r#"{"syscall":"read","reason":" "}"#), "no reason"),
+        (with(r#"{"syscall":"read"}"#), "missing field"),
+        (with(&rule("reed", "")), "no system call"),
+        (with(&rule("clone3", "")), "clone3"),
+        (with(&rule("open", "")), "aarch64 has no open"),
+        (with(&rule("read", r#""arch":["x86_64"],"#)), "leaves it out"),
+        (with(&rule("read", r#""arch":["mips"],"#)), "unknown variant"),
+        (with(&rule("read", r#""extra":1,"#)), "unknown field"),
+        (with(&format!("{},{}", rule("read", ""), rule("read", ""))), "twice"),
+        (
+            with(&format!(
+                "{},{}",
+                rule("read", ""),
+                rule("read", r#""args":[{"index":0,"op":"eq","value":1}],"#)
+            )),
+            "twice",
+        ),
+        (with(&rule("read", r#""args":[{"index":6,"op":"eq","value":1}],"#)), "argument 6"),
+        (with(&rule("read", r#""args":[{"index":0,"op":"eq","value":4294967296}],"#)), "dword"),
+        (with(&rule("read", r#""args":[{"index":0,"op":"eq","value":"AF_NONE"}],"#)), "AF_NONE"),
+        (with(&rule("read", r#""args":[{"index":0,"op":"masked_eq","value":1}],"#)), "mask"),
+        (with(&rule("read", r#""args":[{"index":0,"op":"eq","mask":1,"value":1}],"#)), "mask"),
+        (r#"{"name":"p","default":"enosys","allow":[],"refuse":[]}"#.to_owned(), "no rule"),
+        (
+            r#"{"name":"","default":"enosys","allow":[{"syscall":"read","reason":"a reason"}]}"#.to_owned(),
+            "name",
+        ),
+        (
+            r#"{"name":"p","default":"allow","allow":[{"syscall":"read","reason":"a reason"}]}"#.to_owned(),
+            "deny-list",
+        ),
+        (
+            r#"{"name":"p","default":"enosys","refuse":[{"syscall":"read","reason":"a reason"}]}"#.to_owned(),
+            "allow-list",
+        ),
+        (" ".repeat((1 << 20) + 1), "bytes"),
+    ] {
+        let message = refused(&text);
+        assert!(message.contains(word), "{text}: {message}");
+    }
+}
+
+#[test]
+fn programs_survive_bytes_and_json() {
+    for (name, _) in TEXTS {
+        let program = built_in(name).compile_for(Arch::Aarch64).expect("program");
+        assert_eq!(Program::from_bytes(&program.to_bytes()).expect("bytes"), program);
+        let json = serde_json::to_string(&program).expect("json");
+        assert_eq!(serde_json::from_str::<Program>(&json).expect("json"), program);
+        assert_eq!(serde_json::to_string(&program).expect("json"), json);
+    }
+}
+
+#[test]
+fn altered_programs_are_refused() {
+    let program = Profile::no_network().compile().expect("program");
+    let bytes = program.to_bytes();
+    for at in 0..bytes.len() {
+        let mut altered = bytes.clone();
+        altered[at] ^= 1;
+        // The name is not covered by the digest: only there may a change go through.
+        if let Ok(read) = Program::from_bytes(&altered) {
+            assert_eq!(read.digest, program.digest);
+            assert_ne!(read.name, program.name);
+        }
+        assert!(Program::from_bytes(&bytes[..at]).is_err(), "cut at {at}");
+    }
+    assert!(Program::from_bytes(&[bytes.as_slice(), b"x"].concat()).is_err());
+    let json = serde_json::to_value(&program).expect("json");
+    for (field, value) in [
+        ("digest", serde_json::json!("sha256:00")),
+        ("filters", serde_json::json!([])),
+        ("filters", serde_json::json!(["zz"])),
+        ("filters", serde_json::json!(["060000000000ff7f0"])),
+        ("filters", serde_json::json!(["00".repeat(8 * 4097)])),
+        ("filters", serde_json::json!(vec!["060000000000ff7f"; 9])),
+        ("name", serde_json::json!("")),
+        ("more", serde_json::json!(1)),
+    ] {
+        let mut altered = json.clone();
+        altered[field] = value;
+        assert!(serde_json::from_value::<Program>(altered.clone()).is_err(), "{altered}");
+    }
+}
+
+#[test]
+fn a_program_for_another_machine_is_not_installed() {
+    let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::native().expect("native")).expect("other");
+    let program = Profile::no_network().compile_for(other).expect("program");
+    assert!(matches!(program.install(), Err(Error::Unsupported(_))));
+}
+
+#[test]
+fn a_program_altered_in_memory_is_not_installed() {
+    let mut program = Profile::no_network().compile().expect("program");
+    program.filters[0][0] ^= 1;
+    assert!(matches!(program.install(), Err(Error::Integrity(_))));
+}
