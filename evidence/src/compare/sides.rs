@@ -1,0 +1,306 @@
+//! What is checked of each run report, and of the two together, before anything is computed from them.
+
+use crate::error::Error;
+use crate::numerics::digest;
+use crate::numerics::stats::weighted_mean;
+use crate::run_report::{RunReport, WindowArm};
+use std::collections::HashMap;
+
+/// Largest difference between a number a report states and the one its windows give, relative to the latter.
+const STATED_TOLERANCE: f64 = 1e-9;
+
+/// A run report that agrees with itself, and what follows from its windows.
+#[derive(Debug)]
+pub(super) struct Side<'a> {
+    pub(super) report: &'a RunReport,
+    pub(super) preview: Arm,
+    pub(super) last: Arm,
+    pub(super) preview_hash: String,
+    pub(super) final_hash: String,
+    pub(super) dataset_hash: String,
+    pub(super) ids_digest: String,
+    pub(super) tokenizer_hash: Option<String>,
+}
+
+/// What follows from one arm.
+#[derive(Debug)]
+pub(super) struct Arm {
+    pub(super) mean_loss: f64,
+    pub(super) perplexity: f64,
+    pub(super) tokens: u64,
+}
+
+fn contradiction(role: &str, what: impl std::fmt::Display) -> Error {
+    Error::Integrity(format!(
+        "the {role} run report contradicts itself: {what}; measure the checkpoint again, and if that repeats, do not \
+         trust the image that measured it"
+    ))
+}
+
+impl<'a> Side<'a> {
+    /// Checks everything about one side that can be checked without the other.
+    pub(super) fn check(role: &str, report: &'a RunReport) -> Result<Self, Error> {
+        let kind = &report.metrics.primary_metric.kind;
+        if kind != "ppl_causal" {
+            return Err(Error::Unsupported(format!(
+                "the {role} run report has the primary metric `{kind}`; this version compares `ppl_causal` only"
+            )));
+        }
+        let (data, windows) = (&report.data, &report.evaluation_windows);
+        if data.seq_len < 2 {
+            return Err(contradiction(role, format!("data.seq_len is {}, below 2", data.seq_len)));
+        }
+        let preview = check_arm(role, "preview", &windows.preview, data.seq_len)?;
+        let last = check_arm(role, "final", &windows.final_, data.seq_len)?;
+
+        let counted = |name: &str, stated: u64, found: u64| {
+            if stated == found {
+                return Ok(());
+            }
+            Err(contradiction(role, format!("{name} is {stated}, but evaluation_windows gives {found}")))
+        };
+        counted("data.preview_n", data.preview_n as u64, windows.preview.window_ids.len() as u64)?;
+        counted("data.final_n", data.final_n as u64, windows.final_.window_ids.len() as u64)?;
+        counted("data.preview_total_tokens", data.preview_total_tokens, preview.tokens)?;
+        counted("data.final_total_tokens", data.final_total_tokens, last.tokens)?;
+
+        let mut seen = HashMap::new();
+        let named = |arm: &str, index: usize| format!("evaluation_windows.{arm}.window_ids[{index}]");
+        for (arm, ids) in [("preview", &windows.preview.window_ids), ("final", &windows.final_.window_ids)] {
+            for (index, id) in ids.iter().enumerate() {
+                if let Some((first_arm, first)) = seen.insert(*id, (arm, index)) {
+                    let (one, other) = (named(first_arm, first), named(arm, index));
+                    return Err(contradiction(role, format!("{one} and {other} are both {id}")));
+                }
+            }
+        }
+
+        let measured = &report.metrics;
+        let stated = |name: &str, stated: Option<f64>, found: f64| match stated {
+            Some(value) if (value - found).abs() > STATED_TOLERANCE * found.abs().max(1.0) => {
+                Err(contradiction(role, format!("metrics.{name} is {value}, but its windows give {found}")))
+            }
+            _ => Ok(()),
+        };
+        stated("primary_metric.preview", measured.primary_metric.preview, preview.perplexity)?;
+        stated("primary_metric.final", measured.primary_metric.final_, last.perplexity)?;
+        stated("logloss_preview", measured.logloss_preview, preview.mean_loss)?;
+        stated("logloss_final", measured.logloss_final, last.mean_loss)?;
+
+        let preview_hash = digest::windows_hash(&windows.preview.input_ids);
+        let final_hash = digest::windows_hash(&windows.final_.input_ids);
+        let dataset_hash = digest::dataset_hash(&preview_hash, &final_hash);
+        let all_ids = windows.preview.window_ids.iter().chain(&windows.final_.window_ids).copied();
+        let ids_digest = digest::window_ids_digest(all_ids);
+        let provider = &report.provenance.provider_digest;
+        let text = |name: &str| provider.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+        for (name, given, found) in [
+            ("data.preview_hash", data.preview_hash.clone(), &preview_hash),
+            ("data.final_hash", data.final_hash.clone(), &final_hash),
+            ("data.dataset_hash", data.dataset_hash.clone(), &dataset_hash),
+            ("provenance.provider_digest.ids_sha256", text("ids_sha256"), &ids_digest),
+        ] {
+            if let Some(given) = given.filter(|given| given != found) {
+                return Err(contradiction(role, format!("{name} is {given}, but its windows give {found}")));
+            }
+        }
+
+        let hashes = [
+            ("meta.tokenizer_hash", report.meta.tokenizer_hash.clone()),
+            ("data.tokenizer_hash", data.tokenizer_hash.clone()),
+            ("provenance.provider_digest.tokenizer_sha256", text("tokenizer_sha256")),
+        ];
+        let mut tokenizer_hash: Option<(&str, String)> = None;
+        for (name, hash) in hashes {
+            let Some(hash) = hash.filter(|hash| !hash.is_empty()) else { continue };
+            match &tokenizer_hash {
+                Some((first, known)) if *known != hash => {
+                    return Err(contradiction(role, format!("{first} is {known}, but {name} is {hash}")));
+                }
+                Some(_) => {}
+                None => tokenizer_hash = Some((name, hash)),
+            }
+        }
+        let tokenizer_hash = tokenizer_hash.map(|(_, hash)| hash);
+        Ok(Side { report, preview, last, preview_hash, final_hash, dataset_hash, ids_digest, tokenizer_hash })
+    }
+}
+
+fn check_arm(role: &str, name: &str, arm: &WindowArm, seq_len: usize) -> Result<Arm, Error> {
+    let n = arm.window_ids.len();
+    let at = |member: &str| format!("evaluation_windows.{name}.{member}");
+    if n == 0 {
+        return Err(contradiction(role, format!("{} is empty", at("window_ids"))));
+    }
+    let required = [
+        ("logloss", arm.logloss.len()),
+        ("input_ids", arm.input_ids.len()),
+        ("attention_masks", arm.attention_masks.len()),
+        ("token_counts", arm.token_counts.len()),
+    ];
+    let optional = [
+        ("masked_token_counts", arm.masked_token_counts.len()),
+        ("actual_token_counts", arm.actual_token_counts.len()),
+        ("labels", arm.labels.len()),
+    ];
+    let given = optional.into_iter().filter(|(_, len)| *len > 0);
+    for (member, len) in required.into_iter().chain(given) {
+        if len != n {
+            return Err(contradiction(role, format!("{} has {len} elements for {n} window ids", at(member))));
+        }
+    }
+    for i in 0..n {
+        let (ids, mask) = (&arm.input_ids[i], &arm.attention_masks[i]);
+        for (member, len) in [("input_ids", ids.len()), ("attention_masks", mask.len())] {
+            if len != seq_len {
+                let member = at(member);
+                return Err(contradiction(
+                    role,
+                    format!("{member}[{i}] has {len} elements, seq_len is {seq_len}"),
+                ));
+            }
+        }
+        if let Some(bit) = mask.iter().find(|bit| **bit > 1) {
+            return Err(contradiction(
+                role,
+                format!("{}[{i}] holds {bit}, not 0 or 1", at("attention_masks")),
+            ));
+        }
+        let real = mask.iter().map(|bit| u64::from(*bit)).sum::<u64>();
+        if real < 2 {
+            let member = at("attention_masks");
+            return Err(contradiction(
+                role,
+                format!("{member}[{i}] has {real} real tokens; a loss needs two"),
+            ));
+        }
+        let counts = [
+            ("token_counts", arm.token_counts.get(i)),
+            ("masked_token_counts", arm.masked_token_counts.get(i)),
+            ("actual_token_counts", arm.actual_token_counts.get(i)),
+        ];
+        for (member, count) in counts {
+            if let Some(count) = count.filter(|count| **count != real) {
+                let member = at(member);
+                return Err(contradiction(
+                    role,
+                    format!("{member}[{i}] is {count}, its mask has {real} tokens"),
+                ));
+            }
+        }
+        if let Some(labels) = arm.labels.get(i) {
+            let expected = |j: usize| if mask[j] == 1 { i64::from(ids[j]) } else { -100 };
+            if labels.len() != seq_len || (0..seq_len).any(|j| labels[j] != expected(j)) {
+                let member = at("labels");
+                return Err(contradiction(
+                    role,
+                    format!("{member}[{i}] are not the ids where the mask is 1, else -100"),
+                ));
+            }
+        }
+        let loss = arm.logloss[i];
+        if !loss.is_finite() || loss < -1e-6 {
+            let member = at("logloss");
+            return Err(contradiction(
+                role,
+                format!("{member}[{i}] is {loss}; a cross-entropy is finite and positive"),
+            ));
+        }
+    }
+    let tokens = arm.token_counts.iter().sum();
+    let mean_loss = weighted_mean(&arm.logloss, &arm.token_counts)
+        .ok_or_else(|| contradiction(role, format!("{} has no weight", at("token_counts"))))?;
+    let perplexity = mean_loss.exp();
+    if !perplexity.is_finite() {
+        return Err(Error::Integrity(format!(
+            "the {role} run report has a mean loss of {mean_loss} in its {name} arm, which is no finite perplexity"
+        )));
+    }
+    Ok(Arm { mean_loss, perplexity, tokens })
+}
+
+/// Checks that both sides measured the same windows with the same tokenizer.
+pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), Error> {
+    let (base, subj) = (baseline.report, subject.report);
+    let differ = |what: &str, one: &dyn std::fmt::Display, other: &dyn std::fmt::Display| {
+        Error::Integrity(format!(
+            "baseline and subject were not measured on the same windows: {what} is {one} for the baseline and {other} \
+             for the subject; measure the subject on the baseline's windows"
+        ))
+    };
+    for (what, one, other) in [
+        ("data.seq_len", base.data.seq_len, subj.data.seq_len),
+        ("data.stride", base.data.stride, subj.data.stride),
+    ] {
+        if one != other {
+            return Err(differ(what, &one, &other));
+        }
+    }
+    if base.data.dataset != subj.data.dataset {
+        return Err(differ("data.dataset", &base.data.dataset, &subj.data.dataset));
+    }
+    for (name, one, other) in [
+        ("preview", &base.evaluation_windows.preview, &subj.evaluation_windows.preview),
+        ("final", &base.evaluation_windows.final_, &subj.evaluation_windows.final_),
+    ] {
+        let at = |member: &str| format!("evaluation_windows.{name}.{member}");
+        if one.window_ids.len() != other.window_ids.len() {
+            return Err(differ(
+                &format!("the number of {name} windows"),
+                &one.window_ids.len(),
+                &other.window_ids.len(),
+            ));
+        }
+        for i in 0..one.window_ids.len() {
+            if one.window_ids[i] != other.window_ids[i] {
+                return Err(differ(
+                    &at(&format!("window_ids[{i}]")),
+                    &one.window_ids[i],
+                    &other.window_ids[i],
+                ));
+            }
+            if one.input_ids[i] != other.input_ids[i] || one.attention_masks[i] != other.attention_masks[i] {
+                return Err(differ(&at(&format!("input_ids[{i}] or its mask")), &"one thing", &"another"));
+            }
+        }
+    }
+    if let (Some(one), Some(other)) = (&baseline.tokenizer_hash, &subject.tokenizer_hash)
+        && one != other
+    {
+        return Err(Error::Input(format!(
+            "baseline and subject have different tokenizers ({one} and {other}), so their perplexities cannot be \
+             compared; give a subject with the baseline's tokenizer"
+        )));
+    }
+    let (preview, last) = (&base.evaluation_windows.preview, &base.evaluation_windows.final_);
+    if preview.window_ids.len() != last.window_ids.len() {
+        return Err(Error::Input(format!(
+            "the preview arm has {} windows and the final arm {}; they must be equally many",
+            preview.window_ids.len(),
+            last.window_ids.len()
+        )));
+    }
+    if last.window_ids.len() < 2 {
+        return Err(Error::Input("the final arm has one window; an interval needs two or more".to_owned()));
+    }
+    if base.data.stride < base.data.seq_len {
+        return Err(Error::Input(format!(
+            "stride {} is smaller than seq_len {}: overlapping windows cannot be paired; set the stride to {}",
+            base.data.stride, base.data.seq_len, base.data.seq_len
+        )));
+    }
+    let mut seen = HashMap::new();
+    for (name, arm) in [("preview", preview), ("final", last)] {
+        for (i, (ids, mask)) in arm.input_ids.iter().zip(&arm.attention_masks).enumerate() {
+            let real: Vec<u32> =
+                ids.iter().zip(mask).filter(|(_, bit)| **bit == 1).map(|(id, _)| *id).collect();
+            if let Some((first_name, first)) = seen.insert(real, (name, i)) {
+                return Err(Error::Input(format!(
+                    "{first_name} window {first} and {name} window {i} hold the same tokens; every window must be \
+                     unique: remove repeated texts from the dataset"
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! What the integration tests share: synthetic run reports, golden files, upstream's verifiers.
+#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+
+use invarlock_evidence::compare::{CompareContext, compare};
+use invarlock_evidence::manifest::ExecutionMode;
+use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::policy::{Profile, Tier};
+use invarlock_evidence::run_report::RunReport;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Says visibly that a test did nothing, and why.
+pub fn skip(test: &str, why: &str) {
+    eprintln!("skipped: {test}: {why}");
+}
+
+/// The folder of unpacked golden files (`<version>/<case>`), if they can be had.
+pub fn golden() -> Option<&'static Path> {
+    static ROOT: OnceLock<Option<tempfile::TempDir>> = OnceLock::new();
+    static GIVEN: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let given = GIVEN.get_or_init(|| std::env::var_os("INVARLOCK_GOLDEN").map(PathBuf::from));
+    if let Some(given) = given {
+        return Some(given);
+    }
+    let unpacked = ROOT.get_or_init(|| {
+        let shared = shared()?.join("data/golden");
+        let folder = tempfile::tempdir().ok()?;
+        for version in ["0.8.0", "0.12.1"] {
+            let archive = shared.join(format!("upstream-{version}.tar.zst"));
+            let script = "zstd -d --long=27 -c -- \"$1\" | tar -x -C \"$2\" -f -";
+            let status = Command::new("sh").args(["-c", script, "sh"]).arg(&archive).arg(folder.path()).status().ok()?;
+            if !archive.is_file() || !status.success() {
+                eprintln!("skipped: {} cannot be unpacked (is zstd installed?)", archive.display());
+                return None;
+            }
+        }
+        Some(folder)
+    });
+    unpacked.as_ref().map(tempfile::TempDir::path)
+}
+
+/// The shared folder: `$INVARLOCK_SHARED`, or `shared` beside the workspace.
+pub fn shared() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let folder = std::env::var_os("INVARLOCK_SHARED").map_or_else(beside, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+/// Upstream's `invarlock`, made by `tests/upstream-venvs.sh`.
+pub fn upstream(version: &str) -> Option<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    target
+        .into_iter()
+        .chain([own])
+        .map(|root| root.join("upstream").join(version).join("bin/invarlock"))
+        .find(|program| program.is_file())
+}
+
+/// A golden run report; upstream writes a bare NaN where it has no ratio, which is not JSON.
+pub fn golden_run(path: &Path) -> RunReport {
+    let text = std::fs::read_to_string(path).unwrap();
+    serde_json::from_str(&text.replace(": NaN", ": null")).unwrap()
+}
+
+/// The context of a ci comparison of the run reports in `folder`.
+pub fn golden_context(folder: &Path) -> CompareContext {
+    let digest = |name: &str| sha256_hex(&std::fs::read(folder.join(name)).unwrap());
+    let mut context = context(Profile::Ci, Tier::Balanced);
+    context.baseline_report_sha256 = digest("source.report.json");
+    context.subject_report_sha256 = digest("edited.report.json");
+    context.bootstrap_seed = 43;
+    context.requested_windows = (240, 240);
+    context
+}
+
+/// Our comparison of a golden case.
+pub fn compare_golden(folder: &Path) -> Value {
+    let baseline = golden_run(&folder.join("source.report.json"));
+    let subject = golden_run(&folder.join("edited.report.json"));
+    compare(&baseline, &subject, &golden_context(folder)).unwrap()
+}
+
+/// A context with nothing special in it.
+pub fn context(profile: Profile, tier: Tier) -> CompareContext {
+    CompareContext {
+        profile,
+        tier,
+        baseline_model_id: "models/base".to_owned(),
+        subject_model_id: "models/subject".to_owned(),
+        baseline_checkpoint_sha256: Some("aa".repeat(32)),
+        subject_checkpoint_sha256: Some("bb".repeat(32)),
+        baseline_report_path: "runs/source/report.json".to_owned(),
+        subject_report_path: "runs/edited/report.json".to_owned(),
+        baseline_report_sha256: "cc".repeat(32),
+        subject_report_sha256: "dd".repeat(32),
+        execution_mode: ExecutionMode::Container,
+        generated_at: "2026-11-22T08:20:05.266460+00:00".to_owned(),
+        bootstrap_seed: 7,
+        replicates: None,
+        requested_windows: (180, 180),
+        edit_label: None,
+        events_path: String::new(),
+    }
+}
+
+/// A run report of `n + n` windows of 160 tokens with losses around 3, `shift` above the baseline's.
+pub fn synthetic(n: usize, shift: f64) -> RunReport {
+    let seq_len = 160;
+    let arm = |first: usize| {
+        let ids: Vec<usize> = (first..first + n).collect();
+        let input: Vec<Vec<usize>> =
+            ids.iter().map(|id| (0..seq_len).map(|j| (id * 31 + j * 7 + id * j) % 2048).collect()).collect();
+        let real = |id: usize| if id % 5 == 0 { seq_len - 10 } else { seq_len };
+        let masks: Vec<Vec<u8>> =
+            ids.iter().map(|id| (0..seq_len).map(|j| u8::from(j < real(*id))).collect()).collect();
+        let counts: Vec<usize> = ids.iter().map(|id| real(*id)).collect();
+        let losses: Vec<f64> = ids
+            .iter()
+            .map(|id| {
+                let wave = (*id % n) as f64;
+                3.0 + 0.3 * (wave * 0.7).sin() + shift * (1.0 + 0.5 * (wave * 1.3).cos())
+            })
+            .collect();
+        json!({
+            "window_ids": ids, "logloss": losses, "input_ids": input, "attention_masks": masks,
+            "token_counts": counts, "masked_token_counts": counts, "actual_token_counts": counts,
+        })
+    };
+    let (preview, last) = (arm(0), arm(n));
+    let total = |arm: &Value| arm["token_counts"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).sum::<u64>();
+    let report = json!({
+        "meta": {
+            "model_id": "/in/checkpoint", "adapter": "hf_causal", "device": "cpu", "seed": 7,
+            "ts": "2026-11-22T08:00:00+00:00", "tokenizer_hash": "0123456789abcdef0123456789abcdef",
+            "model_profile": {
+                "family": "gpt2", "default_loss": "causal",
+                "cert_lints": [{"type": "equals", "path": "primary_metric.kind", "value": "ppl_causal", "message": "m"}],
+            },
+        },
+        "data": {
+            "dataset": "local_jsonl", "split": "validation", "seq_len": seq_len, "stride": seq_len,
+            "preview_n": n, "final_n": n, "preview_total_tokens": total(&preview), "final_total_tokens": total(&last),
+        },
+        "edit": {"name": "noop"},
+        "guards": [{
+            "name": "invariants", "passed": true, "decision": "allow",
+            "details": {"checks": {
+                "parameter_count": 1000, "layer_norm_paths": ["ln_f"], "embedding_vocab_sizes": {"wte": 2048},
+                "config_vocab_size": 2048, "weight_tying": true, "structure_hash": "0123456789abcdef", "non_finite": [],
+            }},
+        }],
+        "metrics": {"primary_metric": {"kind": "ppl_causal", "preview": null, "final": null}},
+        "artifacts": {}, "flags": {}, "provenance": {},
+        "evaluation_windows": {"preview": preview, "final": last},
+    });
+    serde_json::from_value(report).unwrap()
+}
