@@ -11,7 +11,10 @@ pub mod compare;
 mod error;
 pub mod events;
 pub mod gates;
+#[cfg(feature = "html")]
+pub mod html;
 pub mod job;
+pub mod json;
 pub mod manifest;
 pub mod numerics;
 pub mod policy;

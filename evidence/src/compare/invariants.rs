@@ -41,7 +41,7 @@ pub(super) fn block(baseline: &RunReport, subject: &RunReport) -> Value {
     })
 }
 
-fn is_fatal(failure: &Value) -> bool {
+pub(crate) fn is_fatal(failure: &Value) -> bool {
     matches!(failure["severity"].as_str(), Some("fatal" | "error"))
 }
 
@@ -77,7 +77,7 @@ fn failure(check: &str, kind: &str, severity: &str, message: String, detail: Val
     json!({"check": check, "type": kind, "severity": severity, "message": message, "detail": detail})
 }
 
-fn compare(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Value> {
+pub(crate) fn compare(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Value> {
     let mut failures = Vec::new();
     for (side, checks) in [("baseline", before), ("subject", after)] {
         let tensors = checks.get("non_finite").and_then(Value::as_array);

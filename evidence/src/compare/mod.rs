@@ -4,7 +4,7 @@
 //! is derived again here, and what a report says about itself must agree with it.
 
 pub(crate) mod derive;
-mod invariants;
+pub(crate) mod invariants;
 mod sides;
 
 use crate::error::Error;

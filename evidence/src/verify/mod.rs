@@ -1,7 +1,20 @@
 //! Re-reading evidence and trusting nothing in it (`spec/verify.md`, `spec/manifest.md` sections 4 to 6).
 
+mod output;
+mod python;
+mod read;
+mod runtime;
+mod schema;
+mod strict;
+mod upstream;
+
+pub use output::{envelope, exit_code, success_line, to_line};
+pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_with};
+
+use crate::json;
+use crate::numerics::digest::sha256_hex;
 use crate::policy::{Profile, Tier};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Which provenance is asked for.
@@ -126,8 +139,10 @@ pub struct Verdict {
     pub trust: Trust,
     /// The report, where it could be read.
     pub report: Option<Value>,
-    profile: Profile,
-    row: Option<Value>,
+    /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
+    pub provenance: Value,
+    /// Tolerance of the recomputation.
+    tolerance: f64,
 }
 
 /// An upstream error class that ends the checks early.
@@ -139,6 +154,8 @@ pub struct StoppedBy {
     pub category: &'static str,
     /// Message.
     pub message: String,
+    /// More, as upstream's `error.context`.
+    pub context: Value,
     exit: i32,
 }
 
@@ -150,7 +167,6 @@ impl Verdict {
 
     /// The exit code of `spec/verify.md` section 6.
     pub fn exit_code(&self) -> i32 {
-        let _ = (&self.profile, &self.row);
         match (&self.stopped_by, self.reason) {
             (Some(stopped), _) => stopped.exit,
             (None, Reason::Ok) => 0,
@@ -160,37 +176,218 @@ impl Verdict {
     }
 }
 
+/// Name of the report in a directory.
+const REPORT_NAME: &str = "evaluation.report.json";
+
 /// Verifies one report: a file, or a directory that holds `evaluation.report.json`.
 pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
-    Verdict {
+    let verdict = Verdict {
         path: path.to_owned(),
         reason: Reason::Malformed,
         stopped_by: None,
-        errors: vec!["not yet".to_owned()],
+        errors: Vec::new(),
         recomputed: Vec::new(),
         not_recomputed: Vec::new(),
         trust: Trust::Failed,
         report: None,
+        provenance: Value::Null,
+        tolerance: options.tolerance,
+    };
+    let file = match resolve(path) {
+        Ok(file) => file,
+        Err(why) => return verdict.stop(Reason::Malformed, input_error(why)),
+    };
+    let bytes = match read::read(&file, read::REPORT_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            let why = format!("Report is not readable: {}: {why}", file.display());
+            return verdict.stop(Reason::Malformed, input_error(why));
+        }
+    };
+    let generic = |category: &'static str, message: String| StoppedBy {
+        code: "E_GENERIC",
+        category,
+        message: format!("Verification failed: {message}"),
+        context: json!({}),
+        exit: 1,
+    };
+    let report = match parse(&bytes, options.upstream_parity) {
+        Ok(report) => report,
+        Err(why) => {
+            let utf8 = std::str::from_utf8(&bytes).is_ok();
+            let (reason, category) = if utf8 {
+                (Reason::Malformed, "JSONDecodeError")
+            } else {
+                (Reason::PolicyFail, "UnicodeDecodeError")
+            };
+            return verdict.stop(reason, generic(category, why));
+        }
+    };
+    if !report.is_object() {
+        let why = "evaluation report must decode to a JSON object".to_owned();
+        return verdict.stop(Reason::PolicyFail, generic("ValueError", why));
+    }
+    if !options.upstream_parity
+        && report.get("evaluation_windows").is_some()
+        && report.get("validation").is_none()
+    {
+        let why = format!(
+            "Expected an evaluation report payload, not a run report artifact: {}: it has no `validation`",
+            file.display()
+        );
+        return verdict.stop(Reason::Malformed, input_error(why));
+    }
+    judge(&file, &bytes, report, options, verdict)
+}
+
+fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut verdict: Verdict) -> Verdict {
+    let (baseline, baseline_json) = match load_baseline(options) {
+        Ok(loaded) => loaded,
+        Err(why) => return verdict.stop(Reason::Malformed, input_error(why)),
+    };
+    let runtime_options = RuntimeOptions {
+        expected_image_digest: options.expected_image_digest.clone(),
+        upstream_parity: options.upstream_parity,
+    };
+    let host = options.runtime_provenance == RuntimeProvenance::Host;
+    let (issues, verified, trust) = if host {
+        (Vec::new(), false, Trust::Unverified)
+    } else {
+        let (runtime, issues) = runtime::provenance(file, bytes, &runtime_options);
+        (issues, runtime.ok(), runtime.trust)
+    };
+    let verified = verified && issues.is_empty() && !host;
+    verdict.provenance = output::provenance(&report, &issues, verified, host, trust);
+
+    let digest = baseline_json.as_ref().and_then(|json| json["provenance"]["provider_digest"].as_object());
+    let found = upstream::check(&upstream::Case {
+        report: &report,
         profile: options.profile,
-        row: None,
+        version: options.upstream_version,
+        tolerance: options.tolerance,
+        baseline_digest: digest,
+        provenance_issues: &issues,
+        provenance_verified: verified,
+    });
+    verdict.errors = found.errors;
+    verdict.not_recomputed = found.notes;
+    verdict.stopped_by = found.stopped;
+    let mut malformed = found.malformed;
+
+    let unreadable = verdict.stopped_by.as_ref().is_some_and(|stopped| stopped.code == "E601");
+    if !options.upstream_parity && !unreadable {
+        let sha256 = baseline.as_ref().map(|(_, sha256)| sha256.as_str()).unwrap_or_default();
+        let strict = strict::check(&report, options, baseline.as_ref().map(|(run, _)| (run, sha256)));
+        if let Some(example) = strict.mismatches.first().filter(|_| verdict.stopped_by.is_none()) {
+            let exit = if options.profile.gated() { 3 } else { 1 };
+            verdict.stopped_by = options.profile.gated().then(|| StoppedBy {
+                code: "E602",
+                category: "MetricsError",
+                message: "RECOMPUTE-MISMATCH: report values disagree with recomputation".to_owned(),
+                context: json!({"example": example}),
+                exit,
+            });
+        }
+        for error in strict.mismatches.into_iter().chain(strict.failures) {
+            if !verdict.errors.contains(&error) {
+                verdict.errors.push(error);
+            }
+        }
+        verdict.recomputed = strict.recomputed;
+        verdict.not_recomputed.extend(strict.not_recomputed);
+        malformed = malformed && verdict.stopped_by.is_none();
+    }
+    verdict.reason = match (&verdict.stopped_by, verdict.errors.is_empty()) {
+        (Some(stopped), _) if stopped.category == "ValidationError" => Reason::Malformed,
+        (Some(_), _) => Reason::PolicyFail,
+        (None, true) => Reason::Ok,
+        (None, false) if malformed => Reason::Malformed,
+        (None, false) => Reason::PolicyFail,
+    };
+    verdict.trust = if verdict.ok() { trust } else { Trust::Failed };
+    verdict.report = Some(report);
+    verdict
+}
+
+impl Verdict {
+    fn stop(mut self, reason: Reason, stopped: StoppedBy) -> Self {
+        self.reason = reason;
+        self.errors.push(stopped.message.clone());
+        self.stopped_by = Some(stopped);
+        self
     }
 }
 
-/// The verdicts of several reports as the one JSON object of `spec/verify.md` section 6 (keys sorted when printed with
-/// [`to_line`]); `timestamp` is UTC ISO-8601.
-pub fn envelope(verdicts: &[Verdict], timestamp: &str) -> Value {
-    let _ = (verdicts, timestamp);
-    Value::Null
+fn input_error(message: String) -> StoppedBy {
+    StoppedBy { code: "E_GENERIC", category: "ReportInputError", message, context: json!({}), exit: 2 }
 }
 
-/// The exit code of several verdicts: of the first that stopped the checks, else of the worst.
-pub fn exit_code(verdicts: &[Verdict]) -> i32 {
-    verdicts.iter().map(Verdict::exit_code).max().unwrap_or(2)
+/// The report a path means.
+fn resolve(path: &Path) -> Result<PathBuf, String> {
+    let shown = path.display();
+    let metadata = path.symlink_metadata().map_err(|why| match why.kind() {
+        std::io::ErrorKind::NotFound => format!("Path not found: {shown}"),
+        _ => format!("Report is not readable: {shown}: {why}"),
+    })?;
+    if !metadata.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let (report, run) = (path.join(REPORT_NAME), path.join("report.json"));
+    match (report.symlink_metadata().is_ok(), run.symlink_metadata().is_ok()) {
+        (true, false) => Ok(report),
+        (true, true) => Err(format!(
+            "Ambiguous report directory {shown}: contains both report.json and {REPORT_NAME}; pass an explicit file path."
+        )),
+        (false, true) => Err(format!(
+            "Directory {shown} contains report.json, which is a run report; verification needs {REPORT_NAME}."
+        )),
+        (false, false) => {
+            Err(format!("Directory {shown} does not contain {REPORT_NAME}; pass the report's path."))
+        }
+    }
 }
 
-/// One line of JSON with sorted keys.
-pub fn to_line(value: &Value) -> String {
-    crate::numerics::digest::python_json(value, ", ", ": ")
+fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
+    if lenient {
+        // Python's reader takes the last of repeated members, as serde_json does. NaN stays refused: JSON has none, and
+        // no report of upstream's that verifies holds one.
+        return serde_json::from_slice(bytes).map_err(|why| why.to_string());
+    }
+    json::parse("the report", bytes).map_err(|why| why.to_string())
+}
+
+type Baseline = (Option<(crate::run_report::RunReport, String)>, Option<Value>);
+
+/// The baseline of the options: as a run report where it is one, and as JSON for its provider digest.
+fn load_baseline(options: &VerifyOptions) -> Result<Baseline, String> {
+    let Some(path) = &options.baseline else { return Ok((None, None)) };
+    let shown = path.display();
+    let bytes = read::read(path, read::REPORT_LIMIT);
+    if options.upstream_parity {
+        // Upstream ignores a baseline it cannot read.
+        let value = bytes.ok().and_then(|bytes| serde_json::from_slice(&python_json(&bytes)).ok());
+        return Ok((None, value));
+    }
+    let bytes = bytes.map_err(|why| format!("the baseline {shown} cannot be read: {why}"))?;
+    let sha256 = sha256_hex(&bytes);
+    let text = python_json(&bytes);
+    let value = json::parse(&format!("the baseline {shown}"), &text).map_err(|why| why.to_string())?;
+    if value["validation"].is_object() {
+        return Err(format!("the baseline {shown} is an evaluation report; give the baseline's run report"));
+    }
+    let run =
+        json::parse_run_report(&format!("the baseline {shown}"), &text).map_err(|why| why.to_string())?;
+    Ok((Some((run, sha256)), Some(value)))
+}
+
+/// Upstream writes a bare `NaN` as the ratio of a baseline's own run report. There, and only there, it is read as null.
+fn python_json(bytes: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.contains("\"ratio_vs_baseline\": NaN") => {
+            text.replacen("\"ratio_vs_baseline\": NaN", "\"ratio_vs_baseline\": null", 1).into_bytes()
+        }
+        _ => bytes.to_vec(),
+    }
 }
 
 /// What `advanced runtime-verify` found.
@@ -210,30 +407,4 @@ pub struct RuntimeVerdict {
     pub binding_verified: bool,
     /// How far the evidence can be trusted.
     pub trust: Trust,
-}
-
-impl RuntimeVerdict {
-    /// Whether nothing failed; the exit code is then 0, else 1.
-    pub fn ok(&self) -> bool {
-        self.errors.is_empty()
-    }
-
-    /// The JSON of `spec/manifest.md` section 5; print it with [`to_line`].
-    pub fn to_json(&self) -> Value {
-        Value::Null
-    }
-}
-
-/// `advanced runtime-verify`: the manifest, and that it binds the report.
-pub fn runtime_verify(report: &Path, manifest: &Path, expected_image_digest: Option<&str>) -> RuntimeVerdict {
-    let _ = expected_image_digest;
-    RuntimeVerdict {
-        report: report.display().to_string(),
-        manifest: manifest.display().to_string(),
-        errors: vec!["not yet".to_owned()],
-        declared_image_digest: None,
-        expected_digest_matched: false,
-        binding_verified: false,
-        trust: Trust::Failed,
-    }
 }

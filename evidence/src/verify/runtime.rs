@@ -1,0 +1,232 @@
+//! The manifest and its binding to the report (`spec/manifest.md` sections 4 to 6).
+
+use super::{RuntimeVerdict, Trust, read, schema};
+use crate::json;
+use crate::manifest::{CONTRACT, FILE_NAME};
+use crate::numerics::digest::sha256_hex;
+use serde_json::{Value, json};
+use std::io;
+use std::path::Path;
+
+/// What is demanded of a manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuntimeOptions {
+    /// `sha256:` and 64 hex digits of the image that must have run.
+    pub expected_image_digest: Option<String>,
+    /// Only upstream's checks, and its tolerant parser.
+    pub upstream_parity: bool,
+}
+
+/// `advanced runtime-verify` with our checks: the manifest, and that it binds the report.
+pub fn runtime_verify(report: &Path, manifest: &Path, expected_image_digest: Option<&str>) -> RuntimeVerdict {
+    let expected_image_digest = expected_image_digest.map(str::to_owned);
+    runtime_verify_with(report, manifest, &RuntimeOptions { expected_image_digest, upstream_parity: false })
+}
+
+/// [`runtime_verify`] with options.
+pub fn runtime_verify_with(report: &Path, manifest: &Path, options: &RuntimeOptions) -> RuntimeVerdict {
+    let mut verdict = RuntimeVerdict {
+        report: report.display().to_string(),
+        manifest: manifest.display().to_string(),
+        errors: Vec::new(),
+        declared_image_digest: None,
+        expected_digest_matched: false,
+        binding_verified: false,
+        trust: Trust::Failed,
+    };
+    match read::read(report, read::REPORT_LIMIT) {
+        Err(why) => verdict.errors.push(format!("unable to read report: {}: {why}", report.display())),
+        Ok(bytes) => {
+            let name = report.file_name().map(|name| name.to_string_lossy().into_owned());
+            check(&bytes, name.as_deref(), manifest, options, &mut verdict);
+        }
+    }
+    verdict
+}
+
+/// Checks the manifest beside or given with a report that was read already.
+pub(super) fn check(
+    report: &[u8],
+    report_name: Option<&str>,
+    manifest_path: &Path,
+    options: &RuntimeOptions,
+    verdict: &mut RuntimeVerdict,
+) {
+    let path = manifest_path.display();
+    let bytes = match read::read(manifest_path, read::MANIFEST_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(why) => return verdict.errors.push(format!("unable to read manifest: {path}: {why}")),
+    };
+    let manifest = match parse(&bytes, options.upstream_parity) {
+        Ok(manifest) => manifest,
+        Err(why) => return verdict.errors.push(format!("unable to parse manifest: {why}")),
+    };
+    if !manifest.is_object() {
+        return verdict.errors.push("manifest payload must be a JSON object".to_owned());
+    }
+    if let Some(fault) = schema::manifest_faults(&manifest).into_iter().next() {
+        return verdict.errors.push(format!("runtime manifest schema validation failed: {fault}"));
+    }
+
+    let errors = &mut verdict.errors;
+    let runtime = &manifest["runtime"];
+    let contract = manifest["verifier_contract_version"].as_str().unwrap_or("<missing>");
+    if contract != CONTRACT {
+        errors.push(format!("unexpected verifier contract version: {contract}"));
+    }
+    let mode = manifest["execution_mode"].as_str().unwrap_or("<missing>");
+    if mode != "container" {
+        errors.push(format!("execution_mode must be \"container\", got {mode}"));
+    }
+    if runtime["container_execution"] != json!(true) {
+        errors.push("runtime.container_execution must be true".to_owned());
+    }
+    let declared = runtime["image_digest"].as_str().map(str::to_owned);
+    if declared.as_deref().is_none_or(str::is_empty) {
+        errors.push("runtime.image_digest must be present".to_owned());
+    }
+    let stated = manifest["report"]["sha256"].as_str().unwrap_or_default();
+    let actual = sha256_hex(report);
+    verdict.binding_verified = stated == actual;
+    if stated != actual {
+        errors.push(format!("report digest mismatch: manifest={stated} actual={actual}"));
+    }
+    if report.is_empty() {
+        errors.push("report file is empty".to_owned());
+    }
+    if let Some(expected) = &options.expected_image_digest {
+        let expected = expected.trim().to_lowercase();
+        let hex = expected.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            errors
+                .push("expected runtime image digest must match sha256:<64 lowercase hex chars>".to_owned());
+        } else if declared.as_deref() != Some(&expected) {
+            let found = declared.as_deref().unwrap_or("<missing>");
+            errors.push(format!("runtime image digest mismatch: manifest={found} expected={expected}"));
+        } else {
+            verdict.expected_digest_matched = true;
+        }
+    }
+    if !options.upstream_parity {
+        stricter(&manifest, report_name, errors);
+    }
+    verdict.declared_image_digest = declared;
+    verdict.trust = match (verdict.errors.is_empty(), verdict.expected_digest_matched) {
+        (false, _) => Trust::Failed,
+        (true, true) => Trust::ExpectedImageDigestMatched,
+        (true, false) => Trust::ManifestBound,
+    };
+}
+
+/// What upstream does not check: the boundary was not loosened, and the manifest does not contradict itself.
+fn stricter(manifest: &Value, report_name: Option<&str>, errors: &mut Vec<String>) {
+    let runtime = &manifest["runtime"];
+    for (flag, what) in [
+        ("allow_network", "the workload could reach a network"),
+        ("allow_remote_code", "code that came with a checkpoint could run"),
+        ("allow_third_party_plugins", "third-party plugins could run"),
+    ] {
+        if runtime[flag] == json!(true) {
+            errors.push(format!("runtime.{flag} is true: {what}; measure again without that allowance"));
+        }
+    }
+    for loosened in manifest["context"]["loosened"].as_array().into_iter().flatten() {
+        let name = loosened.as_str().map_or_else(|| loosened.to_string(), str::to_owned);
+        errors.push(format!(
+            "context.loosened names {name}: the boundary was given up there; measure without it"
+        ));
+    }
+    let filename = manifest["report"]["filename"].as_str().unwrap_or_default();
+    if report_name.is_some_and(|name| name != filename) {
+        let name = report_name.unwrap_or_default();
+        errors.push(format!(
+            "report.filename mismatch: the manifest was written for {filename}, this file is {name}"
+        ));
+    }
+    let digest = runtime["image_digest"].as_str().unwrap_or_default();
+    let reference = runtime["image_ref"].as_str().unwrap_or_default();
+    if let Some((_, named)) =
+        reference.split_once('@').filter(|(_, named)| !digest.is_empty() && *named != digest)
+    {
+        errors
+            .push(format!("runtime.image_ref mismatch: it names {named}, runtime.image_digest is {digest}"));
+    }
+    let config = &manifest["config"];
+    let source = config["source"].as_str().unwrap_or_default();
+    if (source == "missing") != config["sha256"].is_null() {
+        errors.push(format!("config.sha256 contradicts config.source {source}"));
+    }
+}
+
+fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
+    if lenient {
+        return serde_json::from_slice(bytes).map_err(|why| why.to_string());
+    }
+    json::parse("the manifest", bytes).map_err(|why| why.to_string())
+}
+
+/// Upstream's `verify_runtime_provenance` for the manifest beside `report_path`: issues as `(code, message)`.
+pub(super) fn provenance(
+    report_path: &Path,
+    report: &[u8],
+    options: &RuntimeOptions,
+) -> (RuntimeVerdict, Vec<(&'static str, String)>) {
+    let manifest_path = report_path.with_file_name(FILE_NAME);
+    let name = report_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut verdict = RuntimeVerdict {
+        report: report_path.display().to_string(),
+        manifest: manifest_path.display().to_string(),
+        errors: Vec::new(),
+        declared_image_digest: None,
+        expected_digest_matched: false,
+        binding_verified: false,
+        trust: Trust::Failed,
+    };
+    let invalid =
+        |detail: String| vec![("manifest_invalid", format!("{FILE_NAME} is invalid for {name}: {detail}."))];
+    let bytes = match read::read(&manifest_path, read::MANIFEST_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            return (verdict, vec![("manifest_missing", format!("{FILE_NAME} missing for {name}."))]);
+        }
+        Err(why) => return (verdict, invalid(format!("{FILE_NAME} is unreadable: {why}"))),
+    };
+    let manifest = match parse(&bytes, options.upstream_parity) {
+        Ok(Value::Object(manifest)) => manifest,
+        Ok(_) => return (verdict, invalid(format!("{FILE_NAME} must decode to a JSON object"))),
+        Err(why) if options.upstream_parity => {
+            let _ = why;
+            return (verdict, invalid(format!("{FILE_NAME} is not valid JSON")));
+        }
+        Err(why) => return (verdict, invalid(why)),
+    };
+    let mode = manifest.get("execution_mode").and_then(Value::as_str).unwrap_or("None");
+    if mode != "container" {
+        return (verdict, vec![("execution_mode_invalid", format!("{FILE_NAME} marks {name} as '{mode}'."))]);
+    }
+    check(report, Some(&name), &manifest_path, options, &mut verdict);
+    let issues = verdict.errors.iter().map(|error| ("verifier_failed", error.clone())).collect();
+    (verdict, issues)
+}
+
+impl RuntimeVerdict {
+    /// Whether nothing failed; the exit code is then 0, else 1.
+    pub fn ok(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// The JSON of `spec/manifest.md` section 5; print it with [`super::to_line`].
+    pub fn to_json(&self) -> Value {
+        json!({
+            "format_version": "runtime-verify-v1",
+            "ok": self.ok(),
+            "errors": self.errors,
+            "report": self.report,
+            "manifest": self.manifest,
+            "binding_verified": self.binding_verified,
+            "expected_digest_matched": self.expected_digest_matched,
+            "declared_image_digest": self.declared_image_digest,
+            "trust_status": self.trust.as_str(),
+        })
+    }
+}
