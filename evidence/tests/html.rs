@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 fn report(ratio: f64, passed: bool) -> Value {
     let delta = ratio.ln();
     let baseline = [3.0, 2.9, 3.1, 3.0];
-    let subject: Vec<f64> = baseline.iter().enumerate().map(|(i, x)| x + delta + 0.01 * (i as f64 - 1.5)).collect();
+    let subject: Vec<f64> =
+        baseline.iter().enumerate().map(|(i, x)| x + delta + 0.01 * (i as f64 - 1.5)).collect();
     json!({
         "schema_version": "v1",
         "run_id": "0123456789abcdef",
@@ -102,8 +103,12 @@ fn markup(page: &str) -> (Vec<String>, Vec<(String, String)>) {
         let tag = &rest[start + 1..];
         let end = tag.find('>').expect("a tag ends");
         let mut inside = &tag[..end];
-        let name: String =
-            inside.chars().take_while(|c| !c.is_whitespace()).collect::<String>().trim_matches('/').to_lowercase();
+        let name: String = inside
+            .chars()
+            .take_while(|c| !c.is_whitespace())
+            .collect::<String>()
+            .trim_matches('/')
+            .to_lowercase();
         names.push(name);
         while let Some(equals) = inside.find("=\"") {
             let attribute = inside[..equals].rsplit([' ', '\n']).next().unwrap().to_lowercase();
@@ -120,15 +125,85 @@ fn markup(page: &str) -> (Vec<String>, Vec<(String, String)>) {
 /// Nothing on the page runs, loads or leaves, whatever was in the report.
 fn assert_inert(page: &str) {
     const ELEMENTS: [&str; 44] = [
-        "!doctype", "html", "head", "meta", "title", "style", "body", "a", "header", "main", "section", "footer", "p",
-        "span", "h1", "h2", "h3", "div", "dl", "dt", "dd", "ul", "li", "small", "figure", "figcaption", "svg", "desc",
-        "rect", "line", "circle", "text", "g", "table", "caption", "thead", "tbody", "tr", "th", "td", "pre", "code",
-        "b", "i",
+        "!doctype",
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "a",
+        "header",
+        "main",
+        "section",
+        "footer",
+        "p",
+        "span",
+        "h1",
+        "h2",
+        "h3",
+        "div",
+        "dl",
+        "dt",
+        "dd",
+        "ul",
+        "li",
+        "small",
+        "figure",
+        "figcaption",
+        "svg",
+        "desc",
+        "rect",
+        "line",
+        "circle",
+        "text",
+        "g",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "pre",
+        "code",
+        "b",
+        "i",
     ];
     const ATTRIBUTES: [&str; 33] = [
-        "lang", "charset", "http-equiv", "content", "name", "class", "href", "id", "aria-labelledby", "aria-label",
-        "aria-hidden", "role", "tabindex", "scope", "colspan", "width", "height", "x", "y", "x1", "y1", "x2", "y2",
-        "cx", "cy", "r", "dx", "dy", "text-anchor", "fill", "stroke", "d", "rx",
+        "lang",
+        "charset",
+        "http-equiv",
+        "content",
+        "name",
+        "class",
+        "href",
+        "id",
+        "aria-labelledby",
+        "aria-label",
+        "aria-hidden",
+        "role",
+        "tabindex",
+        "scope",
+        "colspan",
+        "width",
+        "height",
+        "x",
+        "y",
+        "x1",
+        "y1",
+        "x2",
+        "y2",
+        "cx",
+        "cy",
+        "r",
+        "dx",
+        "dy",
+        "text-anchor",
+        "fill",
+        "stroke",
+        "d",
+        "rx",
     ];
     let (names, attributes) = markup(page);
     for name in &names {
@@ -143,13 +218,19 @@ fn assert_inert(page: &str) {
         assert!(!value.contains("EVIL"), "{name}={value:?}");
     }
     let lower = page.to_lowercase();
-    for needle in ["<script", "http://", "https://", "url(", "@import", "<img", "<iframe", "<link", "javascript:"] {
+    for needle in
+        ["<script", "http://", "https://", "url(", "@import", "<img", "<iframe", "<link", "javascript:"]
+    {
         assert!(!lower.contains(needle), "{needle} is on the page");
     }
     assert_eq!(names.iter().filter(|n| *n == "html").count(), 2);
-    assert!(page.contains("default-src &") || page.contains("default-src 'none'; style-src 'unsafe-inline'"));
+    assert!(page.contains("content=\"default-src 'none'; style-src 'unsafe-inline'"));
     // What would act on the text around it is spelled out instead.
-    assert!(!page.chars().any(|c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}')));
+    assert!(
+        !page.chars().any(
+            |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}')
+        )
+    );
     assert!(!page.chars().any(|c| c.is_control() && c != '\n'));
 }
 
@@ -163,13 +244,16 @@ fn a_passing_report_says_pass_and_why() {
         reason,
         "The subject’s perplexity is 1.0100 × the baseline’s (95 % CI 0.9999 to 1.0201), below the limit of 1.1020."
     );
-    assert!(page.contains("Not evaluated: spectral stability and RMT stability."), "guards that did not run are named");
+    assert!(
+        page.contains("Not evaluated: spectral stability and RMT stability."),
+        "guards that did not run are named"
+    );
     assert!(page.contains("models&#x2f;subject") && page.contains("models&#x2f;baseline"));
     assert!(page.contains("20.200"), "perplexities have five significant digits");
     assert!(!page.contains("class=\"warnings\""), "nothing was loosened");
     assert_eq!(page.matches("<svg").count(), 3, "metric, windows and drift");
     assert_eq!(page.matches("<svg").count(), page.matches("<desc").count());
-    assert!(page.contains("4 of 4 paired windows got worse") || page.contains("2 of 4 paired windows got worse"));
+    assert!(page.contains("3 of 4 paired windows got worse (75.0\u{a0}%)"));
     assert!(page.contains("seen by init") && page.contains("4\u{a0}GiB") && page.contains("812\u{a0}ms"));
     assert!(page.contains("invarlock verify --profile ci evaluation.report.json"));
 }
@@ -259,7 +343,11 @@ fn a_missing_manifest_or_baseline_is_said_plainly() {
     let text = page(&report, None);
     assert_inert(&text);
     assert!(text.contains("No runtime manifest"));
-    assert!(text.contains("The distribution cannot be shown: the baseline’s final windows are not in the report."));
+    assert!(
+        text.contains(
+            "The distribution cannot be shown: the baseline’s final windows are not in the report."
+        )
+    );
     assert!(page(&report, Some(&json!([1, 2]))).contains("The runtime manifest cannot be read"));
 
     let mut declared = manifest();
@@ -350,7 +438,9 @@ fn hostile_text_is_shown_and_does_nothing() {
         assert_inert(&page(&all, Some(&seen)));
 
         let mut report = report(1.31, false);
-        for pointer in ["/run_id", "/meta/model_id", "/baseline_ref/model_id", "/dataset/provider", "/auto/tier"] {
+        for pointer in
+            ["/run_id", "/meta/model_id", "/baseline_ref/model_id", "/dataset/provider", "/auto/tier"]
+        {
             *report.pointer_mut(pointer).unwrap() = json!(text);
         }
         report["primary_metric"]["degraded"] = json!(true);
@@ -361,13 +451,17 @@ fn hostile_text_is_shown_and_does_nothing() {
         let mut seen = manifest();
         seen["report"]["filename"] = json!(text);
         seen["context"]["allowances"][&text] = json!(true);
-        seen["context"]["sides"]["subject"]["observations"][&text] = json!({"observer": text, &text: [text, {&text: text}]});
+        seen["context"]["sides"]["subject"]["observations"][&text] =
+            json!({"observer": text, &text: [text, {&text: text}]});
         seen["context"]["sides"]["subject"]["outputs"][0]["name"] = json!(text);
         let page = page(&report, Some(&seen));
         assert_inert(&page);
         assert!(page.contains("EVIL"), "it is shown");
         assert!(page.len() < 200_000, "{} bytes", page.len());
-        assert!(page.contains("invarlock verify --profile ci evaluation.report.json"), "commands hold no foreign text");
+        assert!(
+            page.contains("invarlock verify --profile ci evaluation.report.json"),
+            "commands hold no foreign text"
+        );
     }
 }
 
@@ -376,7 +470,9 @@ fn characters_that_hide_are_spelled_out() {
     let mut report = report(1.01, true);
     report["meta"]["model_id"] = json!("safe\u{202e}gpj.exe\u{200b}\u{7}");
     let page = page(&report, None);
-    assert!(page.contains(r#"safe<span class="hidden">U+202E</span>gpj.exe<span class="hidden">U+200B</span>"#));
+    assert!(
+        page.contains(r#"safe<span class="hidden">U+202E</span>gpj.exe<span class="hidden">U+200B</span>"#)
+    );
     assert!(between(&page, "<title>", "</title>").contains("safe[U+202E]gpj.exe[U+200B][U+0007]"));
 }
 
@@ -387,13 +483,20 @@ fn what_is_long_is_cut_and_counted() {
     report["invariants"]["status"] = json!("fail");
     report["invariants"]["failures"] = (0..50_000).map(|i| json!({"check": i})).collect();
     let mut seen = manifest();
-    seen["context"]["image"]["layers"] = (0..5000).map(|i| json!({"digest": format!("sha256:{i}")})).collect();
-    seen["context"]["sides"]["baseline"]["observations"] =
-        (0..5000).map(|i| (format!("row{i}"), json!({"observer": "init", "n": i}))).collect::<Map<_, _>>().into();
+    seen["context"]["image"]["layers"] =
+        (0..5000).map(|i| json!({"digest": format!("sha256:{i}")})).collect();
+    seen["context"]["sides"]["baseline"]["observations"] = (0..5000)
+        .map(|i| (format!("row{i}"), json!({"observer": "init", "n": i})))
+        .collect::<Map<_, _>>()
+        .into();
     let page = page(&report, Some(&seen));
     assert_inert(&page);
     assert!(page.len() < 300_000, "{} bytes", page.len());
-    assert!(page.contains("characters left out") && page.contains("… and 49992 more") && page.contains("… and 4988 more"));
+    assert!(
+        page.contains("characters left out")
+            && page.contains("… and 49992 more")
+            && page.contains("… and 4988 more")
+    );
     assert!(page.contains("end</dd>"), "the end of a long path is kept");
 }
 
@@ -447,8 +550,14 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn pointers(value: &Value, at: &str, out: &mut Vec<String>) {
     out.push(at.to_owned());
     match value {
-        Value::Array(items) => items.iter().enumerate().for_each(|(i, v)| pointers(v, &format!("{at}/{i}"), out)),
-        Value::Object(members) => members.iter().for_each(|(k, v)| pointers(v, &format!("{at}/{k}"), out)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, v)| pointers(v, &format!("{at}/{i}"), out))
+        }
+        Value::Object(members) => {
+            for (key, value) in members {
+                pointers(value, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), out);
+            }
+        }
         _ => {}
     }
 }
