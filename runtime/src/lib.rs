@@ -1,1 +1,52 @@
-//! (being written)
+//! One OCI container in, one observed outcome out.
+//!
+//! The way through this crate, and its files in that order:
+//!
+//! 1. [`ContainerSpec`] (`spec.rs`) says what is wanted; [`describe`] prints it.
+//! 2. [`run`] (`run.rs`) is the launcher's side. It starts this very program again (`reexec.rs`) as the supervisor and speaks with it
+//!    over a socket (`protocol.rs`).
+//! 3. The *supervisor* (`supervisor.rs`) has one thread and lives in the host's namespaces, outside the run's cgroup. It takes the
+//!    lock (`state.rs`), makes the cgroup (`cgroup/`), decides what holds which limit (`limits.rs`), as root prepares mounts from the launcher's
+//!    handles (`prepare.rs`), forks the builder, and sees to the end of everything.
+//! 4. The *builder* (`builder.rs`) makes user and mount namespace (`identity.rs`), puts the file system together (`rootfs.rs`, `mounts.rs`), and has
+//!    libcontainer make the rest from `oci.rs`.
+//! 5. *Init* (`init.rs`) is process 1 inside; it starts the *workload*, which puts its filter on and waits.
+//! 6. The supervisor looks at the waiting workload from outside (`observe.rs`) and lets it go only if the kernel says what was asked for.
+//! 7. When every process is dead, the files of `/out` are read (`collect.rs`), and the launcher gets the [`Outcome`].
+//!
+//! Trusted: the caller, its plan, the kernel. Not trusted: the image, the inputs, and whatever runs inside.
+//! All `unsafe` is in `sys.rs`, but for two descriptors in `init.rs`.
+
+mod builder;
+mod cgroup;
+mod collect;
+mod describe;
+pub mod doctor;
+mod error;
+mod host;
+mod identity;
+mod init;
+mod limits;
+mod mounts;
+mod observe;
+mod oci;
+mod prepare;
+mod printable;
+mod protocol;
+pub mod reexec;
+mod rootfs;
+mod run;
+mod spec;
+mod state;
+mod supervisor;
+mod sys;
+
+pub use describe::describe;
+pub use error::{Error, Result};
+pub use identity::{INSIDE, Identity, ROOT_BASE};
+pub use observe::{
+    By, Capabilities, Descriptor, HostIds, IdMaps, LimitRow, MountRow, Namespace, Observations, Observer, Seccomp, Seen,
+};
+pub use printable::printable;
+pub use run::{MAX_LOG, run, run_on_host};
+pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, Outcome, OutputFile, Sink, Status, Usage};

@@ -1,0 +1,140 @@
+//! Which hierarchy has a controller, and where in it a run may have its cgroup.
+
+use super::Controller;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Version of a hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V1,
+    V2,
+}
+
+/// Where the run's directory is made.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) version: Version,
+    pub(crate) parent: PathBuf,
+}
+
+/// The place for a controller, or why there is none.
+pub(crate) fn find(controller: Controller) -> Result<Place, String> {
+    let read = |path: &str| fs::read_to_string(path).map_err(|e| format!("reading {path}: {e}"));
+    let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
+    let (version, mount) = hierarchy(controller, &mounts).ok_or("no cgroup hierarchy is mounted")?;
+    let dir = own_dir(version, controller, &mount, &own).ok_or("the caller's own cgroup is not visible")?;
+    match version {
+        Version::V1 => Ok(Place { version, parent: dir }),
+        Version::V2 => v2_parent(controller, &mount, &dir).map(|parent| Place { version, parent }),
+    }
+}
+
+struct Mount {
+    /// Which directory of the hierarchy is mounted.
+    root: String,
+    point: PathBuf,
+}
+
+/// The hierarchy with the controller: version 1 where it is mounted there, else version 2.
+fn hierarchy(controller: Controller, mountinfo: &str) -> Option<(Version, Mount)> {
+    let mut unified = None;
+    for line in mountinfo.lines() {
+        let (left, right) = line.split_once(" - ")?;
+        let left: Vec<&str> = left.split(' ').collect();
+        let right: Vec<&str> = right.split(' ').collect();
+        let (Some(root), Some(point)) = (left.get(3), left.get(4)) else { continue };
+        let mount = Mount { root: unescape(root), point: PathBuf::from(unescape(point)) };
+        match (right.first(), right.last()) {
+            (Some(&"cgroup"), Some(options)) if options.split(',').any(|o| o == controller.name()) => {
+                return Some((Version::V1, mount));
+            }
+            (Some(&"cgroup2"), _) => unified = unified.or(Some((Version::V2, mount))),
+            _ => {}
+        }
+    }
+    unified
+}
+
+/// The caller's own directory in that hierarchy, as mounted.
+fn own_dir(version: Version, controller: Controller, mount: &Mount, own: &str) -> Option<PathBuf> {
+    let path = own.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let ours = match version {
+            Version::V1 => controllers.split(',').any(|c| c == controller.name()),
+            Version::V2 => number == "0",
+        };
+        ours.then_some(path)
+    })?;
+    let below = Path::new(path).strip_prefix(&mount.root).ok()?;
+    if below.components().any(|c| c == std::path::Component::ParentDir) {
+        return None;
+    }
+    Some(mount.point.join(below))
+}
+
+/// On version 2 a cgroup with processes cannot give controllers to its children, so the run's place is below the caller's own cgroup
+/// only where that has none to itself, and else beside it.
+fn v2_parent(controller: Controller, mount: &Mount, own: &Path) -> Result<PathBuf, String> {
+    let gives = |dir: &Path| {
+        let text = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+        text.split_whitespace().any(|c| c == controller.name())
+    };
+    let above = own.parent().filter(|p| p.starts_with(&mount.point));
+    let place = [Some(own), above].into_iter().flatten().find(|dir| gives(dir));
+    place.map(Path::to_path_buf).ok_or_else(|| {
+        format!("the {} controller is not delegated to {} nor to the cgroup above it", controller.name(), own.display())
+    })
+}
+
+/// Octal escapes of mountinfo.
+pub(crate) fn unescape(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = (first == b'\\').then(|| tail.get(..3).and_then(|d| std::str::from_utf8(d).ok())).flatten();
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+        35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:3 - cgroup cgroup rw,memory\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn a_controller_is_found_in_its_own_hierarchy() {
+        let (version, mount) = hierarchy(Controller::Cpu, HYBRID).expect("cpu");
+        assert_eq!((version, mount.point), (Version::V1, PathBuf::from("/sys/fs/cgroup/cpu,cpuacct")));
+        let (version, mount) = hierarchy(Controller::Pids, HYBRID).expect("pids");
+        assert_eq!((version, mount.point), (Version::V2, PathBuf::from("/sys/fs/cgroup/unified")));
+    }
+
+    #[test]
+    fn the_own_directory_is_below_the_mount() {
+        let mount = Mount { root: "/job".into(), point: "/cg/memory".into() };
+        let own = "4:memory:/job/step\n0::/x\n";
+        assert_eq!(own_dir(Version::V1, Controller::Memory, &mount, own), Some("/cg/memory/step".into()));
+        assert_eq!(own_dir(Version::V1, Controller::Memory, &mount, "4:memory:/other\n"), None);
+        assert_eq!(own_dir(Version::V1, Controller::Memory, &mount, "4:memory:/job/../..\n"), None);
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape(r"/a\040b\\c"), r"/a b\\c");
+    }
+}

@@ -1,0 +1,41 @@
+//! Files of cgroup version 1.
+
+use super::{Controller, Counted, PERIOD, millicpus, read_keyed, read_number, round_to_pages, write};
+use crate::error::Result;
+use crate::spec::Limits;
+use std::path::Path;
+
+/// Sets one limit; gives what was asked (in the kernel's rounding) and what is read back.
+pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Result<(u64, u64)> {
+    match controller {
+        Controller::Memory => {
+            let (file, swap) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
+            let asked = round_to_pages(limits.memory_bytes);
+            write(&file, &asked.to_string())?;
+            if swap.exists() {
+                write(&swap, &asked.to_string())?;
+            }
+            Ok((asked, read_number(&file)?))
+        }
+        Controller::Pids => {
+            let file = dir.join("pids.max");
+            write(&file, &limits.pids.to_string())?;
+            Ok((limits.pids, read_number(&file)?))
+        }
+        Controller::Cpu => {
+            let asked = millicpus(limits);
+            write(&dir.join("cpu.cfs_period_us"), &PERIOD.to_string())?;
+            write(&dir.join("cpu.cfs_quota_us"), &(asked * PERIOD / 1000).to_string())?;
+            let quota = read_number(&dir.join("cpu.cfs_quota_us"))?;
+            Ok((asked, quota.saturating_mul(1000) / read_number(&dir.join("cpu.cfs_period_us"))?.max(1)))
+        }
+    }
+}
+
+/// Peak and OOM kills of the memory controller.
+pub(super) fn counted(dir: &Path) -> Counted {
+    Counted {
+        peak_memory: read_number(&dir.join("memory.max_usage_in_bytes")).ok(),
+        oom_kills: read_keyed(&dir.join("memory.oom_control"), "oom_kill"),
+    }
+}

@@ -1,0 +1,49 @@
+//! What a run will do, as data: printed by `--dry-run`, digested, recorded.
+
+use crate::identity::Identity;
+use crate::observe::{DEVICES, NAMESPACES};
+use crate::spec::{ContainerSpec, InputSource};
+use serde_json::{Value, json};
+
+/// The container's plan as JSON. Starts nothing.
+pub fn describe(spec: &ContainerSpec) -> Value {
+    let identity = Identity::of_caller();
+    let (uid_map, gid_map) = identity.maps();
+    let mut mounts = vec![
+        json!({"target": "/", "kind": "image", "options": ["ro", "nosuid", "nodev"], "layers": spec.rootfs}),
+        json!({"target": "/in", "kind": "tmpfs", "options": ["ro", "nosuid", "nodev", "noexec"]}),
+        json!({"target": "/out", "kind": "tmpfs", "options": ["rw", "nosuid", "nodev", "noexec"],
+               "bytes": spec.limits.output_bytes, "files": spec.limits.output_files}),
+        json!({"target": "/tmp", "kind": "tmpfs", "options": ["rw", "nosuid", "nodev", "noexec"], "bytes": spec.limits.tmp_bytes}),
+        json!({"target": "/dev", "kind": "tmpfs", "options": ["ro", "nosuid", "noexec"], "devices": DEVICES}),
+        json!({"target": "/proc", "kind": "proc", "options": ["nosuid", "nodev", "noexec"]}),
+    ];
+    for input in &spec.inputs {
+        mounts.push(match &input.source {
+            InputSource::File { path, .. } => {
+                json!({"target": input.target, "kind": "file", "source": path, "options": ["ro", "nosuid", "nodev", "noexec"]})
+            }
+            InputSource::Bytes(bytes) => json!({"target": input.target, "kind": "bytes", "bytes": bytes.len()}),
+        });
+    }
+    json!({
+        "argv": spec.argv,
+        "cwd": spec.cwd,
+        "environment": spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
+        "namespaces": NAMESPACES,
+        "network": "lo only",
+        "identity": {
+            "inside": identity.inside,
+            "host_uid": identity.host_uid,
+            "host_gid": identity.host_gid,
+            "uid_map": uid_map.lines().collect::<Vec<_>>(),
+            "gid_map": gid_map.lines().collect::<Vec<_>>(),
+            "setgroups": identity.setgroups(),
+        },
+        "capabilities": [],
+        "no_new_privileges": true,
+        "seccomp": {"profile": spec.filter.name, "digest": spec.filter.digest},
+        "mounts": mounts,
+        "limits": spec.limits,
+    })
+}

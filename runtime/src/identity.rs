@@ -1,0 +1,76 @@
+//! Who the workload is, inside and on the host.
+//!
+//! | started by | inside | on the host |
+//! |---|---|---|
+//! | root | init 0, workload 65532 | [`ROOT_BASE`], [`ROOT_BASE`]` + 1` |
+//! | a user | 0 for both, without any capability | the user's own ids |
+//!
+//! Root's two host ids lie above everything that `useradd` hands out as users (up to 60000) or as subordinate ranges (from
+//! 100000, at most 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, where some file systems stop.
+//! So no account and no other container runtime owns a file or a process of theirs.
+
+use crate::error::{Doing as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// First of the two host ids of a run started by root.
+pub const ROOT_BASE: u32 = 2_080_374_784;
+/// The workload's id inside, where the map has it: `nonroot` of distroless images.
+pub const INSIDE: u32 = 65_532;
+
+/// The ids of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Whether root started it.
+    pub by_root: bool,
+    /// The workload's user id on the host.
+    pub host_uid: u32,
+    /// The workload's group id on the host.
+    pub host_gid: u32,
+    /// The workload's user and group id inside.
+    pub inside: u32,
+}
+
+impl Identity {
+    /// The identity that a run of this process would have.
+    pub fn of_caller() -> Self {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        match uid.is_root() {
+            true => Identity { by_root: true, host_uid: ROOT_BASE + 1, host_gid: ROOT_BASE + 1, inside: INSIDE },
+            false => Identity { by_root: false, host_uid: uid.as_raw(), host_gid: gid.as_raw(), inside: 0 },
+        }
+    }
+
+    /// Lines of `uid_map` and `gid_map`.
+    pub(crate) fn maps(self) -> (String, String) {
+        match self.by_root {
+            true => {
+                let map = format!("0 {ROOT_BASE} 1\n{INSIDE} {} 1\n", ROOT_BASE + 1);
+                (map.clone(), map)
+            }
+            false => (format!("0 {} 1\n", self.host_uid), format!("0 {} 1\n", self.host_gid)),
+        }
+    }
+
+    /// What `setgroups` of the new namespace has to say.
+    pub(crate) fn setgroups(self) -> &'static str {
+        if self.by_root { "allow" } else { "deny" }
+    }
+
+    /// Root: writes the maps of the process that just made its user namespace.
+    pub(crate) fn write_maps_of(self, pid: i32) -> Result<()> {
+        let (uid, gid) = self.maps();
+        for (file, map) in [("uid_map", uid), ("gid_map", gid)] {
+            std::fs::write(format!("/proc/{pid}/{file}"), map).doing(|| format!("writing the {file} of the run"))?;
+        }
+        Ok(())
+    }
+
+    /// A user: writes its own one-id maps, after giving up setgroups, as the kernel demands.
+    pub(crate) fn write_own_maps(self) -> Result<()> {
+        let (uid, gid) = self.maps();
+        for (file, text) in [("setgroups", "deny"), ("uid_map", &uid), ("gid_map", &gid)] {
+            std::fs::write(format!("/proc/self/{file}"), text).doing(|| format!("writing the {file} of the run"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! Init: process 1 of the container, ours, and the workload up to its first instruction.
+//!
+//! libcontainer calls it twice: `validate` when the container's file system is in place and a few capabilities are left, `exec` when
+//! it may start. It finishes the boundary, forks the workload, gives up what it has left, and reaps until the workload is
+//! dead; its own end is the end of every process of the container.
+
+use crate::error::{Doing as _, Error, Result};
+use crate::identity::Identity;
+use crate::limits::Rlimit;
+use crate::observe::{DEVICES, InsideObservations};
+use crate::protocol::{self, FromInit};
+use crate::sys::{self, Forked, Vector};
+use invarlock_seccomp::Program;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use oci_spec::runtime::Spec;
+use rustix::event::{PollFd, PollFlags};
+use rustix::mount::UnmountFlags;
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+/// What init and the workload need to know. It crosses into them by being copied with the process.
+#[derive(Debug, Clone)]
+pub(crate) struct Init {
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) filter: Program,
+    pub(crate) identity: Identity,
+    pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) processors: Option<usize>,
+    /// A plain child: no identity or capability of its own.
+    pub(crate) host: bool,
+    /// To the supervisor.
+    pub(crate) socket: RawFd,
+    /// The workload's to the supervisor.
+    pub(crate) workload_socket: RawFd,
+}
+
+impl Executor for Init {
+    fn validate(&self, _spec: &Spec) -> std::result::Result<(), ExecutorValidationError> {
+        self.finish_boundary().map_err(|error| {
+            let text = error.to_string();
+            if let Ok(socket) = self.connection(self.socket) {
+                drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
+            }
+            ExecutorValidationError::ArgValidationError(text)
+        })
+    }
+
+    fn setup_envs(&self, _envs: HashMap<String, String>) -> std::result::Result<(), ExecutorSetEnvsError> {
+        // The workload's environment is given to execve; init has none (the supervisor was started with none).
+        Ok(())
+    }
+
+    fn exec(&self, _spec: &Spec) -> std::result::Result<(), ExecutorError> {
+        if let Err(error) = self.run()
+            && let Ok(socket) = self.connection(self.socket)
+        {
+            drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
+        }
+        sys::exit_now(1)
+    }
+}
+
+impl Init {
+    fn connection(&self, fd: RawFd) -> Result<UnixStream> {
+        // SAFETY: the builder opened it for this process and nobody closes it; the duplicate is owned.
+        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+        borrowed.try_clone_to_owned().map(UnixStream::from).doing(|| "using the socket to the supervisor".into())
+    }
+
+    fn finish_boundary(&self) -> Result<()> {
+        // From here on the supervisor's death is this process's; an earlier death shows as a closed socket.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "tying init to its supervisor".into())?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "closing init to inspection".into())?;
+        sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
+        let devices = clear_dev()?;
+        let ready = FromInit::Ready(InsideObservations { devices, environment: self.environment() });
+        protocol::send(&self.connection(self.socket)?, &ready, &[])
+    }
+
+    /// Host execution: the same, without a boundary to finish.
+    pub(crate) fn run_on_host(&self) -> Result<()> {
+        let environment = self.environment();
+        let ready = FromInit::Ready(InsideObservations { devices: Vec::new(), environment });
+        protocol::send(&self.connection(self.socket)?, &ready, &[])?;
+        self.run()
+    }
+
+    fn environment(&self) -> Vec<String> {
+        self.env.iter().filter_map(|v| v.split_once('=')).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The second half: starts the workload and waits for its end.
+    fn run(&self) -> Result<()> {
+        // Handles of the host end here; init keeps its two sockets.
+        sys::close_all_but(&[self.socket, self.workload_socket]).doing(|| "closing descriptors".into())?;
+        let socket = self.own(self.socket);
+        let workload_socket = self.own(self.workload_socket);
+        _ = rustix::thread::set_name(c"invarlock-init");
+        let signals = sys::signalfd(&[libc::SIGCHLD]).doing(|| "watching the workload".into())?;
+        if !self.host {
+            lock_root_out()?;
+        }
+        let pid = match sys::clone_process(None).doing(|| "forking the workload".into())? {
+            Forked::Child => {
+                drop((socket, signals));
+                self.become_workload(&workload_socket)
+            }
+            Forked::Parent(pid, _) => pid,
+        };
+        drop(workload_socket);
+        if !self.host {
+            no_capabilities()?;
+        }
+        // Init holds no end of the workload's pipes.
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).doing(|| "opening /dev/null".into())?;
+        rustix::stdio::dup2_stdout(&null).doing(|| "closing init's output".into())?;
+        rustix::stdio::dup2_stderr(&null).doing(|| "closing init's output".into())?;
+        drop(null);
+        self.reap(pid, &socket, &signals)
+    }
+
+    fn own(&self, fd: RawFd) -> UnixStream {
+        // SAFETY: the builder made this descriptor for init alone, and this is the only place that takes it.
+        UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Reaps until the workload is dead, and says so. Ends at once when the supervisor is gone.
+    fn reap(&self, workload: i32, socket: &UnixStream, signals: &OwnedFd) -> Result<()> {
+        loop {
+            let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => drop(other.doing(|| "waiting for the workload".into())?),
+            }
+            let [supervisor, children] = fds.map(|fd| fd.revents());
+            if !supervisor.is_empty() {
+                sys::exit_now(1);
+            }
+            if !children.is_empty() {
+                _ = rustix::io::read(signals, &mut [0; 128]);
+            }
+            while let Ok(Some(dead)) = sys::reap() {
+                if dead.pid != workload {
+                    continue;
+                }
+                let us = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+                let (status, user_us, system_us) = (dead.status, us(dead.user), us(dead.system));
+                let last = FromInit::Exited { status, user_us, system_us, peak_kib: dead.peak_kib };
+                drop(protocol::send(socket, &last, &[]));
+                sys::exit_now(0);
+            }
+        }
+    }
+
+    /// The workload-to-be: gives up everything, puts the filter on, waits for Go, becomes the program.
+    fn become_workload(&self, supervisor: &UnixStream) -> ! {
+        if let Err(error) = self.give_up() {
+            // Before the filter, so the reason can be told in words: init's socket is closed here, standard error is not.
+            drop((&*supervisor).write_all(b"X"));
+            drop(protocol::send(supervisor, &FromInit::Failed(error), &[]));
+            sys::exit_now(1);
+        }
+        self.filtered(supervisor)
+    }
+
+    fn give_up(&self) -> Result<()> {
+        rustix::process::setsid().doing(|| "making a session for the workload".into())?;
+        sys::reset_signals();
+        if let Some(count) = self.processors {
+            keep_processors(count)?;
+        }
+        if !self.host {
+            self.change_ids()?;
+        }
+        for limit in &self.rlimits {
+            let value = rustix::process::Rlimit { current: Some(limit.value), maximum: Some(limit.value) };
+            rustix::process::setrlimit(limit.resource, value).doing(|| format!("row \"limits\": setting {limit:?}"))?;
+        }
+        if !self.host {
+            no_capabilities()?;
+        }
+        rustix::thread::set_no_new_privs(true).doing(|| "setting no_new_privs".into())?;
+        // The supervisor looks at this process's descriptors and namespaces; it holds no secret and has no privilege.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).doing(|| "opening the workload to inspection".into())?;
+        rustix::process::chdir(self.cwd.as_str())
+            .map_err(|e| Error::Input(format!("the working directory {:?} of the image cannot be entered: {e}", self.cwd)))?;
+        sys::cloexec_from_3().doing(|| "closing descriptors".into())
+    }
+
+    fn change_ids(&self) -> Result<()> {
+        if self.identity.by_root {
+            rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
+        }
+        let (uid, gid) = (Uid::from_raw(self.identity.inside), Gid::from_raw(self.identity.inside));
+        rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "row \"identity\": changing the group".into())?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "row \"identity\": changing the user".into())?;
+        Ok(())
+    }
+
+    /// Everything after the filter: only reads, writes, execve and exit, on memory made before.
+    fn filtered(&self, supervisor: &UnixStream) -> ! {
+        let prepared = (|| {
+            let program = CString::new(self.argv.first().map(String::as_str).unwrap_or_default()).ok()?;
+            Some((program, Vector::new(self.argv.clone()).ok()?, Vector::new(self.env.clone()).ok()?))
+        })();
+        let Some((program, argv, env)) = prepared else { sys::exit_now(1) };
+        if let Err(error) = self.filter.install() {
+            drop((&*supervisor).write_all(b"X"));
+            drop(protocol::send(supervisor, &FromInit::Failed(Error::System(error.to_string())), &[]));
+            sys::exit_now(1);
+        }
+        let go = (&*supervisor).write_all(b"R").and_then(|()| (&*supervisor).read_exact(&mut [0]));
+        if go.is_err() {
+            sys::exit_now(1);
+        }
+        let error = sys::execve(&program, &argv, &env);
+        let mut message = [b'E', 0, 0, 0, 0];
+        message[1..].copy_from_slice(&error.raw_os_error().unwrap_or(0).to_le_bytes());
+        drop((&*supervisor).write_all(&message));
+        sys::exit_now(127)
+    }
+}
+
+/// Being id 0 gives no capability from here on, not even by execve.
+fn lock_root_out() -> Result<()> {
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED;
+    rustix::thread::set_capabilities_secure_bits(bits).doing(|| "row \"capabilities\": setting the secure bits".into())
+}
+
+/// Every capability set empty.
+fn no_capabilities() -> Result<()> {
+    let none = CapabilitySet::empty();
+    rustix::thread::clear_ambient_capability_set().doing(|| "row \"capabilities\": clearing the ambient set".into())?;
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).doing(|| "row \"capabilities\": clearing them".into())
+}
+
+/// Leaves in `/dev` the five devices that programs need, closes it for writing, and gives what is there.
+fn clear_dev() -> Result<Vec<String>> {
+    let fail = || "row \"/dev\": clearing it".to_owned();
+    for entry in std::fs::read_dir("/dev").doing(fail)? {
+        let entry = entry.doing(fail)?;
+        if DEVICES.iter().any(|d| entry.file_name() == *d) {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type().doing(fail)?.is_dir() {
+            return Err(Error::Integrity(format!("{}: {} is a directory nobody asked for", fail(), path.display())));
+        }
+        // Not every entry is a mount.
+        _ = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        std::fs::remove_file(&path).doing(fail)?;
+    }
+    let dev = rustix::fs::open("/dev", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).doing(fail)?;
+    let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(dev.as_fd(), true, closed, None).doing(fail)?;
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir("/dev").doing(fail)? {
+        names.push(entry.doing(fail)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Restricts this process to the first `count` of the processors it has.
+fn keep_processors(count: usize) -> Result<()> {
+    let fail = || "row \"limits\": choosing processors".to_owned();
+    let all = rustix::thread::sched_getaffinity(None).doing(fail)?;
+    let mut some = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).take(count).for_each(|cpu| some.set(cpu));
+    rustix::thread::sched_setaffinity(None, &some).doing(fail)
+}

@@ -1,0 +1,113 @@
+//! Which means holds which limit: the run's cgroup where there is one, else what the kernel offers each process.
+
+use crate::cgroup::{Controller, RunCgroup, millicpus};
+use crate::error::{Doing as _, Error, Result};
+use crate::observe::{By, LimitRow};
+use crate::spec::{LimitName, Limits};
+use rustix::process::Resource;
+
+/// One resource limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rlimit {
+    pub(crate) resource: Resource,
+    pub(crate) value: u64,
+    name: LimitName,
+    /// As `/proc/<pid>/limits` calls it.
+    label: &'static str,
+}
+
+/// How the limits of a run are held.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    pub(crate) rows: Vec<LimitRow>,
+    pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) processors: Option<usize>,
+}
+
+/// Sets what the cgroup can hold and plans the rest. `container`: whether `/out` and `/tmp` are tmpfs of the run.
+pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Result<Holding> {
+    let mut rows = cgroup.limit(limits)?;
+    let mut rlimits = vec![
+        Rlimit { resource: Resource::Core, value: 0, name: LimitName::Core, label: "Max core file size" },
+        Rlimit { resource: Resource::Nofile, value: limits.open_files, name: LimitName::Files, label: "Max open files" },
+    ];
+    // No process may raise its own hard limit: where that is lower, it stays.
+    for limit in &mut rlimits {
+        limit.value = limit.value.min(rustix::process::getrlimit(limit.resource).maximum.unwrap_or(u64::MAX));
+    }
+    let mut processors = None;
+    if let Some(reason) = cgroup.missing(Controller::Memory) {
+        // Not RLIMIT_AS: read-only mappings of weights count there, and not here.
+        let reason = format!("of each process, mapped files apart; no memory cgroup: {reason}");
+        rlimits.push(Rlimit { resource: Resource::Data, value: limits.memory_bytes, name: LimitName::Memory, label: "Max data size" });
+        rows.push(LimitRow::new(LimitName::Memory, limits.memory_bytes, By::Rlimit, None, Some(reason)));
+    }
+    if let Some(reason) = cgroup.missing(Controller::Pids) {
+        if container {
+            let reason = format!("of the run's user in its namespace; no pids cgroup: {reason}");
+            rlimits.push(Rlimit { resource: Resource::Nproc, value: limits.pids, name: LimitName::Pids, label: "Max processes" });
+            rows.push(LimitRow::new(LimitName::Pids, limits.pids, By::Rlimit, None, Some(reason)));
+        } else {
+            rows.push(LimitRow::new(LimitName::Pids, limits.pids, By::None, None, Some(reason.to_owned())));
+        }
+    }
+    if let Some(reason) = cgroup.missing(Controller::Cpu) {
+        let count = (limits.cpus.ceil() as usize).max(1);
+        processors = Some(count);
+        let reason = format!("whole processors; no cpu cgroup: {reason}");
+        rows.push(LimitRow::new(LimitName::Cpu, millicpus(limits), By::Affinity, Some(count as u64 * 1000), Some(reason)));
+    }
+    let plain = |name, value, by| LimitRow::new(name, value, by, None, None);
+    rows.push(plain(LimitName::Core, 0, By::Rlimit));
+    rows.push(plain(LimitName::Files, limits.open_files, By::Rlimit));
+    let wall = u64::try_from(limits.wall.as_millis()).unwrap_or(u64::MAX);
+    rows.push(LimitRow::new(LimitName::Wall, wall, By::Watchdog, Some(wall), None));
+    let (by, reason) = match container {
+        true => (By::Tmpfs, None),
+        false => (By::None, Some("a plain child writes to a directory of the host; checked when it is read".to_owned())),
+    };
+    for (name, value) in
+        [(LimitName::Output, limits.output_bytes), (LimitName::OutputFiles, limits.output_files), (LimitName::Tmp, limits.tmp_bytes)]
+    {
+        rows.push(LimitRow::new(name, value, by, container.then_some(value), reason.clone()));
+    }
+    Ok(Holding { rows, rlimits, processors })
+}
+
+impl Holding {
+    /// A limit that the caller insists on must be held by the means it thinks of, not by a makeshift.
+    pub(crate) fn insist(&self, limits: &Limits) -> Result<()> {
+        let weak = |row: &&LimitRow| row.reason.is_some() && limits.required.contains(&row.name);
+        match self.rows.iter().find(weak) {
+            None => Ok(()),
+            Some(row) => Err(Error::Unsupported(format!(
+                "row \"limits\": the {:?} limit was asked for and cannot be held: {}; run as root, or in a cgroup delegated to you \
+                 (`systemd-run --user --scope -p Delegate=yes`), or do without the flag",
+                row.name,
+                row.reason.as_deref().unwrap_or_default()
+            ))),
+        }
+    }
+
+    /// Reads the resource limits of the waiting workload back.
+    pub(crate) fn read_back(&mut self, pid: i32) -> Result<()> {
+        let path = format!("/proc/{pid}/limits");
+        let text = std::fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
+        for limit in &self.rlimits {
+            let line = text.lines().find_map(|l| l.strip_prefix(limit.label)).unwrap_or_default();
+            let found: Vec<Option<u64>> = line.split_whitespace().take(2).map(|n| n.parse().ok()).collect();
+            if found != [Some(limit.value); 2] {
+                return Err(Error::Integrity(format!(
+                    "the boundary is not what was asked for: row \"limits\": {:?} was set to {}, but {path} says {}; the workload was not started",
+                    limit.name,
+                    limit.value,
+                    line.trim()
+                )));
+            }
+            if let Some(row) = self.rows.iter_mut().find(|r| r.name == limit.name) {
+                row.effective = Some(limit.value);
+            }
+        }
+        Ok(())
+    }
+}

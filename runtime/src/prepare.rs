@@ -1,0 +1,107 @@
+//! Root only: layers and inputs as detached mounts, made from the launcher's own handles in the host's mount namespace.
+//!
+//! The workload's host id owns nothing. A file that not everybody may read is shown to it as its own through an id-mapped mount, which
+//! takes a user namespace that maps the file's owner to that id.
+
+use crate::error::{Doing as _, Error, Result};
+use crate::identity::Identity;
+use crate::mounts;
+use crate::protocol::Request;
+use crate::sys::{self, Forked};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// The namespaces made so far, by owner.
+#[derive(Default)]
+struct IdMapped(BTreeMap<(u32, u32), OwnedFd>);
+
+/// Detached, read-only mounts of layers and of inputs that are files (others stay as they are), in the order of `fds`.
+pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
+    let mut namespaces = IdMapped::default();
+    let layers = request.rootfs.len();
+    let mut out = Vec::with_capacity(fds.len());
+    for (i, fd) in fds.into_iter().enumerate() {
+        let mount = match i.checked_sub(layers).and_then(|i| request.inputs.get(i)) {
+            None => {
+                let layer = mounts::clone_handle(fd.as_fd()).doing(|| "mounting a layer of the image".into())?;
+                mounts::restrict(&layer, mounts::LAYER).doing(|| "making a layer read-only".into())?;
+                layer
+            }
+            Some(input) => match &input.path {
+                None => fd,
+                Some(path) => {
+                    namespaces.input(fd, identity).map_err(|e| e.while_(&format!("mounting input {}", path.display())))?
+                }
+            },
+        };
+        out.push(mount);
+    }
+    Ok(out)
+}
+
+impl IdMapped {
+    fn input(&mut self, fd: OwnedFd, identity: Identity) -> Result<OwnedFd> {
+        let (uid, gid, everybody) = mounts::owner(fd.as_fd())?;
+        let mount = mounts::clone_handle(fd.as_fd()).doing(|| "making a mount of it".into())?;
+        mounts::restrict(&mount, mounts::INPUT).doing(|| "making it read-only".into())?;
+        if !everybody {
+            let namespace = match self.0.entry((uid, gid)) {
+                std::collections::btree_map::Entry::Occupied(made) => made.into_mut(),
+                std::collections::btree_map::Entry::Vacant(new) => new.insert(namespace(uid, gid, identity)?),
+            };
+            sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd())).or_unsupported(
+                || "its file system cannot show it under the workload's id (id-mapped mount)".into(),
+                "make the file readable by everybody, copy it to ext4, xfs, btrfs or tmpfs, or run as the file's owner",
+            )?;
+        }
+        Ok(mount)
+    }
+}
+
+/// Whether the handle's file system can be id-mapped.
+pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
+    let mount = mounts::clone_handle(on.as_fd()).doing(|| "making a mount".into())?;
+    let namespace = namespace(0, 0, Identity::of_caller())?;
+    sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd())).doing(|| "id-mapping a mount".into())
+}
+
+/// A user namespace that nobody lives in: the file's owner is the workload's host id.
+fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
+    let fail = || "making a user namespace for id-mapped mounts".to_owned();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().doing(fail)?;
+    let (pid, handle) = match sys::clone_process(None).doing(fail)? {
+        Forked::Child => {
+            drop(ours);
+            unshared_and_waiting(theirs)
+        }
+        Forked::Parent(pid, handle) => (pid, handle),
+    };
+    drop(theirs);
+    let made = read_namespace(&ours, pid, uid, gid, identity);
+    _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
+    let options = rustix::process::WaitIdOptions::EXITED;
+    _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
+    made
+}
+
+fn read_namespace(socket: &std::os::unix::net::UnixStream, pid: i32, uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
+    use std::io::Read as _;
+    let fail = || "making a user namespace for id-mapped mounts".to_owned();
+    let mut byte = [0];
+    (&*socket).read_exact(&mut byte).map_err(|_| Error::Unsupported(format!("{}: refused by the kernel", fail())))?;
+    let maps = [("uid_map", uid, identity.host_uid), ("gid_map", gid, identity.host_gid)];
+    for (file, from, to) in maps {
+        std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n")).doing(fail)?;
+    }
+    File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from).doing(fail)
+}
+
+fn unshared_and_waiting(socket: std::os::unix::net::UnixStream) -> ! {
+    use std::io::{Read as _, Write as _};
+    let made = sys::unshare(libc::CLONE_NEWUSER).is_ok();
+    if made && (&socket).write_all(b"U").is_ok() {
+        drop((&socket).read(&mut [0]));
+    }
+    sys::exit_now(0)
+}

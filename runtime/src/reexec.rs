@@ -1,0 +1,97 @@
+//! The same executable plays several parts. This module tells which, and starts the supervisor from bytes that nothing can change.
+//!
+//! `/proc/<pid>/exe` of a process in a container leads back to the file it was started from (CVE-2019-5736). So the
+//! supervisor, whose copies are builder and init, is never started from that file itself: root starts it through a read-only mount of its
+//! own, anybody else from a sealed memory file. Besides, init cannot be inspected from inside at all (it is not dumpable).
+
+use crate::error::{Doing as _, Error, Result};
+use crate::sys;
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::mount::OpenTreeFlags;
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+/// `argv[0]` of the supervisor.
+const SUPERVISOR: &str = "invarlock-supervisor";
+
+/// The first line of `main` of every program that calls [`crate::run`]: where this process is a supervisor, it never returns.
+pub fn run_if_child() {
+    let mut args = std::env::args_os();
+    if args.next().is_none_or(|name| name != SUPERVISOR) {
+        return;
+    }
+    crate::supervisor::main()
+}
+
+/// What a supervisor is started from, made once a process: the descriptor keeps it alive.
+static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// Starts a supervisor; its end of the socket is its standard input.
+pub(crate) fn spawn(socket: UnixStream) -> Result<Child> {
+    if sys::is_secure_execution() {
+        return Err(Error::Safety("this program is set-uid or has file capabilities: it must not have; remove them".into()));
+    }
+    let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let executable = match sealed.take() {
+        Some(fd) => sealed.insert(fd),
+        None => sealed.insert(protected_executable()?),
+    };
+    let path = format!("/proc/self/fd/{}", executable.as_raw_fd());
+    Command::new(path)
+        .arg0(SUPERVISOR)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .doing(|| "starting the supervisor".into())
+}
+
+pub(crate) fn protected_executable() -> Result<OwnedFd> {
+    if rustix::process::geteuid().is_root()
+        && let Some(mount) = read_only_mount()
+    {
+        return Ok(mount);
+    }
+    sealed_copy()
+}
+
+/// The executable through a mount of its own that is read-only for good: nothing in a container can change a mount it does not have.
+fn read_only_mount() -> Option<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = rustix::mount::open_tree(CWD, "/proc/self/exe", flags).ok()?;
+    use std::os::fd::AsFd as _;
+    sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID, None).ok()?;
+    Some(mount)
+}
+
+fn sealed_copy() -> Result<OwnedFd> {
+    let fail = || "copying this program into sealed memory".to_owned();
+    let mut from = File::open("/proc/self/exe").doing(fail)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know EXEC and need none.
+    let memory = rustix::fs::memfd_create("invarlock", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create("invarlock", flags))
+        .doing(fail)?;
+    let mut memory = File::from(memory);
+    std::io::copy(&mut from, &mut memory).doing(fail)?;
+    let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&memory, all).doing(fail)?;
+    // Executing needs that nobody can write, so a descriptor that only reads.
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(fail)
+}
+
+/// The supervisor's end of the launcher's socket, taken from standard input, which becomes `/dev/null`.
+pub(crate) fn launcher_socket() -> Result<UnixStream> {
+    let fail = || "taking over the launcher's socket".to_owned();
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).doing(fail)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(fail)?;
+    rustix::stdio::dup2_stdin(&null).doing(fail)?;
+    Ok(UnixStream::from(socket))
+}

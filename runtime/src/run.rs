@@ -1,0 +1,238 @@
+//! The launcher's side: starts a supervisor, hands over the plan and the handles, passes on what the workload prints, takes the outcome.
+
+use crate::error::{Doing as _, Error, Result};
+use crate::protocol::{self, Done, Order, Request, Verdict, WireInput};
+use crate::spec::{ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings};
+use crate::{reexec, state};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+
+/// How much of standard output and standard error each is passed on. The rest is read and thrown away, so that the workload goes on.
+pub const MAX_LOG: u64 = 64 << 20;
+const BLOCK: usize = 64 << 10;
+
+/// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL three seconds later.
+///
+/// The program's `main` must have called [`crate::reexec::run_if_child`] first. Threads of the caller do no harm: everything that
+/// clones is a fresh process.
+pub fn run(spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+    spec.check()?;
+    let mut fds = Vec::new();
+    for layer in &spec.rootfs {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(layer, flags, Mode::empty()).map_err(|e| Error::Input(format!("opening layer {}: {e}", layer.display())));
+        fds.push(opened?);
+    }
+    let mut inputs = Vec::new();
+    for input in spec.inputs {
+        let (path, fd) = match input.source {
+            InputSource::File { path, file } => {
+                let kind = file.metadata().doing(|| format!("looking at {}", path.display()))?.file_type();
+                if !kind.is_file() || kind.is_fifo() {
+                    return Err(Error::Safety(format!("input {} is not a regular file", path.display())));
+                }
+                (Some(path), OwnedFd::from(file))
+            }
+            InputSource::Bytes(bytes) => (None, sealed(&bytes)?),
+        };
+        inputs.push(WireInput { target: input.target, path });
+        fds.push(fd);
+    }
+    let request = Request {
+        rootfs: spec.rootfs,
+        argv: spec.argv,
+        env: spec.env,
+        cwd: spec.cwd,
+        inputs,
+        filter: spec.filter,
+        limits: spec.limits,
+        collect_output: spec.collect_output,
+        state: state::directory()?,
+        host: None,
+    };
+    supervised(&request, fds, cancel, sink)
+}
+
+/// Runs a program of ours as a plain child, filtered and limited, with the same kind of outcome.
+pub fn run_on_host(spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+    let program = spec.program.to_str().filter(|p| p.starts_with('/'));
+    let program = program.ok_or_else(|| Error::Input(format!("{} is not an absolute path", spec.program.display())))?;
+    let argv: Vec<String> = std::iter::once(program.to_owned()).chain(spec.args).collect();
+    check_strings(&argv, &spec.env)?;
+    check_limits(&spec.limits)?;
+    let request = Request {
+        rootfs: Vec::new(),
+        argv,
+        env: spec.env,
+        cwd: "/".into(),
+        inputs: Vec::new(),
+        filter: spec.filter,
+        limits: spec.limits,
+        collect_output: true,
+        state: state::directory()?,
+        host: Some(spec.output),
+    };
+    supervised(&request, Vec::new(), cancel, sink)
+}
+
+/// A memory file that nobody can change, read from its start.
+fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
+    use std::io::Seek as _;
+    let fail = || "keeping an input in memory".to_owned();
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create("invarlock-input", flags).doing(fail)?);
+    file.write_all(bytes).doing(fail)?;
+    file.rewind().doing(fail)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE).doing(fail)?;
+    Ok(file.into())
+}
+
+/// A supervisor that is waited for whatever happens.
+struct Supervisor(Child);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // Its socket is closed by now, so it ends by itself.
+        drop(self.0.wait());
+    }
+}
+
+fn supervised(request: &Request, inputs: Vec<OwnedFd>, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+    let (ours, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
+    let supervisor = Supervisor(reexec::spawn(theirs)?);
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
+    let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);
+    let handed_over: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
+    let sent = protocol::send(&ours, request, &handed_over.iter().map(|fd| fd.as_fd()).collect::<Vec<_>>());
+    drop(handed_over);
+    sent.map_err(|e| e.while_("handing the run to its supervisor"))?;
+    let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
+    let result = relay.until_verdict(&ours, cancel, sink);
+    drop(ours);
+    let outcome = result.and_then(|(done, files)| outcome(done, files, &relay));
+    drop(supervisor);
+    outcome
+}
+
+/// One pipe from the workload.
+struct Stream {
+    pipe: Option<OwnedFd>,
+    read: u64,
+}
+
+impl Stream {
+    fn new(pipe: OwnedFd) -> Self {
+        Stream { pipe: Some(pipe), read: 0 }
+    }
+}
+
+struct Relay {
+    streams: [Stream; 2],
+    dropped: u64,
+}
+
+impl Relay {
+    /// Passes output on until the supervisor has spoken, then what is left of it.
+    fn until_verdict(&mut self, supervisor: &UnixStream, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<(Done, Vec<OwnedFd>)> {
+        let mut cancelled = false;
+        loop {
+            let (mut spoken, mut asked, mut readable) = (false, false, [false; 2]);
+            {
+                let mut fds = vec![PollFd::new(supervisor, PollFlags::IN)];
+                let open: Vec<usize> = (0..2).filter(|i| self.streams[*i].pipe.is_some()).collect();
+                let pipes = open.iter().filter_map(|i| self.streams[*i].pipe.as_ref());
+                fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+                if !cancelled {
+                    fds.push(PollFd::from_borrowed_fd(cancel, PollFlags::IN));
+                }
+                match rustix::event::poll(&mut fds, None) {
+                    Err(rustix::io::Errno::INTR) => continue,
+                    other => drop(other.doing(|| "waiting for the run".into())?),
+                }
+                let events: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+                spoken |= events.first().is_some_and(|e| *e);
+                for (event, i) in events[1..].iter().zip(&open) {
+                    readable[*i] = *event;
+                }
+                asked |= !cancelled && events.last().is_some_and(|e| *e);
+            }
+            for i in (0..2).filter(|i| readable[*i]) {
+                self.pass_on(i, sink)?;
+            }
+            if asked {
+                cancelled = true;
+                // A supervisor that is gone shows at the next turn.
+                drop(protocol::send(supervisor, &Order::Cancel, &[]));
+            }
+            if spoken {
+                return self.verdict(supervisor, sink);
+            }
+        }
+    }
+
+    fn verdict(&mut self, supervisor: &UnixStream, sink: &mut dyn Sink) -> Result<(Done, Vec<OwnedFd>)> {
+        let verdict = protocol::receive::<Verdict>(supervisor)?;
+        // Every writer is dead: the pipes end.
+        for i in 0..2 {
+            while self.streams[i].pipe.is_some() {
+                self.pass_on(i, sink)?;
+            }
+        }
+        match verdict {
+            Some((Verdict::Done(done), files)) => Ok((*done, files)),
+            Some((Verdict::Failed(error), _)) => Err(error),
+            None => Err(Error::System(
+                "the supervisor of the run died; its container died with it, and the next start removes what is left".into(),
+            )),
+        }
+    }
+
+    fn pass_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<()> {
+        let stream = &mut self.streams[i];
+        let Some(pipe) = &stream.pipe else { return Ok(()) };
+        let mut block = vec![0; BLOCK];
+        let count = match rustix::io::read(pipe, &mut block) {
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            other => other.doing(|| "reading what the workload prints".into())?,
+        };
+        if count == 0 {
+            stream.pipe = None;
+            return Ok(());
+        }
+        let room = usize::try_from(MAX_LOG.saturating_sub(stream.read)).unwrap_or(usize::MAX);
+        stream.read += count as u64;
+        let passed = &block[..count.min(room)];
+        self.dropped += (count - passed.len()) as u64;
+        match (passed.is_empty(), i) {
+            (true, _) => {}
+            (false, 0) => sink.stdout(passed),
+            (false, _) => sink.stderr(passed),
+        }
+        Ok(())
+    }
+}
+
+fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
+    let Done { status, output, observations, mut usage } = done;
+    if files.len() != output.len() {
+        return Err(Error::System("the supervisor's answer came without its files".into()));
+    }
+    let mut read = Vec::new();
+    for ((name, size), file) in output.into_iter().zip(files) {
+        let mut bytes = Vec::new();
+        File::from(file).take(size + 1).read_to_end(&mut bytes).doing(|| format!("reading /out/{name}"))?;
+        if bytes.len() as u64 != size {
+            return Err(Error::Integrity(format!("/out/{name} has {} bytes instead of {size}", bytes.len())));
+        }
+        read.push(OutputFile { name, bytes });
+    }
+    let [out, err] = &relay.streams;
+    (usage.stdout_bytes, usage.stderr_bytes, usage.log_bytes_dropped) = (out.read, err.read, relay.dropped);
+    Ok(Outcome { status, output: read, observations, usage })
+}

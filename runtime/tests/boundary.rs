@@ -1,0 +1,199 @@
+//! Each row of the boundary, as the workload sees it and as the supervisor wrote it down, as root and as an ordinary user.
+
+mod common;
+
+use common::{As, WORKLOAD, everybody, launch, leaving_nothing, plan, printed, stage};
+use serde_json::{Value, json};
+
+/// `EROFS`, `EACCES`, `EPERM`, `ENOENT`, `ENETUNREACH`.
+const REFUSED: [i64; 4] = [30, 13, 1, 2];
+const UNREACHABLE: i64 = 101;
+
+fn see(who: As, image: &str) -> (Value, Value) {
+    let mut plan = plan(&["see"]);
+    plan["rootfs"] = json!([stage().join(image)]);
+    plan["bytes"] = json!([["/in/job.json", "{}"], ["/in/a/b/c.txt", "deep"]]);
+    let outcome = launch(who, &plan);
+    assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
+    (printed(&outcome), outcome["result"]["observations"].clone())
+}
+
+#[test]
+fn every_row_holds() {
+    leaving_nothing(|| {
+        for who in everybody("every_row_holds") {
+            for image in ["bare", "whole"] {
+                let (inside, outside) = see(who, image);
+                network(&inside, &outside);
+                identity(who, &inside, &outside);
+                privileges(&inside, &outside);
+                file_systems(&inside, &outside);
+                process(&inside, &outside);
+            }
+        }
+    });
+}
+
+fn network(inside: &Value, outside: &Value) {
+    assert_eq!(inside["interfaces"], json!(["lo"]));
+    assert_eq!(outside["interfaces"]["value"], json!(["lo"]));
+    assert_eq!(outside["routes"]["value"], json!([]));
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        let seen = &inside["connect"][address];
+        assert!([json!(UNREACHABLE), json!(1), json!(97)].contains(seen), "connect to {address}: {seen}");
+    }
+    // `lo` is up: nobody listens, which is another thing than no network.
+    assert!([json!(111), json!(1)].contains(&inside["connect"]["127.0.0.1"]), "{}", inside["connect"]);
+}
+
+fn identity(who: As, inside: &Value, outside: &Value) {
+    let (host, within, groups) = match who {
+        As::Root => (2_080_374_785_u32, 65_532, json!([])),
+        As::User => (own_uid(), 0, outside["identity"]["value"]["groups"].clone()),
+    };
+    assert_eq!(inside["status"]["Uid"], format!("{within} {within} {within} {within}"));
+    assert_eq!(inside["status"]["Gid"], format!("{within} {within} {within} {within}"));
+    assert_eq!(outside["identity"]["value"]["uid"], json!([host, host, host, host]));
+    assert_ne!(host, 0);
+    assert_eq!(outside["identity"]["value"]["groups"], groups);
+    if who == As::Root {
+        assert_eq!(inside["status"]["Groups"], "");
+    } else {
+        assert_eq!(outside["id_maps"]["value"]["setgroups"], "deny");
+        assert_eq!(outside["id_maps"]["value"]["uid"], json!([format!("0 {host} 1")]));
+    }
+}
+
+fn own_uid() -> u32 {
+    if rustix::process::geteuid().is_root() { common::USER } else { rustix::process::geteuid().as_raw() }
+}
+
+fn privileges(inside: &Value, outside: &Value) {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(inside["status"][set], "0000000000000000", "{set}");
+    }
+    assert_eq!(inside["status"]["NoNewPrivs"], "1");
+    assert_eq!(inside["status"]["Seccomp"], "2");
+    assert_eq!(outside["seccomp"]["value"]["mode"], 2);
+    assert!(outside["seccomp"]["value"]["digest"].as_str().is_some_and(|d| d.starts_with("sha256:")));
+    let namespaces = outside["namespaces"]["value"].as_object().expect("namespaces");
+    assert_eq!(namespaces.len(), 7);
+    assert!(namespaces.values().all(|n| n["new"] == true && n["launcher"] != n["container"]), "{namespaces:?}");
+}
+
+fn file_systems(inside: &Value, outside: &Value) {
+    let writes = inside["writes"].as_object().expect("writes");
+    for (path, seen) in writes {
+        let may = ["/out/x", "/tmp/x"].contains(&path.as_str());
+        let good = if may { *seen == "ok" } else { REFUSED.iter().any(|e| *seen == json!(e)) };
+        assert!(good, "writing {path}: {seen}");
+    }
+    assert_eq!(inside["dev"], json!(["full", "null", "random", "urandom", "zero"]));
+    assert_eq!(outside["devices"], json!({"observer": "init", "value": ["full", "null", "random", "urandom", "zero"]}));
+    let root = inside["root"].as_array().expect("names");
+    let expected = ["dev", "in", "out", "proc", "tmp", "workload"];
+    assert!(root.iter().all(|n| expected.contains(&n.as_str().unwrap_or_default())), "{root:?}");
+    assert!(!inside["mounts"].to_string().contains("cgroup"), "a cgroup file system is visible");
+    for row in outside["mounts"]["value"].as_array().expect("mounts") {
+        let options = row["options"].as_array().expect("options");
+        let has = |o: &str| options.iter().any(|x| x == o);
+        assert!(has("nosuid") || row["target"].as_str().is_some_and(|t| t.starts_with("/proc/")), "{row}");
+    }
+}
+
+fn process(inside: &Value, outside: &Value) {
+    assert_eq!(inside["pid"], 2);
+    assert_eq!(inside["processes"], json!(["1", "2"]));
+    assert_eq!(inside["descriptors"], json!([0, 1, 2]));
+    assert_eq!(inside["stdin"], "/dev/null");
+    assert_eq!(inside["environment"], json!(["LANG=C", "PATH=/"]));
+    assert_eq!(outside["environment"]["value"], json!(["LANG", "PATH"]));
+    assert_eq!(inside["hostname"], "invarlock");
+    assert_eq!(inside["cwd"], "/");
+    let fds: Vec<u64> = outside["descriptors"]["value"].as_array().expect("fds").iter().filter_map(|d| d["fd"].as_u64()).collect();
+    assert_eq!(fds, [0, 1, 2]);
+    // Init: its program, descriptors and environment cannot be reached; killing it from inside does nothing.
+    for what in ["exe", "fd", "environ"] {
+        assert!([json!(13), json!(1)].contains(&inside["init"][what]), "init's {what}: {}", inside["init"]);
+    }
+    let core = inside["limits"].as_array().expect("limits").iter().find(|l| l.to_string().contains("Max core file size"));
+    assert!(core.is_some_and(|l| l.to_string().split_whitespace().filter(|w| *w == "0").count() == 2), "{core:?}");
+}
+
+#[test]
+fn the_exit_code_comes_back() {
+    leaving_nothing(|| {
+        for who in everybody("the_exit_code_comes_back") {
+            assert_eq!(launch(who, &plan(&["exit", "7"]))["result"]["status"], json!({"exited": 7}));
+            let killed = launch(who, &plan(&["raise", "9"]));
+            assert_eq!(killed["result"]["status"], json!({"signaled": 9}), "{killed:#}");
+        }
+    });
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    leaving_nothing(|| {
+        for who in everybody("a_program_that_is_not_there_is_named") {
+            let mut plan = plan(&[]);
+            plan["argv"] = json!(["/nothing-here"]);
+            common::assert_error(&launch(who, &plan), "input", &["/nothing-here", "No such file"]);
+            plan["argv"] = json!(["/workload", "noop"]);
+            plan["cwd"] = json!("/nowhere");
+            common::assert_error(&launch(who, &plan), "input", &["/nowhere"]);
+        }
+    });
+}
+
+#[test]
+fn the_evaluators_own_filter_lets_a_program_start() {
+    leaving_nothing(|| {
+        for who in everybody("the_evaluators_own_filter_lets_a_program_start") {
+            let mut plan = plan(&["exit", "3"]);
+            plan["filter"] = json!("evaluator");
+            let outcome = launch(who, &plan);
+            assert_eq!(outcome["result"]["status"], json!({"exited": 3}), "{outcome:#}");
+        }
+    });
+}
+
+#[test]
+fn layers_are_stacked() {
+    leaving_nothing(|| {
+        for who in everybody("layers_are_stacked") {
+            let (low, high) = (common::scratch(who), common::scratch(who));
+            for (layer, text) in [(&low, "low"), (&high, "high")] {
+                std::fs::create_dir(layer.join("etc")).expect("a directory");
+                std::fs::write(layer.join("etc/name"), text).expect("a file");
+                std::fs::write(layer.join(text), text).expect("a file");
+            }
+            std::fs::copy(WORKLOAD, low.join("workload")).expect("the program");
+            for (file, text) in [("/etc/name", "high"), ("/low", "low"), ("/high", "high")] {
+                let mut plan = plan(&["cat", file]);
+                plan["rootfs"] = json!([low, high]);
+                let outcome = launch(who, &plan);
+                assert_eq!(outcome["stdout"], text, "{outcome:#}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_image_cannot_redirect_a_mount() {
+    leaving_nothing(|| {
+        for who in everybody("an_image_cannot_redirect_a_mount") {
+            let canary = common::scratch(who);
+            std::fs::write(canary.join("file"), "untouched").expect("a canary");
+            for name in ["dev", "in", "out", "proc", "tmp"] {
+                let image = common::scratch(who);
+                std::fs::copy(WORKLOAD, image.join("workload")).expect("the program");
+                std::os::unix::fs::symlink(&canary, image.join(name)).expect("a link");
+                let mut plan = plan(&["noop"]);
+                plan["rootfs"] = json!([image]);
+                common::assert_error(&launch(who, &plan), "safety", &[name]);
+            }
+            assert_eq!(std::fs::read_dir(&canary).expect("the canary").count(), 1);
+            assert_eq!(std::fs::read_to_string(canary.join("file")).expect("the canary"), "untouched");
+        }
+    });
+}

@@ -1,0 +1,204 @@
+//! What the tests share: an image with the tests' own program in it, a launcher run as root or as an ordinary user, and a look at what
+//! is left afterwards.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub const WORKLOAD: &str = env!("CARGO_BIN_EXE_invarlock-workload");
+/// An id without an account, for the rootless half when the tests run as root.
+pub const USER: u32 = 54_321;
+
+/// Who launches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum As {
+    Root,
+    User,
+}
+
+/// Both, as far as this process can be both; what is skipped is said.
+pub fn everybody(test: &str) -> Vec<As> {
+    if rustix::process::geteuid().is_root() {
+        return vec![As::Root, As::User];
+    }
+    eprintln!("SKIPPED {test} as root: the tests run as an ordinary user");
+    vec![As::User]
+}
+
+/// Root only; says so where it is skipped.
+pub fn root_only(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED {test}: needs root");
+    }
+    root
+}
+
+/// A directory of this test process that everybody can enter, with the program and two images in it: `bare` has only the
+/// program, `whole` all mount points as well.
+pub fn stage() -> &'static Path {
+    static STAGE: OnceLock<PathBuf> = OnceLock::new();
+    STAGE.get_or_init(|| {
+        let dir = PathBuf::from(format!("/tmp/invarlock-runtime-test-{}", std::process::id()));
+        drop(fs::remove_dir_all(&dir));
+        for image in ["bare", "whole"] {
+            fs::create_dir_all(dir.join(image)).expect("an image");
+            fs::copy(WORKLOAD, dir.join(image).join("workload")).expect("the program");
+        }
+        for mount_point in ["dev", "in", "out", "proc", "tmp"] {
+            fs::create_dir(dir.join("whole").join(mount_point)).expect("a mount point");
+        }
+        for path in [dir.clone(), dir.join("bare"), dir.join("whole")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
+        }
+        dir
+    })
+}
+
+/// A new, empty directory that belongs to `who`.
+pub fn scratch(who: As) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let dir = stage().join(format!("scratch-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
+    fs::create_dir(&dir).expect("a directory");
+    own(&dir, who);
+    dir
+}
+
+/// Makes `who` the owner.
+pub fn own(path: &Path, who: As) {
+    if who == As::User && rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("an owner");
+    }
+}
+
+/// The launcher as a command, not started.
+pub fn launcher(who: As, plan: &Value) -> Command {
+    let mut command = Command::new(stage().join("bare/workload"));
+    command.arg("launch").arg(plan.to_string());
+    if who == As::User && rustix::process::geteuid().is_root() {
+        command.uid(USER).gid(USER);
+    }
+    command.env("SECRET_TOKEN", "must not be seen").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A plan that runs the tests' program with these arguments.
+pub fn plan(argv: &[&str]) -> Value {
+    let argv: Vec<&str> = std::iter::once("/workload").chain(argv.iter().copied()).collect();
+    json!({"rootfs": [stage().join("bare")], "argv": argv, "env": [["LANG", "C"], ["PATH", "/"]]})
+}
+
+/// Launches and gives the first line: `{result, stdout, stderr}`.
+pub fn launch(who: As, plan: &Value) -> Value {
+    let out = launcher(who, plan).output().expect("the launcher");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    let line = text.lines().next().unwrap_or_else(|| panic!("no outcome as {who:?}: {stderr}"));
+    serde_json::from_str(line).expect("JSON")
+}
+
+/// What the workload printed, as JSON.
+pub fn printed(outcome: &Value) -> Value {
+    let text = outcome["stdout"].as_str().unwrap_or_default();
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {outcome:#}"))
+}
+
+/// Asserts an error of this kind that mentions all of `words`.
+pub fn assert_error(outcome: &Value, kind: &str, words: &[&str]) {
+    let error = &outcome["result"]["error"];
+    assert_eq!(error["kind"], kind, "{outcome:#}");
+    let message = error["message"].as_str().unwrap_or_default();
+    for word in words {
+        assert!(message.contains(word), "{word:?} is missing in {message:?}");
+    }
+}
+
+/// Everything that a run could leave behind, machine-wide.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leftovers {
+    pub processes: Vec<String>,
+    pub cgroups: Vec<PathBuf>,
+    pub mounts: Vec<String>,
+    pub states: Vec<PathBuf>,
+}
+
+/// Processes whose executable or command line is the tests' program of this test process, and what names a run of them.
+pub fn leftovers() -> Leftovers {
+    let ours = stage().display().to_string();
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        let supervisor = line.starts_with("invarlock-supervisor") || line.starts_with("/workload");
+        if pid != std::process::id() && (supervisor || line.starts_with(&ours)) {
+            processes.push(format!("{pid} {line}"));
+        }
+    }
+    let mut cgroups = Vec::new();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        find_groups(&hierarchy.path(), 0, &mut cgroups);
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let mounts = mounts.lines().filter(|l| l.contains("invarlock")).map(str::to_owned).collect();
+    let states = ["/run/invarlock".to_owned(), format!("/tmp/invarlock-{USER}")]
+        .iter()
+        .flat_map(fs::read_dir)
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
+    Leftovers { processes, cgroups, mounts, states }
+}
+
+fn find_groups(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            if entry.file_name().to_string_lossy().starts_with("invarlock-") {
+                found.push(entry.path());
+            }
+            if depth < 4 {
+                find_groups(&entry.path(), depth + 1, found);
+            }
+        }
+    }
+}
+
+impl Leftovers {
+    fn without(self, before: &Leftovers) -> Leftovers {
+        fn new<T: PartialEq>(now: Vec<T>, before: &[T]) -> Vec<T> {
+            now.into_iter().filter(|x| !before.contains(x)).collect()
+        }
+        Leftovers {
+            processes: new(self.processes, &before.processes),
+            cgroups: new(self.cgroups, &before.cgroups),
+            mounts: new(self.mounts, &before.mounts),
+            states: new(self.states, &before.states),
+        }
+    }
+}
+
+/// Runs `test` with no other one of this program beside it, and asserts that it leaves nothing.
+pub fn leaving_nothing(test: impl FnOnce()) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    stage();
+    let before = leftovers();
+    test();
+    let nothing = Leftovers { processes: vec![], cgroups: vec![], mounts: vec![], states: vec![] };
+    let mut last = leftovers().without(&before);
+    for _ in 0..200 {
+        if last == nothing {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
+        last = leftovers().without(&before);
+    }
+    panic!("left behind: {last:#?}");
+}

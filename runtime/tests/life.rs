@@ -1,0 +1,186 @@
+//! The end of a run, whoever brings it about, leaves nothing: no process, cgroup, mount or file.
+
+mod common;
+
+use common::{As, everybody, launch, launcher, leaving_nothing, plan, root_only};
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// A launcher whose workload runs: its supervisor is found below it.
+fn running(who: As, what: &str) -> (Child, u32) {
+    let child = launcher(who, &plan(&[what])).spawn().expect("a launcher");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        assert!(Instant::now() < deadline, "the workload does not start");
+        std::thread::sleep(Duration::from_millis(20));
+        let Some(supervisor) = child_of(child.id()).first().copied() else { continue };
+        // The supervisor's child is init, and init's is the workload, once it is the program.
+        let workload = child_of(supervisor).into_iter().flat_map(child_of).next();
+        let line = workload.map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default());
+        if line.is_some_and(|l| l.starts_with(b"/workload")) {
+            return (child, supervisor);
+        }
+    }
+}
+
+fn child_of(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|n| n.parse::<u32>().ok()));
+    }
+    found
+}
+
+fn kill(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("killing");
+}
+
+#[test]
+fn killing_the_launcher_ends_everything() {
+    leaving_nothing(|| {
+        for who in everybody("killing_the_launcher_ends_everything") {
+            for what in ["sleep", "ignore-term"] {
+                let (mut launcher, _) = running(who, what);
+                launcher.kill().expect("killing");
+                launcher.wait().expect("its end");
+            }
+        }
+    });
+}
+
+#[test]
+fn killing_the_supervisor_ends_everything_but_its_cgroup_and_the_next_run_removes_that() {
+    leaving_nothing(|| {
+        for who in everybody("killing_the_supervisor") {
+            let (launcher, supervisor) = running(who, "ignore-term");
+            kill(supervisor, rustix::process::Signal::KILL);
+            let out = launcher.wait_with_output().expect("its end");
+            let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+            common::assert_error(&outcome, "system", &["supervisor", "died"]);
+            let next = launch(who, &plan(&["noop"]));
+            assert_eq!(next["result"]["status"], json!({"exited": 0}), "{next:#}");
+        }
+    });
+}
+
+#[test]
+fn killing_both_ends_everything() {
+    leaving_nothing(|| {
+        for who in everybody("killing_both_ends_everything") {
+            let (mut launcher, supervisor) = running(who, "ignore-term");
+            kill(supervisor, rustix::process::Signal::STOP);
+            launcher.kill().expect("killing");
+            kill(supervisor, rustix::process::Signal::KILL);
+            launcher.wait().expect("its end");
+            std::thread::sleep(Duration::from_millis(200));
+            let next = launch(who, &plan(&["noop"]));
+            assert_eq!(next["result"]["status"], json!({"exited": 0}), "{next:#}");
+        }
+    });
+}
+
+#[test]
+fn a_request_to_stop_is_obeyed() {
+    leaving_nothing(|| {
+        for who in everybody("a_request_to_stop_is_obeyed") {
+            for what in ["sleep", "ignore-term"] {
+                let start = Instant::now();
+                let mut plan = plan(&[what]);
+                plan["cancel_after_ms"] = json!(300);
+                let outcome = launch(who, &plan);
+                assert_eq!(outcome["result"]["status"], "cancelled", "{outcome:#}");
+                assert!(start.elapsed() < Duration::from_secs(15));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_grandchild_dies_with_the_workload() {
+    leaving_nothing(|| {
+        for who in everybody("a_grandchild_dies_with_the_workload") {
+            let outcome = launch(who, &plan(&["double-fork"]));
+            assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
+        }
+    });
+}
+
+#[test]
+fn a_threaded_caller_runs_many() {
+    leaving_nothing(|| {
+        for who in everybody("a_threaded_caller_runs_many") {
+            let mut plan = plan(&["write", "x", "y"]);
+            plan["threads"] = json!(4);
+            plan["runs"] = json!(10);
+            let out = launcher(who, &plan).output().expect("the launcher");
+            let lines: Vec<Value> = out.stdout.lines().map(|l| serde_json::from_str(&l.expect("a line")).expect("JSON")).collect();
+            assert_eq!(lines.len(), 40);
+            for line in lines {
+                assert_eq!(line["result"]["output"], json!({"x": "y"}), "{line:#}");
+            }
+        }
+    });
+}
+
+#[test]
+fn bystanders_in_the_callers_cgroup_live_on() {
+    leaving_nothing(|| {
+        for who in everybody("bystanders_in_the_callers_cgroup_live_on") {
+            let mut bystander = Command::new("sleep").arg("60").spawn().expect("a bystander");
+            for what in [["noop", "x"], ["sleep", "x"]] {
+                let mut plan = plan(&what[..1]);
+                plan["wall_ms"] = json!(300);
+                launch(who, &plan);
+            }
+            assert!(bystander.try_wait().expect("a look").is_none(), "a bystander died");
+            bystander.kill().expect("its end");
+            bystander.wait().expect("its end");
+        }
+    });
+}
+
+#[test]
+fn host_devices_keep_owner_and_mode() {
+    if !root_only("host_devices_keep_owner_and_mode") {
+        return;
+    }
+    use std::os::unix::fs::MetadataExt as _;
+    leaving_nothing(|| {
+        let look = || {
+            ["null", "zero", "full", "random", "urandom", "tty"].map(|name| {
+                let meta = std::fs::metadata(format!("/dev/{name}")).expect("a device");
+                (meta.mode(), meta.uid(), meta.gid(), meta.rdev(), meta.ino())
+            })
+        };
+        let before = look();
+        launch(As::Root, &plan(&["noop"]));
+        assert_eq!(before, look());
+    });
+}
+
+#[test]
+fn a_second_descriptor_of_the_launcher_does_not_leak() {
+    leaving_nothing(|| {
+        for who in everybody("a_second_descriptor_of_the_launcher_does_not_leak") {
+            // Descriptor 9 is open in the launcher without O_CLOEXEC.
+            let (read, write) = std::io::pipe().expect("a pipe");
+            let plan = plan(&["see"]);
+            let mut command = launcher(who, &plan);
+            let program = command.get_program().to_owned();
+            let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg("exec 9<&0; exec \"$@\"").arg("sh").arg(program).args(args).stdin(read);
+            let out = match who {
+                As::Root => shell.output().expect("the launcher"),
+                As::User => command.output().expect("the launcher"),
+            };
+            drop(write);
+            let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+            assert_eq!(common::printed(&outcome)["descriptors"], json!([0, 1, 2]));
+        }
+    });
+}

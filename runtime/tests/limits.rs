@@ -1,0 +1,101 @@
+//! Limits: held by a cgroup where there is one, by other means where there is none, and it is said which.
+
+mod common;
+
+use common::{As, assert_error, everybody, launch, leaving_nothing, plan, root_only};
+use serde_json::{Value, json};
+
+fn row<'a>(outcome: &'a Value, name: &str) -> &'a Value {
+    let rows = outcome["result"]["observations"]["limits"]["value"].as_array().expect("limits");
+    rows.iter().find(|r| r["name"] == name).expect("the row")
+}
+
+#[test]
+fn what_holds_each_limit_is_said() {
+    leaving_nothing(|| {
+        for who in everybody("what_holds_each_limit_is_said") {
+            let outcome = launch(who, &plan(&["noop"]));
+            for (name, asked) in [("memory", 256 << 20), ("pids", 64), ("files", 1024), ("core", 0), ("wall", 30_000), ("output", 1 << 20)] {
+                let row = row(&outcome, name);
+                assert_eq!(row["asked"], asked, "{row}");
+                assert_eq!(row["effective"], asked, "{row}");
+            }
+            let by = row(&outcome, "memory")["by"].clone();
+            if who == As::Root {
+                assert_eq!(by, "cgroup", "{outcome:#}");
+                assert!(outcome["result"]["usage"]["peak_memory_bytes"].as_u64().is_some_and(|n| n > 0));
+                assert_eq!(outcome["result"]["usage"]["peak_memory_by"], "cgroup");
+                assert!(outcome["result"]["observations"]["cgroup"]["value"].to_string().contains("invarlock-"));
+            } else {
+                assert!(by == "cgroup" || row(&outcome, "memory")["reason"].is_string(), "{outcome:#}");
+            }
+        }
+    });
+}
+
+#[test]
+fn too_much_memory_ends_the_run() {
+    leaving_nothing(|| {
+        for who in everybody("too_much_memory_ends_the_run") {
+            let mut plan = plan(&["eat", "300000000"]);
+            plan["memory"] = json!(64 << 20);
+            let outcome = launch(who, &plan);
+            let by_cgroup = row(&outcome, "memory")["by"] == "cgroup";
+            if by_cgroup {
+                assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
+                assert!(outcome["result"]["usage"]["oom_kills"].as_u64().is_some_and(|n| n > 0));
+            } else {
+                // Allocation fails inside: the program aborts.
+                assert_eq!(outcome["result"]["status"], json!({"signaled": 6}), "{outcome:#}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_fork_bomb_meets_its_limit() {
+    leaving_nothing(|| {
+        for who in everybody("a_fork_bomb_meets_its_limit") {
+            let mut plan = plan(&["fork-bomb"]);
+            plan["pids"] = json!(20);
+            let outcome = launch(who, &plan);
+            let text = outcome["stdout"].as_str().unwrap_or_default();
+            let (children, errno) = text.trim().split_once(' ').unwrap_or_else(|| panic!("{outcome:#}"));
+            assert_eq!(errno, "11", "{outcome:#}");
+            assert!(children.parse::<u32>().is_ok_and(|n| n < 20), "{text}");
+        }
+    });
+}
+
+#[test]
+fn time_runs_out() {
+    leaving_nothing(|| {
+        for who in everybody("time_runs_out") {
+            for what in ["sleep", "ignore-term", "double-fork"] {
+                let mut plan = plan(&[what]);
+                plan["wall_ms"] = json!(300);
+                let outcome = launch(who, &plan);
+                let expected = if what == "double-fork" { json!({"exited": 0}) } else { json!("timed_out") };
+                assert_eq!(outcome["result"]["status"], expected, "{what}: {outcome:#}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_limit_that_was_asked_for_and_cannot_be_held_is_an_error() {
+    leaving_nothing(|| {
+        let mut plan = plan(&["noop"]);
+        plan["required"] = json!(["memory"]);
+        let outcome = launch(As::User, &plan);
+        if outcome["result"]["error"].is_null() {
+            assert_eq!(row(&outcome, "memory")["by"], "cgroup", "{outcome:#}");
+        } else {
+            assert_error(&outcome, "unsupported", &["limits", "Memory"]);
+        }
+        if root_only("a_limit_that_was_asked_for_and_cannot_be_held_is_an_error as root") {
+            let outcome = launch(As::Root, &plan);
+            assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
+        }
+    });
+}

@@ -1,0 +1,190 @@
+//! A small launcher: reads a plan, runs its containers, prints one JSON object a run.
+
+use invarlock_runtime::{ContainerSpec, Error, HostSpec, Input, InputSource, LimitName, Limits, Outcome, Sink};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Deserialize, Clone)]
+struct Plan {
+    rootfs: Vec<PathBuf>,
+    argv: Vec<String>,
+    #[serde(default)]
+    env: Vec<(String, String)>,
+    #[serde(default)]
+    cwd: Option<String>,
+    /// Target and path.
+    #[serde(default)]
+    files: Vec<(String, PathBuf)>,
+    /// Target and content.
+    #[serde(default)]
+    bytes: Vec<(String, String)>,
+    #[serde(default)]
+    memory: Option<u64>,
+    #[serde(default)]
+    pids: Option<u64>,
+    #[serde(default)]
+    wall_ms: Option<u64>,
+    #[serde(default)]
+    output_bytes: Option<u64>,
+    #[serde(default)]
+    required: Vec<LimitName>,
+    /// `general` or `evaluator`.
+    #[serde(default)]
+    filter: Option<String>,
+    #[serde(default)]
+    cancel_after_ms: Option<u64>,
+    #[serde(default)]
+    threads: Option<usize>,
+    #[serde(default)]
+    runs: Option<usize>,
+    /// Host execution with this output directory.
+    #[serde(default)]
+    host: Option<PathBuf>,
+    /// Print only times, in microseconds.
+    #[serde(default)]
+    bench: bool,
+    #[serde(default)]
+    pause_ms: u64,
+    /// A path swapped for another after it was opened: (this, that).
+    #[serde(default)]
+    swap: Option<(PathBuf, PathBuf)>,
+}
+
+#[derive(Default)]
+struct Kept {
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Sink for Kept {
+    fn stdout(&mut self, bytes: &[u8]) {
+        let room = (1usize << 20).saturating_sub(self.out.len());
+        self.out.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) {
+        let room = (1usize << 20).saturating_sub(self.err.len());
+        self.err.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+pub fn launch(plan: &str) {
+    let plan: Plan = serde_json::from_str(plan).expect("a plan");
+    let threads = plan.threads.unwrap_or(1);
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            let plan = plan.clone();
+            std::thread::spawn(move || {
+                (0..plan.runs.unwrap_or(1))
+                    .map(|_| {
+                        std::thread::sleep(Duration::from_millis(plan.pause_ms));
+                        one(&plan)
+                    })
+                    .collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    // Threads that allocate all the time: a clone of this process would deadlock sooner or later.
+    let results: Vec<Value> = workers.into_iter().flat_map(|w| w.join().expect("a worker")).collect();
+    if plan.bench {
+        let times: Vec<String> = results.iter().map(ToString::to_string).collect();
+        println!("{}", times.join("\n"));
+    } else {
+        results.iter().for_each(|r| println!("{r}"));
+    }
+}
+
+fn one(plan: &Plan) -> Value {
+    let start = Instant::now();
+    let (cancel, trigger) = UnixStream::pair().expect("a pair");
+    let timer = plan.cancel_after_ms.map(|ms| {
+        let trigger = trigger.try_clone().expect("a socket");
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(ms));
+            drop(std::io::Write::write_all(&mut &trigger, b"x"));
+        })
+    });
+    let mut kept = Kept::default();
+    let result = match &plan.host {
+        Some(output) => invarlock_runtime::run_on_host(host(plan, output), cancel.as_fd(), &mut kept),
+        None => container(plan).and_then(|spec| {
+            if let Some((this, that)) = &plan.swap {
+                std::fs::rename(that, this).expect("swapping");
+            }
+            invarlock_runtime::run(spec, cancel.as_fd(), &mut kept)
+        }),
+    };
+    if plan.bench {
+        assert!(matches!(&result, Ok(o) if o.status.exit_code() == 0), "{result:?}");
+        return json!(start.elapsed().as_micros() as u64);
+    }
+    drop(trigger);
+    if let Some(timer) = timer {
+        timer.join().expect("the timer");
+    }
+    json!({"result": show(result), "stdout": String::from_utf8_lossy(&kept.out), "stderr": String::from_utf8_lossy(&kept.err)})
+}
+
+fn show(result: Result<Outcome, Error>) -> Value {
+    match result {
+        Ok(o) => {
+            let output: serde_json::Map<String, Value> =
+                o.output.iter().map(|f| (f.name.clone(), json!(String::from_utf8_lossy(&f.bytes)))).collect();
+            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage})
+        }
+        Err(e) => json!({"error": e}),
+    }
+}
+
+fn limits(plan: &Plan) -> Limits {
+    let mut limits = Limits::for_machine();
+    limits.memory_bytes = plan.memory.unwrap_or(256 << 20);
+    limits.pids = plan.pids.unwrap_or(64);
+    limits.wall = Duration::from_millis(plan.wall_ms.unwrap_or(30_000));
+    limits.output_bytes = plan.output_bytes.unwrap_or(1 << 20);
+    limits.output_files = 16;
+    limits.required = plan.required.iter().copied().collect();
+    limits
+}
+
+fn filter(plan: &Plan) -> invarlock_seccomp::Program {
+    let profile = match plan.filter.as_deref() {
+        Some("evaluator") => invarlock_seccomp::Profile::evaluator(),
+        Some("no-network") => invarlock_seccomp::Profile::no_network(),
+        _ => invarlock_seccomp::Profile::general(),
+    };
+    profile.compile().expect("a filter")
+}
+
+fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
+    let file = |(target, path): &(String, PathBuf)| {
+        let file = File::open(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
+        Ok(Input { target: target.clone(), source: InputSource::File { path: path.clone(), file } })
+    };
+    let mut inputs = plan.files.iter().map(file).collect::<Result<Vec<_>, Error>>()?;
+    inputs.extend(plan.bytes.iter().map(|(target, text)| Input {
+        target: target.clone(),
+        source: InputSource::Bytes(text.clone().into_bytes()),
+    }));
+    Ok(ContainerSpec {
+        rootfs: plan.rootfs.clone(),
+        argv: plan.argv.clone(),
+        env: plan.env.clone(),
+        cwd: plan.cwd.clone().unwrap_or_else(|| "/".into()),
+        inputs,
+        filter: filter(plan),
+        limits: limits(plan),
+        collect_output: true,
+    })
+}
+
+fn host(plan: &Plan, output: &std::path::Path) -> HostSpec {
+    let mut argv = plan.argv.clone();
+    let program = PathBuf::from(argv.remove(0));
+    HostSpec { program, args: argv, env: plan.env.clone(), output: output.to_owned(), filter: filter(plan), limits: limits(plan) }
+}

@@ -1,0 +1,27 @@
+//! The tests' own program. `launch PLAN` is a launcher: it runs containers and prints their outcomes as JSON. Everything else is a
+//! workload: it prints what it sees, or misbehaves on command, which it does only where `lo` is the only interface.
+#![allow(clippy::print_stdout, reason = "printing is what a test program does")]
+
+mod launch;
+mod misbehave;
+mod see;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    invarlock_runtime::reexec::run_if_child();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["launch", plan] => launch::launch(plan),
+        ["doctor"] => println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::probe()).expect("JSON")),
+        ["noop"] => {}
+        ["see"] => println!("{}", see::everything()),
+        ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a number")),
+        ["cat", path] => print!("{}", std::fs::read_to_string(path).expect("a readable file")),
+        ["write", name, text] => std::fs::write(format!("/out/{name}"), text).expect("writing to /out"),
+        [what, rest @ ..] => misbehave::misbehave(what, rest),
+        [] => return ExitCode::from(2),
+    }
+    ExitCode::SUCCESS
+}

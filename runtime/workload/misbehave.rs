@@ -1,0 +1,100 @@
+//! Misbehaviour on command, only where nothing but `lo` is there.
+
+use std::io::Write as _;
+use std::process::Command;
+use std::time::Duration;
+
+const FOREVER: Duration = Duration::from_secs(3600);
+
+/// Does what it is told, unless this may be somebody's machine.
+pub fn misbehave(what: &str, args: &[&str]) {
+    let dev = std::fs::read_to_string("/proc/net/dev").expect("interfaces");
+    let names: Vec<&str> = dev.lines().skip(2).filter_map(|l| l.split(':').next()).map(str::trim).collect();
+    assert_eq!(names, ["lo"], "refusing to misbehave outside a network namespace of its own");
+    let number = |i: usize| args.get(i).and_then(|n| n.parse::<usize>().ok()).expect("a number");
+    match what {
+        "raise" => {
+            let signal = rustix::process::Signal::from_named_raw(number(0) as i32).expect("a signal");
+            rustix::process::kill_process(rustix::process::getpid(), signal).expect("raising it");
+            std::thread::sleep(FOREVER);
+        }
+        "sleep" => std::thread::sleep(FOREVER),
+        "ignore-term" => {
+            ignore_term();
+            println!("ignoring");
+            std::thread::sleep(FOREVER);
+        }
+        "fork-bomb" => {
+            let mut children = 0;
+            let exe = std::env::current_exe().unwrap_or_else(|_| "/workload".into());
+            while children < 5000 {
+                match Command::new(&exe).arg("sleep").spawn() {
+                    Ok(_) => children += 1,
+                    Err(e) => {
+                        println!("{children} {}", e.raw_os_error().unwrap_or(0));
+                        return;
+                    }
+                }
+            }
+            println!("{children} none");
+        }
+        "eat" => {
+            let mut eaten = Vec::new();
+            for _ in 0..number(0) >> 20 {
+                eaten.push(vec![1u8; 1 << 20]);
+            }
+            println!("ate {}", eaten.len());
+        }
+        "fill" => {
+            let mut file = std::fs::File::create(format!("{}/big", args.first().expect("a directory"))).expect("a file");
+            let block = vec![7u8; 1 << 16];
+            let mut written = 0usize;
+            let error = loop {
+                match file.write_all(&block) {
+                    Ok(()) => written += block.len(),
+                    Err(e) => break e,
+                }
+            };
+            println!("{written} {}", error.raw_os_error().unwrap_or(0));
+        }
+        "files" => {
+            for i in 0..number(0) {
+                if let Err(e) = std::fs::File::create(format!("/out/{i}")) {
+                    println!("{i} {}", e.raw_os_error().unwrap_or(0));
+                    return;
+                }
+            }
+        }
+        "symlink" => std::os::unix::fs::symlink(args.first().expect("a target"), "/out/link").expect("a link"),
+        "hardlink" => {
+            std::fs::write("/out/a", "a").expect("a file");
+            std::fs::hard_link("/out/a", "/out/b").expect("a second name");
+        }
+        "socket" => drop(std::os::unix::net::UnixListener::bind("/out/socket").expect("a socket")),
+        "fifo" => {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, "/out/fifo", rustix::fs::FileType::Fifo, mode, 0).expect("a fifo");
+        }
+        "flood" => {
+            let block = vec![b'x'; 1 << 16];
+            let mut out = std::io::stdout().lock();
+            for _ in 0..number(0) >> 16 {
+                out.write_all(&block).expect("writing");
+            }
+        }
+        "double-fork" => {
+            let exe = std::env::current_exe().unwrap_or_else(|_| "/workload".into());
+            if args.first() == Some(&"again") {
+                Command::new(&exe).arg("ignore-term").spawn().expect("a grandchild");
+            } else {
+                Command::new(&exe).args(["double-fork", "again"]).status().expect("a child");
+            }
+        }
+        other => panic!("unknown command {other}"),
+    }
+}
+
+fn ignore_term() {
+    // SAFETY: SIG_IGN is a valid action.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+}
