@@ -8,7 +8,13 @@ use common::{compare_golden, golden, skip};
 fn numbers_agree_with_upstream() {
     let Some(root) = golden() else { return skip("numbers_agree_with_upstream", "no golden reports") };
     for version in ["0.8.0", "0.12.1"] {
-        for case in ["gpt2-noop-ci-host", "gpt2-int8-ci-host", "gpt2-damaged-ci-host", "llama-int8-ci-host", "llama-damaged-ci-host"] {
+        for case in [
+            "gpt2-noop-ci-host",
+            "gpt2-int8-ci-host",
+            "gpt2-damaged-ci-host",
+            "llama-int8-ci-host",
+            "llama-damaged-ci-host",
+        ] {
             let folder = root.join(version).join(case);
             let ours = compare_golden(&folder);
             let bytes = std::fs::read(folder.join("evaluation.report.json")).expect("golden report");

@@ -1,5 +1,6 @@
 //! Re-reading evidence and trusting nothing in it (`spec/verify.md`, `spec/manifest.md` sections 4 to 6).
 
+mod open;
 mod output;
 mod python;
 mod read;
@@ -8,6 +9,7 @@ mod schema;
 mod strict;
 mod upstream;
 
+pub use open::{open_manifest, open_report};
 pub use output::{envelope, exit_code, success_line, to_line};
 pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_with};
 

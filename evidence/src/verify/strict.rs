@@ -9,8 +9,8 @@ use crate::numerics::bootstrap::Method;
 use crate::numerics::digest;
 use crate::numerics::stats::weighted_mean;
 use crate::policy::{
-    ALPHA, HYSTERESIS_RATIO, MIN_TOKENS_TOLERANCE, Profile, TAIL_EPSILON, TAIL_MASS_MAX, TAIL_MIN_WINDOWS,
-    TAIL_QUANTILE, Tier,
+    ALPHA, BOOTSTRAP_METHOD, CI_BAND, HYSTERESIS_RATIO, MIN_TOKENS_TOLERANCE, Profile, TAIL_EPSILON,
+    TAIL_MASS_MAX, TAIL_MIN_WINDOWS, TAIL_QUANTILE, Tier,
 };
 use crate::run_report::RunReport;
 use serde_json::{Map, Value, json};
@@ -745,6 +745,7 @@ impl Check<'_> {
         ] {
             self.same(place, recorded, &json!(own.as_str()));
         }
+        self.constants(own);
         let status = report["invariants"]["status"].as_str();
         let Some(ratio) = numbers.ratio else { return };
         let flags = derive::validation(own, tier, ratio, numbers.drift, enough, status);
@@ -765,6 +766,55 @@ impl Check<'_> {
         self.alike("dataset.windows.stats.coverage", &stats["coverage"], &coverage);
         self.alike("dataset.windows.stats.bootstrap.coverage", &stats["bootstrap"]["coverage"], &coverage);
         self.yes("validation flags and confidence");
+    }
+
+    /// What this crate writes the same into every report of a profile.
+    fn constants(&mut self, profile: Profile) {
+        let report = self.report;
+        let (low, high) = profile.drift_band();
+        let band = json!({"min": low, "max": high});
+        let stats = json!({
+            "bootstrap": {
+                "enabled": true,
+                "method": BOOTSTRAP_METHOD,
+                "ci_band": CI_BAND,
+                "window_duplicate_fraction": 0.0,
+                "window_match_fraction": 1.0,
+            },
+            "window_match_fraction": 1.0,
+            "window_overlap_fraction": 0.0,
+            "pairing": "paired_baseline",
+        });
+        let metric = json!({
+            "unit": "ppl",
+            "direction": "lower",
+            "aggregation_scope": "token",
+            "paired": true,
+            "gating_basis": "upper",
+            "supports_bootstrap": true,
+            "analysis_basis": "mean_logloss",
+            "invalid": false,
+            "degraded": false,
+            "drift_band": band,
+        });
+        for (place, recorded, expected) in [
+            ("meta.pm_drift_band", &report["meta"]["pm_drift_band"], &band),
+            ("context.primary_metric.drift_band", &report["context"]["primary_metric"]["drift_band"], &band),
+            ("dataset.windows.stats", &report["dataset"]["windows"]["stats"], &stats),
+            ("primary_metric", &report["primary_metric"], &metric),
+            (
+                "baseline_ref.primary_metric.kind",
+                &report["baseline_ref"]["primary_metric"]["kind"],
+                &json!("ppl_causal"),
+            ),
+            (
+                "dataset.hash.source",
+                &report["dataset"]["hash"]["source"],
+                &json!("explicit_preview_final_hashes"),
+            ),
+        ] {
+            self.alike(place, recorded, expected);
+        }
     }
 
     /// The invariants block against the checks it holds of both sides.

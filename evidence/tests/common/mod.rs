@@ -30,7 +30,12 @@ pub fn golden() -> Option<&'static Path> {
         for version in ["0.8.0", "0.12.1"] {
             let archive = shared.join(format!("upstream-{version}.tar.zst"));
             let script = "zstd -d --long=27 -c -- \"$1\" | tar -x -C \"$2\" -f -";
-            let status = Command::new("sh").args(["-c", script, "sh"]).arg(&archive).arg(folder.path()).status().ok()?;
+            let status = Command::new("sh")
+                .args(["-c", script, "sh"])
+                .arg(&archive)
+                .arg(folder.path())
+                .status()
+                .ok()?;
             if !archive.is_file() || !status.success() {
                 eprintln!("skipped: {} cannot be unpacked (is zstd installed?)", archive.display());
                 return None;
@@ -130,7 +135,9 @@ pub fn synthetic(n: usize, shift: f64) -> RunReport {
         })
     };
     let (preview, last) = (arm(0), arm(n));
-    let total = |arm: &Value| arm["token_counts"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).sum::<u64>();
+    let total = |arm: &Value| {
+        arm["token_counts"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).sum::<u64>()
+    };
     let report = json!({
         "meta": {
             "model_id": "/in/checkpoint", "adapter": "hf_causal", "device": "cpu", "seed": 7,
@@ -157,4 +164,28 @@ pub fn synthetic(n: usize, shift: f64) -> RunReport {
         "evaluation_windows": {"preview": preview, "final": last},
     });
     serde_json::from_value(report).unwrap()
+}
+
+/// Writes report and manifest into `folder`; returns the report's path.
+pub fn write_bundle(folder: &Path, report: &Value) -> PathBuf {
+    use invarlock_evidence::manifest::{Config, FILE_NAME, ManifestInput, build, to_bytes};
+    let bytes = invarlock_evidence::compare::to_bytes(report);
+    let path = folder.join("evaluation.report.json");
+    std::fs::write(&path, &bytes).unwrap();
+    let manifest = build(&ManifestInput {
+        generated_at_utc: "2026-11-22T08:20:05.266460+00:00".to_owned(),
+        report_path: path.display().to_string(),
+        report_filename: "evaluation.report.json".to_owned(),
+        report_sha256: sha256_hex(&bytes),
+        config: Config::Inline(json!({"command": "evaluate", "profile": "ci"})),
+        execution_mode: ExecutionMode::Container,
+        image_ref: "invarlock-runtime:local".to_owned(),
+        image_digest: Some(format!("sha256:{}", "ab".repeat(32))),
+        allow_network: false,
+        allow_remote_code: false,
+        allow_third_party_plugins: false,
+        context: json!({"command": "evaluate", "ä": "ö"}).as_object().unwrap().clone(),
+    });
+    std::fs::write(folder.join(FILE_NAME), to_bytes(&manifest)).unwrap();
+    path
 }

@@ -1,0 +1,28 @@
+//! Evidence opened for display: read as the verifier reads it, of the right shape, judged by nobody.
+
+use super::{UpstreamVersion, parse, read, resolve, schema};
+use crate::Error;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The evaluation report a file or directory means, with its path. Fails unless it fits the schema `v1`.
+pub fn open_report(path: &Path) -> Result<(PathBuf, Value), Error> {
+    let file = resolve(path).map_err(Error::Input)?;
+    let failed = |why: String| Error::Input(format!("reading evaluation report {}: {why}", file.display()));
+    let bytes = read::read(&file, read::REPORT_LIMIT).map_err(|why| failed(why.to_string()))?;
+    let report = parse(&bytes, true).map_err(failed)?;
+    match schema::report_faults(&report, UpstreamVersion::V0_12).first() {
+        Some(fault) => Err(failed(format!("it is not a valid evaluation report: {fault}"))),
+        None => Ok((file, report)),
+    }
+}
+
+/// The manifest at `path`; `None` when there is none.
+pub fn open_manifest(path: &Path) -> Result<Option<Value>, Error> {
+    let failed = |why: String| Error::Input(format!("reading runtime manifest {}: {why}", path.display()));
+    match read::read(path, read::MANIFEST_LIMIT) {
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(failed(why.to_string())),
+        Ok(bytes) => parse(&bytes, true).map(Some).map_err(failed),
+    }
+}
