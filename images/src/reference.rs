@@ -1,0 +1,208 @@
+//! What a user can type to name an image.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+
+use crate::{Digest, Error, Result};
+
+/// Names an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reference {
+    /// `name:tag` or `name:tag@sha256:…` or `name@sha256:…`: an image of the store. A digest is compared with what the tag means.
+    Tag {
+        /// The name.
+        name: String,
+        /// The tag; absent only where there is a digest.
+        tag: Option<String>,
+        /// The manifest's digest.
+        digest: Option<Digest>,
+    },
+    /// `sha256:…`: a manifest of the store.
+    Digest(Digest),
+    /// `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@sha256:…`: an image of a layout that lies elsewhere.
+    Layout {
+        /// The layout's directory.
+        dir: PathBuf,
+        /// The tag in it.
+        tag: Option<String>,
+        /// The manifest's digest.
+        digest: Option<Digest>,
+    },
+    /// `registry/name…` or `docker://…`: understood, not built.
+    Registry(String),
+}
+
+impl Reference {
+    /// Reads one.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = |why: &str| {
+            Err(Error::Input(format!(
+                "image reference {text:?} {why}; it looks like NAME:TAG, NAME@sha256:HEX, sha256:HEX, oci:DIR:TAG or oci:DIR@sha256:HEX"
+            )))
+        };
+        if text.is_empty() || text.len() > 4096 || text.chars().any(char::is_control) {
+            return wrong("is empty, too long or has control characters");
+        }
+        if text.starts_with("sha256:") {
+            return Digest::parse(text).map(Self::Digest);
+        }
+        if let Some(rest) = text.strip_prefix("oci:") {
+            return Self::parse_layout(rest).unwrap_or_else(|| wrong("names no directory"));
+        }
+        if let Some((transport, _)) = text.split_once("://") {
+            return match transport {
+                "docker" => Ok(Self::Registry(text.to_owned())),
+                _ => wrong("has an unknown transport"),
+            };
+        }
+        if text.starts_with("oci-archive:") || text.starts_with("docker-archive:") {
+            return Err(Error::Unsupported(format!("image reference {text:?}: archives are not built yet")));
+        }
+        let (rest, digest) = split_digest(text)?;
+        if rest.contains('/') {
+            return Ok(Self::Registry(text.to_owned()));
+        }
+        let (name, tag) = match rest.split_once(':') {
+            Some((name, tag)) => (name, Some(tag)),
+            None => (rest, None),
+        };
+        if !is_name(name) {
+            return wrong("has a name of other than lower-case letters, digits, '.', '_' and '-'");
+        }
+        match tag {
+            None if digest.is_none() => wrong("has neither tag nor digest"),
+            Some(tag) if !is_tag(tag) => wrong("has a tag of other than letters, digits, '.', '_' and '-'"),
+            _ => Ok(Self::Tag { name: name.to_owned(), tag: tag.map(str::to_owned), digest }),
+        }
+    }
+
+    fn parse_layout(rest: &str) -> Option<Result<Self>> {
+        let (rest, digest) = match split_digest(rest) {
+            Ok(split) => split,
+            Err(error) => return Some(Err(error)),
+        };
+        // A tag has no '/', so a colon inside the directory's name needs a tag behind it.
+        let (dir, tag) = match rest.rsplit_once(':') {
+            Some((dir, tag)) if is_tag(tag) => (dir, Some(tag.to_owned())),
+            _ => (rest, None),
+        };
+        (!dir.is_empty()).then(|| Ok(Self::Layout { dir: PathBuf::from(dir), tag, digest }))
+    }
+
+    /// The value of `org.opencontainers.image.ref.name` that this reference asks for.
+    pub(crate) fn tag_in_index(&self) -> Option<String> {
+        match self {
+            Self::Tag { name, tag: Some(tag), .. } => Some(format!("{name}:{tag}")),
+            Self::Layout { tag, .. } => tag.clone(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Tag { digest, .. } | Self::Layout { digest, .. } => *digest,
+            Self::Digest(digest) => Some(*digest),
+            Self::Registry(_) => None,
+        }
+    }
+}
+
+fn split_digest(text: &str) -> Result<(&str, Option<Digest>)> {
+    match text.rsplit_once('@') {
+        Some((rest, digest)) => Ok((rest, Some(Digest::parse(digest)?))),
+        None => Ok((text, None)),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    name.len() <= 128 && name.chars().all(inner) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn is_tag(tag: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    tag.len() <= 128
+        && tag.chars().all(inner)
+        && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tag, digest) = match self {
+            Self::Digest(digest) => return digest.fmt(f),
+            Self::Registry(text) => return f.write_str(text),
+            Self::Tag { name, tag, digest } => {
+                f.write_str(name)?;
+                (tag, digest)
+            }
+            Self::Layout { dir, tag, digest } => {
+                write!(f, "oci:{}", dir.display())?;
+                (tag, digest)
+            }
+        };
+        tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
+        digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
+    }
+}
+
+impl Serialize for Reference {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_references_are_read_and_written_alike() {
+        let digest = Digest::of(b"x");
+        for text in [
+            "invarlock-runtime:local".to_owned(),
+            format!("invarlock-runtime@{digest}"),
+            format!("invarlock-runtime:local@{digest}"),
+            digest.to_string(),
+            "oci:/some/dir".to_owned(),
+            "oci:dir:tag".to_owned(),
+            "oci:dir:with:colon:tag".to_owned(),
+            format!("oci:./dir@{digest}"),
+            "ghcr.io/invarlock/invarlock-runtime:latest".to_owned(),
+            "docker://registry/name:tag".to_owned(),
+        ] {
+            assert_eq!(Reference::parse(&text).expect(&text).to_string(), text);
+        }
+        assert!(matches!(Reference::parse("oci:a:b"), Ok(Reference::Layout { tag: Some(_), .. })));
+        assert!(matches!(Reference::parse("localhost:5000/a:b"), Ok(Reference::Registry(_))));
+    }
+
+    #[test]
+    fn bad_references_are_refused() {
+        for text in [
+            "",
+            "name",
+            "Name:tag",
+            "name:",
+            ":tag",
+            "name:t g",
+            "name:tag:more",
+            "oci:",
+            "oci::tag",
+            "sha256:00",
+            "name@sha256:00",
+            "http://x/y",
+            "na\nme:tag",
+            "-name:tag",
+            "name:-tag",
+            "..:x",
+        ] {
+            assert!(matches!(Reference::parse(text), Err(Error::Input(_))), "{text:?}");
+        }
+        for text in ["name@sha512:00", "oci-archive:x.tar", "docker-archive:x.tar"] {
+            assert!(matches!(Reference::parse(text), Err(Error::Unsupported(_))), "{text:?}");
+        }
+    }
+}

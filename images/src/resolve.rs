@@ -1,0 +1,289 @@
+//! From a reference to an image: index → manifest → config, each verified, and each of one kind only.
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::Serialize;
+
+use crate::digest::Hashing;
+use crate::layout::{Layout, TAG, parse, refuse_keys};
+use crate::{Digest, Error, Reference, Result};
+
+pub(crate) const LABEL: &str = "org.invarlock.speaks";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// Layers that a run can mount.
+const MOST_LAYERS: usize = 128;
+/// Indexes within indexes.
+const DEEPEST: u32 = 2;
+
+/// The architecture's name in images.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// How a layer's bytes are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Plain,
+    Gzip,
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Layer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob.
+    pub size: u64,
+    /// Media type of the blob.
+    pub media_type: String,
+    /// Digest of the unpacked archive.
+    pub diff_id: Digest,
+}
+
+impl Layer {
+    /// Compares what was read of a blob with what the manifest says of it.
+    pub(crate) fn is_blob<T>(&self, read: Hashing<T>) -> Result<()> {
+        let (_, size, digest) = read.finish();
+        match (size, digest) == (self.size, self.digest) {
+            true => Ok(()),
+            false => Err(Error::Integrity(format!(
+                "blob {} holds {size} bytes with digest {digest}: the store was altered or is damaged",
+                self.digest
+            ))),
+        }
+    }
+
+    pub(crate) fn packing(&self) -> Result<Packing> {
+        match self.media_type.as_str() {
+            LAYER_TAR => Ok(Packing::Plain),
+            LAYER_GZIP | DOCKER_LAYER => Ok(Packing::Gzip),
+            other => Err(Error::Unsupported(format!(
+                "layer {} has media type {other}; plain and gzip are built",
+                self.digest
+            ))),
+        }
+    }
+}
+
+/// What a reference means, verified down to the configuration; the layers are verified when they are unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ResolvedImage {
+    /// What was asked for.
+    pub reference: Reference,
+    /// The manifest's digest: the image's name for good.
+    pub manifest_digest: Digest,
+    /// The configuration's digest.
+    pub config_digest: Digest,
+    /// The layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// What the image speaks, by its label: `measure`, `delegate`.
+    pub speaks: Option<String>,
+    /// The program and first arguments.
+    pub entrypoint: Vec<String>,
+    /// Arguments that stand where the user gives none.
+    pub cmd: Vec<String>,
+    /// The image's environment.
+    pub env: Vec<(String, String)>,
+    /// The working directory; absolute.
+    pub cwd: String,
+    /// The image's user, which the boundary does not obey.
+    pub user: Option<String>,
+    /// Size of all blobs.
+    pub bytes: u64,
+}
+
+pub(crate) fn resolve(layout: &Layout, reference: &Reference) -> Result<ResolvedImage> {
+    let descriptor = find(layout, reference)?;
+    let manifest = to_manifest(layout, descriptor, DEEPEST)?;
+    from_manifest(layout, reference.clone(), &manifest)
+}
+
+/// The one descriptor of the index that a reference means.
+fn find(layout: &Layout, reference: &Reference) -> Result<Descriptor> {
+    let index = layout.index()?;
+    let (tag, digest) = (reference.tag_in_index(), reference.digest());
+    let tag_of = |it: &Descriptor| it.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
+    let name_fits = |it: &Descriptor| match reference {
+        Reference::Tag { name, tag: None, .. } => {
+            tag_of(it).is_some_and(|tag| tag.split_once(':').is_some_and(|(other, _)| other == name))
+        }
+        _ => true,
+    };
+    let mut found: Vec<&Descriptor> = index
+        .manifests()
+        .iter()
+        .filter(|it| match &tag {
+            Some(tag) => tag_of(it).as_ref() == Some(tag),
+            None => {
+                digest.is_none_or(|digest| it.digest().to_string() == digest.to_string()) && name_fits(it)
+            }
+        })
+        .collect();
+    found.sort_by_key(|it| it.digest().to_string());
+    found.dedup_by_key(|it| it.digest().to_string());
+    match found.as_slice() {
+        [one] => match digest {
+            Some(wanted) if one.digest().to_string() != wanted.to_string() => Err(Error::Integrity(format!(
+                "{reference}: the tag means {}, not the digest given",
+                one.digest()
+            ))),
+            _ => Ok((*one).clone()),
+        },
+        [] => Err(Error::Input(format!("image {reference} is not in the store"))),
+        several => {
+            let digests: Vec<String> = several.iter().map(|it| it.digest().to_string()).collect();
+            Err(Error::Input(format!(
+                "{reference} could mean any of {}; name one by its digest",
+                digests.join(", ")
+            )))
+        }
+    }
+}
+
+/// Follows indexes to the manifest for this machine.
+fn to_manifest(layout: &Layout, descriptor: Descriptor, deeper: u32) -> Result<Descriptor> {
+    match descriptor.media_type().to_string().as_str() {
+        MANIFEST | DOCKER_MANIFEST => return Ok(descriptor),
+        INDEX | DOCKER_LIST if deeper > 0 => {}
+        INDEX | DOCKER_LIST => {
+            return Err(Error::Safety("indexes within indexes, deeper than any image needs".to_owned()));
+        }
+        other => {
+            return Err(Error::Unsupported(format!(
+                "{} has media type {other}, which is no image's",
+                descriptor.digest()
+            )));
+        }
+    }
+    let what = format!("index {}", descriptor.digest());
+    let bytes = layout.json(&digest_of(&descriptor)?, descriptor.size())?;
+    refuse_keys(&what, &bytes, &["layers", "config"])?;
+    let index: ImageIndex = parse(&what, &bytes)?;
+    let ours: Vec<&Descriptor> = index
+        .manifests()
+        .iter()
+        .filter(|it| {
+            it.platform().as_ref().is_some_and(|it| {
+                it.os().to_string() == "linux" && it.architecture().to_string() == architecture()
+            })
+        })
+        .collect();
+    match ours.as_slice() {
+        [one] => to_manifest(layout, (*one).clone(), deeper - 1),
+        [] => Err(Error::Unsupported(format!("{what} has no image for linux/{}", architecture()))),
+        several => {
+            let digests: Vec<String> = several.iter().map(|it| it.digest().to_string()).collect();
+            Err(Error::Input(format!(
+                "{what} has several images for linux/{}: {}",
+                architecture(),
+                digests.join(", ")
+            )))
+        }
+    }
+}
+
+fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
+    Digest::parse(descriptor.digest().as_ref())
+}
+
+fn from_manifest(layout: &Layout, reference: Reference, descriptor: &Descriptor) -> Result<ResolvedImage> {
+    let manifest_digest = digest_of(descriptor)?;
+    let what = format!("manifest {manifest_digest}");
+    let bytes = layout.json(&manifest_digest, descriptor.size())?;
+    refuse_keys(&what, &bytes, &["manifests", "fsLayers"])?;
+    let manifest: ImageManifest = parse(&what, &bytes)?;
+    if manifest.schema_version() != 2 {
+        return Err(Error::Unsupported(format!(
+            "{what} has schema version {}; 2 is known",
+            manifest.schema_version()
+        )));
+    }
+    if manifest.media_type().as_ref().is_some_and(|it| it.to_string() != descriptor.media_type().to_string())
+    {
+        return Err(Error::Integrity(format!("{what} says another media type than its descriptor")));
+    }
+    let config_type = manifest.config().media_type().to_string();
+    if config_type != CONFIG && config_type != DOCKER_CONFIG {
+        return Err(Error::Unsupported(format!(
+            "{what} has a configuration of media type {config_type}, which is no image's"
+        )));
+    }
+    let config_digest = digest_of(manifest.config())?;
+    let config: ImageConfiguration = parse(
+        format_args!("config {config_digest}"),
+        &layout.json(&config_digest, manifest.config().size())?,
+    )?;
+    let (os, arch) = (config.os().to_string(), config.architecture().to_string());
+    if (os.as_str(), arch.as_str()) != ("linux", architecture()) {
+        return Err(Error::Unsupported(format!(
+            "{what} is for {os}/{arch}; this machine runs linux/{}",
+            architecture()
+        )));
+    }
+    let layers = layers(&what, &manifest, &config)?;
+    // Sizes are what somebody wrote.
+    let sizes =
+        [descriptor.size(), manifest.config().size()].into_iter().chain(layers.iter().map(|it| it.size));
+    let bytes = sizes.fold(0, u64::saturating_add);
+    let run = config.config().clone().unwrap_or_default();
+    let env = run
+        .env()
+        .iter()
+        .flatten()
+        .filter_map(|it| it.split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()));
+    Ok(ResolvedImage {
+        reference,
+        manifest_digest,
+        config_digest,
+        layers,
+        speaks: run.labels().as_ref().and_then(|labels| labels.get(LABEL)).cloned(),
+        entrypoint: run.entrypoint().clone().unwrap_or_default(),
+        cmd: run.cmd().clone().unwrap_or_default(),
+        env: env.collect(),
+        cwd: run.working_dir().clone().filter(|it| !it.is_empty()).unwrap_or_else(|| "/".to_owned()),
+        user: run.user().clone(),
+        bytes,
+    })
+}
+
+fn layers(what: &str, manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Layer>> {
+    let diff_ids = config.rootfs().diff_ids();
+    if diff_ids.len() != manifest.layers().len() {
+        let (blobs, ids) = (manifest.layers().len(), diff_ids.len());
+        return Err(Error::Integrity(format!(
+            "{what} has {blobs} layers, but its configuration names {ids}"
+        )));
+    }
+    if diff_ids.is_empty() || diff_ids.len() > MOST_LAYERS {
+        return Err(Error::Unsupported(format!(
+            "{what} has {} layers; 1 to {MOST_LAYERS} can be mounted",
+            diff_ids.len()
+        )));
+    }
+    let layer = |(blob, diff_id): (&Descriptor, &String)| {
+        let media_type = blob.media_type().to_string();
+        let layer = Layer {
+            digest: digest_of(blob)?,
+            size: blob.size(),
+            media_type,
+            diff_id: Digest::parse(diff_id)?,
+        };
+        layer.packing().map(|_| layer)
+    };
+    manifest.layers().iter().zip(diff_ids).map(layer).collect()
+}

@@ -1,0 +1,145 @@
+//! Layouts and archives made by hand, honest and hostile.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use invarlock_images::{Digest, Reference, Result, Store, VerifiedRootfs};
+use invarlock_security::SecureTempDir;
+use serde_json::{Value, json};
+
+pub const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+pub const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+pub fn arch() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+pub fn scratch() -> SecureTempDir {
+    SecureTempDir::new("invarlock-images-").expect("scratch")
+}
+
+/// An OCI layout under construction.
+pub struct TestLayout {
+    pub dir: PathBuf,
+}
+
+impl TestLayout {
+    pub fn new(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir.join("blobs/sha256")).expect("layout");
+        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("layout");
+        Self { dir: dir.to_owned() }
+    }
+
+    pub fn blob(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        std::fs::write(self.dir.join("blobs/sha256").join(digest.hex()), bytes).expect("blob");
+        digest
+    }
+
+    pub fn json(&self, media_type: &str, value: &Value) -> Value {
+        let bytes = serde_json::to_vec(value).expect("json");
+        json!({"mediaType": media_type, "digest": self.blob(&bytes), "size": bytes.len()})
+    }
+
+    pub fn config(&self, diff_ids: &[Digest]) -> Value {
+        self.json(CONFIG, &json!({"architecture": arch(), "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}))
+    }
+
+    /// An image of layers, each `(media type, blob, archive)`.
+    pub fn image(&self, layers: &[(&str, Vec<u8>, Vec<u8>)]) -> Value {
+        let ids: Vec<Digest> = layers.iter().map(|(_, _, archive)| Digest::of(archive)).collect();
+        let blobs: Vec<Value> = layers
+            .iter()
+            .map(|(kind, blob, _)| json!({"mediaType": kind, "digest": self.blob(blob), "size": blob.len()}))
+            .collect();
+        self.json(
+            MANIFEST,
+            &json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": self.config(&ids), "layers": blobs}),
+        )
+    }
+
+    pub fn index(&self, manifests: &[Value]) {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+        std::fs::write(self.dir.join("index.json"), index.to_string()).expect("index");
+    }
+
+    pub fn reference(&self) -> Reference {
+        Reference::parse(&format!("oci:{}", self.dir.display())).expect("reference")
+    }
+}
+
+/// Unpacks one plain layer in a fresh store below `dir`.
+pub fn unpack(dir: &Path, archive: &[u8]) -> Result<VerifiedRootfs> {
+    unpack_as(dir, TAR, archive.to_vec(), archive.to_vec())
+}
+
+pub fn unpack_as(dir: &Path, kind: &str, blob: Vec<u8>, archive: Vec<u8>) -> Result<VerifiedRootfs> {
+    let layout = TestLayout::new(&dir.join("layout"));
+    layout.index(&[layout.image(&[(kind, blob, archive)])]);
+    let store = Store::open(&dir.join("store"))?;
+    store.rootfs(&store.resolve(&layout.reference())?)
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).expect("gzip");
+    encoder.finish().expect("gzip")
+}
+
+/// An archive from headers as raw as a test wants them.
+#[derive(Default)]
+pub struct Tar(pub Vec<u8>);
+
+impl Tar {
+    pub fn raw(mut self, kind: u8, path: &[u8], link: &[u8], mode: u32, size: u64, content: &[u8]) -> Self {
+        let mut header = tar::Header::new_ustar();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path);
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link);
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(size);
+        header.set_cksum();
+        self.0.extend(header.as_bytes());
+        self.0.extend(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub fn file(self, path: &str, content: &str) -> Self {
+        self.raw(b'0', path.as_bytes(), b"", 0o644, content.len() as u64, content.as_bytes())
+    }
+
+    pub fn dir(self, path: &str) -> Self {
+        self.raw(b'5', path.as_bytes(), b"", 0o755, 0, b"")
+    }
+
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        self.raw(b'2', path.as_bytes(), target.as_bytes(), 0o777, 0, b"")
+    }
+
+    pub fn hardlink(self, path: &str, target: &str) -> Self {
+        self.raw(b'1', path.as_bytes(), target.as_bytes(), 0o644, 0, b"")
+    }
+
+    pub fn pax(self, records: &[(&str, &str)]) -> Self {
+        let record = |(key, value): &(&str, &str)| {
+            let rest = format!(" {key}={value}\n");
+            let length = (1..).find(|n: &usize| n.to_string().len() + rest.len() == *n).expect("length");
+            format!("{length}{rest}")
+        };
+        let content: String = records.iter().map(record).collect();
+        self.raw(b'x', b"PaxHeaders/x", b"", 0o644, content.len() as u64, content.as_bytes())
+    }
+
+    pub fn end(mut self) -> Vec<u8> {
+        self.0.extend([0; 1024]);
+        self.0
+    }
+}

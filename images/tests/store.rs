@@ -1,0 +1,323 @@
+//! The store: builds that agree, references, and every way to alter what lies in it.
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use common::*;
+use invarlock_images::{Digest, Error, Reference, Store};
+use serde_json::json;
+
+const NAME: &str = "invarlock-runtime:local";
+
+fn evaluator(path: &Path, content: &str) -> PathBuf {
+    fs::write(path, content).expect("evaluator");
+    path.to_owned()
+}
+
+fn built(dir: &Path) -> (Store, Digest) {
+    let store = Store::open(&dir.join("store")).expect("store");
+    let digest =
+        store.build_measure_image(&evaluator(&dir.join("evaluator"), "ELF of sorts"), NAME).expect("built");
+    (store, digest)
+}
+
+fn tagged() -> Reference {
+    Reference::parse(NAME).expect("reference")
+}
+
+#[test]
+fn same_bytes_same_digest_whatever_the_path_time_and_mode() {
+    let (a, b) = (scratch(), scratch());
+    let (store, digest) = built(a.path());
+    let other = evaluator(&b.path().join("another name"), "ELF of sorts");
+    fs::set_permissions(&other, Permissions::from_mode(0o700)).expect("mode");
+    let file = fs::File::options().write(true).open(&other).expect("file");
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("time");
+    let second = Store::open(&b.path().join("elsewhere")).expect("store");
+    assert_eq!(second.build_measure_image(&other, NAME).expect("built"), digest);
+    if cfg!(target_arch = "x86_64") {
+        let pinned = "sha256:09c9993b1279fd2744c7d74e79ef6073790850977e4ee442c4e16b6aa32486cc";
+        assert_eq!(digest.to_string(), pinned, "the image's recipe changed: say so in the changelog");
+    }
+
+    let before = fs::metadata(store.root().join("index.json")).expect("index").modified().expect("time");
+    assert_eq!(store.build_measure_image(&other, NAME).expect("again"), digest);
+    let after = fs::metadata(store.root().join("index.json")).expect("index").modified().expect("time");
+    assert_eq!(before, after, "nothing to do, nothing written");
+
+    let changed = store.build_measure_image(&evaluator(&other, "other bytes"), NAME).expect("rebuilt");
+    assert_ne!(changed, digest);
+    assert_eq!(store.resolve(&tagged()).expect("resolved").manifest_digest, changed, "the tag moved");
+    let list = store.list().expect("list");
+    assert_eq!((list.len(), list[0].reference.as_str(), list[0].manifest_digest), (1, NAME, changed));
+}
+
+#[test]
+fn the_default_image_is_what_the_design_says() {
+    let dir = scratch();
+    let (store, digest) = built(dir.path());
+    let image = store.resolve(&tagged()).expect("resolved");
+    assert_eq!(
+        (image.manifest_digest, image.speaks.as_deref(), image.cwd.as_str()),
+        (digest, Some("measure"), "/")
+    );
+    assert_eq!(image.entrypoint, ["/invarlock-evaluator"]);
+    assert_eq!(image.user.as_deref(), Some("65532:65532"));
+    assert_eq!(image.layers[0].digest, image.layers[0].diff_id, "no compressor");
+    let rootfs = store.rootfs(&image).expect("rootfs");
+    assert_eq!(serde_json::to_value(rootfs.level).expect("json"), "full");
+    let root = &rootfs.layers[0];
+    let mut names: Vec<_> =
+        fs::read_dir(root).expect("root").map(|it| it.expect("entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["dev", "etc", "in", "invarlock-evaluator", "out", "proc", "sys", "tmp"]);
+    let mode = fs::metadata(root.join("invarlock-evaluator")).expect("file").permissions().mode() & 0o7777;
+    assert_eq!(mode, 0o555);
+    store.rootfs(&image).expect("once more, from the tree");
+    let value = store.inspect(&tagged()).expect("inspect");
+    assert_eq!(
+        (&value["layers"][0]["tree"]["state"], &value["config"]["os"]),
+        (&json!("verified"), &json!("linux"))
+    );
+    for reference in [
+        digest.to_string(),
+        format!("invarlock-runtime@{digest}"),
+        format!("{NAME}@{digest}"),
+        format!("oci:{}", store.root().display()),
+    ] {
+        let other = store.resolve(&Reference::parse(&reference).expect("reference")).expect(&reference);
+        assert_eq!(other.manifest_digest, digest, "{reference}");
+    }
+    let lie = Reference::parse(&format!("{NAME}@{}", Digest::of(b"lie"))).expect("reference");
+    assert!(matches!(store.resolve(&lie), Err(Error::Integrity(_))), "a digest is compared, not believed");
+    let none = Reference::parse("none:such").expect("reference");
+    assert!(matches!(store.resolve(&none), Err(Error::Input(_))));
+    let registry = Reference::parse("ghcr.io/a/b:latest").expect("reference");
+    assert!(
+        matches!(store.resolve(&registry), Err(Error::Unsupported(message)) if message.contains("pull is not built yet"))
+    );
+}
+
+#[test]
+fn every_blob_altered_in_turn_is_refused() {
+    let dir = scratch();
+    let (store, _) = built(dir.path());
+    let blobs = store.root().join("blobs/sha256");
+    let paths: Vec<_> = fs::read_dir(&blobs).expect("blobs").map(|it| it.expect("blob").path()).collect();
+    assert_eq!(paths.len(), 3);
+    let attempt = || store.resolve(&tagged()).and_then(|image| store.rootfs(&image));
+    for path in paths {
+        let good = fs::read(&path).expect("blob");
+        for at in [0, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).expect("alter");
+            assert!(matches!(attempt(), Err(Error::Integrity(_))), "{} at {at}", path.display());
+        }
+        fs::write(&path, &good[1..]).expect("shorten");
+        assert!(matches!(attempt(), Err(Error::Integrity(_))), "{} shorter", path.display());
+        fs::remove_file(&path).expect("remove");
+        assert!(matches!(attempt(), Err(Error::Integrity(_))), "{} missing", path.display());
+        let copy = dir.path().join("copy");
+        fs::write(&copy, &good).expect("copy");
+        symlink(&copy, &path).expect("link");
+        assert!(matches!(attempt(), Err(Error::Safety(_))), "{} a link", path.display());
+        fs::remove_file(&path).expect("remove");
+        fs::write(&path, &good).expect("restore");
+    }
+    attempt().expect("restored");
+}
+
+#[test]
+fn every_change_of_a_tree_is_found() {
+    let dir = scratch();
+    let (store, _) = built(dir.path());
+    let image = store.resolve(&tagged()).expect("resolved");
+    let root = store.rootfs(&image).expect("rootfs").layers[0].clone();
+    let altered = |what: &str| {
+        assert!(matches!(store.rootfs(&image), Err(Error::Integrity(_) | Error::Safety(_))), "{what}")
+    };
+    let program = root.join("invarlock-evaluator");
+    let good = fs::read(&program).expect("program");
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x80;
+        fs::write(&program, &bad).expect("alter");
+        altered("a byte");
+    }
+    fs::write(&program, &good).expect("restore");
+    store.rootfs(&image).expect("restored");
+    fs::write(root.join("etc/ld.so.preload"), "x").expect("extra");
+    altered("an extra file");
+    fs::remove_file(root.join("etc/ld.so.preload")).expect("remove");
+    fs::create_dir(root.join("extra")).expect("extra");
+    altered("an extra directory");
+    fs::remove_dir(root.join("extra")).expect("remove");
+    fs::set_permissions(&program, Permissions::from_mode(0o4755)).expect("mode");
+    altered("a mode");
+    fs::set_permissions(&program, Permissions::from_mode(0o555)).expect("mode");
+    fs::remove_dir(root.join("sys")).expect("remove");
+    altered("a missing directory");
+    symlink("/", root.join("sys")).expect("link");
+    altered("a directory made a link");
+    fs::remove_file(root.join("sys")).expect("remove");
+    fs::create_dir(root.join("sys")).expect("dir");
+    fs::set_permissions(root.join("sys"), Permissions::from_mode(0o755)).expect("mode");
+    store.rootfs(&image).expect("restored");
+    let index = root.with_file_name("index.json");
+    let text = fs::read_to_string(&index).expect("index");
+    fs::write(&index, text.replace("\"size\":12", "\"size\":13")).expect("index");
+    altered("the index");
+}
+
+#[test]
+fn ambiguous_and_lying_layouts_are_refused() {
+    let archive = Tar::default().file("a", "x").end();
+    let layer = || vec![(TAR, archive.clone(), archive.clone())];
+    let dir = scratch();
+    let layout = TestLayout::new(&dir.path().join("layout"));
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let good = layout.image(&layer());
+    let other = layout.image(&[(TAR, Tar::default().end(), Tar::default().end())]);
+    let attempt = |manifests: &[serde_json::Value]| {
+        layout.index(manifests);
+        store.resolve(&layout.reference()).and_then(|image| store.rootfs(&image))
+    };
+    attempt(std::slice::from_ref(&good)).expect("good");
+    let error = attempt(&[good.clone(), other.clone()]).expect_err("two").to_string();
+    assert!(
+        error.contains(good["digest"].as_str().expect("digest"))
+            && error.contains(other["digest"].as_str().expect("digest"))
+    );
+
+    let config = layout.config(&[Digest::of(&archive)]);
+    let blob = json!({"mediaType": TAR, "digest": layout.blob(&archive), "size": archive.len()});
+    let manifest = |more: serde_json::Value| {
+        let mut it = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [blob]});
+        it.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
+        layout.json(MANIFEST, &it)
+    };
+    attempt(&[manifest(json!({}))]).expect("good by hand");
+    let size = |mut it: serde_json::Value, size: u64| {
+        it["size"] = json!(size);
+        it
+    };
+    for (name, descriptor) in [
+        ("both layers and manifests, CVE-2021-41190", manifest(json!({"manifests": []}))),
+        ("schema 1", manifest(json!({"schemaVersion": 1}))),
+        ("media type of an index inside", manifest(json!({"mediaType": INDEX}))),
+        ("fewer layers than diff ids", manifest(json!({"layers": []}))),
+        ("more layers than diff ids", manifest(json!({"layers": [blob, blob]}))),
+        (
+            "layer of unknown type",
+            manifest(
+                json!({"layers": [{"mediaType": "application/x-what", "digest": blob["digest"], "size": blob["size"]}]}),
+            ),
+        ),
+        ("layer of another size", manifest(json!({"layers": [size(blob.clone(), 7)]}))),
+        ("sizes that overflow", manifest(json!({"layers": [size(blob.clone(), u64::MAX)]}))),
+        (
+            "layer of another algorithm",
+            manifest(
+                json!({"layers": [{"mediaType": TAR, "digest": format!("sha512:{}", "0".repeat(128)), "size": 1}]}),
+            ),
+        ),
+        (
+            "config that is no config",
+            manifest(
+                json!({"config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config["digest"], "size": config["size"]}}),
+            ),
+        ),
+        ("wrong size", size(good.clone(), 3)),
+        ("endless size", size(good.clone(), u64::MAX)),
+        ("unknown media type", {
+            let mut it = good.clone();
+            it["mediaType"] = json!("text/plain");
+            it
+        }),
+        ("missing blob", {
+            let mut it = good.clone();
+            it["digest"] = json!(Digest::of(b"none"));
+            it
+        }),
+    ] {
+        let error = attempt(&[descriptor]).expect_err(name);
+        assert!(!matches!(error, Error::System(_)), "{name}: {error}");
+    }
+
+    let with_platform = |mut it: serde_json::Value, architecture: &str| {
+        it["platform"] = json!({"os": "linux", "architecture": architecture});
+        it
+    };
+    let nested = |all: &[serde_json::Value]| {
+        layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": all}))
+    };
+    attempt(&[nested(&[with_platform(good.clone(), arch()), with_platform(other.clone(), "s390x")])])
+        .expect("platform");
+    assert!(matches!(
+        attempt(&[nested(&[with_platform(good.clone(), "s390x")])]),
+        Err(Error::Unsupported(_))
+    ));
+    assert!(matches!(
+        attempt(&[nested(&[with_platform(good.clone(), arch()), with_platform(other, arch())])]),
+        Err(Error::Input(_))
+    ));
+    let deep = (0..4).fold(good, |it, _| nested(&[with_platform(it, arch())]));
+    assert!(matches!(attempt(&[deep]), Err(Error::Safety(_))));
+}
+
+#[test]
+fn builds_and_unpacks_at_once_agree() {
+    let dir = scratch();
+    let root = dir.path().join("store");
+    let evaluator = evaluator(&dir.path().join("evaluator"), "ELF of sorts");
+    let digests: Vec<Digest> = std::thread::scope(|scope| {
+        let work = || {
+            let store = Store::open(&root).expect("store");
+            let digest = store.build_measure_image(&evaluator, NAME).expect("built");
+            store.rootfs(&store.resolve(&tagged()).expect("resolved")).expect("rootfs");
+            digest
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|it| it.join().expect("thread")).collect()
+    });
+    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]));
+    let left = fs::read_dir(root.join("trees")).expect("trees").count();
+    assert_eq!(left, 2, "the tree, and the digest of its index");
+    assert_eq!(Store::open(&root).expect("store").list().expect("list").len(), 1);
+}
+
+#[test]
+fn what_a_killed_unpack_left_is_swept() {
+    let dir = scratch();
+    let (store, _) = built(dir.path());
+    fs::create_dir_all(store.root().join("trees/sha256-00.tmp-1/root/x")).expect("left-over");
+    store.rootfs(&store.resolve(&tagged()).expect("resolved")).expect("rootfs");
+    assert!(!store.root().join("trees/sha256-00.tmp-1").exists());
+}
+
+#[test]
+fn a_store_that_others_can_write_is_refused() {
+    let dir = scratch();
+    let root = dir.path().join("store");
+    fs::create_dir(&root).expect("dir");
+    fs::set_permissions(&root, Permissions::from_mode(0o777)).expect("mode");
+    assert!(matches!(Store::open(&root), Err(Error::Safety(_))));
+    let link = dir.path().join("link");
+    symlink(&root, &link).expect("link");
+    assert!(matches!(Store::open(&link), Err(Error::Safety(_))));
+}
+
+#[test]
+fn an_evaluator_that_is_none_is_refused() {
+    let dir = scratch();
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let empty = evaluator(&dir.path().join("empty"), "");
+    for path in [&empty, dir.path(), &dir.path().join("missing")] {
+        assert!(matches!(store.build_measure_image(path, NAME), Err(Error::Input(_))), "{}", path.display());
+    }
+    assert!(matches!(store.build_measure_image(&empty, "sha256:00"), Err(Error::Input(_))));
+}
