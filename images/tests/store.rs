@@ -131,6 +131,13 @@ fn every_blob_altered_in_turn_is_refused() {
     attempt().expect("restored");
 }
 
+/// Writes a read-only file as its owner can.
+fn write_over(path: &Path, bytes: &[u8]) {
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("mode");
+    fs::write(path, bytes).expect("write");
+    fs::set_permissions(path, Permissions::from_mode(0o555)).expect("mode");
+}
+
 #[test]
 fn every_change_of_a_tree_is_found() {
     let dir = scratch();
@@ -145,10 +152,10 @@ fn every_change_of_a_tree_is_found() {
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x80;
-        fs::write(&program, &bad).expect("alter");
+        write_over(&program, &bad);
         altered("a byte");
     }
-    fs::write(&program, &good).expect("restore");
+    write_over(&program, &good);
     store.rootfs(&image).expect("restored");
     fs::write(root.join("etc/ld.so.preload"), "x").expect("extra");
     altered("an extra file");
