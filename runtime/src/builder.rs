@@ -64,6 +64,8 @@ impl Builder {
 
     fn build(&mut self) -> Result<()> {
         self.die_with_supervisor()?;
+        // What is made from here on is made inside the run, for a workload with another id.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         cgroup::enter(&self.entrances)?;
         self.entrances.clear();
         self.new_namespaces()?;
@@ -77,7 +79,8 @@ impl Builder {
 
     /// SIGKILL when the supervisor dies; and if it died before this call, at once.
     pub(crate) fn die_with_supervisor(&self) -> Result<()> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "tying the run to its supervisor".into())?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .doing(|| "tying the run to its supervisor".into())?;
         if rustix::process::getppid() != self.supervisor {
             sys::exit_now(1);
         }
@@ -89,8 +92,10 @@ impl Builder {
         if self.identity.by_root {
             rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
         }
-        sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
-            .or_unsupported(|| "row \"namespaces\": making a user and a mount namespace".into(), USERNS_REMEDY)?;
+        sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).or_unsupported(
+            || "row \"namespaces\": making a user and a mount namespace".into(),
+            USERNS_REMEDY,
+        )?;
         if self.identity.by_root {
             protocol::send(&self.socket, &FromBuilder::WantMaps, &[])?;
             let mut go = [0];
@@ -123,7 +128,8 @@ impl Builder {
                 continue;
             };
             let again = mounts::reopen(path, handle.as_fd())?;
-            let mount = mounts::clone_handle(again.as_fd()).doing(|| format!("mounting {}", path.display()))?;
+            let mount =
+                mounts::clone_handle(again.as_fd()).doing(|| format!("mounting {}", path.display()))?;
             mounts::restrict(&mount, attributes).doing(|| format!("making {} read-only", path.display()))?;
             out.push(mount);
         }
@@ -154,7 +160,9 @@ impl Builder {
         spec.save("/bundle/config.json").doing(|| "writing the container's configuration".into())?;
         let init = self.init();
         let stdio = |i: usize| {
-            self.stdio.get(i).map_or_else(|| null_device(), |fd| fd.try_clone().doing(|| "duplicating a pipe".into()))
+            self.stdio
+                .get(i)
+                .map_or_else(|| null_device(), |fd| fd.try_clone().doing(|| "duplicating a pipe".into()))
         };
         let mut container = ContainerBuilder::new(self.id.clone(), SyscallType::default())
             .with_root_path("/state")
@@ -188,19 +196,28 @@ fn creating(error: &dyn std::error::Error) -> Error {
 }
 
 pub(crate) fn null_device() -> Result<OwnedFd> {
-    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "opening /dev/null".into())
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| "opening /dev/null".into())
 }
 
 /// Leaves the host's file system for a tmpfs with what libcontainer needs.
 fn own_tree() -> Result<()> {
     let fail = || "leaving the host's file system".to_owned();
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).doing(fail)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .doing(fail)?;
     let proc = mounts::clone_path("/proc", true).doing(fail)?;
     let mut devices = Vec::new();
     for name in HOST_DEVICES {
-        devices.push((name, mounts::clone_path(&format!("/dev/{name}"), false).doing(|| format!("{}: /dev/{name}", fail()))?));
+        devices.push((
+            name,
+            mounts::clone_path(&format!("/dev/{name}"), false)
+                .doing(|| format!("{}: /dev/{name}", fail()))?,
+        ));
     }
-    let tree = mounts::tmpfs(&[("mode", "0755".into()), ("size", "16m".into())], libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)?;
+    let tree = mounts::tmpfs(
+        &[("mode", "0755".into()), ("size", "16m".into())],
+        libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+    )?;
     mounts::attach_at(&tree, "/").doing(fail)?;
     rustix::process::fchdir(&tree).doing(fail)?;
     rustix::process::pivot_root(".", ".").doing(fail)?;

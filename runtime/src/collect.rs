@@ -42,14 +42,20 @@ fn walk(
         }
         let unsafe_ = |what: &str| {
             let name = String::from_utf8_lossy(bytes);
-            Err(Error::Safety(format!("/out/{prefix}{} {what}; nothing of the output is used", name.escape_debug())))
+            Err(Error::Safety(format!(
+                "/out/{prefix}{} {what}; nothing of the output is used",
+                name.escape_debug()
+            )))
         };
         let Ok(name) = std::str::from_utf8(bytes) else { return unsafe_("has a name that is not UTF-8") };
         if name.chars().any(char::is_control) {
             return unsafe_("has a control character in its name");
         }
         let path = format!("{prefix}{name}");
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
         // NONBLOCK: a fifo must not stop us; what is opened is looked at before it is read.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat2(out, &path, flags, Mode::empty(), resolve) {
@@ -62,7 +68,9 @@ fn walk(
             FileType::RegularFile if stat.st_nlink != 1 => return unsafe_("has several names"),
             FileType::RegularFile => {
                 let size = stat.st_size.unsigned_abs();
-                let Some(rest) = room.checked_sub(size) else { return unsafe_("makes the output larger than its limit") };
+                let Some(rest) = room.checked_sub(size) else {
+                    return unsafe_("makes the output larger than its limit");
+                };
                 *room = rest;
                 if files.len() as u64 == limits.output_files {
                     return unsafe_("is one file more than the limit");

@@ -40,15 +40,45 @@ pub fn probe() -> Vec<Row> {
     let mut rows = vec![
         row("kernel", true, kernel(), "install Linux 5.15 or newer"),
         row("user namespaces", true, user_namespaces(), user_namespace_remedy()),
-        row("mount namespace", true, in_namespace(|| Ok("a private tmpfs was mounted".into()), private_tmpfs), NAMESPACES),
-        row("overlay", false, in_namespace(|| Ok("two layers were stacked".into()), overlay), "images of several layers need Linux 5.11 or newer and the overlay module"),
-        row("other namespaces", true, in_namespace(|| Ok("pid, network, ipc, uts, cgroup; lo was raised".into()), others), NAMESPACES),
-        row("proc", true, in_namespace(|| Ok("a new /proc was mounted".into()), proc), "mount /proc in full: in a container, run it with an unmasked /proc"),
-        row("seccomp filter", true, in_namespace(|| Ok("a filter was installed".into()), filter), "use a kernel with CONFIG_SECCOMP_FILTER"),
+        row(
+            "mount namespace",
+            true,
+            in_namespace(|| Ok("a private tmpfs was mounted".into()), private_tmpfs),
+            NAMESPACES,
+        ),
+        row(
+            "overlay",
+            false,
+            in_namespace(|| Ok("two layers were stacked".into()), overlay),
+            "images of several layers need Linux 5.11 or newer and the overlay module",
+        ),
+        row(
+            "other namespaces",
+            true,
+            in_namespace(|| Ok("pid, network, ipc, uts, cgroup; lo was raised".into()), others),
+            NAMESPACES,
+        ),
+        row(
+            "proc",
+            true,
+            in_namespace(|| Ok("a new /proc was mounted".into()), proc),
+            "mount /proc in full: in a container, run it with an unmasked /proc",
+        ),
+        row(
+            "seccomp filter",
+            true,
+            in_namespace(|| Ok("a filter was installed".into()), filter),
+            "use a kernel with CONFIG_SECCOMP_FILTER",
+        ),
         row("pidfd", true, pidfd(), "install Linux 5.15 or newer"),
         row("children list", true, children(), "use a kernel with CONFIG_PROC_CHILDREN"),
         row("sealed executable", true, sealed(), "set vm.memfd_noexec to 0 or 1"),
-        row("state directory", true, crate::state::directory().map(|d| d.display().to_string()).map_err(|e| e.to_string()), "remove the directory or mend its owner and mode"),
+        row(
+            "state directory",
+            true,
+            crate::state::directory().map(|d| d.display().to_string()).map_err(|e| e.to_string()),
+            "remove the directory or mend its owner and mode",
+        ),
     ];
     if identity.by_root {
         rows.push(row("id-mapped mounts", false, id_mapped(), "files that only their owner may read need a file system with id-mapped mounts (ext4, xfs, btrfs, tmpfs)"));
@@ -71,7 +101,11 @@ fn kernel() -> Result<String, String> {
     let release = read("/proc/sys/kernel/osrelease").ok_or("the kernel does not say its version")?;
     let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found >= KERNEL { Ok(release) } else { Err(format!("{release} is older than {}.{}", KERNEL.0, KERNEL.1)) }
+    if found >= KERNEL {
+        Ok(release)
+    } else {
+        Err(format!("{release} is older than {}.{}", KERNEL.0, KERNEL.1))
+    }
 }
 
 fn user_namespaces() -> Result<String, String> {
@@ -111,7 +145,8 @@ fn in_namespace(
         Forked::Parent(pid, handle) => {
             drop(theirs);
             let mut why = String::new();
-            let talk = maps(identity, pid, &ours).and_then(|()| (&ours).read_to_string(&mut why).map_err(|e| e.to_string()));
+            let talk = maps(identity, pid, &ours)
+                .and_then(|()| (&ours).read_to_string(&mut why).map_err(|e| e.to_string()));
             let options = rustix::process::WaitIdOptions::EXITED;
             _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
             _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
@@ -145,21 +180,34 @@ fn maps(identity: Identity, pid: i32, socket: &UnixStream) -> Result<(), String>
 }
 
 fn private_tmpfs() -> Result<(), String> {
-    rustix::mount::mount_change("/", rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC)
-        .map_err(|e| format!("making mounts private: {e}"))?;
+    rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )
+    .map_err(|e| format!("making mounts private: {e}"))?;
     let tmpfs = mounts::tmpfs(&[("mode", "0755".into())], mounts::SCRATCH).map_err(|e| e.to_string())?;
     mounts::attach_at(&tmpfs, "/tmp").map_err(|e| format!("mounting: {e}"))
 }
 
 fn overlay() -> Result<(), String> {
     private_tmpfs()?;
-    ["a", "b", "m"].iter().try_for_each(|d| fs::create_dir(format!("/tmp/{d}"))).map_err(|e| e.to_string())?;
-    let flags = rustix::mount::MountFlags::RDONLY | rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
-    rustix::mount::mount("overlay", "/tmp/m", "overlay", flags, Some(c"lowerdir=/tmp/a:/tmp/b,userxattr")).map_err(|e| format!("mounting: {e}"))
+    ["a", "b", "m"]
+        .iter()
+        .try_for_each(|d| fs::create_dir(format!("/tmp/{d}")))
+        .map_err(|e| e.to_string())?;
+    let flags = rustix::mount::MountFlags::RDONLY
+        | rustix::mount::MountFlags::NOSUID
+        | rustix::mount::MountFlags::NODEV;
+    rustix::mount::mount("overlay", "/tmp/m", "overlay", flags, Some(c"lowerdir=/tmp/a:/tmp/b,userxattr"))
+        .map_err(|e| format!("mounting: {e}"))
 }
 
 fn others() -> Result<(), String> {
-    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    let flags = libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
     sys::unshare(flags).map_err(|e| format!("unshare: {e}"))?;
     sys::raise_loopback().map_err(|e| format!("raising lo: {e}"))
 }
@@ -171,13 +219,16 @@ fn proc() -> Result<(), String> {
     // Only a process of the new pid namespace may mount its /proc.
     match sys::clone_process(None).map_err(|e| format!("forking: {e}"))? {
         Forked::Child => {
-            let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
+            let flags = rustix::mount::MountFlags::NOSUID
+                | rustix::mount::MountFlags::NODEV
+                | rustix::mount::MountFlags::NOEXEC;
             let result = rustix::mount::mount("proc", "/tmp/proc", "proc", flags, None);
             sys::exit_now(result.err().map_or(0, rustix::io::Errno::raw_os_error))
         }
         Forked::Parent(_, handle) => {
             let options = rustix::process::WaitIdOptions::EXITED;
-            let dead = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options).map_err(|e| e.to_string())?;
+            let dead = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options)
+                .map_err(|e| e.to_string())?;
             match dead.and_then(|d| d.exit_status()) {
                 Some(0) => Ok(()),
                 Some(errno) => Err(format!("mounting: {}", std::io::Error::from_raw_os_error(errno))),
@@ -199,7 +250,9 @@ fn pidfd() -> Result<String, String> {
 }
 
 fn children() -> Result<String, String> {
-    fs::read_to_string("/proc/thread-self/children").map(|_| "/proc/<pid>/children is there".into()).map_err(|e| e.to_string())
+    fs::read_to_string("/proc/thread-self/children")
+        .map(|_| "/proc/<pid>/children is there".into())
+        .map_err(|e| e.to_string())
 }
 
 fn sealed() -> Result<String, String> {
@@ -209,7 +262,9 @@ fn sealed() -> Result<String, String> {
 /// Tried on the file system of the working directory, where inputs are likely to lie.
 fn id_mapped() -> Result<String, String> {
     let here = fs::File::open(".").map_err(|e| e.to_string())?;
-    crate::prepare::try_id_mapped(&OwnedFd::from(here)).map(|()| "the working directory's file system has them".into()).map_err(|e| e.to_string())
+    crate::prepare::try_id_mapped(&OwnedFd::from(here))
+        .map(|()| "the working directory's file system has them".into())
+        .map_err(|e| e.to_string())
 }
 
 fn cgroup(controller: Controller) -> Result<String, String> {

@@ -35,7 +35,9 @@ impl Identity {
     pub fn of_caller() -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         match uid.is_root() {
-            true => Identity { by_root: true, host_uid: ROOT_BASE + 1, host_gid: ROOT_BASE + 1, inside: INSIDE },
+            true => {
+                Identity { by_root: true, host_uid: ROOT_BASE + 1, host_gid: ROOT_BASE + 1, inside: INSIDE }
+            }
             false => Identity { by_root: false, host_uid: uid.as_raw(), host_gid: gid.as_raw(), inside: 0 },
         }
     }
@@ -60,7 +62,8 @@ impl Identity {
     pub(crate) fn write_maps_of(self, pid: i32) -> Result<()> {
         let (uid, gid) = self.maps();
         for (file, map) in [("uid_map", uid), ("gid_map", gid)] {
-            std::fs::write(format!("/proc/{pid}/{file}"), map).doing(|| format!("writing the {file} of the run"))?;
+            std::fs::write(format!("/proc/{pid}/{file}"), map)
+                .doing(|| format!("writing the {file} of the run"))?;
         }
         Ok(())
     }
@@ -69,7 +72,8 @@ impl Identity {
     pub(crate) fn write_own_maps(self) -> Result<()> {
         let (uid, gid) = self.maps();
         for (file, text) in [("setgroups", "deny"), ("uid_map", &uid), ("gid_map", &gid)] {
-            std::fs::write(format!("/proc/self/{file}"), text).doing(|| format!("writing the {file} of the run"))?;
+            std::fs::write(format!("/proc/self/{file}"), text)
+                .doing(|| format!("writing the {file} of the run"))?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
@@ -71,13 +71,18 @@ impl Init {
     fn connection(&self, fd: RawFd) -> Result<UnixStream> {
         // SAFETY: the builder opened it for this process and nobody closes it; the duplicate is owned.
         let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        borrowed.try_clone_to_owned().map(UnixStream::from).doing(|| "using the socket to the supervisor".into())
+        borrowed
+            .try_clone_to_owned()
+            .map(UnixStream::from)
+            .doing(|| "using the socket to the supervisor".into())
     }
 
     fn finish_boundary(&self) -> Result<()> {
         // From here on the supervisor's death is this process's; an earlier death shows as a closed socket.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "tying init to its supervisor".into())?;
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "closing init to inspection".into())?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .doing(|| "tying init to its supervisor".into())?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .doing(|| "closing init to inspection".into())?;
         sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
         let devices = clear_dev()?;
         let ready = FromInit::Ready(InsideObservations { devices, environment: self.environment() });
@@ -119,7 +124,8 @@ impl Init {
             no_capabilities()?;
         }
         // Init holds no end of the workload's pipes.
-        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).doing(|| "opening /dev/null".into())?;
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
+            .doing(|| "opening /dev/null".into())?;
         rustix::stdio::dup2_stdout(&null).doing(|| "closing init's output".into())?;
         rustix::stdio::dup2_stderr(&null).doing(|| "closing init's output".into())?;
         drop(null);
@@ -181,16 +187,19 @@ impl Init {
         }
         for limit in &self.rlimits {
             let value = rustix::process::Rlimit { current: Some(limit.value), maximum: Some(limit.value) };
-            rustix::process::setrlimit(limit.resource, value).doing(|| format!("row \"limits\": setting {limit:?}"))?;
+            rustix::process::setrlimit(limit.resource, value)
+                .doing(|| format!("row \"limits\": setting {limit:?}"))?;
         }
         if !self.host {
             no_capabilities()?;
         }
         rustix::thread::set_no_new_privs(true).doing(|| "setting no_new_privs".into())?;
         // The supervisor looks at this process's descriptors and namespaces; it holds no secret and has no privilege.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).doing(|| "opening the workload to inspection".into())?;
-        rustix::process::chdir(self.cwd.as_str())
-            .map_err(|e| Error::Input(format!("the working directory {:?} of the image cannot be entered: {e}", self.cwd)))?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+            .doing(|| "opening the workload to inspection".into())?;
+        rustix::process::chdir(self.cwd.as_str()).map_err(|e| {
+            Error::Input(format!("the working directory {:?} of the image cannot be entered: {e}", self.cwd))
+        })?;
         sys::cloexec_from_3().doing(|| "closing descriptors".into())
     }
 
@@ -199,8 +208,10 @@ impl Init {
             rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
         }
         let (uid, gid) = (Uid::from_raw(self.identity.inside), Gid::from_raw(self.identity.inside));
-        rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "row \"identity\": changing the group".into())?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "row \"identity\": changing the user".into())?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)
+            .doing(|| "row \"identity\": changing the group".into())?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+            .doing(|| "row \"identity\": changing the user".into())?;
         Ok(())
     }
 
@@ -212,18 +223,20 @@ impl Init {
         })();
         let Some((program, argv, env)) = prepared else { sys::exit_now(1) };
         if let Err(error) = self.filter.install() {
-            drop((&*supervisor).write_all(b"X"));
+            // Where a first filter is on already, this may be refused; the supervisor then says that the container ended.
+            _ = rustix::io::write(supervisor, b"X");
             drop(protocol::send(supervisor, &FromInit::Failed(Error::System(error.to_string())), &[]));
             sys::exit_now(1);
         }
-        let go = (&*supervisor).write_all(b"R").and_then(|()| (&*supervisor).read_exact(&mut [0]));
-        if go.is_err() {
+        // read(2) and write(2), which every profile allows; std sends with sendto(2).
+        let go = rustix::io::write(supervisor, b"R").and_then(|_| rustix::io::read(supervisor, &mut [0]));
+        if go != Ok(1) {
             sys::exit_now(1);
         }
         let error = sys::execve(&program, &argv, &env);
         let mut message = [b'E', 0, 0, 0, 0];
         message[1..].copy_from_slice(&error.raw_os_error().unwrap_or(0).to_le_bytes());
-        drop((&*supervisor).write_all(&message));
+        _ = rustix::io::write(supervisor, &message);
         sys::exit_now(127)
     }
 }
@@ -235,13 +248,15 @@ fn lock_root_out() -> Result<()> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED
         | CapabilitiesSecureBits::KEEP_CAPS_LOCKED;
-    rustix::thread::set_capabilities_secure_bits(bits).doing(|| "row \"capabilities\": setting the secure bits".into())
+    rustix::thread::set_capabilities_secure_bits(bits)
+        .doing(|| "row \"capabilities\": setting the secure bits".into())
 }
 
 /// Every capability set empty.
 fn no_capabilities() -> Result<()> {
     let none = CapabilitySet::empty();
-    rustix::thread::clear_ambient_capability_set().doing(|| "row \"capabilities\": clearing the ambient set".into())?;
+    rustix::thread::clear_ambient_capability_set()
+        .doing(|| "row \"capabilities\": clearing the ambient set".into())?;
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).doing(|| "row \"capabilities\": clearing them".into())
 }
@@ -256,13 +271,22 @@ fn clear_dev() -> Result<Vec<String>> {
         }
         let path = entry.path();
         if entry.file_type().doing(fail)?.is_dir() {
-            return Err(Error::Integrity(format!("{}: {} is a directory nobody asked for", fail(), path.display())));
+            return Err(Error::Integrity(format!(
+                "{}: {} is a directory nobody asked for",
+                fail(),
+                path.display()
+            )));
         }
         // Not every entry is a mount.
         _ = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         std::fs::remove_file(&path).doing(fail)?;
     }
-    let dev = rustix::fs::open("/dev", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).doing(fail)?;
+    let dev = rustix::fs::open(
+        "/dev",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .doing(fail)?;
     let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     sys::mount_setattr(dev.as_fd(), true, closed, None).doing(fail)?;
     let mut names = Vec::new();
@@ -278,6 +302,9 @@ fn keep_processors(count: usize) -> Result<()> {
     let fail = || "row \"limits\": choosing processors".to_owned();
     let all = rustix::thread::sched_getaffinity(None).doing(fail)?;
     let mut some = rustix::thread::CpuSet::new();
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).take(count).for_each(|cpu| some.set(cpu));
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|cpu| all.is_set(*cpu))
+        .take(count)
+        .for_each(|cpu| some.set(cpu));
     rustix::thread::sched_setaffinity(None, &some).doing(fail)
 }

@@ -45,8 +45,11 @@ pub use describe::describe;
 pub use error::{Error, Result};
 pub use identity::{INSIDE, Identity, ROOT_BASE};
 pub use observe::{
-    By, Capabilities, Descriptor, HostIds, IdMaps, LimitRow, MountRow, Namespace, Observations, Observer, Seccomp, Seen,
+    By, Capabilities, Descriptor, HostIds, IdMaps, LimitRow, MountRow, Namespace, Observations, Observer,
+    Seccomp, Seen,
 };
 pub use printable::printable;
 pub use run::{MAX_LOG, run, run_on_host};
-pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, Outcome, OutputFile, Sink, Status, Usage};
+pub use spec::{
+    ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, Outcome, OutputFile, Sink, Status, Usage,
+};

@@ -29,7 +29,12 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
     let mut rows = cgroup.limit(limits)?;
     let mut rlimits = vec![
         Rlimit { resource: Resource::Core, value: 0, name: LimitName::Core, label: "Max core file size" },
-        Rlimit { resource: Resource::Nofile, value: limits.open_files, name: LimitName::Files, label: "Max open files" },
+        Rlimit {
+            resource: Resource::Nofile,
+            value: limits.open_files,
+            name: LimitName::Files,
+            label: "Max open files",
+        },
     ];
     // No process may raise its own hard limit: where that is lower, it stays.
     for limit in &mut rlimits {
@@ -39,13 +44,23 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
     if let Some(reason) = cgroup.missing(Controller::Memory) {
         // Not RLIMIT_AS: read-only mappings of weights count there, and not here.
         let reason = format!("of each process, mapped files apart; no memory cgroup: {reason}");
-        rlimits.push(Rlimit { resource: Resource::Data, value: limits.memory_bytes, name: LimitName::Memory, label: "Max data size" });
+        rlimits.push(Rlimit {
+            resource: Resource::Data,
+            value: limits.memory_bytes,
+            name: LimitName::Memory,
+            label: "Max data size",
+        });
         rows.push(LimitRow::new(LimitName::Memory, limits.memory_bytes, By::Rlimit, None, Some(reason)));
     }
     if let Some(reason) = cgroup.missing(Controller::Pids) {
         if container {
             let reason = format!("of the run's user in its namespace; no pids cgroup: {reason}");
-            rlimits.push(Rlimit { resource: Resource::Nproc, value: limits.pids, name: LimitName::Pids, label: "Max processes" });
+            rlimits.push(Rlimit {
+                resource: Resource::Nproc,
+                value: limits.pids,
+                name: LimitName::Pids,
+                label: "Max processes",
+            });
             rows.push(LimitRow::new(LimitName::Pids, limits.pids, By::Rlimit, None, Some(reason)));
         } else {
             rows.push(LimitRow::new(LimitName::Pids, limits.pids, By::None, None, Some(reason.to_owned())));
@@ -55,7 +70,13 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
         let count = (limits.cpus.ceil() as usize).max(1);
         processors = Some(count);
         let reason = format!("whole processors; no cpu cgroup: {reason}");
-        rows.push(LimitRow::new(LimitName::Cpu, millicpus(limits), By::Affinity, Some(count as u64 * 1000), Some(reason)));
+        rows.push(LimitRow::new(
+            LimitName::Cpu,
+            millicpus(limits),
+            By::Affinity,
+            Some(count as u64 * 1000),
+            Some(reason),
+        ));
     }
     let plain = |name, value, by| LimitRow::new(name, value, by, None, None);
     rows.push(plain(LimitName::Core, 0, By::Rlimit));
@@ -64,11 +85,16 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
     rows.push(LimitRow::new(LimitName::Wall, wall, By::Watchdog, Some(wall), None));
     let (by, reason) = match container {
         true => (By::Tmpfs, None),
-        false => (By::None, Some("a plain child writes to a directory of the host; checked when it is read".to_owned())),
+        false => (
+            By::None,
+            Some("a plain child writes to a directory of the host; checked when it is read".to_owned()),
+        ),
     };
-    for (name, value) in
-        [(LimitName::Output, limits.output_bytes), (LimitName::OutputFiles, limits.output_files), (LimitName::Tmp, limits.tmp_bytes)]
-    {
+    for (name, value) in [
+        (LimitName::Output, limits.output_bytes),
+        (LimitName::OutputFiles, limits.output_files),
+        (LimitName::Tmp, limits.tmp_bytes),
+    ] {
         rows.push(LimitRow::new(name, value, by, container.then_some(value), reason.clone()));
     }
     Ok(Holding { rows, rlimits, processors })

@@ -20,7 +20,8 @@ const NOT_THROUGH_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveF
 
 /// A detached copy of what the handle is on.
 pub(crate) fn clone_handle(of: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(of, "", flags)
 }
 
@@ -37,10 +38,14 @@ pub(crate) fn clone_path(path: &str, recursive: bool) -> rustix::io::Result<Owne
 pub(crate) fn reopen(path: &Path, handle: BorrowedFd<'_>) -> Result<OwnedFd> {
     let fail = || format!("opening {} again", path.display());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let again = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).doing(fail)?;
+    let again =
+        rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).doing(fail)?;
     let (a, b) = (rustix::fs::fstat(&again).doing(fail)?, rustix::fs::fstat(handle).doing(fail)?);
     if (a.st_dev, a.st_ino) != (b.st_dev, b.st_ino) {
-        return Err(Error::Safety(format!("{} was replaced by another file after it was checked", path.display())));
+        return Err(Error::Safety(format!(
+            "{} was replaced by another file after it was checked",
+            path.display()
+        )));
     }
     Ok(again)
 }
@@ -56,7 +61,8 @@ pub(crate) fn tmpfs(options: &[(&str, String)], attributes: u64) -> Result<Owned
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).doing(fail)?;
     rustix::mount::fsconfig_set_string(&context, "source", "tmpfs").doing(fail)?;
     for (key, value) in options {
-        rustix::mount::fsconfig_set_string(&context, *key, value.as_str()).doing(|| format!("making a tmpfs with {key}={value}"))?;
+        rustix::mount::fsconfig_set_string(&context, *key, value.as_str())
+            .doing(|| format!("making a tmpfs with {key}={value}"))?;
     }
     rustix::mount::fsconfig_create(&context).doing(fail)?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
@@ -77,7 +83,13 @@ pub(crate) fn attach_at(mount: &OwnedFd, path: &str) -> rustix::io::Result<()> {
 /// A directory directly below `root`, which must be a real one. None where there is nothing of that name.
 pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat2(root, name, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | NOT_THROUGH_LINKS) {
+    match rustix::fs::openat2(
+        root,
+        name,
+        flags,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | NOT_THROUGH_LINKS,
+    ) {
         Ok(directory) => Ok(Some(directory)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(e) => Err(Error::Safety(format!(
@@ -89,7 +101,9 @@ pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedF
 /// A file below a directory of ours, made with its parents.
 pub(crate) fn make_file(root: &OwnedFd, components: &[&str]) -> Result<File> {
     let fail = || format!("making /in/{}", components.join("/"));
-    let Some((name, parents)) = components.split_last() else { return Err(Error::Input("an input without a name".into())) };
+    let Some((name, parents)) = components.split_last() else {
+        return Err(Error::Input("an input without a name".into()));
+    };
     let mut at = rustix::io::fcntl_dupfd_cloexec(root, 3).doing(fail)?;
     for parent in parents {
         match rustix::fs::mkdirat(&at, *parent, Mode::from_raw_mode(0o755)) {

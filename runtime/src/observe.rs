@@ -189,7 +189,13 @@ pub struct LimitRow {
 }
 
 impl LimitRow {
-    pub(crate) fn new(name: LimitName, asked: u64, by: By, effective: Option<u64>, reason: Option<String>) -> Self {
+    pub(crate) fn new(
+        name: LimitName,
+        asked: u64,
+        by: By,
+        effective: Option<u64>,
+        reason: Option<String>,
+    ) -> Self {
         let unit = match name {
             LimitName::Memory | LimitName::Output | LimitName::Tmp | LimitName::Core => "bytes",
             LimitName::Pids => "processes",
@@ -304,7 +310,8 @@ impl View<'_> {
             let name = entry.doing(|| format!("observing {dir}"))?.file_name();
             let Some(fd) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
             let info = self.read(&format!("fdinfo/{fd}"))?;
-            let flags = info.lines().find_map(|l| l.strip_prefix("flags:")).map(str::trim).unwrap_or_default();
+            let flags =
+                info.lines().find_map(|l| l.strip_prefix("flags:")).map(str::trim).unwrap_or_default();
             if u64::from_str_radix(flags, 8).is_ok_and(|f| f & libc::O_CLOEXEC as u64 == 0) {
                 let what = fs::read_link(format!("{dir}/{fd}")).doing(|| format!("observing {dir}/{fd}"))?;
                 let what = what.to_string_lossy();
@@ -325,21 +332,35 @@ impl View<'_> {
             ))),
         };
         row("no_new_privs", seen.no_new_privs.value, "0".into())?;
-        let added = seen.seccomp.value.filters.zip(seen.seccomp.value.inherited).map(|(all, before)| all.saturating_sub(before));
+        let added = seen
+            .seccomp
+            .value
+            .filters
+            .zip(seen.seccomp.value.inherited)
+            .map(|(all, before)| all.saturating_sub(before));
         let filters = self.request.filter.filters.len() as u64;
         let good = seen.seccomp.value.mode == 2 && added.is_none_or(|added| added == filters);
         row("seccomp", good, format!("{:?}", seen.seccomp.value))?;
-        row("descriptors", seen.descriptors.value.iter().map(|d| d.fd).eq(0..3), format!("{:?}", seen.descriptors.value))?;
+        row(
+            "descriptors",
+            seen.descriptors.value.iter().map(|d| d.fd).eq(0..3),
+            format!("{:?}", seen.descriptors.value),
+        )?;
         if host {
             return Ok(());
         }
-        let old: Vec<&String> = seen.namespaces.value.iter().filter(|(_, n)| !n.new).map(|(name, _)| name).collect();
+        let old: Vec<&String> =
+            seen.namespaces.value.iter().filter(|(_, n)| !n.new).map(|(name, _)| name).collect();
         row("namespaces", old.is_empty(), format!("shared with the launcher: {old:?}"))?;
         row("interfaces", seen.interfaces.value == ["lo"], format!("{:?}", seen.interfaces.value))?;
         row("routes", seen.routes.value.is_empty(), format!("{:?}", seen.routes.value))?;
         let caps = &seen.capabilities.value;
         let sets = [&caps.inheritable, &caps.permitted, &caps.effective, &caps.bounding, &caps.ambient];
-        row("capabilities", sets.iter().all(|s| s.bytes().all(|b| b == b'0') && !s.is_empty()), format!("{caps:?}"))?;
+        row(
+            "capabilities",
+            sets.iter().all(|s| s.bytes().all(|b| b == b'0') && !s.is_empty()),
+            format!("{caps:?}"),
+        )?;
         let ids = &seen.identity.value;
         let (uid, gid) = (self.identity.host_uid, self.identity.host_gid);
         let same = ids.uid == [uid; 4] && ids.gid == [gid; 4] && uid != 0;
@@ -348,14 +369,22 @@ impl View<'_> {
         let (uid_map, gid_map) = self.identity.maps();
         let maps = &seen.id_maps.value;
         let expected = |map: &str| map.lines().map(str::to_owned).collect::<Vec<_>>();
-        let good = maps.uid == expected(&uid_map) && maps.gid == expected(&gid_map) && maps.setgroups == self.identity.setgroups();
+        let good = maps.uid == expected(&uid_map)
+            && maps.gid == expected(&gid_map)
+            && maps.setgroups == self.identity.setgroups();
         row("id_maps", good, format!("{maps:?}"))?;
         check_mounts(&seen.mounts.value, self.request).and_then(|()| {
             row("devices", seen.devices.value == DEVICES, format!("{:?}", seen.devices.value))
         })?;
         let names: Vec<&String> = self.request.env.iter().map(|(name, _)| name).collect();
         row("environment", seen.environment.value.iter().eq(names), format!("{:?}", seen.environment.value))?;
-        let outside: Vec<_> = self.cgroup.dirs().iter().filter(|d| !holds(d, self.pid)).map(|d| d.display().to_string()).collect();
+        let outside: Vec<_> = self
+            .cgroup
+            .dirs()
+            .iter()
+            .filter(|d| !holds(d, self.pid))
+            .map(|d| d.display().to_string())
+            .collect();
         row("cgroup", outside.is_empty(), format!("not inside {outside:?}"))
     }
 }
@@ -374,7 +403,9 @@ pub(crate) const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zer
 /// The mounts there must be, with options they must have; no other may be there.
 fn check_mounts(rows: &[MountRow], request: &Request) -> Result<()> {
     let bad = |what: String| {
-        Err(Error::Integrity(format!("the boundary is not what was asked for: row \"mounts\": {what}; the workload was not started")))
+        Err(Error::Integrity(format!(
+            "the boundary is not what was asked for: row \"mounts\": {what}; the workload was not started"
+        )))
     };
     let mut required: Vec<(String, &[&str])> = vec![
         ("/".into(), &["ro", "nosuid", "nodev"]),
@@ -388,14 +419,17 @@ fn check_mounts(rows: &[MountRow], request: &Request) -> Result<()> {
         required.push((input.target.clone(), &["ro", "nosuid", "nodev", "noexec"]));
     }
     for (target, options) in &required {
-        let Some(found) = rows.iter().find(|r| r.target == *target) else { return bad(format!("{target} is not mounted")) };
+        let Some(found) = rows.iter().find(|r| r.target == *target) else {
+            return bad(format!("{target} is not mounted"));
+        };
         if let Some(option) = options.iter().find(|o| !found.options.iter().any(|f| f == **o)) {
             return bad(format!("{target} is not {option}: {:?}", found.options));
         }
     }
     for row in rows {
         let device = DEVICES.iter().any(|d| row.target == format!("/dev/{d}"));
-        let below_proc = row.target.starts_with("/proc/") && (row.options.iter().any(|o| o == "ro") || row.kind == "devtmpfs");
+        let below_proc = row.target.starts_with("/proc/")
+            && (row.options.iter().any(|o| o == "ro") || row.kind == "devtmpfs");
         let masked = row.target.starts_with("/proc/") && row.kind == "tmpfs";
         if !device && !below_proc && !masked && !required.iter().any(|(target, _)| *target == row.target) {
             return bad(format!("{} is mounted and nobody asked for it", row.target));
@@ -432,7 +466,9 @@ impl Status {
 
     fn get(&self, key: &str) -> Result<&str> {
         let value = self.0.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
-        value.map(str::trim).ok_or_else(|| Error::System(format!("this kernel's process status has no {key}")))
+        value
+            .map(str::trim)
+            .ok_or_else(|| Error::System(format!("this kernel's process status has no {key}")))
     }
 
     fn number(&self, key: &str) -> Result<u64> {

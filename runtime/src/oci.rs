@@ -5,8 +5,8 @@
 use crate::error::{Doing as _, Result};
 use crate::protocol::Request;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, MountBuilder, ProcessBuilder, RootBuilder,
-    Spec, SpecBuilder, UserBuilder,
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
+    MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 const NAMESPACES: [LinuxNamespaceType; 6] = [
@@ -19,7 +19,8 @@ const NAMESPACES: [LinuxNamespaceType; 6] = [
 ];
 
 /// What init needs until it has started the workload: raising `lo`, clearing `/dev`, changing ids, giving these up.
-const INIT: [Capability; 5] = [Capability::NetAdmin, Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
+const INIT: [Capability; 5] =
+    [Capability::NetAdmin, Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
 
 const MASKED: [&str; 9] = [
     "/proc/acpi",
@@ -76,7 +77,12 @@ fn build(id: &str, request: &Request) -> std::result::Result<Spec, oci_spec::Oci
         .options(paths(&["nosuid", "nodev", "noexec"]))
         .build()?;
     let mut linux = linux;
-    linux.set_resources(None).set_devices(None).set_seccomp(None).set_uid_mappings(None).set_gid_mappings(None);
+    linux
+        .set_resources(None)
+        .set_devices(None)
+        .set_seccomp(None)
+        .set_uid_mappings(None)
+        .set_gid_mappings(None);
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .hostname("invarlock")

@@ -24,15 +24,16 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
     for (i, fd) in fds.into_iter().enumerate() {
         let mount = match i.checked_sub(layers).and_then(|i| request.inputs.get(i)) {
             None => {
-                let layer = mounts::clone_handle(fd.as_fd()).doing(|| "mounting a layer of the image".into())?;
+                let layer =
+                    mounts::clone_handle(fd.as_fd()).doing(|| "mounting a layer of the image".into())?;
                 mounts::restrict(&layer, mounts::LAYER).doing(|| "making a layer read-only".into())?;
                 layer
             }
             Some(input) => match &input.path {
                 None => fd,
-                Some(path) => {
-                    namespaces.input(fd, identity).map_err(|e| e.while_(&format!("mounting input {}", path.display())))?
-                }
+                Some(path) => namespaces
+                    .input(fd, identity)
+                    .map_err(|e| e.while_(&format!("mounting input {}", path.display())))?,
             },
         };
         out.push(mount);
@@ -43,7 +44,12 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
 impl IdMapped {
     fn input(&mut self, fd: OwnedFd, identity: Identity) -> Result<OwnedFd> {
         let (uid, gid, everybody) = mounts::owner(fd.as_fd())?;
-        let mount = mounts::clone_handle(fd.as_fd()).doing(|| "making a mount of it".into())?;
+        let mount = match mounts::clone_handle(fd.as_fd()) {
+            Err(rustix::io::Errno::NOENT) => {
+                return Err(Error::Safety("it was removed or replaced after it was checked".into()));
+            }
+            other => other.doing(|| "making a mount of it".into())?,
+        };
         mounts::restrict(&mount, mounts::INPUT).doing(|| "making it read-only".into())?;
         if !everybody {
             let namespace = match self.0.entry((uid, gid)) {
@@ -63,7 +69,8 @@ impl IdMapped {
 pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
     let mount = mounts::clone_handle(on.as_fd()).doing(|| "making a mount".into())?;
     let namespace = namespace(0, 0, Identity::of_caller())?;
-    sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd())).doing(|| "id-mapping a mount".into())
+    sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd()))
+        .doing(|| "id-mapping a mount".into())
 }
 
 /// A user namespace that nobody lives in: the file's owner is the workload's host id.
@@ -85,11 +92,19 @@ fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     made
 }
 
-fn read_namespace(socket: &std::os::unix::net::UnixStream, pid: i32, uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
+fn read_namespace(
+    socket: &std::os::unix::net::UnixStream,
+    pid: i32,
+    uid: u32,
+    gid: u32,
+    identity: Identity,
+) -> Result<OwnedFd> {
     use std::io::Read as _;
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
     let mut byte = [0];
-    (&*socket).read_exact(&mut byte).map_err(|_| Error::Unsupported(format!("{}: refused by the kernel", fail())))?;
+    (&*socket)
+        .read_exact(&mut byte)
+        .map_err(|_| Error::Unsupported(format!("{}: refused by the kernel", fail())))?;
     let maps = [("uid_map", uid, identity.host_uid), ("gid_map", gid, identity.host_gid)];
     for (file, from, to) in maps {
         std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n")).doing(fail)?;

@@ -5,7 +5,8 @@ use crate::observe::{InsideObservations, Observations};
 use crate::spec::{Limits, Status, Usage};
 use invarlock_seccomp::Program;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,12 @@ pub(crate) enum FromInit {
     Ready(InsideObservations),
     Failed(Error),
     /// The workload's end, as `wait(2)` encodes it, and its processor time.
-    Exited { status: i32, user_us: u64, system_us: u64, peak_kib: u64 },
+    Exited {
+        status: i32,
+        user_us: u64,
+        system_us: u64,
+        peak_kib: u64,
+    },
 }
 
 /// Sends one message.
@@ -109,21 +115,31 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &UnixStream) -> Result<Option<(
     let fail = || "receiving a message between the processes of the run".to_owned();
     let mut header = [0; 8];
     match (&*from).read_exact(&mut header) {
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset) => return Ok(None),
+        Err(e)
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            return Ok(None);
+        }
         other => other.doing(fail)?,
     }
     let [a, b, c, d, e, f, g, h] = header;
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
     let count = u32::from_le_bytes([e, f, g, h]) as usize;
     if length > MAX_FRAME {
-        return Err(Error::Safety(format!("a message of {length} bytes between the processes of the run is too long")));
+        return Err(Error::Safety(format!(
+            "a message of {length} bytes between the processes of the run is too long"
+        )));
     }
     let mut fds = Vec::new();
     while fds.len() < count {
         let mut byte = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC).doing(fail)?;
+        let got = recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            .doing(fail)?;
         let before = fds.len();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -131,12 +147,15 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &UnixStream) -> Result<Option<(
             }
         }
         if got.bytes == 0 || fds.len() == before {
-            return Err(Error::System("a message between the processes of the run came without its descriptors".into()));
+            return Err(Error::System(
+                "a message between the processes of the run came without its descriptors".into(),
+            ));
         }
     }
     let mut body = vec![0; length];
     (&*from).read_exact(&mut body).doing(fail)?;
-    let message = serde_json::from_slice(&body).doing(|| "reading a message between the processes of the run".into())?;
+    let message = serde_json::from_slice(&body)
+        .doing(|| "reading a message between the processes of the run".into())?;
     Ok(Some((message, fds)))
 }
 

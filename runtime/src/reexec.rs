@@ -33,7 +33,9 @@ static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 /// Starts a supervisor; its end of the socket is its standard input.
 pub(crate) fn spawn(socket: UnixStream) -> Result<Child> {
     if sys::is_secure_execution() {
-        return Err(Error::Safety("this program is set-uid or has file capabilities: it must not have; remove them".into()));
+        return Err(Error::Safety(
+            "this program is set-uid or has file capabilities: it must not have; remove them".into(),
+        ));
     }
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let executable = match sealed.take() {

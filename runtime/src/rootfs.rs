@@ -39,7 +39,10 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
     let out = [vec![size(limits.output_bytes), nodes(limits.output_files + 1)], owner.to_vec()].concat();
     let out = mounts::tmpfs(&out, mounts::SCRATCH)?;
     put(&out, &root, "out")?;
-    let dev = mounts::tmpfs(&[size(65_536), nodes(64), mode("0755")], libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC)?;
+    let dev = mounts::tmpfs(
+        &[size(65_536), nodes(64), mode("0755")],
+        libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
+    )?;
     put(&dev, &root, "dev")?;
     input(request, inputs, &root)?;
     rustix::fs::openat(&out, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -100,9 +103,21 @@ fn input(request: &Request, sources: Vec<OwnedFd>, root: &OwnedFd) -> Result<()>
     for (input, source) in request.inputs.iter().zip(sources) {
         let mut made = mounts::make_file(&tmpfs, &target_components(&input.target)?)?;
         match &input.path {
-            Some(_) => mounts::attach(&source, &OwnedFd::from(made)).doing(|| format!("mounting {}", input.target))?,
-            None => drop(std::io::copy(&mut File::from(source), &mut made).doing(|| format!("writing {}", input.target))?),
+            Some(path) => match mounts::attach(&source, &OwnedFd::from(made)) {
+                Err(rustix::io::Errno::NOENT) => {
+                    return Err(Error::Safety(format!(
+                        "{} was removed or replaced after it was checked",
+                        path.display()
+                    )));
+                }
+                other => other.doing(|| format!("mounting {}", input.target))?,
+            },
+            None => drop(
+                std::io::copy(&mut File::from(source), &mut made)
+                    .doing(|| format!("writing {}", input.target))?,
+            ),
         }
     }
-    crate::sys::mount_setattr(tmpfs.as_fd(), true, mounts::INPUT, None).doing(|| "closing /in for writing".into())
+    crate::sys::mount_setattr(tmpfs.as_fd(), true, mounts::INPUT, None)
+        .doing(|| "closing /in for writing".into())
 }

@@ -2,7 +2,9 @@
 
 use crate::error::{Doing as _, Error, Result};
 use crate::protocol::{self, Done, Order, Request, Verdict, WireInput};
-use crate::spec::{ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings};
+use crate::spec::{
+    ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings,
+};
 use crate::{reexec, state};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
@@ -26,7 +28,8 @@ pub fn run(spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> 
     let mut fds = Vec::new();
     for layer in &spec.rootfs {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(layer, flags, Mode::empty()).map_err(|e| Error::Input(format!("opening layer {}: {e}", layer.display())));
+        let opened = rustix::fs::open(layer, flags, Mode::empty())
+            .map_err(|e| Error::Input(format!("opening layer {}: {e}", layer.display())));
         fds.push(opened?);
     }
     let mut inputs = Vec::new();
@@ -62,7 +65,8 @@ pub fn run(spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> 
 /// Runs a program of ours as a plain child, filtered and limited, with the same kind of outcome.
 pub fn run_on_host(spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
     let program = spec.program.to_str().filter(|p| p.starts_with('/'));
-    let program = program.ok_or_else(|| Error::Input(format!("{} is not an absolute path", spec.program.display())))?;
+    let program =
+        program.ok_or_else(|| Error::Input(format!("{} is not an absolute path", spec.program.display())))?;
     let argv: Vec<String> = std::iter::once(program.to_owned()).chain(spec.args).collect();
     check_strings(&argv, &spec.env)?;
     check_limits(&spec.limits)?;
@@ -89,7 +93,11 @@ fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create("invarlock-input", flags).doing(fail)?);
     file.write_all(bytes).doing(fail)?;
     file.rewind().doing(fail)?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE).doing(fail)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )
+    .doing(fail)?;
     Ok(file.into())
 }
 
@@ -103,7 +111,12 @@ impl Drop for Supervisor {
     }
 }
 
-fn supervised(request: &Request, inputs: Vec<OwnedFd>, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+fn supervised(
+    request: &Request,
+    inputs: Vec<OwnedFd>,
+    cancel: BorrowedFd<'_>,
+    sink: &mut dyn Sink,
+) -> Result<Outcome> {
     let (ours, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
     let supervisor = Supervisor(reexec::spawn(theirs)?);
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
@@ -139,7 +152,12 @@ struct Relay {
 
 impl Relay {
     /// Passes output on until the supervisor has spoken, then what is left of it.
-    fn until_verdict(&mut self, supervisor: &UnixStream, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<(Done, Vec<OwnedFd>)> {
+    fn until_verdict(
+        &mut self,
+        supervisor: &UnixStream,
+        cancel: BorrowedFd<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<(Done, Vec<OwnedFd>)> {
         let mut cancelled = false;
         loop {
             let (mut spoken, mut asked, mut readable) = (false, false, [false; 2]);

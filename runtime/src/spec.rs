@@ -243,7 +243,9 @@ pub trait Sink {
 
 /// Splits a target below `/in` into its components.
 pub(crate) fn target_components(target: &str) -> Result<Vec<&str>> {
-    let bad = |why: &str| Err(Error::Input(format!("input target {target:?} {why}; targets are plain paths below /in")));
+    let bad = |why: &str| {
+        Err(Error::Input(format!("input target {target:?} {why}; targets are plain paths below /in")))
+    };
     let Some(rest) = target.strip_prefix("/in/") else { return bad("does not lie below /in") };
     let parts: Vec<&str> = rest.split('/').collect();
     if target.len() > MAX_TARGET || target.contains('\0') {
@@ -268,8 +270,14 @@ impl ContainerSpec {
         if !self.argv.first().is_some_and(|program| program.starts_with('/')) {
             return input("the command's program must be an absolute path inside the image".into());
         }
-        if !self.cwd.starts_with('/') || self.cwd.split('/').any(|p| p == "..") || self.cwd.starts_with("/proc") {
-            return input(format!("the working directory {:?} must be an absolute path inside the image", self.cwd));
+        if !self.cwd.starts_with('/')
+            || self.cwd.split('/').any(|p| p == "..")
+            || self.cwd.starts_with("/proc")
+        {
+            return input(format!(
+                "the working directory {:?} must be an absolute path inside the image",
+                self.cwd
+            ));
         }
         check_strings(&self.argv, &self.env)?;
         let mut seen = BTreeSet::new();
@@ -291,7 +299,9 @@ impl ContainerSpec {
 pub(crate) fn check_strings(argv: &[String], env: &[(String, String)]) -> Result<()> {
     let nul = |s: &String| s.contains('\0');
     if argv.iter().any(nul) || env.iter().any(|(k, v)| nul(k) || nul(v) || k.is_empty() || k.contains('=')) {
-        return Err(Error::Input("the command or environment has a NUL byte, or a variable has no name".into()));
+        return Err(Error::Input(
+            "the command or environment has a NUL byte, or a variable has no name".into(),
+        ));
     }
     Ok(())
 }
@@ -306,7 +316,9 @@ pub(crate) fn check_limits(limits: &Limits) -> Result<()> {
         ("tmp bytes", limits.tmp_bytes, 4096),
     ];
     if let Some((what, value, least)) = least.iter().find(|(_, value, least)| value < least) {
-        return Err(Error::Input(format!("a limit of {value} for {what} is below the least possible, {least}")));
+        return Err(Error::Input(format!(
+            "a limit of {value} for {what} is below the least possible, {least}"
+        )));
     }
     if !(limits.cpus.is_finite() && limits.cpus >= 0.01) || limits.wall.is_zero() {
         return Err(Error::Input("the limits for processors and wall time must be above zero".into()));

@@ -21,7 +21,9 @@ pub(crate) struct Lock {
 /// The directory of lock files: `/run/invarlock` for root, below `$XDG_RUNTIME_DIR` for others, else below `/tmp`.
 pub(crate) fn directory() -> Result<PathBuf> {
     let uid = rustix::process::geteuid();
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_absolute() && owned(d, uid.as_raw()));
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|d| d.is_absolute() && owned(d, uid.as_raw()));
     let dir = match (uid.is_root(), runtime) {
         (true, _) => PathBuf::from("/run/invarlock"),
         (false, Some(runtime)) => runtime.join("invarlock"),
@@ -40,7 +42,9 @@ pub(crate) fn verified(dir: PathBuf) -> Result<PathBuf> {
         return Ok(dir);
     }
     let dir = dir.display();
-    Err(Error::Safety(format!("the state directory {dir} is not a directory of this user's alone; remove it or mend its owner and mode")))
+    Err(Error::Safety(format!(
+        "the state directory {dir} is not a directory of this user's alone; remove it or mend its owner and mode"
+    )))
 }
 
 fn owned(dir: &Path, uid: u32) -> bool {
@@ -50,7 +54,8 @@ fn owned(dir: &Path, uid: u32) -> bool {
 /// A name that no other run has.
 pub(crate) fn new_id() -> Result<String> {
     let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).doing(|| "getting random bytes".into())?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .doing(|| "getting random bytes".into())?;
     Ok(format!("{}-{:016x}", std::process::id(), u64::from_ne_bytes(bytes)))
 }
 
@@ -94,7 +99,10 @@ fn sweep_one(path: &Path, id: &str) -> Result<bool> {
         return Ok(false);
     }
     let mut text = String::new();
-    File::from(fd).take(MAX_STATE).read_to_string(&mut text).doing(|| format!("reading {}", path.display()))?;
+    File::from(fd)
+        .take(MAX_STATE)
+        .read_to_string(&mut text)
+        .doing(|| format!("reading {}", path.display()))?;
     let cgroups: Vec<PathBuf> = serde_json::from_str(&text).unwrap_or_default();
     cgroups.iter().try_for_each(|cgroup| cgroup::sweep(cgroup, id))?;
     drop(fs::remove_file(path));

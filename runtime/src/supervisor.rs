@@ -135,7 +135,8 @@ impl<'a> Run<'a> {
 
     /// Starts the run and sees it to its end, which is when the workload's exit is known or nobody is left to tell it.
     fn go(&mut self, fds: Vec<OwnedFd>) -> Result<()> {
-        let signals = sys::signalfd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).doing(|| "watching the run".into())?;
+        let signals = sys::signalfd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+            .doing(|| "watching the run".into())?;
         self.start(fds)?;
         while self.exited.is_none() {
             self.turn(&signals)?;
@@ -146,20 +147,31 @@ impl<'a> Run<'a> {
     fn start(&mut self, mut fds: Vec<OwnedFd>) -> Result<()> {
         let expected = 2 + self.request.rootfs.len() + self.request.inputs.len();
         if fds.len() != expected {
-            return Err(Error::System(format!("the launcher sent {} descriptors instead of {expected}", fds.len())));
+            return Err(Error::System(format!(
+                "the launcher sent {} descriptors instead of {expected}",
+                fds.len()
+            )));
         }
         let mut handles = fds.split_off(2);
-        let stdio: [OwnedFd; 2] = fds.try_into().map_err(|_| Error::System("two descriptors are two".into()))?;
+        let stdio: [OwnedFd; 2] =
+            fds.try_into().map_err(|_| Error::System("two descriptors are two".into()))?;
         if self.identity.by_root {
             handles = prepare::mounts(&self.request, self.identity, handles)?;
         }
         let pair = || UnixStream::pair().doing(|| "making a socket".into());
-        let ((builder, socket), (init, init_socket), (workload, workload_socket)) = (pair()?, pair()?, pair()?);
+        let ((builder, socket), (init, init_socket), (workload, workload_socket)) =
+            (pair()?, pair()?, pair()?);
         rustix::net::sockopt::set_socket_passcred(&workload, true).doing(|| "making a socket".into())?;
-        let entrances = self.cgroup.entrances()?;
-        let target = self.cgroup.clone_target()?;
+        let mut entrances = self.cgroup.entrances()?;
+        let mut target = self.cgroup.clone_target()?;
+        if target.is_some() && !sys::has_clone3() {
+            target = None;
+            entrances.extend(self.cgroup.slow_entrance()?);
+        }
         let supervisor = Some(rustix::process::getpid());
-        match sys::clone_process(target.as_ref().map(std::os::fd::AsFd::as_fd)).doing(|| "forking the builder".into())? {
+        match sys::clone_process(target.as_ref().map(std::os::fd::AsFd::as_fd))
+            .doing(|| "forking the builder".into())?
+        {
             Forked::Child => {
                 drop((builder, init, workload));
                 let child = Builder {
@@ -185,7 +197,8 @@ impl<'a> Run<'a> {
         }
         (self.builder, self.init, self.workload) = (Some(builder), Some(init), Some(workload));
         if let Some(directory) = &self.request.host {
-            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+            let flags =
+                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
             let out = rustix::fs::open(directory, flags, rustix::fs::Mode::empty());
             self.out = Some(out.doing(|| format!("opening {}", directory.display()))?);
         }
@@ -230,7 +243,8 @@ impl<'a> Run<'a> {
         let mut fds: Vec<_> = open.iter().map(|(_, socket)| PollFd::new(*socket, PollFlags::IN)).collect();
         fds.push(PollFd::new(signals, PollFlags::IN));
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().min(86_400) as i64, tv_nsec: left.subsec_nanos().into() };
+        let timeout =
+            Timespec { tv_sec: left.as_secs().min(86_400) as i64, tv_nsec: left.subsec_nanos().into() };
         match rustix::event::poll(&mut fds, Some(&timeout)) {
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             other => drop(other.doing(|| "watching the run".into())?),
@@ -241,7 +255,9 @@ impl<'a> Run<'a> {
 
     fn time_is_up(&mut self) -> Result<()> {
         match (self.ending, self.started) {
-            (None, None) => Err(Error::System(format!("building the container took more than {} s", BUILDING.as_secs()))),
+            (None, None) => {
+                Err(Error::System(format!("building the container took more than {} s", BUILDING.as_secs())))
+            }
             (None, Some(_)) => {
                 self.ending = Some(Ending::TimedOut);
                 self.kill_now()
@@ -360,7 +376,9 @@ impl<'a> Run<'a> {
             }
             Some(_) => match protocol::receive::<FromInit>(socket)? {
                 Some((FromInit::Failed(error), _)) => return Err(error),
-                _ => return Err(Error::System("the workload could not be started and did not say why".into())),
+                _ => {
+                    return Err(Error::System("the workload could not be started and did not say why".into()));
+                }
             },
         }
         Ok(())
@@ -368,9 +386,15 @@ impl<'a> Run<'a> {
 
     /// The workload waits, filter on. What the kernel says of it decides whether it starts.
     fn observe_and_go(&mut self) -> Result<()> {
-        let (Some(pid), Some(inside), Some(socket)) = (self.waiting.take(), self.inside.take(), &self.workload) else { return Ok(()) };
-        let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::System("the workload has no process id".into()))?;
-        let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).doing(|| "watching the workload".into())?;
+        let (Some(pid), Some(inside), Some(socket)) =
+            (self.waiting.take(), self.inside.take(), &self.workload)
+        else {
+            return Ok(());
+        };
+        let raw = rustix::process::Pid::from_raw(pid)
+            .ok_or_else(|| Error::System("the workload has no process id".into()))?;
+        let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
+            .doing(|| "watching the workload".into())?;
         self.holding.read_back(pid)?;
         let view = View {
             pid,
@@ -402,8 +426,13 @@ impl<'a> Run<'a> {
                 self.hear_builder()?;
                 let oom = self.cgroup.counted().oom_kills.unwrap_or(0) > 0;
                 return Err(match oom {
-                    true => Error::Input("the memory limit is too small even to build the container; raise --memory".into()),
-                    false => Error::System(format!("the builder of the container died (wait status {:#x})", dead.status)),
+                    true => Error::Input(
+                        "the memory limit is too small even to build the container; raise --memory".into(),
+                    ),
+                    false => Error::System(format!(
+                        "the builder of the container died (wait status {:#x})",
+                        dead.status
+                    )),
                 });
             }
         }

@@ -31,13 +31,24 @@ pub(crate) fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked
     }
     let (pointer, size) = (&raw mut args, size_of::<libc::clone_args>());
     // SAFETY: the arguments live as long as the call; without CLONE_VM and with one thread this is fork(2).
-    let pid = result(unsafe { libc::syscall(libc::SYS_clone3, pointer, size) })?;
+    let pid = match result(unsafe { libc::syscall(libc::SYS_clone3, pointer, size) }) {
+        // Filters of other container runtimes hide clone3, since they cannot see its flags.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => old_clone(&mut pidfd)?,
+        other => other?,
+    };
     if pid == 0 {
         return Ok(Forked::Child);
     }
     // SAFETY: the kernel just made this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Forked::Parent(pid as i32, pidfd))
+}
+
+fn old_clone(pidfd: &mut c_int) -> io::Result<libc::c_long> {
+    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
+    let (none, pointer) = (0 as libc::c_long, std::ptr::from_mut(pidfd));
+    // SAFETY: without a stack, CLONE_VM or a second thread this is fork(2); the pidfd goes where the parent's id would.
+    result(unsafe { libc::syscall(libc::SYS_clone, flags, none, pointer, none, none) })
 }
 
 /// Ends this process without running anything of the one it was copied from.
@@ -47,7 +58,12 @@ pub(crate) fn exit_now(code: i32) -> ! {
 }
 
 /// `mount_setattr(2)` on a mount given by its handle.
-pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, set: u64, userns: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    set: u64,
+    userns: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let attr = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
@@ -57,14 +73,18 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, set: u64, us
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (empty, pointer, size) = (c"".as_ptr(), &raw const attr, size_of::<libc::mount_attr>());
     // SAFETY: both pointers are valid for the call.
-    result(unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), empty, flags, pointer, size) })?;
+    result(unsafe {
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), empty, flags, pointer, size)
+    })?;
     Ok(())
 }
 
 /// Raises `lo` of this network namespace. Any socket can carry the request, so a Unix one does.
 pub(crate) fn raise_loopback() -> io::Result<()> {
     // SAFETY: socket(2) takes no pointers.
-    let raw = result(libc::c_long::from(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }))?;
+    let raw = result(libc::c_long::from(unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
+    }))?;
     // SAFETY: the kernel just made this descriptor for us.
     let socket = unsafe { OwnedFd::from_raw_fd(raw as RawFd) };
     // SAFETY: ifreq is plain data for which zeroes are valid.
@@ -73,13 +93,16 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     request.ifr_name[1] = b'o' as c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: the request is valid for the call, and SIOCSIFFLAGS takes an ifreq.
-    result(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))?;
+    result(libc::c_long::from(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    }))?;
     Ok(())
 }
 
 /// Closes every descriptor from 3 up but those in `keep`.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     let mut first = 3;
     for kept in keep.into_iter().chain([u32::MAX]) {
@@ -106,7 +129,9 @@ pub(crate) fn signalfd(signals: &[c_int]) -> io::Result<OwnedFd> {
 fn block_signals(signals: &[c_int]) -> io::Result<libc::sigset_t> {
     let set = signal_set(signals);
     // SAFETY: the set is valid for the call.
-    result(libc::c_long::from(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }))?;
+    result(libc::c_long::from(unsafe {
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
+    }))?;
     Ok(set)
 }
 
@@ -154,8 +179,15 @@ pub(crate) fn reap() -> io::Result<Option<Reaped>> {
     if result(libc::c_long::from(pid))? == 0 {
         return Ok(None);
     }
-    let time = |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), t.tv_usec.unsigned_abs() as u32 * 1000);
-    Ok(Some(Reaped { pid, status, user: time(usage.ru_utime), system: time(usage.ru_stime), peak_kib: usage.ru_maxrss.unsigned_abs() }))
+    let time =
+        |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), t.tv_usec.unsigned_abs() as u32 * 1000);
+    Ok(Some(Reaped {
+        pid,
+        status,
+        user: time(usage.ru_utime),
+        system: time(usage.ru_stime),
+        peak_kib: usage.ru_maxrss.unsigned_abs(),
+    }))
 }
 
 /// The pid's process gets the signal. Only for our own unreaped children, whose pids cannot be anybody else's.
@@ -211,7 +243,18 @@ pub(crate) fn unshare(flags: c_int) -> io::Result<()> {
 /// Waits for a blocked signal, at most this long.
 pub(crate) fn wait_for_signal(signal: c_int, longest: Duration) {
     let set = signal_set(&[signal]);
-    let time = libc::timespec { tv_sec: longest.as_secs() as libc::time_t, tv_nsec: libc::c_long::from(longest.subsec_nanos() as i32) };
+    let time = libc::timespec {
+        tv_sec: longest.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(longest.subsec_nanos() as i32),
+    };
     // SAFETY: both are valid for the call; no information is asked for.
     unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
+}
+
+/// Whether clone3(2) is there: asked with arguments that it refuses.
+pub(crate) fn has_clone3() -> bool {
+    // SAFETY: a size of 0 is refused before anything is read.
+    let answer =
+        result(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<libc::clone_args>(), 0usize) });
+    answer.is_err_and(|e| e.raw_os_error() != Some(libc::ENOSYS))
 }

@@ -78,7 +78,10 @@ fn privileges(inside: &Value, outside: &Value) {
     assert!(outside["seccomp"]["value"]["digest"].as_str().is_some_and(|d| d.starts_with("sha256:")));
     let namespaces = outside["namespaces"]["value"].as_object().expect("namespaces");
     assert_eq!(namespaces.len(), 7);
-    assert!(namespaces.values().all(|n| n["new"] == true && n["launcher"] != n["container"]), "{namespaces:?}");
+    assert!(
+        namespaces.values().all(|n| n["new"] == true && n["launcher"] != n["container"]),
+        "{namespaces:?}"
+    );
 }
 
 fn file_systems(inside: &Value, outside: &Value) {
@@ -89,7 +92,10 @@ fn file_systems(inside: &Value, outside: &Value) {
         assert!(good, "writing {path}: {seen}");
     }
     assert_eq!(inside["dev"], json!(["full", "null", "random", "urandom", "zero"]));
-    assert_eq!(outside["devices"], json!({"observer": "init", "value": ["full", "null", "random", "urandom", "zero"]}));
+    assert_eq!(
+        outside["devices"],
+        json!({"observer": "init", "value": ["full", "null", "random", "urandom", "zero"]})
+    );
     let root = inside["root"].as_array().expect("names");
     let expected = ["dev", "in", "out", "proc", "tmp", "workload"];
     assert!(root.iter().all(|n| expected.contains(&n.as_str().unwrap_or_default())), "{root:?}");
@@ -110,14 +116,26 @@ fn process(inside: &Value, outside: &Value) {
     assert_eq!(outside["environment"]["value"], json!(["LANG", "PATH"]));
     assert_eq!(inside["hostname"], "invarlock");
     assert_eq!(inside["cwd"], "/");
-    let fds: Vec<u64> = outside["descriptors"]["value"].as_array().expect("fds").iter().filter_map(|d| d["fd"].as_u64()).collect();
+    let fds: Vec<u64> = outside["descriptors"]["value"]
+        .as_array()
+        .expect("fds")
+        .iter()
+        .filter_map(|d| d["fd"].as_u64())
+        .collect();
     assert_eq!(fds, [0, 1, 2]);
     // Init: its program, descriptors and environment cannot be reached; killing it from inside does nothing.
     for what in ["exe", "fd", "environ"] {
         assert!([json!(13), json!(1)].contains(&inside["init"][what]), "init's {what}: {}", inside["init"]);
     }
-    let core = inside["limits"].as_array().expect("limits").iter().find(|l| l.to_string().contains("Max core file size"));
-    assert!(core.is_some_and(|l| l.to_string().split_whitespace().filter(|w| *w == "0").count() == 2), "{core:?}");
+    let core = inside["limits"]
+        .as_array()
+        .expect("limits")
+        .iter()
+        .find(|l| l.to_string().contains("Max core file size"));
+    assert!(
+        core.is_some_and(|l| l.to_string().split_whitespace().filter(|w| *w == "0").count() == 2),
+        "{core:?}"
+    );
 }
 
 #[test]
@@ -154,6 +172,39 @@ fn the_evaluators_own_filter_lets_a_program_start() {
             let outcome = launch(who, &plan);
             assert_eq!(outcome["result"]["status"], json!({"exited": 3}), "{outcome:#}");
         }
+    });
+}
+
+#[test]
+fn a_launcher_with_a_filter_of_its_own_can_launch() {
+    leaving_nothing(|| {
+        for who in everybody("a_launcher_with_a_filter_of_its_own_can_launch") {
+            let mut plan = plan(&["exit", "3"]);
+            plan["filtered"] = json!(true);
+            let outcome = launch(who, &plan);
+            assert_eq!(outcome["result"]["status"], json!({"exited": 3}), "{outcome:#}");
+            let seccomp = &outcome["result"]["observations"]["seccomp"]["value"];
+            assert!(
+                seccomp["filters"].as_u64() > seccomp["inherited"].as_u64() && seccomp["inherited"] != 0,
+                "{seccomp}"
+            );
+        }
+    });
+}
+
+#[test]
+fn supplementary_groups_stay_outside() {
+    if !common::root_only("supplementary_groups_stay_outside") {
+        return;
+    }
+    leaving_nothing(|| {
+        let command = common::launcher(As::Root, &plan(&["see"]));
+        let mut with_groups = std::process::Command::new("setpriv");
+        with_groups.args(["--groups", "4,27", "--"]).arg(command.get_program()).args(command.get_args());
+        let out = with_groups.output().expect("setpriv");
+        let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        assert_eq!(printed(&outcome)["status"]["Groups"], "");
+        assert_eq!(outcome["result"]["observations"]["identity"]["value"]["groups"], json!([]));
     });
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{As, everybody, launch, launcher, leaving_nothing, plan, root_only};
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader};
+use std::io::BufRead as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -117,7 +117,11 @@ fn a_threaded_caller_runs_many() {
             plan["threads"] = json!(4);
             plan["runs"] = json!(10);
             let out = launcher(who, &plan).output().expect("the launcher");
-            let lines: Vec<Value> = out.stdout.lines().map(|l| serde_json::from_str(&l.expect("a line")).expect("JSON")).collect();
+            let lines: Vec<Value> = out
+                .stdout
+                .lines()
+                .map(|l| serde_json::from_str(&l.expect("a line")).expect("JSON"))
+                .collect();
             assert_eq!(lines.len(), 40);
             for line in lines {
                 assert_eq!(line["result"]["output"], json!({"x": "y"}), "{line:#}");

@@ -15,7 +15,14 @@ fn what_holds_each_limit_is_said() {
     leaving_nothing(|| {
         for who in everybody("what_holds_each_limit_is_said") {
             let outcome = launch(who, &plan(&["noop"]));
-            for (name, asked) in [("memory", 256 << 20), ("pids", 64), ("files", 1024), ("core", 0), ("wall", 30_000), ("output", 1 << 20)] {
+            for (name, asked) in [
+                ("memory", 256 << 20),
+                ("pids", 64),
+                ("files", 1024),
+                ("core", 0),
+                ("wall", 30_000),
+                ("output", 1 << 20),
+            ] {
                 let row = row(&outcome, name);
                 assert_eq!(row["asked"], asked, "{row}");
                 assert_eq!(row["effective"], asked, "{row}");
@@ -25,7 +32,9 @@ fn what_holds_each_limit_is_said() {
                 assert_eq!(by, "cgroup", "{outcome:#}");
                 assert!(outcome["result"]["usage"]["peak_memory_bytes"].as_u64().is_some_and(|n| n > 0));
                 assert_eq!(outcome["result"]["usage"]["peak_memory_by"], "cgroup");
-                assert!(outcome["result"]["observations"]["cgroup"]["value"].to_string().contains("invarlock-"));
+                assert!(
+                    outcome["result"]["observations"]["cgroup"]["value"].to_string().contains("invarlock-")
+                );
             } else {
                 assert!(by == "cgroup" || row(&outcome, "memory")["reason"].is_string(), "{outcome:#}");
             }

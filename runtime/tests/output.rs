@@ -19,10 +19,18 @@ fn files_come_back() {
 fn only_regular_files_come_back() {
     leaving_nothing(|| {
         for who in everybody("only_regular_files_come_back") {
-            assert_error(&launch(who, &plan(&["symlink", "/etc/shadow"])), "safety", &["/out/link", "symbolic link"]);
+            assert_error(
+                &launch(who, &plan(&["symlink", "/etc/shadow"])),
+                "safety",
+                &["/out/link", "symbolic link"],
+            );
             assert_error(&launch(who, &plan(&["fifo"])), "safety", &["/out/fifo"]);
             assert_error(&launch(who, &plan(&["hardlink"])), "safety", &["several names"]);
-            assert_error(&launch(who, &plan(&["write", "a\u{1b}[31m", "x"])), "safety", &["control character"]);
+            assert_error(
+                &launch(who, &plan(&["write", "a\u{1b}[31m", "x"])),
+                "safety",
+                &["control character"],
+            );
         }
     });
 }

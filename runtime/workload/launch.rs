@@ -1,6 +1,8 @@
 //! A small launcher: reads a plan, runs its containers, prints one JSON object a run.
 
-use invarlock_runtime::{ContainerSpec, Error, HostSpec, Input, InputSource, LimitName, Limits, Outcome, Sink};
+use invarlock_runtime::{
+    ContainerSpec, Error, HostSpec, Input, InputSource, LimitName, Limits, Outcome, Sink,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -50,9 +52,12 @@ struct Plan {
     bench: bool,
     #[serde(default)]
     pause_ms: u64,
-    /// A path swapped for another after it was opened: (this, that).
+    /// A path replaced by another after it was opened: this, that, and whether this keeps a name.
     #[serde(default)]
-    swap: Option<(PathBuf, PathBuf)>,
+    swap: Option<(PathBuf, PathBuf, bool)>,
+    /// The launcher has a filter of its own already, as the real one does.
+    #[serde(default)]
+    filtered: bool,
 }
 
 #[derive(Default)]
@@ -75,6 +80,13 @@ impl Sink for Kept {
 
 pub fn launch(plan: &str) {
     let plan: Plan = serde_json::from_str(plan).expect("a plan");
+    if plan.filtered {
+        invarlock_seccomp::Profile::no_network()
+            .compile()
+            .expect("a filter")
+            .install_all_threads()
+            .expect("installing it");
+    }
     let threads = plan.threads.unwrap_or(1);
     let workers: Vec<_> = (0..threads)
         .map(|_| {
@@ -113,7 +125,10 @@ fn one(plan: &Plan) -> Value {
     let result = match &plan.host {
         Some(output) => invarlock_runtime::run_on_host(host(plan, output), cancel.as_fd(), &mut kept),
         None => container(plan).and_then(|spec| {
-            if let Some((this, that)) = &plan.swap {
+            if let Some((this, that, kept)) = &plan.swap {
+                if *kept {
+                    std::fs::rename(this, this.with_extension("old")).expect("keeping");
+                }
                 std::fs::rename(that, this).expect("swapping");
             }
             invarlock_runtime::run(spec, cancel.as_fd(), &mut kept)
@@ -186,5 +201,12 @@ fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
 fn host(plan: &Plan, output: &std::path::Path) -> HostSpec {
     let mut argv = plan.argv.clone();
     let program = PathBuf::from(argv.remove(0));
-    HostSpec { program, args: argv, env: plan.env.clone(), output: output.to_owned(), filter: filter(plan), limits: limits(plan) }
+    HostSpec {
+        program,
+        args: argv,
+        env: plan.env.clone(),
+        output: output.to_owned(),
+        filter: filter(plan),
+        limits: limits(plan),
+    }
 }

@@ -14,7 +14,9 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         ["launch", plan] => launch::launch(plan),
-        ["doctor"] => println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::probe()).expect("JSON")),
+        ["doctor"] => {
+            println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::probe()).expect("JSON"))
+        }
         ["noop"] => {}
         ["see"] => println!("{}", see::everything()),
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a number")),

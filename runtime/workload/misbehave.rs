@@ -46,7 +46,8 @@ pub fn misbehave(what: &str, args: &[&str]) {
             println!("ate {}", eaten.len());
         }
         "fill" => {
-            let mut file = std::fs::File::create(format!("{}/big", args.first().expect("a directory"))).expect("a file");
+            let mut file =
+                std::fs::File::create(format!("{}/big", args.first().expect("a directory"))).expect("a file");
             let block = vec![7u8; 1 << 16];
             let mut written = 0usize;
             let error = loop {
@@ -65,7 +66,9 @@ pub fn misbehave(what: &str, args: &[&str]) {
                 }
             }
         }
-        "symlink" => std::os::unix::fs::symlink(args.first().expect("a target"), "/out/link").expect("a link"),
+        "symlink" => {
+            std::os::unix::fs::symlink(args.first().expect("a target"), "/out/link").expect("a link")
+        }
         "hardlink" => {
             std::fs::write("/out/a", "a").expect("a file");
             std::fs::hard_link("/out/a", "/out/b").expect("a second name");
@@ -73,7 +76,8 @@ pub fn misbehave(what: &str, args: &[&str]) {
         "socket" => drop(std::os::unix::net::UnixListener::bind("/out/socket").expect("a socket")),
         "fifo" => {
             let mode = rustix::fs::Mode::from_raw_mode(0o600);
-            rustix::fs::mknodat(rustix::fs::CWD, "/out/fifo", rustix::fs::FileType::Fifo, mode, 0).expect("a fifo");
+            rustix::fs::mknodat(rustix::fs::CWD, "/out/fifo", rustix::fs::FileType::Fifo, mode, 0)
+                .expect("a fifo");
         }
         "flood" => {
             let block = vec![b'x'; 1 << 16];

@@ -8,7 +8,19 @@ use std::time::Duration;
 /// One JSON object.
 pub fn everything() -> Value {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let keys = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters"];
+    let keys = [
+        "Uid",
+        "Gid",
+        "Groups",
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+        "NoNewPrivs",
+        "Seccomp",
+        "Seccomp_filters",
+    ];
     let status: serde_json::Map<String, Value> = keys
         .iter()
         .filter_map(|key| {
@@ -17,10 +29,12 @@ pub fn everything() -> Value {
         })
         .collect();
     let interfaces = fs::read_to_string("/proc/net/dev").unwrap_or_default();
-    let interfaces: Vec<&str> = interfaces.lines().skip(2).filter_map(|l| l.split(':').next()).map(str::trim).collect();
+    let interfaces: Vec<&str> =
+        interfaces.lines().skip(2).filter_map(|l| l.split(':').next()).map(str::trim).collect();
     let mut env: Vec<String> = std::env::vars().map(|(k, v)| format!("{k}={v}")).collect();
     env.sort();
-    let mut fds: Vec<u32> = (0..1024u32).filter(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok()).collect();
+    let mut fds: Vec<u32> =
+        (0..1024u32).filter(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok()).collect();
     fds.sort_unstable();
     json!({
         "pid": std::process::id(),
@@ -65,7 +79,8 @@ pub fn everything() -> Value {
 
 fn list(dir: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }

@@ -84,7 +84,11 @@ fn v2_parent(controller: Controller, mount: &Mount, own: &Path) -> Result<PathBu
     let above = own.parent().filter(|p| p.starts_with(&mount.point));
     let place = [Some(own), above].into_iter().flatten().find(|dir| gives(dir));
     place.map(Path::to_path_buf).ok_or_else(|| {
-        format!("the {} controller is not delegated to {} nor to the cgroup above it", controller.name(), own.display())
+        format!(
+            "the {} controller is not delegated to {} nor to the cgroup above it",
+            controller.name(),
+            own.display()
+        )
     })
 }
 
@@ -93,7 +97,8 @@ pub(crate) fn unescape(text: &str) -> String {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
-        let octal = (first == b'\\').then(|| tail.get(..3).and_then(|d| std::str::from_utf8(d).ok())).flatten();
+        let octal =
+            (first == b'\\').then(|| tail.get(..3).and_then(|d| std::str::from_utf8(d).ok())).flatten();
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) => {
                 out.push(byte);

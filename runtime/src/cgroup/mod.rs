@@ -104,7 +104,9 @@ impl RunCgroup {
         let (made, missing) = (std::mem::take(&mut self.groups), &mut self.missing);
         for group in made {
             let result = match group.version {
-                Version::V1 => fs::create_dir(&group.dir).map_err(|e| format!("making {}: {e}", group.dir.display())),
+                Version::V1 => {
+                    fs::create_dir(&group.dir).map_err(|e| format!("making {}: {e}", group.dir.display()))
+                }
                 Version::V2 => v2::create(&group.dir, &group.controllers),
             };
             match result {
@@ -156,6 +158,13 @@ impl RunCgroup {
         File::open(&group.dir).map(Some).doing(|| format!("opening {}", group.dir.display()))
     }
 
+    /// What the builder writes `0` to on version 2, where it cannot be cloned into it.
+    pub(crate) fn slow_entrance(&self) -> Result<Option<File>> {
+        let Some(group) = self.groups.iter().find(|g| g.version == Version::V2) else { return Ok(None) };
+        let path = group.dir.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&path).map(Some).doing(|| format!("opening {}", path.display()))
+    }
+
     /// Kills whatever is in the run's own directories, until nothing is.
     pub(crate) fn kill(&self) -> Result<()> {
         self.groups.iter().try_for_each(|g| kill_dir(&g.dir))
@@ -179,12 +188,16 @@ impl RunCgroup {
 
 /// Enters cgroups of version 1 through their opened `tasks`. The caller has one thread.
 pub(crate) fn enter(entrances: &[File]) -> Result<()> {
-    entrances.iter().try_for_each(|mut tasks| tasks.write_all(b"0").doing(|| "entering the run's cgroup".into()))
+    entrances
+        .iter()
+        .try_for_each(|mut tasks| tasks.write_all(b"0").doing(|| "entering the run's cgroup".into()))
 }
 
 /// Kills and removes what a dead supervisor left; only directories that this module named.
 pub(crate) fn sweep(dir: &Path, id: &str) -> Result<()> {
-    if dir.file_name().and_then(|n| n.to_str()) != Some(&format!("{PREFIX}{id}")) || !dir.join("cgroup.procs").exists() {
+    if dir.file_name().and_then(|n| n.to_str()) != Some(&format!("{PREFIX}{id}"))
+        || !dir.join("cgroup.procs").exists()
+    {
         return Ok(());
     }
     kill_dir(dir)?;
@@ -203,7 +216,9 @@ fn kill_dir(dir: &Path) -> Result<()> {
         }
         for pid in inside {
             let Some(pid) = rustix::process::Pid::from_raw(pid) else { continue };
-            let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { continue };
+            let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+                continue;
+            };
             // The handle is of whoever has the pid now: it counts only if that one is still inside.
             if pids(dir)?.contains(&pid.as_raw_nonzero().get()) {
                 _ = rustix::process::pidfd_send_signal(handle.as_fd(), rustix::process::Signal::KILL);
@@ -218,7 +233,11 @@ fn pids(dir: &Path) -> Result<Vec<i32>> {
     let path = dir.join("cgroup.procs");
     match fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => Ok(other.doing(|| format!("reading {}", path.display()))?.lines().filter_map(|l| l.parse().ok()).collect()),
+        other => Ok(other
+            .doing(|| format!("reading {}", path.display()))?
+            .lines()
+            .filter_map(|l| l.parse().ok())
+            .collect()),
     }
 }
 
@@ -264,4 +283,3 @@ pub(crate) fn millicpus(limits: &Limits) -> u64 {
 
 /// Microseconds of a scheduling period.
 const PERIOD: u64 = 100_000;
-

@@ -40,7 +40,11 @@ pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Resu
             let (file, asked) = (dir.join("cpu.max"), millicpus(limits));
             write(&file, &format!("{} {PERIOD}", asked * PERIOD / 1000))?;
             let text = fs::read_to_string(&file).doing(|| format!("reading {}", file.display()))?;
-            Ok((asked, parse_cpu_max(&text).ok_or_else(|| Error::System(format!("{} says {text:?}", file.display())))?))
+            Ok((
+                asked,
+                parse_cpu_max(&text)
+                    .ok_or_else(|| Error::System(format!("{} says {text:?}", file.display())))?,
+            ))
         }
     }
 }

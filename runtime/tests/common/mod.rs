@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 pub const WORKLOAD: &str = env!("CARGO_BIN_EXE_invarlock-workload");
 /// An id without an account, for the rootless half when the tests run as root.
@@ -85,7 +85,11 @@ pub fn launcher(who: As, plan: &Value) -> Command {
     if who == As::User && rustix::process::geteuid().is_root() {
         command.uid(USER).gid(USER);
     }
-    command.env("SECRET_TOKEN", "must not be seen").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env("SECRET_TOKEN", "must not be seen")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
