@@ -57,7 +57,7 @@ pub(super) fn check(case: &Case<'_>) -> Found {
     let (report, gated) = (case.report, case.profile.gated());
     if gated && let Err(stopped) = provider_parity(case) {
         found.errors.push(stopped.message.clone());
-        found.stopped = Some(stopped);
+        found.stopped = Some(*stopped);
         return found;
     }
     payload(case, &mut found.errors);
@@ -79,7 +79,7 @@ pub(super) fn check(case: &Case<'_>) -> Found {
     });
     if let Err(stopped) = recompute(case, &mut found) {
         found.errors.push(stopped.message.clone());
-        found.stopped = Some(stopped);
+        found.stopped = Some(*stopped);
         return found;
     }
     if gated
@@ -92,9 +92,9 @@ pub(super) fn check(case: &Case<'_>) -> Found {
     found
 }
 
-fn provider_parity(case: &Case<'_>) -> Result<(), StoppedBy> {
+fn provider_parity(case: &Case<'_>) -> Result<(), Box<StoppedBy>> {
     let fail = |code: &'static str, message: &str| {
-        Err(stop(code, "InvarlockError", case.profile, message, json!({})))
+        Err(Box::new(stop(code, "InvarlockError", case.profile, message, json!({}))))
     };
     let subject = &case.report["provenance"]["provider_digest"];
     if !truthy(&subject["ids_sha256"]) {
@@ -567,8 +567,8 @@ fn has_window_ids(node: &Value) -> bool {
 fn measurement_contracts(report: &Value, profile: Profile, errors: &mut Vec<String>) {
     for guard in ["spectral", "rmt"] {
         let block = &report[guard];
-        if !(block.is_object() || !truthy(block)) || block.get("evaluated").is_some_and(|flag| !truthy(flag))
-        {
+        let malformed = truthy(block) && !block.is_object();
+        if malformed || block.get("evaluated").is_some_and(|flag| !truthy(flag)) {
             continue;
         }
         let hash = |value: &Value| {
@@ -641,14 +641,14 @@ fn overhead_skipped(report: &Value) -> bool {
     truthy(&overhead["skipped"]) || mode == "skipped"
 }
 
-fn recompute(case: &Case<'_>, found: &mut Found) -> Result<(), StoppedBy> {
+fn recompute(case: &Case<'_>, found: &mut Found) -> Result<(), Box<StoppedBy>> {
     let report = case.report;
     let strict = case.profile.gated() && !tiny_relax(report);
     let metric = &report["primary_metric"];
     let missing = |what: &str, found: &mut Found| {
         if strict {
             let message = format!("PROVIDER-DIGEST-MISSING: {what} in CI/Release");
-            return Err(stop("E004", "InvarlockError", case.profile, &message, json!({})));
+            return Err(Box::new(stop("E004", "InvarlockError", case.profile, &message, json!({}))));
         }
         found.notes.push(format!("{what}: nothing was recomputed"));
         Ok(())

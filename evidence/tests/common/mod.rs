@@ -1,5 +1,5 @@
 //! What the integration tests share: synthetic run reports, golden files, upstream's verifiers.
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 use invarlock_evidence::compare::{CompareContext, compare};
 use invarlock_evidence::manifest::ExecutionMode;
@@ -118,7 +118,7 @@ pub fn synthetic(n: usize, shift: f64) -> RunReport {
         let ids: Vec<usize> = (first..first + n).collect();
         let input: Vec<Vec<usize>> =
             ids.iter().map(|id| (0..seq_len).map(|j| (id * 31 + j * 7 + id * j) % 2048).collect()).collect();
-        let real = |id: usize| if id % 5 == 0 { seq_len - 10 } else { seq_len };
+        let real = |id: usize| if id.is_multiple_of(5) { seq_len - 10 } else { seq_len };
         let masks: Vec<Vec<u8>> =
             ids.iter().map(|id| (0..seq_len).map(|j| u8::from(j < real(*id))).collect()).collect();
         let counts: Vec<usize> = ids.iter().map(|id| real(*id)).collect();
