@@ -1,1 +1,236 @@
-//! (being written)
+//! Whole-program tests: they run the built programs as users do and look at what comes out.
+//!
+//! This crate trusts nothing but the kernel and the files it makes. It reaches into no other crate. Each test works as root
+//! and as an ordinary user where that matters; what cannot run on a machine is skipped by name ([`skip`]).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test helper that cannot go on should stop the test"
+)]
+
+use serde_json::Value;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A user id without an account, for runs as an ordinary user when the tests run as root.
+pub const USER: u32 = 54_321;
+
+/// Who runs the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum As {
+    /// Whoever runs the tests.
+    Caller,
+    /// An ordinary user: [`USER`] when the tests run as root, else the caller.
+    User,
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Both ways to run, once each.
+pub fn both() -> Vec<As> {
+    if is_root() { vec![As::Caller, As::User] } else { vec![As::User] }
+}
+
+/// Says by name that a test did not run, and why; `make test` lists these at the end.
+pub fn skip(test: &str, why: &str) {
+    eprintln!("SKIPPED {test}: {why}");
+    let list = target().join("skipped-tests.txt");
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+    writeln!(file, "SKIPPED {test}: {why}").unwrap();
+}
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// The demo checkpoints, committed with the project.
+pub fn demo(name: &str) -> PathBuf {
+    root().join("demo").join(name)
+}
+
+/// Upstream's golden data, where the workplace has it.
+pub fn shared() -> Option<PathBuf> {
+    let path = std::env::var_os("INVARLOCK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    path.join("data/models").is_dir().then_some(path)
+}
+
+/// Where the programs of this build lie: beside the directory of the running test.
+pub fn programs() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let dir = exe.parent().unwrap();
+    if dir.ends_with("deps") { dir.parent().unwrap().to_path_buf() } else { dir.to_path_buf() }
+}
+
+/// Cargo's target directory.
+pub fn target() -> PathBuf {
+    programs().ancestors().find(|a| a.join("CACHEDIR.TAG").exists()).unwrap_or(&programs()).to_path_buf()
+}
+
+/// A program of this build.
+pub fn program(name: &str) -> PathBuf {
+    let path = programs().join(name);
+    assert!(path.is_file(), "{} is not built: run the tests with `make test`", path.display());
+    path
+}
+
+/// A place to run in: the programs, a store, a home and a work directory that the chosen user owns.
+pub struct Place {
+    /// Removed at the end.
+    pub dir: tempfile::TempDir,
+    user: As,
+}
+
+impl Place {
+    /// Makes one for `user`.
+    pub fn new(user: As) -> Self {
+        let dir = tempfile::Builder::new().prefix("invarlock-test-").tempdir().unwrap();
+        let place = Place { dir, user };
+        set_mode(place.dir.path(), 0o755);
+        std::fs::create_dir(place.path("bin")).unwrap();
+        for name in ["invarlock", "invarlock-evaluator"] {
+            let to = place.path("bin").join(name);
+            std::fs::copy(program(name), &to).unwrap();
+            set_mode(&to, 0o755);
+        }
+        for name in ["home", "store", "work"] {
+            std::fs::create_dir(place.path(name)).unwrap();
+            place.give(&place.path(name));
+        }
+        place
+    }
+
+    /// A path in the place.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A path in the work directory.
+    pub fn work(&self, name: &str) -> PathBuf {
+        self.path("work").join(name)
+    }
+
+    /// Gives a path to the user.
+    pub fn give(&self, path: &Path) {
+        if self.user == As::User && is_root() {
+            std::os::unix::fs::lchown(path, Some(USER), Some(USER)).unwrap();
+        }
+    }
+
+    /// Copies a directory (one level) into the work directory; the user owns the copy.
+    pub fn copy_dir(&self, from: &Path, name: &str) -> PathBuf {
+        let to = self.work(name);
+        std::fs::create_dir_all(&to).unwrap();
+        self.give(&to);
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let file = to.join(entry.file_name());
+            std::fs::copy(entry.path(), &file).unwrap();
+            self.give(&file);
+        }
+        to
+    }
+
+    /// Writes a file in the work directory; the user owns it.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.work(name);
+        std::fs::write(&path, bytes).unwrap();
+        self.give(&path);
+        path
+    }
+
+    /// `invarlock` as the user, in the work directory, with nothing in its environment but what it needs.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let program = self.path("bin/invarlock");
+        let mut command = if self.user == As::User && is_root() {
+            let mut setpriv = Command::new("setpriv");
+            let (uid, gid) = (format!("--reuid={USER}"), format!("--regid={USER}"));
+            setpriv
+                .args([uid.as_str(), gid.as_str(), "--clear-groups", "--inh-caps=-all", "--"])
+                .arg(program);
+            setpriv
+        } else {
+            Command::new(program)
+        };
+        command.args(args).env_clear().current_dir(self.path("work")).stdin(Stdio::null());
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.path("home"));
+        command.env("INVARLOCK_STORE", self.path("store"));
+        command
+    }
+
+    /// Runs `invarlock` to its end.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().unwrap())
+    }
+
+    /// Names in a directory of the place, for looking for leftovers.
+    pub fn names(&self, dir: &str) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.path(dir))
+            .map(|d| d.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect())
+            .unwrap_or_default();
+        names.sort();
+        names
+    }
+}
+
+/// Sets a path's mode.
+pub fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A finished run.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ran {
+    /// Fails the test unless the exit code is `code`.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}\n{}", self.out, self.err))
+    }
+
+    /// Fails the test unless standard error has exactly one error line, and it holds every needle.
+    #[track_caller]
+    pub fn one_error(&self, needles: &[&str]) {
+        let errors = self.err.lines().filter(|l| l.starts_with("error[")).count();
+        assert_eq!(errors, 1, "one clear error, not:\n{}", self.err);
+        for needle in needles {
+            assert!(self.err.contains(needle), "{needle:?} is not in: {}", self.err);
+        }
+    }
+}
+
+/// A JSON file.
+pub fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}

@@ -1,0 +1,244 @@
+//! The plan of an evaluation: everything resolved before anything runs. It is what is executed, what `--dry-run` prints,
+//! what is digested, and what the manifest records.
+
+use crate::args::{EvaluateArgs, ExecutionMode};
+use crate::error::{Error, Kind, Result};
+use crate::image::{self, Image};
+use crate::inputs::{self, InputFile, TreeDigest};
+use crate::policy::Policy;
+use crate::preset::{self, Dataset};
+use crate::signals::Signals;
+use crate::ui::Ui;
+use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
+use invarlock_evidence::policy::{Profile, Tier};
+use invarlock_runtime::{LimitName, Limits};
+use invarlock_seccomp::{Profile as FilterProfile, Program};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Room for the windows and losses of a large run report.
+const OUTPUT_BYTES: u64 = 512 << 20;
+
+/// A checkpoint or dataset ready to be mounted.
+#[derive(Debug)]
+pub struct Input {
+    /// Opened files.
+    pub files: Vec<InputFile>,
+    /// Their digests.
+    pub digest: TreeDigest,
+}
+
+/// Everything an evaluation needs.
+pub struct Plan {
+    /// The profile.
+    pub profile: Profile,
+    /// The tier.
+    pub tier: Tier,
+    /// Windows and data, the profile's counts applied.
+    pub dataset: Dataset,
+    /// Baseline checkpoint.
+    pub baseline: Input,
+    /// Subject checkpoint.
+    pub subject: Input,
+    /// Dataset files.
+    pub data: Input,
+    /// The image; none for host execution.
+    pub image: Option<Image>,
+    /// The program host execution runs.
+    pub host_evaluator: Option<PathBuf>,
+    /// System-call filter of the workload.
+    pub filter: Program,
+    /// Limits of one container.
+    pub limits: Limits,
+}
+
+/// Resolves the arguments: cheap checks first, hashing last.
+pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) -> Result<Plan> {
+    let (profile, tier) = profile_and_tier(args)?;
+    unsupported_options(args)?;
+    let mut dataset = dataset(args)?;
+    if let Some((preview, final_)) = profile.window_counts() {
+        (dataset.preview_n, dataset.final_n) = (preview, final_);
+        dataset.max_samples = dataset.max_samples.max(preview + final_);
+    }
+    let outputs = [("--out", &args.out), ("--report-out", &args.report_out)];
+    let inputs = [("baseline", &args.baseline), ("subject", &args.subject)];
+    for (role, dir) in inputs {
+        outputs.iter().try_for_each(|(flag, out)| refuse_inside(flag, out, role, dir))?;
+    }
+    let baseline = inputs::open_checkpoint("baseline", &args.baseline)?;
+    let subject = inputs::open_checkpoint("subject", &args.subject)?;
+    let data = inputs::open_dataset(&dataset.files)?;
+    let (image, host_evaluator) = match policy.mode {
+        ExecutionMode::Container => {
+            let runtime = &args.runtime;
+            let image = image::prepare(ui, runtime.image.as_deref(), runtime.evaluator.as_deref())?;
+            require_measure(&image)?;
+            (Some(image), None)
+        }
+        ExecutionMode::Host => (None, Some(image::evaluator(args.runtime.evaluator.as_deref())?)),
+    };
+    let filter = match policy.mode {
+        ExecutionMode::Container => FilterProfile::evaluator().compile()?,
+        ExecutionMode::Host => FilterProfile::no_network().compile()?,
+    };
+    let data_path = dataset.files.first().cloned().unwrap_or_default();
+    let digest = |label: &str, path: &Path, files: Vec<InputFile>| -> Result<Input> {
+        Ok(Input { digest: inputs::digest(ui, signals, label, path, &files)?, files })
+    };
+    Ok(Plan {
+        profile,
+        tier,
+        limits: limits(args.runtime.memory, args.runtime.timeout),
+        baseline: digest("baseline", &args.baseline, baseline)?,
+        subject: digest("subject", &args.subject, subject)?,
+        data: digest("dataset", &data_path, data)?,
+        dataset,
+        image,
+        host_evaluator,
+        filter,
+    })
+}
+
+fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {
+    let profile: Profile = args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")))?;
+    let tier: Tier = args.tier.parse().map_err(|e| Error::input(format!("--tier: {e}")))?;
+    if profile.needs_all_guards() {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "--profile release needs the spectral, rmt and variance guards, which are not built yet; use --profile ci",
+        ));
+    }
+    let floor = tier.coverage();
+    if profile.gated() && profile.replicates() < floor.replicates {
+        return Err(Error::input(format!(
+            "--tier {tier} with --profile {profile}: the tier asks for {} bootstrap replicates and the profile makes {}; \
+             use another tier",
+            floor.replicates,
+            profile.replicates()
+        )));
+    }
+    Ok((profile, tier))
+}
+
+fn unsupported_options(args: &EvaluateArgs) -> Result<()> {
+    match args.device.as_str() {
+        "auto" | "cpu" => {}
+        d if d == "mps" || d.starts_with("cuda") => {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("--device {d}: this evaluator measures on the CPU; use --device cpu"),
+            ));
+        }
+        d => return Err(Error::input(format!("--device {d}: unknown; use auto or cpu"))),
+    }
+    let adapters = [Some(&args.adapter), args.baseline_adapter.as_ref(), args.subject_adapter.as_ref()];
+    match adapters.into_iter().flatten().find(|a| !["auto", "hf_causal"].contains(&a.as_str())) {
+        Some(a) => {
+            Err(Error::new(Kind::Unsupported, format!("adapter {a}: only hf_causal is built; use auto")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn dataset(args: &EvaluateArgs) -> Result<Dataset> {
+    match (&args.preset, &args.dataset) {
+        (Some(preset), _) => preset::read(preset),
+        (None, Some(file)) => Ok(preset::for_file(file)),
+        (None, None) => Err(Error::input(
+            "no dataset given, and upstream's default one needs the network; pass --dataset FILE.jsonl or --preset FILE.yaml",
+        )),
+    }
+}
+
+fn require_measure(image: &Image) -> Result<()> {
+    match image.resolved.speaks.as_deref() {
+        Some("measure") => Ok(()),
+        other => Err(Error::new(
+            Kind::Unsupported,
+            format!(
+                "image {} speaks {}; evaluate needs one that speaks `measure` (others are not built yet)",
+                image.resolved.reference,
+                other.unwrap_or("nothing we know")
+            ),
+        )),
+    }
+}
+
+/// An output directory inside a checkpoint would change what was measured.
+fn refuse_inside(flag: &str, out: &Path, role: &str, checkpoint: &Path) -> Result<()> {
+    let Ok(checkpoint) = std::fs::canonicalize(checkpoint) else { return Ok(()) };
+    let absolute = std::path::absolute(out).map_err(|e| Error::io(format_args!("resolving {flag}"), &e))?;
+    let existing = absolute.ancestors().find_map(|a| std::fs::canonicalize(a).ok());
+    match existing.is_some_and(|e| e.starts_with(&checkpoint)) {
+        true => Err(Error::input(format!(
+            "{flag} {}: lies inside the {role} checkpoint {}; choose a directory elsewhere",
+            out.display(),
+            checkpoint.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Sane defaults from the machine, unless asked otherwise.
+pub fn limits(memory: Option<u64>, timeout: Option<u64>) -> Limits {
+    let mut limits = Limits::for_machine();
+    limits.output_bytes = OUTPUT_BYTES;
+    if let Some(bytes) = memory {
+        limits.memory_bytes = bytes;
+        limits.required.insert(LimitName::Memory);
+    }
+    if let Some(seconds) = timeout {
+        limits.wall = Duration::from_secs(seconds);
+        limits.required.insert(LimitName::Wall);
+    }
+    limits
+}
+
+impl Plan {
+    /// The job of one side; `dir` is where the container sees its inputs (`/in`).
+    pub fn job(&self, role: Role, args: &EvaluateArgs, paths: JobPaths) -> Job {
+        let (given, windows) = match role {
+            Role::Baseline => {
+                let d = &self.dataset;
+                let (text_field, max_samples) = (d.text_field.clone(), d.max_samples);
+                (&args.baseline, WindowSource::LocalJsonl { files: paths.dataset, text_field, max_samples })
+            }
+            Role::Subject => (&args.subject, WindowSource::Replay { file: paths.windows }),
+        };
+        Job {
+            contract: JOB_CONTRACT.into(),
+            role,
+            model_id: given.to_string_lossy().into_owned(),
+            profile: self.profile.to_string(),
+            tier: self.tier.to_string(),
+            checkpoint: paths.checkpoint,
+            windows,
+            seq_len: self.dataset.seq_len,
+            stride: self.dataset.stride,
+            preview_n: self.dataset.preview_n,
+            final_n: self.dataset.final_n,
+            split: self.dataset.split.clone(),
+            seed: self.dataset.seed,
+            threads: None,
+        }
+    }
+
+    /// The checkpoint of one side.
+    pub fn checkpoint(&self, role: Role) -> &Input {
+        match role {
+            Role::Baseline => &self.baseline,
+            Role::Subject => &self.subject,
+        }
+    }
+}
+
+/// Where a job's inputs lie for the process that reads them.
+pub struct JobPaths {
+    /// Checkpoint directory.
+    pub checkpoint: String,
+    /// Dataset files.
+    pub dataset: Vec<String>,
+    /// Baseline windows.
+    pub windows: String,
+}

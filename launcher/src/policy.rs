@@ -1,0 +1,38 @@
+//! What is allowed, and why: flags and variables become allowances once, before any work, and the network goes off.
+
+use crate::args::{AllowArgs, Cli, Command, ExecutionMode};
+use crate::error::Result;
+use invarlock_security::{Allowances, Flags, deny_network_for_this_process};
+
+/// The policy of one command.
+#[derive(Debug)]
+pub struct Policy {
+    /// Exceptions granted by flag or variable.
+    pub allowances: Allowances,
+    /// Where the measuring runs.
+    pub mode: ExecutionMode,
+    /// Digest of the filter that refuses this process and its children the network; none when it was allowed.
+    pub network_filter: Option<String>,
+}
+
+/// Resolves the policy and enforces what concerns this process: without an allowance the kernel refuses it sockets.
+pub fn enter(cli: &Cli) -> Result<Policy> {
+    let none = AllowArgs::default();
+    let (allow, asked) = match &cli.command {
+        Command::Evaluate(a) => (&a.allow, a.execution_mode),
+        _ => (&none, ExecutionMode::Container),
+    };
+    let flags = Flags {
+        network: allow.allow_network,
+        host_execution: allow.allow_host_execution,
+        execution_mode_host: asked == ExecutionMode::Host,
+        ..Flags::default()
+    };
+    let allowances = Allowances::resolve(&flags, &|name| std::env::var(name).ok());
+    let network_filter = match allowances.network() {
+        Some(_) => None,
+        None => Some(deny_network_for_this_process()?),
+    };
+    let mode = if allowances.host_execution { ExecutionMode::Host } else { ExecutionMode::Container };
+    Ok(Policy { allowances, mode, network_filter })
+}

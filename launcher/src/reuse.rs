@@ -1,0 +1,87 @@
+//! A measured baseline used again (`--baseline-report`): accepted only when its runtime manifest binds it and says that
+//! the very checkpoint of this command was measured by the very image of this command.
+
+use crate::error::{Error, Kind, Result};
+use crate::plan::Plan;
+use crate::side::{Side, sha256};
+use invarlock_evidence::run_report::RunReport;
+use invarlock_evidence::verify::runtime_verify;
+use serde_json::Value;
+use std::io::Read as _;
+use std::path::Path;
+
+const MAX_REPORT_BYTES: u64 = 1 << 30;
+const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+
+/// Reads and checks the run report at `path` for use in `plan`.
+pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
+    let doing = format!("reusing --baseline-report {}", path.display());
+    let input = |why: String| Error::input(format!("{doing}: {why}"));
+    let bytes = read(path, MAX_REPORT_BYTES).map_err(&input)?;
+    let manifest_path = path.with_file_name(crate::bundle::MANIFEST);
+    let manifest_bytes = read(&manifest_path, MAX_MANIFEST_BYTES).map_err(|why| {
+        input(format!(
+            "{why}; without its manifest nothing says what was measured: measure the baseline again"
+        ))
+    })?;
+    let verdict = runtime_verify(path, &manifest_path, None);
+    if let Some(why) = verdict.errors.first() {
+        return Err(Error::new(
+            Kind::Integrity,
+            format!("{doing}: its manifest does not hold: {why}; measure the baseline again"),
+        ));
+    }
+    let manifest: Value = serde_json::from_slice(&manifest_bytes)
+        .map_err(|e| input(format!("{}: {e}", manifest_path.display())))?;
+    let report: RunReport =
+        serde_json::from_slice(&bytes).map_err(|e| input(format!("not a run report: {e}")))?;
+    same_measurement(&report, &manifest, plan)
+        .map_err(|why| input(format!("[INVARLOCK:E222] {why}; measure the baseline again")))?;
+    let mut evidence = manifest["context"]["sides"]["baseline"].clone();
+    evidence["reused"] = Value::Bool(true);
+    evidence["report_sha256"] = Value::String(sha256(&bytes));
+    Ok(Side { report, path: path.to_path_buf(), sha256: sha256(&bytes), evidence })
+}
+
+/// Says what differs from what this command would measure.
+fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> std::result::Result<(), String> {
+    let context = &manifest["context"];
+    let side = &context["sides"]["baseline"];
+    let text = |v: &Value| v.as_str().unwrap_or("nothing").to_owned();
+    let image = plan.image.as_ref().map_or("nothing".to_owned(), |i| i.resolved.manifest_digest.to_string());
+    let d = &plan.dataset;
+    let pairs = [
+        ("edit", report.edit.get("name").map_or("nothing".into(), text), "noop".to_owned()),
+        ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
+        ("profile", text(&context["profile"]), plan.profile.to_string()),
+        ("tier", text(&context["tier"]), plan.tier.to_string()),
+        (
+            "checkpoint digest",
+            text(&side["checkpoint"]["tree_sha256"]),
+            plan.baseline.digest.tree_sha256.clone(),
+        ),
+        ("dataset digest", text(&side["dataset"]["tree_sha256"]), plan.data.digest.tree_sha256.clone()),
+        ("image digest", text(&manifest["runtime"]["image_digest"]), image),
+        ("seq_len", report.data.seq_len.to_string(), d.seq_len.to_string()),
+        ("preview windows", report.data.preview_n.to_string(), d.preview_n.to_string()),
+        ("final windows", report.data.final_n.to_string(), d.final_n.to_string()),
+    ];
+    match pairs.into_iter().find(|(_, was, is)| was != is) {
+        Some((what, was, is)) => Err(format!("its {what} is {was}, this command's is {is}")),
+        None => Ok(()),
+    }
+}
+
+fn read(path: &Path, limit: u64) -> std::result::Result<Vec<u8>, String> {
+    let failed = |e: std::io::Error| format!("reading {}: {e}", path.display());
+    let file = std::fs::File::open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(format!("reading {}: not a regular file", path.display()));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("reading {}: larger than {limit} bytes", path.display()));
+    }
+    Ok(bytes)
+}

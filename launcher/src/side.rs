@@ -1,0 +1,346 @@
+//! One side of an evaluation: a container (or, as a recorded exception, a host process) measures one checkpoint.
+
+use crate::args::EvaluateArgs;
+use crate::bundle;
+use crate::error::{Error, Kind, Result};
+use crate::inputs::hex;
+use crate::plan::{Input, JobPaths, Plan};
+use crate::signals::Signals;
+use crate::ui::{Level, Step, Ui, printable};
+use invarlock_evidence::events::Event;
+use invarlock_evidence::job::Role;
+use invarlock_evidence::run_report::{BaselineWindows, ReplayArm, RunReport, WindowArm};
+use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Sink, Status};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::path::{Path, PathBuf};
+
+/// Longest line of progress accepted from a container.
+const MAX_LINE: usize = 64 << 10;
+/// How much of a container's standard error is kept for the log.
+const MAX_STDERR: usize = 1 << 20;
+
+/// A measured side and what the manifest says of it.
+pub struct Side {
+    /// The parsed run report.
+    pub report: RunReport,
+    /// Where the run report lies.
+    pub path: PathBuf,
+    /// Lower-case hex SHA-256 of the run report's bytes.
+    pub sha256: String,
+    /// `context.sides.<role>` of the manifest.
+    pub evidence: Value,
+}
+
+/// Directory of a role below `--out`, as upstream names it.
+pub fn directory(role: Role) -> &'static str {
+    match role {
+        Role::Baseline => "source",
+        Role::Subject => "edited",
+    }
+}
+
+/// Lower-case name of a role.
+pub fn name(role: Role) -> &'static str {
+    match role {
+        Role::Baseline => "baseline",
+        Role::Subject => "subject",
+    }
+}
+
+/// What one run is given.
+pub struct Run<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The arguments it was made from.
+    pub args: &'a EvaluateArgs,
+    /// Which side.
+    pub role: Role,
+    /// The baseline's windows, for the subject.
+    pub windows: Option<&'a BaselineWindows>,
+}
+
+impl Run<'_> {
+    /// Measures the side and writes its run directory.
+    pub fn measure(&self, ui: &Ui, signals: &Signals) -> Result<Side> {
+        let mut sink = Progress::new(ui, name(self.role));
+        let outcome = match &self.plan.image {
+            Some(_) => invarlock_runtime::run(self.container()?, signals.fd(), &mut sink)?,
+            None => self.on_host(signals, &mut sink)?,
+        };
+        sink.finish();
+        let run_dir = bundle::run_dir(&self.args.out, directory(self.role))?;
+        if let Some(error) = failure(&outcome, &sink, signals) {
+            return Err(self.keep_log(error, &run_dir, &sink));
+        }
+        self.collect(outcome, &run_dir).map_err(|error| self.keep_log(error, &run_dir, &sink))
+    }
+
+    /// The container of this side.
+    pub fn container(&self) -> Result<ContainerSpec> {
+        let image =
+            self.plan.image.as_ref().ok_or_else(|| Error::new(Kind::System, "no image in the plan"))?;
+        let mut inputs = mounts("/in/checkpoint", self.plan.checkpoint(self.role))?;
+        if self.role == Role::Baseline {
+            inputs.extend(mounts("/in/dataset", &self.plan.data)?);
+        }
+        let dataset = self.plan.data.files.iter().map(|f| format!("/in/dataset/{}", f.name)).collect();
+        let paths =
+            JobPaths { checkpoint: "/in/checkpoint".into(), dataset, windows: "/in/windows.json".into() };
+        inputs.push(memory("/in/job.json", &self.plan.job(self.role, self.args, paths))?);
+        if self.role == Role::Subject {
+            inputs.push(memory("/in/windows.json", &self.windows)?);
+        }
+        let argv = ["/invarlock-evaluator", "--job", "/in/job.json", "--out", "/out"];
+        Ok(ContainerSpec {
+            rootfs: image.rootfs.layers.clone(),
+            argv: argv.map(String::from).to_vec(),
+            env: vec![("INVARLOCK_CONTAINER_EXECUTION".into(), "1".into())],
+            cwd: "/".into(),
+            inputs,
+            filter: self.plan.filter.clone(),
+            limits: self.plan.limits.clone(),
+            collect_output: true,
+        })
+    }
+
+    /// The same program as a plain child: no container, but no network either (its filter refuses it).
+    fn on_host(&self, signals: &Signals, sink: &mut Progress<'_>) -> Result<Outcome> {
+        let scratch = invarlock_security::secure_tempdir("invarlock-host-")?;
+        let at = |name: &str| scratch.path().join(name).to_string_lossy().into_owned();
+        let failed = |e: std::io::Error| Error::io("preparing host execution", &e);
+        let link = |dir: &str, input: &Input| -> Result<Vec<String>> {
+            std::fs::create_dir(at(dir)).map_err(failed)?;
+            let one = |f: &crate::inputs::InputFile| {
+                let name = at(&format!("{dir}/{}", f.name));
+                std::os::unix::fs::symlink(&f.path, &name).map(|()| name).map_err(failed)
+            };
+            input.files.iter().map(one).collect()
+        };
+        link("checkpoint", self.plan.checkpoint(self.role))?;
+        let dataset = link("dataset", &self.plan.data)?;
+        std::fs::create_dir(at("out")).map_err(failed)?;
+        let paths = JobPaths { checkpoint: at("checkpoint"), dataset, windows: at("windows.json") };
+        let job = self.plan.job(self.role, self.args, paths);
+        std::fs::write(at("job.json"), to_json(&job)?).map_err(failed)?;
+        std::fs::write(at("windows.json"), to_json(&self.windows)?).map_err(failed)?;
+        let program = self
+            .plan
+            .host_evaluator
+            .clone()
+            .ok_or_else(|| Error::new(Kind::System, "no evaluator in the plan"))?;
+        let spec = HostSpec {
+            program,
+            args: ["--job", &at("job.json"), "--out", &at("out")].map(String::from).to_vec(),
+            env: vec![],
+            output: PathBuf::from(at("out")),
+            filter: self.plan.filter.clone(),
+            limits: self.plan.limits.clone(),
+        };
+        let outcome = invarlock_runtime::run_on_host(spec, signals.fd(), sink)?;
+        scratch.close()?;
+        Ok(outcome)
+    }
+
+    /// Checks and keeps what the run left in `/out`.
+    fn collect(&self, outcome: Outcome, run_dir: &Path) -> Result<Side> {
+        let outputs: Vec<Value> = outcome
+            .output
+            .iter()
+            .map(|f| json!({"name": f.name, "sha256": sha256(&f.bytes), "bytes": f.bytes.len()}))
+            .collect();
+        let find = |name: &str| outcome.output.iter().find(|f| f.name == name);
+        let bytes =
+            &find("report.json").ok_or_else(|| bad_output(self.role, "it left no report.json".into()))?.bytes;
+        let report: RunReport =
+            serde_json::from_slice(bytes).map_err(|e| bad_output(self.role, format!("report.json: {e}")))?;
+        if let Some(stranger) =
+            outcome.output.iter().find(|f| !["report.json", "events.jsonl"].contains(&f.name.as_str()))
+        {
+            return Err(bad_output(
+                self.role,
+                format!("it left {:?}, which nobody asked for", printable(&stranger.name)),
+            ));
+        }
+        for file in &outcome.output {
+            bundle::write_new(run_dir, &file.name, &file.bytes)?;
+        }
+        let mut evidence = json!({
+            "reused": false,
+            "checkpoint": self.plan.checkpoint(self.role).digest,
+            "outputs": outputs,
+            "filter_digest": self.plan.filter.digest,
+            "status": outcome.status,
+            "observations": outcome.observations,
+            "usage": outcome.usage,
+        });
+        if self.role == Role::Baseline {
+            evidence["dataset"] = json!(self.plan.data.digest);
+        }
+        Ok(Side { report, path: run_dir.join("report.json"), sha256: sha256(bytes), evidence })
+    }
+
+    /// A failed run leaves what it printed and says where.
+    fn keep_log(&self, error: Error, run_dir: &Path, sink: &Progress<'_>) -> Error {
+        if sink.stderr.is_empty() && sink.strange.is_empty() {
+            drop(std::fs::remove_dir(run_dir));
+            return error;
+        }
+        let log = printable(&String::from_utf8_lossy(&[sink.strange.as_slice(), &sink.stderr].concat()));
+        let kept = match bundle::write_new(run_dir, "stderr.log", log.as_bytes()) {
+            Ok(path) => format!("what it printed is in {}", path.display()),
+            Err(e) => format!("and its log could not be kept: {}", e.message),
+        };
+        Error { message: format!("{}; {kept}", error.message), ..error }
+    }
+}
+
+/// The windows of a measured baseline, without its losses.
+pub fn baseline_windows(report: &RunReport) -> BaselineWindows {
+    let arm = |a: &WindowArm| ReplayArm {
+        window_ids: a.window_ids.clone(),
+        input_ids: a.input_ids.clone(),
+        attention_masks: a.attention_masks.clone(),
+    };
+    let windows = &report.evaluation_windows;
+    BaselineWindows {
+        tokenizer_hash: report.meta.tokenizer_hash.clone(),
+        preview: arm(&windows.preview),
+        final_: arm(&windows.final_),
+    }
+}
+
+/// Lower-case hex SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn mounts(target: &str, input: &Input) -> Result<Vec<Mount>> {
+    let mount = |f: &crate::inputs::InputFile| {
+        let file = f.file.try_clone().map_err(|e| Error::io("duplicating a file handle", &e))?;
+        let source = InputSource::File { path: f.path.clone(), file };
+        Ok(Mount { target: format!("{target}/{}", f.name), source })
+    };
+    input.files.iter().map(mount).collect()
+}
+
+fn memory(target: &str, value: &impl serde::Serialize) -> Result<Mount> {
+    Ok(Mount { target: target.into(), source: InputSource::Bytes(to_json(value)?) })
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::new(Kind::System, format!("writing JSON: {e}")))
+}
+
+fn bad_output(role: Role, why: String) -> Error {
+    let message = format!("reading what the {} container measured: {why}; nothing of it is used", name(role));
+    Error::new(Kind::Integrity, message)
+}
+
+/// Why a run counts as failed, if it does.
+fn failure(outcome: &Outcome, sink: &Progress<'_>, signals: &Signals) -> Option<Error> {
+    let side = sink.side;
+    match (&outcome.status, &sink.error) {
+        (Status::Exited(0), None) => None,
+        (Status::Cancelled, _) => Some(
+            signals
+                .check("finished run directories are kept")
+                .err()
+                .unwrap_or_else(|| Error::new(Kind::System, format!("measuring the {side}: cancelled"))),
+        ),
+        (Status::TimedOut, _) => Some(Error::new(
+            Kind::System,
+            format!("measuring the {side}: the time limit ended it; raise --timeout or use fewer windows"),
+        )),
+        (Status::MemoryLimit, _) => Some(Error::new(
+            Kind::System,
+            format!("measuring the {side}: the memory limit ended it; raise --memory or use a smaller model"),
+        )),
+        (_, Some((kind, message))) => Some(Error::new(
+            *kind,
+            format!("measuring the {side}: {}", message.replace("/in/checkpoint", "its checkpoint")),
+        )),
+        (status, None) => {
+            Some(Error::new(Kind::System, format!("measuring the {side}: the evaluator ended with {status}")))
+        }
+    }
+}
+
+/// Turns the evaluator's lines into bars; everything it says is untrusted.
+struct Progress<'a> {
+    ui: &'a Ui,
+    side: &'static str,
+    line: Vec<u8>,
+    step: Option<(String, Step)>,
+    error: Option<(Kind, String)>,
+    strange: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(ui: &'a Ui, side: &'static str) -> Self {
+        Progress {
+            ui,
+            side,
+            line: Vec::new(),
+            step: None,
+            error: None,
+            strange: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, line: &[u8]) {
+        match serde_json::from_slice::<Event>(line) {
+            Ok(Event::Progress { phase, done, total }) => self.progress(&phase, done, total),
+            Ok(Event::Error { kind, message }) => self.error = Some((kind.into(), printable(&message))),
+            Err(_) => keep(&mut self.strange, line),
+        }
+    }
+
+    fn progress(&mut self, phase: &str, done: u64, total: u64) {
+        if self.step.as_ref().is_none_or(|(current, _)| current != phase) {
+            self.finish();
+            let known = ["load", "tokenize", "preview", "final", "guards"];
+            let phase = known.into_iter().find(|k| *k == phase).unwrap_or("working");
+            self.step =
+                Some((phase.to_owned(), self.ui.step(&format!("{} {phase}", self.side), total, false)));
+        }
+        if let Some((_, step)) = &self.step {
+            step.set(done, total);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((_, step)) = self.step.take() {
+            step.done("done");
+        }
+    }
+}
+
+fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    let room = MAX_STDERR.saturating_sub(buffer.len());
+    buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
+}
+
+impl Sink for Progress<'_> {
+    fn stdout(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.line);
+                    self.event(&line);
+                }
+                _ if self.line.len() < MAX_LINE => self.line.push(byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) {
+        keep(&mut self.stderr, bytes);
+        if self.ui.is_verbose() {
+            self.ui.say(Level::Verbose, String::from_utf8_lossy(bytes).trim_end());
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `invarlock evaluate`: plan, measure both sides, compare, write the evidence, verify what was written.
+
+use crate::args::EvaluateArgs;
+use crate::error::{Error, Kind, Result};
+use crate::policy::Policy;
+use crate::record::{self, Record};
+use crate::side::{self, Run, Side};
+use crate::signals::Signals;
+use crate::ui::{self, Level, Ui};
+use crate::{bundle, plan, reuse};
+use console::style;
+use invarlock_evidence::compare::{self, CompareContext};
+use invarlock_evidence::gates;
+use invarlock_evidence::job::Role;
+use invarlock_evidence::verify::{RuntimeProvenance, Verdict, VerifyOptions, verify_report};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Runs it. 0: passed; 1: the subject failed its gates.
+pub fn run(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
+    let started = Instant::now();
+    let ui = Ui::new(level(args));
+    let signals = Signals::catch()?;
+    if !args.dry_run {
+        bundle::check_writable("--out", &args.out)?;
+        bundle::check_writable("--report-out", &args.report_out)?;
+    }
+    let plan = plan::make(args, policy, &ui, &signals)?;
+    let record = Record { plan: &plan, args, policy, started_at: record::now() };
+    if args.dry_run {
+        ui::out(&format!("{:#}", record.plan()?));
+        return Ok(0);
+    }
+    let baseline = match &args.baseline_report {
+        Some(path) => reuse::baseline(path, &plan)?,
+        None => measure(&record, Role::Baseline, None, &ui, &signals)?,
+    };
+    let baseline_done = started.elapsed();
+    let subject = measure(&record, Role::Subject, Some(&baseline), &ui, &signals)?;
+    let subject_done = started.elapsed();
+    let report = compare::compare(&baseline.report, &subject.report, &context(&record, &baseline, &subject))?;
+    let bytes = compare::to_bytes(&report);
+    let path = args.report_out.join(bundle::REPORT);
+    let manifest = record.manifest_of(&path, &bytes, &baseline, &subject)?;
+    signals.check("finished run directories are kept, no report was written")?;
+    let (path, manifest) = bundle::write_evidence(&args.report_out, &bytes, &manifest)?;
+    let verdict = verify(&path, &record);
+    let timings = json!({
+        "baseline": baseline_done.as_secs_f64(),
+        "subject": (subject_done - baseline_done).as_secs_f64(),
+        "total": started.elapsed().as_secs_f64(),
+    });
+    let passed = judge(&report, &verdict)?;
+    let done = Done { report, verdict, passed, path, manifest, timings };
+    if args.json {
+        done.print_json(args)
+    } else {
+        done.print(args)
+    }
+    Ok(u8::from(!passed && !args.no_gate))
+}
+
+fn level(args: &EvaluateArgs) -> Level {
+    match (args.quiet || args.json, args.verbose) {
+        (true, _) => Level::Quiet,
+        (_, true) => Level::Verbose,
+        _ => Level::Normal,
+    }
+}
+
+/// Measures a side and binds its run report by a manifest of its own.
+fn measure(
+    record: &Record<'_>,
+    role: Role,
+    baseline: Option<&Side>,
+    ui: &Ui,
+    signals: &Signals,
+) -> Result<Side> {
+    let windows = baseline.map(|b| side::baseline_windows(&b.report));
+    let run = Run { plan: record.plan, args: record.args, role, windows: windows.as_ref() };
+    let side = run.measure(ui, signals)?;
+    let manifest = record.side_manifest(role, &side)?;
+    bundle::write_new(side.path.parent().unwrap_or(Path::new(".")), bundle::MANIFEST, &manifest)?;
+    Ok(side)
+}
+
+fn context(record: &Record<'_>, baseline: &Side, subject: &Side) -> CompareContext {
+    let (plan, args) = (record.plan, record.args);
+    let text = |p: &Path| p.to_string_lossy().into_owned();
+    CompareContext {
+        profile: plan.profile,
+        tier: plan.tier,
+        baseline_model_id: text(&args.baseline),
+        subject_model_id: text(&args.subject),
+        baseline_checkpoint_sha256: Some(plan.baseline.digest.tree_sha256.clone()),
+        subject_checkpoint_sha256: Some(plan.subject.digest.tree_sha256.clone()),
+        baseline_report_path: text(&baseline.path),
+        subject_report_path: text(&subject.path),
+        baseline_report_sha256: baseline.sha256.clone(),
+        subject_report_sha256: subject.sha256.clone(),
+        execution_mode: record::mode(record.policy.mode),
+        generated_at: record::now(),
+        bootstrap_seed: plan.dataset.seed,
+        replicates: None,
+        requested_windows: (plan.dataset.preview_n, plan.dataset.final_n),
+        edit_label: args.edit_label.clone(),
+        events_path: text(&subject.path.with_file_name("events.jsonl")),
+    }
+}
+
+/// Verifies what was written as a reviewer would, with the exceptions this very command was granted by name.
+fn verify(path: &Path, record: &Record<'_>) -> Verdict {
+    let provenance = match record.plan.image {
+        Some(_) => RuntimeProvenance::Container,
+        None => RuntimeProvenance::Host,
+    };
+    let expected_image_digest = record.plan.image.as_ref().map(|i| i.resolved.manifest_digest.to_string());
+    verify_report(
+        path,
+        &VerifyOptions {
+            profile: record.plan.profile,
+            tier: Some(record.plan.tier),
+            runtime_provenance: provenance,
+            expected_image_digest,
+            ..VerifyOptions::default()
+        },
+    )
+}
+
+/// A subject that fails its gates is a result; a verification that fails although they pass is a fault of the evidence.
+fn judge(report: &Value, verdict: &Verdict) -> Result<bool> {
+    let gates_pass = gates::passed(report);
+    if gates_pass && !verdict.ok() {
+        let why = verdict.errors.first().map_or("no reason given", String::as_str);
+        return Err(Error::new(
+            Kind::Integrity,
+            format!("verifying what was written, {}: {why}", verdict.path.display()),
+        ));
+    }
+    Ok(gates_pass)
+}
+
+/// A finished evaluation.
+struct Done {
+    report: Value,
+    verdict: Verdict,
+    passed: bool,
+    path: PathBuf,
+    manifest: PathBuf,
+    timings: Value,
+}
+
+impl Done {
+    fn print_json(&self, args: &EvaluateArgs) {
+        let metric = &self.report["primary_metric"];
+        let gates: Vec<_> = gates::gates(&self.report)
+            .into_iter()
+            .map(|g| json!({"name": g.name, "passed": g.passed, "detail": g.detail}))
+            .collect();
+        let value = json!({
+            "format_version": "evaluate-v1",
+            "ok": self.passed,
+            "verdict": if self.passed { "PASS" } else { "FAIL" },
+            "ratio_vs_baseline": metric["ratio_vs_baseline"],
+            "display_ci": metric["display_ci"],
+            "baseline_final": self.report["baseline_ref"]["primary_metric"]["final"],
+            "subject_final": metric["final"],
+            "gates": gates,
+            "errors": self.verdict.errors,
+            "trust_status": self.verdict.trust.as_str(),
+            "report": self.path,
+            "manifest": self.manifest,
+            "timings_seconds": self.timings,
+            "resolution": {"exit_code": u8::from(!self.passed && !args.no_gate)},
+        });
+        ui::out(&value.to_string());
+    }
+
+    fn print(&self, args: &EvaluateArgs) {
+        if !args.quiet {
+            for gate in gates::gates(&self.report) {
+                let mark = match gate.passed {
+                    Some(true) => style("pass").green(),
+                    Some(false) => style("FAIL").red().bold(),
+                    None => style("  – ").dim(),
+                };
+                ui::out(&format!("  {mark}  {:<31} {}", gate.name, ui::printable(&gate.detail)));
+            }
+            for error in self.verdict.errors.iter().filter(|_| !self.passed) {
+                ui::out(&format!("        {}", ui::printable(error)));
+            }
+        }
+        let line = gates::verdict_line(&self.report);
+        let line = if self.passed { style(line).green().bold() } else { style(line).red().bold() };
+        ui::out(&line.to_string());
+        ui::out(&format!("report    {}\nmanifest  {}", self.path.display(), self.manifest.display()));
+        if args.verbose {
+            ui::out(&format!("timings   {}", self.timings));
+        }
+    }
+}

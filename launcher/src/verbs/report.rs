@@ -1,0 +1,17 @@
+//! `invarlock report html`: one self-contained page of a report and its manifest.
+
+use crate::bundle::{self, MANIFEST};
+use crate::error::Result;
+use crate::ui;
+use invarlock_evidence::{html, verify};
+use std::path::Path;
+
+/// Renders the page. 2: not a valid evaluation report; 1: the output exists without `--force`.
+pub fn html(input: &Path, output: &Path, force: bool) -> Result<u8> {
+    let (path, report) = verify::open_report(input)?;
+    let manifest = verify::open_manifest(&path.with_file_name(MANIFEST))?;
+    let page = html::render(&report, manifest.as_ref())?;
+    bundle::write_output(output, page.as_bytes(), force)?;
+    ui::out(&output.display().to_string());
+    Ok(0)
+}
