@@ -101,7 +101,8 @@ impl Builder {
             let mut go = [0];
             (&self.socket).read_exact(&mut go).doing(|| "waiting for the id maps".into())?;
         } else {
-            self.identity.write_own_maps()?;
+            // Some kernels let anybody make one and only refuse to fill it in.
+            self.identity.write_own_maps().or_unsupported(|| "row \"namespaces\"".into(), USERNS_REMEDY)?;
         }
         let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
         rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "becoming the run's own group".into())?;
@@ -162,7 +163,7 @@ impl Builder {
         let stdio = |i: usize| {
             self.stdio
                 .get(i)
-                .map_or_else(|| null_device(), |fd| fd.try_clone().doing(|| "duplicating a pipe".into()))
+                .map_or_else(null_device, |fd| fd.try_clone().doing(|| "duplicating a pipe".into()))
         };
         let mut container = ContainerBuilder::new(self.id.clone(), SyscallType::default())
             .with_root_path("/state")

@@ -9,7 +9,7 @@
 //! 100000, at most 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, where some file systems stop.
 //! So no account and no other container runtime owns a file or a process of theirs.
 
-use crate::error::{Doing as _, Result};
+use crate::error::{Doing as _, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// First of the two host ids of a run started by root.
@@ -40,6 +40,27 @@ impl Identity {
             }
             false => Identity { by_root: false, host_uid: uid.as_raw(), host_gid: gid.as_raw(), inside: 0 },
         }
+    }
+
+    /// Root of a user namespace that does not have the two host ids cannot give them away.
+    pub(crate) fn check(self) -> Result<()> {
+        let covers = |line: &str| {
+            let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
+            let (first, _, count) =
+                (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
+            first <= u64::from(ROOT_BASE) && first + count > u64::from(ROOT_BASE) + 1
+        };
+        for file in ["/proc/self/uid_map", "/proc/self/gid_map"] {
+            let text = std::fs::read_to_string(file).doing(|| format!("reading {file}"))?;
+            if self.by_root && !text.lines().any(covers) {
+                return Err(Error::Unsupported(format!(
+                    "row \"identity\": this root is the root of a user namespace without the ids {ROOT_BASE} and {}; \
+                     run as an ordinary user, or as root of the machine",
+                    ROOT_BASE + 1
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Lines of `uid_map` and `gid_map`.

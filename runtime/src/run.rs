@@ -67,6 +67,9 @@ pub fn run_on_host(spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) 
     let program = spec.program.to_str().filter(|p| p.starts_with('/'));
     let program =
         program.ok_or_else(|| Error::Input(format!("{} is not an absolute path", spec.program.display())))?;
+    if !spec.output.is_absolute() {
+        return Err(Error::Input(format!("{} is not an absolute path", spec.output.display())));
+    }
     let argv: Vec<String> = std::iter::once(program.to_owned()).chain(spec.args).collect();
     check_strings(&argv, &spec.env)?;
     check_limits(&spec.limits)?;

@@ -62,7 +62,7 @@ fn supervise(request: Request, fds: Vec<OwnedFd>, launcher: &UnixStream) -> Resu
     let result = Run::new(request, id, &cgroup, launcher).and_then(|mut run| {
         let result = run.go(fds);
         let ended = run.end();
-        let result = result.and_then(|()| ended);
+        let result = result.and(ended);
         result.and_then(|()| run.report())
     });
     let emptied = cgroup.kill().and_then(|()| cgroup.remove());
@@ -107,12 +107,16 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(request: Request, id: String, cgroup: &'a RunCgroup, launcher: &'a UnixStream) -> Result<Self> {
+        let identity = Identity::of_caller();
+        if request.host.is_none() {
+            identity.check()?;
+        }
         let holding = limits::hold(&request.limits, cgroup, request.host.is_none())?;
         holding.insist(&request.limits)?;
         Ok(Run {
             request,
             id,
-            identity: Identity::of_caller(),
+            identity,
             cgroup,
             holding,
             launcher: Some(launcher),
@@ -377,7 +381,9 @@ impl<'a> Run<'a> {
             Some(_) => match protocol::receive::<FromInit>(socket)? {
                 Some((FromInit::Failed(error), _)) => return Err(error),
                 _ => {
-                    return Err(Error::System("the workload could not be started and did not say why".into()));
+                    return Err(Error::System(
+                        "the workload could not be started and did not say why".into(),
+                    ));
                 }
             },
         }

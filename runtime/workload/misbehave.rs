@@ -89,7 +89,8 @@ pub fn misbehave(what: &str, args: &[&str]) {
         "double-fork" => {
             let exe = std::env::current_exe().unwrap_or_else(|_| "/workload".into());
             if args.first() == Some(&"again") {
-                Command::new(&exe).arg("ignore-term").spawn().expect("a grandchild");
+                // Left behind on purpose.
+                std::mem::forget(Command::new(&exe).arg("ignore-term").spawn().expect("a grandchild"));
             } else {
                 Command::new(&exe).args(["double-fork", "again"]).status().expect("a child");
             }

@@ -1,10 +1,10 @@
 //! What the tests share: an image with the tests' own program in it, a launcher run as root or as an ordinary user, and a look at what
 //! is left afterwards.
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub fn everybody(test: &str) -> Vec<As> {
     if rustix::process::geteuid().is_root() {
         return vec![As::Root, As::User];
     }
-    eprintln!("SKIPPED {test} as root: the tests run as an ordinary user");
+    skipped(&format!("{test} as root: the tests run as an ordinary user"));
     vec![As::User]
 }
 
@@ -36,9 +36,14 @@ pub fn everybody(test: &str) -> Vec<As> {
 pub fn root_only(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED {test}: needs root");
+        skipped(&format!("{test}: needs root"));
     }
     root
+}
+
+/// Past the capture of the test harness, which would keep it quiet.
+fn skipped(what: &str) {
+    drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
 }
 
 /// A directory of this test process that everybody can enter, with the program and two images in it: `bare` has only the
@@ -46,8 +51,15 @@ pub fn root_only(test: &str) -> bool {
 pub fn stage() -> &'static Path {
     static STAGE: OnceLock<PathBuf> = OnceLock::new();
     STAGE.get_or_init(|| {
+        // Nothing runs after the last test, so the next test process removes the directory.
+        for entry in fs::read_dir("/tmp").expect("/tmp").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let of = name.strip_prefix("invarlock-runtime-test-").map(|pid| PathBuf::from("/proc").join(pid));
+            if of.is_some_and(|process| !process.exists()) {
+                drop(fs::remove_dir_all(entry.path()));
+            }
+        }
         let dir = PathBuf::from(format!("/tmp/invarlock-runtime-test-{}", std::process::id()));
-        drop(fs::remove_dir_all(&dir));
         for image in ["bare", "whole"] {
             fs::create_dir_all(dir.join(image)).expect("an image");
             fs::copy(WORKLOAD, dir.join(image).join("workload")).expect("the program");
