@@ -167,7 +167,7 @@ pub(crate) fn receive_ready(from: &UnixStream) -> Result<Option<(u8, i32)>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let fail = || "waiting for the workload".to_owned();
     let got = match recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::AGAIN) => return Ok(None),
         other => other.doing(fail)?,
     };
     if got.bytes == 0 {

@@ -108,3 +108,53 @@ fn a_limit_that_was_asked_for_and_cannot_be_held_is_an_error() {
         }
     });
 }
+
+/// Directories of cgroup version 1 that belong to the test's user, removed at the end.
+struct Delegated(Vec<std::path::PathBuf>);
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            drop(std::fs::remove_dir(dir));
+        }
+    }
+}
+
+#[test]
+fn a_user_with_delegated_cgroups_gets_real_limits() {
+    let hierarchies = ["memory", "pids", "cpu"].map(|c| std::path::Path::new("/sys/fs/cgroup").join(c));
+    let v1 = hierarchies.iter().all(|h| h.join("tasks").exists());
+    if !v1 {
+        common::skipped("a_user_with_delegated_cgroups_gets_real_limits: needs cgroup version 1");
+        return;
+    }
+    if !root_only("a_user_with_delegated_cgroups_gets_real_limits") {
+        return;
+    }
+    leaving_nothing(|| {
+        let dirs = Delegated(
+            hierarchies.iter().map(|h| h.join(format!("delegated-{}", std::process::id()))).collect(),
+        );
+        for dir in &dirs.0 {
+            std::fs::create_dir(dir).expect("a cgroup");
+            common::own(dir, As::User);
+        }
+        let mut plan = plan(&["eat", "300000000"]);
+        plan["memory"] = json!(64 << 20);
+        plan["required"] = json!(["memory", "pids", "cpu"]);
+        let command = common::launcher(As::User, &plan);
+        let user = common::USER.to_string();
+        let enter: String = dirs.0.iter().map(|d| format!("echo 0 > {}/tasks; ", d.display())).collect();
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(format!("{enter} exec setpriv --reuid {user} --regid {user} --clear-groups -- \"$@\""))
+            .arg("sh");
+        let out = shell.arg(command.get_program()).args(command.get_args()).output().expect("the launcher");
+        let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
+        for name in ["memory", "pids", "cpu"] {
+            assert_eq!(row(&outcome, name)["by"], "cgroup");
+        }
+    });
+}

@@ -42,7 +42,7 @@ pub fn root_only(test: &str) -> bool {
 }
 
 /// Past the capture of the test harness, which would keep it quiet.
-fn skipped(what: &str) {
+pub fn skipped(what: &str) {
     drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
 }
 

@@ -1,0 +1,183 @@
+//! What the others say, and what the supervisor does about it.
+
+use super::{Ending, GRACE, Run};
+use crate::error::{Doing as _, Error, Result};
+use crate::observe::View;
+use crate::protocol::{self, FromBuilder, FromInit, Order};
+use crate::spec::Usage;
+use crate::sys;
+use rustix::process::Signal;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+impl Run<'_> {
+    pub(super) fn hear_launcher(&mut self) -> Result<()> {
+        let Some(launcher) = self.launcher else { return Ok(()) };
+        match protocol::receive::<Order>(launcher) {
+            Ok(Some((Order::Cancel, _))) => self.cancel(),
+            // Dead, or confused: nobody wants the result.
+            Ok(None) | Err(_) => {
+                self.launcher = None;
+                Err(Error::System("the launcher is gone".into()))
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self) -> Result<()> {
+        if self.ending.is_some() {
+            return Ok(());
+        }
+        self.ending = Some(Ending::Cancelled);
+        let Some(workload) = &self.workload_pidfd else { return self.kill_now() };
+        _ = rustix::process::pidfd_send_signal(workload, Signal::TERM);
+        self.deadline = Instant::now() + GRACE;
+        Ok(())
+    }
+
+    pub(super) fn hear_builder(&mut self) -> Result<()> {
+        let Some(socket) = &self.builder else { return Ok(()) };
+        match protocol::receive::<FromBuilder>(socket)? {
+            None => self.builder = None,
+            Some((FromBuilder::WantMaps, _)) => {
+                self.identity.write_maps_of(self.builder_pid)?;
+                (&*socket).write_all(b"M").doing(|| "answering the builder".into())?;
+            }
+            Some((FromBuilder::Output, fds)) => self.out = fds.into_iter().next(),
+            Some((FromBuilder::Failed(error), _)) => return Err(self.cause_in_init(error)),
+        }
+        Ok(())
+    }
+
+    /// Where init told its reason, that is the better one.
+    fn cause_in_init(&self, error: Error) -> Error {
+        let Some(init) = &self.init else { return error };
+        let quiet = init.set_nonblocking(true).is_ok();
+        match protocol::receive::<FromInit>(init) {
+            Ok(Some((FromInit::Failed(cause), _))) if quiet => cause,
+            _ => error,
+        }
+    }
+
+    pub(super) fn hear_init(&mut self) -> Result<()> {
+        let Some(socket) = &self.init else { return Ok(()) };
+        match protocol::receive::<FromInit>(socket)? {
+            Some((FromInit::Ready(inside), _)) => self.inside = Some(inside),
+            Some((FromInit::Failed(error), _)) => return Err(error),
+            Some((FromInit::Exited { status, user_us, system_us, peak_kib }, _)) => {
+                self.wall = self.started.map_or(Duration::ZERO, |s| s.elapsed());
+                self.last_words()?;
+                let usage = Usage {
+                    cpu_user_ms: user_us / 1000,
+                    cpu_system_ms: system_us / 1000,
+                    peak_memory_bytes: Some(peak_kib * 1024),
+                    peak_memory_by: Some("rusage".into()),
+                    ..Usage::default()
+                };
+                self.exited = Some((status, usage));
+            }
+            // Init is dead, and with it everything: killed from outside, or by the kernel for memory.
+            None => {
+                self.init = None;
+                if self.started.is_none() && self.builder.is_some() {
+                    return Ok(());
+                }
+                self.last_words()?;
+                self.kill_now()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The workload's end may be heard before its reason.
+    fn last_words(&mut self) -> Result<()> {
+        match &self.workload {
+            Some(socket) => {
+                socket.set_nonblocking(true).doing(|| "listening to the workload".into())?;
+                self.hear_workload()
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn hear_workload(&mut self) -> Result<()> {
+        let Some(socket) = &self.workload else { return Ok(()) };
+        match protocol::receive_ready(socket)? {
+            None => self.workload = None,
+            Some((b'R', pid)) => self.waiting = Some(pid),
+            Some((b'E', _)) => {
+                let mut errno = [0; 4];
+                (&*socket).read_exact(&mut errno).doing(|| "hearing why the program did not start".into())?;
+                let cause = std::io::Error::from_raw_os_error(i32::from_le_bytes(errno));
+                let program = self.request.argv.first().map(String::as_str).unwrap_or_default();
+                return Err(Error::Input(format!(
+                    "starting {program:?} in the container: {cause}; the program must be in the image, executable, and made for this machine"
+                )));
+            }
+            Some(_) => match protocol::receive::<FromInit>(socket)? {
+                Some((FromInit::Failed(error), _)) => return Err(error),
+                _ => {
+                    return Err(Error::System(
+                        "the workload could not be started and did not say why".into(),
+                    ));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// The workload waits, filter on. What the kernel says of it decides whether it starts.
+    pub(super) fn observe_and_go(&mut self) -> Result<()> {
+        let (Some(pid), Some(inside), Some(socket)) =
+            (self.waiting.take(), self.inside.take(), &self.workload)
+        else {
+            return Ok(());
+        };
+        let raw = rustix::process::Pid::from_raw(pid)
+            .ok_or_else(|| Error::System("the workload has no process id".into()))?;
+        let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
+            .doing(|| "watching the workload".into())?;
+        self.holding.read_back(pid)?;
+        let view = View {
+            pid,
+            request: &self.request,
+            identity: self.identity,
+            limits: self.holding.rows.clone(),
+            cgroup: self.cgroup,
+        };
+        let seen = view.take(inside)?;
+        view.check(&seen)?;
+        self.observations = Some(seen);
+        self.workload_pidfd = Some(handle);
+        let now = Instant::now();
+        (self.started, self.deadline) = (Some(now), now + self.request.limits.wall);
+        (&*socket).write_all(b"G").doing(|| "starting the workload".into())
+    }
+
+    pub(super) fn hear_signal(&mut self, signals: &OwnedFd) -> Result<()> {
+        let mut info = [0u8; 128];
+        if rustix::io::read(signals, &mut info).is_ok() {
+            let [a, b, c, d, ..] = info;
+            if u32::from_le_bytes([a, b, c, d]) != libc::SIGCHLD as u32 {
+                return self.cancel();
+            }
+        }
+        while let Ok(Some(dead)) = sys::reap() {
+            let failed = libc::WIFSIGNALED(dead.status) || libc::WEXITSTATUS(dead.status) != 0;
+            if dead.pid == self.builder_pid && failed && self.started.is_none() {
+                self.hear_builder()?;
+                let oom = self.cgroup.counted().oom_kills.unwrap_or(0) > 0;
+                return Err(match oom {
+                    true => Error::Input(
+                        "the memory limit is too small even to build the container; raise --memory".into(),
+                    ),
+                    false => Error::System(format!(
+                        "the builder of the container died (wait status {:#x})",
+                        dead.status
+                    )),
+                });
+            }
+        }
+        Ok(())
+    }
+}
