@@ -30,11 +30,13 @@ pub fn gates(report: &Value) -> Vec<Gate> {
             _ => "no finite perplexity ratio".to_owned(),
         },
     }];
+    let dev = report["meta"]["profile"] == "dev";
     let drift = number(&metric["final"]).zip(number(&metric["preview"])).map(|(last, first)| last / first);
     let band = &metric["drift_band"];
     gates.push(Gate {
         name: "Preview Final Drift Acceptable",
-        passed: flag("preview_final_drift_acceptable"),
+        // A handful of windows drifts by chance: the profile dev shows it and gates on nothing but the ratio.
+        passed: if dev { None } else { flag("preview_final_drift_acceptable") },
         detail: match (drift, number(&band["min"]), number(&band["max"])) {
             (Some(drift), Some(low), Some(high)) => {
                 format!("final/preview {drift:.6}, band {low:.2} to {high:.2}")

@@ -109,15 +109,6 @@ fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {
             "--profile release needs the spectral, rmt and variance guards, which are not built yet; use --profile ci",
         ));
     }
-    let floor = tier.coverage();
-    if profile.gated() && profile.replicates() < floor.replicates {
-        return Err(Error::input(format!(
-            "--tier {tier} with --profile {profile}: the tier asks for {} bootstrap replicates and the profile makes {}; \
-             use another tier",
-            floor.replicates,
-            profile.replicates()
-        )));
-    }
     Ok((profile, tier))
 }
 

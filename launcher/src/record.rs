@@ -134,6 +134,7 @@ impl Record<'_> {
             "tier": self.plan.tier.as_str(),
             "execution_mode": mode(self.policy.mode).report_name(),
             "allowances": self.allowances(),
+            "loosened": self.policy.allowances.iter().map(|(what, _)| what.name()).collect::<Vec<_>>(),
             "image": self.image(),
             "launcher": {
                 "version": env!("CARGO_PKG_VERSION"),
