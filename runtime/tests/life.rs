@@ -9,6 +9,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// A launcher whose workload runs: its supervisor is found below it.
+#[expect(clippy::zombie_processes, reason = "a start that fails ends the test")]
 fn running(who: As, what: &str) -> (Child, u32) {
     let child = launcher(who, &plan(&[what])).spawn().expect("a launcher");
     let deadline = Instant::now() + Duration::from_secs(20);
