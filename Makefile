@@ -25,11 +25,12 @@ demo: build ## Evaluate the demo checkpoints in containers, verify, render HTML,
 
 test: ## Run all tests
 	bash tests/upstream-venvs.sh
-	$(CARGO) build --locked --workspace --bins --examples
+	$(CARGO) build --locked --workspace --all-features --bins
 ifeq ($(NEXTEST),yes)
-	$(CARGO) nextest run --locked --workspace --no-fail-fast
+	$(CARGO) nextest run --locked --workspace --all-features --no-fail-fast
+	@grep -ohE 'SKIPPED [^<]*' $(CARGO_TARGET_DIR)/nextest/default/junit.xml | sort -u || echo "no test was skipped"
 else
-	$(CARGO) test --locked --workspace --no-fail-fast
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast
 endif
 
 check: ## Format, clippy, rustdoc, dependency policy

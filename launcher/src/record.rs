@@ -8,6 +8,7 @@ use crate::policy::Policy;
 use crate::side::{self, Run, Side, sha256};
 use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest::{Config, ExecutionMode as Mode, ManifestInput, build, to_bytes};
+use invarlock_evidence::numerics::digest::canonical_json;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -86,7 +87,7 @@ impl Record<'_> {
     ) -> Result<Vec<u8>> {
         let mut context = self.common("evaluate")?;
         let plan = self.plan()?;
-        let digest = format!("sha256:{}", sha256(plan.to_string().as_bytes()));
+        let digest = format!("sha256:{}", sha256(canonical_json(&plan).as_bytes()));
         context.insert("plan".into(), json!({"digest": digest, "content": plan}));
         let sides = json!({"baseline": baseline.evidence, "subject": subject.evidence});
         context.insert("sides".into(), sides);

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 /// Says visibly that a test did nothing, and why.
 pub fn skip(test: &str, why: &str) {
-    eprintln!("skipped: {test}: {why}");
+    eprintln!("SKIPPED {test}: {why}");
 }
 
 /// The folder of unpacked golden files (`<version>/<case>`), if they can be had.
@@ -37,7 +37,7 @@ pub fn golden() -> Option<&'static Path> {
                 .status()
                 .ok()?;
             if !archive.is_file() || !status.success() {
-                eprintln!("skipped: {} cannot be unpacked (is zstd installed?)", archive.display());
+                eprintln!("SKIPPED {} cannot be unpacked (is zstd installed?)", archive.display());
                 return None;
             }
         }
