@@ -1,2 +1,52 @@
-//! (being written)
-fn main() {}
+//! The command line of `invarlock-evaluator`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use invarlock_evaluator::progress::Progress;
+use invarlock_evaluator::{Error, Result, run, selftest};
+
+/// Measures one checkpoint: reads a job, writes report.json and events.jsonl, prints progress as JSON lines.
+///
+/// Exit codes: 0 measured; 2 the checkpoint, the dataset or the job must be mended; 3 unsupported, or the machine failed.
+#[derive(Debug, Parser)]
+#[command(name = "invarlock-evaluator", version)]
+struct Arguments {
+    /// The job.
+    #[arg(long, value_name = "FILE", required_unless_present = "self_test", requires = "out")]
+    job: Option<PathBuf>,
+    /// Directory for report.json and events.jsonl.
+    #[arg(long, value_name = "DIR", requires = "job")]
+    out: Option<PathBuf>,
+    /// Check that this program works on this machine, print one JSON line and exit.
+    #[arg(long, conflicts_with_all = ["job", "out"])]
+    self_test: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let progress = Progress::to_stdout();
+    // A panic is a fault of this program (or of a library on input nobody foresaw): it is reported, not shown as noise.
+    let outcome = catch_unwind(AssertUnwindSafe(|| start(&arguments, &progress)));
+    let failure = match outcome {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => error,
+        Err(_) => Error::System(
+            "the evaluator failed unexpectedly; its standard error says where: please report this with the input".to_owned(),
+        ),
+    };
+    progress.error(&failure);
+    ExitCode::from(failure.exit_code())
+}
+
+fn start(arguments: &Arguments, progress: &Progress) -> Result<()> {
+    match (&arguments.job, &arguments.out) {
+        (Some(job), Some(out)) => run::run(job, out, progress),
+        _ => {
+            progress.line(&selftest::run()?);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Measuring windows with all cores.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::model::{Model, Scratch};
+use crate::windows::Arm;
+
+/// Tokens that pass through the model together: short windows share the cost of preparing weights. Which windows go
+/// together depends on the windows only, so the numbers do not depend on threads.
+const GROUP: usize = 512;
+
+/// Threads that measure, and the memory each works in.
+#[derive(Debug)]
+pub struct Workers {
+    pool: rayon::ThreadPool,
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+impl Workers {
+    /// So many threads; one a core when absent.
+    pub fn new(threads: Option<usize>) -> Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = threads.unwrap_or_else(cores);
+        if !(1..=limits::THREADS).contains(&threads) {
+            return Err(Error::Input(format!("{threads} threads: ask for 1 to {}", limits::THREADS)));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::System(format!("cannot start {threads} threads: {e}")))?;
+        let scratch = (0..threads).map(|_| Mutex::default()).collect();
+        Ok(Self { pool, scratch })
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.scratch.len()
+    }
+
+    /// Runs something that spreads its work over these threads.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
+    /// The loss of each window (its real tokens); `progress` is told how many are done.
+    pub fn losses(&self, model: &Model<'_>, windows: &[&[u32]], progress: &(dyn Fn(u64) + Sync)) -> Vec<f64> {
+        let done = AtomicU64::new(0);
+        let groups = group(windows);
+        let losses: Vec<Vec<f64>> = self.run(|| {
+            let measure = |group: &&[&[u32]]| {
+                let worker = rayon::current_thread_index().unwrap_or(0);
+                let mut scratch = self.scratch[worker].lock().unwrap_or_else(|e| e.into_inner());
+                let losses = model.losses(group, &mut scratch);
+                progress(done.fetch_add(group.len() as u64, Ordering::Relaxed) + group.len() as u64);
+                losses
+            };
+            groups.par_iter().with_max_len(1).map(measure).collect()
+        });
+        losses.into_iter().flatten().collect()
+    }
+
+    /// The loss of each window of an arm, all of them finite.
+    pub fn arm(
+        &self,
+        model: &Model<'_>,
+        name: &str,
+        arm: &Arm,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<f64>> {
+        let windows: Vec<&[u32]> = arm.windows.iter().map(|w| w.tokens()).collect();
+        let losses = self.losses(model, &windows, progress);
+        match losses.iter().zip(&arm.ids).find(|(loss, _)| !loss.is_finite()) {
+            Some((loss, id)) => Err(Error::Input(format!(
+                "{name} window {id} has the loss {loss}: the checkpoint's weights overflow on it; it cannot be measured"
+            ))),
+            None => Ok(losses),
+        }
+    }
+}
+
+/// Consecutive windows of together at most [`GROUP`] tokens; a longer one is alone.
+fn group<'w, 't>(windows: &'w [&'t [u32]]) -> Vec<&'w [&'t [u32]]> {
+    let mut groups = Vec::new();
+    let (mut start, mut tokens) = (0, 0);
+    for (i, window) in windows.iter().enumerate() {
+        if i > start && tokens + window.len() > GROUP {
+            groups.push(&windows[start..i]);
+            (start, tokens) = (i, 0);
+        }
+        tokens += window.len();
+    }
+    if start < windows.len() {
+        groups.push(&windows[start..]);
+    }
+    groups
+}
+
+/// Mean of losses weighted with tokens.
+pub fn weighted_mean(losses: &[f64], arm: &Arm) -> f64 {
+    let total: f64 = losses.iter().zip(&arm.windows).map(|(loss, w)| loss * w.real as f64).sum();
+    total / arm.tokens() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::windows::Window;
+
+    #[test]
+    fn groups_are_consecutive_and_bounded() {
+        let tokens = vec![0u32; 2000];
+        let lengths = [128, 128, 128, 128, 2, 510, 1, 2000, 3];
+        let windows: Vec<&[u32]> = lengths.iter().map(|n| &tokens[..*n]).collect();
+        let sizes: Vec<usize> = group(&windows).iter().map(|g| g.len()).collect();
+        assert_eq!(sizes, [4, 2, 1, 1, 1]);
+        assert!(group(&[]).is_empty());
+    }
+
+    #[test]
+    fn means_are_weighted_with_tokens() {
+        let window = |real| Window { ids: vec![0; 4], real };
+        let arm = Arm { ids: vec![0, 1], windows: vec![window(3), window(1)] };
+        assert_eq!(weighted_mean(&[1.0, 5.0], &arm), 2.0);
+    }
+
+    #[test]
+    fn threads_are_bounded() {
+        assert!(Workers::new(Some(0)).is_err());
+        assert!(Workers::new(Some(1_000_000)).is_err());
+        assert_eq!(Workers::new(Some(3)).expect("started").threads(), 3);
+    }
+}

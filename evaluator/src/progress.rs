@@ -1,0 +1,114 @@
+//! What the program says while it works: events as JSON lines on standard output.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use invarlock_evidence::events::Event;
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Time between two lines of one phase.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where events go. Nobody listening is not a failure.
+pub struct Progress {
+    state: Mutex<State>,
+}
+
+struct State {
+    out: Option<Box<dyn Write + Send>>,
+    last: Option<Instant>,
+    phase: &'static str,
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Progress").finish_non_exhaustive()
+    }
+}
+
+impl Progress {
+    /// Events on standard output.
+    pub fn to_stdout() -> Self {
+        Self::to(Some(Box::new(std::io::stdout())))
+    }
+
+    /// Events that nobody sees.
+    pub fn silent() -> Self {
+        Self::to(None)
+    }
+
+    /// Events written to `out`.
+    pub fn to(out: Option<Box<dyn Write + Send>>) -> Self {
+        Self { state: Mutex::new(State { out, last: None, phase: "" }) }
+    }
+
+    /// `done` of `total`; the first and the last line of a phase are always printed, those between at most 20 a second.
+    pub fn report(&self, phase: &'static str, done: u64, total: u64) {
+        // A poisoned lock means that a panic is under way, which will be reported.
+        let Ok(mut state) = self.state.lock() else { return };
+        let soon = state.phase == phase && state.last.is_some_and(|t| t.elapsed() < PAUSE);
+        if soon && done < total {
+            return;
+        }
+        (state.phase, state.last) = (phase, Some(Instant::now()));
+        state.line(&Event::Progress { phase: phase.to_owned(), done, total });
+    }
+
+    /// The reason for a failure, the last line of a run.
+    pub fn error(&self, error: &Error) {
+        self.line(&Event::Error { kind: error.kind(), message: error.to_string() });
+    }
+
+    /// Any one line.
+    pub fn line(&self, value: &impl Serialize) {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).line(value);
+    }
+}
+
+impl State {
+    fn line(&mut self, value: &impl Serialize) {
+        let Some(out) = &mut self.out else { return };
+        let Ok(mut line) = serde_json::to_vec(value) else { return };
+        line.push(b'\n');
+        // Whoever started us may have gone; the report is what counts.
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_few_and_the_last_is_there() {
+        let out = Shared::default();
+        let progress = Progress::to(Some(Box::new(out.clone())));
+        (0..=10_000).for_each(|i| progress.report("load", i, 10_000));
+        progress.report("final", 0, 1);
+        progress.error(&Error::Input("no\nway".to_owned()));
+        let text = String::from_utf8(out.0.lock().expect("not poisoned").clone()).expect("text");
+        let lines: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).expect("an event")).collect();
+        assert!(lines.len() < 200);
+        let progress = |phase: &str, done, total| Event::Progress { phase: phase.to_owned(), done, total };
+        assert_eq!(lines[0], progress("load", 0, 10_000));
+        assert!(lines.contains(&progress("load", 10_000, 10_000)));
+        assert!(matches!(lines.last(), Some(Event::Error { message, .. }) if message == "no\nway"));
+    }
+}

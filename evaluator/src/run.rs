@@ -1,0 +1,234 @@
+//! From a job to a report.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
+use invarlock_evidence::run_report::BaselineWindows;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Checkpoint, scan};
+use crate::error::{Error, Result, fail};
+use crate::measure::{Workers, weighted_mean};
+use crate::model::Model;
+use crate::progress::Progress;
+use crate::report::{self, Measured};
+use crate::tokenizer::Tokenizer;
+use crate::windows::{Asked, Windows, check_size, replay, select};
+use crate::{dataset, files, limits};
+
+/// Does what the job file says, writes `events.jsonl` and `report.json` into `out`; nothing is left there on failure.
+pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
+    let job: Job = files::read_json(job, "job", limits::CONFIG_BYTES)?;
+    let output = Output::prepare(out)?;
+    let mut events = Events::new();
+    let report = measure(&job, progress, &mut events)?;
+    let mut bytes =
+        serde_json::to_vec(&report).map_err(|e| Error::System(format!("cannot write the report: {e}")))?;
+    bytes.push(b'\n');
+    output.write(&events.lines, &bytes)
+}
+
+/// Measures what the job says.
+fn measure(
+    job: &Job,
+    progress: &Progress,
+    events: &mut Events,
+) -> Result<invarlock_evidence::run_report::RunReport> {
+    check(job)?;
+    events.add("start", json!({"role": job.role, "model_id": job.model_id, "version": crate::VERSION}));
+    let workers = Workers::new(job.threads)?;
+
+    // Everything that is cheap to check comes before anything that takes long.
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(Path::new(&job.checkpoint))?;
+    let model = Model::load(&checkpoint)?;
+    if let Some(most) = model.facts.positions.filter(|most| *most < job.seq_len) {
+        fail!(
+            Input,
+            "seq_len is {} but the checkpoint has only {most} positions: lower seq_len",
+            job.seq_len
+        );
+    }
+    let tokenizer = Tokenizer::open(&checkpoint, &model.facts, job.seq_len)?;
+    events.add(
+        "checkpoint",
+        json!({"model_type": model.facts.model_type, "parameters": model.facts.checks.parameter_count}),
+    );
+    let opened = start.elapsed();
+
+    let start = Instant::now();
+    let windows = workers.run(|| windows(job, &model, &tokenizer, progress))?;
+    let counts = (windows.preview.windows.len() as u64, windows.final_.windows.len() as u64);
+    events.add(
+        "windows",
+        json!({"preview": counts.0, "final": counts.1, "blank": windows.blank, "short": windows.short}),
+    );
+    let tokenized = start.elapsed();
+
+    let start = Instant::now();
+    let total = model.facts.parameters.iter().map(|(_, t)| t.bytes.len() as u64).sum();
+    let done = AtomicU64::new(0);
+    progress.report("load", 0, total);
+    workers.run(|| {
+        scan(&model.facts.parameters, &|n| {
+            progress.report("load", done.fetch_add(n, Ordering::Relaxed) + n, total)
+        })
+    })?;
+    let loaded = opened + start.elapsed();
+    events.add("loaded", json!({"bytes": total}));
+
+    let start = Instant::now();
+    let mut arms = [Vec::new(), Vec::new()];
+    for ((name, arm, n), losses) in
+        [("preview", &windows.preview, counts.0), ("final", &windows.final_, counts.1)]
+            .into_iter()
+            .zip(&mut arms)
+    {
+        progress.report(name, 0, n);
+        *losses = workers.arm(&model, name, arm, &|done| progress.report(name, done, n))?;
+        events
+            .add(name, json!({"windows": n, "tokens": arm.tokens(), "logloss": weighted_mean(losses, arm)}));
+    }
+    let [preview, final_] = arms;
+    let evaluated = start.elapsed();
+    progress.report("guards", 1, 1);
+    events.add("done", json!({}));
+    report::report(&Measured {
+        job,
+        facts: &model.facts,
+        tokenizer: &tokenizer,
+        windows: &windows,
+        preview: &preview,
+        final_: &final_,
+        threads: workers.threads(),
+        opened: loaded,
+        tokenized,
+        evaluated,
+    })
+}
+
+fn check(job: &Job) -> Result<()> {
+    if job.contract != JOB_CONTRACT {
+        fail!(
+            Unsupported,
+            "the job's contract is {:?}; this evaluator speaks {JOB_CONTRACT:?}",
+            job.contract
+        );
+    }
+    check_size(job.seq_len, 1)?;
+    match (&job.role, &job.windows) {
+        (Role::Baseline, WindowSource::LocalJsonl { .. }) | (Role::Subject, WindowSource::Replay { .. }) => {
+            Ok(())
+        }
+        (Role::Baseline, _) => {
+            fail!(Input, "a baseline selects its windows from a dataset, but the job gives windows")
+        }
+        (Role::Subject, _) => {
+            fail!(Input, "a subject is measured on the baseline's windows, but the job gives a dataset")
+        }
+    }
+}
+
+fn windows(job: &Job, model: &Model<'_>, tokenizer: &Tokenizer, progress: &Progress) -> Result<Windows> {
+    match &job.windows {
+        WindowSource::LocalJsonl { files, text_field, max_samples } => {
+            let texts = dataset::read(files, text_field, *max_samples)?;
+            let asked = Asked {
+                seq_len: job.seq_len,
+                preview: job.preview_n,
+                final_: job.final_n,
+                pad: tokenizer.pad_id,
+                profile: &job.profile,
+                max_samples: *max_samples,
+            };
+            select(&texts, &asked, &|text| tokenizer.encode(text), &|done, all| {
+                progress.report("tokenize", done, all)
+            })
+        }
+        WindowSource::Replay { file } => {
+            let given: BaselineWindows =
+                files::read_json(Path::new(file), "baseline windows", limits::WINDOWS_BYTES)?;
+            if given.tokenizer_hash.as_deref() != Some(tokenizer.hash.as_str()) {
+                fail!(
+                    Input,
+                    "tokenizer mismatch: the baseline's windows were made with the tokenizer {}, the subject's is {}: \
+                     losses over different vocabularies cannot be compared; give both checkpoints the same tokenizer.json",
+                    given.tokenizer_hash.as_deref().unwrap_or("(none)"),
+                    tokenizer.hash
+                );
+            }
+            replay(given, job.seq_len, model.facts.vocab)
+        }
+    }
+}
+
+/// What happened, one JSON object a line, with seconds since the start.
+struct Events {
+    start: Instant,
+    lines: Vec<u8>,
+}
+
+impl Events {
+    fn new() -> Self {
+        Self { start: Instant::now(), lines: Vec::new() }
+    }
+
+    fn add(&mut self, event: &str, details: Value) {
+        let line = json!({"event": event, "seconds": self.start.elapsed().as_secs_f64(), "details": details});
+        self.lines.extend_from_slice(line.to_string().as_bytes());
+        self.lines.push(b'\n');
+    }
+}
+
+/// The output directory; a file in it is whole or not there.
+struct Output {
+    directory: PathBuf,
+    written: Vec<PathBuf>,
+    keep: bool,
+}
+
+impl Output {
+    /// Finds out early whether the directory can be written to.
+    fn prepare(directory: &Path) -> Result<Self> {
+        let mut output = Self { directory: directory.to_owned(), written: Vec::new(), keep: false };
+        output.create(".report.json.partial", b"")?;
+        Ok(output)
+    }
+
+    fn create(&mut self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        self.written.push(path.clone());
+        fs::write(&path, bytes)
+            .map_err(|e| Error::System(format!("cannot write {}: {e}", path.display())))?;
+        Ok(path)
+    }
+
+    fn write(mut self, events: &[u8], report: &[u8]) -> Result<()> {
+        for (partial, name, bytes) in [
+            (".events.jsonl.partial", "events.jsonl", events),
+            (".report.json.partial", "report.json", report),
+        ] {
+            let partial = self.create(partial, bytes)?;
+            let target = self.directory.join(name);
+            fs::rename(&partial, &target)
+                .map_err(|e| Error::System(format!("cannot write {}: {e}", target.display())))?;
+            self.written.push(target);
+        }
+        self.keep = true;
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if !self.keep {
+            for path in &self.written {
+                // It may never have come into being.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Whether this program works on this machine.
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result, fail};
+use crate::math::{gemm, simd};
+
+/// A small tokenizer that needs the library's regular expressions.
+const TOKENIZER: &str = r#"{
+    "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+    "post_processor": null, "decoder": null,
+    "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+        "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġab": 4}, "merges": [["a", "b"], ["Ġ", "ab"]]}
+}"#;
+
+/// Largest error that rounding explains.
+const TOLERANCE: f32 = 1e-4;
+
+/// Tries each part; gives the line to print.
+pub fn run() -> Result<Value> {
+    let broken = |e: tokenizers::Error| Error::System(format!("the tokenizer library does not work: {e}"));
+    let tokenizer = tokenizers::Tokenizer::from_bytes(TOKENIZER).map_err(broken)?;
+    let ids = tokenizer.encode_fast("ab abab", true).map_err(broken)?.get_ids().to_vec();
+    if ids != [2, 4, 2] {
+        fail!(System, "the tokenizer library does not work: it gives {ids:?}");
+    }
+    let error = gemm::check();
+    // Written so that a NaN fails.
+    let exact = error <= TOLERANCE;
+    if !exact {
+        fail!(System, "the matrix kernel {} is wrong by {error} on this processor", simd::kernel());
+    }
+    Ok(json!({
+        "self_test": "ok",
+        "program": "invarlock-evaluator",
+        "version": crate::VERSION,
+        "kernel": simd::kernel(),
+        "threads": std::thread::available_parallelism().map_or(1, |n| n.get()),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_passes_here() {
+        assert_eq!(super::run().expect("passed")["self_test"], "ok");
+    }
+}

@@ -1,0 +1,217 @@
+//! Tokenizers: `tokenizer.json`, and what `tokenizer_config.json` says of special tokens.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use tokenizers::{TruncationDirection, TruncationParams};
+
+use crate::checkpoint::{Checkpoint, Config, present};
+use crate::error::{Error, Result, fail};
+use crate::model::Facts;
+use crate::{digests, files, limits};
+
+/// A tokenizer that cuts texts to a window.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// What every window starts with, if anything.
+    bos: Option<u32>,
+    seq_len: usize,
+    /// What fills a window up.
+    pub pad_id: u32,
+    /// Size of the vocabulary, added tokens included.
+    pub vocab_size: u64,
+    /// Digest of the vocabulary, see [`digests::vocabulary`].
+    pub hash: String,
+    /// `bos_token`, `eos_token`, `pad_token`, `add_prefix_space` as configured.
+    pub special: Map<String, Value>,
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer of a checkpoint for windows of `seq_len` tokens.
+    pub fn open(checkpoint: &Checkpoint, facts: &Facts<'_>, seq_len: usize) -> Result<Self> {
+        Self::open_in(checkpoint.directory(), &checkpoint.config, seq_len, facts.vocab, facts.starts_with_bos)
+    }
+
+    fn open_in(
+        directory: &Path,
+        config: &Config,
+        seq_len: usize,
+        embedding: usize,
+        with_bos: bool,
+    ) -> Result<Self> {
+        let path = directory.join("tokenizer.json");
+        if !present(&path) {
+            fail!(
+                Input,
+                "checkpoint {} has no tokenizer.json: save the tokenizer with the checkpoint (a fast tokenizer is needed)",
+                directory.display()
+            );
+        }
+        let bytes = files::read(&path, "tokenizer", limits::TOKENIZER_BYTES)?;
+        let config_path = directory.join("tokenizer_config.json");
+        let settings: Map<String, Value> = match present(&config_path) {
+            true => files::read_json(&config_path, "tokenizer configuration", limits::CONFIG_BYTES)?,
+            false => Map::new(),
+        };
+        let bad = |e: String| Error::Input(format!("tokenizer {} cannot be used: {e}", path.display()));
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(bad)?;
+        drop(bytes);
+
+        let left = settings.get("truncation_side").and_then(Value::as_str) == Some("left");
+        let direction = if left { TruncationDirection::Left } else { TruncationDirection::Right };
+        let truncation = TruncationParams { max_length: seq_len, direction, ..TruncationParams::default() };
+        inner.with_padding(None);
+        guarded(|| inner.with_truncation(Some(truncation)).map(|_| ())).map_err(bad)?;
+
+        let vocabulary = inner.get_vocab(true);
+        if let Some((token, id)) =
+            vocabulary.iter().max_by_key(|(_, id)| **id).filter(|(_, id)| **id as usize >= embedding)
+        {
+            fail!(
+                Input,
+                "vocabulary larger than the embedding: the tokenizer gives {token:?} the id {id}, but the checkpoint \
+                 embeds {embedding} tokens: the tokenizer is of another checkpoint"
+            );
+        }
+        let mut special = Map::new();
+        for key in ["bos_token", "eos_token", "pad_token"] {
+            special.insert(key.to_owned(), token_text(&settings, key).map_or(Value::Null, Value::from));
+        }
+        special.insert(
+            "add_prefix_space".to_owned(),
+            settings.get("add_prefix_space").cloned().unwrap_or(Value::Null),
+        );
+        let pad_id = pad_id(&inner, &settings, config, embedding)?;
+        let bos = token_text(&settings, "bos_token")
+            .filter(|_| with_bos)
+            .and_then(|token| inner.token_to_id(token));
+        let hash = digests::vocabulary(&vocabulary);
+        Ok(Self { bos, seq_len, pad_id, vocab_size: vocabulary.len() as u64, hash, special, inner })
+    }
+
+    /// Ids of a text, special tokens added, at most the window's length.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = guarded(|| self.inner.encode_fast(text, true));
+        let encoding =
+            encoding.map_err(|e| Error::Input(format!("the tokenizer cannot encode a row: {e}")))?;
+        let mut ids = encoding.get_ids().to_vec();
+        // As upstream does it: unless the tokenizer itself put it there, and cut afterwards.
+        if let Some(bos) = self.bos.filter(|bos| ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+            ids.truncate(self.seq_len);
+        }
+        Ok(ids)
+    }
+}
+
+/// Runs code of a library that may panic on definitions that nobody foresaw.
+fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("the tokenizer library failed on it".to_owned()),
+    }
+}
+
+/// A special token, written as text or as an object with its content.
+fn token_text<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    match settings.get(key)? {
+        Value::String(text) => Some(text),
+        Value::Object(token) => token.get("content")?.as_str(),
+        _ => None,
+    }
+}
+
+fn pad_id(
+    tokenizer: &tokenizers::Tokenizer,
+    settings: &Map<String, Value>,
+    config: &Config,
+    embedding: usize,
+) -> Result<u32> {
+    if let Some(token) = token_text(settings, "pad_token") {
+        return match tokenizer.token_to_id(token) {
+            Some(id) => Ok(id),
+            None => fail!(
+                Input,
+                "tokenizer_config.json names the pad token {token:?}, which the tokenizer does not have"
+            ),
+        };
+    }
+    // Older configurations write -1 for none.
+    let Some(id) = config.get("pad_token_id").and_then(Value::as_u64) else { return Ok(0) };
+    match u32::try_from(id) {
+        Ok(small) if (small as usize) < embedding => Ok(small),
+        _ => fail!(
+            Input,
+            "{}: `pad_token_id` {id} is not below the {embedding} embedded tokens",
+            config.name()
+        ),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A word-level tokenizer of single letters a to z, ids from 1; 0 is `<pad>`.
+    pub fn letters() -> Value {
+        let mut vocabulary = Map::new();
+        vocabulary.insert("<pad>".to_owned(), json!(0));
+        for (i, c) in ('a'..='z').enumerate() {
+            vocabulary.insert(c.to_string(), json!(i + 1));
+        }
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<pad>"},
+        })
+    }
+
+    fn open(tokenizer: &[u8], settings: Option<Value>, config: Value, embedding: usize) -> Result<Tokenizer> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("tokenizer.json"), tokenizer).expect("written");
+        if let Some(settings) = settings {
+            std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).expect("written");
+        }
+        let config = Config::from_members(config.as_object().expect("an object").clone());
+        Tokenizer::open_in(dir.path(), &config, 4, embedding, true)
+    }
+
+    #[test]
+    fn texts_are_cut_and_special_tokens_found() {
+        let bytes = letters().to_string().into_bytes();
+        let t = open(&bytes, Some(json!({"pad_token": {"content": "z"}, "eos_token": "y"})), json!({}), 27)
+            .expect("opened");
+        assert_eq!((t.pad_id, t.vocab_size), (26, 27));
+        assert_eq!(t.special["eos_token"], "y");
+        assert_eq!(t.encode("a b c d e f").expect("encoded"), [1, 2, 3, 4]);
+        assert_eq!(t.encode("").expect("encoded"), [] as [u32; 0]);
+        let left = open(&bytes, Some(json!({"truncation_side": "left"})), json!({"pad_token_id": 3}), 27)
+            .expect("opened");
+        assert_eq!((left.encode("a b c d e f").expect("encoded"), left.pad_id), (vec![3, 4, 5, 6], 3));
+        assert_eq!(open(&bytes, None, json!({"pad_token_id": -1}), 27).expect("opened").pad_id, 0);
+        assert_eq!(t.hash, left.hash);
+        let bos = open(&bytes, Some(json!({"bos_token": "c"})), json!({}), 27).expect("opened");
+        assert_eq!(bos.encode("a b c d e f").expect("encoded"), [3, 1, 2, 3]);
+        assert_eq!(bos.encode("c d").expect("encoded"), [3, 4]);
+    }
+
+    #[test]
+    fn bad_tokenizers_are_input_errors() {
+        let bytes = letters().to_string().into_bytes();
+        let message = |r: Result<Tokenizer>| match r {
+            Err(Error::Input(m)) => m,
+            other => panic!("{other:?}"),
+        };
+        assert!(message(open(&bytes, None, json!({}), 26)).contains("vocabulary larger than the embedding"));
+        assert!(message(open(b"{}", None, json!({}), 27)).contains("cannot be used"));
+        assert!(message(open(b"\xff\xff", None, json!({}), 27)).contains("cannot be used"));
+        assert!(message(open(&bytes, Some(json!({"pad_token": "??"})), json!({}), 27)).contains("pad token"));
+        assert!(message(open(&bytes, None, json!({"pad_token_id": 99}), 27)).contains("pad_token_id"));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = Config::from_members(Map::new());
+        assert!(message(Tokenizer::open_in(dir.path(), &config, 4, 9, true)).contains("no tokenizer.json"));
+    }
+}

@@ -1,0 +1,274 @@
+//! Every bad input gives one clear message, the right exit code and no report.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Tiny, baseline, letters, program, run, run_in, subject};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const N: usize = 12;
+
+/// A place with a good checkpoint `model` and a good dataset `rows.jsonl`.
+fn place() -> TempDir {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    Tiny::new().write(&place.path().join("model"));
+    fs::write(place.path().join("rows.jsonl"), letters(40)).expect("written");
+    place
+}
+
+fn job(place: &Path) -> Value {
+    baseline(&place.join("model"), &place.join("rows.jsonl"), 16, N)
+}
+
+/// Runs the job of a place that was changed and expects this kind of error with these words.
+#[track_caller]
+fn refused(change: impl FnOnce(&Path, &mut Value), kind: &str, words: &[&str]) {
+    let place = place();
+    let mut job = job(place.path());
+    change(place.path(), &mut job);
+    let ran = run(place.path(), &job);
+    let (found, message) = ran.error();
+    assert_eq!(found, kind, "{message}");
+    assert_eq!(ran.code, Some(if kind == "input" { 2 } else { 3 }));
+    for word in words {
+        assert!(message.contains(word), "{message:?} lacks {word:?}");
+    }
+    assert!(!message.contains('\n'), "{message:?}");
+}
+
+/// The same with a changed checkpoint.
+#[track_caller]
+fn refused_model(change: impl FnOnce(&mut Tiny), kind: &str, words: &[&str]) {
+    refused(
+        |place, _| {
+            let mut tiny = Tiny::new();
+            change(&mut tiny);
+            tiny.write(&place.join("model"));
+        },
+        kind,
+        words,
+    );
+}
+
+#[test]
+fn a_good_job_is_measured_and_replayed() {
+    let place = place();
+    let ran = run(place.path(), &job(place.path()));
+    let report = ran.report();
+    assert_eq!(report["metrics"]["primary_metric"]["kind"], "ppl_causal");
+    assert_eq!(report["evaluation_windows"]["final"]["window_ids"][0], N);
+    assert!(fs::read_to_string(ran.out.join("events.jsonl")).expect("events").lines().count() > 3);
+    let phases: Vec<&str> = ran.events.iter().filter_map(|e| e["phase"].as_str()).collect();
+    for phase in ["load", "tokenize", "preview", "final", "guards"] {
+        assert!(phases.contains(&phase), "{phases:?}");
+    }
+    // Same windows, same weights, another directory and any number of threads: the same losses, bit for bit.
+    Tiny::new().write(&place.path().join("other"));
+    let mut job = subject(place.path(), &place.path().join("other"), &report);
+    for threads in 1..=3 {
+        job["threads"] = json!(threads);
+        let again = run(place.path(), &job).report();
+        assert_eq!(again["evaluation_windows"], report["evaluation_windows"]);
+        assert_eq!(again["data"]["dataset_hash"], report["data"]["dataset_hash"]);
+        assert_eq!(again["edit"]["name"], "custom");
+    }
+}
+
+#[test]
+fn checkpoints_that_are_none() {
+    refused(|p, j| j["checkpoint"] = json!(p.join("absent")), "input", &["absent", "cannot open checkpoint"]);
+    refused(|p, j| j["checkpoint"] = json!(p.join("rows.jsonl")), "input", &["not a directory"]);
+    let empty = |p: &Path, j: &mut Value| {
+        fs::create_dir(p.join("empty")).expect("made");
+        j["checkpoint"] = json!(p.join("empty"));
+    };
+    refused(empty, "input", &["is empty"]);
+    refused(
+        |p, _| fs::remove_file(p.join("model/config.json")).expect("removed"),
+        "input",
+        &["no config.json"],
+    );
+    refused(
+        |p, _| fs::remove_file(p.join("model/model.safetensors")).expect("removed"),
+        "input",
+        &["not a checkpoint"],
+    );
+    refused(|p, _| fs::write(p.join("model/config.json"), "{").expect("written"), "input", &["config.json"]);
+    refused(
+        |p, _| fs::write(p.join("model/config.json"), vec![b' '; 2 << 20]).expect("written"),
+        "input",
+        &["larger than"],
+    );
+}
+
+#[test]
+fn weights_that_are_not_safetensors() {
+    let weights = |bytes: Vec<u8>| {
+        move |p: &Path, _: &mut Value| fs::write(p.join("model/model.safetensors"), bytes).expect("written")
+    };
+    refused(
+        weights(b"PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl".to_vec()),
+        "input",
+        &["pickle", "not opened"],
+    );
+    refused(weights(b"\x80\x02}q\x00(X\x03\x00\x00".to_vec()), "input", &["pickle"]);
+    let bin = |p: &Path, _: &mut Value| {
+        fs::rename(p.join("model/model.safetensors"), p.join("model/pytorch_model.bin")).expect("renamed");
+    };
+    refused(bin, "input", &["pickle", "pytorch_model.bin"]);
+    let good = Tiny::new().weights("F32");
+    refused(weights(good[..good.len() - 3].to_vec()), "input", &["bad safetensors header"]);
+    refused(weights([&good[..], b"more"].concat()), "input", &["bad safetensors header"]);
+    refused(weights(good[..5].to_vec()), "input", &["truncated"]);
+    refused(weights(Vec::new()), "input", &["truncated"]);
+    refused(weights(vec![0xff; 64]), "input", &["bad safetensors header"]);
+    refused(weights(Tiny::new().weights("I32")), "unsupported", &["I32", "F32, F16 and BF16"]);
+}
+
+#[test]
+fn weights_that_do_not_fit_the_configuration() {
+    refused_model(
+        |t| t.tensors.retain(|t| t.0 != "model.norm.weight"),
+        "input",
+        &["lacks tensor model.norm.weight"],
+    );
+    refused_model(
+        |t| t.config["intermediate_size"] = json!(13),
+        "input",
+        &["gate_proj.weight has shape", "[13, 8]"],
+    );
+    refused_model(|t| t.config["num_hidden_layers"] = json!(2), "input", &["lacks tensor model.layers.1."]);
+    refused_model(
+        |t| t.config["num_hidden_layers"] = json!(1_000_000),
+        "input",
+        &["num_hidden_layers", "1024"],
+    );
+    refused_model(|t| t.config["vocab_size"] = json!(u64::MAX), "input", &["vocab_size"]);
+    for bad in [f32::NAN, f32::INFINITY] {
+        refused_model(
+            |t| t.tensor("model.layers.0.mlp.up_proj.weight").2[5] = bad,
+            "input",
+            &["up_proj.weight", "NaN"],
+        );
+    }
+    let overflow = |t: &mut Tiny| {
+        for name in ["model.norm.weight", "lm_head.weight"] {
+            t.tensor(name).2.iter_mut().for_each(|v| *v *= 1e37);
+        }
+    };
+    refused_model(overflow, "input", &["window 0", "overflow"]);
+    refused_model(|t| t.config["tie_word_embeddings"] = json!(true), "input", &["lm_head.weight", "differ"]);
+}
+
+#[test]
+fn models_that_are_not_implemented() {
+    refused_model(
+        |t| t.config["model_type"] = json!("mamba"),
+        "unsupported",
+        &["model_type", "mamba", "gpt2, llama"],
+    );
+    refused_model(
+        |t| drop(t.config.as_object_mut().expect("object").remove("model_type")),
+        "input",
+        &["model_type"],
+    );
+    refused_model(|t| t.config["hidden_act"] = json!("xielu"), "unsupported", &["hidden_act", "xielu"]);
+    refused_model(
+        |t| t.config["rope_scaling"] = json!({"type": "linear", "factor": 2}),
+        "unsupported",
+        &["rope_scaling"],
+    );
+    refused_model(
+        |t| t.config["quantization_config"] = json!({"bits": 4}),
+        "unsupported",
+        &["quantization_config"],
+    );
+    refused_model(|t| t.config["num_local_experts"] = json!(8), "unsupported", &["num_local_experts"]);
+}
+
+#[test]
+fn tokenizers() {
+    refused(
+        |p, _| fs::remove_file(p.join("model/tokenizer.json")).expect("removed"),
+        "input",
+        &["no tokenizer.json"],
+    );
+    refused(
+        |p, _| fs::write(p.join("model/tokenizer.json"), "{}").expect("written"),
+        "input",
+        &["cannot be used"],
+    );
+    let large = |t: &mut Tiny| t.tokenizer["model"]["vocab"]["extra"] = json!(27);
+    refused_model(large, "input", &["vocabulary larger than the embedding", "extra"]);
+    let place = place();
+    let report = run(place.path(), &job(place.path())).report();
+    let mut other = Tiny::new();
+    other.tokenizer["model"]["vocab"]["a"] = json!(2);
+    other.tokenizer["model"]["vocab"]["b"] = json!(1);
+    other.write(&place.path().join("other"));
+    let ran = run(place.path(), &subject(place.path(), &place.path().join("other"), &report));
+    assert!(ran.error().1.starts_with("tokenizer mismatch"), "{:?}", ran.error());
+    assert_eq!(ran.code, Some(2));
+}
+
+#[test]
+fn datasets() {
+    let rows =
+        |text: String| move |p: &Path, _: &mut Value| fs::write(p.join("rows.jsonl"), text).expect("written");
+    refused(rows(letters(3) + "{\"text\": \"a b\"\n"), "input", &["rows.jsonl, line 4", "not JSON"]);
+    refused(
+        rows(letters(3) + "{\"body\": \"a b\"}\n"),
+        "input",
+        &["rows.jsonl, line 4", "\"text\" is missing"],
+    );
+    refused(rows(String::new()), "input", &["gives 0 usable windows", "need 24"]);
+    refused(
+        rows("{\"text\": \"a\"}\n".repeat(50)),
+        "input",
+        &["gives 0 usable windows", "50 have fewer than 2 tokens"],
+    );
+    refused(rows("{\"text\": \"a b c\"}\n".repeat(50)), "input", &["repeat another"]);
+    refused(rows(letters(20)), "input", &["gives 20 usable windows", "max_samples"]);
+    refused(
+        |_, j| j["windows"]["max_samples"] = json!(20),
+        "input",
+        &["gives 20 usable windows", "max_samples 20"],
+    );
+    refused(|_, j| j["windows"]["files"] = json!(["/absent.jsonl"]), "input", &["/absent.jsonl"]);
+    refused(|_, j| j["windows"]["files"] = json!(["/dev/zero"]), "input", &["not a regular file"]);
+    refused(|_, j| j["windows"]["files"] = json!([]), "input", &["0 files"]);
+}
+
+#[test]
+fn jobs() {
+    refused(|_, j| j["contract"] = json!("v2"), "unsupported", &["invarlock-measure-v1"]);
+    refused(|_, j| j["seq_len"] = json!(1), "input", &["seq_len"]);
+    refused(|_, j| j["seq_len"] = json!(u64::MAX), "input", &["seq_len"]);
+    refused(|_, j| j["preview_n"] = json!(u64::MAX), "input", &["preview_n"]);
+    refused(|_, j| j["threads"] = json!(0), "input", &["0 threads"]);
+    refused(|_, j| j["role"] = json!("subject"), "input", &["baseline's windows"]);
+    refused(|_, j| j["surprise"] = json!(1), "input", &["surprise"]);
+    let place = place();
+    fs::write(place.path().join("job.json"), job(place.path()).to_string()).expect("written");
+    let ran = run_in(&place.path().join("job.json"), &place.path().join("absent"));
+    assert_eq!((ran.error().0.as_str(), ran.code), ("system", Some(3)));
+    let ran = run_in(&place.path().join("absent.json"), &place.path().join("absent"));
+    assert_eq!((ran.error().0.as_str(), ran.code), ("input", Some(2)));
+}
+
+#[test]
+fn the_command_line() {
+    let output = program(&["--self-test"]);
+    assert!(output.status.success());
+    let line: Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
+    assert_eq!((&line["self_test"], &line["version"]), (&json!("ok"), &json!(env!("CARGO_PKG_VERSION"))));
+    let version = String::from_utf8(program(&["--version"]).stdout).expect("text");
+    assert_eq!(version, format!("invarlock-evaluator {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(program(&["--help"]).status.success());
+    for bad in [&[][..], &["--job", "x"], &["--what"], &["--self-test", "--job", "x", "--out", "y"]] {
+        assert_eq!(program(bad).status.code(), Some(2), "{bad:?}");
+    }
+}

@@ -1,0 +1,186 @@
+//! Running the program on jobs, and small checkpoints for it.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+/// What the program did.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub events: Vec<Value>,
+    pub out: PathBuf,
+}
+
+impl Ran {
+    /// The report.
+    pub fn report(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{:?}", self.events.last());
+        serde_json::from_slice(&fs::read(self.out.join("report.json")).expect("a report")).expect("JSON")
+    }
+
+    /// Kind and message of the error, which must be the last line and leave nothing behind.
+    pub fn error(&self) -> (String, String) {
+        let errors = self.events.iter().filter(|e| e["event"] == "error").count();
+        assert_eq!(errors, 1, "{:?}", self.events);
+        assert!(
+            !self.out.exists() || fs::read_dir(&self.out).expect("readable").next().is_none(),
+            "left something"
+        );
+        let last = self.events.last().expect("an event");
+        (
+            last["kind"].as_str().expect("a kind").to_owned(),
+            last["message"].as_str().expect("a message").to_owned(),
+        )
+    }
+}
+
+/// Runs the program with arguments.
+pub fn program(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_invarlock-evaluator")).args(arguments).output().expect("started")
+}
+
+/// Runs a job in `place`.
+pub fn run(place: &Path, job: &Value) -> Ran {
+    let out = place.join("out");
+    let _ = fs::remove_dir_all(&out);
+    fs::create_dir(&out).expect("made");
+    let file = place.join("job.json");
+    fs::write(&file, job.to_string()).expect("written");
+    run_in(&file, &out)
+}
+
+/// Runs a job file.
+pub fn run_in(job: &Path, out: &Path) -> Ran {
+    let done = program(&["--job", job.to_str().expect("text"), "--out", out.to_str().expect("text")]);
+    let text = String::from_utf8(done.stdout).expect("text");
+    let events = text.lines().map(|l| serde_json::from_str(l).expect("an event a line")).collect();
+    Ran { code: done.status.code(), events, out: out.to_owned() }
+}
+
+/// A baseline job on `dataset`.
+pub fn baseline(checkpoint: &Path, dataset: &Path, seq_len: usize, n: usize) -> Value {
+    json!({
+        "contract": "invarlock-measure-v1", "role": "baseline", "model_id": "base", "profile": "dev", "tier": "balanced",
+        "checkpoint": checkpoint,
+        "windows": {"kind": "local_jsonl", "files": [dataset], "text_field": "text", "max_samples": 2000},
+        "seq_len": seq_len, "stride": seq_len, "preview_n": n, "final_n": n, "split": "validation", "seed": 43,
+    })
+}
+
+/// A subject job on the windows of a baseline's report, which it writes to `place`.
+pub fn subject(place: &Path, checkpoint: &Path, baseline: &Value) -> Value {
+    let file = place.join("windows.json");
+    fs::write(&file, replayed(baseline).to_string()).expect("written");
+    json!({
+        "contract": "invarlock-measure-v1", "role": "subject", "model_id": "subject", "profile": "dev", "tier": "balanced",
+        "checkpoint": checkpoint, "windows": {"kind": "replay", "file": file},
+        "seq_len": baseline["data"]["seq_len"], "stride": baseline["data"]["seq_len"],
+        "preview_n": baseline["data"]["preview_n"], "final_n": baseline["data"]["final_n"],
+        "split": "validation", "seed": 43,
+    })
+}
+
+/// The windows of a report without their losses.
+pub fn replayed(report: &Value) -> Value {
+    let arm = |name: &str| {
+        let arm = &report["evaluation_windows"][name];
+        json!({"window_ids": arm["window_ids"], "input_ids": arm["input_ids"], "attention_masks": arm["attention_masks"]})
+    };
+    json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "preview": arm("preview"), "final": arm("final")})
+}
+
+/// A tiny Llama over the letters a to z.
+pub struct Tiny {
+    pub config: Value,
+    pub tokenizer: Value,
+    pub tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+impl Tiny {
+    pub fn new() -> Self {
+        let (vocab, width, inner) = (27usize, 8usize, 12usize);
+        let mut tensors = Vec::new();
+        let mut add = |name: &str, shape: &[usize]| {
+            let n = shape.iter().product::<usize>();
+            let salt = name.len() + name.bytes().map(usize::from).sum::<usize>();
+            let value =
+                |i: usize| if shape.len() == 1 { 1.0 } else { ((i * 37 + salt) % 41) as f32 / 41.0 - 0.5 };
+            tensors.push((name.to_owned(), shape.to_vec(), (0..n).map(value).collect()));
+        };
+        add("model.embed_tokens.weight", &[vocab, width]);
+        for (name, outputs, inputs) in [
+            ("self_attn.q_proj", width, width),
+            ("self_attn.k_proj", width / 2, width),
+            ("self_attn.v_proj", width / 2, width),
+            ("self_attn.o_proj", width, width),
+            ("mlp.gate_proj", inner, width),
+            ("mlp.up_proj", inner, width),
+            ("mlp.down_proj", width, inner),
+        ] {
+            add(&format!("model.layers.0.{name}.weight"), &[outputs, inputs]);
+        }
+        add("model.layers.0.input_layernorm.weight", &[width]);
+        add("model.layers.0.post_attention_layernorm.weight", &[width]);
+        add("model.norm.weight", &[width]);
+        add("lm_head.weight", &[vocab, width]);
+        let mut vocabulary = serde_json::Map::new();
+        vocabulary.insert("<pad>".to_owned(), json!(0));
+        for (i, c) in ('a'..='z').enumerate() {
+            vocabulary.insert(c.to_string(), json!(i + 1));
+        }
+        Self {
+            config: json!({
+                "model_type": "llama", "vocab_size": vocab, "hidden_size": width, "intermediate_size": inner,
+                "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0,
+            }),
+            tokenizer: json!({
+                "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+                "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+                "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<pad>"},
+            }),
+            tensors,
+        }
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&mut self, name: &str) -> &mut (String, Vec<usize>, Vec<f32>) {
+        self.tensors.iter_mut().find(|t| t.0 == name).expect("there")
+    }
+
+    /// Bytes of `model.safetensors` with this dtype written in its header.
+    pub fn weights(&self, dtype: &str) -> Vec<u8> {
+        let mut header = serde_json::Map::new();
+        let mut data = Vec::new();
+        for (name, shape, values) in &self.tensors {
+            let start = data.len();
+            values.iter().for_each(|v| data.extend(v.to_le_bytes()));
+            header.insert(
+                name.clone(),
+                json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]}),
+            );
+        }
+        let header = serde_json::to_vec(&header).expect("JSON");
+        [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
+    }
+
+    /// Writes the checkpoint.
+    pub fn write(&self, directory: &Path) {
+        fs::create_dir_all(directory).expect("made");
+        fs::write(directory.join("config.json"), self.config.to_string()).expect("written");
+        fs::write(directory.join("tokenizer.json"), self.tokenizer.to_string()).expect("written");
+        fs::write(directory.join("model.safetensors"), self.weights("F32")).expect("written");
+    }
+}
+
+/// A dataset of `n` different rows of letters, the first ones short.
+pub fn letters(n: usize) -> String {
+    let row = |i: usize| {
+        let letter = |j: usize| char::from(b'a' + ((i * 7 + j * (i % 5 + 1)) % 26) as u8).to_string();
+        let words: Vec<String> = (0..2 + (i * 3) % 20).map(letter).collect();
+        json!({"text": format!("{} {}", words.join(" "), char::from(b'a' + (i / 26 % 26) as u8))}).to_string()
+    };
+    (0..n).map(|i| row(i) + "\n").collect()
+}
