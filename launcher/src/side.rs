@@ -20,6 +20,9 @@ const MAX_LINE: usize = 64 << 10;
 /// How much of a container's standard error is kept for the log.
 const MAX_STDERR: usize = 1 << 20;
 
+/// What an interrupted evaluation leaves.
+const KEPT: &str = "finished run directories are kept";
+
 /// A measured side and what the manifest says of it.
 pub struct Side {
     /// The parsed run report.
@@ -65,10 +68,14 @@ impl Run<'_> {
     pub fn measure(&self, ui: &Ui, signals: &Signals) -> Result<Side> {
         let mut sink = Progress::new(ui, name(self.role));
         let outcome = match &self.plan.image {
-            Some(_) => invarlock_runtime::run(self.container()?, signals.fd(), &mut sink)?,
-            None => self.on_host(signals, &mut sink)?,
+            Some(_) => {
+                invarlock_runtime::run(self.container()?, signals.fd(), &mut sink).map_err(Error::from)
+            }
+            None => self.on_host(signals, &mut sink),
         };
         sink.finish();
+        // A signal before the workload starts ends the run with an error of its own; the signal is the reason.
+        let outcome = outcome.map_err(|error| signals.check(KEPT).err().unwrap_or(error))?;
         let run_dir = bundle::run_dir(&self.args.out, directory(self.role))?;
         if let Some(error) = failure(&outcome, &sink, signals) {
             return Err(self.keep_log(error, &run_dir, &sink));
@@ -244,7 +251,7 @@ fn failure(outcome: &Outcome, sink: &Progress<'_>, signals: &Signals) -> Option<
         (Status::Exited(0), None) => None,
         (Status::Cancelled, _) => Some(
             signals
-                .check("finished run directories are kept")
+                .check(KEPT)
                 .err()
                 .unwrap_or_else(|| Error::new(Kind::System, format!("measuring the {side}: cancelled"))),
         ),

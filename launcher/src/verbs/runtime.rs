@@ -1,7 +1,7 @@
 //! `invarlock runtime …`: images of the store, and running a command of one inside the boundary.
 
 use crate::args::{ImageCommand, RunLimits, RuntimeCommand};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use crate::{image, plan};
@@ -27,7 +27,10 @@ pub fn run(command: &RuntimeCommand) -> Result<u8> {
             Ok(0)
         }
         RuntimeCommand::Run { image, argv, runtime, json } => {
-            run_image(image, argv, runtime, *json).map_err(|e| e.with_exit_code(OURS))
+            run_image(image, argv, runtime, *json).map_err(|e| match e.kind {
+                Kind::Interrupted(_) => e,
+                _ => e.with_exit_code(OURS),
+            })
         }
     }
 }
@@ -91,7 +94,8 @@ fn run_image(reference: &str, argv: &[String], runtime: &RunLimits, json: bool) 
         limits: plan::limits(runtime.memory, runtime.timeout),
         collect_output: false,
     };
-    let outcome = invarlock_runtime::run(spec, signals.fd(), &mut PassThrough)?;
+    let outcome = invarlock_runtime::run(spec, signals.fd(), &mut PassThrough);
+    let outcome = outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or(error.into()))?;
     if json {
         let value =
             json!({"status": outcome.status, "usage": outcome.usage, "observations": outcome.observations});
@@ -103,7 +107,7 @@ fn run_image(reference: &str, argv: &[String], runtime: &RunLimits, json: bool) 
         Status::Cancelled => {
             Err(signals.check("nothing is kept").err().unwrap_or_else(|| Error::input("cancelled")))
         }
-        status => Err(Error::new(crate::error::Kind::System, format!("running {reference}: {status}"))),
+        status => Err(Error::new(Kind::System, format!("running {reference}: {status}"))),
     }
 }
 
