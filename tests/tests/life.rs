@@ -1,0 +1,179 @@
+//! However an evaluation ends, nothing of it stays: no process, no cgroup, no half-written evidence.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use invarlock_tests::{As, Place, Ran, both, demo, is_root};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process by number and start time, so that a reused number is not mistaken for it.
+type Process = (u32, String);
+
+/// Fields of `/proc/<pid>/stat` after the name: state, parent, …, start time.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+fn process(pid: u32) -> Option<Process> {
+    let fields = stat(pid)?;
+    (fields[0] != "Z").then(|| (pid, fields[19].clone()))
+}
+
+/// All living descendants of `root`, itself included.
+fn family(root: u32) -> BTreeSet<Process> {
+    let all: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| Some((pid, stat(pid)?[1].parse().ok()?)))
+        .collect();
+    let mut found = BTreeSet::from([root]);
+    while let Some(&(pid, _)) =
+        all.iter().find(|(pid, parent)| found.contains(parent) && !found.contains(pid))
+    {
+        found.insert(pid);
+    }
+    found.into_iter().filter_map(process).collect()
+}
+
+/// Directories of the run cgroups these processes are in.
+fn cgroups(processes: &BTreeSet<Process>) -> Vec<PathBuf> {
+    let lines =
+        processes.iter().filter_map(|(pid, _)| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
+    let mut found = Vec::new();
+    for line in lines.flat_map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()) {
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) =
+            (parts.next(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if path.contains("/invarlock-") {
+            let base = if controllers.is_empty() { "" } else { controllers };
+            found.push(PathBuf::from(format!("/sys/fs/cgroup/{base}{path}")));
+        }
+    }
+    found
+}
+
+/// Starts an evaluation and waits until its baseline's container measures.
+fn measuring(place: &Place) -> Child {
+    let mut command =
+        place.command(&["evaluate", "--verbose", "--baseline", demo("baseline").to_str().unwrap()]);
+    command.arg("--subject").arg(demo("healthy")).arg("--preset").arg(demo("preset.yaml"));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.as_mut().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("baseline load") {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended before it measured");
+    }
+    child
+}
+
+/// The launcher itself: under `setpriv` it is the same process.
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+fn wait_until_gone(processes: &BTreeSet<Process>, cgroups: &[PathBuf]) {
+    let start = Instant::now();
+    loop {
+        let alive: Vec<_> = processes.iter().filter(|p| process(p.0).as_ref() == Some(p)).collect();
+        let left: Vec<_> = cgroups.iter().filter(|c| c.exists()).collect();
+        if alive.is_empty() && left.is_empty() {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "left behind: processes {alive:?}, cgroups {left:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn no_evidence(place: &Place) {
+    assert_eq!(place.names("work/reports/eval"), Vec::<String>::new(), "evidence of a run that did not end");
+}
+
+/// Ends a measuring evaluation by `signal`; gives its exit code and standard error.
+fn end_by(user: As, signal: Signal) -> Ran {
+    let place = Place::new(user);
+    let mut child = measuring(&place);
+    let processes = family(child.id());
+    assert!(processes.len() >= 3, "no container was running: {processes:?}");
+    let cgroups = cgroups(&processes);
+    assert!(!is_root() || user == As::User || !cgroups.is_empty(), "root's run had no cgroup");
+    kill_process(pid_of(&child), signal).unwrap();
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    let code = child.wait().unwrap().code().unwrap_or(-1);
+    wait_until_gone(&processes, &cgroups);
+    no_evidence(&place);
+    Ran { code, out: String::new(), err }
+}
+
+#[test]
+fn ctrl_c_ends_the_container_and_says_what_is_kept() {
+    for user in both() {
+        end_by(user, Signal::INT).expect(130).one_error(&["SIGINT", "no container is left running", "kept"]);
+    }
+}
+
+#[test]
+fn a_termination_request_ends_the_container() {
+    for user in both() {
+        end_by(user, Signal::TERM).expect(143).one_error(&["SIGTERM"]);
+    }
+}
+
+#[test]
+fn a_killed_launcher_takes_everything_with_it() {
+    for user in both() {
+        end_by(user, Signal::KILL).expect(-1);
+    }
+}
+
+#[test]
+fn a_time_limit_is_named() {
+    let place = Place::new(As::Caller);
+    let baseline = demo("baseline");
+    let baseline = baseline.to_str().unwrap();
+    let provider = "{kind: local_jsonl, file: big.jsonl, max_samples: 20000}";
+    let preset = format!("dataset: {{provider: {provider}, seq_len: 128, preview_n: 9000, final_n: 9000}}");
+    place.write("big.yaml", preset.as_bytes());
+    // Each row forty times, with a number in front so that no two windows are the same.
+    let text = std::fs::read_to_string(demo("valid.jsonl")).unwrap();
+    let numbered = |i: u32, line: &str| line.replacen("\"text\": \"", &format!("\"text\": \"{i} "), 1) + "\n";
+    let rows: String = (0..40).flat_map(|i| text.lines().map(move |line| numbered(i, line))).collect();
+    place.write("big.jsonl", rows.as_bytes());
+    let args = [
+        "evaluate",
+        "--baseline",
+        baseline,
+        "--subject",
+        baseline,
+        "--profile",
+        "dev",
+        "--preset",
+        "big.yaml",
+    ];
+    place.run(&[&args[..], &["--timeout", "1"]].concat()).expect(3).one_error(&["time limit", "--timeout"]);
+    no_evidence(&place);
+}
+
+#[test]
+fn a_run_that_ends_well_leaves_only_its_files() {
+    for user in both() {
+        let place = Place::new(user);
+        let mut child = measuring(&place);
+        let processes = family(child.id());
+        let cgroups = cgroups(&processes);
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{err}");
+        wait_until_gone(&processes, &cgroups);
+        assert_eq!(place.names("work"), ["reports", "runs"]);
+        assert_eq!(place.names("work/reports/eval"), ["evaluation.report.json", "runtime.manifest.json"]);
+    }
+}
