@@ -12,7 +12,8 @@ pub const MANIFEST: &str = "runtime.manifest.json";
 /// Fails early when `dir`, or the directory it would be made in, cannot be written.
 pub fn check_writable(flag: &str, dir: &Path) -> Result<()> {
     let absolute = std::path::absolute(dir).map_err(|e| Error::io(format_args!("resolving {flag}"), &e))?;
-    let existing = absolute.ancestors().find(|a| a.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let existing =
+        absolute.ancestors().find(|a| a.symlink_metadata().is_ok()).unwrap_or_else(|| Path::new("/"));
     if !existing.is_dir() {
         return Err(Error::input(format!(
             "{flag} {}: {} is not a directory",
@@ -77,7 +78,7 @@ pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(Pat
 
 /// Writes any output file of a verb; refuses to replace one without `force`.
 pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(parent)
         .map_err(|e| Error::io(format_args!("making {}", parent.display()), &e))?;
     let staged = stage(parent, bytes)?;

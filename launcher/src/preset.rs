@@ -168,7 +168,7 @@ fn provider(value: &Value) -> std::result::Result<(String, Source), String> {
 fn files(preset: &Path, inner: &Source, outer: &Source) -> std::result::Result<Vec<PathBuf>, (Kind, String)> {
     let input = |why: &str| (Kind::Input, why.to_owned());
     let find = |file: &Path| {
-        let beside = preset.parent().unwrap_or(Path::new("")).join(file);
+        let beside = preset.parent().unwrap_or_else(|| Path::new("")).join(file);
         if file.is_absolute() || file.exists() || !beside.exists() { file.to_path_buf() } else { beside }
     };
     if let Some(file) = inner.file.as_ref().or(outer.file.as_ref()) {

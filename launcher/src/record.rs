@@ -106,7 +106,7 @@ impl Record<'_> {
             report_sha256: sha256.to_owned(),
             config: Config::Inline(self.config()),
             execution_mode: mode(self.policy.mode),
-            image_ref: image.map_or("host".into(), |i| i.reference.to_string()),
+            image_ref: image.map_or_else(|| "host".into(), |i| i.reference.to_string()),
             image_digest: image.map(|i| i.manifest_digest.to_string()),
             allow_network: allowed.network,
             allow_remote_code: allowed.remote_code,

@@ -48,10 +48,11 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> std::r
     let context = &manifest["context"];
     let side = &context["sides"]["baseline"];
     let text = |v: &Value| v.as_str().unwrap_or("nothing").to_owned();
-    let image = plan.image.as_ref().map_or("nothing".to_owned(), |i| i.resolved.manifest_digest.to_string());
+    let image =
+        plan.image.as_ref().map_or_else(|| "nothing".to_owned(), |i| i.resolved.manifest_digest.to_string());
     let d = &plan.dataset;
     let pairs = [
-        ("edit", report.edit.get("name").map_or("nothing".into(), text), "noop".to_owned()),
+        ("edit", report.edit.get("name").map_or_else(|| "nothing".into(), text), "noop".to_owned()),
         ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
         ("profile", text(&context["profile"]), plan.profile.to_string()),
         ("tier", text(&context["tier"]), plan.tier.to_string()),

@@ -38,7 +38,7 @@ pub fn both() -> Vec<As> {
 
 /// Says by name that a test did not run, and why, past the test runner's capture; `make test` lists these at the end.
 pub fn skip(test: &str, why: &str) {
-    writeln!(std::io::stderr(), "SKIPPED {test}: {why}").unwrap();
+    drop(writeln!(std::io::stderr(), "SKIPPED {test}: {why}"));
 }
 
 /// The workspace's root.

@@ -122,7 +122,7 @@ fn lying_safetensors_headers() {
     let mut long = good.clone();
     long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     spoil(&long, "header");
-    let mut grown = good.clone();
+    let mut grown = good;
     grown.extend_from_slice(b"trailing");
     spoil(&grown, "");
 }

@@ -81,7 +81,7 @@ fn measure(
     let run = Run { plan: record.plan, args: record.args, role, windows: windows.as_ref() };
     let side = run.measure(ui, signals)?;
     let manifest = record.side_manifest(role, &side)?;
-    bundle::write_new(side.path.parent().unwrap_or(Path::new(".")), bundle::MANIFEST, &manifest)?;
+    bundle::write_new(side.path.parent().unwrap_or_else(|| Path::new(".")), bundle::MANIFEST, &manifest)?;
     Ok(side)
 }
 

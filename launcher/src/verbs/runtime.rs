@@ -88,14 +88,15 @@ fn run_image(reference: &str, argv: &[String], runtime: &RunLimits, json: bool) 
         rootfs: image.rootfs.layers,
         argv,
         env: image.resolved.env.clone(),
-        cwd: image.resolved.cwd.clone(),
+        cwd: image.resolved.cwd,
         inputs: Vec::new(),
         filter: profile.compile()?,
         limits: plan::limits(runtime.memory, runtime.timeout),
         collect_output: false,
     };
     let outcome = invarlock_runtime::run(spec, signals.fd(), &mut PassThrough);
-    let outcome = outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or(error.into()))?;
+    let outcome =
+        outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
     if json {
         let value =
             json!({"status": outcome.status, "usage": outcome.usage, "observations": outcome.observations});
