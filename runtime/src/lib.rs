@@ -2,8 +2,8 @@
 //!
 //! The way through this crate, and its files in that order:
 //!
-//! 1. [`ContainerSpec`] (`spec.rs`) says what is wanted; [`describe`] prints it.
-//! 2. [`run`] (`run.rs`) is the launcher's side. It starts this very program again (`reexec.rs`) as the supervisor and speaks with it
+//! 1. [`ContainerSpec`] (`spec.rs`) says what is wanted; [`describe()`] prints it.
+//! 2. [`run()`] (`run.rs`) is the launcher's side. It starts this very program again (`reexec.rs`) as the supervisor and speaks with it
 //!    over a socket (`protocol.rs`).
 //! 3. The *supervisor* (`supervisor.rs`) has one thread and lives in the host's namespaces, outside the run's cgroup. It takes the
 //!    lock (`state.rs`), makes the cgroup (`cgroup/`), decides what holds which limit (`limits.rs`), as root prepares mounts from the launcher's

@@ -18,7 +18,7 @@ use std::sync::Mutex;
 /// `argv[0]` of the supervisor.
 const SUPERVISOR: &str = "invarlock-supervisor";
 
-/// The first line of `main` of every program that calls [`crate::run`]: where this process is a supervisor, it never returns.
+/// The first line of `main` of every program that calls [`crate::run()`]: where this process is a supervisor, it never returns.
 pub fn run_if_child() {
     let mut args = std::env::args_os();
     if args.next().is_none_or(|name| name != SUPERVISOR) {

@@ -233,7 +233,7 @@ pub struct Outcome {
     pub usage: Usage,
 }
 
-/// Takes what the workload prints. The bytes are untrusted: [`crate::printable`] makes them fit for a terminal.
+/// Takes what the workload prints. The bytes are untrusted: [`crate::printable()`] makes them fit for a terminal.
 pub trait Sink {
     /// Bytes of standard output, in order.
     fn stdout(&mut self, bytes: &[u8]);
