@@ -38,7 +38,7 @@ pub fn describe(spec: &ContainerSpec) -> Value {
             "host_gid": identity.host_gid,
             "uid_map": uid_map.lines().collect::<Vec<_>>(),
             "gid_map": gid_map.lines().collect::<Vec<_>>(),
-            "setgroups": identity.setgroups(),
+            "setgroups": crate::identity::SETGROUPS,
         },
         "capabilities": [],
         "no_new_privileges": true,

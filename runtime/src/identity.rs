@@ -17,6 +17,9 @@ pub const ROOT_BASE: u32 = 2_080_374_784;
 /// The workload's id inside, where the map has it: `nonroot` of distroless images.
 pub const INSIDE: u32 = 65_532;
 
+/// What `setgroups` of the new namespace has to say.
+pub(crate) const SETGROUPS: &str = "deny";
+
 /// The ids of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -74,26 +77,21 @@ impl Identity {
         }
     }
 
-    /// What `setgroups` of the new namespace has to say.
-    pub(crate) fn setgroups(self) -> &'static str {
-        if self.by_root { "allow" } else { "deny" }
-    }
-
     /// Root: writes the maps of the process that just made its user namespace.
     pub(crate) fn write_maps_of(self, pid: i32) -> Result<()> {
-        let (uid, gid) = self.maps();
-        for (file, map) in [("uid_map", uid), ("gid_map", gid)] {
-            std::fs::write(format!("/proc/{pid}/{file}"), map)
-                .doing(|| format!("writing the {file} of the run"))?;
-        }
-        Ok(())
+        self.write_maps(&pid.to_string())
     }
 
-    /// A user: writes its own one-id maps, after giving up setgroups, as the kernel demands.
+    /// A user: writes its own one-id maps.
     pub(crate) fn write_own_maps(self) -> Result<()> {
+        self.write_maps("self")
+    }
+
+    /// setgroups is denied first: the kernel demands it of a user, and takes it only before the group map is written.
+    fn write_maps(self, process: &str) -> Result<()> {
         let (uid, gid) = self.maps();
-        for (file, text) in [("setgroups", "deny"), ("uid_map", &uid), ("gid_map", &gid)] {
-            std::fs::write(format!("/proc/self/{file}"), text)
+        for (file, text) in [("setgroups", SETGROUPS), ("uid_map", &uid), ("gid_map", &gid)] {
+            std::fs::write(format!("/proc/{process}/{file}"), text)
                 .doing(|| format!("writing the {file} of the run"))?;
         }
         Ok(())

@@ -20,7 +20,7 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid,
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 /// What init and the workload need to know. It crosses into them by being copied with the process.
@@ -69,12 +69,7 @@ impl Executor for Init {
 
 impl Init {
     fn connection(&self, fd: RawFd) -> Result<UnixStream> {
-        // SAFETY: the builder opened it for this process and nobody closes it; the duplicate is owned.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        borrowed
-            .try_clone_to_owned()
-            .map(UnixStream::from)
-            .doing(|| "using the socket to the supervisor".into())
+        sys::duplicate(fd).map(UnixStream::from).doing(|| "using the socket to the supervisor".into())
     }
 
     fn finish_boundary(&self) -> Result<()> {
@@ -104,9 +99,19 @@ impl Init {
     /// The second half: starts the workload and waits for its end.
     fn run(&self) -> Result<()> {
         // Handles of the host end here; init keeps its two sockets.
-        sys::close_all_but(&[self.socket, self.workload_socket]).doing(|| "closing descriptors".into())?;
-        let socket = self.own(self.socket);
-        let workload_socket = self.own(self.workload_socket);
+        let (socket, workload_socket) =
+            (self.connection(self.socket)?, self.connection(self.workload_socket)?);
+        sys::close_all_but(&[socket.as_raw_fd(), workload_socket.as_raw_fd()])
+            .doing(|| "closing descriptors".into())?;
+        let result = self.start_and_reap(&socket, workload_socket);
+        if let Err(error) = result {
+            drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
+            sys::exit_now(1);
+        }
+        Ok(())
+    }
+
+    fn start_and_reap(&self, socket: &UnixStream, workload_socket: UnixStream) -> Result<()> {
         _ = rustix::thread::set_name(c"invarlock-init");
         let signals = sys::signalfd(&[libc::SIGCHLD]).doing(|| "watching the workload".into())?;
         if !self.host {
@@ -114,8 +119,12 @@ impl Init {
         }
         let pid = match sys::clone_process(None).doing(|| "forking the workload".into())? {
             Forked::Child => {
-                drop((socket, signals));
-                self.become_workload(&workload_socket)
+                // Init's socket and signals are init's alone: its death must show at once.
+                let kept = workload_socket.as_raw_fd();
+                match sys::close_all_but(&[kept]) {
+                    Ok(()) => self.become_workload(&workload_socket),
+                    Err(_) => sys::exit_now(1),
+                }
             }
             Forked::Parent(pid, _) => pid,
         };
@@ -129,12 +138,7 @@ impl Init {
         rustix::stdio::dup2_stdout(&null).doing(|| "closing init's output".into())?;
         rustix::stdio::dup2_stderr(&null).doing(|| "closing init's output".into())?;
         drop(null);
-        self.reap(pid, &socket, &signals)
-    }
-
-    fn own(&self, fd: RawFd) -> UnixStream {
-        // SAFETY: the builder made this descriptor for init alone, and this is the only place that takes it.
-        UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) })
+        self.reap(pid, socket, &signals)
     }
 
     /// Reaps until the workload is dead, and says so. Ends at once when the supervisor is gone.
@@ -204,9 +208,7 @@ impl Init {
     }
 
     fn change_ids(&self) -> Result<()> {
-        if self.identity.by_root {
-            rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
-        }
+        // Supplementary groups are gone since before the user namespace was made; in it setgroups is denied.
         let (uid, gid) = (Uid::from_raw(self.identity.inside), Gid::from_raw(self.identity.inside));
         rustix::thread::set_thread_res_gid(gid, gid, gid)
             .doing(|| "row \"identity\": changing the group".into())?;

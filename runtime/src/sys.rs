@@ -99,6 +99,14 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     Ok(())
 }
 
+/// Another descriptor for what `fd` names, closed by execve. A number that names nothing gives `EBADF`.
+pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC takes no pointers and leaves `fd` as it is.
+    let raw = result(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) }))?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
 /// Closes every descriptor from 3 up but those in `keep`.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> =

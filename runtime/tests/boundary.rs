@@ -56,10 +56,10 @@ fn identity(who: As, inside: &Value, outside: &Value) {
     assert_eq!(outside["identity"]["value"]["uid"], json!([host, host, host, host]));
     assert_ne!(host, 0);
     assert_eq!(outside["identity"]["value"]["groups"], groups);
+    assert_eq!(outside["id_maps"]["value"]["setgroups"], "deny");
     if who == As::Root {
         assert_eq!(inside["status"]["Groups"], "");
     } else {
-        assert_eq!(outside["id_maps"]["value"]["setgroups"], "deny");
         assert_eq!(outside["id_maps"]["value"]["uid"], json!([format!("0 {host} 1")]));
     }
 }

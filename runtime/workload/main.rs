@@ -5,6 +5,7 @@
 mod launch;
 mod misbehave;
 mod see;
+mod sys;
 
 use std::process::ExitCode;
 

@@ -20,7 +20,7 @@ pub fn misbehave(what: &str, args: &[&str]) {
         }
         "sleep" => std::thread::sleep(FOREVER),
         "ignore-term" => {
-            ignore_term();
+            crate::sys::ignore_term();
             println!("ignoring");
             std::thread::sleep(FOREVER);
         }
@@ -97,9 +97,4 @@ pub fn misbehave(what: &str, args: &[&str]) {
         }
         other => panic!("unknown command {other}"),
     }
-}
-
-fn ignore_term() {
-    // SAFETY: SIG_IGN is a valid action.
-    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
