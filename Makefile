@@ -12,7 +12,7 @@ INVARLOCK := $(RELEASE)/invarlock
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
-        bench fuzz install clean
+        bench install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -28,6 +28,7 @@ test: ## Run all tests
 	$(CARGO) build --locked --workspace --all-features --bins
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace --all-features --no-fail-fast
+	@test -s $(CARGO_TARGET_DIR)/nextest/default/junit.xml
 	@grep -ohE 'SKIPPED [^<]*' $(CARGO_TARGET_DIR)/nextest/default/junit.xml | sort -u || echo "no test was skipped"
 else
 	$(CARGO) test --locked --workspace --all-features --no-fail-fast
@@ -38,7 +39,7 @@ check: ## Format, clippy, rustdoc, dependency policy
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	bash tests/house-rules.sh
-	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --no-default-features
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version 0.20.2 --no-default-features
 	$(CARGO) deny --locked check bans licenses sources
 
 lint: ## Format and clippy only

@@ -9,12 +9,10 @@ rows=()
 seconds() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.1f s", b - a }'; }
 fail() { echo "demo: $*" >&2; exit 1; }
 
-"$invarlock" doctor >"${TMPDIR:-/tmp}/invarlock-doctor.$$" 2>&1 || {
-    cat "${TMPDIR:-/tmp}/invarlock-doctor.$$"
-    rm -f "${TMPDIR:-/tmp}/invarlock-doctor.$$"
+doctor=$("$invarlock" doctor 2>&1) || {
+    printf '%s\n' "$doctor"
     fail "this machine cannot hold the boundary yet; the remedies stand above"
 }
-rm -f "${TMPDIR:-/tmp}/invarlock-doctor.$$"
 
 # side NAME, exit code wanted of evaluate and verify, further options of evaluate
 side() {
