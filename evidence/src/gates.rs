@@ -1,6 +1,7 @@
 //! What an evaluation report says passed, failed or was not evaluated: for the console and the page.
 
-use serde_json::Value;
+use crate::policy::Profile;
+use serde_json::{Map, Value, json};
 
 /// One gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +14,42 @@ pub struct Gate {
     pub detail: String,
 }
 
+/// The flags of `validation` that decide in a profile, where what they judge was evaluated.
+///
+/// A handful of windows drifts by chance and has no tail: the profile dev decides on the ratio and the invariants alone.
+pub fn deciding(profile: Profile) -> &'static [&'static str] {
+    const ALL: [&str; 7] = [
+        "primary_metric_acceptable",
+        "invariants_pass",
+        "preview_final_drift_acceptable",
+        "primary_metric_tail_acceptable",
+        "spectral_stable",
+        "rmt_stable",
+        "guard_overhead_acceptable",
+    ];
+    if profile.gated() { &ALL } else { &ALL[..2] }
+}
+
+/// Whether a flag of `validation` decides in a profile.
+pub fn decides(profile: Profile, flag: &str) -> bool {
+    deciding(profile).contains(&flag)
+}
+
+/// Whether every deciding flag of a `validation` block is true.
+pub(crate) fn all_true(profile: Profile, validation: &Map<String, Value>) -> bool {
+    validation.iter().all(|(flag, value)| !decides(profile, flag) || *value == json!(true))
+}
+
+/// The profile a report says it was made for; the gates of an unknown one all decide.
+pub fn profile(report: &Value) -> Profile {
+    report["meta"]["profile"].as_str().and_then(|name| name.parse().ok()).unwrap_or(Profile::Ci)
+}
+
 /// The gates of a report, in the order people read them. It repeats the report; it verifies nothing.
 pub fn gates(report: &Value) -> Vec<Gate> {
     let validation = &report["validation"];
-    let flag = |name: &str| validation[name].as_bool();
+    let profile = profile(report);
+    let flag = |name: &str| validation[name].as_bool().filter(|_| decides(profile, name));
     let metric = &report["primary_metric"];
     let limit = &report["resolved_policy"]["metrics"]["pm_ratio"];
     let gate_limit =
@@ -30,13 +63,11 @@ pub fn gates(report: &Value) -> Vec<Gate> {
             _ => "no finite perplexity ratio".to_owned(),
         },
     }];
-    let dev = report["meta"]["profile"] == "dev";
     let drift = number(&metric["final"]).zip(number(&metric["preview"])).map(|(last, first)| last / first);
     let band = &metric["drift_band"];
     gates.push(Gate {
         name: "Preview Final Drift Acceptable",
-        // A handful of windows drifts by chance: the profile dev shows it and gates on nothing but the ratio.
-        passed: if dev { None } else { flag("preview_final_drift_acceptable") },
+        passed: flag("preview_final_drift_acceptable"),
         detail: match (drift, number(&band["min"]), number(&band["max"])) {
             (Some(drift), Some(low), Some(high)) => {
                 format!("final/preview {drift:.6}, band {low:.2} to {high:.2}")

@@ -36,7 +36,10 @@ fn a_healthy_subject_verifies_and_a_damaged_one_does_not() {
     let damaged = report(0.3);
     let verdict = verify(&damaged, Profile::Ci);
     assert_eq!((verdict.ok(), verdict.exit_code()), (false, 1), "{:?}", verdict.errors);
-    assert!(verify(&damaged, Profile::Dev).ok());
+    assert!(verdict.errors.is_empty() && verdict.gate_failures.len() >= 2, "{verdict:?}");
+    assert_eq!(verdict.all_errors().count(), verdict.gate_failures.len());
+    let lenient = verify(&damaged, Profile::Dev);
+    assert_eq!((lenient.exit_code(), lenient.errors.len()), (1, 0), "{:?}", lenient.errors);
     assert!(!gates::passed(&damaged) && gates::verdict_line(&damaged).starts_with("FAIL"));
     // Guards of later versions are demanded by release.
     assert_eq!(verify(&healthy, Profile::Release).exit_code(), 1);

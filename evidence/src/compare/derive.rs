@@ -1,5 +1,6 @@
 //! Numbers that follow from raw losses. The verifier computes them again with the same functions.
 
+use crate::gates;
 use crate::numerics::bootstrap::{self, BootstrapError, Interval, Method, Settings};
 use crate::numerics::stats::{all_close_to_first, mean, quantile_sorted, sum_by, weighted_mean};
 use crate::policy::{
@@ -106,7 +107,7 @@ pub(crate) fn enough_tokens(tier: Tier, tokens: u64, preview_windows: usize, fin
     tokens >= needed || (covered && tokens >= relaxed)
 }
 
-/// The flags of `validation` that this version evaluates; a guard that was not evaluated has none.
+/// The flags of `validation` that decide in this profile; a guard that was not evaluated has none.
 pub(crate) fn validation(
     profile: Profile,
     tier: Tier,
@@ -118,11 +119,16 @@ pub(crate) fn validation(
     let sampled = enough_tokens || !profile.gated();
     let (low, high) = profile.drift_band();
     let mut flags = Map::new();
-    flags.insert("primary_metric_acceptable".to_owned(), json!(ratio <= tier.ratio_gate() && sampled));
-    flags.insert("preview_final_drift_acceptable".to_owned(), json!((low..=high).contains(&drift)));
-    flags.insert("invariants_pass".to_owned(), json!(matches!(invariants_status, Some("pass" | "warn"))));
+    let mut put = |name: &str, passed: bool| {
+        if gates::decides(profile, name) {
+            flags.insert(name.to_owned(), json!(passed));
+        }
+    };
+    put("primary_metric_acceptable", ratio <= tier.ratio_gate() && sampled);
+    put("preview_final_drift_acceptable", (low..=high).contains(&drift));
+    put("invariants_pass", matches!(invariants_status, Some("pass" | "warn")));
     // Every tier only warns of a heavy tail.
-    flags.insert("primary_metric_tail_acceptable".to_owned(), json!(true));
+    put("primary_metric_tail_acceptable", true);
     if sampled && ratio > tier.ratio_limit() && ratio <= tier.ratio_gate() {
         flags.insert("hysteresis_applied".to_owned(), json!(true));
     }

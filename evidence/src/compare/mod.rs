@@ -8,6 +8,7 @@ pub(crate) mod invariants;
 mod sides;
 
 use crate::error::Error;
+use crate::gates;
 use crate::manifest::ExecutionMode;
 use crate::numerics::bootstrap::Method;
 use crate::numerics::digest::{compact_json_hash, schedule_digest, sha256_hex, spaced_json_hash};
@@ -117,7 +118,7 @@ pub fn compare(baseline: &RunReport, subject: &RunReport, context: &CompareConte
     let invariants = invariants::block(baseline, subject);
     let validation = derive::validation(profile, tier, ratio, drift, enough, invariants["status"].as_str());
     let acceptable = validation["primary_metric_acceptable"] == json!(true);
-    let all_pass = validation.iter().all(|(name, flag)| name == "hysteresis_applied" || *flag == json!(true));
+    let all_pass = gates::all_true(profile, &validation);
     let confidence = derive::confidence(display.1 - display.0, acceptable, unstable);
     let tail = derive::tail(&subj_final.logloss, &base_final.logloss, &subj_final.token_counts, tier);
     let coverage = derive::coverage(tier, preview_n, final_n, replicates);

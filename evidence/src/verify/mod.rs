@@ -11,7 +11,8 @@ mod upstream;
 
 pub use open::{open_manifest, open_report};
 pub use output::{envelope, exit_code, success_line, to_line};
-pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_with};
+pub use read::{MANIFEST_LIMIT, REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
+pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_bytes, runtime_verify_with};
 
 use crate::json;
 use crate::numerics::digest::sha256_hex;
@@ -54,6 +55,9 @@ pub struct VerifyOptions {
     pub baseline: Option<PathBuf>,
     /// `sha256:` and 64 hex digits of the image that must have run.
     pub expected_image_digest: Option<String>,
+    /// What this very command was allowed to loosen, named as in the manifest's `context.loosened`: `allow_network`, ...
+    /// Nothing else may be loosened.
+    pub granted: Vec<String>,
     /// Upstream's checks and verdict instead of ours.
     pub upstream_parity: bool,
     /// Which upstream.
@@ -69,6 +73,7 @@ impl Default for VerifyOptions {
             runtime_provenance: RuntimeProvenance::Container,
             baseline: None,
             expected_image_digest: None,
+            granted: Vec::new(),
             upstream_parity: false,
             upstream_version: UpstreamVersion::default(),
         }
@@ -131,7 +136,9 @@ pub struct Verdict {
     pub reason: Reason,
     /// `ValidationError`, `MetricsError`, ... with its code, where the checks stopped at one.
     pub stopped_by: Option<StoppedBy>,
-    /// What failed, each with what, where and why.
+    /// Gates the subject failed, by numbers that were recomputed and agree: evidence that is sound and says no.
+    pub gate_failures: Vec<String>,
+    /// Everything else that failed, each with what, where and why: evidence that does not hold.
     pub errors: Vec<String>,
     /// What was recomputed from raw values and agreed.
     pub recomputed: Vec<String>,
@@ -167,6 +174,11 @@ impl Verdict {
         self.reason == Reason::Ok
     }
 
+    /// Everything that failed: first what does not hold, then the failed gates.
+    pub fn all_errors(&self) -> impl Iterator<Item = &str> {
+        self.errors.iter().chain(&self.gate_failures).map(String::as_str)
+    }
+
     /// The exit code of `spec/verify.md` section 6.
     pub fn exit_code(&self) -> i32 {
         match (&self.stopped_by, self.reason) {
@@ -187,6 +199,7 @@ pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
         path: path.to_owned(),
         reason: Reason::Malformed,
         stopped_by: None,
+        gate_failures: Vec::new(),
         errors: Vec::new(),
         recomputed: Vec::new(),
         not_recomputed: Vec::new(),
@@ -199,7 +212,7 @@ pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
         Ok(file) => file,
         Err(why) => return verdict.stop(Reason::Malformed, input_error(why)),
     };
-    let bytes = match read::read(&file, read::REPORT_LIMIT) {
+    let bytes = match read_evidence(&file, REPORT_LIMIT) {
         Ok(bytes) => bytes,
         Err(why) => {
             let why = format!("Report is not readable: {}: {why}", file.display());
@@ -249,6 +262,7 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     };
     let runtime_options = RuntimeOptions {
         expected_image_digest: options.expected_image_digest.clone(),
+        granted: options.granted.clone(),
         upstream_parity: options.upstream_parity,
     };
     let host = options.runtime_provenance == RuntimeProvenance::Host;
@@ -272,6 +286,7 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         provenance_verified: verified,
     });
     verdict.errors = found.errors;
+    verdict.gate_failures = found.gates;
     verdict.not_recomputed = found.notes;
     verdict.stopped_by = found.stopped;
     let mut malformed = found.malformed;
@@ -295,11 +310,17 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
                 verdict.errors.push(error);
             }
         }
+        for failure in strict.gates {
+            if !verdict.gate_failures.contains(&failure) {
+                verdict.gate_failures.push(failure);
+            }
+        }
         verdict.recomputed = strict.recomputed;
         verdict.not_recomputed.extend(strict.not_recomputed);
         malformed = malformed && verdict.stopped_by.is_none();
     }
-    verdict.reason = match (&verdict.stopped_by, verdict.errors.is_empty()) {
+    let clean = verdict.errors.is_empty() && verdict.gate_failures.is_empty();
+    verdict.reason = match (&verdict.stopped_by, clean) {
         (Some(stopped), _) if stopped.category == "ValidationError" => Reason::Malformed,
         (Some(_), _) => Reason::PolicyFail,
         (None, true) => Reason::Ok,
@@ -364,7 +385,7 @@ type Baseline = (Option<(crate::run_report::RunReport, String)>, Option<Value>);
 fn load_baseline(options: &VerifyOptions) -> Result<Baseline, String> {
     let Some(path) = &options.baseline else { return Ok((None, None)) };
     let shown = path.display();
-    let bytes = read::read(path, read::REPORT_LIMIT);
+    let bytes = read_evidence(path, RUN_REPORT_LIMIT);
     if options.upstream_parity {
         // Upstream ignores a baseline it cannot read.
         let value = bytes.ok().and_then(|bytes| serde_json::from_slice(&python_json(&bytes)).ok());

@@ -121,7 +121,8 @@ fn row(verdict: &Verdict) -> Value {
         "warning_count": warnings,
         "verification": {"runtime_provenance": verdict.provenance},
         "trust_status": verdict.trust.as_str(),
-        "errors": verdict.errors,
+        "errors": verdict.all_errors().collect::<Vec<_>>(),
+        "gate_failures": verdict.gate_failures,
         "recomputed": verdict.recomputed,
         "not_recomputed": verdict.not_recomputed,
     })

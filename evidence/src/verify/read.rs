@@ -4,13 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Largest report that is read.
-pub(super) const REPORT_LIMIT: u64 = 64 << 20;
+/// Largest evaluation report that is read.
+pub const REPORT_LIMIT: u64 = 64 << 20;
 /// Largest manifest that is read.
-pub(super) const MANIFEST_LIMIT: u64 = 4 << 20;
+pub const MANIFEST_LIMIT: u64 = 4 << 20;
+/// Largest run report that is read.
+pub const RUN_REPORT_LIMIT: u64 = 256 << 20;
 
-/// The bytes of a regular file of at most `limit` bytes.
-pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+/// The bytes of a regular file of at most `limit` bytes; its last component must not be a symbolic link.
+pub fn read_evidence(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let other = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     let file = open(path)?;
     let metadata = file.metadata()?;

@@ -13,6 +13,8 @@ use std::path::Path;
 pub struct RuntimeOptions {
     /// `sha256:` and 64 hex digits of the image that must have run.
     pub expected_image_digest: Option<String>,
+    /// As [`super::VerifyOptions::granted`].
+    pub granted: Vec<String>,
     /// Only upstream's checks, and its tolerant parser.
     pub upstream_parity: bool,
 }
@@ -20,54 +22,75 @@ pub struct RuntimeOptions {
 /// `advanced runtime-verify` with our checks: the manifest, and that it binds the report.
 pub fn runtime_verify(report: &Path, manifest: &Path, expected_image_digest: Option<&str>) -> RuntimeVerdict {
     let expected_image_digest = expected_image_digest.map(str::to_owned);
-    runtime_verify_with(report, manifest, &RuntimeOptions { expected_image_digest, upstream_parity: false })
+    runtime_verify_with(
+        report,
+        manifest,
+        &RuntimeOptions { expected_image_digest, ..RuntimeOptions::default() },
+    )
 }
 
 /// [`runtime_verify`] with options.
 pub fn runtime_verify_with(report: &Path, manifest: &Path, options: &RuntimeOptions) -> RuntimeVerdict {
-    let mut verdict = RuntimeVerdict {
-        report: report.display().to_string(),
-        manifest: manifest.display().to_string(),
-        errors: Vec::new(),
-        declared_image_digest: None,
-        expected_digest_matched: false,
-        binding_verified: false,
-        trust: Trust::Failed,
-    };
-    match read::read(report, read::REPORT_LIMIT) {
-        Err(why) => verdict.errors.push(format!("unable to read report: {}: {why}", report.display())),
-        Ok(bytes) => {
-            let name = report.file_name().map(|name| name.to_string_lossy().into_owned());
-            check(&bytes, name.as_deref(), manifest, options, &mut verdict);
+    let mut verdict = RuntimeVerdict::new(report, manifest);
+    let report_bytes = match read::read_evidence(report, read::RUN_REPORT_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            verdict.errors.push(format!("unable to read report: {}: {why}", report.display()));
+            return verdict;
         }
+    };
+    let manifest_bytes = match read::read_evidence(manifest, read::MANIFEST_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            verdict.errors.push(format!("unable to read manifest: {}: {why}", manifest.display()));
+            return verdict;
+        }
+    };
+    check_bytes(&report_bytes, &manifest_bytes, options, verdict)
+}
+
+/// [`runtime_verify`] of bytes that were read already, so that the caller uses what was verified. The paths only name
+/// them.
+pub fn runtime_verify_bytes(
+    report: &Path,
+    report_bytes: &[u8],
+    manifest: &Path,
+    manifest_bytes: &[u8],
+    expected_image_digest: Option<&str>,
+) -> RuntimeVerdict {
+    let expected_image_digest = expected_image_digest.map(str::to_owned);
+    let options = RuntimeOptions { expected_image_digest, ..RuntimeOptions::default() };
+    check_bytes(report_bytes, manifest_bytes, &options, RuntimeVerdict::new(report, manifest))
+}
+
+fn check_bytes(
+    report: &[u8],
+    manifest: &[u8],
+    options: &RuntimeOptions,
+    mut verdict: RuntimeVerdict,
+) -> RuntimeVerdict {
+    let name = Path::new(&verdict.report).file_name().map(|name| name.to_string_lossy().into_owned());
+    match parse(manifest, options.upstream_parity) {
+        Ok(manifest) if manifest.is_object() => {
+            check(report, name.as_deref(), &manifest, options, &mut verdict);
+        }
+        Ok(_) => verdict.errors.push("manifest payload must be a JSON object".to_owned()),
+        Err(why) => verdict.errors.push(format!("unable to parse manifest: {why}")),
     }
     verdict
 }
 
-/// Checks the manifest beside or given with a report that was read already.
-pub(super) fn check(
+/// Checks a manifest, and that it binds a report.
+fn check(
     report: &[u8],
     report_name: Option<&str>,
-    manifest_path: &Path,
+    manifest: &Value,
     options: &RuntimeOptions,
     verdict: &mut RuntimeVerdict,
 ) {
-    let path = manifest_path.display();
-    let bytes = match read::read(manifest_path, read::MANIFEST_LIMIT) {
-        Ok(bytes) => bytes,
-        Err(why) => return verdict.errors.push(format!("unable to read manifest: {path}: {why}")),
-    };
-    let manifest = match parse(&bytes, options.upstream_parity) {
-        Ok(manifest) => manifest,
-        Err(why) => return verdict.errors.push(format!("unable to parse manifest: {why}")),
-    };
-    if !manifest.is_object() {
-        return verdict.errors.push("manifest payload must be a JSON object".to_owned());
-    }
-    if let Some(fault) = schema::manifest_faults(&manifest).into_iter().next() {
+    if let Some(fault) = schema::manifest_faults(manifest).into_iter().next() {
         return verdict.errors.push(format!("runtime manifest schema validation failed: {fault}"));
     }
-
     let errors = &mut verdict.errors;
     let runtime = &manifest["runtime"];
     let contract = manifest["verifier_contract_version"].as_str().unwrap_or("<missing>");
@@ -108,7 +131,7 @@ pub(super) fn check(
         }
     }
     if !options.upstream_parity {
-        stricter(&manifest, report_name, errors);
+        stricter(manifest, report_name, &options.granted, errors);
     }
     verdict.declared_image_digest = declared;
     verdict.trust = match (verdict.errors.is_empty(), verdict.expected_digest_matched) {
@@ -119,19 +142,23 @@ pub(super) fn check(
 }
 
 /// What upstream does not check: the boundary was not loosened, and the manifest does not contradict itself.
-fn stricter(manifest: &Value, report_name: Option<&str>, errors: &mut Vec<String>) {
+fn stricter(manifest: &Value, report_name: Option<&str>, granted: &[String], errors: &mut Vec<String>) {
+    let granted = |name: &str| granted.iter().any(|granted| granted == name);
     let runtime = &manifest["runtime"];
     for (flag, what) in [
         ("allow_network", "the workload could reach a network"),
         ("allow_remote_code", "code that came with a checkpoint could run"),
         ("allow_third_party_plugins", "third-party plugins could run"),
     ] {
-        if runtime[flag] == json!(true) {
+        if runtime[flag] == json!(true) && !granted(flag) {
             errors.push(format!("runtime.{flag} is true: {what}; measure again without that allowance"));
         }
     }
     for loosened in manifest["context"]["loosened"].as_array().into_iter().flatten() {
         let name = loosened.as_str().map_or_else(|| loosened.to_string(), str::to_owned);
+        if granted(&name) {
+            continue;
+        }
         errors.push(format!(
             "context.loosened names {name}: the boundary was given up there; measure without it"
         ));
@@ -173,18 +200,10 @@ pub(super) fn provenance(
 ) -> (RuntimeVerdict, Vec<(&'static str, String)>) {
     let manifest_path = report_path.with_file_name(FILE_NAME);
     let name = report_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut verdict = RuntimeVerdict {
-        report: report_path.display().to_string(),
-        manifest: manifest_path.display().to_string(),
-        errors: Vec::new(),
-        declared_image_digest: None,
-        expected_digest_matched: false,
-        binding_verified: false,
-        trust: Trust::Failed,
-    };
+    let mut verdict = RuntimeVerdict::new(report_path, &manifest_path);
     let invalid =
         |detail: String| vec![("manifest_invalid", format!("{FILE_NAME} is invalid for {name}: {detail}."))];
-    let bytes = match read::read(&manifest_path, read::MANIFEST_LIMIT) {
+    let bytes = match read::read_evidence(&manifest_path, read::MANIFEST_LIMIT) {
         Ok(bytes) => bytes,
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
             return (verdict, vec![("manifest_missing", format!("{FILE_NAME} missing for {name}."))]);
@@ -192,7 +211,7 @@ pub(super) fn provenance(
         Err(why) => return (verdict, invalid(format!("{FILE_NAME} is unreadable: {why}"))),
     };
     let manifest = match parse(&bytes, options.upstream_parity) {
-        Ok(Value::Object(manifest)) => manifest,
+        Ok(manifest) if manifest.is_object() => manifest,
         Ok(_) => return (verdict, invalid(format!("{FILE_NAME} must decode to a JSON object"))),
         Err(why) if options.upstream_parity => {
             let _ = why;
@@ -200,16 +219,28 @@ pub(super) fn provenance(
         }
         Err(why) => return (verdict, invalid(why)),
     };
-    let mode = manifest.get("execution_mode").and_then(Value::as_str).unwrap_or("None");
+    let mode = manifest["execution_mode"].as_str().unwrap_or("None");
     if mode != "container" {
         return (verdict, vec![("execution_mode_invalid", format!("{FILE_NAME} marks {name} as '{mode}'."))]);
     }
-    check(report, Some(&name), &manifest_path, options, &mut verdict);
+    check(report, Some(&name), &manifest, options, &mut verdict);
     let issues = verdict.errors.iter().map(|error| ("verifier_failed", error.clone())).collect();
     (verdict, issues)
 }
 
 impl RuntimeVerdict {
+    fn new(report: &Path, manifest: &Path) -> Self {
+        RuntimeVerdict {
+            report: report.display().to_string(),
+            manifest: manifest.display().to_string(),
+            errors: Vec::new(),
+            declared_image_digest: None,
+            expected_digest_matched: false,
+            binding_verified: false,
+            trust: Trust::Failed,
+        }
+    }
+
     /// Whether nothing failed; the exit code is then 0, else 1.
     pub fn ok(&self) -> bool {
         self.errors.is_empty()

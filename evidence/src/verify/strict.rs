@@ -5,6 +5,7 @@ use super::python::{float, int, pair, truthy};
 use super::upstream::{band, tiny_relax};
 use super::{RuntimeProvenance, VerifyOptions};
 use crate::compare::{GENERATOR, derive, invariants};
+use crate::gates;
 use crate::numerics::bootstrap::Method;
 use crate::numerics::digest;
 use crate::numerics::stats::weighted_mean;
@@ -24,7 +25,9 @@ const MAX_DRAWS: usize = 200_000_000;
 pub(super) struct Found {
     /// Values that contradict each other or their recomputation.
     pub(super) mismatches: Vec<String>,
-    /// Gates that fail and policies that are looser than the tables.
+    /// Gates that the subject fails, by recomputed numbers.
+    pub(super) gates: Vec<String>,
+    /// Policies that are looser than the tables, and evidence that is missing.
     pub(super) failures: Vec<String>,
     pub(super) recomputed: Vec<String>,
     pub(super) not_recomputed: Vec<String>,
@@ -109,6 +112,10 @@ impl Check<'_> {
 
     fn fail(&mut self, text: String) {
         self.found.failures.push(text);
+    }
+
+    fn gate(&mut self, text: String) {
+        self.found.gates.push(text);
     }
 
     fn not(&mut self, text: String) {
@@ -662,17 +669,17 @@ impl Check<'_> {
             };
             let applied = int(&spectral["caps_applied"]).unwrap_or(0);
             if self.gated() && (applied > caps || truthy(&spectral["caps_exceeded"])) {
-                self.fail(format!("spectral.caps_applied is {applied}, the {tier} tier allows {caps}"));
+                self.gate(format!("spectral.caps_applied is {applied}, the {tier} tier allows {caps}"));
             }
         }
         if self.gated() && evaluated("rmt") && report["rmt"]["stable"] == json!(false) {
-            self.fail("rmt.stable is false".to_owned());
+            self.gate("rmt.stable is false".to_owned());
         }
         let overhead = &report["guard_overhead"];
         if overhead["evaluated"] == json!(true) {
             required.push("guard_overhead_acceptable");
             if self.gated() && float(&overhead["overhead_ratio"]).is_some_and(|ratio| ratio > 1.01) {
-                self.fail(format!(
+                self.gate(format!(
                     "guard_overhead.overhead_ratio is {}, above 1.01",
                     overhead["overhead_ratio"]
                 ));
@@ -681,14 +688,17 @@ impl Check<'_> {
         if report["primary_metric_tail"]["evaluated"] == json!(true) {
             required.push("primary_metric_tail_acceptable");
         }
-        if self.gated() {
-            for flag in required {
-                if validation[flag] != json!(true) {
-                    self.fail(format!(
-                        "validation.{flag} is {}, the {profile} profile needs true",
-                        validation[flag]
-                    ));
-                }
+        let computed = self.own_flags(tier, numbers.as_ref());
+        for flag in required.into_iter().filter(|flag| gates::decides(profile, flag)) {
+            let recorded = &validation[flag];
+            let text = format!("validation.{flag} is {recorded}, the {profile} profile needs true");
+            match recorded.as_bool() {
+                Some(true) => {}
+                // A flag that its numbers contradict is no result but a fault of the evidence.
+                Some(false) if computed.get(flag) != Some(&json!(true)) => self.gate(text),
+                Some(false) => self.fail(format!("{text}; its numbers say true")),
+                None if self.gated() => self.fail(text),
+                None => {}
             }
         }
         if self.options.runtime_provenance == RuntimeProvenance::Host {
@@ -697,29 +707,41 @@ impl Check<'_> {
         self.not("losses: they need the weights and the evaluator".to_owned());
     }
 
+    /// The flags of `validation` under the report's own profile, where they can be computed.
+    fn own_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Map<String, Value> {
+        let Some((numbers, ratio)) = numbers.and_then(|numbers| Some((numbers, numbers.ratio?))) else {
+            return Map::new();
+        };
+        let own = gates::profile(self.report);
+        let status = self.report["invariants"]["status"].as_str();
+        derive::validation(own, tier, ratio, numbers.drift, numbers.enough(tier), status)
+    }
+
     fn numbers(&mut self, tier: Tier, numbers: &Numbers<'_>) {
         let report = self.report;
         let profile = self.options.profile;
         let (preview, last) = (numbers.preview, numbers.last);
-        let tokens = preview.tokens().saturating_add(last.tokens());
-        let enough = derive::enough_tokens(tier, tokens, preview.ids.len(), last.ids.len());
+        let tokens = numbers.tokens();
+        let enough = numbers.enough(tier);
+        if let Some(ratio) = numbers.ratio.filter(|ratio| *ratio > tier.ratio_gate())
+            && gates::decides(profile, "primary_metric_acceptable")
+        {
+            let limit = tier.ratio_gate();
+            self.gate(format!(
+                "perplexity ratio {ratio:.6} is above {limit:.3}, the limit of the {tier} tier"
+            ));
+        }
         if self.gated() {
-            if let Some(ratio) = numbers.ratio.filter(|ratio| *ratio > tier.ratio_gate()) {
-                let limit = tier.ratio_gate();
-                self.fail(format!(
-                    "perplexity ratio {ratio:.6} is above {limit:.3}, the limit of the {tier} tier"
-                ));
-            }
             let (low, high) = profile.drift_band();
             if !(low..=high).contains(&numbers.drift) {
                 let drift = numbers.drift;
-                self.fail(format!(
+                self.gate(format!(
                     "final/preview perplexity {drift:.6} is outside {low} to {high} ({profile} profile)"
                 ));
             }
             if !enough {
                 let needed = tier.min_tokens();
-                self.fail(format!("{tokens} tokens were measured, the {tier} tier needs {needed}"));
+                self.gate(format!("{tokens} tokens were measured, the {tier} tier needs {needed}"));
             }
             let floor = tier.coverage();
             if preview.ids.len() < floor.preview || last.ids.len() < floor.final_ {
@@ -750,7 +772,7 @@ impl Check<'_> {
         let Some(ratio) = numbers.ratio else { return };
         let flags = derive::validation(own, tier, ratio, numbers.drift, enough, status);
         let acceptable = flags["primary_metric_acceptable"] == json!(true);
-        let passed = flags.iter().all(|(name, flag)| name == "hysteresis_applied" || *flag == json!(true));
+        let passed = gates::all_true(own, &flags);
         self.same("validation", &report["validation"], &Value::Object(flags));
         let verdict = json!(if passed { "pass" } else { "fail" });
         self.same("assurance.verdict", &report["assurance"]["verdict"], &verdict);
@@ -825,10 +847,12 @@ impl Check<'_> {
             return self.fail("invariants: the block is missing".to_owned());
         }
         let status = block["status"].as_str().unwrap_or_default();
-        if self.gated() && !matches!(status, "pass" | "warn") {
-            self.fail(format!(
+        if matches!(status, "fail" | "error") && gates::decides(self.options.profile, "invariants_pass") {
+            self.gate(format!(
                 "invariants.status is {status:?}: the subject is not built as the baseline is"
             ));
+        } else if self.gated() && !matches!(status, "pass" | "warn") {
+            self.fail(format!("invariants.status is {status:?}: it must be pass, warn or fail"));
         }
         let details = &block["details"];
         let checks = details["baseline_checks"].as_object().zip(details["current_checks"].as_object());
@@ -871,4 +895,14 @@ struct Numbers<'a> {
     drift: f64,
     preview: &'a Arm,
     last: &'a Arm,
+}
+
+impl Numbers<'_> {
+    fn tokens(&self) -> u64 {
+        self.preview.tokens().saturating_add(self.last.tokens())
+    }
+
+    fn enough(&self, tier: Tier) -> bool {
+        derive::enough_tokens(tier, self.tokens(), self.preview.ids.len(), self.last.ids.len())
+    }
 }

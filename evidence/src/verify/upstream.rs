@@ -31,6 +31,8 @@ pub(super) struct Case<'a> {
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) errors: Vec<String>,
+    /// Gates that the report's own numbers fail.
+    pub(super) gates: Vec<String>,
     pub(super) notes: Vec<String>,
     pub(super) malformed: bool,
     pub(super) stopped: Option<StoppedBy>,
@@ -60,7 +62,7 @@ pub(super) fn check(case: &Case<'_>) -> Found {
         found.stopped = Some(*stopped);
         return found;
     }
-    payload(case, &mut found.errors);
+    payload(case, &mut found.errors, &mut found.gates);
     found.errors.extend(case.provenance_issues.iter().map(|(_, message)| message.clone()));
     if case.version == UpstreamVersion::V0_12 && assurance_mode(report) == "strict" {
         strict_assurance(case, &mut found.errors);
@@ -123,7 +125,7 @@ fn provider_parity(case: &Case<'_>) -> Result<(), Box<StoppedBy>> {
     Ok(())
 }
 
-fn payload(case: &Case<'_>, errors: &mut Vec<String>) {
+fn payload(case: &Case<'_>, errors: &mut Vec<String>, gates: &mut Vec<String>) {
     let (report, profile) = (case.report, case.profile);
     let faults = schema::report_faults(report, case.version);
     if !faults.is_empty() {
@@ -135,13 +137,13 @@ fn payload(case: &Case<'_>, errors: &mut Vec<String>) {
     counts(report, errors);
     interval_identity(report, profile, errors);
     if profile.gated() {
-        drift(report, case.version, errors);
+        drift(report, case.version, errors, gates);
         if !primary_metric_acceptable(report) {
             let telemetry = &report["telemetry"];
             let total = int(&telemetry["preview_total_tokens"]).zip(int(&telemetry["final_total_tokens"]));
             let total =
                 total.map(|(a, b)| format!(", total_tokens={}", a.saturating_add(b))).unwrap_or_default();
-            errors.push(format!("Primary metric policy gate failed (tier={}{total}).", tier_name(report)));
+            gates.push(format!("Primary metric policy gate failed (tier={}{total}).", tier_name(report)));
         }
     }
     lints(report, errors);
@@ -158,7 +160,7 @@ fn payload(case: &Case<'_>, errors: &mut Vec<String>) {
         measurement_contracts(report, profile, errors);
     }
     if profile == Profile::Release {
-        release(report, errors);
+        release(report, errors, gates);
     }
 }
 
@@ -291,7 +293,7 @@ fn interval_identity(report: &Value, profile: Profile, errors: &mut Vec<String>)
     }
 }
 
-fn drift(report: &Value, version: UpstreamVersion, errors: &mut Vec<String>) {
+fn drift(report: &Value, version: UpstreamVersion, errors: &mut Vec<String>, gates: &mut Vec<String>) {
     let metric = &report["primary_metric"];
     if tiny_relax(report) || truthy(&metric["invalid"]) {
         return;
@@ -304,7 +306,7 @@ fn drift(report: &Value, version: UpstreamVersion, errors: &mut Vec<String>) {
         let limit = limit.unwrap_or(0.1).max(0.0);
         match values {
             None => errors.push("report missing preview/final to compute accuracy drift.".to_owned()),
-            Some((first, last)) if (last - first).abs() > limit => errors.push(format!(
+            Some((first, last)) if (last - first).abs() > limit => gates.push(format!(
                 "Preview→final accuracy drift out of band (≤ {limit:.6}): observed {:.6}.",
                 (last - first).abs()
             )),
@@ -321,7 +323,7 @@ fn drift(report: &Value, version: UpstreamVersion, errors: &mut Vec<String>) {
     let (low, high) = band(&metric["drift_band"]).unwrap_or((0.95, 1.05));
     let observed = last / first;
     if !(low..=high).contains(&observed) {
-        errors.push(format!(
+        gates.push(format!(
             "Preview→final drift ratio out of band ({low:.2}–{high:.2}): observed {observed:.6}."
         ));
     }
@@ -598,7 +600,7 @@ fn measurement_contracts(report: &Value, profile: Profile, errors: &mut Vec<Stri
     }
 }
 
-fn release(report: &Value, errors: &mut Vec<String>) {
+fn release(report: &Value, errors: &mut Vec<String>, gates: &mut Vec<String>) {
     let validation = &report["validation"];
     if !validation.is_object() {
         errors.push("Release verification requires a validation block.".to_owned());
@@ -619,7 +621,8 @@ fn release(report: &Value, errors: &mut Vec<String>) {
         }
         for key in required.into_iter().filter(|key| validation[*key] != json!(true)) {
             let found = repr(&validation[key]);
-            errors.push(format!("Release verification requires validation.{key} == true (found {found})."));
+            let failed = if validation[key] == json!(false) { &mut *gates } else { &mut *errors };
+            failed.push(format!("Release verification requires validation.{key} == true (found {found})."));
         }
     }
     let overhead = &report["guard_overhead"];
