@@ -8,6 +8,7 @@
 
 mod allow;
 mod error;
+mod group;
 mod network;
 mod path;
 mod tempdir;

@@ -3,8 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Stat, statat};
+use rustix::io::Errno;
 
-use crate::{Error, Result};
+use crate::{Error, Result, group};
 
 /// Who is asked for, and what holds for him.
 fn trusted(owner: u32) -> bool {
@@ -14,8 +15,9 @@ fn trusted(owner: u32) -> bool {
 /// Checks that nobody but root and the caller can change what stands at `path` or on the way to it.
 ///
 /// Every component, from the root on, is looked at itself, and none may be a symbolic link. It must belong to root or to the
-/// caller, and must not be writable by group or others; a sticky directory may be, since in it nobody can replace what is not his
-/// own. The last component gets no such exception: where others may add files is no place for ours.
+/// caller, and must not be writable by others, nor by a group that is not its owner's alone (a umask of 0002 lets the private group
+/// of a user write); a sticky directory may be, since in it nobody can replace what is not his own. The last component gets no such
+/// exception: where others may add files is no place for ours.
 ///
 /// This speaks about a moment. It is worth something because only root and the caller can change its answer.
 pub fn is_secure_path(path: &Path) -> Result<()> {
@@ -64,13 +66,13 @@ fn walk(path: &Path, last: Last) -> Result<Stat> {
         let seen = statat(CWD, &at, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|source| Error::io("looking at", &at, source))?;
         let is_last = parts.peek().is_none();
-        check(&seen, is_last, last).map_err(|why| insecure(&whole, &at, why))?;
+        check(&at, &seen, is_last, last).map_err(|why| insecure(&whole, &at, why))?;
         stat = Some(seen);
     }
     stat.ok_or_else(|| insecure(path, path, "is empty"))
 }
 
-fn check(stat: &Stat, is_last: bool, last: Last) -> std::result::Result<(), String> {
+fn check(at: &Path, stat: &Stat, is_last: bool, last: Last) -> std::result::Result<(), String> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind == FileType::Symlink {
         return Err("is a symbolic link".to_owned());
@@ -83,10 +85,28 @@ fn check(stat: &Stat, is_last: bool, last: Last) -> std::result::Result<(), Stri
     }
     let sticky =
         kind == FileType::Directory && stat.st_mode & 0o1000 != 0 && (!is_last || last == Last::MayBeSticky);
-    if stat.st_mode & 0o022 != 0 && !sticky {
-        return Err(format!("is writable by group or others (mode {:o})", stat.st_mode & 0o7777));
+    if sticky {
+        return Ok(());
+    }
+    let mode = stat.st_mode & 0o7777;
+    if stat.st_mode & 0o002 != 0 {
+        return Err(format!("is writable by others (mode {mode:o}; remedy: chmod go-w {})", at.display()));
+    }
+    if stat.st_mode & 0o020 != 0 {
+        no_acl(at).and_then(|()| group::is_private(stat.st_uid, stat.st_gid)).map_err(|why| {
+            format!("is writable by its group (mode {mode:o}; remedy: chmod g-w {}): {why}", at.display())
+        })?;
     }
     Ok(())
+}
+
+/// The group bits of a file with an access list speak for everybody in that list.
+fn no_acl(at: &Path) -> std::result::Result<(), String> {
+    match rustix::fs::lgetxattr(at, "system.posix_acl_access", &mut [0_u8; 0]) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Ok(_) => Err("it has an access list".to_owned()),
+        Err(error) => Err(format!("whether it has an access list cannot be told ({error})")),
+    }
 }
 
 fn insecure(path: &Path, part: &Path, why: impl Into<String>) -> Error {

@@ -43,25 +43,122 @@ fn a_private_directory_is_safe_and_what_others_can_write_is_not() {
     is_secure_path(&sub).expect("directory");
     is_secure_path(&file).expect("file");
 
-    for bad in [0o664, 0o646, 0o666] {
+    for bad in [0o646, 0o666] {
         mode(&file, bad);
-        refused(&file, "writable by group or others");
+        refused(&file, "writable by others");
+        refused(&file, &format!("mode {bad:o}; remedy: chmod go-w {}", file.display()));
     }
     mode(&file, 0o644);
-    for bad in [0o775, 0o757] {
+    for bad in [0o757, 0o777] {
         mode(&sub, bad);
-        refused(&sub, "writable by group or others");
-        refused(&file, "writable by group or others");
+        refused(&sub, "writable by others");
+        refused(&file, "writable by others");
     }
     // Sticky: nobody can replace what is in it, but it is no place of ours itself.
     mode(&sub, 0o1777);
     is_secure_path(&file).expect("file in a sticky directory");
-    refused(&sub, "writable by group or others");
-    refused(Path::new("/tmp"), "writable by group or others");
+    refused(&sub, "writable by others");
+    refused(Path::new("/tmp"), "writable by others");
     // A sticky file is nothing special.
     mode(&sub, 0o755);
     mode(&file, 0o1666);
-    refused(&file, "writable by group or others");
+    refused(&file, "writable by others");
+}
+
+/// The line of the caller's account, and whether its primary group is his alone, asked of the machine's own tools.
+fn has_private_group() -> bool {
+    let getent = |what: &str, key: &str| {
+        let out = std::process::Command::new("getent").args([what, key]).output().ok()?;
+        String::from_utf8(out.stdout).ok().filter(|text| !text.is_empty())
+    };
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let Some(account) = getent("passwd", &uid) else { return false };
+    let fields: Vec<&str> = account.trim().split(':').collect();
+    let [name, _, _, gid, ..] = fields.as_slice() else { return false };
+    let accounts = fs::read_to_string("/etc/passwd").expect("accounts");
+    let primary = accounts.lines().filter(|line| line.split(':').nth(3) == Some(gid)).count();
+    let Some(group) = getent("group", gid) else { return false };
+    let members = group.trim().rsplit(':').next().unwrap_or_default().to_owned();
+    primary == 1
+        && (members.is_empty() || members == *name)
+        && rustix::process::getegid().as_raw().to_string() == *gid
+}
+
+/// What `umask 0002` makes: every directory and file writable by the caller's private group.
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test is said")]
+fn a_private_group_may_write() {
+    if !has_private_group() {
+        eprintln!("SKIPPED a_private_group_may_write: the caller's primary group is not private");
+        return;
+    }
+    let dir = scratch();
+    let (sub, file) = (dir.path().join("target"), dir.path().join("target/program"));
+    fs::create_dir(&sub).expect("dir");
+    fs::write(&file, "#!/bin/true").expect("file");
+    mode(&sub, 0o775);
+    mode(&file, 0o775);
+    is_secure_path(&file).expect("file");
+    secure_executable(&file).expect("program");
+    assert!(SecureTempDir::new_in(&sub, "x").is_ok());
+    mode(&file, 0o664);
+    is_secure_path(&file).expect("file");
+    mode(&file, 0o2775);
+    secure_executable(&file).expect("set-gid is somebody else's concern");
+    mode(&sub, 0o777);
+    refused(&file, "writable by others");
+}
+
+/// The same layout with a group that is somebody else's as well, or that nobody can vouch for.
+#[test]
+fn a_shared_group_may_not_write() {
+    if !is_root("a_shared_group_may_not_write") {
+        return;
+    }
+    let groups = fs::read_to_string("/etc/group").expect("groups");
+    let gid_of = |line: &str| line.split(':').nth(2).and_then(|gid| gid.parse::<u32>().ok());
+    let unknown =
+        (70_000..).find(|gid| !groups.lines().any(|line| gid_of(line) == Some(*gid))).expect("an id");
+    let known = groups.lines().filter_map(gid_of).find(|gid| *gid != 0).expect("a second group");
+    let dir = scratch();
+    let (sub, file) = (dir.path().join("sub"), dir.path().join("sub/file"));
+    fs::create_dir(&sub).expect("dir");
+    fs::write(&file, "x").expect("file");
+    for gid in [unknown, known] {
+        mode(&sub, 0o755);
+        mode(&file, 0o664);
+        chown(&file, None, Some(gid)).expect("group");
+        refused(&file, &format!("mode 664; remedy: chmod g-w {}", file.display()));
+        mode(&file, 0o644);
+        is_secure_path(&file).expect("the remedy");
+        chown(&sub, None, Some(gid)).expect("group");
+        mode(&sub, 0o775);
+        refused(&file, &format!("mode 775; remedy: chmod g-w {}", sub.display()));
+        chown(&sub, None, Some(0)).expect("group");
+    }
+}
+
+/// Group bits of a file with an access list are the list's mask, not the group's.
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test is said")]
+fn an_access_list_is_refused() {
+    let dir = scratch();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").expect("file");
+    // Version 2; owner rw, user 1234 rw, group r, mask rw, others none.
+    let mut list = vec![2, 0, 0, 0];
+    let none = u32::MAX;
+    for (tag, bits, id) in [(1_u16, 6_u16, none), (2, 6, 1234), (4, 4, none), (16, 6, none), (32, 0, none)] {
+        list.extend(tag.to_le_bytes());
+        list.extend(bits.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    if let Err(error) = rustix::fs::setxattr(&file, "system.posix_acl_access", &list, flags) {
+        eprintln!("SKIPPED an_access_list_is_refused: {} takes no access list ({error})", file.display());
+        return;
+    }
+    refused(&file, "it has an access list");
 }
 
 #[test]
@@ -111,7 +208,7 @@ fn programs_must_be_files_that_run_and_that_others_cannot_write() {
     secure_executable(&file).expect("program");
     mode(&file, 0o4755);
     secure_executable(&file).expect("set-uid is somebody else's concern");
-    for (bits, word) in [(0o644, "not executable"), (0o775, "writable"), (0o757, "writable")] {
+    for (bits, word) in [(0o644, "not executable"), (0o757, "writable"), (0o777, "writable")] {
         mode(&file, bits);
         let error = secure_executable(&file).expect_err("refused").to_string();
         assert!(error.contains(word), "{error}");
