@@ -189,6 +189,9 @@ pub struct VerifyArgs {
     /// Profile: dev, ci or release
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
+    /// Tier of the gates the report must have been judged by [default: the report's own, which is printed]
+    #[arg(long, value_name = "NAME")]
+    pub tier: Option<String>,
     /// Report of the baseline, for digest parity
     #[arg(long, value_name = "REPORT")]
     pub baseline: Option<PathBuf>,
@@ -241,7 +244,7 @@ pub enum RuntimeCommand {
         /// Image reference
         image: String,
         /// Command and arguments [default: the image's entrypoint]
-        #[arg(last = true, value_name = "ARGV")]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
         argv: Vec<String>,
         /// Limits.
         #[command(flatten)]
@@ -343,12 +346,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits);
-    let exponent = match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
+    let exponent = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
         _ => return Err(format!("`{unit}` is not a unit: use K, M, G or T")),
     };
     let value: f64 =
@@ -375,7 +378,7 @@ mod tests {
         assert_eq!(parse_size("8G"), Ok(8 << 30));
         assert_eq!(parse_size("1.5KiB"), Ok(1536));
         assert_eq!(parse_size("77"), Ok(77));
-        for bad in ["", "G", "-1", "8X", "0", "1e30G"] {
+        for bad in ["", "G", "-1", "8X", "0", "1e30G", "8Gibb"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -31,33 +31,78 @@ pub fn check_writable(flag: &str, dir: &Path) -> Result<()> {
     })
 }
 
-/// Makes the directory of a run: `<out>/<side>/<YYYYmmdd_HHMMSS>`, numbered when taken.
-pub fn run_dir(out: &Path, side: &str) -> Result<PathBuf> {
-    let parent = out.join(side);
-    let failed = |path: &Path, e: std::io::Error| {
-        Error::io(format_args!("making the run directory {}", path.display()), &e)
-    };
-    std::fs::create_dir_all(&parent).map_err(|e| failed(&parent, e))?;
-    let stamp = chrono::Utc::now().format("%Y%m%d_%H%M%S").to_string();
-    for n in 1..1000 {
-        let dir = parent.join(if n == 1 { stamp.clone() } else { format!("{stamp}_{n}") });
-        match std::fs::create_dir(&dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(failed(&dir, e)),
-            Ok(()) => return Ok(dir),
-        }
-    }
-    Err(Error::new(
-        Kind::System,
-        format!("making a run directory below {}: all names are taken", parent.display()),
-    ))
+/// The directory of a run, `<out>/<side>/<YYYYmmdd_HHMMSS>`: filled under a hidden name, renamed when it is whole.
+pub struct RunDir {
+    staged: PathBuf,
+    target: PathBuf,
 }
 
-/// Writes `name` in `dir`, whole or not at all; an existing file is replaced.
-pub fn write_new(dir: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-    let path = dir.join(name);
-    persist(stage(dir, bytes)?, &path)?;
-    Ok(path)
+impl RunDir {
+    /// Makes it under its hidden name.
+    pub fn begin(out: &Path, side: &str) -> Result<Self> {
+        let parent = out.join(side);
+        let failed = |e: std::io::Error| {
+            Error::io(format_args!("making a run directory below {}", parent.display()), &e)
+        };
+        std::fs::create_dir_all(&parent).map_err(failed)?;
+        let stamp = chrono::Utc::now().format("%Y%m%d_%H%M%S").to_string();
+        for n in 1..1000 {
+            let name = if n == 1 { stamp.clone() } else { format!("{stamp}_{n}") };
+            let (staged, target) = (parent.join(format!(".{name}")), parent.join(&name));
+            match std::fs::create_dir(&staged) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(e)),
+                Ok(()) if target.exists() => drop(RunDir { staged, target }),
+                Ok(()) => return Ok(RunDir { staged, target }),
+            }
+        }
+        Err(Error::new(
+            Kind::System,
+            format!("making a run directory below {}: all names are taken", parent.display()),
+        ))
+    }
+
+    /// The path of a file once the directory has its name.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.target.join(name)
+    }
+
+    /// Adds a file.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        persist(stage(&self.staged, bytes)?, &self.staged.join(name))
+    }
+
+    /// Takes a file away again.
+    pub fn discard(&self, name: &str) {
+        drop(std::fs::remove_file(self.staged.join(name)));
+    }
+
+    /// Gives the directory its name.
+    pub fn commit(self) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(format_args!("finishing {}", self.target.display()), &e);
+        std::fs::rename(&self.staged, &self.target).map_err(failed)?;
+        sync_directory(&self.target)
+    }
+}
+
+impl Drop for RunDir {
+    /// What was not committed goes; after a commit there is nothing under the hidden name.
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.staged));
+    }
+}
+
+/// Makes renames in the directory of `path` survive a power cut.
+fn sync_directory(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let failed = |e: std::io::Error| Error::io(format_args!("syncing {}", parent.display()), &e);
+    std::fs::File::open(parent).and_then(|d| d.sync_all()).map_err(failed)
+}
+
+/// What stands in `dir` from an earlier evaluation, for a message when this one fails.
+pub fn earlier_evidence(dir: &Path) -> Option<String> {
+    let report = dir.join(REPORT);
+    report.exists().then(|| format!("{} is the evidence of an earlier evaluation", report.display()))
 }
 
 /// Writes report and manifest so that a manifest never stands beside a report it does not bind.
@@ -73,6 +118,7 @@ pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(Pat
     }
     persist(staged_report, &report_path)?;
     persist(staged_manifest, &manifest_path)?;
+    sync_directory(&manifest_path)?;
     Ok((report_path, manifest_path))
 }
 

@@ -26,7 +26,7 @@ pub fn store() -> Result<Store> {
 /// The evaluator: `--evaluator`, else the one beside this program. One that others could have written is refused.
 pub fn evaluator(given: Option<&Path>) -> Result<PathBuf> {
     let path = match given {
-        Some(path) => path.to_path_buf(),
+        Some(path) => std::path::absolute(path).map_err(|e| Error::io("resolving --evaluator", &e))?,
         None => {
             let own =
                 std::env::current_exe().map_err(|e| Error::io("finding this program's own path", &e))?;
@@ -64,7 +64,8 @@ pub fn existing(ui: &Ui, reference: &str) -> Result<Image> {
 /// or `evaluator` is not what it was built from.
 pub fn prepare(ui: &Ui, reference: Option<&str>, evaluator_given: Option<&Path>) -> Result<Image> {
     let step = ui.step("image", 2, false);
-    let reference = reference.unwrap_or(DEFAULT_IMAGE);
+    // A blank variable means the default, as upstream has it.
+    let reference = reference.map(str::trim).filter(|r| !r.is_empty()).unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
     let store = store()?;
     let resolved = if reference == DEFAULT_IMAGE {

@@ -38,6 +38,47 @@ pub struct InputFile {
     pub file: File,
     /// Size in bytes when opened.
     pub bytes: u64,
+    /// What the file system said when it was opened.
+    stamp: Stamp,
+}
+
+/// Identity and times of a file; the change time cannot be set back by its owner.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(m: &std::fs::Metadata) -> Self {
+        Stamp {
+            device: m.dev(),
+            inode: m.ino(),
+            bytes: m.len(),
+            modified: (m.mtime(), m.mtime_nsec()),
+            changed: (m.ctime(), m.ctime_nsec()),
+        }
+    }
+}
+
+impl InputFile {
+    /// Fails when the file behind the handle, or the file at its path, is no longer the one that was opened.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(format_args!("examining {}", self.path.display()), &e);
+        let behind = self.file.metadata().map_err(failed)?;
+        let named = std::fs::symlink_metadata(&self.path).map_err(failed)?;
+        if Stamp::of(&behind) == self.stamp && Stamp::of(&named) == self.stamp {
+            return Ok(());
+        }
+        let message = format!(
+            "input {}: the file was changed or replaced while it was in use; stop its writer and run again",
+            self.path.display()
+        );
+        Err(Error::new(Kind::Integrity, message))
+    }
 }
 
 /// What the evidence says of a file.
@@ -149,7 +190,6 @@ pub fn digest(
 
 fn hash(input: &InputFile, signals: &Signals, progress: &dyn Fn(u64)) -> Result<FileDigest> {
     let failed = |e: std::io::Error| Error::io(format_args!("hashing {}", input.path.display()), &e);
-    let before = input.file.metadata().map_err(failed)?;
     let (mut hasher, mut block, mut offset) = (Sha256::new(), vec![0u8; HASH_BLOCK], 0u64);
     loop {
         signals.check("nothing was written")?;
@@ -161,15 +201,7 @@ fn hash(input: &InputFile, signals: &Signals, progress: &dyn Fn(u64)) -> Result<
         offset += n as u64;
         progress(n as u64);
     }
-    let after = input.file.metadata().map_err(failed)?;
-    if offset != before.len() || (before.mtime(), before.mtime_nsec()) != (after.mtime(), after.mtime_nsec())
-    {
-        let message = format!(
-            "hashing {}: the file changed while it was read; stop its writer and run again",
-            input.path.display()
-        );
-        return Err(Error::new(Kind::Integrity, message));
-    }
+    input.check_unchanged()?;
     Ok(FileDigest { name: input.name.clone(), sha256: hex(&hasher.finalize()), bytes: offset })
 }
 
@@ -280,7 +312,7 @@ fn regular(what: String, name: String, path: PathBuf, fd: OwnedFd) -> Result<Inp
     if !metadata.is_file() {
         return Err(Error::new(Kind::Safety, format!("opening {what}: not a regular file")));
     }
-    Ok(InputFile { name, path, bytes: metadata.len(), file })
+    Ok(InputFile { name, path, bytes: metadata.len(), stamp: Stamp::of(&metadata), file })
 }
 
 /// The shard names of an index: plain file names, sorted, each once.

@@ -60,6 +60,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     if let Some((preview, final_)) = profile.window_counts() {
         (dataset.preview_n, dataset.final_n) = (preview, final_);
         dataset.max_samples = dataset.max_samples.max(preview + final_);
+        preset::check(&dataset).map_err(|why| Error::input(format!("profile {profile}: {why}")))?;
     }
     let outputs = [("--out", &args.out), ("--report-out", &args.report_out)];
     let inputs = [("baseline", &args.baseline), ("subject", &args.subject)];
@@ -160,8 +161,17 @@ fn require_measure(image: &Image) -> Result<()> {
 fn refuse_inside(flag: &str, out: &Path, role: &str, checkpoint: &Path) -> Result<()> {
     let Ok(checkpoint) = std::fs::canonicalize(checkpoint) else { return Ok(()) };
     let absolute = std::path::absolute(out).map_err(|e| Error::io(format_args!("resolving {flag}"), &e))?;
-    let existing = absolute.ancestors().find_map(|a| std::fs::canonicalize(a).ok());
-    match existing.is_some_and(|e| e.starts_with(&checkpoint)) {
+    let existing = absolute.ancestors().find_map(|a| std::fs::canonicalize(a).ok().map(|real| (a, real)));
+    let Some((prefix, existing)) = existing else { return Ok(()) };
+    // What does not exist yet is made by its name; a `..` in it would mean something else by then.
+    let rest = absolute.strip_prefix(prefix).unwrap_or(&absolute);
+    if rest.components().any(|c| c == std::path::Component::ParentDir) {
+        return Err(Error::input(format!(
+            "{flag} {}: has `..` after a directory that does not exist",
+            out.display()
+        )));
+    }
+    match existing.starts_with(&checkpoint) {
         true => Err(Error::input(format!(
             "{flag} {}: lies inside the {role} checkpoint {}; choose a directory elsewhere",
             out.display(),
@@ -213,6 +223,16 @@ impl Plan {
             seed: self.dataset.seed,
             threads: None,
         }
+    }
+
+    /// What decides which windows are measured, as the evidence records it.
+    pub fn dataset_settings(&self) -> serde_json::Value {
+        let d = &self.dataset;
+        serde_json::json!({
+            "tree_sha256": self.data.digest.tree_sha256,
+            "text_field": d.text_field, "max_samples": d.max_samples, "split": d.split, "seed": d.seed,
+            "seq_len": d.seq_len, "stride": d.stride, "preview_n": d.preview_n, "final_n": d.final_n,
+        })
     }
 
     /// The checkpoint of one side.

@@ -2,7 +2,7 @@
 
 use crate::args::{AllowArgs, Cli, Command, ExecutionMode};
 use crate::error::Result;
-use invarlock_security::{Allowances, Flags, deny_network_for_this_process};
+use invarlock_security::{Allowance, Allowances, Flags, Source, deny_network_for_this_process};
 
 /// The policy of one command.
 #[derive(Debug)]
@@ -35,4 +35,17 @@ pub fn enter(cli: &Cli) -> Result<Policy> {
     };
     let mode = if allowances.host_execution { ExecutionMode::Host } else { ExecutionMode::Container };
     Ok(Policy { allowances, mode, network_filter })
+}
+
+impl Policy {
+    /// The exceptions that loosen something here, with what granted each. No code of a checkpoint and no plug-in can run in
+    /// this version, so allowing them loosens nothing.
+    pub fn exceptions(&self) -> impl Iterator<Item = (Allowance, Source)> + '_ {
+        self.allowances.iter().filter(|(a, _)| matches!(a, Allowance::Network | Allowance::HostExecution))
+    }
+
+    /// Their names, as manifests list them.
+    pub fn loosened(&self) -> Vec<String> {
+        self.exceptions().map(|(what, _)| what.name().to_owned()).collect()
+    }
 }

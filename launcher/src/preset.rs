@@ -64,6 +64,8 @@ const SEQ_LEN: usize = 512;
 const WINDOWS: usize = 64;
 const SEED: u64 = 43;
 const MAX_SAMPLES: usize = 2000;
+/// Tokens of both arms: their report stays below what the verifier reads.
+const MAX_TOKENS: usize = 4 << 20;
 
 /// `--dataset FILE`: that file with the built-in defaults.
 pub fn for_file(file: &Path) -> Dataset {
@@ -98,8 +100,13 @@ pub fn read(path: &Path) -> Result<Dataset> {
     for (key, value) in top {
         match key.as_str() {
             Some("dataset") => section = Some(value),
-            // Upstream replaces the preset's model, output and context by the command line's.
-            Some("model" | "output" | "context" | "guards") => {}
+            // Upstream replaces the preset's model and output by the command line's.
+            Some("model" | "output") => {}
+            // The order of the guards is upstream's canonical one, whatever a preset says.
+            Some("guards") if only_order(&value) => {}
+            Some("guards") => {
+                return Err(unsupported("a setting in section `guards` besides `order`".into()));
+            }
             Some(other) => return Err(unsupported(format!("section `{other}`"))),
             None => return Err(bad("a section name is not a string".into())),
         }
@@ -127,6 +134,10 @@ pub fn read(path: &Path) -> Result<Dataset> {
     drop(section.id);
     check(&dataset).map_err(bad)?;
     Ok(dataset)
+}
+
+fn only_order(guards: &Value) -> bool {
+    guards.as_mapping().is_some_and(|m| m.keys().all(|k| k.as_str() == Some("order")))
 }
 
 fn read_bounded(path: &Path) -> Result<String> {
@@ -212,18 +223,26 @@ fn expand(path: &Path) -> std::result::Result<Vec<PathBuf>, (Kind, String)> {
     Ok(found)
 }
 
-fn check(d: &Dataset) -> std::result::Result<(), String> {
+/// Refuses window settings that can never give evidence.
+pub fn check(d: &Dataset) -> std::result::Result<(), String> {
     match d {
         d if d.seq_len < 2 || d.seq_len > 1 << 20 => {
             Err(format!("seq_len {} is not in 2..=1048576", d.seq_len))
         }
-        d if d.stride == 0 || d.stride > d.seq_len => {
-            Err(format!("stride {} is not in 1..=seq_len {}", d.stride, d.seq_len))
-        }
+        d if d.stride != d.seq_len => Err(format!(
+            "stride {} differs from seq_len {}: windows would overlap, which the pairing of the evidence refuses; \
+             leave stride out",
+            d.stride, d.seq_len
+        )),
         d if d.preview_n == 0 || d.final_n == 0 => Err("preview_n and final_n must be 1 or more".into()),
         d if d.preview_n > 100_000 || d.final_n > 100_000 => {
             Err("preview_n and final_n must be 100000 or less".into())
         }
+        d if (d.preview_n + d.final_n) * d.seq_len > MAX_TOKENS => Err(format!(
+            "{} windows of {} tokens are more than the {MAX_TOKENS} tokens a report can hold; use fewer or shorter windows",
+            d.preview_n + d.final_n,
+            d.seq_len
+        )),
         d if d.max_samples == 0 => Err("max_samples must be 1 or more".into()),
         _ => Ok(()),
     }
@@ -260,6 +279,18 @@ mod tests {
             ("dataset: {provider: wikitext2}", "`wikitext2`", Kind::Unsupported),
             ("dataset: {provider: {kind: local_jsonl, file: x, shuffle: 1}}", "shuffle", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seq_len: 8, stride: 9}", "stride 9", Kind::Input),
+            ("dataset: {provider: local_jsonl, file: x, seq_len: 8, stride: 4}", "overlap", Kind::Input),
+            ("dataset: {provider: local_jsonl, file: x, seq_len: 1000000}", "tokens a report", Kind::Input),
+            (
+                "guards: {spectral: {}}\ndataset: {provider: local_jsonl, file: x}",
+                "`guards`",
+                Kind::Unsupported,
+            ),
+            (
+                "context: {run: {tiny_relax: true}}\ndataset: {provider: local_jsonl, file: x}",
+                "`context`",
+                Kind::Unsupported,
+            ),
             ("dataset: {provider: local_jsonl}", "needs `file`", Kind::Input),
             ("[]", "not a mapping", Kind::Input),
             ("dataset: {provider: local_jsonl, data_files: '*.jsonl'}", "pattern", Kind::Unsupported),

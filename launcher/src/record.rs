@@ -52,7 +52,6 @@ impl Record<'_> {
             value["checkpoint"] = json!(self.plan.checkpoint(role).digest);
             sides.insert(side::name(role).into(), value);
         }
-        let d = &self.plan.dataset;
         Ok(json!({
             "format_version": "plan-v1",
             "execution_mode": mode(self.policy.mode).as_str(),
@@ -60,11 +59,8 @@ impl Record<'_> {
             "tier": self.plan.tier.as_str(),
             "allowances": self.allowances(),
             "image": self.image(),
-            "dataset": {
-                "digest": self.plan.data.digest,
-                "seq_len": d.seq_len, "stride": d.stride, "preview_n": d.preview_n, "final_n": d.final_n,
-                "seed": d.seed, "split": d.split, "text_field": d.text_field, "max_samples": d.max_samples,
-            },
+            "dataset": self.plan.dataset_settings(),
+            "dataset_files": self.plan.data.digest,
             "sides": sides,
         }))
     }
@@ -98,7 +94,6 @@ impl Record<'_> {
         let absolute = std::path::absolute(path).map_err(|e| Error::io("resolving the report's path", &e))?;
         let filename = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let image = self.plan.image.as_ref().map(|i| &i.resolved);
-        let allowed = &self.policy.allowances;
         Ok(to_bytes(&build(&ManifestInput {
             generated_at_utc: now(),
             report_path: absolute.to_string_lossy().into_owned(),
@@ -108,9 +103,9 @@ impl Record<'_> {
             execution_mode: mode(self.policy.mode),
             image_ref: image.map_or_else(|| "host".into(), |i| i.reference.to_string()),
             image_digest: image.map(|i| i.manifest_digest.to_string()),
-            allow_network: allowed.network,
-            allow_remote_code: allowed.remote_code,
-            allow_third_party_plugins: allowed.third_party_plugins,
+            allow_network: self.policy.allowances.network,
+            allow_remote_code: false,
+            allow_third_party_plugins: false,
             context,
         })))
     }
@@ -123,7 +118,7 @@ impl Record<'_> {
             "subject_adapter": "hf_causal", "profile": a.profile, "tier": a.tier, "preset": a.preset,
             "dataset": a.dataset, "out": a.out, "report_out": a.report_out, "baseline_report": a.baseline_report,
             "edit_config": null, "edit_label": a.edit_label, "allow_network": allowed.network,
-            "allow_remote_code": allowed.remote_code, "allow_third_party_plugins": allowed.third_party_plugins,
+            "allow_remote_code": false, "allow_third_party_plugins": false,
             "execution_mode": mode(self.policy.mode).report_name(),
         })
     }
@@ -135,7 +130,8 @@ impl Record<'_> {
             "tier": self.plan.tier.as_str(),
             "execution_mode": mode(self.policy.mode).report_name(),
             "allowances": self.allowances(),
-            "loosened": self.policy.allowances.iter().map(|(what, _)| what.name()).collect::<Vec<_>>(),
+            "dataset": self.plan.dataset_settings(),
+            "loosened": self.policy.loosened(),
             "image": self.image(),
             "launcher": {
                 "version": env!("CARGO_PKG_VERSION"),
@@ -155,15 +151,8 @@ impl Record<'_> {
     fn allowances(&self) -> Value {
         let a = &self.policy.allowances;
         let granted: Map<String, Value> =
-            a.iter().map(|(what, by)| (what.name().into(), json!(by.to_string()))).collect();
-        json!({
-            "network": a.network,
-            "host_execution": a.host_execution,
-            "remote_code": a.remote_code,
-            "third_party_plugins": a.third_party_plugins,
-            "unverified_provenance": a.unverified_provenance,
-            "granted_by": granted,
-        })
+            self.policy.exceptions().map(|(what, by)| (what.name().into(), json!(by.to_string()))).collect();
+        json!({"network": a.network, "host_execution": a.host_execution, "granted_by": granted})
     }
 
     fn image(&self) -> Value {

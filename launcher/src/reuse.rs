@@ -4,6 +4,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::side::{Side, sha256};
+use invarlock_evidence::numerics::digest::canonical_json;
 use invarlock_evidence::run_report::RunReport;
 use invarlock_evidence::verify::runtime_verify;
 use serde_json::Value;
@@ -50,7 +51,6 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> std::r
     let text = |v: &Value| v.as_str().unwrap_or("nothing").to_owned();
     let image =
         plan.image.as_ref().map_or_else(|| "nothing".to_owned(), |i| i.resolved.manifest_digest.to_string());
-    let d = &plan.dataset;
     let pairs = [
         ("edit", report.edit.get("name").map_or_else(|| "nothing".into(), text), "noop".to_owned()),
         ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
@@ -61,11 +61,8 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> std::r
             text(&side["checkpoint"]["tree_sha256"]),
             plan.baseline.digest.tree_sha256.clone(),
         ),
-        ("dataset digest", text(&side["dataset"]["tree_sha256"]), plan.data.digest.tree_sha256.clone()),
+        ("dataset", canonical_json(&context["dataset"]), canonical_json(&plan.dataset_settings())),
         ("image digest", text(&manifest["runtime"]["image_digest"]), image),
-        ("seq_len", report.data.seq_len.to_string(), d.seq_len.to_string()),
-        ("preview windows", report.data.preview_n.to_string(), d.preview_n.to_string()),
-        ("final windows", report.data.final_n.to_string(), d.final_n.to_string()),
     ];
     match pairs.into_iter().find(|(_, was, is)| was != is) {
         Some((what, was, is)) => Err(format!("its {what} is {was}, this command's is {is}")),

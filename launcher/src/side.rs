@@ -1,7 +1,7 @@
 //! One side of an evaluation: a container (or, as a recorded exception, a host process) measures one checkpoint.
 
 use crate::args::EvaluateArgs;
-use crate::bundle;
+use crate::bundle::RunDir;
 use crate::error::{Error, Kind, Result};
 use crate::inputs::hex;
 use crate::plan::{Input, JobPaths, Plan};
@@ -13,7 +13,7 @@ use invarlock_evidence::run_report::{BaselineWindows, ReplayArm, RunReport, Wind
 use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Sink, Status};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Longest line of progress accepted from a container.
 const MAX_LINE: usize = 64 << 10;
@@ -64,23 +64,27 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Measures the side and writes its run directory.
-    pub fn measure(&self, ui: &Ui, signals: &Signals) -> Result<Side> {
+    /// Measures the side; its files are in the run directory, which the caller commits with the manifest.
+    pub fn measure(&self, ui: &Ui, signals: &Signals) -> Result<(Side, RunDir)> {
+        let run_dir = RunDir::begin(&self.args.out, directory(self.role))?;
         let mut sink = Progress::new(ui, name(self.role));
         let outcome = match &self.plan.image {
-            Some(_) => {
-                invarlock_runtime::run(self.container()?, signals.fd(), &mut sink).map_err(Error::from)
-            }
+            Some(_) => self
+                .container()
+                .and_then(|spec| invarlock_runtime::run(spec, signals.fd(), &mut sink).map_err(Error::from)),
             None => self.on_host(signals, &mut sink),
         };
         sink.finish();
         // A signal before the workload starts ends the run with an error of its own; the signal is the reason.
-        let outcome = outcome.map_err(|error| signals.check(KEPT).err().unwrap_or(error))?;
-        let run_dir = bundle::run_dir(&self.args.out, directory(self.role))?;
-        if let Some(error) = failure(&outcome, &sink, signals) {
-            return Err(self.keep_log(error, &run_dir, &sink));
+        let outcome = outcome.map_err(|error| signals.check(KEPT).err().unwrap_or(error));
+        let measured = outcome.and_then(|outcome| match failure(&outcome, &sink, signals) {
+            Some(error) => Err(error),
+            None => self.collect(outcome, &run_dir),
+        });
+        match measured {
+            Ok(side) => Ok((side, run_dir)),
+            Err(error) => Err(keep_log(error, run_dir, &sink)),
         }
-        self.collect(outcome, &run_dir).map_err(|error| self.keep_log(error, &run_dir, &sink))
     }
 
     /// The container of this side.
@@ -150,7 +154,9 @@ impl Run<'_> {
     }
 
     /// Checks and keeps what the run left in `/out`.
-    fn collect(&self, outcome: Outcome, run_dir: &Path) -> Result<Side> {
+    fn collect(&self, outcome: Outcome, run_dir: &RunDir) -> Result<Side> {
+        let inputs = [self.plan.checkpoint(self.role), &self.plan.data];
+        inputs.iter().flat_map(|i| &i.files).try_for_each(crate::inputs::InputFile::check_unchanged)?;
         let outputs: Vec<Value> = outcome
             .output
             .iter()
@@ -170,7 +176,7 @@ impl Run<'_> {
             ));
         }
         for file in &outcome.output {
-            bundle::write_new(run_dir, &file.name, &file.bytes)?;
+            run_dir.write(&file.name, &file.bytes)?;
         }
         let mut evidence = json!({
             "reused": false,
@@ -184,22 +190,31 @@ impl Run<'_> {
         if self.role == Role::Baseline {
             evidence["dataset"] = json!(self.plan.data.digest);
         }
-        Ok(Side { report, path: run_dir.join("report.json"), sha256: sha256(bytes), evidence })
+        Ok(Side { report, path: run_dir.path("report.json"), sha256: sha256(bytes), evidence })
     }
+}
 
-    /// A failed run leaves what it printed and says where.
-    fn keep_log(&self, error: Error, run_dir: &Path, sink: &Progress<'_>) -> Error {
-        if sink.stderr.is_empty() && sink.strange.is_empty() {
-            drop(std::fs::remove_dir(run_dir));
-            return error;
-        }
-        let log = printable(&String::from_utf8_lossy(&[sink.strange.as_slice(), &sink.stderr].concat()));
-        let kept = match bundle::write_new(run_dir, "stderr.log", log.as_bytes()) {
-            Ok(path) => format!("what it printed is in {}", path.display()),
-            Err(e) => format!("and its log could not be kept: {}", e.message),
-        };
-        Error { message: format!("{}; {kept}", error.message), ..error }
+/// A failed run leaves what it printed and says where.
+fn keep_log(error: Error, run_dir: RunDir, sink: &Progress<'_>) -> Error {
+    if sink.stderr.is_empty() && sink.strange.is_empty() {
+        return error;
     }
+    let log = printable(&String::from_utf8_lossy(&[sink.strange.as_slice(), &sink.stderr].concat()));
+    let path = run_dir.path("stderr.log");
+    let kept = match keep_only(run_dir, log.as_bytes()) {
+        Ok(()) => format!("what it printed is in {}", path.display()),
+        Err(e) => format!("and its log could not be kept: {}", e.message),
+    };
+    Error { message: format!("{}; {kept}", error.message), ..error }
+}
+
+/// Commits a run directory that holds the log and nothing that was measured.
+fn keep_only(run_dir: RunDir, log: &[u8]) -> Result<()> {
+    for name in ["report.json", "events.jsonl"] {
+        run_dir.discard(name);
+    }
+    run_dir.write("stderr.log", log)?;
+    run_dir.commit()
 }
 
 /// The windows of a measured baseline, without its losses.

@@ -19,6 +19,15 @@ use std::time::Instant;
 
 /// Runs it. 0: passed; 1: the subject failed its gates.
 pub fn run(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
+    // Before anything runs: a failure must not let older evidence pass for this command's.
+    let earlier = bundle::earlier_evidence(&args.report_out).filter(|_| !args.dry_run);
+    evaluate(args, policy).map_err(|e| match earlier {
+        Some(earlier) => Error { message: format!("{}; {earlier}", e.message), ..e },
+        None => e,
+    })
+}
+
+fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     let started = Instant::now();
     let ui = Ui::new(level(args));
     let signals = Signals::catch()?;
@@ -79,9 +88,9 @@ fn measure(
 ) -> Result<Side> {
     let windows = baseline.map(|b| side::baseline_windows(&b.report));
     let run = Run { plan: record.plan, args: record.args, role, windows: windows.as_ref() };
-    let side = run.measure(ui, signals)?;
-    let manifest = record.side_manifest(role, &side)?;
-    bundle::write_new(side.path.parent().unwrap_or_else(|| Path::new(".")), bundle::MANIFEST, &manifest)?;
+    let (side, run_dir) = run.measure(ui, signals)?;
+    run_dir.write(bundle::MANIFEST, &record.side_manifest(role, &side)?)?;
+    run_dir.commit()?;
     Ok(side)
 }
 

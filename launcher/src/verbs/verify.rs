@@ -17,7 +17,12 @@ pub fn run(args: &VerifyArgs) -> Result<u8> {
     }
     let options = VerifyOptions {
         profile: args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")))?,
-        tier: None,
+        tier: args
+            .tier
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|e| Error::input(format!("--tier: {e}")))?,
         tolerance: args.tolerance,
         runtime_provenance: match args.runtime_provenance {
             Provenance::Container => RuntimeProvenance::Container,
