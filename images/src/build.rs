@@ -57,12 +57,6 @@ impl Measure {
         Digest::of(&self.manifest)
     }
 
-    /// Every blob with its size.
-    pub fn blobs(&self) -> [(Digest, u64); 3] {
-        let small = |it: &[u8]| (Digest::of(it), it.len() as u64);
-        [self.layer, small(&self.config), small(&self.manifest)]
-    }
-
     /// Writes the blobs, and then lets `tag` mean them.
     pub fn write(&self, store: &Locked<'_>, tag: &str) -> Result<()> {
         let (digest, length) = &self.layer;

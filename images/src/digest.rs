@@ -89,6 +89,9 @@ pub(crate) struct Hashing<T> {
     most: u64,
 }
 
+/// How much is read at once: it fits into the processor's cache.
+const PIECE: usize = 256 << 10;
+
 impl<T> Hashing<T> {
     pub fn new(inner: T) -> Self {
         Self::bounded(inner, u64::MAX)
@@ -96,6 +99,19 @@ impl<T> Hashing<T> {
 
     pub fn bounded(inner: T, most: u64) -> Self {
         Self { inner, hash: Sha256::new(), count: 0, most }
+    }
+
+    /// Reads `from` to its end, in pieces that cost few calls.
+    pub fn read_all(&mut self, mut from: impl Read) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.take_note(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub fn finish(self) -> (T, u64, Digest) {

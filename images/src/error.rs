@@ -40,6 +40,16 @@ impl Error {
             Self::System(message) => Self::System(put(message)),
         }
     }
+
+    /// The same error; one about altered or damaged bytes ends with what helps, unless it says so already.
+    pub(crate) fn with_remedy(self, remedy: &str) -> Self {
+        match self {
+            Self::Integrity(message) if !message.contains("remedy: ") => {
+                Self::Integrity(format!("{message}; remedy: {remedy}"))
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<invarlock_security::Error> for Error {

@@ -68,10 +68,10 @@ impl Layout {
             make_dir(&open_dir(&dir, "blobs")?, "sha256")?;
             make_dir(&dir, "trees")?;
             if !there("index.json") {
-                write_file(&dir, "index.json", |file| file.write_all(EMPTY_INDEX.as_bytes()))?;
+                write_verified(&dir, "index.json", |file| file.write_all(EMPTY_INDEX.as_bytes()))?;
             }
             if !there("oci-layout") {
-                write_file(&dir, "oci-layout", |file| file.write_all(LAYOUT.as_bytes()))?;
+                write_verified(&dir, "oci-layout", |file| file.write_all(LAYOUT.as_bytes()))?;
             }
         }
         Self::in_dir(dir)
@@ -124,6 +124,13 @@ impl Layout {
         Ok(bytes)
     }
 
+    /// Whether the blob is there with the bytes it should have.
+    pub fn holds(&self, digest: &Digest, size: u64) -> bool {
+        let mut hashing = Hashing::new(());
+        self.blob(digest, size).is_ok_and(|blob| hashing.read_all(blob).is_ok())
+            && hashing.finish().2 == *digest
+    }
+
     /// The size of a blob that is there.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
         self.blobs.symlink_metadata(digest.hex()).ok().filter(|it| it.is_file()).map(|it| it.len())
@@ -131,14 +138,14 @@ impl Layout {
 }
 
 impl Locked<'_> {
-    /// Writes a blob whose digest must come out as `expected`, unless it is there.
+    /// Writes a blob whose digest must come out as `expected`, unless it is there and sound.
     pub fn put(
         &self,
         expected: &Digest,
         size: u64,
         fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
     ) -> Result<()> {
-        if self.layout.blob_size(expected) == Some(size) {
+        if self.layout.holds(expected, size) {
             return Ok(());
         }
         let mut found = None;
@@ -173,7 +180,7 @@ impl Locked<'_> {
         manifests.push(descriptor);
         let text = serde_json::to_vec(&index)
             .map_err(|error| Error::System(format!("writing index.json: {error}")))?;
-        write_file(&self.layout.dir, "index.json", |file| file.write_all(&text))
+        write_verified(&self.layout.dir, "index.json", |file| file.write_all(&text))
     }
 }
 
@@ -250,10 +257,6 @@ pub(crate) fn refuse_keys(what: impl std::fmt::Display, bytes: &[u8], keys: &[&s
         }
         None => Ok(()),
     }
-}
-
-fn write_file(dir: &Dir, name: &str, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
-    write_verified(dir, name, fill)
 }
 
 /// Writes `name` in `dir`: beside it, synced, renamed. Whatever fails leaves nothing behind.

@@ -94,8 +94,6 @@ pub struct ResolvedImage {
     pub speaks: Option<String>,
     /// The program and first arguments.
     pub entrypoint: Vec<String>,
-    /// Arguments that stand where the user gives none.
-    pub cmd: Vec<String>,
     /// The image's environment.
     pub env: Vec<(String, String)>,
     /// The working directory; absolute.
@@ -138,7 +136,7 @@ fn find(layout: &Layout, reference: &Reference) -> Result<Descriptor> {
     match found.as_slice() {
         [one] => match digest {
             Some(wanted) if one.digest().to_string() != wanted.to_string() => Err(Error::Integrity(format!(
-                "{reference}: the tag means {}, not the digest given",
+                "{reference}: the tag means {}, not the digest given; remedy: name the image by the digest it has",
                 one.digest()
             ))),
             _ => Ok((*one).clone()),
@@ -253,7 +251,6 @@ fn from_manifest(layout: &Layout, reference: Reference, descriptor: &Descriptor)
         layers,
         speaks: run.labels().as_ref().and_then(|labels| labels.get(LABEL)).cloned(),
         entrypoint: run.entrypoint().clone().unwrap_or_default(),
-        cmd: run.cmd().clone().unwrap_or_default(),
         env: env.collect(),
         cwd: run.working_dir().clone().filter(|it| !it.is_empty()).unwrap_or_else(|| "/".to_owned()),
         user: run.user().clone(),

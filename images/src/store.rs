@@ -12,7 +12,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::build::Measure;
-use crate::digest::Hashing;
 use crate::layout::{
     Layout, Locked, TAG, make_dir, open, open_dir, parse, random, read_bounded, sync, write_verified,
 };
@@ -38,7 +37,7 @@ pub struct Store {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Level {
-    /// Every name, mode and link was compared, and every byte of tree and blobs hashed.
+    /// Every name, mode and link was compared, and every byte hashed.
     Full,
 }
 
@@ -90,7 +89,8 @@ impl Store {
         &self.root
     }
 
-    /// Makes the default image from `evaluator` and lets `reference`, a `name:tag`, mean it. Does nothing where that is so already.
+    /// Makes the default image from `evaluator` and lets `reference`, a `name:tag`, mean it. What of it is there already is hashed, and
+    /// what is not as it should be is replaced; where all is well nothing is written.
     /// Returns the manifest's digest, which follows from the evaluator's bytes alone.
     pub fn build_measure_image(&self, evaluator: &Path, reference: &str) -> Result<Digest> {
         let parsed = Reference::parse(reference)?;
@@ -98,14 +98,43 @@ impl Store {
             return Err(Error::Input(format!("an image is built as NAME:TAG, not as {reference:?}")));
         };
         let image = Measure::of(evaluator)?;
-        let blobs_are_there =
-            image.blobs().iter().all(|(digest, size)| self.layout.blob_size(digest) == Some(*size));
-        let means = self.tags()?.into_iter().filter(|(name, _)| *name == tag).map(|(_, digest)| digest);
-        if blobs_are_there && means.eq([image.digest()]) {
-            return Ok(image.digest());
+        let digest = image.digest();
+        if self.is_sound(&parsed, &digest) {
+            return Ok(digest);
         }
-        image.write(&self.layout.lock()?, &tag)?;
-        Ok(image.digest())
+        let locked = self.layout.lock()?;
+        image.write(&locked, &tag)?;
+        for layer in &self.resolve(&parsed)?.layers {
+            if self.is_unpacked(layer) && self.verify(&tree_name(layer)).is_err() {
+                self.discard(layer)?;
+                self.unpack(&locked, &self.layout, layer)?;
+            }
+        }
+        Ok(digest)
+    }
+
+    /// Whether `reference` means `digest` and every blob, and every tree that is there, is what it should be.
+    fn is_sound(&self, reference: &Reference, digest: &Digest) -> bool {
+        self.resolve(reference).is_ok_and(|image| {
+            image.manifest_digest == *digest
+                && image.layers.iter().all(|layer| {
+                    self.layout.holds(&layer.digest, layer.size)
+                        && (!self.is_unpacked(layer) || self.verify(&tree_name(layer)).is_ok())
+                })
+        })
+    }
+
+    fn is_unpacked(&self, layer: &Layer) -> bool {
+        self.trees.symlink_metadata(tree_name(layer)).is_ok()
+    }
+
+    /// Takes an altered tree away. The lock is held.
+    fn discard(&self, layer: &Layer) -> Result<()> {
+        let name = tree_name(layer);
+        self.trees
+            .rename(&name, &self.trees, format!("{name}.tmp-{}", random()))
+            .and_then(|()| self.sweep())
+            .map_err(Error::io(format_args!("removing the altered tree of layer {}", layer.diff_id)))
     }
 
     fn tags(&self) -> Result<Vec<(String, Digest)>> {
@@ -131,7 +160,11 @@ impl Store {
             )),
             _ => work(&self.layout),
         };
-        result.map_err(|error| error.within(format_args!("image {reference}")))
+        let remedy = match reference {
+            Reference::Layout { dir, .. } => format!("copy the image into {} anew", dir.display()),
+            _ => "run `invarlock runtime image build`, which makes the default image anew".to_owned(),
+        };
+        result.map_err(|error| error.within(format_args!("image {reference}")).with_remedy(&remedy))
     }
 
     /// The image's layers as trees, unpacked where they are not yet, each verified now.
@@ -144,21 +177,23 @@ impl Store {
 
     fn tree(&self, layout: &Layout, layer: &Layer) -> Result<PathBuf> {
         let name = tree_name(layer);
-        let is_there = || self.trees.symlink_metadata(&name).is_ok();
-        if is_there() {
-            // Unpacking reads the blob through a hash anyway.
-            let mut blob = Hashing::new(layout.blob(&layer.digest, layer.size)?);
-            std::io::copy(&mut blob, &mut std::io::sink())
-                .map_err(Error::io(format_args!("reading blob {}", layer.digest)))?;
-            layer.is_blob(blob)?;
+        if self.is_unpacked(layer) {
+            // What runs is the tree. The blob's bytes were hashed when it was unpacked; that it is there is looked at.
+            layout.blob(&layer.digest, layer.size)?;
         } else {
             let locked = self.layout.lock()?;
-            if !is_there() {
+            if !self.is_unpacked(layer) {
                 self.unpack(&locked, layout, layer)?;
             }
         }
-        let within = |error: Error| error.within(format_args!("tree of layer {}", layer.diff_id));
-        self.verify(&name).map_err(within)?;
+        self.verify(&name).map_err(|error| {
+            let place = self.root.join("trees").join(&name); // join: a digest's digits
+            let remedy = format!(
+                "run `invarlock runtime image build` where it is the default image's, else remove {}",
+                place.display()
+            );
+            error.within(format_args!("tree of layer {}", layer.diff_id)).with_remedy(&remedy)
+        })?;
         Ok(self.root.join("trees").join(name).join("root")) // join: a digest's digits
     }
 

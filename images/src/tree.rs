@@ -91,9 +91,9 @@ fn hash(root: &Dir, path: &str) -> Result<Digest> {
     for parent in names {
         dir = Some(open_dir(dir.as_ref().unwrap_or(root), parent).map_err(|error| error.within(doing()))?);
     }
-    let mut file = open(dir.as_ref().unwrap_or(root), name).map_err(|error| error.within(doing()))?;
-    let mut hashing = Hashing::new(io::sink());
-    io::copy(&mut file, &mut hashing).map_err(Error::io(doing()))?;
+    let file = open(dir.as_ref().unwrap_or(root), name).map_err(|error| error.within(doing()))?;
+    let mut hashing = Hashing::new(());
+    hashing.read_all(file).map_err(Error::io(doing()))?;
     Ok(hashing.finish().2)
 }
 

@@ -105,6 +105,7 @@ fn the_default_image_is_what_the_design_says() {
 fn every_blob_altered_in_turn_is_refused() {
     let dir = scratch();
     let (store, _) = built(dir.path());
+    let layer = store.resolve(&tagged()).expect("resolved").layers[0].digest.hex();
     let blobs = store.root().join("blobs/sha256");
     let paths: Vec<_> = fs::read_dir(&blobs).expect("blobs").map(|it| it.expect("blob").path()).collect();
     assert_eq!(paths.len(), 3);
@@ -115,8 +116,12 @@ fn every_blob_altered_in_turn_is_refused() {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, &bad).expect("alter");
+            // A layer's bytes count when it is unpacked; later the tree's do.
+            drop(fs::remove_dir_all(store.root().join("trees").join(format!("sha256-{layer}"))));
             assert!(matches!(attempt(), Err(Error::Integrity(_))), "{} at {at}", path.display());
         }
+        fs::write(&path, &good).expect("restore");
+        attempt().expect("restored");
         fs::write(&path, &good[1..]).expect("shorten");
         assert!(matches!(attempt(), Err(Error::Integrity(_))), "{} shorter", path.display());
         fs::remove_file(&path).expect("remove");
@@ -129,6 +134,71 @@ fn every_blob_altered_in_turn_is_refused() {
         fs::write(&path, &good).expect("restore");
     }
     attempt().expect("restored");
+}
+
+#[test]
+fn an_altered_store_is_refused_with_its_remedy_and_a_build_heals_it() {
+    let dir = scratch();
+    let (store, digest) = built(dir.path());
+    let attempt = || store.resolve(&tagged()).and_then(|image| store.rootfs(&image));
+    let root = attempt().expect("sound").layers[0].clone();
+    let build = || store.build_measure_image(&dir.path().join("evaluator"), NAME).expect("built anew");
+    let flip = |path: &Path| {
+        let mode = fs::metadata(path).expect("file").permissions();
+        let mut bytes = fs::read(path).expect("bytes");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::set_permissions(path, Permissions::from_mode(0o644)).expect("mode");
+        fs::write(path, bytes).expect("alter");
+        fs::set_permissions(path, mode).expect("mode");
+    };
+    let image = store.resolve(&tagged()).expect("resolved");
+    let blob = |digest: &Digest| store.root().join("blobs/sha256").join(digest.hex());
+    let (tree, layer) = (root.parent().expect("tree").to_owned(), image.layers[0].digest);
+    let mut outside_index = tree.clone().into_os_string();
+    outside_index.push(".index");
+    for path in [
+        root.join("invarlock-evaluator"),
+        tree.join("index.json"),
+        PathBuf::from(outside_index),
+        blob(&image.manifest_digest),
+        blob(&image.config_digest),
+    ] {
+        flip(&path);
+        let error = attempt().expect_err("refused");
+        assert!(matches!(error, Error::Integrity(_)), "{}: {error}", path.display());
+        assert!(error.to_string().contains("remedy: run `invarlock runtime image build`"), "{error}");
+        assert_eq!(build(), digest);
+        attempt().unwrap_or_else(|error| panic!("{} after a build: {error}", path.display()));
+    }
+    // The layer's blob, which only an unpacking reads.
+    flip(&blob(&layer));
+    fs::remove_dir_all(&tree).expect("tree");
+    let error = attempt().expect_err("refused").to_string();
+    assert!(error.contains("remedy: run `invarlock runtime image build`"), "{error}");
+    build();
+    attempt().expect("after a build");
+    flip(&blob(&layer));
+    build();
+    fs::remove_dir_all(&tree).expect("tree");
+    attempt().expect("a build replaces the blob of a layer that is unpacked");
+    // Things in the way.
+    fs::remove_file(blob(&layer)).expect("blob");
+    symlink("/dev/null", blob(&layer)).expect("link");
+    fs::rename(&tree, dir.path().join("moved")).expect("tree");
+    symlink(dir.path().join("moved"), &tree).expect("link");
+    assert!(attempt().is_err());
+    build();
+    attempt().expect("after a build");
+    // A descriptor with the right digest and a wrong size.
+    let index = store.root().join("index.json");
+    let text = fs::read_to_string(&index).expect("index");
+    fs::write(&index, text.replace("\"size\":", "\"size\":1")).expect("index");
+    assert!(attempt().expect_err("refused").to_string().contains("remedy: "));
+    build();
+    attempt().expect("after a build");
+    let left: Vec<_> = fs::read_dir(store.root().join("trees")).expect("trees").collect();
+    assert_eq!(left.len(), 2, "nothing altered stays: {left:?}");
 }
 
 /// Writes a read-only file as its owner can.
