@@ -135,6 +135,11 @@ pub(crate) fn validation(
     flags
 }
 
+/// Too few replicates or tokens for a stable interval.
+pub(crate) fn unstable(replicates: usize, enough_tokens: bool) -> bool {
+    replicates < 200 || !enough_tokens
+}
+
 /// `confidence`.
 pub(crate) fn confidence(width: f64, acceptable: bool, unstable: bool) -> Value {
     let label = match (acceptable, unstable) {

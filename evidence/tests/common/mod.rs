@@ -104,7 +104,6 @@ pub fn context(profile: Profile, tier: Tier) -> CompareContext {
         execution_mode: ExecutionMode::Container,
         generated_at: "2026-11-22T08:20:05.266460+00:00".to_owned(),
         bootstrap_seed: 7,
-        replicates: None,
         requested_windows: (180, 180),
         edit_label: None,
         events_path: String::new(),

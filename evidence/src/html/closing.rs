@@ -1,0 +1,88 @@
+//! How to verify what the page shows, and who made it.
+
+use super::text::DASH;
+use super::{Fact, at, first, text};
+use serde::Serialize;
+use serde_json::Value;
+
+#[derive(Serialize)]
+pub(super) struct Command {
+    pub(super) what: &'static str,
+    pub(super) line: String,
+}
+
+/// The command lines that check what this page shows.
+///
+/// A name of the report's file is used only if a shell takes it as one plain word: people copy these lines.
+pub(super) fn commands(report: &Value, manifest: &Value) -> Vec<Command> {
+    let harmless = |name: &&str| {
+        !name.is_empty()
+            && name.len() <= 60
+            && !name.starts_with(['-', '.'])
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    let file = at(manifest, "report.filename").as_str().filter(harmless).unwrap_or("evaluation.report.json");
+    let host = at(manifest, "execution_mode") == "host-bypass";
+    let profile = match first(report, &["context.profile", "meta.profile"]).as_str() {
+        "release" => "release",
+        _ => "ci",
+    };
+    let mut lines = vec![Command {
+        what: "The report, its gates and its manifest",
+        line: format!("invarlock verify --profile {profile} {file}"),
+    }];
+    if host {
+        lines.push(Command {
+            what: "The same, accepting that nothing was isolated",
+            line: format!("invarlock verify --profile {profile} --runtime-provenance host {file}"),
+        });
+    } else {
+        lines.push(Command {
+            what: "That the image is the one you trust (put its digest, from your own source, in place of DIGEST)",
+            line: format!(
+                "invarlock advanced runtime-verify --report {file} --manifest runtime.manifest.json --expected-runtime-image-digest sha256:DIGEST"
+            ),
+        });
+    }
+    lines
+}
+
+pub(super) fn verify_notes(report: &Value, manifest: &Value) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !manifest.is_object() {
+        notes.push("There is no manifest beside this report: verification will fail.".into());
+    } else if at(manifest, "execution_mode") == "host-bypass" {
+        notes.push(
+            "This was measured on the host, outside any boundary: the first command fails, and is meant to."
+                .into(),
+        );
+    }
+    if first(report, &["context.profile", "meta.profile"]) == "dev" {
+        notes.push(
+            "This was measured with the dev profile, which enforces little; the ci checks may refuse it."
+                .into(),
+        );
+    }
+    notes
+}
+
+pub(super) fn measured_at(report: &Value, manifest: &Value) -> String {
+    let finished = first(manifest, &["context.finished_at_utc"]);
+    if finished != DASH { finished } else { first(report, &["meta.ts", "artifacts.generated_at"]) }
+}
+
+pub(super) fn footer(report: &Value, manifest: &Value) -> Vec<Fact> {
+    let mut facts = vec![
+        Fact::new("Report schema", text::string(at(report, "schema_version"))),
+        Fact::new("Manifest contract", text::string(at(manifest, "verifier_contract_version"))),
+        Fact::new("Launcher", first(manifest, &["context.launcher.version"])),
+        Fact::new("Evaluator", first(report, &["meta.evaluator_version", "meta.invarlock_version"])),
+        Fact::new("Page made by", concat!("invarlock ", env!("CARGO_PKG_VERSION"))),
+        Fact::new("Started", first(manifest, &["context.started_at_utc"])),
+        Fact::new("Finished", first(manifest, &["context.finished_at_utc"])),
+        Fact::new("Report written", first(report, &["artifacts.generated_at", "meta.ts"])),
+        Fact::new("Manifest written", text::string(at(manifest, "generated_at_utc"))),
+    ];
+    facts.retain(|f| f.value != DASH);
+    facts
+}

@@ -1,0 +1,98 @@
+//! What was compared with what.
+
+use super::text::DASH;
+use super::{Fact, NULL, at, first, number, or_dash, text};
+use serde::Serialize;
+use serde_json::Value;
+
+#[derive(Serialize)]
+pub(super) struct Compared {
+    pub(super) baseline: Vec<Fact>,
+    pub(super) subject: Vec<Fact>,
+    pub(super) settings: Vec<Fact>,
+    pub(super) dataset: Vec<Fact>,
+}
+
+impl Compared {
+    pub(super) fn new(report: &Value, manifest: &Value) -> Compared {
+        let count = |path: &str| or_dash(number(report, path).map(text::whole));
+        let tree = |side: &str| {
+            at(manifest, "context.sides").get(side).map_or(&NULL, |s| at(s, "checkpoint.tree_sha256"))
+        };
+        let mut baseline = vec![Fact::code("Checkpoint", first(report, &["baseline_ref.model_id"]))];
+        let mut subject = vec![Fact::code("Checkpoint", first(report, &["meta.model_id"]))];
+        for (facts, side, run) in
+            [(&mut baseline, "baseline", "baseline_ref.run_id"), (&mut subject, "subject", "run_id")]
+        {
+            facts
+                .push(Fact::code("Tree digest", or_dash(tree(side).as_str().map(|d| format!("sha256:{d}")))));
+            facts.push(Fact::code("Run", first(report, &[run])));
+        }
+        subject.push(Fact::new("Edit", first(report, &["edit_name", "edit.name"])));
+        baseline.push(Fact::new(
+            "Measured",
+            match at(manifest, "context.sides.baseline.reused") {
+                Value::Bool(true) => "earlier; reused by digest",
+                Value::Bool(false) => "in this run",
+                _ => DASH,
+            },
+        ));
+
+        let profile = first(report, &["context.profile", "meta.profile", "provenance.window_plan.profile"]);
+        let profile = if profile == DASH { first(manifest, &["context.profile"]) } else { profile };
+        let mut settings = vec![
+            Fact::new("Profile", profile),
+            Fact::new("Tier", first(report, &["auto.tier"])),
+            Fact::new("Metric", first(report, &["primary_metric.kind"])),
+            Fact::new("Adapter", first(report, &["meta.adapter"])),
+            Fact::new("Device", first(report, &["meta.device", "telemetry.device"])),
+        ];
+        if let (Some(label), Some(width)) =
+            (at(report, "confidence.label").as_str(), number(report, "confidence.width"))
+        {
+            let against = number(report, "confidence.threshold")
+                .map_or(String::new(), |t| format!(", {} counts as narrow", text::significant(t, 2)));
+            settings
+                .push(Fact::new("Confidence", format!("{label} (CI width {}{against})", text::ratio(width))));
+        }
+        let tokens = number(report, "dataset.hash.total_tokens").or_else(|| {
+            Some(
+                number(report, "telemetry.preview_total_tokens")?
+                    + number(report, "telemetry.final_total_tokens")?,
+            )
+        });
+        let split = first(report, &["dataset.split"]);
+        let provider = first(report, &["dataset.provider"]);
+        let dataset = vec![
+            Fact::new(
+                "Provider",
+                if split == DASH || split == "None" {
+                    provider
+                } else {
+                    format!("{provider}, split {split}")
+                },
+            ),
+            Fact::new(
+                "Windows",
+                format!(
+                    "{} preview + {} final",
+                    count("dataset.windows.preview"),
+                    count("dataset.windows.final")
+                ),
+            ),
+            Fact::new("Window length", format!("{} tokens", count("dataset.seq_len"))),
+            Fact::new("Tokens", or_dash(tokens.map(text::whole))),
+            Fact::new(
+                "Paired",
+                format!(
+                    "{} windows, match {}",
+                    count("dataset.windows.stats.paired_windows"),
+                    or_dash(number(report, "dataset.windows.stats.window_match_fraction").map(text::ratio))
+                ),
+            ),
+            Fact::code("Dataset digest", first(report, &["dataset.hash.dataset"])),
+            Fact::code("Tokenizer digest", first(report, &["meta.tokenizer_hash", "dataset.tokenizer.hash"])),
+        ];
+        Compared { baseline, subject, settings, dataset }
+    }
+}

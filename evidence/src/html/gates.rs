@@ -1,0 +1,186 @@
+//! The gates: what [`crate::gates`] says of them, with value and limit.
+
+use super::guards::GuardView;
+use super::metric::Metric;
+use super::text::DASH;
+use super::{ABSENT, FAIL, Mark, PASS, SKIPPED, WARN, at, flag, mark, number, or_dash, text};
+use serde::Serialize;
+use serde_json::Value;
+
+#[derive(Serialize)]
+pub(super) struct Gate {
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) limit: String,
+    pub(super) mark: Mark,
+    pub(super) note: String,
+    /// Counts towards the verdict.
+    pub(super) decides: bool,
+}
+
+pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Vec<Gate> {
+    let says = |name: &str| mark(at(report, "validation").get(name).and_then(Value::as_bool));
+    let gate = |name: &str, value: String, limit: String, mark: Mark, note: String| Gate {
+        name: name.into(),
+        value,
+        limit,
+        mark,
+        note,
+        decides: true,
+    };
+    let mut gates = Vec::new();
+
+    let tokens = tokens(report);
+    let mut note = String::new();
+    if says("primary_metric_acceptable") == FAIL
+        && metric.ratio.is_some_and(|r| metric.limit.as_ref().is_some_and(|l| r <= l.value))
+    {
+        note = match &tokens {
+            Some(t) if !t.enough => "too few tokens were measured".into(),
+            _ => "the ratio is not the cause; the report names no other".into(),
+        };
+    }
+    gates.push(gate(
+        "Primary metric",
+        or_dash(metric.ratio.map(|r| format!("ratio {}", text::ratio(r)))),
+        match &metric.limit {
+            Some(limit) => format!("≤ {}", text::ratio(limit.value)),
+            None if metric.kind == "accuracy" => or_dash(
+                number(report, "resolved_policy.metrics.accuracy.delta_min_pp")
+                    .map(|pp| format!("≥ {} percentage points", text::significant(pp, 2))),
+            ),
+            None => DASH.into(),
+        },
+        says("primary_metric_acceptable"),
+        note,
+    ));
+    if let Some(tokens) = tokens {
+        gates.push(Gate {
+            name: "Tokens measured".into(),
+            value: text::whole(tokens.total),
+            limit: format!("≥ {}", text::whole(tokens.least)),
+            mark: if tokens.enough { PASS } else { FAIL },
+            note: "part of the primary metric’s gate; computed by this page".into(),
+            decides: false,
+        });
+    }
+    let (lo, hi) = metric.drift_band;
+    gates.push(gate(
+        "Preview to final drift",
+        or_dash(metric.drift().map(|d| format!("ratio {}", text::ratio(d)))),
+        if metric.perplexity { format!("{} to {}", text::ratio(lo), text::ratio(hi)) } else { DASH.into() },
+        says("preview_final_drift_acceptable"),
+        String::new(),
+    ));
+
+    let not_run = |name: &str| guards.iter().any(|g| g.id == name && g.mark == SKIPPED);
+    let guarded = |flag: &str, name: &str| if not_run(name) { SKIPPED } else { says(flag) };
+    let invariants = at(report, "invariants");
+    gates.push(gate(
+        "Invariants",
+        or_dash(
+            number(invariants, "summary.violations_found").map(|n| format!("{} violations", text::whole(n))),
+        ),
+        "no failure".into(),
+        guarded("invariants_pass", "invariants"),
+        String::new(),
+    ));
+    let spectral = at(report, "spectral");
+    let caps = number(spectral, "max_caps").or_else(|| number(spectral, "summary.max_caps"));
+    gates.push(gate(
+        "Spectral stability",
+        or_dash(number(spectral, "caps_applied").map(|n| format!("{} caps applied", text::whole(n)))),
+        or_dash(caps.map(|n| format!("≤ {}", text::whole(n)))),
+        guarded("spectral_stable", "spectral"),
+        String::new(),
+    ));
+    let rmt = at(report, "rmt");
+    gates.push(gate(
+        "RMT stability",
+        or_dash(
+            at(rmt, "epsilon_violations").as_array().map(|v| format!("{} families out of band", v.len())),
+        ),
+        or_dash(number(rmt, "epsilon_default").map(|e| format!("ε {}", text::significant(e, 2)))),
+        guarded("rmt_stable", "rmt"),
+        String::new(),
+    ));
+
+    let overhead = at(report, "guard_overhead");
+    if overhead.as_object().is_some_and(|o| !o.is_empty()) || says("guard_overhead_acceptable") != ABSENT {
+        let skipped = flag(overhead, "skipped") == Some(true) || at(overhead, "mode") == "skipped";
+        let evaluated = flag(overhead, "evaluated") == Some(true) && !skipped;
+        gates.push(gate(
+            "Guard overhead",
+            or_dash(number(overhead, "overhead_ratio").map(|r| format!("ratio {}", text::ratio(r)))),
+            or_dash(number(overhead, "overhead_threshold").map(|t| format!("≤ {}", text::ratio(1.0 + t)))),
+            if evaluated { says("guard_overhead_acceptable") } else { SKIPPED },
+            at(overhead, "skip_reason").as_str().unwrap_or_default().into(),
+        ));
+    }
+    let tail = at(report, "primary_metric_tail");
+    if tail.is_object() || says("primary_metric_tail_acceptable") != ABSENT {
+        let q = number(tail, "policy.quantile").unwrap_or(0.95);
+        let name =
+            format!("q{}", text::significant((q * 1e4).round() / 100.0, 4).trim_end_matches(['0', '.']));
+        let measured = tail.get("stats").and_then(|s| s.get(&name)).and_then(Value::as_f64);
+        let stated = says("primary_metric_tail_acceptable");
+        let warned = flag(tail, "passed") == Some(false) || flag(tail, "warned") == Some(true);
+        let advisory = at(tail, "mode") == "warn";
+        gates.push(gate(
+            "Tail of the windows",
+            or_dash(measured.map(|x| format!("Δ {name} {}", text::difference(x)))),
+            or_dash(number(tail, "policy.quantile_max").map(|x| format!("≤ {}", text::significant(x, 3)))),
+            match stated {
+                _ if flag(tail, "evaluated") == Some(false) => SKIPPED,
+                PASS if warned => WARN,
+                other => other,
+            },
+            if advisory { "advisory: warns, does not fail".into() } else { String::new() },
+        ));
+    }
+    // Upstream's later flags that decide; the rest of the allow-list only informs.
+    for (name, words) in
+        [("guard_warning_policy_acceptable", "Guard warnings"), ("moe_identity_ok", "Expert identity")]
+    {
+        let stated = says(name);
+        if stated != ABSENT {
+            let count = match name {
+                "guard_warning_policy_acceptable" => number(report, "guard_warnings.warning_count"),
+                _ => None,
+            };
+            gates.push(gate(
+                words,
+                or_dash(count.map(|n| format!("{} warnings", text::whole(n)))),
+                DASH.into(),
+                stated,
+                String::new(),
+            ));
+        }
+    }
+    if at(report, "validation.hysteresis_applied") == &Value::Bool(true)
+        && let Some(gate) = gates.first_mut()
+        && gate.note.is_empty()
+    {
+        gate.note = "passed only by the hysteresis".into();
+    }
+    gates
+}
+
+pub(super) struct Tokens {
+    pub(super) total: f64,
+    pub(super) least: f64,
+    pub(super) enough: bool,
+}
+
+/// The token floor of the tier, as `spec/verify.md` section 7 applies it.
+pub(super) fn tokens(report: &Value) -> Option<Tokens> {
+    let policy = at(report, "resolved_policy.metrics.pm_ratio");
+    let total =
+        number(report, "telemetry.preview_total_tokens")? + number(report, "telemetry.final_total_tokens")?;
+    let floor = number(policy, "min_tokens").filter(|n| *n > 0.0)?;
+    let coverage = at(report, "dataset.windows.stats.coverage");
+    let covered = flag(coverage, "preview.ok") == Some(true) && flag(coverage, "final.ok") == Some(true);
+    let tolerance = number(policy, "min_tokens_tolerance").unwrap_or(0.02).clamp(0.0, 1.0);
+    let least = if covered { (floor * (1.0 - tolerance)).floor() } else { floor };
+    Some(Tokens { total, least, enough: total >= least })
+}

@@ -1,0 +1,199 @@
+//! The primary metric and its drift, as numbers and pictures.
+
+use super::{Fact, at, band, flag, number, or_dash, pair, svg, text};
+use serde::Serialize;
+use serde_json::Value;
+
+/// The primary metric and the limit it is held to, as the report states them.
+pub(super) struct Metric {
+    pub(super) kind: String,
+    /// Lower is better and the ratio is limited from above.
+    pub(super) perplexity: bool,
+    pub(super) preview: Option<f64>,
+    pub(super) last: Option<f64>,
+    pub(super) baseline: Option<f64>,
+    pub(super) ratio: Option<f64>,
+    pub(super) interval: Option<(f64, f64)>,
+    /// `95 %`, where the report says so.
+    pub(super) level: Option<String>,
+    pub(super) limit: Option<Limit>,
+    /// Limits of this report do not follow from its numbers.
+    pub(super) tiny_relax: bool,
+    pub(super) drift_band: (f64, f64),
+}
+
+pub(super) struct Limit {
+    pub(super) value: f64,
+    pub(super) base: f64,
+    pub(super) hysteresis: f64,
+    pub(super) from: &'static str,
+}
+
+impl Metric {
+    pub(super) fn read(report: &Value) -> Metric {
+        let pm = at(report, "primary_metric");
+        let kind = text::string(at(pm, "kind"));
+        let perplexity = kind.starts_with("ppl");
+        let level = number(pm, "ci_level")
+            .or_else(|| number(report, "dataset.windows.stats.bootstrap.alpha").map(|alpha| 1.0 - alpha))
+            .filter(|level| (0.5..1.0).contains(level))
+            .map(|level| {
+                format!("{} %", text::significant((level * 1e6).round() / 1e4, 4)).replace(".00 %", " %")
+            });
+        let tiny_relax = flag(report, "auto.tiny_relax") == Some(true)
+            || at(report, "provenance.flags").as_array().is_some_and(|f| f.iter().any(|f| f == "tiny_relax"));
+        Metric {
+            perplexity,
+            preview: number(pm, "preview"),
+            last: number(pm, "final"),
+            baseline: number(report, "baseline_ref.primary_metric.final"),
+            ratio: number(pm, "ratio_vs_baseline"),
+            interval: if perplexity { pair(pm, "display_ci").filter(|(lo, _)| *lo > 0.0) } else { None },
+            level,
+            limit: if perplexity { Some(limit(report)) } else { None },
+            tiny_relax,
+            drift_band: band(pm, "drift_band")
+                .or_else(|| band(report, "meta.pm_drift_band"))
+                .unwrap_or((0.95, 1.05)),
+            kind,
+        }
+    }
+
+    pub(super) fn noun(&self) -> &'static str {
+        match self.kind.as_str() {
+            kind if kind.starts_with("ppl") => "Perplexity",
+            "accuracy" => "Accuracy",
+            _ => "Primary metric",
+        }
+    }
+
+    pub(super) fn drift(&self) -> Option<f64> {
+        Some(self.last? / self.preview.filter(|x| *x > 0.0)?).filter(|x| x.is_finite())
+    }
+
+    pub(super) fn interval_name(&self) -> String {
+        match &self.level {
+            Some(level) => format!("{level} confidence interval"),
+            None => "confidence interval".into(),
+        }
+    }
+}
+
+/// The upper limit of the ratio: what the report resolved, else the default of its tier (`spec/verify.md` section 7).
+pub(super) fn limit(report: &Value) -> Limit {
+    let policy = at(report, "resolved_policy.metrics.pm_ratio");
+    let by_tier = match at(report, "auto.tier").as_str() {
+        Some("conservative") => 1.05,
+        Some("aggressive") => 1.20,
+        _ => 1.10,
+    };
+    let (base, from) =
+        match (number(report, "meta.pm_acceptance_range.max"), number(policy, "ratio_limit_base")) {
+            (Some(max), _) if max > 0.0 => (max, "the acceptance range in the report"),
+            (_, Some(base)) => (base, "the policy in the report"),
+            _ => (by_tier, "the tier's default"),
+        };
+    let hysteresis = number(policy, "hysteresis_ratio").unwrap_or(0.0).max(0.0);
+    Limit { value: base + hysteresis, base, hysteresis, from }
+}
+
+#[derive(Serialize)]
+pub(super) struct MetricView {
+    pub(super) kind: String,
+    pub(super) picture: Option<String>,
+    pub(super) missing: &'static str,
+    pub(super) caption: String,
+    pub(super) facts: Vec<Fact>,
+}
+
+impl MetricView {
+    pub(super) fn new(metric: &Metric) -> MetricView {
+        let picture = metric.ratio.filter(|ratio| *ratio > 0.0).and_then(|value| {
+            svg::ruler(&svg::Ruler {
+                id: "ratio",
+                value,
+                interval: metric.interval,
+                least: None,
+                most: metric.limit.as_ref().map(|limit| limit.value),
+                axis: "subject ÷ baseline",
+                title: "Ratio of the subject to the baseline",
+            })
+        });
+        let values = |x: Option<f64>| or_dash(x.map(|x| text::significant(x, 5)));
+        let unit = if metric.perplexity { " perplexity" } else { "" };
+        let mut facts = vec![
+            Fact::new(&format!("Baseline{unit}"), values(metric.baseline)),
+            Fact::new(&format!("Subject{unit}"), values(metric.last)),
+            Fact::new("Ratio", or_dash(metric.ratio.map(text::ratio))),
+            Fact::new("Change", or_dash(metric.ratio.map(text::percent_change))),
+        ];
+        let caption = match (&metric.limit, metric.interval) {
+            (Some(limit), interval) => {
+                let whiskers = match interval {
+                    Some(_) => format!("Whiskers: {} of the paired difference. ", metric.interval_name()),
+                    None => "The report holds no usable confidence interval. ".into(),
+                };
+                let hysteresis = if limit.hysteresis > 0.0 {
+                    format!(" ({} and {} hysteresis)", text::ratio(limit.base), text::ratio(limit.hysteresis))
+                } else {
+                    String::new()
+                };
+                format!("{whiskers}Limit {}{hysteresis}, from {}.", text::ratio(limit.value), limit.from)
+            }
+            (None, _) => "This page knows no limit for this kind of metric; see the gates.".into(),
+        };
+        if let Some((lo, hi)) = metric.interval {
+            facts.push(Fact::new(
+                &metric.level.as_ref().map_or_else(|| "CI".into(), |level| format!("{level} CI")),
+                format!("{} to {}", text::ratio(lo), text::ratio(hi)),
+            ));
+        }
+        MetricView {
+            kind: metric.kind.clone(),
+            picture,
+            missing: "There is no picture: the report holds no finite, positive ratio.",
+            caption,
+            facts,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct DriftView {
+    pub(super) picture: Option<String>,
+    pub(super) facts: Vec<Fact>,
+    pub(super) caption: String,
+}
+
+impl DriftView {
+    pub(super) fn new(report: &Value, metric: &Metric) -> DriftView {
+        let (lo, hi) = metric.drift_band;
+        let unit = if metric.perplexity { " perplexity" } else { "" };
+        let values = |x: Option<f64>| or_dash(x.map(|x| text::significant(x, 5)));
+        let picture = metric.drift().filter(|_| metric.perplexity).and_then(|value| {
+            svg::ruler(&svg::Ruler {
+                id: "drift",
+                value,
+                interval: None,
+                least: Some(lo),
+                most: Some(hi),
+                axis: "final ÷ preview",
+                title: "Ratio of the subject's final windows to its preview windows",
+            })
+        });
+        let count = |path: &str| or_dash(number(report, path).map(text::whole));
+        DriftView {
+            picture,
+            facts: vec![
+                Fact::new(&format!("Preview{unit}"), values(metric.preview)),
+                Fact::new(&format!("Final{unit}"), values(metric.last)),
+                Fact::new("Drift", or_dash(metric.drift().map(text::ratio))),
+            ],
+            caption: format!(
+                "The subject alone: {} preview windows against {} final windows. A large drift means that the two arms differ, not that the edit is bad.",
+                count("dataset.windows.preview"),
+                count("dataset.windows.final")
+            ),
+        }
+    }
+}

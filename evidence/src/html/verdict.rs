@@ -1,0 +1,188 @@
+//! The verdict, why, and what the report says against itself.
+
+use super::gates::Gate;
+use super::metric::Metric;
+use super::{ABSENT, FAIL, Fact, PASS, SKIPPED, Warning, at, flag, in_sentence, listed, or_dash, text};
+use serde::Serialize;
+use serde_json::Value;
+
+#[derive(Serialize)]
+pub(super) struct Verdict {
+    pub(super) class: &'static str,
+    pub(super) word: &'static str,
+    pub(super) reason: String,
+    pub(super) remarks: Vec<String>,
+    pub(super) facts: Vec<Fact>,
+}
+
+impl Verdict {
+    pub(super) fn new(report: &Value, metric: &Metric, gates: &[Gate], contradicted: bool) -> Verdict {
+        let failed: Vec<String> =
+            gates.iter().filter(|g| g.decides && g.mark == FAIL).map(|g| in_sentence(&g.name)).collect();
+        let unknown: Vec<String> =
+            gates.iter().filter(|g| g.decides && g.mark == ABSENT).map(|g| in_sentence(&g.name)).collect();
+        let skipped: Vec<String> =
+            gates.iter().filter(|g| g.decides && g.mark == SKIPPED).map(|g| in_sentence(&g.name)).collect();
+        let passed = gates.iter().filter(|g| g.decides && g.mark == PASS).count();
+        let decisive = gates.iter().filter(|g| g.decides).count();
+
+        let (class, word) = if !failed.is_empty() || contradicted {
+            ("fail", "FAIL")
+        } else if !unknown.is_empty() || !at(report, "validation").is_object() {
+            ("unknown", "NO VERDICT")
+        } else {
+            ("pass", "PASS")
+        };
+        let mut remarks = Vec::new();
+        if contradicted {
+            remarks.push("The report contradicts itself.".to_owned());
+        }
+        if let Some(gate) = gates.first().filter(|g| g.mark == FAIL && !g.note.is_empty()) {
+            remarks.push(format!(
+                "The metric’s gate failed though its ratio is within the limit: {}.",
+                gate.note
+            ));
+        }
+        let elsewhere: Vec<String> = failed.iter().filter(|n| *n != "primary metric").cloned().collect();
+        if !elsewhere.is_empty() {
+            let verb = if elsewhere.len() == 1 { "Failed gate" } else { "Failed gates" };
+            remarks.push(format!("{verb}: {}.", listed(&elsewhere)));
+        }
+        if !unknown.is_empty() {
+            remarks.push(format!("The report does not state the outcome of: {}.", listed(&unknown)));
+        }
+        if !skipped.is_empty() {
+            remarks.push(format!("Not evaluated: {}.", listed(&skipped)));
+        }
+        let mut facts = vec![Fact::new("Ratio", or_dash(metric.ratio.map(text::ratio)))];
+        facts.push(Fact::new("Change", or_dash(metric.ratio.map(text::percent_change))));
+        facts.push(Fact::new("Limit", or_dash(metric.limit.as_ref().map(|l| text::ratio(l.value)))));
+        facts.push(Fact::new("Gates passed", format!("{passed} of {decisive}")));
+        Verdict { class, word, reason: reason(metric), remarks, facts }
+    }
+}
+
+/// The verdict in one sentence: the ratio, its interval, and on which side of the limit it lies.
+pub(super) fn reason(metric: &Metric) -> String {
+    let Some(ratio) = metric.ratio else {
+        return "The report holds no finite ratio of the subject to the baseline.".into();
+    };
+    let noun = metric.noun().to_lowercase();
+    let interval = metric.interval.map_or(String::new(), |(lo, hi)| {
+        let level = metric.level.as_ref().map_or(String::new(), |level| format!("{level} "));
+        format!(" ({level}CI {} to {})", text::ratio(lo), text::ratio(hi))
+    });
+    let start = format!("The subject’s {noun} is {} × the baseline’s{interval}", text::ratio(ratio));
+    let Some(limit) = &metric.limit else { return format!("{start}.") };
+    let shown = text::ratio(limit.value);
+    if ratio > limit.value {
+        return format!("{start}, above the limit of {shown}.");
+    }
+    match metric.interval {
+        Some((_, hi)) if hi > limit.value => {
+            format!("{start}, below the limit of {shown}, though the interval reaches above it.")
+        }
+        _ => format!("{start}, below the limit of {shown}."),
+    }
+}
+
+/// Where the report's flags do not follow from its own numbers.
+pub(super) fn contradictions(report: &Value, metric: &Metric) -> Vec<String> {
+    let says = |name: &str| at(report, "validation").get(name).and_then(Value::as_bool);
+    let mut found = Vec::new();
+    if says("primary_metric_acceptable") == Some(true) {
+        if let (Some(ratio), Some(limit)) = (metric.ratio, &metric.limit)
+            && ratio > limit.value * (1.0 + 1e-9)
+            && !metric.tiny_relax
+        {
+            found.push(format!(
+                "The primary metric is marked acceptable, but its ratio {} is above the limit {}.",
+                text::ratio(ratio),
+                text::ratio(limit.value)
+            ));
+        }
+        if flag(report, "primary_metric.invalid") == Some(true) {
+            found.push("The primary metric is marked acceptable and invalid.".into());
+        }
+        if metric.ratio.is_none() {
+            found.push("The primary metric is marked acceptable, but there is no finite ratio.".into());
+        }
+    }
+    if let (Some(ratio), Some(last), Some(baseline)) = (metric.ratio, metric.last, metric.baseline)
+        && metric.perplexity
+        && baseline > 0.0
+        && (ratio - last / baseline).abs() > 1e-6 * ratio.abs().max((last / baseline).abs())
+    {
+        found.push(format!(
+            "The recorded ratio is {}, but subject ÷ baseline is {}.",
+            text::significant(ratio, 7),
+            text::significant(last / baseline, 7)
+        ));
+    }
+    if let (Some(drift), (lo, hi)) = (metric.drift(), metric.drift_band)
+        && metric.perplexity
+        && says("preview_final_drift_acceptable") == Some(true)
+        && !(lo..=hi).contains(&drift)
+        && !metric.tiny_relax
+    {
+        found.push(format!(
+            "The drift is marked acceptable, but {} lies outside {} to {}.",
+            text::ratio(drift),
+            text::ratio(lo),
+            text::ratio(hi)
+        ));
+    }
+    if says("invariants_pass") == Some(true)
+        && matches!(at(report, "invariants.status").as_str(), Some("fail" | "error"))
+    {
+        found.push("The invariants are marked as passed, but their status is a failure.".into());
+    }
+    for (name, word, member, claim) in [
+        ("spectral_stable", "spectral", "spectral.passed", "spectral guard"),
+        ("rmt_stable", "rmt", "rmt.stable", "RMT guard"),
+    ] {
+        let evaluated = flag(at(report, word), "evaluated") != Some(false);
+        if evaluated && says(name) == Some(true) && flag(report, member) == Some(false) {
+            found.push(format!("The {claim} is marked stable, but its own result says otherwise."));
+        }
+    }
+    found
+}
+
+/// What the report itself says to be wary of.
+pub(super) fn report_warnings(report: &Value) -> Vec<Warning> {
+    let mut items = Vec::new();
+    let reason = at(report, "primary_metric.degraded_reason");
+    for (member, words) in [
+        ("primary_metric.invalid", "The primary metric is marked invalid"),
+        ("primary_metric.degraded", "The primary metric is marked degraded"),
+        ("primary_metric.unstable", "The primary metric is marked unstable (few replicates or tokens)"),
+        ("primary_metric.estimated", "The primary metric is estimated, not measured"),
+        ("auto.tiny_relax", "Gates were relaxed for a tiny evaluation"),
+    ] {
+        if flag(report, member) == Some(true) {
+            let because = match reason.as_str() {
+                Some(reason) if member.ends_with("invalid") || member.ends_with("degraded") => {
+                    format!(": {reason}")
+                }
+                _ => String::new(),
+            };
+            items.push(format!("{words}{because}."));
+        }
+    }
+    if at(report, "schema_version") != "v1" {
+        items.push(format!(
+            "The report’s schema version is {}, not v1; members may mean something else.",
+            text::compact("", at(report, "schema_version"))
+        ));
+    }
+    if items.is_empty() {
+        return Vec::new();
+    }
+    vec![Warning {
+        class: "caution",
+        title: "Read the numbers with care".into(),
+        text: "The report says of itself:".into(),
+        items,
+    }]
+}

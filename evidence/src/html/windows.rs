@@ -1,0 +1,152 @@
+//! The differences window by window.
+
+use super::{Fact, at, many, number, or_dash, svg, text};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::HashMap;
+
+#[derive(Serialize)]
+pub(super) struct WindowsView {
+    pub(super) picture: Option<String>,
+    /// Why there is no picture.
+    pub(super) missing: String,
+    pub(super) caption: String,
+    pub(super) quantiles: Vec<Fact>,
+    pub(super) source: &'static str,
+    pub(super) notes: Vec<String>,
+}
+
+/// Losses of one arm by window id; the reason where they cannot be had.
+pub(super) fn losses(arm: &Value) -> Result<HashMap<String, (f64, f64)>, &'static str> {
+    let (Some(ids), Some(losses)) = (at(arm, "window_ids").as_array(), at(arm, "logloss").as_array()) else {
+        return Err("are not in the report");
+    };
+    if ids.len() != losses.len() {
+        return Err("do not have one loss for each window id");
+    }
+    let weights = at(arm, "token_counts").as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut by_id = HashMap::with_capacity(ids.len());
+    for (i, (id, loss)) in ids.iter().zip(losses).enumerate() {
+        let id = match id {
+            Value::String(id) => id.trim().to_owned(),
+            Value::Number(id) => id.to_string(),
+            _ => return Err("have a window id that is neither a number nor a string"),
+        };
+        let weight = weights.get(i).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        if by_id.insert(id, (loss.as_f64().unwrap_or(f64::NAN), weight)).is_some() {
+            return Err("hold the same window id twice");
+        }
+    }
+    if by_id.is_empty() { Err("are empty") } else { Ok(by_id) }
+}
+
+/// Linear quantile of sorted values, at position (n−1)q.
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let position = (sorted.len().saturating_sub(1)) as f64 * q;
+    let (below, t) = (position.floor() as usize, position.fract());
+    match (sorted.get(below), sorted.get(below + 1)) {
+        (Some(a), Some(b)) => a + (b - a) * t,
+        (Some(a), None) => *a,
+        _ => f64::NAN,
+    }
+}
+
+pub(super) const QUANTILES: [(&str, f64); 4] = [("q50", 0.50), ("q90", 0.90), ("q95", 0.95), ("q99", 0.99)];
+
+impl WindowsView {
+    pub(super) fn new(report: &Value) -> WindowsView {
+        let missing = |side: &str, why: &str| WindowsView {
+            picture: None,
+            missing: format!("The distribution cannot be shown: the {side}’s final windows {why}."),
+            caption: String::new(),
+            quantiles: recorded_quantiles(report),
+            source: "as the report records them",
+            notes: Vec::new(),
+        };
+        let baseline = match losses(at(report, "baseline_windows.final")) {
+            Ok(losses) => losses,
+            Err(why) => return missing("baseline", why),
+        };
+        let subject = match losses(at(report, "evaluation_windows.final")) {
+            Ok(losses) => losses,
+            Err(why) => return missing("subject", why),
+        };
+        let (mut deltas, mut weighted, mut weights, mut unusable) = (Vec::new(), 0.0, 0.0, 0usize);
+        for (id, (after, weight)) in &subject {
+            let Some((before, _)) = baseline.get(id) else { continue };
+            let delta = after - before;
+            if !delta.is_finite() {
+                unusable += 1;
+                continue;
+            }
+            deltas.push(delta);
+            weighted += delta * weight;
+            weights += weight;
+        }
+        let unpaired = subject.len() + baseline.len() - 2 * (deltas.len() + unusable);
+        deltas.sort_by(f64::total_cmp);
+        let mut notes = Vec::new();
+        if unusable > 0 {
+            notes.push(format!(
+                "{} left out: a loss is missing or not finite.",
+                many(unusable, "window was", "windows were")
+            ));
+        }
+        if unpaired > 0 {
+            notes.push(format!(
+                "{} no partner on the other side.",
+                many(unpaired, "window has", "windows have")
+            ));
+        }
+        if deltas.is_empty() {
+            return WindowsView {
+                notes,
+                ..missing("subject", "and the baseline’s have no window in common")
+            };
+        }
+        let at_q = |q: f64| quantile(&deltas, q);
+        let worse = deltas.iter().filter(|d| **d > 0.0).count();
+        let mut quantiles: Vec<Fact> =
+            QUANTILES.iter().map(|(name, q)| Fact::new(name, text::difference(at_q(*q)))).collect();
+        quantiles.push(Fact::new("max", or_dash(deltas.last().map(|d| text::difference(*d)))));
+        let mean = weighted / weights;
+        if mean.is_finite() && weights > 0.0 {
+            quantiles.push(Fact::new("mean", text::difference(mean)));
+        }
+        let unchanged = deltas.iter().all(|d| *d == 0.0);
+        let picture = if unchanged {
+            None
+        } else {
+            svg::histogram(&svg::Histogram { sorted: &deltas, q50: at_q(0.5), q95: at_q(0.95) })
+        };
+        WindowsView {
+            missing: if unchanged {
+                format!(
+                    "Nothing changed: the difference is exactly 0 in {}.",
+                    many(deltas.len(), "window", "windows")
+                )
+            } else {
+                "The distribution cannot be drawn: its values span too wide a range.".into()
+            },
+            picture,
+            caption: format!(
+                "{} of {} paired windows got worse ({}\u{a0}%). Δ is the subject’s mean log-loss of a window minus the baseline’s.",
+                text::whole(worse as f64),
+                text::whole(deltas.len() as f64),
+                text::significant((100.0 * worse as f64 / deltas.len() as f64 * 10.0).round() / 10.0, 3),
+            ),
+            quantiles,
+            source: "computed by this page from the raw losses; the mean is weighted by tokens",
+            notes,
+        }
+    }
+}
+
+/// Quantiles as the report's tail block holds them.
+pub(super) fn recorded_quantiles(report: &Value) -> Vec<Fact> {
+    let stats = at(report, "primary_metric_tail.stats");
+    ["q50", "q90", "q95", "q99", "max"]
+        .iter()
+        .filter_map(|name| number(stats, name).map(|x| Fact::new(name, text::difference(x))))
+        .collect()
+}

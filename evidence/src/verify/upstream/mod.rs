@@ -1,0 +1,176 @@
+//! Upstream's own checks of a report, in its order and with its words (`spec/verify.md` sections 2 to 7 and 9).
+//!
+//! They believe what the report says of itself; [`crate::verify::strict`] does not.
+
+mod assurance;
+mod guards;
+mod payload;
+mod policy;
+mod recompute;
+
+pub(super) use assurance::assurance_mode;
+
+use super::python::{float, pair, truthy};
+use super::{StoppedBy, UpstreamVersion};
+use crate::policy::Profile;
+use serde_json::{Map, Value, json};
+
+const KINDS: [&str; 7] = ["accuracy", "bleu", "f1", "ppl_causal", "ppl_mlm", "ppl_seq2seq", "rouge"];
+
+/// What is known besides the report.
+pub(super) struct Case<'a> {
+    pub(super) report: &'a Value,
+    pub(super) profile: Profile,
+    pub(super) version: UpstreamVersion,
+    pub(super) tolerance: f64,
+    /// `provenance.provider_digest` of `--baseline`.
+    pub(super) baseline_digest: Option<&'a Map<String, Value>>,
+    /// Issues of the runtime provenance.
+    pub(super) provenance_issues: &'a [(&'static str, String)],
+    /// Whether the runtime provenance was checked and sound.
+    pub(super) provenance_verified: bool,
+}
+
+/// What upstream finds.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) errors: Vec<String>,
+    /// Gates that the report's own numbers fail.
+    pub(super) gates: Vec<String>,
+    pub(super) notes: Vec<String>,
+    pub(super) malformed: bool,
+    pub(super) stopped: Option<StoppedBy>,
+}
+
+fn stop(
+    code: &'static str,
+    category: &'static str,
+    profile: Profile,
+    message: &str,
+    context: Value,
+) -> StoppedBy {
+    let exit = match (category, profile.gated()) {
+        ("ValidationError", _) => 2,
+        (_, true) => 3,
+        (_, false) => 1,
+    };
+    StoppedBy { code, category, message: message.to_owned(), context, exit }
+}
+
+/// Runs every check; stops where upstream raises.
+pub(super) fn check(case: &Case<'_>) -> Found {
+    let mut found = Found::default();
+    let (report, gated) = (case.report, case.profile.gated());
+    if gated && let Err(stopped) = provider_parity(case) {
+        found.errors.push(stopped.message.clone());
+        found.stopped = Some(*stopped);
+        return found;
+    }
+    payload::payload(case, &mut found.errors, &mut found.gates);
+    found.errors.extend(case.provenance_issues.iter().map(|(_, message)| message.clone()));
+    if case.version == UpstreamVersion::V0_12 && assurance_mode(report) == "strict" {
+        assurance::strict_assurance(case, &mut found.errors);
+    }
+    if let Some(error) =
+        found.errors.iter().find(|error| error.to_lowercase().contains("schema validation failed"))
+    {
+        let message = format!("REPORT-SCHEMA-INVALID: {error}");
+        found.stopped = Some(stop("E601", "ValidationError", case.profile, &message, json!({})));
+        found.malformed = true;
+        return found;
+    }
+    found.malformed = found.errors.iter().any(|error| {
+        error.contains("missing primary_metric.ratio_vs_baseline")
+            || error.contains("report is missing a finite primary_metric.ratio_vs_baseline")
+    });
+    if let Err(stopped) = recompute::recompute(case, &mut found) {
+        found.errors.push(stopped.message.clone());
+        found.stopped = Some(*stopped);
+        return found;
+    }
+    if gated
+        && let Some(example) = found.errors.iter().find(|error| error.to_lowercase().contains("mismatch"))
+    {
+        let context = json!({"example": example});
+        let message = "RECOMPUTE-MISMATCH: report values disagree with recomputation";
+        found.stopped = Some(stop("E602", "MetricsError", case.profile, message, context));
+    }
+    found
+}
+
+fn provider_parity(case: &Case<'_>) -> Result<(), Box<StoppedBy>> {
+    let fail = |code: &'static str, message: &str| {
+        Err(Box::new(stop(code, "InvarlockError", case.profile, message, json!({}))))
+    };
+    let subject = &case.report["provenance"]["provider_digest"];
+    if !truthy(&subject["ids_sha256"]) {
+        return fail("E004", "PROVIDER-DIGEST-MISSING: subject missing provider_digest.ids_sha256");
+    }
+    let Some(baseline) = case.baseline_digest else { return Ok(()) };
+    let baseline = Value::Object(baseline.clone());
+    let text =
+        |side: &Value, name: &str| side[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let surface = |side: &Value| text(side, "tokenizer_sha256").or_else(|| text(side, "processor_sha256"));
+    let ids = text(subject, "ids_sha256").zip(text(&baseline, "ids_sha256"));
+    let surfaces = surface(subject).zip(surface(&baseline));
+    let (Some((one, other)), Some((first, second))) = (ids, surfaces) else {
+        return fail("E004", "PROVIDER-DIGEST-MISSING: subject or baseline missing ids or tokenizer digest");
+    };
+    if one != other {
+        return fail("E006", "IDS-DIGEST-MISMATCH: subject and baseline window ids differ");
+    }
+    if first != second {
+        return fail("E002", "TOKENIZER-DIGEST-MISMATCH: subject and baseline tokenizers differ");
+    }
+    let masks = text(subject, "masking_sha256").zip(text(&baseline, "masking_sha256"));
+    if masks.is_some_and(|(one, other)| one != other) {
+        return fail("E003", "MASK-PARITY-MISMATCH: mask positions differ under matched tokenizers");
+    }
+    Ok(())
+}
+
+fn kind(report: &Value) -> &str {
+    report["primary_metric"]["kind"].as_str().unwrap_or_default()
+}
+
+/// `{min, max}` or `[low, high]` with `0 < low < high`.
+pub(super) fn band(value: &Value) -> Option<(f64, f64)> {
+    let bounds = match value {
+        Value::Object(_) => float(&value["min"]).zip(float(&value["max"])),
+        _ => pair(value),
+    };
+    bounds.filter(|(low, high)| 0.0 < *low && low < high)
+}
+
+fn tier_name(report: &Value) -> String {
+    let name = report["auto"]["tier"].as_str().unwrap_or_default().trim().to_lowercase();
+    if name.is_empty() { "balanced".to_owned() } else { name }
+}
+
+/// `context.run`, `context.eval`, `auto` or a flag of `provenance` asks for relaxed floors.
+pub(super) fn tiny_relax(report: &Value) -> bool {
+    let flag = |value: &Value| match value {
+        Value::Bool(flag) => Some(*flag),
+        Value::Number(number) => match number.as_i64() {
+            Some(0) => Some(false),
+            Some(1) => Some(true),
+            _ => None,
+        },
+        Value::String(text) => match text.trim().to_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Some(true),
+            "0" | "false" | "no" | "off" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    };
+    let context = &report["context"];
+    let places =
+        [&context["run"]["tiny_relax"], &context["eval"]["tiny_relax"], &report["auto"]["tiny_relax"]];
+    places.into_iter().find_map(flag).unwrap_or_else(|| {
+        let flags = report["provenance"]["flags"].as_array();
+        flags
+            .into_iter()
+            .flatten()
+            .any(|flag| flag.as_str().is_some_and(|flag| flag.trim().eq_ignore_ascii_case("tiny_relax")))
+    })
+}
