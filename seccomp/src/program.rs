@@ -13,7 +13,6 @@ const MOST_FILTERS: usize = 8;
 const LONGEST_NAME: usize = 64;
 /// `struct sock_filter`: code (2 bytes), jt, jf, k (4 bytes).
 const INSTRUCTION: usize = 8;
-const MAGIC: &[u8; 8] = b"ilscmp1\n";
 
 /// Compiled filters, in the order in which they are installed, and their digest.
 ///
@@ -65,47 +64,6 @@ impl Program {
         self.filters.iter().map(|filter| filter.len() / INSTRUCTION).sum()
     }
 
-    /// The program as bytes, for a pipe or a file of ours. [`Program::from_bytes`] reads them.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        for part in [self.arch.as_str().as_bytes(), self.name.as_bytes()].into_iter().chain(self.parts()) {
-            // Every part is far below 4 GiB: `checked` saw to it.
-            out.extend((part.len() as u32).to_le_bytes());
-            out.extend(part);
-        }
-        out.extend(self.digest.as_bytes());
-        out
-    }
-
-    fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.filters.iter().map(Vec::as_slice)
-    }
-
-    /// Reads what [`Program::to_bytes`] wrote; refuses anything else.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let malformed = || Error::Integrity("the bytes are not a program".to_owned());
-        let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(malformed)?;
-        let mut parts: Vec<&[u8]> = Vec::new();
-        // The digest, of fixed length, ends it.
-        while rest.len() > DIGEST {
-            let (length, tail) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
-            let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| malformed())?;
-            if parts.len() == MOST_FILTERS + 2 || tail.len() < length {
-                return Err(malformed());
-            }
-            let (part, tail) = tail.split_at(length);
-            parts.push(part);
-            rest = tail;
-        }
-        let [arch, name, filters @ ..] = parts.as_slice() else { return Err(malformed()) };
-        let text = |part: &[u8]| std::str::from_utf8(part).map(str::to_owned).map_err(|_| malformed());
-        let arch = text(arch)?;
-        let arch =
-            Arch::ALL.into_iter().find(|it| it.as_str() == arch).ok_or_else(|| crate::unsupported(&arch))?;
-        Self::checked(text(name)?, arch, filters.iter().map(|filter| filter.to_vec()).collect())?
-            .with_digest(&text(rest)?)
-    }
-
     fn with_digest(self, expected: &str) -> Result<Self> {
         if self.digest == expected {
             return Ok(self);
@@ -148,9 +106,6 @@ impl Program {
         Ok(())
     }
 }
-
-/// Length of `sha256:` and 64 digits.
-const DIGEST: usize = 7 + 64;
 
 fn digest(filters: &[Vec<u8>]) -> String {
     let mut hash = Sha256::new();

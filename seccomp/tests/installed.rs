@@ -311,10 +311,11 @@ mod killed {
 
 /// What the supervisor sends is what init installs.
 #[test]
-fn bytes_of_a_program_install() {
-    passes("bytes_of_a_program_install", || {
-        let bytes = Profile::evaluator().compile().expect("program").to_bytes();
-        Program::from_bytes(&bytes).and_then(|program| program.install()).expect("installed");
+fn a_program_that_was_sent_installs() {
+    passes("a_program_that_was_sent_installs", || {
+        let sent = serde_json::to_vec(&Profile::evaluator().compile().expect("program")).expect("json");
+        let received: Program = serde_json::from_slice(&sent).expect("json");
+        received.install().expect("installed");
         assert_eq!(named("socket", [2, 1, 0, 0, 0, 0]), libc::EPERM);
     });
 }
