@@ -16,8 +16,10 @@ use invarlock_seccomp::{Profile as FilterProfile, Program};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Room for the windows and losses of a large run report.
-const OUTPUT_BYTES: u64 = 512 << 20;
+/// Room in `/out` besides the tokens of a run report.
+const OUTPUT_BYTES: u64 = 8 << 20;
+/// Room for a token: its id, its mask and its label as text.
+const OUTPUT_BYTES_A_TOKEN: u64 = 24;
 
 /// A checkpoint or dataset ready to be mounted.
 #[derive(Debug)]
@@ -90,7 +92,10 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     Ok(Plan {
         profile,
         tier,
-        limits: limits(args.runtime.memory, args.runtime.timeout),
+        limits: Limits {
+            output_bytes: OUTPUT_BYTES + dataset.tokens() as u64 * OUTPUT_BYTES_A_TOKEN,
+            ..limits(args.runtime.memory, args.runtime.timeout)
+        },
         baseline: digest("baseline", &args.baseline, baseline)?,
         subject: digest("subject", &args.subject, subject)?,
         data: digest("dataset", &data_path, data)?,
@@ -185,6 +190,7 @@ fn refuse_inside(flag: &str, out: &Path, role: &str, checkpoint: &Path) -> Resul
 pub fn limits(memory: Option<u64>, timeout: Option<u64>) -> Limits {
     let mut limits = Limits::for_machine();
     limits.output_bytes = OUTPUT_BYTES;
+    limits.output_files = 4;
     if let Some(bytes) = memory {
         limits.memory_bytes = bytes;
         limits.required.insert(LimitName::Memory);

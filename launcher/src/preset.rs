@@ -33,6 +33,13 @@ pub struct Dataset {
     pub seed: u64,
 }
 
+impl Dataset {
+    /// Tokens of both arms.
+    pub fn tokens(&self) -> usize {
+        (self.preview_n + self.final_n) * self.seq_len
+    }
+}
+
 /// `dataset` as written. Upstream lets provider settings stand beside it or inside `provider`; the inner ones win.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -238,7 +245,7 @@ pub fn check(d: &Dataset) -> std::result::Result<(), String> {
         d if d.preview_n > 100_000 || d.final_n > 100_000 => {
             Err("preview_n and final_n must be 100000 or less".into())
         }
-        d if (d.preview_n + d.final_n) * d.seq_len > MAX_TOKENS => Err(format!(
+        d if d.tokens() > MAX_TOKENS => Err(format!(
             "{} windows of {} tokens are more than the {MAX_TOKENS} tokens a report can hold; use fewer or shorter windows",
             d.preview_n + d.final_n,
             d.seq_len

@@ -4,28 +4,28 @@
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::side::{Side, sha256};
+use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::canonical_json;
 use invarlock_evidence::run_report::RunReport;
-use invarlock_evidence::verify::runtime_verify;
+use invarlock_evidence::verify::{MANIFEST_LIMIT, RUN_REPORT_LIMIT, read_evidence, runtime_verify_bytes};
 use serde_json::Value;
-use std::io::Read as _;
 use std::path::Path;
-
-const MAX_REPORT_BYTES: u64 = 1 << 30;
-const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
 /// Reads and checks the run report at `path` for use in `plan`.
 pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
     let doing = format!("reusing --baseline-report {}", path.display());
     let input = |why: String| Error::input(format!("{doing}: {why}"));
-    let bytes = read(path, MAX_REPORT_BYTES).map_err(&input)?;
+    let read = |path: &Path, limit| {
+        read_evidence(path, limit).map_err(|e| format!("reading {}: {e}", path.display()))
+    };
+    let bytes = read(path, RUN_REPORT_LIMIT).map_err(&input)?;
     let manifest_path = path.with_file_name(crate::bundle::MANIFEST);
-    let manifest_bytes = read(&manifest_path, MAX_MANIFEST_BYTES).map_err(|why| {
+    let manifest_bytes = read(&manifest_path, MANIFEST_LIMIT).map_err(|why| {
         input(format!(
             "{why}; without its manifest nothing says what was measured: measure the baseline again"
         ))
     })?;
-    let verdict = runtime_verify(path, &manifest_path, None);
+    let verdict = runtime_verify_bytes(path, &bytes, &manifest_path, &manifest_bytes, None);
     if let Some(why) = verdict.errors.first() {
         return Err(Error::new(
             Kind::Integrity,
@@ -34,8 +34,7 @@ pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
     }
     let manifest: Value = serde_json::from_slice(&manifest_bytes)
         .map_err(|e| input(format!("{}: {e}", manifest_path.display())))?;
-    let report: RunReport =
-        serde_json::from_slice(&bytes).map_err(|e| input(format!("not a run report: {e}")))?;
+    let report = parse_run_report("a run report", &bytes).map_err(|e| input(e.to_string()))?;
     same_measurement(&report, &manifest, plan)
         .map_err(|why| input(format!("[INVARLOCK:E222] {why}; measure the baseline again")))?;
     let mut evidence = manifest["context"]["sides"]["baseline"].clone();
@@ -68,18 +67,4 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> std::r
         Some((what, was, is)) => Err(format!("its {what} is {was}, this command's is {is}")),
         None => Ok(()),
     }
-}
-
-fn read(path: &Path, limit: u64) -> std::result::Result<Vec<u8>, String> {
-    let failed = |e: std::io::Error| format!("reading {}: {e}", path.display());
-    let file = std::fs::File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(format!("reading {}: not a regular file", path.display()));
-    }
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        return Err(format!("reading {}: larger than {limit} bytes", path.display()));
-    }
-    Ok(bytes)
 }

@@ -9,6 +9,7 @@ use crate::signals::Signals;
 use crate::ui::{Level, Step, Ui, printable};
 use invarlock_evidence::events::Event;
 use invarlock_evidence::job::Role;
+use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::run_report::{BaselineWindows, ReplayArm, RunReport, WindowArm};
 use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Sink, Status};
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 
 /// Longest line of progress accepted from a container.
 const MAX_LINE: usize = 64 << 10;
+/// Members of a run report besides its tokens: losses, counts, guards, settings.
+const MAX_MEMBERS: usize = 100_000;
 /// How much of a container's standard error is kept for the log.
 const MAX_STDERR: usize = 1 << 20;
 
@@ -165,8 +168,9 @@ impl Run<'_> {
         let find = |name: &str| outcome.output.iter().find(|f| f.name == name);
         let bytes =
             &find("report.json").ok_or_else(|| bad_output(self.role, "it left no report.json".into()))?.bytes;
-        let report: RunReport =
-            serde_json::from_slice(bytes).map_err(|e| bad_output(self.role, format!("report.json: {e}")))?;
+        plausible(bytes, self.plan.dataset.tokens()).map_err(|why| bad_output(self.role, why))?;
+        let report =
+            parse_run_report("report.json", bytes).map_err(|e| bad_output(self.role, e.to_string()))?;
         if let Some(stranger) =
             outcome.output.iter().find(|f| !["report.json", "events.jsonl"].contains(&f.name.as_str()))
         {
@@ -254,6 +258,26 @@ fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| Error::new(Kind::System, format!("writing JSON: {e}")))
 }
 
+/// Refuses a report with more members than the windows asked for can have, before it is parsed: a parsed member takes many
+/// times the memory of its text.
+fn plausible(bytes: &[u8], tokens: usize) -> std::result::Result<(), String> {
+    let (mut members, mut containers) = (0usize, 0usize);
+    for byte in bytes {
+        match byte {
+            b',' | b':' => members += 1,
+            b'{' | b'[' => containers += 1,
+            _ => {}
+        }
+    }
+    // A token stands in the ids, the mask and the labels; a window in a handful of lists.
+    match members > 3 * tokens + MAX_MEMBERS || containers > 4 * tokens + MAX_MEMBERS {
+        true => Err(format!(
+            "report.json has {members} members and {containers} lists, far more than {tokens} tokens need"
+        )),
+        false => Ok(()),
+    }
+}
+
 fn bad_output(role: Role, why: String) -> Error {
     let message = format!("reading what the {} container measured: {why}; nothing of it is used", name(role));
     Error::new(Kind::Integrity, message)
@@ -293,7 +317,8 @@ struct Progress<'a> {
     ui: &'a Ui,
     side: &'static str,
     line: Vec<u8>,
-    step: Option<(String, Step)>,
+    seen: Vec<&'static str>,
+    step: Option<Step>,
     error: Option<(Kind, String)>,
     strange: Vec<u8>,
     stderr: Vec<u8>,
@@ -305,6 +330,7 @@ impl<'a> Progress<'a> {
             ui,
             side,
             line: Vec::new(),
+            seen: Vec::new(),
             step: None,
             error: None,
             strange: Vec::new(),
@@ -315,26 +341,29 @@ impl<'a> Progress<'a> {
     fn event(&mut self, line: &[u8]) {
         match serde_json::from_slice::<Event>(line) {
             Ok(Event::Progress { phase, done, total }) => self.progress(&phase, done, total),
-            Ok(Event::Error { kind, message }) => self.error = Some((kind.into(), printable(&message))),
+            Ok(Event::Error { kind, message }) => {
+                self.error = Some((kind.into(), printable(&message.replace('\n', " "))))
+            }
             Err(_) => keep(&mut self.strange, line),
         }
     }
 
     fn progress(&mut self, phase: &str, done: u64, total: u64) {
-        if self.step.as_ref().is_none_or(|(current, _)| current != phase) {
+        let known = ["load", "tokenize", "preview", "final", "guards"];
+        let phase = known.into_iter().find(|k| *k == phase).unwrap_or("working");
+        // Each phase is one step, whatever order they are claimed in: a container cannot flood the terminal.
+        if !self.seen.contains(&phase) {
+            self.seen.push(phase);
             self.finish();
-            let known = ["load", "tokenize", "preview", "final", "guards"];
-            let phase = known.into_iter().find(|k| *k == phase).unwrap_or("working");
-            self.step =
-                Some((phase.to_owned(), self.ui.step(&format!("{} {phase}", self.side), total, false)));
+            self.step = Some(self.ui.step(&format!("{} {phase}", self.side), total, false));
         }
-        if let Some((_, step)) = &self.step {
+        if let Some(step) = &self.step {
             step.set(done, total);
         }
     }
 
     fn finish(&mut self) {
-        if let Some((_, step)) = self.step.take() {
+        if let Some(step) = self.step.take() {
             step.done("done");
         }
     }

@@ -30,13 +30,19 @@ pub fn run_if_child() {
 /// What a supervisor is started from, made once a process: the descriptor keeps it alive.
 static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
+/// Refuses to go on in a program that was started with more rights than its caller's; for the second line of `main`.
+pub fn refuse_elevated() -> Result<()> {
+    match sys::is_secure_execution() {
+        true => Err(Error::Safety(
+            "this program is set-uid or has file capabilities: it must not have; remove them".into(),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Starts a supervisor; its end of the socket is its standard input.
 pub(crate) fn spawn(socket: UnixStream) -> Result<Child> {
-    if sys::is_secure_execution() {
-        return Err(Error::Safety(
-            "this program is set-uid or has file capabilities: it must not have; remove them".into(),
-        ));
-    }
+    refuse_elevated()?;
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let executable = match sealed.take() {
         Some(fd) => sealed.insert(fd),

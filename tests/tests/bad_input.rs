@@ -363,3 +363,21 @@ fn reports_that_are_not_reports() {
     place.run(&["report", "html", "-i", "empty.json", "-o", "x.html"]).expect(2);
     assert!(!place.work("x.html").exists());
 }
+
+#[test]
+fn a_set_uid_launcher_does_nothing() {
+    let name = "bad_input::a_set_uid_launcher_does_nothing";
+    if !is_root() {
+        return skip(name, "making a set-uid program of root needs root");
+    }
+    let place = Place::new(As::User);
+    set_mode(&place.path("bin/invarlock"), 0o4755);
+    place.run(&["version"]).expect(3).one_error(&["set-uid"]);
+}
+
+#[test]
+fn an_output_directory_that_climbs_out_of_what_is_not_there() {
+    let case = Case::new();
+    case.evaluate(&["--out", "missing/../checkpoint/runs"]).expect(2).one_error(&["--out", ".."]);
+    assert!(!case.place.work("missing").exists());
+}

@@ -216,3 +216,73 @@ fn help_version_and_completions() {
     place.run(&["evaluate"]).expect(2);
     place.run(&["evaluate", "--nonsense"]).expect(2);
 }
+
+#[test]
+fn a_reused_baseline_must_have_the_same_windows() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "first", &["--quiet"]).expect(0);
+    let measured = format!("first/runs/source/{}/report.json", place.names("work/first/runs/source")[0]);
+    let preset = std::fs::read_to_string(demo("preset.yaml")).unwrap();
+    let file = demo("valid.jsonl");
+    let preset = preset.replace("valid.jsonl", file.to_str().unwrap()).replace("seed: 43", "seed: 7");
+    place.write("other.yaml", preset.as_bytes());
+    let (baseline, subject) = (demo("baseline"), demo("healthy"));
+    let args = ["evaluate", "--baseline", baseline.to_str().unwrap(), "--subject", subject.to_str().unwrap()];
+    let args = [&args[..], &["--preset", "other.yaml", "--baseline-report", &measured]].concat();
+    place.run(&args).expect(2).one_error(&["E222", "dataset"]);
+}
+
+#[test]
+fn a_granted_exception_is_recorded_and_does_not_change_the_verdict() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "good", &["--allow-network", "--quiet"]).expect(0);
+    evaluate(&place, "damaged", "bad", &["--allow-network", "--quiet"]).expect(1);
+    // What loosens nothing here is no exception.
+    let mut command =
+        place.command(&["evaluate", "--quiet", "--baseline", demo("baseline").to_str().unwrap()]);
+    command.arg("--subject").arg(demo("healthy")).arg("--preset").arg(demo("preset.yaml"));
+    command.env("INVARLOCK_ALLOW_REMOTE_CODE", "1").env("INVARLOCK_ALLOW_UNVERIFIED_PROVENANCE", "1");
+    Ran::from(command.output().unwrap()).expect(0);
+    place.run(&["verify", "reports/eval"]).expect(0);
+}
+
+#[test]
+fn a_failure_names_the_evidence_of_an_earlier_run() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "same", &["--quiet"]).expect(0);
+    let failed = evaluate(&place, "nowhere", "same", &["--quiet"]).expect(2);
+    failed.one_error(&["no such directory", "evidence of an earlier evaluation"]);
+}
+
+#[test]
+fn the_page_never_replaces_the_evidence() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "h", &["--quiet"]).expect(0);
+    for name in ["evaluation.report.json", "runtime.manifest.json"] {
+        let output = format!("h/eval/{name}");
+        place
+            .run(&["report", "html", "-i", "h/eval", "-o", &output, "--force"])
+            .expect(2)
+            .one_error(&["the evidence itself"]);
+    }
+    place.run(&["verify", "h/eval"]).expect(0);
+}
+
+#[test]
+fn runtime_run_needs_no_separator_and_gives_the_workloads_code() {
+    for user in both() {
+        let place = Place::new(user);
+        let ran = place
+            .run(&["runtime", "run", "invarlock-runtime:local", "/invarlock-evaluator", "--self-test"])
+            .expect(0);
+        assert_eq!(ran.json()["self_test"], "ok");
+        place
+            .run(&["runtime", "run", "invarlock-runtime:local", "--", "/invarlock-evaluator", "--nonsense"])
+            .expect(2);
+        place
+            .run(&["runtime", "run", "invarlock-runtime:local", "/nothing"])
+            .expect(125)
+            .one_error(&["/nothing"]);
+        place.run(&["runtime", "run", "invarlock-runtime:nosuch"]).expect(125);
+    }
+}

@@ -111,7 +111,6 @@ fn context(record: &Record<'_>, baseline: &Side, subject: &Side) -> CompareConte
         execution_mode: record::mode(record.policy.mode),
         generated_at: record::now(),
         bootstrap_seed: plan.dataset.seed,
-        replicates: None,
         requested_windows: (plan.dataset.preview_n, plan.dataset.final_n),
         edit_label: args.edit_label.clone(),
         events_path: text(&subject.path.with_file_name("events.jsonl")),
@@ -132,22 +131,21 @@ fn verify(path: &Path, record: &Record<'_>) -> Verdict {
             tier: Some(record.plan.tier),
             runtime_provenance: provenance,
             expected_image_digest,
+            granted: record.policy.loosened(),
             ..VerifyOptions::default()
         },
     )
 }
 
-/// A subject that fails its gates is a result; a verification that fails although they pass is a fault of the evidence.
+/// A subject that fails its gates is a result; anything else that does not verify is a fault of the evidence.
 fn judge(report: &Value, verdict: &Verdict) -> Result<bool> {
-    let gates_pass = gates::passed(report);
-    if gates_pass && !verdict.ok() {
-        let why = verdict.errors.first().map_or("no reason given", String::as_str);
-        return Err(Error::new(
+    match verdict.errors.first() {
+        Some(why) => Err(Error::new(
             Kind::Integrity,
             format!("verifying what was written, {}: {why}", verdict.path.display()),
-        ));
+        )),
+        None => Ok(verdict.ok() && gates::passed(report)),
     }
-    Ok(gates_pass)
 }
 
 /// A finished evaluation.
@@ -176,7 +174,7 @@ impl Done {
             "baseline_final": self.report["baseline_ref"]["primary_metric"]["final"],
             "subject_final": metric["final"],
             "gates": gates,
-            "errors": self.verdict.errors,
+            "gate_failures": self.verdict.gate_failures,
             "trust_status": self.verdict.trust.as_str(),
             "report": self.path,
             "manifest": self.manifest,
@@ -196,7 +194,7 @@ impl Done {
                 };
                 ui::out(&format!("  {mark}  {:<31} {}", gate.name, ui::printable(&gate.detail)));
             }
-            for error in self.verdict.errors.iter().filter(|_| !self.passed) {
+            for error in &self.verdict.gate_failures {
                 ui::out(&format!("        {}", ui::printable(error)));
             }
         }

@@ -49,7 +49,7 @@ fn print(verdict: &Verdict) {
         ui::out(&format!("{} {path}", style(line).green().bold()));
     } else {
         ui::out(&format!("{} {path} ({})", style("VERIFY FAIL").red().bold(), verdict.reason.as_str()));
-        verdict.errors.iter().for_each(|e| ui::out(&format!("  - {}", ui::printable(e))));
+        verdict.all_errors().for_each(|e| ui::out(&format!("  - {}", ui::printable(e))));
     }
     for what in &verdict.not_recomputed {
         ui::out(&format!("  not recomputed: {}", ui::printable(what)));
