@@ -173,7 +173,11 @@ fn enter(identity: Identity, socket: &UnixStream) -> Result<(), String> {
 fn maps(identity: Identity, pid: i32, socket: &UnixStream) -> Result<(), String> {
     let mut word = [0];
     (&*socket).read_exact(&mut word).map_err(|e| e.to_string())?;
-    if word == *b"U" && identity.by_root {
+    if word != *b"U" {
+        // It failed and does not wait for us: what it says next is the reason.
+        return Ok(());
+    }
+    if identity.by_root {
         identity.write_maps_of(pid).map_err(|e| e.to_string())?;
     }
     (&*socket).write_all(b"M").map_err(|e| e.to_string())
