@@ -238,6 +238,123 @@ fn loosened_and_foreign_manifests_are_refused() {
 }
 
 #[test]
+fn a_manifest_whose_context_does_not_fit_the_report_is_refused() {
+    use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_bundle(folder.path(), &report(0.01));
+    let place = folder.path().join(FILE_NAME);
+    let original: Value = serde_json::from_slice(&std::fs::read(&place).unwrap()).unwrap();
+    fn reseal(manifest: &mut Value) {
+        let plan = canonical_json(&manifest["context"]["plan"]["content"]);
+        manifest["context"]["plan"]["digest"] = json!(format!("sha256:{}", sha256_hex(plan.as_bytes())));
+    }
+    let other = json!("00".repeat(32));
+    let mut cases: Vec<(String, Value)> = vec![
+        ("/context/plan/content/tier".to_owned(), json!("aggressive")),
+        ("/context/plan/content/profile".to_owned(), json!("dev")),
+        ("/context/plan/content/image/manifest_digest".to_owned(), json!("sha256:00")),
+        ("/context/plan/content".to_owned(), json!(null)),
+        ("/context/allowances/network".to_owned(), json!(true)),
+        ("/context/allowances/host_execution".to_owned(), json!(true)),
+        ("/context/allowances/granted_by".to_owned(), json!({"allow_network": "--allow-network"})),
+        ("/context/loosened".to_owned(), json!(null)),
+        ("/context/sides/subject/reused".to_owned(), json!(true)),
+        ("/context/sides/baseline/reused".to_owned(), json!(true)),
+        ("/context/plan/content/sides/subject/checkpoint/tree_sha256".to_owned(), other.clone()),
+        ("/context/plan/content/sides/baseline/seccomp/digest".to_owned(), json!("sha256:00")),
+    ];
+    for side in ["baseline", "subject"] {
+        let base = format!("/context/sides/{side}");
+        let mut case = |path: &str, value: Value| cases.push((format!("{base}{path}"), value));
+        case("", json!(null));
+        case("/outputs/0/sha256", other.clone());
+        case("/outputs/0/name", json!("events.jsonl"));
+        case("/outputs", json!([]));
+        case("/checkpoint/tree_sha256", other.clone());
+        case("/filter_digest", json!("sha256:00"));
+        case("/observations", json!(null));
+        case("/observations/mode", json!("host"));
+        case("/observations/seccomp/value/mode", json!(0));
+        case("/observations/no_new_privs/value", json!(false));
+        case("/observations/interfaces/value", json!(["eth0", "lo"]));
+        for set in ["ambient", "bounding", "effective", "inheritable", "permitted"] {
+            case(&format!("/observations/capabilities/value/{set}"), json!("0000000000000001"));
+        }
+        for namespace in ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"] {
+            case(&format!("/observations/namespaces/value/{namespace}/new"), json!(false));
+            case(&format!("/observations/namespaces/value/{namespace}/container"), json!(1));
+        }
+    }
+    for (at, value) in cases {
+        let mut changed = original.clone();
+        *changed.pointer_mut(&at).unwrap_or_else(|| panic!("{at}")) = value;
+        reseal(&mut changed);
+        std::fs::write(&place, changed.to_string()).unwrap();
+        let verdict = verify_report(&path, &VerifyOptions::default());
+        let named = verdict
+            .errors
+            .iter()
+            .any(|error| error.starts_with("context.") || error.contains("context.sides"));
+        assert!(!verdict.ok() && named && verdict.gate_failures.is_empty(), "{at}: {:?}", verdict.errors);
+        assert_eq!(verdict.trust, Trust::Failed);
+    }
+    // The plan's digest itself, and a reused baseline that is whole.
+    let mut changed = original.clone();
+    changed["context"]["plan"]["content"]["more"] = json!(1);
+    std::fs::write(&place, changed.to_string()).unwrap();
+    assert!(verify_report(&path, &VerifyOptions::default()).errors[0].contains("context.plan.digest"));
+    let mut reused = original;
+    let side = &mut reused["context"]["sides"]["baseline"];
+    side["reused"] = json!(true);
+    side["report_sha256"] = json!("cc".repeat(32));
+    side["outputs"] = json!(null);
+    std::fs::write(&place, reused.to_string()).unwrap();
+    let verdict = verify_report(&path, &VerifyOptions::default());
+    assert!(verdict.ok() && verdict.trust == Trust::ManifestBound, "{:?}", verdict.errors);
+}
+
+#[test]
+fn what_a_command_was_granted_is_no_fault_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_bundle(folder.path(), &report(0.01));
+    let place = folder.path().join(FILE_NAME);
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&place).unwrap()).unwrap();
+    let allowances =
+        json!({"network": true, "host_execution": false, "granted_by": {"allow_network": "flag"}});
+    manifest["runtime"]["allow_network"] = json!(true);
+    let context = &mut manifest["context"];
+    context["loosened"] = json!(["allow_network"]);
+    context["allowances"] = allowances.clone();
+    context["plan"]["content"]["allowances"] = allowances;
+    let plan = invarlock_evidence::numerics::digest::canonical_json(&context["plan"]["content"]);
+    let digest = invarlock_evidence::numerics::digest::sha256_hex(plan.as_bytes());
+    context["plan"]["digest"] = json!(format!("sha256:{digest}"));
+    std::fs::write(&place, manifest.to_string()).unwrap();
+    let with = |granted: &[&str]| {
+        let granted = granted.iter().map(|name| (*name).to_owned()).collect();
+        verify_report(&path, &VerifyOptions { granted, ..VerifyOptions::default() })
+    };
+    let verdict = with(&["allow_network"]);
+    assert!(verdict.ok(), "{:?}", verdict.errors);
+    assert!(!with(&[]).ok() && !with(&["allow_remote_code"]).ok());
+}
+
+#[test]
+fn what_is_no_report_is_malformed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evaluation.report.json");
+    for bytes in [&b"{"[..], b"\xff\xfe", b"[]", b"1", b"", b"{\"a\": 1, \"a\": 2}"] {
+        std::fs::write(&path, bytes).unwrap();
+        let verdict = verify_report(&path, &VerifyOptions::default());
+        assert_eq!((verdict.reason.as_str(), verdict.exit_code()), ("malformed", 2), "{:?}", verdict.errors);
+        if !bytes.contains(&b'a') {
+            let parity = VerifyOptions { upstream_parity: true, ..VerifyOptions::default() };
+            assert_eq!(verify_report(&path, &parity).exit_code(), 1);
+        }
+    }
+}
+
+#[test]
 fn paths_that_are_no_report_are_input_errors() {
     let folder = tempfile::tempdir().unwrap();
     let options = VerifyOptions::default();

@@ -1,5 +1,6 @@
 //! Re-reading evidence and trusting nothing in it (`spec/verify.md`, `spec/manifest.md` sections 4 to 6).
 
+mod context;
 mod open;
 mod output;
 mod python;
@@ -219,28 +220,30 @@ pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
             return verdict.stop(Reason::Malformed, input_error(why));
         }
     };
+    // Upstream takes what it cannot read for a report that fails, with exit code 1; it is none, and no report fails by it.
+    let (unreadable, exit) = match options.upstream_parity {
+        true => (Reason::PolicyFail, 1),
+        false => (Reason::Malformed, 2),
+    };
     let generic = |category: &'static str, message: String| StoppedBy {
         code: "E_GENERIC",
         category,
         message: format!("Verification failed: {message}"),
         context: json!({}),
-        exit: 1,
+        exit,
     };
     let report = match parse(&bytes, options.upstream_parity) {
         Ok(report) => report,
         Err(why) => {
             let utf8 = std::str::from_utf8(&bytes).is_ok();
-            let (reason, category) = if utf8 {
-                (Reason::Malformed, "JSONDecodeError")
-            } else {
-                (Reason::PolicyFail, "UnicodeDecodeError")
-            };
+            let category = if utf8 { "JSONDecodeError" } else { "UnicodeDecodeError" };
+            let reason = if utf8 { Reason::Malformed } else { unreadable };
             return verdict.stop(reason, generic(category, why));
         }
     };
     if !report.is_object() {
         let why = "evaluation report must decode to a JSON object".to_owned();
-        return verdict.stop(Reason::PolicyFail, generic("ValueError", why));
+        return verdict.stop(unreadable, generic("ValueError", why));
     }
     if !options.upstream_parity
         && report.get("evaluation_windows").is_some()
@@ -269,7 +272,11 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     let (issues, verified, trust) = if host {
         (Vec::new(), false, Trust::Unverified)
     } else {
-        let (runtime, issues) = runtime::provenance(file, bytes, &runtime_options);
+        let (runtime, mut issues, manifest) = runtime::provenance(file, bytes, &runtime_options);
+        if !options.upstream_parity && strict::is_ours(&report) && runtime.ok() && issues.is_empty() {
+            let faults = context::faults(&report, &manifest);
+            issues.extend(faults.into_iter().map(|fault| ("context_invalid", fault)));
+        }
         (issues, runtime.ok(), runtime.trust)
     };
     let verified = verified && issues.is_empty() && !host;

@@ -192,12 +192,13 @@ fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
     json::parse("the manifest", bytes).map_err(|why| why.to_string())
 }
 
-/// Upstream's `verify_runtime_provenance` for the manifest beside `report_path`: issues as `(code, message)`.
+/// Upstream's `verify_runtime_provenance` for the manifest beside `report_path`: issues as `(code, message)`, and the manifest where it
+/// could be read.
 pub(super) fn provenance(
     report_path: &Path,
     report: &[u8],
     options: &RuntimeOptions,
-) -> (RuntimeVerdict, Vec<(&'static str, String)>) {
+) -> (RuntimeVerdict, Vec<(&'static str, String)>, Value) {
     let manifest_path = report_path.with_file_name(FILE_NAME);
     let name = report_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut verdict = RuntimeVerdict::new(report_path, &manifest_path);
@@ -206,26 +207,33 @@ pub(super) fn provenance(
     let bytes = match read::read_evidence(&manifest_path, read::MANIFEST_LIMIT) {
         Ok(bytes) => bytes,
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
-            return (verdict, vec![("manifest_missing", format!("{FILE_NAME} missing for {name}."))]);
+            return (
+                verdict,
+                vec![("manifest_missing", format!("{FILE_NAME} missing for {name}."))],
+                Value::Null,
+            );
         }
-        Err(why) => return (verdict, invalid(format!("{FILE_NAME} is unreadable: {why}"))),
+        Err(why) => return (verdict, invalid(format!("{FILE_NAME} is unreadable: {why}")), Value::Null),
     };
     let manifest = match parse(&bytes, options.upstream_parity) {
         Ok(manifest) if manifest.is_object() => manifest,
-        Ok(_) => return (verdict, invalid(format!("{FILE_NAME} must decode to a JSON object"))),
-        Err(why) if options.upstream_parity => {
-            let _ = why;
-            return (verdict, invalid(format!("{FILE_NAME} is not valid JSON")));
+        Ok(_) => return (verdict, invalid(format!("{FILE_NAME} must decode to a JSON object")), Value::Null),
+        Err(_) if options.upstream_parity => {
+            return (verdict, invalid(format!("{FILE_NAME} is not valid JSON")), Value::Null);
         }
-        Err(why) => return (verdict, invalid(why)),
+        Err(why) => return (verdict, invalid(why), Value::Null),
     };
     let mode = manifest["execution_mode"].as_str().unwrap_or("None");
     if mode != "container" {
-        return (verdict, vec![("execution_mode_invalid", format!("{FILE_NAME} marks {name} as '{mode}'."))]);
+        return (
+            verdict,
+            vec![("execution_mode_invalid", format!("{FILE_NAME} marks {name} as '{mode}'."))],
+            manifest,
+        );
     }
     check(report, Some(&name), &manifest, options, &mut verdict);
     let issues = verdict.errors.iter().map(|error| ("verifier_failed", error.clone())).collect();
-    (verdict, issues)
+    (verdict, issues, manifest)
 }
 
 impl RuntimeVerdict {

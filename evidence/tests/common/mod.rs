@@ -165,6 +165,58 @@ pub fn synthetic(n: usize, shift: f64) -> RunReport {
     serde_json::from_value(report).unwrap()
 }
 
+/// What a launcher's manifest says of the run behind `report`.
+pub fn launcher_context(report: &Value) -> Value {
+    use invarlock_evidence::numerics::digest::canonical_json;
+    let zero = "0000000000000000";
+    let filter = format!("sha256:{}", "ef".repeat(32));
+    let new = |id: u64| json!({"container": id, "launcher": 1, "new": true});
+    let side = |named: &str| {
+        let known = &report["provenance"][named];
+        json!({
+            "reused": false,
+            "checkpoint": {"tree_sha256": known["checkpoint_sha256"]},
+            "outputs": [{"name": "report.json", "sha256": known["report_sha256"], "bytes": 1}],
+            "filter_digest": filter,
+            "observations": {
+                "mode": "container",
+                "seccomp": {"value": {"mode": 2}, "observer": "supervisor"},
+                "no_new_privs": {"value": true, "observer": "supervisor"},
+                "capabilities": {"value": {
+                    "ambient": zero, "bounding": zero, "effective": zero, "inheritable": zero, "permitted": zero,
+                }},
+                "interfaces": {"value": ["lo"]},
+                "namespaces": {"value": {
+                    "user": new(2), "pid": new(3), "mnt": new(4), "net": new(5), "ipc": new(6), "uts": new(7),
+                    "cgroup": new(8),
+                }},
+            },
+        })
+    };
+    let planned = |named: &str| {
+        json!({
+            "checkpoint": {"tree_sha256": report["provenance"][named]["checkpoint_sha256"]},
+            "seccomp": {"digest": filter},
+        })
+    };
+    let allowances = json!({"network": false, "host_execution": false, "granted_by": {}});
+    let plan = json!({
+        "profile": report["context"]["profile"],
+        "tier": report["auto"]["tier"],
+        "allowances": allowances,
+        "image": {"manifest_digest": format!("sha256:{}", "ab".repeat(32))},
+        "sides": {"baseline": planned("baseline"), "subject": planned("edited")},
+    });
+    json!({
+        "command": "evaluate",
+        "ä": "ö",
+        "allowances": allowances,
+        "loosened": [],
+        "plan": {"digest": format!("sha256:{}", sha256_hex(canonical_json(&plan).as_bytes())), "content": plan},
+        "sides": {"baseline": side("baseline"), "subject": side("edited")},
+    })
+}
+
 /// Writes report and manifest into `folder`; returns the report's path.
 pub fn write_bundle(folder: &Path, report: &Value) -> PathBuf {
     use invarlock_evidence::manifest::{Config, FILE_NAME, ManifestInput, build, to_bytes};
@@ -183,7 +235,7 @@ pub fn write_bundle(folder: &Path, report: &Value) -> PathBuf {
         allow_network: false,
         allow_remote_code: false,
         allow_third_party_plugins: false,
-        context: json!({"command": "evaluate", "ä": "ö"}).as_object().unwrap().clone(),
+        context: launcher_context(report).as_object().unwrap().clone(),
     });
     std::fs::write(folder.join(FILE_NAME), to_bytes(&manifest)).unwrap();
     path

@@ -84,10 +84,14 @@ struct Check<'a> {
     found: Found,
 }
 
+/// Whether the report says that this crate made it.
+pub(super) fn is_ours(report: &Value) -> bool {
+    report["report_build"]["generator"]["name"] == json!(GENERATOR)
+}
+
 /// Runs all checks. `baseline` is the run report given with `--baseline`, with the SHA-256 of its bytes.
 pub(super) fn check(report: &Value, options: &VerifyOptions, baseline: Option<(&RunReport, &str)>) -> Found {
-    let ours = report["report_build"]["generator"]["name"] == json!(GENERATOR);
-    let mut check = Check { report, options, ours, found: Found::default() };
+    let mut check = Check { report, options, ours: is_ours(report), found: Found::default() };
     let tier = check.tier();
     check.policies(tier);
     if report["primary_metric"]["kind"] != json!("ppl_causal") {
