@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 pub struct Gate {
     /// Name for people, upstream's console label where it has one.
     pub name: &'static str,
-    /// `None`: not evaluated; neither passed nor failed.
+    /// Its flag in `validation`.
+    pub flag: &'static str,
+    /// `None`: not evaluated or not decided on; neither passed nor failed.
     pub passed: Option<bool>,
     /// One line: the numbers, or why it was not evaluated.
     pub detail: String,
@@ -56,6 +58,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
         number(&limit["ratio_limit_base"]).zip(number(&limit["hysteresis_ratio"])).map(|(a, b)| a + b);
     let mut gates = vec![Gate {
         name: "Primary Metric Acceptable",
+        flag: "primary_metric_acceptable",
         passed: flag("primary_metric_acceptable"),
         detail: match (number(&metric["ratio_vs_baseline"]), gate_limit) {
             (Some(ratio), Some(limit)) => format!("perplexity ratio {ratio:.6}, limit {limit:.3}"),
@@ -67,6 +70,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
     let band = &metric["drift_band"];
     gates.push(Gate {
         name: "Preview Final Drift Acceptable",
+        flag: "preview_final_drift_acceptable",
         passed: flag("preview_final_drift_acceptable"),
         detail: match (drift, number(&band["min"]), number(&band["max"])) {
             (Some(drift), Some(low), Some(high)) => {
@@ -79,6 +83,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
     let invariants = &report["invariants"];
     gates.push(Gate {
         name: "Invariants Pass",
+        flag: "invariants_pass",
         passed: evaluated(invariants).then(|| flag("invariants_pass")).flatten(),
         detail: match invariants["failures"].as_array() {
             Some(failures) if failures.is_empty() => {
@@ -100,6 +105,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
         let evaluated = evaluated(block);
         gates.push(Gate {
             name,
+            flag: key,
             passed: evaluated.then(|| flag(key)).flatten(),
             detail: if evaluated { "evaluated".to_owned() } else { not_evaluated(block) },
         });
@@ -108,6 +114,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
     let measured = overhead["evaluated"].as_bool() == Some(true);
     gates.push(Gate {
         name: "Guard Overhead Acceptable",
+        flag: "guard_overhead_acceptable",
         passed: measured.then(|| flag("guard_overhead_acceptable")).flatten(),
         detail: match number(&overhead["overhead_ratio"]) {
             Some(ratio) if measured => format!("guarded/bare perplexity {ratio:.6}"),
@@ -118,6 +125,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
     let judged = tail["evaluated"].as_bool() == Some(true);
     gates.push(Gate {
         name: "Primary Metric Tail Acceptable",
+        flag: "primary_metric_tail_acceptable",
         passed: judged.then(|| flag("primary_metric_tail_acceptable")).flatten(),
         detail: match (number(&tail["stats"]["q95"]), number(&tail["policy"]["quantile_max"])) {
             (Some(q95), Some(limit)) if judged => {
@@ -128,8 +136,16 @@ pub fn gates(report: &Value) -> Vec<Gate> {
             _ => not_evaluated(tail),
         },
     });
+    for gate in gates.iter_mut().filter(|gate| !decides(profile, gate.flag)) {
+        if !gate.detail.starts_with(NOT_EVALUATED) {
+            gate.detail += &format!("; profile {profile} does not decide on it");
+        }
+    }
     gates
 }
+
+/// How the detail of a gate starts that was not evaluated.
+const NOT_EVALUATED: &str = "not evaluated";
 
 /// Whether every evaluated gate passed and the primary metric was evaluated.
 pub fn passed(report: &Value) -> bool {
@@ -170,5 +186,5 @@ fn evaluated(block: &Value) -> bool {
 
 fn not_evaluated(block: &Value) -> String {
     let reason = block["reason"].as_str().or_else(|| block["skip_reason"].as_str());
-    reason.map_or_else(|| "not evaluated".to_owned(), |reason| format!("not evaluated: {reason}"))
+    reason.map_or_else(|| NOT_EVALUATED.to_owned(), |reason| format!("{NOT_EVALUATED}: {reason}"))
 }

@@ -7,13 +7,15 @@ use crate::error::Error;
 use crate::run_report::RunReport;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
 /// Parses strictly; `what` names the document in the error.
 pub fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let length = Cell::new(0);
+    let value = Strict(&length).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     value.map_err(|why| Error::Input(format!("{what} is not strict JSON: {why}")))
 }
 
@@ -26,9 +28,13 @@ pub fn parse_run_report(what: &str, bytes: &[u8]) -> Result<RunReport, Error> {
 }
 
 /// Builds a [`Value`] and refuses repeated members.
-struct Strict;
+///
+/// It remembers the length of the array read last: lists of windows are lists of equally long lists. A document cannot make it
+/// reserve more than twice what the document holds.
+#[derive(Clone, Copy)]
+struct Strict<'a>(&'a Cell<usize>);
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -36,7 +42,7 @@ impl<'de> DeserializeSeed<'de> for Strict {
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,10 +78,11 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut array = Vec::new();
-        while let Some(member) = members.next_element_seed(Strict)? {
+        let mut array = Vec::with_capacity(self.0.replace(0));
+        while let Some(member) = members.next_element_seed(self)? {
             array.push(member);
         }
+        self.0.set(array.len());
         Ok(Value::Array(array))
     }
 
@@ -85,7 +92,7 @@ impl<'de> Visitor<'de> for Strict {
             if map.contains_key(&name) {
                 return Err(repeated(&name));
             }
-            let member = members.next_value_seed(Strict)?;
+            let member = members.next_value_seed(self)?;
             map.insert(name, member);
         }
         Ok(Value::Object(map))

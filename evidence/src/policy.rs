@@ -142,6 +142,15 @@ impl Tier {
         }
     }
 
+    /// Caps the spectral guard may apply.
+    pub fn spectral_caps(self) -> u64 {
+        match self {
+            Tier::Conservative => 3,
+            Tier::Balanced => 5,
+            Tier::Aggressive => 8,
+        }
+    }
+
     /// Floors of windows and replicates.
     pub fn coverage(self) -> CoverageFloor {
         match self {
@@ -201,6 +210,13 @@ impl Tier {
 pub const HYSTERESIS_RATIO: f64 = 0.002;
 /// Share of [`Tier::min_tokens`] that may be missing when the window floors are met.
 pub const MIN_TOKENS_TOLERANCE: f64 = 0.02;
+/// Tokens that must have been measured, where `least` are asked for and the window floors are met or not.
+pub fn token_floor(least: f64, tolerance: f64, covered: bool) -> f64 {
+    if covered { (least * (1.0 - tolerance)).floor() } else { least }
+}
+
+/// Largest ratio of guarded to bare perplexity.
+pub const GUARD_OVERHEAD_MAX: f64 = 1.01;
 /// Windows from which on the tail is judged.
 pub const TAIL_MIN_WINDOWS: usize = 50;
 /// The quantile that is judged.

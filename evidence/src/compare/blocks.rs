@@ -142,9 +142,18 @@ pub(super) fn measured(
         "dataset": dataset(subject, side, context, &numbers.coverage, numbers.replicates),
         "telemetry": telemetry(subject, side, run_id, numbers.ratio, numbers.display, numbers.acceptable),
         "system_overhead": system_overhead(baseline, subject),
-        "evaluation_windows": subject.evaluation_windows,
+        "evaluation_windows": {"preview": arm(&subject.evaluation_windows.preview), "final": arm(&subject.evaluation_windows.final_)},
         "baseline_windows": {"preview": losses(&windows.preview), "final": losses(&windows.final_)},
     })
+}
+
+/// One arm as measured, without its labels: they were checked to be the ids where the mask is 1, so they say nothing more.
+fn arm(arm: &WindowArm) -> Value {
+    let mut value = serde_json::to_value(arm).unwrap_or_default();
+    if let Value::Object(members) = &mut value {
+        members.remove("labels");
+    }
+    value
 }
 
 /// What the guards found, and which of them this version has not.

@@ -5,7 +5,7 @@ use crate::numerics::bootstrap::{self, BootstrapError, Interval, Method, Setting
 use crate::numerics::stats::{all_close_to_first, mean, quantile_sorted, sum_by, weighted_mean};
 use crate::policy::{
     CONFIDENCE_WIDTH, MIN_TOKENS_TOLERANCE, PAIRED_SEED_OFFSET, Profile, TAIL_EPSILON, TAIL_MASS_MAX,
-    TAIL_MIN_WINDOWS, TAIL_QUANTILE, Tier,
+    TAIL_MIN_WINDOWS, TAIL_QUANTILE, Tier, token_floor,
 };
 use serde_json::{Map, Value, json};
 
@@ -102,9 +102,7 @@ pub(crate) fn drift_summary(preview: (&[f64], &[u64]), last: (&[f64], &[u64])) -
 pub(crate) fn enough_tokens(tier: Tier, tokens: u64, preview_windows: usize, final_windows: usize) -> bool {
     let floor = tier.coverage();
     let covered = preview_windows >= floor.preview && final_windows >= floor.final_;
-    let needed = tier.min_tokens();
-    let relaxed = (needed as f64 * (1.0 - MIN_TOKENS_TOLERANCE)).floor() as u64;
-    tokens >= needed || (covered && tokens >= relaxed)
+    tokens as f64 >= token_floor(tier.min_tokens() as f64, MIN_TOKENS_TOLERANCE, covered)
 }
 
 /// The flags of `validation` that decide in this profile; a guard that was not evaluated has none.

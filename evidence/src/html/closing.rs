@@ -2,6 +2,7 @@
 
 use super::text::DASH;
 use super::{Fact, at, first, text};
+use crate::policy::Profile;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,10 +24,8 @@ pub(super) fn commands(report: &Value, manifest: &Value) -> Vec<Command> {
     };
     let file = at(manifest, "report.filename").as_str().filter(harmless).unwrap_or("evaluation.report.json");
     let host = at(manifest, "execution_mode") == "host-bypass";
-    let profile = match first(report, &["context.profile", "meta.profile"]).as_str() {
-        "release" => "release",
-        _ => "ci",
-    };
+    // The name of the profile, never the text of the report.
+    let profile = profile(report).unwrap_or(Profile::Ci);
     let mut lines = vec![Command {
         what: "The report, its gates and its manifest",
         line: format!("invarlock verify --profile {profile} {file}"),
@@ -47,6 +46,10 @@ pub(super) fn commands(report: &Value, manifest: &Value) -> Vec<Command> {
     lines
 }
 
+fn profile(report: &Value) -> Option<Profile> {
+    first(report, &["context.profile", "meta.profile"]).parse().ok()
+}
+
 pub(super) fn verify_notes(report: &Value, manifest: &Value) -> Vec<String> {
     let mut notes = Vec::new();
     if !manifest.is_object() {
@@ -57,9 +60,10 @@ pub(super) fn verify_notes(report: &Value, manifest: &Value) -> Vec<String> {
                 .into(),
         );
     }
-    if first(report, &["context.profile", "meta.profile"]) == "dev" {
+    if profile(report) == Some(Profile::Dev) {
         notes.push(
-            "This was measured with the dev profile, which enforces little; the ci checks may refuse it."
+            "This was measured with the dev profile, which decides on the ratio and the invariants alone; \
+             with --profile ci, verification demands more and may fail."
                 .into(),
         );
     }

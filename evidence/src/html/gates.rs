@@ -3,7 +3,8 @@
 use super::guards::GuardView;
 use super::metric::Metric;
 use super::text::DASH;
-use super::{ABSENT, FAIL, Mark, PASS, SKIPPED, WARN, at, flag, mark, number, or_dash, text};
+use super::{ABSENT, FAIL, Mark, PASS, SHOWN, SKIPPED, WARN, at, flag, mark, number, or_dash, text};
+use crate::policy::{MIN_TOKENS_TOLERANCE, token_floor};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -19,14 +20,17 @@ pub(super) struct Gate {
 }
 
 pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Vec<Gate> {
-    let says = |name: &str| mark(at(report, "validation").get(name).and_then(Value::as_bool));
-    let gate = |name: &str, value: String, limit: String, mark: Mark, note: String| Gate {
-        name: name.into(),
-        value,
-        limit,
-        mark,
-        note,
-        decides: true,
+    let profile = crate::gates::profile(report);
+    let stated = crate::gates::gates(report);
+    // The outcome is that of the console; flags only upstream's later versions know are taken as they stand.
+    let says = |flag: &str| match stated.iter().find(|gate| gate.flag == flag) {
+        Some(gate) => mark(gate.passed),
+        None => mark(at(report, "validation").get(flag).and_then(Value::as_bool)),
+    };
+    let gate = |flag: &str, name: &str, value: String, limit: String, outcome: Mark, note: String| {
+        let decides = crate::gates::decides(profile, flag) || !stated.iter().any(|gate| gate.flag == flag);
+        let outcome = if outcome == ABSENT && !decides { SHOWN } else { outcome };
+        Gate { name: name.into(), value, limit, mark: outcome, note, decides }
     };
     let mut gates = Vec::new();
 
@@ -41,6 +45,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
         };
     }
     gates.push(gate(
+        "primary_metric_acceptable",
         "Primary metric",
         or_dash(metric.ratio.map(|r| format!("ratio {}", text::ratio(r)))),
         match &metric.limit {
@@ -59,13 +64,22 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
             name: "Tokens measured".into(),
             value: text::whole(tokens.total),
             limit: format!("≥ {}", text::whole(tokens.least)),
-            mark: if tokens.enough { PASS } else { FAIL },
-            note: "part of the primary metric’s gate; computed by this page".into(),
+            mark: match (tokens.enough, profile.gated()) {
+                (true, _) => PASS,
+                (false, true) => FAIL,
+                (false, false) => SHOWN,
+            },
+            note: if profile.gated() {
+                "part of the primary metric’s gate; computed by this page".into()
+            } else {
+                format!("no gate of the {profile} profile; computed by this page")
+            },
             decides: false,
         });
     }
     let (lo, hi) = metric.drift_band;
     gates.push(gate(
+        "preview_final_drift_acceptable",
         "Preview to final drift",
         or_dash(metric.drift().map(|d| format!("ratio {}", text::ratio(d)))),
         if metric.perplexity { format!("{} to {}", text::ratio(lo), text::ratio(hi)) } else { DASH.into() },
@@ -77,6 +91,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     let guarded = |flag: &str, name: &str| if not_run(name) { SKIPPED } else { says(flag) };
     let invariants = at(report, "invariants");
     gates.push(gate(
+        "invariants_pass",
         "Invariants",
         or_dash(
             number(invariants, "summary.violations_found").map(|n| format!("{} violations", text::whole(n))),
@@ -88,6 +103,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     let spectral = at(report, "spectral");
     let caps = number(spectral, "max_caps").or_else(|| number(spectral, "summary.max_caps"));
     gates.push(gate(
+        "spectral_stable",
         "Spectral stability",
         or_dash(number(spectral, "caps_applied").map(|n| format!("{} caps applied", text::whole(n)))),
         or_dash(caps.map(|n| format!("≤ {}", text::whole(n)))),
@@ -96,6 +112,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     ));
     let rmt = at(report, "rmt");
     gates.push(gate(
+        "rmt_stable",
         "RMT stability",
         or_dash(
             at(rmt, "epsilon_violations").as_array().map(|v| format!("{} families out of band", v.len())),
@@ -110,6 +127,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
         let skipped = flag(overhead, "skipped") == Some(true) || at(overhead, "mode") == "skipped";
         let evaluated = flag(overhead, "evaluated") == Some(true) && !skipped;
         gates.push(gate(
+            "guard_overhead_acceptable",
             "Guard overhead",
             or_dash(number(overhead, "overhead_ratio").map(|r| format!("ratio {}", text::ratio(r)))),
             or_dash(number(overhead, "overhead_threshold").map(|t| format!("≤ {}", text::ratio(1.0 + t)))),
@@ -127,6 +145,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
         let warned = flag(tail, "passed") == Some(false) || flag(tail, "warned") == Some(true);
         let advisory = at(tail, "mode") == "warn";
         gates.push(gate(
+            "primary_metric_tail_acceptable",
             "Tail of the windows",
             or_dash(measured.map(|x| format!("Δ {name} {}", text::difference(x)))),
             or_dash(number(tail, "policy.quantile_max").map(|x| format!("≤ {}", text::significant(x, 3)))),
@@ -149,6 +168,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
                 _ => None,
             };
             gates.push(gate(
+                name,
                 words,
                 or_dash(count.map(|n| format!("{} warnings", text::whole(n)))),
                 DASH.into(),
@@ -180,7 +200,7 @@ pub(super) fn tokens(report: &Value) -> Option<Tokens> {
     let floor = number(policy, "min_tokens").filter(|n| *n > 0.0)?;
     let coverage = at(report, "dataset.windows.stats.coverage");
     let covered = flag(coverage, "preview.ok") == Some(true) && flag(coverage, "final.ok") == Some(true);
-    let tolerance = number(policy, "min_tokens_tolerance").unwrap_or(0.02).clamp(0.0, 1.0);
-    let least = if covered { (floor * (1.0 - tolerance)).floor() } else { floor };
+    let tolerance = number(policy, "min_tokens_tolerance").unwrap_or(MIN_TOKENS_TOLERANCE).clamp(0.0, 1.0);
+    let least = token_floor(floor, tolerance, covered);
     Some(Tokens { total, least, enough: total >= least })
 }

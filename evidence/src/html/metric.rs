@@ -1,6 +1,7 @@
 //! The primary metric and its drift, as numbers and pictures.
 
 use super::{Fact, at, band, flag, number, or_dash, pair, svg, text};
+use crate::policy::{Profile, Tier};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -54,7 +55,7 @@ impl Metric {
             tiny_relax,
             drift_band: band(pm, "drift_band")
                 .or_else(|| band(report, "meta.pm_drift_band"))
-                .unwrap_or((0.95, 1.05)),
+                .unwrap_or(Profile::Release.drift_band()),
             kind,
         }
     }
@@ -82,11 +83,8 @@ impl Metric {
 /// The upper limit of the ratio: what the report resolved, else the default of its tier (`spec/verify.md` section 7).
 pub(super) fn limit(report: &Value) -> Limit {
     let policy = at(report, "resolved_policy.metrics.pm_ratio");
-    let by_tier = match at(report, "auto.tier").as_str() {
-        Some("conservative") => 1.05,
-        Some("aggressive") => 1.20,
-        _ => 1.10,
-    };
+    let tier = at(report, "auto.tier").as_str().and_then(|name| name.parse().ok());
+    let by_tier = tier.unwrap_or(Tier::Balanced).ratio_limit();
     let (base, from) =
         match (number(report, "meta.pm_acceptance_range.max"), number(policy, "ratio_limit_base")) {
             (Some(max), _) if max > 0.0 => (max, "the acceptance range in the report"),

@@ -184,6 +184,7 @@ const FAIL: Mark = Mark { class: "fail", sign: "✕", word: "fail" };
 const WARN: Mark = Mark { class: "warn", sign: "!", word: "warning" };
 const SKIPPED: Mark = Mark { class: "none", sign: "○", word: "not evaluated" };
 const ABSENT: Mark = Mark { class: "none", sign: "○", word: "not recorded" };
+const SHOWN: Mark = Mark { class: "none", sign: "○", word: "shown only" };
 const MONITORED: Mark = Mark { class: "none", sign: "○", word: "monitored only" };
 
 fn mark(passed: Option<bool>) -> Mark {

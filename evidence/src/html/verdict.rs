@@ -22,7 +22,7 @@ impl Verdict {
         let unknown: Vec<String> =
             gates.iter().filter(|g| g.decides && g.mark == ABSENT).map(|g| in_sentence(&g.name)).collect();
         let skipped: Vec<String> =
-            gates.iter().filter(|g| g.decides && g.mark == SKIPPED).map(|g| in_sentence(&g.name)).collect();
+            gates.iter().filter(|g| g.mark == SKIPPED).map(|g| in_sentence(&g.name)).collect();
         let passed = gates.iter().filter(|g| g.decides && g.mark == PASS).count();
         let decisive = gates.iter().filter(|g| g.decides).count();
 

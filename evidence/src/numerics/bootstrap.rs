@@ -53,12 +53,6 @@ pub enum BootstrapError {
 /// An interval `(low, high)`.
 pub type Interval = (f64, f64);
 
-/// Interval of the mean of `samples` (upstream's `compute_logloss_ci`).
-pub fn mean_interval(samples: &[f64], settings: &Settings) -> Result<Interval, BootstrapError> {
-    check(samples, settings)?;
-    Ok(interval(samples, None, settings))
-}
-
 /// Interval of the mean paired difference `subject - baseline`, resampled in proportion to `weights`
 /// (upstream's `compute_paired_delta_log_ci`). Equal weights, as no weights, resample evenly.
 pub fn paired_interval(
@@ -219,6 +213,11 @@ mod tests {
     fn weighted_percentile() {
         let found = paired_interval(&F, &G, Some(&W), &settings(Method::Percentile, 0)).expect("valid");
         assert_close(found, (0.0012187499999999772, 0.057499999999999885));
+    }
+
+    /// Upstream's `compute_logloss_ci`: the difference to nothing.
+    fn mean_interval(samples: &[f64], settings: &Settings) -> Result<Interval, BootstrapError> {
+        paired_interval(samples, &vec![0.0; samples.len()], None, settings)
     }
 
     #[test]

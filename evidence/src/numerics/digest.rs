@@ -21,17 +21,31 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 
 /// `preview_hash` and `final_hash`: blake2s-16 over length and tokens of each padded window, little-endian.
 pub fn windows_hash(windows: &[Vec<u32>]) -> String {
-    let mut hasher = Blake2s128::new();
-    let mut bytes = Vec::new();
-    for window in windows {
-        bytes.clear();
-        bytes.extend_from_slice(&(window.len() as u32).to_le_bytes());
-        for token in window {
-            bytes.extend_from_slice(&token.to_le_bytes());
-        }
-        hasher.update(&bytes);
+    let mut hasher = WindowsHasher::default();
+    windows.iter().for_each(|window| hasher.add(window));
+    hasher.finish()
+}
+
+/// [`windows_hash`], window by window.
+#[derive(Default)]
+pub(crate) struct WindowsHasher {
+    hasher: Blake2s128,
+    bytes: Vec<u8>,
+}
+
+impl WindowsHasher {
+    /// The next window.
+    pub(crate) fn add(&mut self, window: &[u32]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&(window.len() as u32).to_le_bytes());
+        self.bytes.extend(window.iter().flat_map(|token| token.to_le_bytes()));
+        self.hasher.update(&self.bytes);
     }
-    hex(&hasher.finalize())
+
+    /// The hash of all windows.
+    pub(crate) fn finish(self) -> String {
+        hex(&self.hasher.finalize())
+    }
 }
 
 /// `dataset_hash` of two arms' hashes.

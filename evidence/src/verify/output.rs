@@ -168,6 +168,9 @@ pub fn success_line(verdict: &Verdict) -> String {
     if let (Some(low), Some(high)) = (metric["display_ci"][0].as_f64(), metric["display_ci"][1].as_f64()) {
         line += &format!(" ci=[{low:.6},{high:.6}] width={:.6}", high - low);
     }
+    if let Some(tier) = report["auto"]["tier"].as_str() {
+        line += &format!(" tier={tier}");
+    }
     line + &format!(" trust={}", verdict.trust.as_str())
 }
 

@@ -3,7 +3,7 @@
 use super::{Arm, Check};
 use crate::compare::{derive, invariants};
 use crate::gates;
-use crate::policy::{BOOTSTRAP_METHOD, CI_BAND, Profile, Tier};
+use crate::policy::{BOOTSTRAP_METHOD, CI_BAND, GUARD_OVERHEAD_MAX, Profile, Tier};
 use crate::verify::RuntimeProvenance;
 use crate::verify::python::{float, int, pair, truthy};
 use serde_json::{Map, Value, json};
@@ -40,11 +40,7 @@ impl Check<'_> {
         }
         if evaluated("spectral") {
             let spectral = &report["spectral"];
-            let caps = match tier {
-                Tier::Conservative => 3,
-                Tier::Balanced => 5,
-                Tier::Aggressive => 8,
-            };
+            let caps = tier.spectral_caps();
             let applied = int(&spectral["caps_applied"]).unwrap_or(0);
             if self.gated() && (applied > caps || truthy(&spectral["caps_exceeded"])) {
                 self.gate(format!("spectral.caps_applied is {applied}, the {tier} tier allows {caps}"));
@@ -56,9 +52,11 @@ impl Check<'_> {
         let overhead = &report["guard_overhead"];
         if overhead["evaluated"] == json!(true) {
             required.push("guard_overhead_acceptable");
-            if self.gated() && float(&overhead["overhead_ratio"]).is_some_and(|ratio| ratio > 1.01) {
+            if self.gated()
+                && float(&overhead["overhead_ratio"]).is_some_and(|ratio| ratio > GUARD_OVERHEAD_MAX)
+            {
                 self.gate(format!(
-                    "guard_overhead.overhead_ratio is {}, above 1.01",
+                    "guard_overhead.overhead_ratio is {}, above {GUARD_OVERHEAD_MAX}",
                     overhead["overhead_ratio"]
                 ));
             }

@@ -95,27 +95,16 @@ impl Check<'_> {
                 }
                 return self.not(format!("dataset.hash: {place} holds no token ids"));
             };
-            let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-            let ids: Option<Vec<Vec<u32>>> =
-                windows.iter().map(|window| window.as_array()?.iter().map(id).collect()).collect();
-            let Some(ids) = ids else {
-                return self.mismatch(format!("{place}.input_ids mismatch: no token ids"));
+            let hash = match hash_of(windows, arm.ids.len(), seq_len) {
+                Ok(hash) => hash,
+                Err(why) => return self.mismatch(format!("{place}.input_ids mismatch: {why}")),
             };
-            if ids.len() != arm.ids.len() || ids.iter().any(|window| window.len() as u64 != seq_len) {
-                return self.mismatch(format!(
-                    "{place}.input_ids mismatch: not one window of {seq_len} tokens each"
-                ));
-            }
             let masks = raw["attention_masks"].as_array();
             if masks.is_none_or(|masks| masks.len() != arm.ids.len()) {
                 self.mismatch(format!("{place}.attention_masks mismatch: not one mask a window"));
             }
             for (i, mask) in masks.into_iter().flatten().enumerate() {
-                let bits: Option<Vec<u64>> =
-                    mask.as_array().map(|mask| mask.iter().map(|bit| bit.as_u64().unwrap_or(9)).collect());
-                let bits =
-                    bits.filter(|bits| bits.len() as u64 == seq_len && bits.iter().all(|bit| *bit < 2));
-                let real = bits.as_ref().map(|bits| bits.iter().sum::<u64>());
+                let real = ones(mask, seq_len);
                 let Some(count) = arm.counts.get(i).filter(|count| Some(**count) != real) else { continue };
                 let real = real.map_or_else(|| "no mask".to_owned(), |real| format!("{real} tokens"));
                 self.mismatch(format!(
@@ -126,13 +115,13 @@ impl Check<'_> {
                 let counts = raw[other].as_array().filter(|counts| !counts.is_empty());
                 if self.ours
                     && counts.is_some_and(|counts| {
-                        counts.iter().ne(arm.counts.iter().map(|c| json!(c)).collect::<Vec<_>>().iter())
+                        !counts.iter().map(Value::as_u64).eq(arm.counts.iter().copied().map(Some))
                     })
                 {
                     self.mismatch(format!("{place}.{other} mismatch: they are not the token_counts"));
                 }
             }
-            hashes.push(digest::windows_hash(&ids));
+            hashes.push(hash);
         }
         if dataset["hash"]["source"] != json!("explicit_preview_final_hashes") {
             return self.not("dataset.hash: its source is no hash of the windows".to_owned());
@@ -144,4 +133,30 @@ impl Check<'_> {
         self.same("dataset.hash.dataset", &recorded["dataset"], &json!(digest::dataset_hash(first, second)));
         self.yes("dataset digests, from the token ids");
     }
+}
+
+/// The digest of as many windows as there must be, each of `seq_len` tokens.
+fn hash_of(windows: &[Value], count: usize, seq_len: u64) -> Result<String, String> {
+    let mut hasher = digest::WindowsHasher::default();
+    let mut tokens: Vec<u32> = Vec::new();
+    for window in windows {
+        tokens.clear();
+        for id in window.as_array().ok_or("no token ids")? {
+            tokens.push(id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or("no token ids")?);
+        }
+        if tokens.len() as u64 != seq_len {
+            return Err(format!("not one window of {seq_len} tokens each"));
+        }
+        hasher.add(&tokens);
+    }
+    match windows.len() == count {
+        true => Ok(hasher.finish()),
+        false => Err(format!("not one window of {seq_len} tokens each")),
+    }
+}
+
+/// How many ones a mask of `seq_len` zeros and ones has.
+fn ones(mask: &Value, seq_len: u64) -> Option<u64> {
+    let bits = mask.as_array().filter(|bits| bits.len() as u64 == seq_len)?;
+    bits.iter().try_fold(0, |sum, bit| Some(sum + bit.as_u64().filter(|bit| *bit < 2)?))
 }

@@ -1,7 +1,7 @@
 //! The primary metric's gate with the report's own thresholds (`spec/verify.md` section 7).
 
 use super::{kind, tier_name, tiny_relax};
-use crate::policy::{MIN_TOKENS_TOLERANCE, Tier};
+use crate::policy::{MIN_TOKENS_TOLERANCE, Tier, token_floor};
 use crate::verify::python::{float, int, truthy};
 use serde_json::Value;
 
@@ -89,5 +89,5 @@ pub(super) fn enough_tokens(report: &Value, policy: &Value) -> bool {
         Value::Null => MIN_TOKENS_TOLERANCE,
         value => float(value).unwrap_or(0.0).max(0.0),
     };
-    covered("preview") && covered("final") && total as f64 >= (needed as f64 * (1.0 - tolerance)).floor()
+    total as f64 >= token_floor(needed as f64, tolerance, covered("preview") && covered("final"))
 }
