@@ -60,7 +60,11 @@ pub(crate) fn verify(root: &Dir, index: &Index) -> Result<()> {
 
 /// Runs `check` on all of `items`, on all processors where there are many; the first error ends it.
 fn in_parallel<T: Sync>(items: &[T], check: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len() / 8);
+    // Asking for the processors reads a handful of files, so only where it could matter.
+    let workers = match items.len() / 8 {
+        few @ 0..2 => few,
+        many => std::thread::available_parallelism().map_or(1, usize::from).min(many),
+    };
     if workers < 2 {
         return items.iter().try_for_each(check);
     }

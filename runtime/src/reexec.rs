@@ -27,7 +27,7 @@ pub fn run_if_child() {
     crate::supervisor::main()
 }
 
-/// What a supervisor is started from, made once a process: the descriptor keeps it alive.
+/// Where it is a sealed copy: made once a process, and kept alive by the descriptor.
 static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Refuses to go on in a program that was started with more rights than its caller's; for the second line of `main`.
@@ -40,14 +40,22 @@ pub fn refuse_elevated() -> Result<()> {
     }
 }
 
-/// Starts a supervisor; its end of the socket is its standard input.
-pub(crate) fn spawn(socket: UnixStream) -> Result<Child> {
+/// Starts a supervisor; its end of the socket is its standard input. The mount it was started through, where there is one, is the
+/// caller's to drop, when there is time: that takes a grace period of the kernel, and nobody needs it any more.
+pub(crate) fn spawn(socket: UnixStream) -> Result<(Child, Option<OwnedFd>)> {
     refuse_elevated()?;
+    if let Some(mount) = own_mount() {
+        return Ok((start(&mount, socket)?, Some(mount)));
+    }
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let executable = match sealed.take() {
+    let copy = match sealed.take() {
         Some(fd) => sealed.insert(fd),
-        None => sealed.insert(protected_executable()?),
+        None => sealed.insert(sealed_copy()?),
     };
+    Ok((start(copy, socket)?, None))
+}
+
+fn start(executable: &OwnedFd, socket: UnixStream) -> Result<Child> {
     let path = format!("/proc/self/fd/{}", executable.as_raw_fd());
     Command::new(path)
         .arg0(SUPERVISOR)
@@ -61,12 +69,12 @@ pub(crate) fn spawn(socket: UnixStream) -> Result<Child> {
 }
 
 pub(crate) fn protected_executable() -> Result<OwnedFd> {
-    if rustix::process::geteuid().is_root()
-        && let Some(mount) = read_only_mount()
-    {
-        return Ok(mount);
-    }
-    sealed_copy()
+    own_mount().map_or_else(sealed_copy, Ok)
+}
+
+/// Root's: see [`read_only_mount`].
+fn own_mount() -> Option<OwnedFd> {
+    rustix::process::geteuid().is_root().then(read_only_mount).flatten()
 }
 
 /// The executable through a mount of its own that is read-only for good: nothing in a container can change a mount it does not have.

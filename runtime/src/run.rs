@@ -121,13 +121,16 @@ fn supervised(
     sink: &mut dyn Sink,
 ) -> Result<Outcome> {
     let (ours, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
-    let supervisor = Supervisor(reexec::spawn(theirs)?);
+    let (child, executable) = reexec::spawn(theirs)?;
+    let supervisor = Supervisor(child);
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
     let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);
     let handed_over: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
     let sent = protocol::send(&ours, request, &handed_over.iter().map(|fd| fd.as_fd()).collect::<Vec<_>>());
     drop(handed_over);
     sent.map_err(|e| e.while_("handing the run to its supervisor"))?;
+    // Now, while the supervisor works, and not at the end of this process.
+    drop(executable);
     let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
     let result = relay.until_verdict(&ours, cancel, sink);
     drop(ours);
