@@ -9,7 +9,7 @@ use invarlock_evidence::compare::{compare, to_bytes};
 use invarlock_evidence::manifest::FILE_NAME;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{
-    Trust, VerifyOptions, envelope, exit_code, runtime_verify, to_line, verify_report,
+    Trust, VerifyOptions, envelope, exit_code, runtime_verify, success_line, to_line, verify_report,
 };
 use invarlock_evidence::{gates, json};
 use proptest::prelude::*;
@@ -43,6 +43,30 @@ fn a_healthy_subject_verifies_and_a_damaged_one_does_not() {
     assert!(!gates::passed(&damaged) && gates::verdict_line(&damaged).starts_with("FAIL"));
     // Guards of later versions are demanded by release.
     assert_eq!(verify(&healthy, Profile::Release).exit_code(), 1);
+}
+
+#[test]
+fn dev_says_the_same_everywhere() {
+    let dev = context(Profile::Dev, Tier::Balanced);
+    let mut run = synthetic(4, 0.01);
+    // The final arm far above the preview: a drift that decides nothing here.
+    let mut base = synthetic(4, 0.0);
+    for report in [&mut run, &mut base] {
+        report.evaluation_windows.final_.logloss.iter_mut().for_each(|loss| *loss += 1.0);
+    }
+    let report = compare(&base, &run, &dev).unwrap();
+    assert_eq!(report["validation"], json!({"invariants_pass": true, "primary_metric_acceptable": true}));
+    assert_eq!((gates::passed(&report), &report["assurance"]["verdict"]), (true, &json!("pass")));
+    let verdict = verify(&report, Profile::Dev);
+    assert!(verdict.ok(), "{:?}", verdict.errors);
+    assert!(success_line(&verdict).contains(" tier=balanced "));
+    let drift = gates::gates(&report).into_iter().find(|gate| gate.name.contains("Drift")).unwrap();
+    assert!(drift.passed.is_none() && drift.detail.contains("does not decide"));
+
+    let report = compare(&base, &synthetic(4, 1.5), &dev).unwrap();
+    assert_eq!((gates::passed(&report), &report["assurance"]["verdict"]), (false, &json!("fail")));
+    let verdict = verify(&report, Profile::Dev);
+    assert!(!verdict.ok() && verdict.errors.is_empty(), "{:?}", verdict.errors);
 }
 
 #[test]

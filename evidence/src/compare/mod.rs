@@ -80,7 +80,7 @@ pub fn compare(baseline: &RunReport, subject: &RunReport, context: &CompareConte
         measured(baseline, subject, &subj, context, &numbers, &run_ids[1]),
         guards(subject, &numbers),
         policy.blocks(context),
-        origin(&base, &subj, context, &numbers, policy.provenance.clone(), &run_ids),
+        origin(&base, &subj, context, &numbers, policy.provenance, &run_ids),
     ];
     let mut report = Map::new();
     for block in blocks {

@@ -55,7 +55,7 @@ impl Metric {
             tiny_relax,
             drift_band: band(pm, "drift_band")
                 .or_else(|| band(report, "meta.pm_drift_band"))
-                .unwrap_or(Profile::Release.drift_band()),
+                .unwrap_or_else(|| Profile::Release.drift_band()),
             kind,
         }
     }

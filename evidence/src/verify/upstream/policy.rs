@@ -38,7 +38,7 @@ pub(super) fn primary_metric_acceptable(report: &Value) -> bool {
         false => &table,
     };
     let ratio_policy = &policy["pm_ratio"];
-    let base = float(&ratio_policy["ratio_limit_base"]).unwrap_or(tier.ratio_limit());
+    let base = float(&ratio_policy["ratio_limit_base"]).unwrap_or_else(|| tier.ratio_limit());
     let range = acceptance(report);
     let limit = range.map_or(base, |(_, high)| high)
         + float(&ratio_policy["hysteresis_ratio"]).unwrap_or(0.0).max(0.0);
