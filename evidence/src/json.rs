@@ -11,8 +11,21 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
+/// Objects a document may have; evidence has some hundreds.
+const MAX_OBJECTS: usize = 100_000;
+/// Members a document may have; two for each token of the largest report.
+const MAX_MEMBERS: usize = 10 << 20;
+
 /// Parses strictly; `what` names the document in the error.
 pub fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
+    // A parsed member takes up to a hundred times the memory of its text.
+    let objects = bytes.iter().filter(|byte| **byte == b'{').count();
+    let members = bytes.iter().filter(|byte| **byte == b',').count();
+    if objects > MAX_OBJECTS || members > MAX_MEMBERS {
+        return Err(Error::Input(format!(
+            "{what} has {objects} objects and {members} members; at most {MAX_OBJECTS} and {MAX_MEMBERS} are read"
+        )));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let length = Cell::new(0);
     let value = Strict(&length).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));

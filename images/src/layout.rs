@@ -187,7 +187,7 @@ impl Locked<'_> {
 /// Takes the writers' lock; it goes with the file that is returned, and with the process.
 fn lock(dir: &Dir) -> Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, "lock", flags, Mode::from_raw_mode(0o644))
+    let file = rustix::fs::openat(dir, "lock", flags, Mode::from_raw_mode(0o600))
         .map(File::from)
         .map_err(|error| Error::System(format!("opening the store's lock: {error}")))?;
     file.lock().map_err(Error::io("waiting for the store's lock"))?;

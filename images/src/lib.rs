@@ -15,8 +15,8 @@
 //! trees/sha256-<diff id>.index  the digest of that index.json
 //! ```
 //!
-//! Files are written beside their place, synced and renamed. The store's directories are 0755 and its files are as in the image: a
-//! container's unprivileged id must be able to read the tree. That nobody else may *write* is checked when the store is opened.
+//! Files are written beside their place, synced and renamed. The store itself is 0700, a container gets its trees by handle; what is
+//! in a tree is as in the image, without write permission for group and others: a container's unprivileged id must be able to read it. That nobody else may *write* is checked when the store is opened.
 //! The index of a tree finds every change short of one that rewrites tree, index and digest alike, which takes the store's owner.
 //!
 //! # What is not built

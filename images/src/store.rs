@@ -74,8 +74,11 @@ impl Store {
         let root = std::path::absolute(root)
             .map_err(Error::io(format_args!("resolving store {}", root.display())))?;
         let opening = || format!("opening store {}", root.display());
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&root).map_err(Error::io(opening()))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(Error::io(opening()))?;
         invarlock_security::is_secure_path(&root).map_err(|error| Error::from(error).within(opening()))?;
+        // Nobody else needs to come in: containers get their trees by handle. What a layer lets everyone write stays out of reach,
+        // and nobody else can hold the lock.
+        close_to_others(&root)?;
         let dir = Dir::open_ambient_dir(&root, ambient_authority()).map_err(Error::io(opening()))?;
         let within = |error: Error| error.within(opening());
         let layout = Layout::open_or_create(dir).map_err(within)?;
@@ -325,6 +328,18 @@ fn default_root_with(env: &dyn Fn(&str) -> Option<OsString>, is_root: bool) -> R
         .or_else(|| given("HOME").filter(absolute).map(|home| home.join(".local/share")))
         .map(|data| data.join("invarlock"))
         .ok_or_else(|| Error::Input("no place for the image store: set INVARLOCK_STORE or HOME".to_owned()))
+}
+
+/// Takes the directory's permissions for group and others away, where the caller owns it.
+fn close_to_others(root: &Path) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let doing = || format!("closing store {} to others", root.display());
+    let metadata = std::fs::metadata(root).map_err(Error::io(doing()))?;
+    let owned = metadata.uid() == rustix::process::geteuid().as_raw();
+    if owned && metadata.mode() & 0o077 != 0 {
+        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).map_err(Error::io(doing()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

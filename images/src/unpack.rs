@@ -84,10 +84,10 @@ impl Tree<'_> {
         }
         self.make_room()?;
         let node = match kind {
-            Kind::Directory => return self.directory(path, mode & 0o1777 | 0o700),
+            Kind::Directory => return self.directory(path, mode & 0o755 | 0o700),
             _ if self.index.contains_key(&path) => return Err(twice()),
             // Set-id bits go, and the owner can read, or he could not verify.
-            Kind::File => self.file(&path, mode & 0o777 | 0o400, size, mtime, content)?,
+            Kind::File => self.file(&path, mode & 0o755 | 0o400, size, mtime, content)?,
             Kind::Symlink(target) => {
                 self.root.symlink_contents(&target, &path).map_err(made("a link"))?;
                 Node::Symlink { target }

@@ -22,12 +22,13 @@ const NAMESPACES: [LinuxNamespaceType; 6] = [
 const INIT: [Capability; 5] =
     [Capability::NetAdmin, Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
 
-const MASKED: [&str; 9] = [
+const MASKED: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
+    "/proc/pressure",
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/timer_list",

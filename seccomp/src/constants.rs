@@ -26,6 +26,8 @@ const VALUES: &[(&str, u64)] = &[
     ("CLONE_IO", 0x8000_0000),
     // mmap(2), mprotect(2)
     ("PROT_EXEC", 4),
+    ("MAP_SHARED", 1),
+    ("MAP_ANONYMOUS", 0x20),
     // fcntl(2)
     ("F_DUPFD", 0),
     ("F_GETFD", 1),

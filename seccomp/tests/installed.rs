@@ -92,6 +92,10 @@ fn evaluator_looks_at_arguments() {
             ("mmap", [0, 4096, 1, 0x22, u64::MAX, 0], true),
             ("mmap", [0, 4096, 5, 0x22, u64::MAX, 0], false),
             ("mmap", [0, 4096, 5 | junk, 0x22, u64::MAX, 0], false),
+            // Shared memory without a file is in no RLIMIT_DATA; a shared mapping of a file (here of none) only fails.
+            ("mmap", [0, 4096, 1, 0x21, u64::MAX, 0], false),
+            ("mmap", [0, 4096, 1, 0x23, u64::MAX, 0], false),
+            ("mmap", [0, 4096, 1, 0x01, u64::MAX, 0], true),
             ("mprotect", [0, 0, 1, 0, 0, 0], true),
             ("mprotect", [0, 0, 4, 0, 0, 0], false),
             ("prlimit64", [0, 7, 0, 0, 0, 0], true),
