@@ -28,8 +28,8 @@ test: ## Run all tests
 	$(CARGO) build --locked --workspace --all-features --bins
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace --all-features --no-fail-fast
-	@test -s $(CARGO_TARGET_DIR)/nextest/default/junit.xml
-	@grep -ohE 'SKIPPED [^<]*' $(CARGO_TARGET_DIR)/nextest/default/junit.xml | sort -u || echo "no test was skipped"
+	@test -s target/nextest/default/junit.xml
+	@grep -ohE 'SKIPPED [^<]*' target/nextest/default/junit.xml | sort -u || echo "no test was skipped"
 else
 	$(CARGO) test --locked --workspace --all-features --no-fail-fast
 endif
