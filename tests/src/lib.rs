@@ -66,7 +66,8 @@ pub fn programs() -> PathBuf {
 
 /// Cargo's target directory.
 pub fn target() -> PathBuf {
-    programs().ancestors().find(|a| a.join("CACHEDIR.TAG").exists()).unwrap_or(&programs()).to_path_buf()
+    // `<target>/<triple>/<profile>`: the target is always named (.cargo/config.toml).
+    programs().ancestors().nth(2).unwrap().to_path_buf()
 }
 
 /// A program of this build.
