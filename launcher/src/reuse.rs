@@ -61,6 +61,7 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> std::r
             plan.baseline.digest.tree_sha256.clone(),
         ),
         ("dataset", canonical_json(&context["dataset"]), canonical_json(&plan.dataset_settings())),
+        ("filter digest", text(&side["filter_digest"]), plan.filter.digest.clone()),
         ("image digest", text(&manifest["runtime"]["image_digest"]), image),
     ];
     match pairs.into_iter().find(|(_, was, is)| was != is) {
