@@ -71,7 +71,7 @@ fn manifest() -> Value {
                     "allow_third_party_plugins": false},
         "context": {
             "profile": "ci", "tier": "balanced",
-            "allowances": {"network": false, "host_execution": false, "remote_code": false},
+            "allowances": {"network": false, "host_execution": false, "remote_code": false, "granted_by": {}},
             "launcher": {"version": "0.1.0", "sha256": digest},
             "machine": {"kernel": "6.8.0", "arch": "x86_64", "cpus": 2},
             "image": {"reference": "invarlock-runtime:local", "manifest_digest": format!("sha256:{digest}"),
@@ -343,7 +343,7 @@ fn host_execution_and_loosened_controls_are_loud() {
     loose["context"]["allowances"]["some_later_thing"] = json!(true);
     let text = page(&report, Some(&loose));
     assert!(text.contains("Controls were loosened"));
-    for words in ["Network: the workload", "Remote code: code", "some later thing."] {
+    for words in ["Network: its use was allowed", "Remote code: code", "some later thing."] {
         assert!(text.contains(words), "{words}");
     }
 }

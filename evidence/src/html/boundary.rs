@@ -330,7 +330,7 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
             || (!runtime.is_empty() && flag(at(manifest, "runtime"), runtime) == Some(true))
     };
     let mut loosened: Vec<String> = [
-        ("network", "allow_network", "Network: the workload may have reached other machines."),
+        ("network", "allow_network", "Network: its use was allowed."),
         ("remote_code", "allow_remote_code", "Remote code: code shipped with a model may have run."),
         ("third_party_plugins", "allow_third_party_plugins", "Third-party plug-ins may have run."),
         ("unverified_provenance", "", "Unverified provenance: the image may be anything."),
@@ -342,10 +342,12 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
     .collect();
     // An allowance this version does not know is named all the same.
     let known = ["network", "remote_code", "third_party_plugins", "unverified_provenance", "host_execution"];
+    // `granted_by` says by what, for allowances named beside it.
+    let known = |name: &str| name == "granted_by" || known.contains(&name);
     if let Some(all) = at(manifest, "context.allowances").as_object() {
         let given = |v: &Value| !matches!(v, Value::Null | Value::Bool(false));
         let others: Vec<&String> =
-            all.iter().filter(|(k, v)| !known.contains(&k.as_str()) && given(v)).map(|(k, _)| k).collect();
+            all.iter().filter(|(k, v)| !known(k) && given(v)).map(|(k, _)| k).collect();
         loosened.extend(others.iter().take(FILES).map(|k| format!("{}.", text::label(k))));
         if others.len() > FILES {
             loosened.push(format!("… and {} more", text::whole((others.len() - FILES) as f64)));
