@@ -3,6 +3,7 @@
 
 use invarlock_tests::{As, Place, Ran, both, demo, read_json};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// `evaluate` of a demo subject with the ci profile into `<name>/`.
 fn evaluate(place: &Place, subject: &str, name: &str, more: &[&str]) -> Ran {
@@ -183,6 +184,8 @@ fn the_same_evaluator_gives_the_same_image_anywhere() {
     assert_eq!(digest(&one), digest(&other));
     let listed = one.run(&["runtime", "image", "ls", "--json"]).expect(0).json();
     assert_eq!(listed["images"].as_array().map(Vec::len), Some(1));
+    let mode = |place: &Place| std::fs::metadata(place.path("store")).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&one), mode(&other)), (0o700, 0o700), "others can enter the store");
     let inspected = one.run(&["runtime", "image", "inspect"]).expect(0);
     assert!(inspected.out.contains("\"measure\""), "{}", inspected.out);
 }

@@ -5,7 +5,7 @@ use invarlock_tests::{As, Place, Ran, both, demo, is_root};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,8 +58,12 @@ fn cgroups(processes: &BTreeSet<Process>) -> Vec<PathBuf> {
 
 /// Starts an evaluation and waits until its baseline's container measures.
 fn measuring(place: &Place) -> Child {
-    let mut command =
-        place.command(&["evaluate", "--verbose", "--baseline", demo("baseline").to_str().unwrap()]);
+    measuring_of(place, &demo("baseline"))
+}
+
+/// The same of the checkpoint `baseline`.
+fn measuring_of(place: &Place, baseline: &Path) -> Child {
+    let mut command = place.command(&["evaluate", "--verbose", "--baseline", baseline.to_str().unwrap()]);
     command.arg("--subject").arg(demo("healthy")).arg("--preset").arg(demo("preset.yaml"));
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.as_mut().unwrap());
@@ -176,4 +180,23 @@ fn a_run_that_ends_well_leaves_only_its_files() {
         assert_eq!(place.names("work"), ["reports", "runs"]);
         assert_eq!(place.names("work/reports/eval"), ["evaluation.report.json", "runtime.manifest.json"]);
     }
+}
+
+#[test]
+fn an_input_rewritten_in_place_during_its_run_is_noticed() {
+    use std::os::unix::fs::FileExt as _;
+    let place = Place::new(As::Caller);
+    let checkpoint = place.copy_dir(&demo("baseline"), "checkpoint");
+    let mut child = measuring_of(&place, &checkpoint);
+    let weights = checkpoint.join("model.safetensors");
+    let modified = std::fs::metadata(&weights).unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&weights).unwrap();
+    file.write_at(b"\x00\x00", file.metadata().unwrap().len() - 2).unwrap();
+    // The owner can set this time back, but not the time of the change.
+    file.set_modified(modified).unwrap();
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    let code = child.wait().unwrap().code().unwrap_or(-1);
+    Ran { code, out: String::new(), err }.expect(3).one_error(&["model.safetensors", "changed or replaced"]);
+    no_evidence(&place);
 }
