@@ -8,6 +8,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::Ui;
+use invarlock_evidence::numerics::digest::hex;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -203,11 +204,6 @@ fn hash(input: &InputFile, signals: &Signals, progress: &dyn Fn(u64)) -> Result<
     }
     input.check_unchanged()?;
     Ok(FileDigest { name: input.name.clone(), sha256: hex(&hasher.finalize()), bytes: offset })
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A checkpoint directory, opened.

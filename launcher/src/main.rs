@@ -14,6 +14,7 @@ mod inputs;
 mod plan;
 mod policy;
 mod preset;
+mod progress;
 mod record;
 mod reuse;
 mod side;

@@ -5,10 +5,10 @@ use crate::args::{EvaluateArgs, ExecutionMode};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::policy::Policy;
-use crate::side::{self, Run, Side, sha256};
+use crate::side::{self, Run, Side};
 use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest::{Config, ExecutionMode as Mode, ManifestInput, build, to_bytes};
-use invarlock_evidence::numerics::digest::canonical_json;
+use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -83,11 +83,11 @@ impl Record<'_> {
     ) -> Result<Vec<u8>> {
         let mut context = self.common("evaluate")?;
         let plan = self.plan()?;
-        let digest = format!("sha256:{}", sha256(canonical_json(&plan).as_bytes()));
+        let digest = format!("sha256:{}", sha256_hex(canonical_json(&plan).as_bytes()));
         context.insert("plan".into(), json!({"digest": digest, "content": plan}));
         let sides = json!({"baseline": baseline.evidence, "subject": subject.evidence});
         context.insert("sides".into(), sides);
-        self.manifest(path, &sha256(report), context)
+        self.manifest(path, &sha256_hex(report), context)
     }
 
     fn manifest(&self, path: &Path, sha256: &str, context: Map<String, Value>) -> Result<Vec<u8>> {
@@ -172,7 +172,7 @@ impl Record<'_> {
 /// SHA-256 of this program's own file.
 fn own_digest() -> Result<String> {
     let failed = |e: std::io::Error| Error::io("hashing this program", &e);
-    std::fs::read("/proc/self/exe").map(|bytes| sha256(&bytes)).map_err(failed)
+    std::fs::read("/proc/self/exe").map(|bytes| sha256_hex(&bytes)).map_err(failed)
 }
 
 fn machine() -> Value {

@@ -3,9 +3,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
-use crate::side::{Side, sha256};
+use crate::side::Side;
 use invarlock_evidence::json::parse_run_report;
-use invarlock_evidence::numerics::digest::canonical_json;
+use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use invarlock_evidence::run_report::RunReport;
 use invarlock_evidence::verify::{MANIFEST_LIMIT, RUN_REPORT_LIMIT, read_evidence, runtime_verify_bytes};
 use serde_json::Value;
@@ -39,8 +39,8 @@ pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
         .map_err(|why| input(format!("[INVARLOCK:E222] {why}; measure the baseline again")))?;
     let mut evidence = manifest["context"]["sides"]["baseline"].clone();
     evidence["reused"] = Value::Bool(true);
-    evidence["report_sha256"] = Value::String(sha256(&bytes));
-    Ok(Side { report, path: path.to_path_buf(), sha256: sha256(&bytes), evidence })
+    evidence["report_sha256"] = Value::String(sha256_hex(&bytes));
+    Ok(Side { report, path: path.to_path_buf(), sha256: sha256_hex(&bytes), evidence })
 }
 
 /// Says what differs from what this command would measure.

@@ -3,25 +3,20 @@
 use crate::args::EvaluateArgs;
 use crate::bundle::RunDir;
 use crate::error::{Error, Kind, Result};
-use crate::inputs::hex;
 use crate::plan::{Input, JobPaths, Plan};
+use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::ui::{Level, Step, Ui, printable};
-use invarlock_evidence::events::Event;
+use crate::ui::{Ui, printable};
 use invarlock_evidence::job::Role;
 use invarlock_evidence::json::parse_run_report;
+use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::run_report::{BaselineWindows, ReplayArm, RunReport, WindowArm};
-use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Sink, Status};
+use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Status};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 
-/// Longest line of progress accepted from a container.
-const MAX_LINE: usize = 64 << 10;
 /// Members of a run report besides its tokens: losses, counts, guards, settings.
 const MAX_MEMBERS: usize = 100_000;
-/// How much of a container's standard error is kept for the log.
-const MAX_STDERR: usize = 1 << 20;
 
 /// What an interrupted evaluation leaves.
 const KEPT: &str = "finished run directories are kept";
@@ -163,7 +158,7 @@ impl Run<'_> {
         let outputs: Vec<Value> = outcome
             .output
             .iter()
-            .map(|f| json!({"name": f.name, "sha256": sha256(&f.bytes), "bytes": f.bytes.len()}))
+            .map(|f| json!({"name": f.name, "sha256": sha256_hex(&f.bytes), "bytes": f.bytes.len()}))
             .collect();
         let find = |name: &str| outcome.output.iter().find(|f| f.name == name);
         let bytes =
@@ -194,7 +189,7 @@ impl Run<'_> {
         if self.role == Role::Baseline {
             evidence["dataset"] = json!(self.plan.data.digest);
         }
-        Ok(Side { report, path: run_dir.path("report.json"), sha256: sha256(bytes), evidence })
+        Ok(Side { report, path: run_dir.path("report.json"), sha256: sha256_hex(bytes), evidence })
     }
 }
 
@@ -234,11 +229,6 @@ pub fn baseline_windows(report: &RunReport) -> BaselineWindows {
         preview: arm(&windows.preview),
         final_: arm(&windows.final_),
     }
-}
-
-/// Lower-case hex SHA-256.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 fn mounts(target: &str, input: &Input) -> Result<Vec<Mount>> {
@@ -308,90 +298,6 @@ fn failure(outcome: &Outcome, sink: &Progress<'_>, signals: &Signals) -> Option<
         )),
         (status, None) => {
             Some(Error::new(Kind::System, format!("measuring the {side}: the evaluator ended with {status}")))
-        }
-    }
-}
-
-/// Turns the evaluator's lines into bars; everything it says is untrusted.
-struct Progress<'a> {
-    ui: &'a Ui,
-    side: &'static str,
-    line: Vec<u8>,
-    seen: Vec<&'static str>,
-    step: Option<Step>,
-    error: Option<(Kind, String)>,
-    strange: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-impl<'a> Progress<'a> {
-    fn new(ui: &'a Ui, side: &'static str) -> Self {
-        Progress {
-            ui,
-            side,
-            line: Vec::new(),
-            seen: Vec::new(),
-            step: None,
-            error: None,
-            strange: Vec::new(),
-            stderr: Vec::new(),
-        }
-    }
-
-    fn event(&mut self, line: &[u8]) {
-        match serde_json::from_slice::<Event>(line) {
-            Ok(Event::Progress { phase, done, total }) => self.progress(&phase, done, total),
-            Ok(Event::Error { kind, message }) => {
-                self.error = Some((kind.into(), printable(&message.replace('\n', " "))))
-            }
-            Err(_) => keep(&mut self.strange, line),
-        }
-    }
-
-    fn progress(&mut self, phase: &str, done: u64, total: u64) {
-        let known = ["load", "tokenize", "preview", "final", "guards"];
-        let phase = known.into_iter().find(|k| *k == phase).unwrap_or("working");
-        // Each phase is one step, whatever order they are claimed in: a container cannot flood the terminal.
-        if !self.seen.contains(&phase) {
-            self.seen.push(phase);
-            self.finish();
-            self.step = Some(self.ui.step(&format!("{} {phase}", self.side), total, false));
-        }
-        if let Some(step) = &self.step {
-            step.set(done, total);
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(step) = self.step.take() {
-            step.done("done");
-        }
-    }
-}
-
-fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    let room = MAX_STDERR.saturating_sub(buffer.len());
-    buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
-}
-
-impl Sink for Progress<'_> {
-    fn stdout(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            match byte {
-                b'\n' => {
-                    let line = std::mem::take(&mut self.line);
-                    self.event(&line);
-                }
-                _ if self.line.len() < MAX_LINE => self.line.push(byte),
-                _ => {}
-            }
-        }
-    }
-
-    fn stderr(&mut self, bytes: &[u8]) {
-        keep(&mut self.stderr, bytes);
-        if self.ui.is_verbose() {
-            self.ui.say(Level::Verbose, String::from_utf8_lossy(bytes).trim_end());
         }
     }
 }
