@@ -23,6 +23,7 @@ mod collect;
 mod describe;
 pub mod doctor;
 mod error;
+mod hooks;
 mod host;
 mod identity;
 mod init;

@@ -36,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) state: PathBuf,
     /// A plain child with this output directory, no container.
     pub(crate) host: Option<PathBuf>,
+    /// Of a test; empty otherwise.
+    pub(crate) hooks: crate::hooks::Hooks,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! The launcher's side: starts a supervisor, hands over the plan and the handles, passes on what the workload prints, takes the outcome.
 
 use crate::error::{Doing as _, Error, Result};
+use crate::hooks::Hooks;
 use crate::protocol::{self, Done, Order, Request, Verdict, WireInput};
 use crate::spec::{
     ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings,
@@ -58,6 +59,7 @@ pub fn run(spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> 
         collect_output: spec.collect_output,
         state: state::directory()?,
         host: None,
+        hooks: Hooks::from_environment(),
     };
     supervised(&request, fds, cancel, sink)
 }
@@ -84,6 +86,7 @@ pub fn run_on_host(spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) 
         collect_output: true,
         state: state::directory()?,
         host: Some(spec.output),
+        hooks: Hooks::from_environment(),
     };
     supervised(&request, Vec::new(), cancel, sink)
 }

@@ -17,7 +17,7 @@ use crate::protocol::{self, Done, Request, Verdict};
 use crate::spec::Usage;
 use crate::state::{self, Lock};
 use crate::sys::{self, Forked};
-use crate::{host, prepare, reexec};
+use crate::{hooks, host, prepare, reexec};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -35,7 +35,10 @@ pub(crate) fn main() -> ! {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Ok(launcher) = reexec::launcher_socket() else { sys::exit_now(125) };
     let verdict = match protocol::receive::<Request>(&launcher) {
-        Ok(Some((request, fds))) => supervise(request, fds, &launcher),
+        Ok(Some((request, fds))) => {
+            request.hooks.clone().set();
+            supervise(request, fds, &launcher)
+        }
         Ok(None) => sys::exit_now(125),
         Err(error) => Err(error),
     };
@@ -59,6 +62,7 @@ fn supervise(request: Request, fds: Vec<OwnedFd>, launcher: &UnixStream) -> Resu
     drop(state::sweep(&directory));
     let mut cgroup = RunCgroup::plan(&id);
     let lock = Lock::take(&directory, &id, &cgroup.dirs())?;
+    hooks::step("supervisor: lock taken");
     cgroup.create();
     let result = Run::new(request, id, &cgroup, launcher).and_then(|mut run| {
         let result = run.go(fds);
