@@ -9,7 +9,7 @@ use crate::identity::Identity;
 use crate::init::Init;
 use crate::limits::Rlimit;
 use crate::protocol::{self, FromBuilder, Request};
-use crate::{cgroup, mounts, oci, rootfs, sys};
+use crate::{cgroup, hooks, mounts, oci, rootfs, sys};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::Signal;
@@ -64,16 +64,23 @@ impl Builder {
 
     fn build(&mut self) -> Result<()> {
         self.die_with_supervisor()?;
+        hooks::step("builder: started");
         // What is made from here on is made inside the run, for a workload with another id.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         cgroup::enter(&self.entrances)?;
         self.entrances.clear();
+        hooks::step("builder: cgroup entered");
         self.new_namespaces()?;
+        hooks::step("builder: namespaces made");
         let handles = self.mounts()?;
+        hooks::step("builder: mounts made");
         own_tree()?;
+        hooks::step("builder: host left");
         let out = rootfs::assemble(&self.request, self.identity, handles)?;
+        hooks::step("builder: root assembled");
         protocol::send(&self.socket, &FromBuilder::Output, &[out.as_fd()])?;
         drop(out);
+        hooks::step("builder: output handed over");
         self.create()
     }
 
@@ -159,6 +166,7 @@ impl Builder {
         use libcontainer::syscall::syscall::SyscallType;
         let spec = oci::config(&self.id, &self.request)?;
         spec.save("/bundle/config.json").doing(|| "writing the container's configuration".into())?;
+        hooks::step("builder: configuration written");
         let init = self.init();
         let stdio = |i: usize| {
             self.stdio
@@ -178,6 +186,7 @@ impl Builder {
             .as_sibling(true)
             .build()
             .map_err(|e| creating(&e))?;
+        hooks::step("builder: container made");
         container.start().map_err(|e| creating(&e))
     }
 }

@@ -5,9 +5,65 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The steps of every run, each named after the process that dies there.
+#[cfg(debug_assertions)]
+pub const EVERY_RUN: [&str; 23] = [
+    "launcher: supervisor started",
+    "launcher: run handed over",
+    "launcher: outcome received",
+    "supervisor: request received",
+    "supervisor: lock file made",
+    "supervisor: lock file written",
+    "supervisor: lock taken",
+    "supervisor: first cgroup tried",
+    "supervisor: cgroup made",
+    "supervisor: limits set",
+    "supervisor: handles prepared",
+    "supervisor: builder forked",
+    "supervisor: workload waits",
+    "supervisor: observed",
+    "supervisor: workload started",
+    "supervisor: workload ended",
+    "supervisor: all dead",
+    "supervisor: output collected",
+    "supervisor: cgroup removed",
+    "supervisor: lock released",
+    "init: workload forked",
+    "init: workload ended",
+    "workload: given up everything",
+];
+
+/// The further steps of a container.
+#[cfg(debug_assertions)]
+pub const CONTAINER: [&str; 14] = [
+    "supervisor: output handle received",
+    "builder: started",
+    "builder: cgroup entered",
+    "builder: namespaces made",
+    "builder: mounts made",
+    "builder: host left",
+    "builder: root assembled",
+    "builder: output handed over",
+    "builder: configuration written",
+    "builder: container made",
+    "init: file system there",
+    "init: boundary finished",
+    "init: ready said",
+    "init: told to start",
+];
+
+/// The further steps of host execution.
+#[cfg(debug_assertions)]
+pub const HOST: [&str; 3] =
+    ["builder: host started", "builder: host cgroup entered", "builder: host ready said"];
+
+/// The steps of the program around a run, which makes its files appear whole or not at all.
+#[cfg(debug_assertions)]
+pub const FILES: [&str; 0] = [];
+
 /// What a test asked for. Empty in a release build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Hooks {
+pub struct Hooks {
     /// The step at which the process that reaches it kills itself.
     kill_at: Option<String>,
     /// The control that is left out.
@@ -35,9 +91,16 @@ mod active {
     }
 
     /// A point at which a test may have the power cut.
-    pub(crate) fn step(name: &'static str) {
+    pub fn step(name: &'static str) {
+        let lists = [&super::EVERY_RUN[..], &super::CONTAINER, &super::HOST, &super::FILES];
+        assert!(
+            lists.iter().any(|list| list.contains(&name)),
+            "step {name:?} is in no list, so no test cuts it"
+        );
         if HOOKS.get_or_init(Hooks::from_environment).kill_at.as_deref() == Some(name) {
             _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            // Where a filter is on that refuses kill(2).
+            std::process::abort();
         }
     }
 
@@ -59,11 +122,12 @@ mod active {
         pub(crate) fn set(self) {}
     }
 
-    pub(crate) fn step(_: &'static str) {}
+    pub fn step(_: &'static str) {}
 
     pub(crate) fn off(_: &'static str) -> bool {
         false
     }
 }
 
-pub(crate) use active::{off, step};
+pub(crate) use active::off;
+pub use active::step;

@@ -3,7 +3,7 @@
 use crate::builder::{self, Builder};
 use crate::error::{Doing as _, Result};
 use crate::protocol::{self, FromBuilder};
-use crate::{cgroup, sys};
+use crate::{cgroup, hooks, sys};
 
 /// The builder's part: becomes the parent of the program. Never comes back.
 pub(crate) fn run(child: Builder) -> ! {
@@ -15,7 +15,9 @@ pub(crate) fn run(child: Builder) -> ! {
 
 fn start(child: &Builder) -> Result<()> {
     child.die_with_supervisor()?;
+    hooks::step("builder: host started");
     cgroup::enter(&child.entrances)?;
+    hooks::step("builder: host cgroup entered");
     let fail = || "connecting the program's output".to_owned();
     let [out, err] = &child.stdio;
     rustix::stdio::dup2_stdin(builder::null_device()?).doing(fail)?;

@@ -59,6 +59,7 @@ impl Executor for Init {
     }
 
     fn exec(&self, _spec: &Spec) -> std::result::Result<(), ExecutorError> {
+        hooks::step("init: told to start");
         if let Err(error) = self.run()
             && let Ok(socket) = self.connection(self.socket)
         {
@@ -74,6 +75,7 @@ impl Init {
     }
 
     fn finish_boundary(&self) -> Result<()> {
+        hooks::step("init: file system there");
         // From here on the supervisor's death is this process's; an earlier death shows as a closed socket.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .doing(|| "tying init to its supervisor".into())?;
@@ -82,7 +84,10 @@ impl Init {
         sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
         let devices = clear_dev()?;
         let ready = FromInit::Ready(InsideObservations { devices, environment: self.environment() });
-        protocol::send(&self.connection(self.socket)?, &ready, &[])
+        hooks::step("init: boundary finished");
+        protocol::send(&self.connection(self.socket)?, &ready, &[])?;
+        hooks::step("init: ready said");
+        Ok(())
     }
 
     /// Host execution: the same, without a boundary to finish.
@@ -90,6 +95,7 @@ impl Init {
         let environment = self.environment();
         let ready = FromInit::Ready(InsideObservations { devices: Vec::new(), environment });
         protocol::send(&self.connection(self.socket)?, &ready, &[])?;
+        hooks::step("builder: host ready said");
         self.run()
     }
 
@@ -118,17 +124,21 @@ impl Init {
         if !self.host && !hooks::off("secure_bits") {
             lock_root_out()?;
         }
+        let init = rustix::process::getpid();
         let pid = match sys::clone_process(None).doing(|| "forking the workload".into())? {
             Forked::Child => {
                 // Init's socket and signals are init's alone: its death must show at once.
                 let kept = workload_socket.as_raw_fd();
+                // A plain child has no pid namespace that would end it with its parent.
+                let tied = !self.host || die_with(init);
                 match sys::close_all_but(&[kept]) {
-                    Ok(()) => self.become_workload(&workload_socket),
-                    Err(_) => sys::exit_now(1),
+                    Ok(()) if tied => self.become_workload(&workload_socket),
+                    _ => sys::exit_now(1),
                 }
             }
             Forked::Parent(pid, _) => pid,
         };
+        hooks::step("init: workload forked");
         drop(workload_socket);
         if !self.host {
             no_capabilities()?;
@@ -161,6 +171,7 @@ impl Init {
                 if dead.pid != workload {
                     continue;
                 }
+                hooks::step("init: workload ended");
                 let us = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
                 let (status, user_us, system_us) = (dead.status, us(dead.user), us(dead.system));
                 let last = FromInit::Exited { status, user_us, system_us, peak_kib: dead.peak_kib };
@@ -178,6 +189,7 @@ impl Init {
             drop(protocol::send(supervisor, &FromInit::Failed(error), &[]));
             sys::exit_now(1);
         }
+        hooks::step("workload: given up everything");
         self.filtered(supervisor)
     }
 
@@ -242,6 +254,12 @@ impl Init {
         _ = rustix::io::write(supervisor, &message);
         sys::exit_now(127)
     }
+}
+
+/// SIGKILL when the parent dies. False where it is dead already.
+fn die_with(parent: rustix::process::Pid) -> bool {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_ok()
+        && rustix::process::getppid() == Some(parent)
 }
 
 /// Being id 0 gives no capability from here on, not even by execve.

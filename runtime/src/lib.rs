@@ -23,7 +23,8 @@ mod collect;
 mod describe;
 pub mod doctor;
 mod error;
-mod hooks;
+#[doc(hidden)]
+pub mod hooks;
 mod host;
 mod identity;
 mod init;

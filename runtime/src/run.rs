@@ -1,7 +1,7 @@
 //! The launcher's side: starts a supervisor, hands over the plan and the handles, passes on what the workload prints, takes the outcome.
 
 use crate::error::{Doing as _, Error, Result};
-use crate::hooks::Hooks;
+use crate::hooks::{self, Hooks};
 use crate::protocol::{self, Done, Order, Request, Verdict, WireInput};
 use crate::spec::{
     ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings,
@@ -126,16 +126,19 @@ fn supervised(
     let (ours, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
     let (child, executable) = reexec::spawn(theirs)?;
     let supervisor = Supervisor(child);
+    hooks::step("launcher: supervisor started");
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
     let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);
     let handed_over: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
     let sent = protocol::send(&ours, request, &handed_over.iter().map(|fd| fd.as_fd()).collect::<Vec<_>>());
     drop(handed_over);
     sent.map_err(|e| e.while_("handing the run to its supervisor"))?;
+    hooks::step("launcher: run handed over");
     // Now, while the supervisor works, and not at the end of this process.
     drop(executable);
     let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
     let result = relay.until_verdict(&ours, cancel, sink);
+    hooks::step("launcher: outcome received");
     drop(ours);
     let outcome = result.and_then(|(done, files)| outcome(done, files, &relay));
     drop(supervisor);

@@ -1,15 +1,17 @@
 //! What outlives a killed supervisor: one locked file a run, from which the next start cleans up.
 
-use crate::cgroup;
 use crate::error::{Doing as _, Error, Result};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use crate::{cgroup, hooks};
+use invarlock_security::{abandoned, claim};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Longest lock file that is believed.
 const MAX_STATE: u64 = 1 << 20;
+/// How the files of this module end.
+const SUFFIX: &str = ".run";
 
 /// The lock of a run; the file goes with it.
 #[derive(Debug)]
@@ -18,12 +20,12 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// The directory of lock files: `/run/invarlock` for root, below `$XDG_RUNTIME_DIR` for others, else below `/tmp`.
+/// The directory of lock files: `/run/invarlock` for root, below `$XDG_RUNTIME_DIR` or `/run/user/<uid>` for others, else below `/tmp`.
 pub(crate) fn directory() -> Result<PathBuf> {
     let uid = rustix::process::geteuid();
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|d| d.is_absolute() && owned(d, uid.as_raw()));
+    let usual = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
+    let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime = given.into_iter().chain([usual]).find(|d| d.is_absolute() && owned(d, uid.as_raw()));
     let dir = match (uid.is_root(), runtime) {
         (true, _) => PathBuf::from("/run/invarlock"),
         (false, Some(runtime)) => runtime.join("invarlock"),
@@ -38,12 +40,19 @@ pub(crate) fn directory() -> Result<PathBuf> {
 
 /// The directory, if nobody else can change it.
 pub(crate) fn verified(dir: PathBuf) -> Result<PathBuf> {
-    if owned(&dir, rustix::process::geteuid().as_raw()) {
+    let uid = rustix::process::geteuid().as_raw();
+    if owned(&dir, uid) {
         return Ok(dir);
     }
+    let found = match dir.symlink_metadata() {
+        Ok(m) if m.is_dir() => format!("belongs to uid {} with mode {:o}", m.uid(), m.mode() & 0o7777),
+        Ok(_) => "is not a directory".to_owned(),
+        Err(e) => format!("cannot be looked at: {e}"),
+    };
     let dir = dir.display();
     Err(Error::Safety(format!(
-        "the state directory {dir} is not a directory of this user's alone; remove it or mend its owner and mode"
+        "the state directory {dir} must be a directory that only uid {uid} can write, but it {found}; mend or remove it, or, as an \
+         ordinary user, set XDG_RUNTIME_DIR to a directory of your own with mode 0700"
     )))
 }
 
@@ -62,12 +71,16 @@ pub(crate) fn new_id() -> Result<String> {
 impl Lock {
     /// Notes the run's cgroups, before they are made.
     pub(crate) fn take(dir: &Path, id: &str, cgroups: &[PathBuf]) -> Result<Self> {
-        let (early, path) = (dir.join(format!(".{id}")), dir.join(format!("{id}.run")));
+        let (early, path) = (dir.join(format!(".{id}{SUFFIX}")), dir.join(format!("{id}{SUFFIX}")));
         let fail = || format!("writing {}", path.display());
-        let mut file = File::options().write(true).create_new(true).open(&early).doing(fail)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).doing(fail)?;
-        file.write_all(&serde_json::to_vec(cgroups).doing(fail)?).doing(fail)?;
+        let mut file = new_locked(&early).doing(fail)?;
+        hooks::step("supervisor: lock file made");
+        file.write_all(&serde_json::to_vec(cgroups).doing(fail)?).doing(fail).inspect_err(|_| {
+            drop(fs::remove_file(&early));
+        })?;
+        hooks::step("supervisor: lock file written");
         fs::rename(&early, &path).doing(fail)?;
+        hooks::step("supervisor: lock taken");
         Ok(Lock { path, _file: file })
     }
 
@@ -77,34 +90,106 @@ impl Lock {
     }
 }
 
-/// Removes what runs left whose supervisor is dead. Gives the number of them.
+/// A new file with its lock. A sweep that comes between making and locking takes the file for a dead run's; then another is made.
+fn new_locked(path: &Path) -> std::io::Result<File> {
+    loop {
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        if claim(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes what runs left whose supervisor is dead, as far as it can be removed. Gives the number of them.
 pub(crate) fn sweep(dir: &Path) -> Result<usize> {
     let mut swept = 0;
     for entry in fs::read_dir(dir).doing(|| format!("reading {}", dir.display()))? {
         let entry = entry.doing(|| format!("reading {}", dir.display()))?;
         let name = entry.file_name();
-        if let Some(id) = name.to_str().and_then(|n| n.strip_suffix(".run")).filter(|id| !id.starts_with('.'))
-            && sweep_one(&entry.path(), id)?
-        {
-            swept += 1;
-        }
+        let Some(id) = name.to_str().and_then(|n| n.strip_suffix(SUFFIX)) else { continue };
+        // What cannot be removed now stays noted and stops nobody: the next start tries again.
+        swept += usize::from(sweep_one(&entry.path(), id.trim_start_matches('.')).unwrap_or(false));
     }
     Ok(swept)
 }
 
 fn sweep_one(path: &Path, id: &str) -> Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(false) };
-    if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Ok(false);
-    }
+    // Held while its supervisor, or a process of its run that has not closed it yet, lives.
+    let Some(file) = abandoned(path).map(File::from) else { return Ok(false) };
     let mut text = String::new();
-    File::from(fd)
-        .take(MAX_STATE)
-        .read_to_string(&mut text)
-        .doing(|| format!("reading {}", path.display()))?;
+    (&file).take(MAX_STATE).read_to_string(&mut text).doing(|| format!("reading {}", path.display()))?;
     let cgroups: Vec<PathBuf> = serde_json::from_str(&text).unwrap_or_default();
     cgroups.iter().try_for_each(|cgroup| cgroup::sweep(cgroup, id))?;
     drop(fs::remove_file(path));
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a directory")
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir)
+            .expect("names")
+            .map(|e| e.expect("a name").file_name().to_string_lossy().into())
+            .collect()
+    }
+
+    #[test]
+    fn a_live_run_is_never_swept() {
+        let dir = directory();
+        let lock = Lock::take(dir.path(), "1-a", &["/nowhere/invarlock-1-a".into()]).expect("a lock");
+        assert_eq!(sweep(dir.path()).expect("a sweep"), 0);
+        assert_eq!(names(dir.path()), ["1-a.run"]);
+        lock.release().expect("its end");
+        assert_eq!(names(dir.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_power_cut_left_is_swept() {
+        let dir = directory();
+        drop(Lock::take(dir.path(), "1-a", &[]).expect("a lock"));
+        for (name, text) in
+            [(".2-b.run", ""), ("3-c.run", ""), ("4-d.run", "[\"/nowhere"), ("5-e.run", "[7]")]
+        {
+            fs::write(dir.path().join(name), text).expect("a file");
+        }
+        assert_eq!(sweep(dir.path()).expect("a sweep"), 5);
+        assert_eq!(names(dir.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_a_cgroup_of_the_runs_own_name_is_touched() {
+        let dir = directory();
+        let bystander = dir.path().join("bystander");
+        fs::create_dir(&bystander).expect("a directory");
+        fs::write(bystander.join("cgroup.procs"), std::process::id().to_string()).expect("a file");
+        let text = serde_json::to_vec(&[&bystander]).expect("JSON");
+        fs::write(dir.path().join("1-a.run"), text).expect("a file");
+        assert_eq!(sweep(dir.path()).expect("a sweep"), 1);
+        assert!(bystander.join("cgroup.procs").exists());
+    }
+
+    #[test]
+    fn starts_and_sweeps_at_once_lose_no_run() {
+        let dir = directory();
+        std::thread::scope(|threads| {
+            for start in 0..4 {
+                let dir = dir.path();
+                threads.spawn(move || {
+                    for i in 0..500 {
+                        let lock = Lock::take(dir, &format!("{start}-{i}"), &[]).expect("a lock");
+                        sweep(dir).expect("a sweep");
+                        assert!(lock.path.exists(), "a live run was swept");
+                        lock.release().expect("its end");
+                    }
+                });
+            }
+        });
+        assert_eq!(names(dir.path()), Vec::<String>::new());
+    }
 }

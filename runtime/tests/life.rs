@@ -69,6 +69,47 @@ fn killing_the_supervisor_ends_everything_but_its_cgroup_and_the_next_run_remove
 }
 
 #[test]
+fn a_plain_child_dies_with_its_supervisor() {
+    leaving_nothing(|| {
+        for who in everybody("a_plain_child_dies_with_its_supervisor") {
+            let mut plan = plan(&[]);
+            plan["argv"] = json!(["/bin/sleep", "3600"]);
+            plan["host"] = json!(common::scratch(who));
+            let launcher = launcher(who, &plan).spawn().expect("a launcher");
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let find = || {
+                let supervisor = child_of(launcher.id()).first().copied()?;
+                let workload = child_of(supervisor).into_iter().flat_map(child_of).next()?;
+                let line = std::fs::read(format!("/proc/{workload}/cmdline")).ok()?;
+                line.starts_with(b"/bin/sleep").then_some((supervisor, workload))
+            };
+            let (supervisor, workload) = loop {
+                assert!(Instant::now() < deadline, "the workload does not start");
+                if let Some(found) = find() {
+                    break found;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            };
+            kill(supervisor, rustix::process::Signal::KILL);
+            let out = launcher.wait_with_output().expect("its end");
+            let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+            common::assert_error(&outcome, "system", &["supervisor", "died"]);
+            let gone = || {
+                let stat = std::fs::read_to_string(format!("/proc/{workload}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            };
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while !gone() {
+                assert!(Instant::now() < deadline, "{who:?}: the workload outlives its supervisor");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let next = launch(who, &common::plan(&["noop"]));
+            assert_eq!(next["result"]["status"], json!({"exited": 0}), "{next:#}");
+        }
+    });
+}
+
+#[test]
 fn killing_both_ends_everything() {
     leaving_nothing(|| {
         for who in everybody("killing_both_ends_everything") {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod allow;
+mod claim;
 mod error;
 mod group;
 mod network;
@@ -14,6 +15,7 @@ mod path;
 mod tempdir;
 
 pub use allow::{Allowance, Allowances, Flags, Source, truth};
+pub use claim::{abandoned, claim};
 pub use error::{Error, Result};
 pub use network::{Network, deny_network_for_this_process};
 pub use path::{is_secure_path, secure_executable};

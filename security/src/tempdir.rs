@@ -1,17 +1,24 @@
 //! Temporary directories that nobody else can look into.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, statat};
 
 use crate::path::is_secure_base;
-use crate::{Error, Result, is_secure_path};
+use crate::{Error, Result, abandoned, claim, is_secure_path};
 
-/// A directory of mode 0700 that belongs to the caller, in a place where nobody can replace it; removed with all it holds when dropped.
+/// How many random characters follow the prefix.
+const RANDOM: usize = 12;
+
+/// A directory of mode 0700 that belongs to the caller, in a place where nobody can replace it; removed with all it holds when dropped,
+/// and where its process is killed, by the next that makes one with the same prefix there.
 #[derive(Debug)]
 pub struct SecureTempDir {
     dir: tempfile::TempDir,
+    /// Its lock.
+    _held: OwnedFd,
 }
 
 impl SecureTempDir {
@@ -29,16 +36,29 @@ impl SecureTempDir {
     /// Makes one below `base`, which must be safe.
     pub fn new_in(base: &Path, prefix: &str) -> Result<Self> {
         is_secure_base(base)?;
-        let dir = tempfile::Builder::new()
-            .prefix(prefix)
-            .rand_bytes(12)
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir_in(base)
-            .map_err(|source| Error::io("making a temporary directory in", base, source))?;
-        let made = Self { dir };
-        // Dropped, and with that removed, when it is not what it should be.
-        made.verify()?;
-        Ok(made)
+        let fail = |source| Error::io("making a temporary directory in", base, source);
+        sweep(base, prefix);
+        loop {
+            let dir = tempfile::Builder::new()
+                .prefix(prefix)
+                .rand_bytes(RANDOM)
+                .permissions(std::fs::Permissions::from_mode(0o700))
+                .tempdir_in(base)
+                .map_err(fail)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let held = match rustix::fs::open(dir.path(), flags, Mode::empty()) {
+                // Taken for abandoned by another start, before it had its lock.
+                Err(rustix::io::Errno::NOENT) => continue,
+                other => other.map_err(|e| fail(e.into()))?,
+            };
+            if !claim(&held, dir.path()).map_err(|e| fail(e.into()))? {
+                continue;
+            }
+            let made = Self { dir, _held: held };
+            // Dropped, and with that removed, when it is not what it should be.
+            made.verify()?;
+            return Ok(made);
+        }
     }
 
     /// Where it is.
@@ -49,7 +69,9 @@ impl SecureTempDir {
     /// Removes it now, and says when that fails.
     pub fn close(self) -> Result<()> {
         let path = self.path().to_owned();
-        self.dir.close().map_err(|source| Error::io("removing the temporary directory", &path, source))
+        // The lock goes last.
+        let Self { dir, _held } = self;
+        dir.close().map_err(|source| Error::io("removing the temporary directory", &path, source))
     }
 
     /// Looks at what was made: a directory, the caller's, 0700, with a safe way to it.
@@ -66,6 +88,21 @@ impl SecureTempDir {
         let why = format!("was made with uid {} and mode {:o}", stat.st_uid, stat.st_mode & 0o7777);
         let remedy = "the file system there keeps neither owner nor mode; set TMPDIR to one that does";
         Err(Error::Safety(format!("temporary directory {} {why}; {remedy}", path.display())))
+    }
+}
+
+/// Removes directories of this module that a killed process of the caller left in `base`. What cannot be removed stays.
+fn sweep(base: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(prefix)).unwrap_or_default();
+        if random.len() == RANDOM
+            && random.bytes().all(|b| b.is_ascii_alphanumeric())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Some(_held) = abandoned(&entry.path())
+        {
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
     }
 }
 

@@ -270,3 +270,39 @@ fn the_place_is_chosen_safely() {
     );
     assert!(place(None, Some(&outer.path().join("none"))).is_err(), "a TMPDIR that is not there");
 }
+
+#[test]
+fn a_killed_process_s_directory_goes_with_the_next_one_and_a_live_one_s_stays() {
+    let base = scratch();
+    let make = || SecureTempDir::new_in(base.path(), "swept-").expect("made");
+    // What a killed process leaves: a directory that nobody holds.
+    let left = base.path().join("swept-abcdefABCDEF");
+    let others = ["swept-short", "other-abcdefABCDEF", "swept-abcdef.BCDEF"].map(|n| base.path().join(n));
+    for dir in others.iter().chain([&left]) {
+        fs::create_dir(dir).expect("dir");
+        fs::write(dir.join("file"), "x").expect("file");
+    }
+    symlink(&others[0], base.path().join("swept-linklinklink")).expect("link");
+    let live = make();
+    fs::write(live.path().join("file"), "x").expect("file");
+    assert!(!left.exists());
+    drop(make());
+    assert!(live.path().join("file").exists() && others.iter().all(|dir| dir.join("file").exists()));
+}
+
+#[test]
+fn many_starts_at_once_take_nothing_from_each_other() {
+    let base = scratch();
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..200 {
+                    let dir = SecureTempDir::new_in(base.path(), "busy-").expect("made");
+                    fs::write(dir.path().join("file"), "x").expect("its own directory");
+                    dir.close().expect("removed");
+                }
+            });
+        }
+    });
+    assert_eq!(fs::read_dir(base.path()).expect("names").count(), 0);
+}

@@ -9,6 +9,8 @@
     reason = "a test helper that cannot go on should stop the test"
 )]
 
+pub mod leaks;
+
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -109,6 +109,7 @@ impl RunCgroup {
                 }
                 Version::V2 => v2::create(&group.dir, &group.controllers),
             };
+            crate::hooks::step("supervisor: first cgroup tried");
             match result {
                 Ok(()) => self.groups.push(group),
                 Err(reason) => missing.extend(group.controllers.iter().map(|c| (*c, reason.clone()))),

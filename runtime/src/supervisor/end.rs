@@ -8,6 +8,9 @@ use crate::spec::Status;
 use crate::sys;
 use std::time::{Duration, Instant};
 
+/// How long the rest of a run may take to die with its init.
+const DYING: Duration = Duration::from_millis(20);
+
 impl Run<'_> {
     /// Ends every process of the run and reaps it. Only then is anything of it read.
     pub(super) fn end(&mut self) -> Result<()> {
@@ -16,24 +19,72 @@ impl Run<'_> {
         }
         (self.builder, self.init, self.workload) = (None, None, None);
         let patience = Instant::now() + Duration::from_secs(30);
-        let mut killed = false;
+        // A run that ended or failed by itself is dying already; it is given that long before it is hit.
+        let dying = Instant::now() + DYING;
+        let mut hit = false;
         loop {
             match sys::reap() {
                 Err(_) => return Ok(()),
-                Ok(Some(_)) => continue,
+                Ok(Some(dead)) => {
+                    // After that, it is us who ended it.
+                    if !hit {
+                        self.note_early_end(&dead);
+                    }
+                    continue;
+                }
                 Ok(None) if Instant::now() > patience => {
                     return Err(Error::System("processes of the run do not die".into()));
                 }
                 Ok(None) => {}
             }
-            // A run that ended by itself is dying already; give it that long before it is hit.
-            if self.ending.is_some() || self.exited.is_none() || killed {
+            if self.ending.is_some() || Instant::now() >= dying {
+                hit = true;
                 self.cgroup.kill()?;
                 own_children()?.into_iter().for_each(|pid| sys::kill_child(pid, libc::SIGKILL));
             }
-            killed = true;
-            wait_for_a_child(Duration::from_millis(20));
+            wait_for_a_child(DYING);
         }
+    }
+
+    /// Remembers the first process of ours that failed before the workload was started; one that was killed had no time to say so.
+    pub(super) fn note_early_end(&mut self, dead: &sys::Reaped) {
+        let failed = libc::WIFSIGNALED(dead.status) || libc::WEXITSTATUS(dead.status) != 0;
+        let better = match self.early_end {
+            None => failed,
+            Some((_, known)) => libc::WIFSIGNALED(dead.status) && !libc::WIFSIGNALED(known),
+        };
+        if better && self.started.is_none() {
+            let who = if dead.pid == self.builder_pid { "builder" } else { "init" };
+            self.early_end = Some((who, dead.status));
+        }
+    }
+
+    /// Where a process of ours was killed, that is why the others failed.
+    pub(super) fn cause(&self, error: Error) -> Error {
+        match (&error, self.early_end) {
+            (Error::System(_), Some((_, status))) if libc::WIFSIGNALED(status) => self.no_workload(status),
+            _ => error,
+        }
+    }
+
+    /// Why there was never a workload; `status` is what init said of the process that was to become it.
+    fn no_workload(&self, status: i32) -> Error {
+        if self.ending == Some(Ending::Cancelled) {
+            return Error::System("cancelled before the workload was started".into());
+        }
+        if self.cgroup.counted().oom_kills.is_some_and(|n| n > 0) {
+            return Error::Input(
+                "the memory limit is too small even to build the container; raise --memory".into(),
+            );
+        }
+        let (who, status) = self.early_end.unwrap_or(("future workload", status));
+        let how = match libc::WIFSIGNALED(status) {
+            true => format!("was killed by signal {}", libc::WTERMSIG(status)),
+            false => format!("ended with exit code {}", libc::WEXITSTATUS(status)),
+        };
+        Error::System(format!(
+            "the {who} of the run {how} before the workload was started; the kernel's log may say why, and trying again may help"
+        ))
     }
 
     /// What the launcher gets.
@@ -42,10 +93,7 @@ impl Run<'_> {
             return Err(Error::System("the run ended without an outcome".into()));
         };
         let Some(observations) = self.observations.take() else {
-            return Err(match self.ending {
-                Some(Ending::Cancelled) => Error::System("cancelled before the workload was started".into()),
-                _ => Error::System("the container ended before the workload was started".into()),
-            });
+            return Err(self.no_workload(status));
         };
         usage.wall_ms = u64::try_from(self.wall.as_millis()).unwrap_or(u64::MAX);
         let counted = self.cgroup.counted();

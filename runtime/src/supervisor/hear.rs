@@ -2,13 +2,16 @@
 
 use super::{Ending, GRACE, Run};
 use crate::error::{Doing as _, Error, Result};
+use crate::hooks;
 use crate::observe::View;
 use crate::protocol::{self, FromBuilder, FromInit, Order};
 use crate::spec::Usage;
 use crate::sys;
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 impl Run<'_> {
@@ -43,7 +46,10 @@ impl Run<'_> {
                 self.identity.write_maps_of(self.builder_pid)?;
                 (&*socket).write_all(b"M").doing(|| "answering the builder".into())?;
             }
-            Some((FromBuilder::Output, fds)) => self.out = fds.into_iter().next(),
+            Some((FromBuilder::Output, fds)) => {
+                self.out = fds.into_iter().next();
+                hooks::step("supervisor: output handle received");
+            }
             Some((FromBuilder::Failed(error), _)) => return Err(self.cause_in_init(error)),
         }
         Ok(())
@@ -76,17 +82,20 @@ impl Run<'_> {
                 };
                 self.exited = Some((status, usage));
             }
-            // Init is dead, and with it everything: killed from outside, or by the kernel for memory.
-            None => {
-                self.init = None;
-                if self.started.is_none() && self.builder.is_some() {
-                    return Ok(());
-                }
-                self.last_words()?;
-                self.kill_now()?;
-            }
+            None => self.init = None,
         }
         Ok(())
+    }
+
+    /// Init is dead, and with it everything: killed from outside, or by the kernel for memory. A builder that is not through yet
+    /// knows the reason.
+    pub(super) fn hear_silence(&mut self) -> Result<()> {
+        if self.exited.is_some() || self.init.is_some() || (self.started.is_none() && self.builder.is_some())
+        {
+            return Ok(());
+        }
+        self.last_words()?;
+        self.kill_now()
     }
 
     /// The workload's end may be heard before its reason.
@@ -133,6 +142,7 @@ impl Run<'_> {
         else {
             return Ok(());
         };
+        hooks::step("supervisor: workload waits");
         let raw = rustix::process::Pid::from_raw(pid)
             .ok_or_else(|| Error::System("the workload has no process id".into()))?;
         let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
@@ -151,7 +161,10 @@ impl Run<'_> {
         self.workload_pidfd = Some(handle);
         let now = Instant::now();
         (self.started, self.deadline) = (Some(now), now + self.request.limits.wall);
-        (&*socket).write_all(b"G").doing(|| "starting the workload".into())
+        hooks::step("supervisor: observed");
+        (&*socket).write_all(b"G").doing(|| "starting the workload".into())?;
+        hooks::step("supervisor: workload started");
+        Ok(())
     }
 
     pub(super) fn hear_signal(&mut self, signals: &OwnedFd) -> Result<()> {
@@ -163,21 +176,21 @@ impl Run<'_> {
             }
         }
         while let Ok(Some(dead)) = sys::reap() {
-            let failed = libc::WIFSIGNALED(dead.status) || libc::WEXITSTATUS(dead.status) != 0;
-            if dead.pid == self.builder_pid && failed && self.started.is_none() {
-                self.hear_builder()?;
-                let oom = self.cgroup.counted().oom_kills.unwrap_or(0) > 0;
-                return Err(match oom {
-                    true => Error::Input(
-                        "the memory limit is too small even to build the container; raise --memory".into(),
-                    ),
-                    false => Error::System(format!(
-                        "the builder of the container died (wait status {:#x})",
-                        dead.status
-                    )),
-                });
+            self.note_early_end(&dead);
+            if dead.pid == self.builder_pid && self.early_end.is_some_and(|(who, _)| who == "builder") {
+                // It may have told its reason. Init has a copy of its end, so there need not be an end of file.
+                if self.builder.as_ref().is_some_and(readable) {
+                    self.hear_builder()?;
+                }
+                return self.kill_now();
             }
         }
         Ok(())
     }
+}
+
+fn readable(socket: &UnixStream) -> bool {
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
 }

@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Building a container takes milliseconds; where it takes this long, something is stuck.
 const BUILDING: Duration = Duration::from_secs(60);
 
+/// Longest pause inside a message.
+const SENTENCE: Duration = Duration::from_secs(10);
+
 /// The supervisor's whole life.
 pub(crate) fn main() -> ! {
     // The launcher's terminal is not ours: its Ctrl-C asks the launcher, who asks us.
@@ -54,6 +57,7 @@ pub(crate) fn main() -> ! {
 
 /// Everything that must be undone, with the run inside.
 fn supervise(request: Request, fds: Vec<OwnedFd>, launcher: &UnixStream) -> Result<(Done, Vec<Collected>)> {
+    hooks::step("supervisor: request received");
     let id = state::new_id()?;
     let directory = state::verified(request.state.clone())?;
     // Orphans of a plain child come here to be reaped; those of a container die with its init.
@@ -62,19 +66,24 @@ fn supervise(request: Request, fds: Vec<OwnedFd>, launcher: &UnixStream) -> Resu
     drop(state::sweep(&directory));
     let mut cgroup = RunCgroup::plan(&id);
     let lock = Lock::take(&directory, &id, &cgroup.dirs())?;
-    hooks::step("supervisor: lock taken");
     cgroup.create();
+    hooks::step("supervisor: cgroup made");
     let result = Run::new(request, id, &cgroup, launcher).and_then(|mut run| {
         let result = run.go(fds);
+        hooks::step("supervisor: workload ended");
         let ended = run.end();
-        let result = result.and(ended);
+        hooks::step("supervisor: all dead");
+        let result = result.map_err(|e| run.cause(e)).and(ended);
         result.and_then(|()| run.report())
     });
+    hooks::step("supervisor: output collected");
     let emptied = cgroup.kill().and_then(|()| cgroup.remove());
+    hooks::step("supervisor: cgroup removed");
     let result = result.and_then(|done| emptied.map(|()| done));
     // Where the cgroup could not be removed the file stays, and the next start tries again.
     if result.is_ok() || cgroup.dirs().iter().all(|d| !d.exists()) {
         lock.release()?;
+        hooks::step("supervisor: lock released");
     }
     result
 }
@@ -98,6 +107,8 @@ struct Run<'a> {
     workload: Option<UnixStream>,
     workload_pidfd: Option<OwnedFd>,
     builder_pid: i32,
+    /// Who of ours failed first, before the workload was started, and its `wait` status.
+    early_end: Option<(&'static str, i32)>,
     out: Option<OwnedFd>,
     inside: Option<InsideObservations>,
     observations: Option<Observations>,
@@ -118,6 +129,7 @@ impl<'a> Run<'a> {
         }
         let holding = limits::hold(&request.limits, cgroup, request.host.is_none())?;
         holding.insist(&request.limits)?;
+        hooks::step("supervisor: limits set");
         Ok(Run {
             request,
             id,
@@ -130,6 +142,7 @@ impl<'a> Run<'a> {
             workload: None,
             workload_pidfd: None,
             builder_pid: 0,
+            early_end: None,
             out: None,
             inside: None,
             observations: None,
@@ -167,9 +180,14 @@ impl<'a> Run<'a> {
         if self.identity.by_root {
             handles = prepare::mounts(&self.request, self.identity, handles)?;
         }
+        hooks::step("supervisor: handles prepared");
         let pair = || UnixStream::pair().doing(|| "making a socket".into());
         let ((builder, socket), (init, init_socket), (workload, workload_socket)) =
             (pair()?, pair()?, pair()?);
+        // Whoever falls silent in the middle of a message must not silence the supervisor.
+        for socket in [&builder, &init, &workload] {
+            socket.set_read_timeout(Some(SENTENCE)).doing(|| "making a socket".into())?;
+        }
         rustix::net::sockopt::set_socket_passcred(&workload, true).doing(|| "making a socket".into())?;
         let mut entrances = self.cgroup.entrances()?;
         let mut target = self.cgroup.clone_target()?;
@@ -204,6 +222,7 @@ impl<'a> Run<'a> {
             }
             Forked::Parent(pid, _) => self.builder_pid = pid,
         }
+        hooks::step("supervisor: builder forked");
         (self.builder, self.init, self.workload) = (Some(builder), Some(init), Some(workload));
         if let Some(directory) = &self.request.host {
             let flags =
@@ -232,6 +251,7 @@ impl<'a> Run<'a> {
         if self.exited.is_none() && ready.contains(&Who::Workload) {
             self.hear_workload()?;
         }
+        self.hear_silence()?;
         if self.waiting.is_some() && self.inside.is_some() {
             self.observe_and_go()?;
         }

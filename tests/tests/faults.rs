@@ -1,0 +1,142 @@
+//! The power is cut at every step of a run, and the machine fails in every way it can: the right error, and nothing left behind.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use invarlock_runtime::hooks;
+use invarlock_tests::leaks::{self, Look, Places};
+use invarlock_tests::{As, Place, Ran, both, demo, program, set_mode};
+use std::sync::{Mutex, MutexGuard};
+
+/// One at a time: what is left is looked for below this process and on the whole machine.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    leaks::adopt_orphans();
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A place with an image of the no-op, and what was there before.
+struct Stage {
+    place: Place,
+    places: Places,
+    before: Look,
+}
+
+impl Stage {
+    fn new(user: As) -> Self {
+        let place = Place::new(user);
+        for name in ["run", "tmp"] {
+            std::fs::create_dir(place.path(name)).unwrap();
+            set_mode(&place.path(name), 0o700);
+            place.give(&place.path(name));
+        }
+        let noop = place.path("bin/noop");
+        std::fs::copy(program("noop"), &noop).unwrap();
+        place.run(&["runtime", "image", "build", "--evaluator", noop.to_str().unwrap()]).expect(0);
+        let places = Places { states: vec![place.path("run/invarlock")], temporary: vec![place.path("tmp")] };
+        let before = places.look();
+        Stage { place, places, before }
+    }
+
+    fn command(&self, args: &[&str], step: Option<&str>) -> std::process::Command {
+        let mut command = self.place.command(args);
+        command.env("XDG_RUNTIME_DIR", self.place.path("run")).env("TMPDIR", self.place.path("tmp"));
+        if let Some(step) = step {
+            command.env("INVARLOCK_TEST_KILL_AT", step);
+        }
+        command
+    }
+
+    /// `runtime run` of the no-op, cut at `step`.
+    fn run(&self, step: Option<&str>) -> Ran {
+        Ran::from(self.command(&["runtime", "run", "invarlock-runtime:local"], step).output().unwrap())
+    }
+
+    /// `evaluate` of two checkpoints, cut at `step`.
+    fn evaluate(&self, mode: &str, step: Option<&str>) -> Ran {
+        let mut command = self.command(&["evaluate", "--quiet", "--execution-mode", mode], step);
+        command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
+        Ran::from(command.arg("--preset").arg(demo("preset.yaml")).output().unwrap())
+    }
+
+    /// Nothing is left, but for what the next start sweeps after the death of the one who would have removed it.
+    #[track_caller]
+    fn nothing_left(&self, step: &str, next: impl Fn() -> Ran) {
+        let owner = step.split_once(':').map(|(owner, _)| owner);
+        if matches!(owner, Some("supervisor" | "launcher")) {
+            let left = self.places.left_without_processes(&self.before);
+            let unswept = match owner {
+                Some("supervisor") => {
+                    Look { cgroups: left.cgroups.clone(), states: left.states.clone(), ..Look::default() }
+                }
+                _ => Look { temporary: left.temporary.clone(), ..Look::default() },
+            };
+            assert_eq!(left, unswept, "more than the next start sweeps is left after {step:?}");
+            next().expect(0);
+        }
+        self.places.left_since(&self.before).is_nothing(step);
+    }
+}
+
+/// The end of a command that was cut at `step`: one clear error with the right exit code, or the launcher's own death.
+#[track_caller]
+fn ended_rightly(ran: &Ran, step: &str, code: i32) {
+    let (who, _) = step.split_once(':').unwrap();
+    if who == "launcher" {
+        assert_eq!((ran.code, ran.err.as_str()), (-1, ""), "{step:?}: it was not cut: {ran:?}");
+        return;
+    }
+    assert_eq!(ran.code, code, "{step:?}: {ran:?}");
+    match who {
+        "supervisor" => {
+            ran.one_error(&["error[system]", "supervisor of the run died", "the next start removes"])
+        }
+        _ => ran.one_error(&[
+            "error[system]",
+            "of the run was killed by signal",
+            "before the workload was started",
+        ]),
+    }
+    let named = match who {
+        "builder" => "the builder",
+        "init" if code == 125 => "the init",
+        _ => "the ",
+    };
+    assert!(ran.err.contains(named), "{step:?}: {}", ran.err);
+}
+
+/// Init takes its workload with it, which from its fork on may have been started.
+fn ended_with_workload(ran: &Ran, step: &str, code: i32, message: &str) -> bool {
+    let may = ["init: workload forked", "init: workload ended"].contains(&step);
+    may && ran.code == code && ran.err.contains(message)
+}
+
+#[test]
+fn a_container_cut_at_any_step_leaves_nothing() {
+    let _alone = alone();
+    for user in both() {
+        let stage = Stage::new(user);
+        stage.run(None).expect(0);
+        for step in hooks::EVERY_RUN.iter().chain(&hooks::CONTAINER) {
+            let ran = stage.run(Some(step));
+            if !ended_with_workload(&ran, step, 137, "") {
+                ended_rightly(&ran, step, 125);
+            }
+            stage.nothing_left(step, || stage.run(None));
+        }
+    }
+}
+
+#[test]
+fn a_plain_child_cut_at_any_step_leaves_nothing() {
+    let _alone = alone();
+    for user in both() {
+        let stage = Stage::new(user);
+        stage.evaluate("host", None).expect(0);
+        for step in hooks::EVERY_RUN.iter().chain(&hooks::HOST) {
+            let ran = stage.evaluate("host", Some(step));
+            if !ended_with_workload(&ran, step, 3, "ended with signal 9") {
+                ended_rightly(&ran, step, 3);
+            }
+            stage.nothing_left(step, || stage.evaluate("host", None));
+        }
+    }
+}
