@@ -1,8 +1,14 @@
 //! Files of a run and of the evidence: each appears whole or not at all.
 
 use crate::error::{Error, Kind, Result};
+use invarlock_runtime::hooks;
+use invarlock_security::{abandoned, claim};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+/// Start of the names of files that are not whole yet.
+const STAGED: &str = ".invarlock-";
 
 /// Names in `--report-out`.
 pub const REPORT: &str = "evaluation.report.json";
@@ -31,10 +37,13 @@ pub fn check_writable(flag: &str, dir: &Path) -> Result<()> {
     })
 }
 
-/// The directory of a run, `<out>/<side>/<YYYYmmdd_HHMMSS>`: filled under a hidden name, renamed when it is whole.
+/// The directory of a run, `<out>/<side>/<YYYYmmdd_HHMMSS>`: filled under a hidden name, renamed when it is whole. What a killed
+/// process left under a hidden name, the next one removes.
 pub struct RunDir {
     staged: PathBuf,
     target: PathBuf,
+    /// Its lock.
+    _held: Option<File>,
 }
 
 impl RunDir {
@@ -45,6 +54,7 @@ impl RunDir {
             Error::io(format_args!("making a run directory below {}", parent.display()), &e)
         };
         std::fs::create_dir_all(&parent).map_err(failed)?;
+        sweep(&parent, is_stamp);
         let stamp = chrono::Utc::now().format("%Y%m%d_%H%M%S").to_string();
         for n in 1..1000 {
             let name = if n == 1 { stamp.clone() } else { format!("{stamp}_{n}") };
@@ -52,8 +62,15 @@ impl RunDir {
             match std::fs::create_dir(&staged) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(failed(e)),
-                Ok(()) if target.exists() => drop(RunDir { staged, target }),
-                Ok(()) => return Ok(RunDir { staged, target }),
+                Ok(()) if target.exists() => drop(RunDir { staged, target, _held: None }),
+                Ok(()) => match hold(&staged).map_err(failed)? {
+                    Some(held) => {
+                        hooks::step("files: run directory begun");
+                        return Ok(RunDir { staged, target, _held: Some(held) });
+                    }
+                    // Taken for a killed process's by another start: the next name.
+                    None => {}
+                },
             }
         }
         Err(Error::new(
@@ -80,7 +97,9 @@ impl RunDir {
     /// Gives the directory its name.
     pub fn commit(self) -> Result<()> {
         let failed = |e: std::io::Error| Error::io(format_args!("finishing {}", self.target.display()), &e);
+        hooks::step("files: run directory filled");
         std::fs::rename(&self.staged, &self.target).map_err(failed)?;
+        hooks::step("files: run directory named");
         sync_directory(&self.target)
     }
 }
@@ -90,6 +109,44 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.staged));
     }
+}
+
+/// Opens and locks a directory of this process's own making; none where another start has removed it.
+fn hold(dir: &Path) -> std::io::Result<Option<File>> {
+    match File::open(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        other => other.and_then(|held| Ok(claim(&held, dir)?.then_some(held))),
+    }
+}
+
+/// Removes what killed processes left in `dir` under names that are theirs. What cannot be removed stays.
+fn sweep(dir: &Path, theirs: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !entry.file_name().to_str().is_some_and(&theirs) {
+            continue;
+        }
+        if let Some(_held) = abandoned(&path) {
+            drop(if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) });
+        }
+    }
+}
+
+/// `.YYYYmmdd_HHMMSS`, perhaps with a number.
+fn is_stamp(name: &str) -> bool {
+    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let mut parts = name.strip_prefix('.').unwrap_or_default().split('_');
+    let (date, time, number) = (parts.next(), parts.next(), parts.next());
+    date.is_some_and(|d| digits(d, 8))
+        && time.is_some_and(|t| digits(t, 6))
+        && number.is_none_or(|n| digits(n, n.len()))
+        && parts.next().is_none()
+}
+
+/// The hidden names of [`stage`].
+fn is_staged(name: &str) -> bool {
+    name.strip_prefix(STAGED)
+        .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// Makes renames in the directory of `path` survive a power cut.
@@ -110,15 +167,20 @@ pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(Pat
     std::fs::create_dir_all(dir).map_err(|e| Error::io(format_args!("making {}", dir.display()), &e))?;
     let (report_path, manifest_path) = (dir.join(REPORT), dir.join(MANIFEST));
     let (staged_report, staged_manifest) = (stage(dir, report)?, stage(dir, manifest)?);
+    hooks::step("files: evidence staged");
     match std::fs::remove_file(&manifest_path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(Error::io(format_args!("replacing {}", manifest_path.display()), &e));
         }
         _ => {}
     }
+    hooks::step("files: old manifest removed");
     persist(staged_report, &report_path)?;
+    hooks::step("files: report named");
     persist(staged_manifest, &manifest_path)?;
+    hooks::step("files: manifest named");
     sync_directory(&manifest_path)?;
+    hooks::step("files: evidence synced");
     Ok((report_path, manifest_path))
 }
 
@@ -140,12 +202,18 @@ pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     })
 }
 
+/// A whole file under a hidden name, gone with this process unless it is persisted.
 fn stage(dir: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     let failed = |e: std::io::Error| Error::io(format_args!("writing in {}", dir.display()), &e);
-    let mode = std::fs::Permissions::from_mode(0o644);
+    sweep(dir, is_staged);
+    let make = |path: &Path| {
+        let file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
+        // Taken for a killed process's by another start: another name.
+        if claim(&file, path)? { Ok(file) } else { Err(std::io::ErrorKind::AlreadyExists.into()) }
+    };
     let mut file =
-        tempfile::Builder::new().prefix(".invarlock-").permissions(mode).tempfile_in(dir).map_err(failed)?;
+        tempfile::Builder::new().prefix(STAGED).rand_bytes(6).make_in(dir, make).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     Ok(file)
 }

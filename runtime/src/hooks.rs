@@ -59,7 +59,16 @@ pub const HOST: [&str; 3] =
 
 /// The steps of the program around a run, which makes its files appear whole or not at all.
 #[cfg(debug_assertions)]
-pub const FILES: [&str; 0] = [];
+pub const FILES: [&str; 8] = [
+    "files: run directory begun",
+    "files: run directory filled",
+    "files: run directory named",
+    "files: evidence staged",
+    "files: old manifest removed",
+    "files: report named",
+    "files: manifest named",
+    "files: evidence synced",
+];
 
 /// What a test asked for. Empty in a release build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,12 @@ use std::path::Path;
 /// Locks what this process has just made at `path`. False where somebody came in between, took it for abandoned and removed it: then
 /// another one has to be made.
 pub fn claim(made: impl AsFd, path: &Path) -> rustix::io::Result<bool> {
-    flock(&made, FlockOperation::LockExclusive)?;
+    use rustix::io::Errno;
+    match flock(&made, FlockOperation::LockExclusive) {
+        // A file system without locks: nothing on it is found abandoned either.
+        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(true),
+        other => other?,
+    }
     is_at(made, path)
 }
 

@@ -1,4 +1,5 @@
 //! The power is cut at every step of a run, and the machine fails in every way it can: the right error, and nothing left behind.
+#![cfg(debug_assertions)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_runtime::hooks;
@@ -137,6 +138,59 @@ fn a_plain_child_cut_at_any_step_leaves_nothing() {
                 ended_rightly(&ran, step, 3);
             }
             stage.nothing_left(step, || stage.evaluate("host", None));
+        }
+    }
+}
+
+/// Names of run directories and hidden names below `work/runs`, and of everything in the reports directory.
+fn written(stage: &Stage) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let sides = ["source", "edited"].map(|side| format!("work/runs/{side}"));
+    let names = sides
+        .iter()
+        .flat_map(|side| stage.place.names(side).into_iter().map(move |name| format!("{side}/{name}")));
+    let (hidden, runs): (Vec<_>, Vec<_>) = names.partition(|name| name.contains("/."));
+    (runs, hidden, stage.place.names("work/reports/eval"))
+}
+
+#[test]
+fn evidence_cut_at_any_step_is_whole_or_not_there() {
+    let _alone = alone();
+    for user in both() {
+        for step in hooks::FILES {
+            let stage = Stage::new(user);
+            let ran = stage.evaluate("container", Some(step));
+            assert_eq!((ran.code, ran.err.as_str()), (-1, ""), "{step:?}: it was not cut: {ran:?}");
+            stage.places.left_since(&stage.before).is_nothing(step);
+            let (runs, _, reports) = written(&stage);
+            for run in runs {
+                let whole = ["events.jsonl", "report.json", "runtime.manifest.json"];
+                assert_eq!(stage.place.names(&run), whole, "{step:?}");
+            }
+            let evidence: Vec<&str> =
+                reports.iter().map(String::as_str).filter(|n| !n.starts_with('.')).collect();
+            let report = "work/reports/eval/evaluation.report.json";
+            let verified = || stage.command(&["verify", stage.place.path(report).to_str().unwrap()], None);
+            match evidence.as_slice() {
+                [] => {}
+                ["evaluation.report.json"] => {
+                    let verdict = Ran::from(verified().output().unwrap());
+                    assert_ne!(
+                        verdict.code, 0,
+                        "{step:?}: a report without its manifest was accepted: {verdict:?}"
+                    );
+                }
+                ["evaluation.report.json", "runtime.manifest.json"] => {
+                    Ran::from(verified().output().unwrap()).expect(0);
+                }
+                other => panic!("{step:?}: {other:?}"),
+            }
+            // The next evaluation is whole, and what the killed one had begun is gone.
+            stage.evaluate("container", None).expect(0);
+            let (_, hidden, reports) = written(&stage);
+            assert_eq!(hidden, Vec::<String>::new(), "{step:?}");
+            assert_eq!(reports, ["evaluation.report.json", "runtime.manifest.json"], "{step:?}");
+            Ran::from(verified().output().unwrap()).expect(0);
+            stage.places.left_since(&stage.before).is_nothing(step);
         }
     }
 }
