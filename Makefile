@@ -12,7 +12,7 @@ INVARLOCK := $(RELEASE)/invarlock
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
-        bench install clean
+        bench soak install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -61,6 +61,10 @@ container-front-door-smoke: build ## evaluate, verify, report html
 bench: build ## Compare the boundary with crun, runc and bwrap, and measure tokens per second
 	$(CARGO) build --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
+
+soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leave
+	$(CARGO) build --release --locked -p invarlock-tests --bins
+	$(RELEASE)/invarlock-soak $(INVARLOCK)
 
 install: build ## Install both programs to $(PREFIX)/bin
 	install -D -m 0755 $(INVARLOCK) $(DESTDIR)$(PREFIX)/bin/invarlock

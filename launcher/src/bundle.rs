@@ -63,14 +63,13 @@ impl RunDir {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(failed(e)),
                 Ok(()) if target.exists() => drop(RunDir { staged, target, _held: None }),
-                Ok(()) => match hold(&staged).map_err(failed)? {
-                    Some(held) => {
+                Ok(()) => {
+                    // None: taken for a killed process's by another start. The next name.
+                    if let Some(held) = hold(&staged).map_err(failed)? {
                         hooks::step("files: run directory begun");
                         return Ok(RunDir { staged, target, _held: Some(held) });
                     }
-                    // Taken for a killed process's by another start: the next name.
-                    None => {}
-                },
+                }
             }
         }
         Err(Error::new(

@@ -133,7 +133,8 @@ fn descendants() -> BTreeSet<String> {
     found
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists

@@ -87,15 +87,20 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes one for `user`.
+    /// Makes one for `user` with the programs of this build.
     pub fn new(user: As) -> Self {
+        Place::with(user, &program("invarlock"))
+    }
+
+    /// Makes one for `user` with this `invarlock` and the evaluator beside it.
+    pub fn with(user: As, invarlock: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("invarlock-test-").tempdir().unwrap();
         let place = Place { dir, user };
         set_mode(place.dir.path(), 0o755);
         std::fs::create_dir(place.path("bin")).unwrap();
         for name in ["invarlock", "invarlock-evaluator"] {
             let to = place.path("bin").join(name);
-            std::fs::copy(program(name), &to).unwrap();
+            std::fs::copy(invarlock.with_file_name(name), &to).unwrap();
             set_mode(&to, 0o755);
         }
         for name in ["home", "store", "work"] {
@@ -146,7 +151,11 @@ impl Place {
 
     /// `invarlock` as the user, in the work directory, with nothing in its environment but what it needs.
     pub fn command(&self, args: &[&str]) -> Command {
-        let program = self.path("bin/invarlock");
+        self.command_of(&self.path("bin/invarlock"), args)
+    }
+
+    /// Another program in the same way.
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = if self.user == As::User && is_root() {
             let mut setpriv = Command::new("setpriv");
             let (uid, gid) = (format!("--reuid={USER}"), format!("--regid={USER}"));
