@@ -96,7 +96,7 @@ impl Builder {
 
     /// User and mount namespace. Root gives up its groups first and then becomes the run's own id 0.
     fn new_namespaces(&mut self) -> Result<()> {
-        if self.identity.by_root {
+        if self.identity.by_root && !hooks::off("supplementary groups") {
             rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
         }
         sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).or_unsupported(
@@ -128,8 +128,8 @@ impl Builder {
         let mut out = Vec::new();
         for (i, handle) in handles.into_iter().enumerate() {
             let (path, attributes) = match i.checked_sub(layers).and_then(|i| self.request.inputs.get(i)) {
-                Some(input) => (input.path.as_ref(), mounts::INPUT),
-                None => (self.request.rootfs.get(i), mounts::LAYER),
+                Some(input) => (input.path.as_ref(), mounts::input()),
+                None => (self.request.rootfs.get(i), mounts::layer()),
             };
             let Some(path) = path else {
                 out.push(handle);

@@ -189,7 +189,7 @@ fn private_tmpfs() -> Result<(), String> {
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
     )
     .map_err(|e| format!("making mounts private: {e}"))?;
-    let tmpfs = mounts::tmpfs(&[("mode", "0755".into())], mounts::SCRATCH).map_err(|e| e.to_string())?;
+    let tmpfs = mounts::tmpfs(&[("mode", "0755".into())], mounts::scratch()).map_err(|e| e.to_string())?;
     mounts::attach_at(&tmpfs, "/tmp").map_err(|e| format!("mounting: {e}"))
 }
 

@@ -70,6 +70,77 @@ pub const FILES: [&str; 8] = [
     "files: evidence synced",
 ];
 
+/// A control of the boundary that a test can leave out.
+#[cfg(debug_assertions)]
+#[derive(Debug)]
+pub struct Control {
+    /// Its name, for `INVARLOCK_TEST_WITHOUT`.
+    pub name: &'static str,
+    /// Rows of the observations that betray its absence, so that the workload is not started. None where the kernel shows it to nobody
+    /// outside before the workload's first instruction.
+    pub observed: &'static [&'static str],
+    /// The attacks of the probe that then succeed in a run started by root.
+    pub root: &'static [&'static str],
+    /// The attacks that then succeed in a run started by a user. Where either is empty, another control holds the same row there.
+    pub user: &'static [&'static str],
+}
+
+#[cfg(debug_assertions)]
+const fn control(
+    name: &'static str,
+    observed: &'static [&'static str],
+    root: &'static [&'static str],
+    user: &'static [&'static str],
+) -> Control {
+    Control { name, observed, root, user }
+}
+
+/// Every control that the boundary can be built without. Not among them: user and mount namespace, since the kernel lets nobody make the
+/// rest without them, and `no_new_privs`, without which it takes no filter.
+#[cfg(debug_assertions)]
+pub const CONTROLS: &[Control] = &[
+    control("pid namespace", &["namespaces"], &[], &[]),
+    control("network namespace", &["namespaces", "interfaces", "routes"], &[], &[]),
+    control("ipc namespace", &["namespaces"], &[], &[]),
+    control("uts namespace", &["namespaces"], &[], &[]),
+    control("cgroup namespace", &["namespaces"], &[], &[]),
+    control("supplementary groups", &["identity"], &[], &[]),
+    control("workload id", &["identity", "capabilities"], &[], &[]),
+    control("setgroups", &["id_maps"], &[], &[]),
+    control("capabilities", &["capabilities"], &[], &[]),
+    control("bounding set", &["capabilities"], &[], &[]),
+    control("secure bits", &[], &[], &[]),
+    control("filter", &["seccomp"], &[], &[]),
+    control("root read-only", &["mounts"], &[], &[]),
+    control("root nosuid", &["mounts"], &[], &[]),
+    control("root nodev", &["mounts"], &[], &[]),
+    control("inputs read-only", &["mounts"], &[], &[]),
+    control("inputs nosuid", &["mounts"], &[], &[]),
+    control("inputs nodev", &["mounts"], &[], &[]),
+    control("inputs noexec", &["mounts"], &[], &[]),
+    control("scratch nosuid", &["mounts"], &[], &[]),
+    control("scratch nodev", &["mounts"], &[], &[]),
+    control("scratch noexec", &["mounts"], &[], &[]),
+    control("scratch size", &["limits"], &[], &[]),
+    control("scratch inodes", &["limits"], &[], &[]),
+    control("output size", &["limits"], &[], &[]),
+    control("output inodes", &["limits"], &[], &[]),
+    control("output regular files", &[], &[], &[]),
+    control("five devices", &["mounts", "devices"], &[], &[]),
+    control("closed /dev", &["mounts"], &[], &[]),
+    control("masked paths", &["mounts"], &[], &[]),
+    control("read-only paths", &["mounts"], &[], &[]),
+    control("init not dumpable", &[], &[], &[]),
+    control("descriptors", &["descriptors"], &[], &[]),
+    control("environment", &[], &[], &[]),
+    control("memory limit", &["limits"], &[], &[]),
+    control("pids limit", &["limits"], &[], &[]),
+    control("cpu limit", &["limits"], &[], &[]),
+    control("open files limit", &["limits"], &[], &[]),
+    control("core limit", &["limits"], &[], &[]),
+    control("wall limit", &[], &[], &[]),
+];
+
 /// What a test asked for. Empty in a release build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
@@ -77,11 +148,13 @@ pub struct Hooks {
     kill_at: Option<String>,
     /// The control that is left out.
     without: Option<String>,
+    /// Whether what the supervisor sees of that is not compared with the plan either, so that the workload starts.
+    unseen: bool,
 }
 
 #[cfg(debug_assertions)]
 mod active {
-    use super::Hooks;
+    use super::{CONTROLS, Control, Hooks};
     use std::sync::OnceLock;
 
     static HOOKS: OnceLock<Hooks> = OnceLock::new();
@@ -90,7 +163,11 @@ mod active {
         /// From `INVARLOCK_TEST_KILL_AT` and `INVARLOCK_TEST_WITHOUT`.
         pub(crate) fn from_environment() -> Self {
             let variable = |name| std::env::var(name).ok();
-            Hooks { kill_at: variable("INVARLOCK_TEST_KILL_AT"), without: variable("INVARLOCK_TEST_WITHOUT") }
+            Hooks {
+                kill_at: variable("INVARLOCK_TEST_KILL_AT"),
+                without: variable("INVARLOCK_TEST_WITHOUT"),
+                unseen: variable("INVARLOCK_TEST_UNSEEN").is_some(),
+            }
         }
 
         /// For this process and all that are copied from it.
@@ -115,7 +192,18 @@ mod active {
 
     /// Whether a test wants this control left out.
     pub(crate) fn off(control: &'static str) -> bool {
+        assert!(
+            CONTROLS.iter().any(|c| c.name == control),
+            "control {control:?} is not listed, so no test leaves it out"
+        );
         HOOKS.get_or_init(Hooks::from_environment).without.as_deref() == Some(control)
+    }
+
+    /// Whether a test wants this row of the observations not to be compared, because the control it would betray is left out.
+    pub(crate) fn unseen(row: &str) -> bool {
+        let hooks = HOOKS.get_or_init(Hooks::from_environment);
+        let left_out = |c: &&Control| hooks.without.as_deref() == Some(c.name);
+        hooks.unseen && CONTROLS.iter().find(left_out).is_some_and(|c| c.observed.contains(&row))
     }
 }
 
@@ -136,7 +224,11 @@ mod active {
     pub(crate) fn off(_: &'static str) -> bool {
         false
     }
+
+    pub(crate) fn unseen(_: &str) -> bool {
+        false
+    }
 }
 
-pub(crate) use active::off;
 pub use active::step;
+pub(crate) use active::{off, unseen};

@@ -79,9 +79,14 @@ impl Init {
         // From here on the supervisor's death is this process's; an earlier death shows as a closed socket.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .doing(|| "tying init to its supervisor".into())?;
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .doing(|| "closing init to inspection".into())?;
-        sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
+        let closed = match hooks::off("init not dumpable") {
+            true => DumpableBehavior::Dumpable,
+            false => DumpableBehavior::NotDumpable,
+        };
+        rustix::process::set_dumpable_behavior(closed).doing(|| "closing init to inspection".into())?;
+        if !hooks::off("network namespace") {
+            sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
+        }
         let devices = clear_dev()?;
         let ready = FromInit::Ready(InsideObservations { devices, environment: self.environment() });
         hooks::step("init: boundary finished");
@@ -121,7 +126,7 @@ impl Init {
     fn start_and_reap(&self, socket: &UnixStream, workload_socket: UnixStream) -> Result<()> {
         _ = rustix::thread::set_name(c"invarlock-init");
         let signals = sys::signalfd(&[libc::SIGCHLD]).doing(|| "watching the workload".into())?;
-        if !self.host && !hooks::off("secure_bits") {
+        if !self.host && !hooks::off("secure bits") {
             lock_root_out()?;
         }
         let init = rustix::process::getpid();
@@ -196,10 +201,10 @@ impl Init {
     fn give_up(&self) -> Result<()> {
         rustix::process::setsid().doing(|| "making a session for the workload".into())?;
         sys::reset_signals();
-        if let Some(count) = self.processors {
+        if let Some(count) = self.processors.filter(|_| !hooks::off("cpu limit")) {
             keep_processors(count)?;
         }
-        if !self.host {
+        if !self.host && !hooks::off("workload id") {
             self.change_ids()?;
         }
         for limit in &self.rlimits {
@@ -207,7 +212,7 @@ impl Init {
             rustix::process::setrlimit(limit.resource, value)
                 .doing(|| format!("row \"limits\": setting {limit:?}"))?;
         }
-        if !self.host {
+        if !self.host && !hooks::off("capabilities") {
             no_capabilities()?;
         }
         rustix::thread::set_no_new_privs(true).doing(|| "setting no_new_privs".into())?;
@@ -217,7 +222,11 @@ impl Init {
         rustix::process::chdir(self.cwd.as_str()).map_err(|e| {
             Error::Input(format!("the working directory {:?} of the image cannot be entered: {e}", self.cwd))
         })?;
-        sys::cloexec_from_3().doing(|| "closing descriptors".into())
+        sys::cloexec_from_3().doing(|| "closing descriptors".into())?;
+        match hooks::off("descriptors") {
+            true => sys::keep_open_from_3().doing(|| "keeping descriptors open".into()),
+            false => Ok(()),
+        }
     }
 
     fn change_ids(&self) -> Result<()> {
@@ -234,10 +243,15 @@ impl Init {
     fn filtered(&self, supervisor: &UnixStream) -> ! {
         let prepared = (|| {
             let program = CString::new(self.argv.first().map(String::as_str).unwrap_or_default()).ok()?;
-            Some((program, Vector::new(self.argv.clone()).ok()?, Vector::new(self.env.clone()).ok()?))
+            let own = std::env::vars().map(|(name, value)| format!("{name}={value}"));
+            let inherited = own.filter(|_| hooks::off("environment"));
+            let env = self.env.iter().cloned().chain(inherited);
+            Some((program, Vector::new(self.argv.clone()).ok()?, Vector::new(env).ok()?))
         })();
         let Some((program, argv, env)) = prepared else { sys::exit_now(1) };
-        if let Err(error) = self.filter.install() {
+        if !hooks::off("filter")
+            && let Err(error) = self.filter.install()
+        {
             // Where a first filter is on already, this may be refused; the supervisor then says that the container ended.
             _ = rustix::io::write(supervisor, b"X");
             drop(protocol::send(supervisor, &FromInit::Failed(Error::System(error.to_string())), &[]));
@@ -285,7 +299,9 @@ fn no_capabilities() -> Result<()> {
 /// Leaves in `/dev` the five devices that programs need, closes it for writing, and gives what is there.
 fn clear_dev() -> Result<Vec<String>> {
     let fail = || "row \"/dev\": clearing it".to_owned();
-    for entry in std::fs::read_dir("/dev").doing(fail)? {
+    let unwanted =
+        if hooks::off("five devices") { None } else { Some(std::fs::read_dir("/dev").doing(fail)?) };
+    for entry in unwanted.into_iter().flatten() {
         let entry = entry.doing(fail)?;
         if DEVICES.iter().any(|d| entry.file_name() == *d) {
             continue;
@@ -309,7 +325,9 @@ fn clear_dev() -> Result<Vec<String>> {
     )
     .doing(fail)?;
     let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    sys::mount_setattr(dev.as_fd(), true, closed, None).doing(fail)?;
+    if !hooks::off("closed /dev") {
+        sys::mount_setattr(dev.as_fd(), true, closed, None).doing(fail)?;
+    }
     let mut names = Vec::new();
     for entry in std::fs::read_dir("/dev").doing(fail)? {
         names.push(entry.doing(fail)?.file_name().to_string_lossy().into_owned());

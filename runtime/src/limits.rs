@@ -2,9 +2,11 @@
 
 use crate::cgroup::{Controller, RunCgroup, millicpus};
 use crate::error::{Doing as _, Error, Result};
+use crate::hooks;
 use crate::observe::{By, LimitRow};
 use crate::spec::{LimitName, Limits};
 use rustix::process::Resource;
+use std::fs;
 
 /// One resource limit.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +24,18 @@ pub(crate) struct Holding {
     pub(crate) rows: Vec<LimitRow>,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) processors: Option<usize>,
+}
+
+impl Rlimit {
+    /// Whether a test leaves it out.
+    fn is_off(&self) -> bool {
+        match self.name {
+            LimitName::Memory => hooks::off("memory limit"),
+            LimitName::Pids => hooks::off("pids limit"),
+            LimitName::Files => hooks::off("open files limit"),
+            _ => hooks::off("core limit"),
+        }
+    }
 }
 
 /// Sets what the cgroup can hold and plans the rest. `container`: whether `/out` and `/tmp` are tmpfs of the run.
@@ -115,25 +129,57 @@ impl Holding {
         }
     }
 
-    /// Reads the resource limits of the waiting workload back.
+    /// The resource limits that the workload sets itself.
+    pub(crate) fn to_set(&self) -> Vec<Rlimit> {
+        self.rlimits.iter().filter(|limit| !limit.is_off()).copied().collect()
+    }
+
+    /// Reads back what the waiting workload has: its resource limits, its processors, and the room in its two writable directories.
     pub(crate) fn read_back(&mut self, pid: i32) -> Result<()> {
         let path = format!("/proc/{pid}/limits");
-        let text = std::fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
+        let text = fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
         for limit in &self.rlimits {
             let line = text.lines().find_map(|l| l.strip_prefix(limit.label)).unwrap_or_default();
             let found: Vec<Option<u64>> = line.split_whitespace().take(2).map(|n| n.parse().ok()).collect();
             if found != [Some(limit.value); 2] {
-                return Err(Error::Integrity(format!(
-                    "the boundary is not what was asked for: row \"limits\": {:?} was set to {}, but {path} says {}; the workload was not started",
-                    limit.name,
-                    limit.value,
-                    line.trim()
-                )));
+                differs(limit.name, limit.value, &format!("{path} says {}", line.trim()))?;
             }
             if let Some(row) = self.rows.iter_mut().find(|r| r.name == limit.name) {
                 row.effective = Some(limit.value);
             }
         }
+        if let Some(count) = self.processors {
+            let pid = rustix::process::Pid::from_raw(pid);
+            let set = rustix::thread::sched_getaffinity(pid).doing(|| "observing the processors".into())?;
+            if set.count() as usize > count {
+                differs(LimitName::Cpu, count as u64, &format!("it may use {} processors", set.count()))?;
+            }
+        }
+        for row in self.rows.iter_mut().filter(|row| row.by == By::Tmpfs) {
+            let directory = if row.name == LimitName::Tmp { "tmp" } else { "out" };
+            let path = format!("/proc/{pid}/root/{directory}");
+            let room = rustix::fs::statvfs(&path).doing(|| format!("observing {path}"))?;
+            let page = rustix::param::page_size() as u64;
+            let (found, least) = match row.name {
+                // One inode is the directory's.
+                LimitName::OutputFiles => (room.f_files.saturating_sub(1), row.asked),
+                // Whole pages.
+                _ => (room.f_blocks * room.f_bsize, row.asked.next_multiple_of(page)),
+            };
+            if found != least {
+                differs(row.name, row.asked, &format!("{path} has room for {found}"))?;
+            }
+            row.effective = Some(found);
+        }
         Ok(())
     }
+}
+
+fn differs(name: LimitName, asked: u64, found: &str) -> Result<()> {
+    if hooks::unseen("limits") {
+        return Ok(());
+    }
+    Err(Error::Integrity(format!(
+        "the boundary is not what was asked for: row \"limits\": {name:?} was set to {asked}, but {found}; the workload was not started"
+    )))
 }

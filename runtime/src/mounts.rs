@@ -1,6 +1,7 @@
 //! Mounts as handles: made detached, given their attributes, and only then put somewhere.
 
 use crate::error::{Doing as _, Error, Result};
+use crate::hooks::off;
 use crate::sys;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
@@ -9,12 +10,36 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
 /// `ro,nosuid,nodev`: a layer of an image.
-pub(crate) const LAYER: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+pub(crate) fn layer() -> u64 {
+    unless(off("root read-only"), RDONLY)
+        | unless(off("root nosuid"), NOSUID)
+        | unless(off("root nodev"), NODEV)
+}
+
 /// `ro,nosuid,nodev,noexec`: an input.
-pub(crate) const INPUT: u64 = LAYER | libc::MOUNT_ATTR_NOEXEC;
+pub(crate) fn input() -> u64 {
+    unless(off("inputs read-only"), RDONLY)
+        | unless(off("inputs nosuid"), NOSUID)
+        | unless(off("inputs nodev"), NODEV)
+        | unless(off("inputs noexec"), NOEXEC)
+}
+
 /// `nosuid,nodev,noexec`: what the workload may write.
-pub(crate) const SCRATCH: u64 = INPUT & !libc::MOUNT_ATTR_RDONLY;
+pub(crate) fn scratch() -> u64 {
+    unless(off("scratch nosuid"), NOSUID)
+        | unless(off("scratch nodev"), NODEV)
+        | unless(off("scratch noexec"), NOEXEC)
+}
+
+fn unless(off: bool, attribute: u64) -> u64 {
+    if off { 0 } else { attribute }
+}
 
 const NOT_THROUGH_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 

@@ -3,6 +3,7 @@
 //! The user namespace is not in it: the builder made it and is id 0 of it. Neither is the filter, which libcontainer would ignore.
 
 use crate::error::{Doing as _, Result};
+use crate::hooks::off;
 use crate::protocol::Request;
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
@@ -22,7 +23,8 @@ const NAMESPACES: [LinuxNamespaceType; 6] = [
 const INIT: [Capability; 5] =
     [Capability::NetAdmin, Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
 
-const MASKED: [&str; 10] = [
+/// Files of `/proc` that are covered.
+pub(crate) const MASKED: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/kcore",
@@ -34,7 +36,9 @@ const MASKED: [&str; 10] = [
     "/proc/timer_list",
     "/proc/timer_stats",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Files of `/proc` that cannot be written.
+pub(crate) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The configuration of run `id`.
 pub(crate) fn config(id: &str, request: &Request) -> Result<Spec> {
@@ -46,8 +50,8 @@ fn build(id: &str, request: &Request) -> std::result::Result<Spec, oci_spec::Oci
     let none = std::collections::HashSet::new();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .effective(init.clone())
-        .permitted(init)
-        .bounding(none.clone())
+        .permitted(init.clone())
+        .bounding(if off("bounding set") { init.clone() } else { none.clone() })
         .inheritable(none.clone())
         .ambient(none)
         .build()?;
@@ -62,21 +66,26 @@ fn build(id: &str, request: &Request) -> std::result::Result<Spec, oci_spec::Oci
         .build()?;
     let namespaces = NAMESPACES
         .into_iter()
+        .filter(|typ| !is_off(*typ))
         .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build())
         .collect::<std::result::Result<Vec<_>, _>>()?;
     let paths = |paths: &[&str]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .cgroups_path(format!("/invarlock-no-cgroup/{id}"))
-        .masked_paths(paths(&MASKED))
-        .readonly_paths(paths(&READ_ONLY))
+        .masked_paths(if off("masked paths") { Vec::new() } else { paths(&MASKED) })
+        .readonly_paths(if off("read-only paths") { Vec::new() } else { paths(&READ_ONLY) })
         .build()?;
-    let proc = MountBuilder::default()
-        .destination("/proc")
-        .typ("proc")
-        .source("proc")
-        .options(paths(&["nosuid", "nodev", "noexec"]))
-        .build()?;
+    let proc = MountBuilder::default().destination("/proc").typ("proc").source("proc");
+    let proc = match off("pid namespace") {
+        false => proc.options(paths(&["nosuid", "nodev", "noexec"])).build()?,
+        // The kernel gives a new one only to a new namespace.
+        true => proc
+            .typ("bind")
+            .source("/proc")
+            .options(paths(&["rbind", "nosuid", "nodev", "noexec"]))
+            .build()?,
+    };
     let mut linux = linux;
     linux
         .set_resources(None)
@@ -86,12 +95,22 @@ fn build(id: &str, request: &Request) -> std::result::Result<Spec, oci_spec::Oci
         .set_gid_mappings(None);
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
-        .hostname("invarlock")
-        .root(RootBuilder::default().path(crate::rootfs::ROOT).readonly(true).build()?)
+        .root(RootBuilder::default().path(crate::rootfs::ROOT).readonly(!off("root read-only")).build()?)
         .process(process)
         .mounts(vec![proc])
         .linux(linux)
         .build()?;
-    spec.set_hooks(None);
+    spec.set_hooks(None).set_hostname((!off("uts namespace")).then(|| "invarlock".to_owned()));
     Ok(spec)
+}
+
+fn is_off(namespace: LinuxNamespaceType) -> bool {
+    match namespace {
+        LinuxNamespaceType::Pid => off("pid namespace"),
+        LinuxNamespaceType::Network => off("network namespace"),
+        LinuxNamespaceType::Ipc => off("ipc namespace"),
+        LinuxNamespaceType::Uts => off("uts namespace"),
+        LinuxNamespaceType::Cgroup => off("cgroup namespace"),
+        _ => false,
+    }
 }

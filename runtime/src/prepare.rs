@@ -26,7 +26,7 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
             None => {
                 let layer =
                     mounts::clone_handle(fd.as_fd()).doing(|| "mounting a layer of the image".into())?;
-                mounts::restrict(&layer, mounts::LAYER).doing(|| "making a layer read-only".into())?;
+                mounts::restrict(&layer, mounts::layer()).doing(|| "making a layer read-only".into())?;
                 layer
             }
             Some(input) => match &input.path {
@@ -50,7 +50,7 @@ impl IdMapped {
             }
             other => other.doing(|| "making a mount of it".into())?,
         };
-        mounts::restrict(&mount, mounts::INPUT).doing(|| "making it read-only".into())?;
+        mounts::restrict(&mount, mounts::input()).doing(|| "making it read-only".into())?;
         if !everybody {
             let namespace = match self.0.entry((uid, gid)) {
                 std::collections::btree_map::Entry::Occupied(made) => made.into_mut(),

@@ -57,9 +57,12 @@ pub(crate) fn spawn(socket: UnixStream) -> Result<(Child, Option<OwnedFd>)> {
 
 fn start(executable: &OwnedFd, socket: UnixStream) -> Result<Child> {
     let path = format!("/proc/self/fd/{}", executable.as_raw_fd());
-    Command::new(path)
+    let mut command = Command::new(path);
+    if !crate::hooks::off("environment") {
+        command.env_clear();
+    }
+    command
         .arg0(SUPERVISOR)
-        .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(socket)))
         .stdout(Stdio::null())

@@ -4,6 +4,7 @@
 //! following links, and refused where it is anything else.
 
 use crate::error::{Doing as _, Error, Result};
+use crate::hooks::off;
 use crate::identity::Identity;
 use crate::mounts;
 use crate::protocol::Request;
@@ -18,7 +19,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 pub(crate) const ROOT: &str = "/rootfs";
 /// Directories every image has or gets.
 const TARGETS: [&str; 5] = ["dev", "in", "out", "proc", "tmp"];
-const TMP_INODES: u64 = 65_536;
+/// Files in `/tmp`.
+pub(crate) const TMP_INODES: u64 = 65_536;
 
 /// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`. Gives the handle of `/out`.
 pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<OwnedFd>) -> Result<OwnedFd> {
@@ -27,20 +29,25 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(ROOT, flags, Mode::empty()).doing(|| "opening the image".into())?;
     let limits = &request.limits;
-    let size = |bytes: u64| ("size", bytes.to_string());
-    let nodes = |count: u64| ("nr_inodes", count.to_string());
+    // 0 is no limit.
+    let size = |bytes: u64, control| ("size", if off(control) { 0 } else { bytes }.to_string());
+    let nodes = |count: u64, control| ("nr_inodes", if off(control) { 0 } else { count }.to_string());
     let mode = |mode: &str| ("mode", mode.to_owned());
     let inside = identity.inside.to_string();
 
-    let tmp = mounts::tmpfs(&[size(limits.tmp_bytes), nodes(TMP_INODES), mode("1777")], mounts::SCRATCH)?;
+    let tmp = mounts::tmpfs(
+        &[size(limits.tmp_bytes, "scratch size"), nodes(TMP_INODES, "scratch inodes"), mode("1777")],
+        mounts::scratch(),
+    )?;
     put(&tmp, &root, "tmp")?;
     // One inode for the directory itself.
     let owner = [("uid", inside.clone()), ("gid", inside), mode("0700")];
-    let out = [vec![size(limits.output_bytes), nodes(limits.output_files + 1)], owner.to_vec()].concat();
-    let out = mounts::tmpfs(&out, mounts::SCRATCH)?;
+    let room = [size(limits.output_bytes, "output size"), nodes(limits.output_files + 1, "output inodes")];
+    let out = [room.to_vec(), owner.to_vec()].concat();
+    let out = mounts::tmpfs(&out, mounts::scratch())?;
     put(&out, &root, "out")?;
     let dev = mounts::tmpfs(
-        &[size(65_536), nodes(64), mode("0755")],
+        &[("size", "65536".into()), ("nr_inodes", "64".into()), mode("0755")],
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
     )?;
     put(&dev, &root, "dev")?;
@@ -98,7 +105,7 @@ fn input(request: &Request, sources: Vec<OwnedFd>, root: &OwnedFd) -> Result<()>
     }
     let nodes = 64 + request.inputs.len() as u64 * 16;
     let options = [("size", bytes.to_string()), ("nr_inodes", nodes.to_string()), ("mode", "0755".into())];
-    let tmpfs = mounts::tmpfs(&options, mounts::SCRATCH)?;
+    let tmpfs = mounts::tmpfs(&options, mounts::scratch())?;
     put(&tmpfs, root, "in")?;
     for (input, source) in request.inputs.iter().zip(sources) {
         let mut made = mounts::make_file(&tmpfs, &target_components(&input.target)?)?;
@@ -118,6 +125,6 @@ fn input(request: &Request, sources: Vec<OwnedFd>, root: &OwnedFd) -> Result<()>
             ),
         }
     }
-    crate::sys::mount_setattr(tmpfs.as_fd(), true, mounts::INPUT, None)
+    crate::sys::mount_setattr(tmpfs.as_fd(), true, mounts::input(), None)
         .doing(|| "closing /in for writing".into())
 }

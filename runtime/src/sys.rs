@@ -242,6 +242,16 @@ pub(crate) fn cloexec_from_3() -> io::Result<()> {
     Ok(())
 }
 
+/// The opposite, for tests that leave this out; nothing in a release build.
+pub(crate) fn keep_open_from_3() -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    for fd in 3..64 {
+        // SAFETY: only a flag of a descriptor changes; what is not open is refused.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+    }
+    Ok(())
+}
+
 /// `unshare(2)`. The caller has one thread.
 pub(crate) fn unshare(flags: c_int) -> io::Result<()> {
     // SAFETY: unshare(2) takes no pointers, and one thread shares nothing with another.

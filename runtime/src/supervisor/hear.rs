@@ -160,11 +160,15 @@ impl Run<'_> {
         self.observations = Some(seen);
         self.workload_pidfd = Some(handle);
         let now = Instant::now();
-        (self.started, self.deadline) = (Some(now), now + self.request.limits.wall);
+        (self.started, self.deadline) = (Some(now), now + self.wall_limit());
         hooks::step("supervisor: observed");
         (&*socket).write_all(b"G").doing(|| "starting the workload".into())?;
         hooks::step("supervisor: workload started");
         Ok(())
+    }
+
+    fn wall_limit(&self) -> Duration {
+        if hooks::off("wall limit") { Duration::from_secs(86_400) } else { self.request.limits.wall }
     }
 
     pub(super) fn hear_signal(&mut self, signals: &OwnedFd) -> Result<()> {

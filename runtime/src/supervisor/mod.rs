@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
                     stdio,
                     handles,
                     entrances,
-                    rlimits: self.holding.rlimits.clone(),
+                    rlimits: self.holding.to_set(),
                     processors: self.holding.processors,
                     supervisor,
                     socket,
