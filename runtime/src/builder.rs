@@ -1,135 +1,123 @@
-//! The builder: a copy of the supervisor with one thread that enters the run's cgroup, makes its user and mount namespace, leaves the host's
-//! file system behind, puts the container's together, and has libcontainer make the rest.
+//! The builder: the first process of the run, which makes its container around itself and becomes its init.
 //!
-//! libcontainer sees a small tree of ours: no cgroup hierarchy (it would kill what it finds there), nothing of the host but `/proc` and
-//! five devices. Init becomes the supervisor's child, not this process's.
+//! It is cloned into its own user, pid, mount, network, ipc and uts namespaces, enters the run's cgroup, leaves the host's file system
+//! behind, puts the container's together, and has libcontainer finish it. What needs no knowledge of the run is done before the run is
+//! known, while the launcher still looks at the image.
+//!
+//! Only libcontainer's inner half is used, the one that runs inside: mounts, devices, pivot, masks, capabilities. Its outer half would
+//! fork twice more, kill what it finds in a cgroup of the run's name, and keep a state that nobody reads. It sees a small tree of ours:
+//! no cgroup hierarchy and nothing of the host but five devices.
 
 use crate::error::{Doing as _, Error, Result};
 use crate::identity::Identity;
 use crate::init::Init;
-use crate::limits::Rlimit;
-use crate::protocol::{self, FromBuilder, Request};
+use crate::protocol::{self, Build, FromInit};
 use crate::{cgroup, hooks, mounts, oci, rootfs, sys};
+use libcontainer::notify_socket::NotifyListener;
+use libcontainer::process::args::{ContainerArgs, ContainerType};
+use libcontainer::process::{channel, init};
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::rc::Rc;
 
 /// Devices that libcontainer binds into every container. Init takes `tty` away again.
 const HOST_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-/// Tree of the builder: bundle, state, layers, and what libcontainer looks at.
-const DIRECTORIES: [&str; 8] = ["bundle", "state", "rootfs", "l", "proc", "dev", "sys", "sys/fs"];
-const USERNS_REMEDY: &str = "let ordinary users make user namespaces: `sysctl -w user.max_user_namespaces=15000`, \
-    `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile with `userns,` for this program (Ubuntu 24.04 and newer); \
-    `invarlock doctor` says which";
+/// Tree of the builder: layers, the root, and what libcontainer looks at.
+const DIRECTORIES: [&str; 5] = ["state", "rootfs", "l", "proc", "dev"];
+/// What the host is called inside.
+const HOSTNAME: &str = "invarlock";
 
 /// Everything the builder is born with.
 pub(crate) struct Builder {
-    pub(crate) id: String,
-    pub(crate) request: Request,
     pub(crate) identity: Identity,
-    /// Standard output and error of the workload.
-    pub(crate) stdio: [OwnedFd; 2],
-    /// Layers, then inputs: mounts where root started the run, else the launcher's handles.
-    pub(crate) handles: Vec<OwnedFd>,
     /// `tasks` of cgroups of version 1.
     pub(crate) entrances: Vec<File>,
-    /// Resource limits of the workload.
-    pub(crate) rlimits: Vec<Rlimit>,
-    /// How many processors the workload may run on, where no cgroup says it.
-    pub(crate) processors: Option<usize>,
-    /// The supervisor, to notice its death.
-    pub(crate) supervisor: Option<rustix::process::Pid>,
+    /// To the supervisor.
     pub(crate) socket: UnixStream,
-    pub(crate) init_socket: UnixStream,
+    /// The workload's to the supervisor.
     pub(crate) workload_socket: UnixStream,
 }
 
 impl Builder {
     /// Runs in the new process and never comes back.
     pub(crate) fn run(mut self) -> ! {
-        let code = match self.build() {
-            Ok(()) => 0,
-            Err(error) => {
-                // Where the supervisor is gone there is nobody to tell.
-                drop(protocol::send(&self.socket, &FromBuilder::Failed(error), &[]));
-                1
-            }
-        };
-        sys::exit_now(code)
+        let Err(error) = self.build();
+        // Where the supervisor is gone there is nobody to tell.
+        drop(protocol::send(&self.socket, &FromInit::Failed(error), &[]));
+        sys::exit_now(1)
     }
 
-    fn build(&mut self) -> Result<()> {
-        self.die_with_supervisor()?;
+    fn build(&mut self) -> Result<std::convert::Infallible> {
+        die_with_supervisor(&self.socket)?;
         hooks::step("builder: started");
         // What is made from here on is made inside the run, for a workload with another id.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         cgroup::enter(&self.entrances)?;
         self.entrances.clear();
         hooks::step("builder: cgroup entered");
-        self.new_namespaces()?;
+        self.finish_namespaces()?;
         hooks::step("builder: namespaces made");
-        let handles = self.mounts()?;
+        let tree = prepare_tree()?;
+        hooks::step("builder: tree prepared");
+        let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
+        hooks::step("builder: told what to build");
+        let Ok((stdio, handles)) = split_off_stdio(fds) else {
+            return Err(Error::System("the supervisor's message came without its descriptors".into()));
+        };
+        let handles = self.mounts(&build, handles)?;
         hooks::step("builder: mounts made");
-        own_tree()?;
+        leave_host(tree)?;
         hooks::step("builder: host left");
-        let out = rootfs::assemble(&self.request, self.identity, handles)?;
+        let out = rootfs::assemble(&build.request, self.identity, handles)?;
         hooks::step("builder: root assembled");
-        protocol::send(&self.socket, &FromBuilder::Output, &[out.as_fd()])?;
+        protocol::send(&self.socket, &FromInit::Output, &[out.as_fd()])?;
         drop(out);
         hooks::step("builder: output handed over");
-        self.create()
+        self.become_init(build, stdio)
     }
 
-    /// SIGKILL when the supervisor dies; and if it died before this call, at once.
-    pub(crate) fn die_with_supervisor(&self) -> Result<()> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .doing(|| "tying the run to its supervisor".into())?;
-        if rustix::process::getppid() != self.supervisor {
-            sys::exit_now(1);
+    /// What could not be made by the clone: the cgroup namespace, whose root is where this process is now, and the ids, which the
+    /// supervisor writes.
+    fn finish_namespaces(&mut self) -> Result<()> {
+        if !hooks::off("cgroup namespace") {
+            sys::unshare(libc::CLONE_NEWCGROUP)
+                .doing(|| "row \"namespaces\": making a cgroup namespace".into())?;
         }
-        Ok(())
-    }
-
-    /// User and mount namespace. Root gives up its groups first and then becomes the run's own id 0.
-    fn new_namespaces(&mut self) -> Result<()> {
-        if self.identity.by_root && !hooks::off("supplementary groups") {
-            rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
-        }
-        sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).or_unsupported(
-            || "row \"namespaces\": making a user and a mount namespace".into(),
-            USERNS_REMEDY,
-        )?;
-        if self.identity.by_root {
-            protocol::send(&self.socket, &FromBuilder::WantMaps, &[])?;
-            let mut go = [0];
-            (&self.socket).read_exact(&mut go).doing(|| "waiting for the id maps".into())?;
-        } else {
-            // Some kernels let anybody make one and only refuse to fill it in.
-            self.identity.write_own_maps().or_unsupported(|| "row \"namespaces\"".into(), USERNS_REMEDY)?;
-        }
+        let mut mapped = [0];
+        (&self.socket).read_exact(&mut mapped).doing(|| "waiting for the id maps".into())?;
         let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
         rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "becoming the run's own group".into())?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "becoming the run's own user".into())?;
         // Changing ids made the kernel forget it.
-        self.die_with_supervisor()
+        die_with_supervisor(&self.socket)?;
+        if !hooks::off("uts namespace") {
+            rustix::system::sethostname(HOSTNAME.as_bytes()).doing(|| "naming the container".into())?;
+        }
+        if !hooks::off("network namespace") {
+            sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
+        }
+        Ok(())
     }
 
     /// Detached, read-only mounts. A user makes them here, where it may: by path, and only of the very files that were opened before.
-    fn mounts(&mut self) -> Result<Vec<OwnedFd>> {
-        let handles = std::mem::take(&mut self.handles);
+    fn mounts(&self, build: &Build<'_>, handles: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
         if self.identity.by_root {
             return Ok(handles);
         }
-        let layers = self.request.rootfs.len();
+        let layers = build.request.rootfs.len();
         let mut out = Vec::new();
         for (i, handle) in handles.into_iter().enumerate() {
-            let (path, attributes) = match i.checked_sub(layers).and_then(|i| self.request.inputs.get(i)) {
+            let (path, attributes) = match i.checked_sub(layers).and_then(|i| build.request.inputs.get(i)) {
                 Some(input) => (input.path.as_ref(), mounts::input()),
-                None => (self.request.rootfs.get(i), mounts::layer()),
+                None => (build.request.rootfs.get(i), mounts::layer()),
             };
             let Some(path) = path else {
                 out.push(handle);
@@ -144,51 +132,65 @@ impl Builder {
         Ok(out)
     }
 
-    /// What init has to know.
-    pub(crate) fn init(&self) -> Init {
-        Init {
-            argv: self.request.argv.clone(),
-            env: self.request.env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
-            filter: self.request.filter.clone(),
-            cwd: self.request.cwd.clone(),
-            identity: self.identity,
-            rlimits: self.rlimits.clone(),
-            processors: self.processors,
-            host: self.request.host.is_some(),
-            socket: self.init_socket.as_raw_fd(),
-            workload_socket: self.workload_socket.as_raw_fd(),
+    /// libcontainer: `/proc`, `/dev`, masks, pivot, most capabilities. Its last act is to call [`Init`], which stays.
+    fn become_init(&self, build: Build<'_>, stdio: [OwnedFd; 2]) -> Result<std::convert::Infallible> {
+        let spec = oci::config(&build.request)?;
+        let fail = || "naming a socket for libcontainer".to_owned();
+        let notify_listener = NotifyListener::new(Path::new("/state/notify")).doing(fail)?;
+        let [stdout, stderr] = stdio;
+        let args = ContainerArgs {
+            container_type: ContainerType::InitContainer,
+            syscall: SyscallType::default(),
+            spec: Rc::new(spec),
+            rootfs: rootfs::ROOT.into(),
+            console_socket: None,
+            notify_listener,
+            preserve_fds: 0,
+            container: None,
+            user_ns_config: None,
+            // Of its outer half, which is not used.
+            cgroup_config: libcgroups::common::CgroupConfig {
+                cgroup_path: "/invarlock-no-cgroup".into(),
+                systemd_cgroup: false,
+                container_name: HOSTNAME.into(),
+            },
+            detached: true,
+            executor: Box::new(Init::new(build, self.identity, &self.socket, &self.workload_socket)),
+            no_pivot: false,
+            // It closes them itself when it has them in place.
+            stdin: Some(null_device()?.into_raw_fd()),
+            stdout: Some(stdout.into_raw_fd()),
+            stderr: Some(stderr.into_raw_fd()),
+            as_sibling: false,
+            pid_file: None,
+        };
+        let fail = || "making libcontainer's channels".to_owned();
+        let (mut main, _main_end) = channel::main_channel().doing(fail)?;
+        let (_init_end, mut from_main) = channel::init_channel().doing(fail)?;
+        hooks::step("builder: configuration made");
+        match init::container_init_process(&args, &mut main, &mut from_main) {
+            Ok(()) => Err(Error::System("creating the container: libcontainer ended before init did".into())),
+            Err(error) => Err(creating(&error)),
         }
     }
+}
 
-    /// libcontainer: the other namespaces, init, `/proc`, `/dev`, masks, pivot.
-    fn create(&self) -> Result<()> {
-        use libcontainer::container::builder::ContainerBuilder;
-        use libcontainer::syscall::syscall::SyscallType;
-        let spec = oci::config(&self.id, &self.request)?;
-        spec.save("/bundle/config.json").doing(|| "writing the container's configuration".into())?;
-        hooks::step("builder: configuration written");
-        let init = self.init();
-        let stdio = |i: usize| {
-            self.stdio
-                .get(i)
-                .map_or_else(null_device, |fd| fd.try_clone().doing(|| "duplicating a pipe".into()))
-        };
-        let mut container = ContainerBuilder::new(self.id.clone(), SyscallType::default())
-            .with_root_path("/state")
-            .doing(|| "naming the state directory".into())?
-            .with_executor(init)
-            .with_stdin(null_device()?)
-            .with_stdout(stdio(0)?)
-            .with_stderr(stdio(1)?)
-            .as_init("/bundle")
-            .with_systemd(false)
-            .with_detach(true)
-            .as_sibling(true)
-            .build()
-            .map_err(|e| creating(&e))?;
-        hooks::step("builder: container made");
-        container.start().map_err(|e| creating(&e))
+fn split_off_stdio(mut fds: Vec<OwnedFd>) -> std::result::Result<([OwnedFd; 2], Vec<OwnedFd>), Vec<OwnedFd>> {
+    let handles = fds.split_off(fds.len().min(2));
+    Ok((fds.try_into()?, handles))
+}
+
+/// SIGKILL when the supervisor dies; and if it died before this call, at once.
+pub(crate) fn die_with_supervisor(socket: &UnixStream) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .doing(|| "tying the run to its supervisor".into())?;
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    rustix::event::poll(&mut fds, Some(&now)).doing(|| "looking for the supervisor".into())?;
+    if fds[0].revents().contains(PollFlags::HUP) {
+        sys::exit_now(1);
     }
+    Ok(())
 }
 
 /// libcontainer's whole chain of causes: its own text drops it.
@@ -210,41 +212,71 @@ pub(crate) fn null_device() -> Result<OwnedFd> {
         .doing(|| "opening /dev/null".into())
 }
 
-/// Leaves the host's file system for a tmpfs with what libcontainer needs.
-fn own_tree() -> Result<()> {
-    let fail = || "leaving the host's file system".to_owned();
+/// A tmpfs with what libcontainer needs, on top of the host's root, and this process in it: names without a slash are in it, and
+/// names with one still the host's.
+fn prepare_tree() -> Result<OwnedFd> {
+    let fail = || "preparing to leave the host's file system".to_owned();
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .doing(fail)?;
-    let proc = mounts::clone_path("/proc", true).doing(fail)?;
-    let mut devices = Vec::new();
-    for name in HOST_DEVICES {
-        devices.push((
-            name,
-            mounts::clone_path(&format!("/dev/{name}"), false)
-                .doing(|| format!("{}: /dev/{name}", fail()))?,
-        ));
-    }
     let tree = mounts::tmpfs(
         &[("mode", "0755".into()), ("size", "16m".into())],
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
     )?;
     mounts::attach_at(&tree, "/").doing(fail)?;
     rustix::process::fchdir(&tree).doing(fail)?;
-    rustix::process::pivot_root(".", ".").doing(fail)?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).doing(fail)?;
-    rustix::process::chdir("/").doing(fail)?;
     for directory in DIRECTORIES {
-        fs::create_dir(format!("/{directory}")).doing(fail)?;
+        fs::create_dir(directory).doing(fail)?;
     }
-    fs::create_dir("/sys/fs/cgroup").doing(fail)?;
-    mounts::attach_at(&proc, "/proc").doing(fail)?;
-    // libcontainer clones `/proc` for each look into it, and taking a clone away costs a grace period of several milliseconds. What is
-    // unbindable it opens as it is, which is as good here: nobody else can mount anything in this tree.
-    rustix::mount::mount_change("/proc", MountPropagationFlags::UNBINDABLE).doing(fail)?;
-    for (name, device) in devices {
-        let path = format!("/dev/{name}");
+    // Of this pid namespace: the host's processes are not to be seen in it.
+    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    if hooks::off("pid namespace") {
+        // The kernel gives a new one only to a new namespace.
+        mounts::attach_at(&mounts::clone_path("/proc", true).doing(fail)?, "proc").doing(fail)?;
+    } else {
+        mounts::attach_at(&mounts::filesystem("proc", &[], attributes)?, "proc").doing(fail)?;
+        // libcontainer clones `/proc` for each look into it, and taking a clone away is slow. What is unbindable it opens as it is,
+        // which is as good here: nobody else can mount anything in this tree.
+        rustix::mount::mount_change("proc", MountPropagationFlags::UNBINDABLE).doing(fail)?;
+    }
+    for name in HOST_DEVICES {
+        let fail = || format!("{}: /dev/{name}", fail());
+        let device = mounts::clone_path(&format!("/dev/{name}"), false).doing(fail)?;
+        let path = format!("dev/{name}");
         File::create(&path).doing(fail)?;
         mounts::attach_at(&device, &path).doing(fail)?;
     }
-    Ok(())
+    Ok(tree)
+}
+
+/// The tree becomes the root; the host's file system is gone.
+fn leave_host(tree: OwnedFd) -> Result<()> {
+    let fail = || "leaving the host's file system".to_owned();
+    rustix::process::fchdir(&tree).doing(fail)?;
+    rustix::process::pivot_root(".", ".").doing(fail)?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).doing(fail)?;
+    rustix::process::chdir("/").doing(fail)
+}
+
+/// What a run's init is made from, for a plain child as well.
+impl Init {
+    pub(crate) fn new(
+        build: Build<'_>,
+        identity: Identity,
+        socket: &UnixStream,
+        workload: &UnixStream,
+    ) -> Self {
+        let request = build.request.into_owned();
+        Init {
+            argv: request.argv,
+            env: request.env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+            filter: request.filter,
+            cwd: request.cwd,
+            identity,
+            rlimits: build.rlimits.into_owned(),
+            processors: build.processors,
+            host: request.host.is_some(),
+            socket: socket.as_raw_fd(),
+            workload_socket: workload.as_raw_fd(),
+        }
+    }
 }

@@ -135,7 +135,7 @@ fn in_namespace(
 ) -> Result<String, String> {
     let identity = Identity::of_caller();
     let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
-    match sys::clone_process(None).map_err(|e| format!("forking: {e}"))? {
+    match sys::clone_process(0, None).map_err(|e| format!("forking: {e}"))? {
         Forked::Child => {
             drop(ours);
             let result = enter(identity, &theirs).and_then(|()| attempt());
@@ -221,7 +221,7 @@ fn proc() -> Result<(), String> {
     sys::unshare(libc::CLONE_NEWPID).map_err(|e| format!("unshare: {e}"))?;
     fs::create_dir("/tmp/proc").map_err(|e| e.to_string())?;
     // Only a process of the new pid namespace may mount its /proc.
-    match sys::clone_process(None).map_err(|e| format!("forking: {e}"))? {
+    match sys::clone_process(0, None).map_err(|e| format!("forking: {e}"))? {
         Forked::Child => {
             let flags = rustix::mount::MountFlags::NOSUID
                 | rustix::mount::MountFlags::NODEV

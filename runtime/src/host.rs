@@ -1,27 +1,30 @@
 //! Host execution: the same program as a plain child. No container; still a filter, limits, a supervisor, and evidence that says so.
 
-use crate::builder::{self, Builder};
+use crate::builder::{die_with_supervisor, null_device};
 use crate::error::{Doing as _, Result};
-use crate::protocol::{self, FromBuilder};
+use crate::init::Init;
+use crate::protocol::{self, FromInit};
 use crate::{cgroup, hooks, sys};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
-/// The builder's part: becomes the parent of the program. Never comes back.
-pub(crate) fn run(child: Builder) -> ! {
-    if let Err(error) = start(&child) {
-        drop(protocol::send(&child.socket, &FromBuilder::Failed(error), &[]));
+/// Becomes the parent of the program. Never comes back.
+pub(crate) fn run(init: &Init, socket: &UnixStream, entrances: &[File], stdio: &[OwnedFd; 2]) -> ! {
+    if let Err(error) = start(init, socket, entrances, stdio) {
+        drop(protocol::send(socket, &FromInit::Failed(error), &[]));
     }
     sys::exit_now(1)
 }
 
-fn start(child: &Builder) -> Result<()> {
-    child.die_with_supervisor()?;
-    hooks::step("builder: host started");
-    cgroup::enter(&child.entrances)?;
-    hooks::step("builder: host cgroup entered");
+fn start(init: &Init, socket: &UnixStream, entrances: &[File], [out, err]: &[OwnedFd; 2]) -> Result<()> {
+    die_with_supervisor(socket)?;
+    hooks::step("init: host started");
+    cgroup::enter(entrances)?;
+    hooks::step("init: host cgroup entered");
     let fail = || "connecting the program's output".to_owned();
-    let [out, err] = &child.stdio;
-    rustix::stdio::dup2_stdin(builder::null_device()?).doing(fail)?;
+    rustix::stdio::dup2_stdin(null_device()?).doing(fail)?;
     rustix::stdio::dup2_stdout(out).doing(fail)?;
     rustix::stdio::dup2_stderr(err).doing(fail)?;
-    child.init().run_on_host()
+    init.run_on_host()
 }

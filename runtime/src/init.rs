@@ -1,9 +1,10 @@
 //! Init: process 1 of the container, ours, and the workload up to its first instruction.
 //!
-//! libcontainer calls it twice: `validate` when the container's file system is in place and a few capabilities are left, `exec` when
-//! it may start. It finishes the boundary, forks the workload, gives up what it has left, and reaps until the workload is
+//! libcontainer calls it when the container's file system is in place and a few capabilities are left, and never gets control back.
+//! It finishes the boundary, forks the workload, gives up what it has left, and reaps until the workload is
 //! dead; its own end is the end of every process of the container.
 
+use crate::builder::die_with_supervisor;
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks;
 use crate::identity::Identity;
@@ -44,28 +45,15 @@ pub(crate) struct Init {
 
 impl Executor for Init {
     fn validate(&self, _spec: &Spec) -> std::result::Result<(), ExecutorValidationError> {
-        self.finish_boundary().map_err(|error| {
-            let text = error.to_string();
-            if let Ok(socket) = self.connection(self.socket) {
-                drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
-            }
-            ExecutorValidationError::ArgValidationError(text)
-        })
+        self.stay()
     }
 
     fn setup_envs(&self, _envs: HashMap<String, String>) -> std::result::Result<(), ExecutorSetEnvsError> {
-        // The workload's environment is given to execve; init has none (the supervisor was started with none).
-        Ok(())
+        self.stay()
     }
 
     fn exec(&self, _spec: &Spec) -> std::result::Result<(), ExecutorError> {
-        hooks::step("init: told to start");
-        if let Err(error) = self.run()
-            && let Ok(socket) = self.connection(self.socket)
-        {
-            drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
-        }
-        sys::exit_now(1)
+        self.stay()
     }
 }
 
@@ -74,19 +62,25 @@ impl Init {
         sys::duplicate(fd).map(UnixStream::from).doing(|| "using the socket to the supervisor".into())
     }
 
+    /// Init's whole life.
+    fn stay(&self) -> ! {
+        if let Err(error) = self.finish_boundary().and_then(|()| self.run())
+            && let Ok(socket) = self.connection(self.socket)
+        {
+            drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
+        }
+        sys::exit_now(1)
+    }
+
     fn finish_boundary(&self) -> Result<()> {
         hooks::step("init: file system there");
-        // From here on the supervisor's death is this process's; an earlier death shows as a closed socket.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .doing(|| "tying init to its supervisor".into())?;
+        // libcontainer changed capabilities, by which the kernel may have forgotten it.
+        die_with_supervisor(&self.connection(self.socket)?)?;
         let closed = match hooks::off("init not dumpable") {
             true => DumpableBehavior::Dumpable,
             false => DumpableBehavior::NotDumpable,
         };
         rustix::process::set_dumpable_behavior(closed).doing(|| "closing init to inspection".into())?;
-        if !hooks::off("network namespace") {
-            sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
-        }
         let devices = clear_dev()?;
         let ready = FromInit::Ready(InsideObservations { devices, environment: self.environment() });
         hooks::step("init: boundary finished");
@@ -100,7 +94,7 @@ impl Init {
         let environment = self.environment();
         let ready = FromInit::Ready(InsideObservations { devices: Vec::new(), environment });
         protocol::send(&self.connection(self.socket)?, &ready, &[])?;
-        hooks::step("builder: host ready said");
+        hooks::step("init: host ready said");
         self.run()
     }
 
@@ -130,7 +124,7 @@ impl Init {
             lock_root_out()?;
         }
         let init = rustix::process::getpid();
-        let pid = match sys::clone_process(None).doing(|| "forking the workload".into())? {
+        let pid = match sys::clone_process(0, None).doing(|| "forking the workload".into())? {
             Forked::Child => {
                 // Init's socket and signals are init's alone: its death must show at once.
                 let kept = workload_socket.as_raw_fd();
@@ -209,7 +203,7 @@ impl Init {
         }
         for limit in &self.rlimits {
             let value = rustix::process::Rlimit { current: Some(limit.value), maximum: Some(limit.value) };
-            rustix::process::setrlimit(limit.resource, value)
+            rustix::process::setrlimit(limit.kind.resource(), value)
                 .doing(|| format!("row \"limits\": setting {limit:?}"))?;
         }
         if !self.host && !hooks::off("capabilities") {

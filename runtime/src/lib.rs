@@ -3,14 +3,14 @@
 //! The way through this crate, and its files in that order:
 //!
 //! 1. [`ContainerSpec`] (`spec.rs`) says what is wanted; [`describe()`] prints it.
-//! 2. [`run()`] (`run.rs`) is the launcher's side. It starts this very program again (`reexec.rs`) as the supervisor and speaks with it
-//!    over a socket (`protocol.rs`).
+//! 2. [`run()`] (`run.rs`) is the launcher's side. It starts this very program again (`reexec.rs`) as the supervisor, before it knows what
+//!    to run if it likes ([`Supervisor`]), and speaks with it over a socket (`protocol.rs`).
 //! 3. The *supervisor* (`supervisor.rs`) has one thread and lives in the host's namespaces, outside the run's cgroup. It takes the
-//!    lock (`state.rs`), makes the cgroup (`cgroup/`), decides what holds which limit (`limits.rs`), as root prepares mounts from the launcher's
-//!    handles (`prepare.rs`), forks the builder, and sees to the end of everything.
-//! 4. The *builder* (`builder.rs`) makes user and mount namespace (`identity.rs`), puts the file system together (`rootfs.rs`, `mounts.rs`), and has
-//!    libcontainer make the rest from `oci.rs`.
-//! 5. *Init* (`init.rs`) is process 1 inside; it starts the *workload*, which puts its filter on and waits.
+//!    lock (`state.rs`), makes the cgroup (`cgroup/`), clones the builder into the run's namespaces (`identity.rs`), decides what holds which
+//!    limit (`limits.rs`), as root prepares mounts from the launcher's handles (`prepare.rs`), and sees to the end of everything.
+//! 4. The *builder* (`builder.rs`) is process 1 inside. It puts the file system together (`rootfs.rs`, `mounts.rs`), and has
+//!    libcontainer finish it from `oci.rs`.
+//! 5. So it becomes *init* (`init.rs`); that starts the *workload*, which puts its filter on and waits.
 //! 6. The supervisor looks at the waiting workload from outside (`observe.rs`) and lets it go only if the kernel says what was asked for.
 //! 7. When every process is dead, the files of `/out` are read (`collect.rs`), and the launcher gets the [`Outcome`].
 //!
@@ -51,7 +51,7 @@ pub use observe::{
     Seccomp, Seen,
 };
 pub use printable::printable;
-pub use run::{MAX_LOG, run, run_on_host};
+pub use run::{MAX_LOG, Supervisor, run, run_on_host};
 pub use spec::{
     ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, Outcome, OutputFile, Sink, Status, Usage,
 };

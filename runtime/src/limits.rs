@@ -6,16 +6,53 @@ use crate::hooks;
 use crate::observe::{By, LimitRow};
 use crate::spec::{LimitName, Limits};
 use rustix::process::Resource;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
-/// One resource limit.
-#[derive(Debug, Clone, Copy)]
+/// One resource limit, soft and hard, and which limit of the run it holds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Rlimit {
-    pub(crate) resource: Resource,
+    pub(crate) kind: RlimitKind,
     pub(crate) value: u64,
-    name: LimitName,
+}
+
+/// The resource limits that a run uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RlimitKind {
+    Core,
+    Nofile,
+    Data,
+    Nproc,
+}
+
+impl RlimitKind {
+    pub(crate) fn resource(self) -> Resource {
+        match self {
+            Self::Core => Resource::Core,
+            Self::Nofile => Resource::Nofile,
+            Self::Data => Resource::Data,
+            Self::Nproc => Resource::Nproc,
+        }
+    }
+
+    fn name(self) -> LimitName {
+        match self {
+            Self::Core => LimitName::Core,
+            Self::Nofile => LimitName::Files,
+            Self::Data => LimitName::Memory,
+            Self::Nproc => LimitName::Pids,
+        }
+    }
+
     /// As `/proc/<pid>/limits` calls it.
-    label: &'static str,
+    fn label(self) -> &'static str {
+        match self {
+            Self::Core => "Max core file size",
+            Self::Nofile => "Max open files",
+            Self::Data => "Max data size",
+            Self::Nproc => "Max processes",
+        }
+    }
 }
 
 /// How the limits of a run are held.
@@ -29,7 +66,7 @@ pub(crate) struct Holding {
 impl Rlimit {
     /// Whether a test leaves it out.
     fn is_off(&self) -> bool {
-        match self.name {
+        match self.kind.name() {
             LimitName::Memory => hooks::off("memory limit"),
             LimitName::Pids => hooks::off("pids limit"),
             LimitName::Files => hooks::off("open files limit"),
@@ -42,39 +79,25 @@ impl Rlimit {
 pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Result<Holding> {
     let mut rows = cgroup.limit(limits)?;
     let mut rlimits = vec![
-        Rlimit { resource: Resource::Core, value: 0, name: LimitName::Core, label: "Max core file size" },
-        Rlimit {
-            resource: Resource::Nofile,
-            value: limits.open_files,
-            name: LimitName::Files,
-            label: "Max open files",
-        },
+        Rlimit { kind: RlimitKind::Core, value: 0 },
+        Rlimit { kind: RlimitKind::Nofile, value: limits.open_files },
     ];
     // No process may raise its own hard limit: where that is lower, it stays.
     for limit in &mut rlimits {
-        limit.value = limit.value.min(rustix::process::getrlimit(limit.resource).maximum.unwrap_or(u64::MAX));
+        limit.value =
+            limit.value.min(rustix::process::getrlimit(limit.kind.resource()).maximum.unwrap_or(u64::MAX));
     }
     let mut processors = None;
     if let Some(reason) = cgroup.missing(Controller::Memory) {
         // Not RLIMIT_AS: read-only mappings of weights count there, and not here.
         let reason = format!("of each process, mapped files apart; no memory cgroup: {reason}");
-        rlimits.push(Rlimit {
-            resource: Resource::Data,
-            value: limits.memory_bytes,
-            name: LimitName::Memory,
-            label: "Max data size",
-        });
+        rlimits.push(Rlimit { kind: RlimitKind::Data, value: limits.memory_bytes });
         rows.push(LimitRow::new(LimitName::Memory, limits.memory_bytes, By::Rlimit, None, Some(reason)));
     }
     if let Some(reason) = cgroup.missing(Controller::Pids) {
         if container {
             let reason = format!("of the run's user in its namespace; no pids cgroup: {reason}");
-            rlimits.push(Rlimit {
-                resource: Resource::Nproc,
-                value: limits.pids,
-                name: LimitName::Pids,
-                label: "Max processes",
-            });
+            rlimits.push(Rlimit { kind: RlimitKind::Nproc, value: limits.pids });
             rows.push(LimitRow::new(LimitName::Pids, limits.pids, By::Rlimit, None, Some(reason)));
         } else {
             rows.push(LimitRow::new(LimitName::Pids, limits.pids, By::None, None, Some(reason.to_owned())));
@@ -139,12 +162,12 @@ impl Holding {
         let path = format!("/proc/{pid}/limits");
         let text = fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
         for limit in &self.rlimits {
-            let line = text.lines().find_map(|l| l.strip_prefix(limit.label)).unwrap_or_default();
+            let line = text.lines().find_map(|l| l.strip_prefix(limit.kind.label())).unwrap_or_default();
             let found: Vec<Option<u64>> = line.split_whitespace().take(2).map(|n| n.parse().ok()).collect();
             if found != [Some(limit.value); 2] {
-                differs(limit.name, limit.value, &format!("{path} says {}", line.trim()))?;
+                differs(limit.kind.name(), limit.value, &format!("{path} says {}", line.trim()))?;
             }
-            if let Some(row) = self.rows.iter_mut().find(|r| r.name == limit.name) {
+            if let Some(row) = self.rows.iter_mut().find(|r| r.name == limit.kind.name()) {
                 row.effective = Some(limit.value);
             }
         }

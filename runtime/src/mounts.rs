@@ -82,12 +82,17 @@ pub(crate) fn restrict(mount: &OwnedFd, attributes: u64) -> std::io::Result<()> 
 
 /// A new tmpfs, detached.
 pub(crate) fn tmpfs(options: &[(&str, String)], attributes: u64) -> Result<OwnedFd> {
-    let fail = || "making a tmpfs".to_owned();
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).doing(fail)?;
-    rustix::mount::fsconfig_set_string(&context, "source", "tmpfs").doing(fail)?;
+    filesystem("tmpfs", options, attributes)
+}
+
+/// A new file system of this type, detached.
+pub(crate) fn filesystem(kind: &str, options: &[(&str, String)], attributes: u64) -> Result<OwnedFd> {
+    let fail = || format!("making a {kind}");
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).doing(fail)?;
+    rustix::mount::fsconfig_set_string(&context, "source", kind).doing(fail)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&context, *key, value.as_str())
-            .doing(|| format!("making a tmpfs with {key}={value}"))?;
+            .doing(|| format!("making a {kind} with {key}={value}"))?;
     }
     rustix::mount::fsconfig_create(&context).doing(fail)?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);

@@ -1,6 +1,7 @@
-//! The container's OCI configuration: always the same but for name, working directory and command.
+//! The container's OCI configuration, as far as libcontainer's inner half reads it: always the same but for the command.
 //!
-//! The user namespace is not in it: the builder made it and is id 0 of it. Neither is the filter, which libcontainer would ignore.
+//! The namespaces are there already: the builder was cloned into them and is id 0 of the user namespace. The mount namespace is named
+//! because libcontainer changes the root by pivot_root(2) only in one that it knows of. The filter is not here: libcontainer would ignore it.
 
 use crate::error::{Doing as _, Result};
 use crate::hooks::off;
@@ -10,18 +11,9 @@ use oci_spec::runtime::{
     MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-const NAMESPACES: [LinuxNamespaceType; 6] = [
-    LinuxNamespaceType::Pid,
-    LinuxNamespaceType::Mount,
-    LinuxNamespaceType::Network,
-    LinuxNamespaceType::Ipc,
-    LinuxNamespaceType::Uts,
-    LinuxNamespaceType::Cgroup,
-];
-
-/// What init needs until it has started the workload: raising `lo`, clearing `/dev`, changing ids, giving these up.
-const INIT: [Capability; 5] =
-    [Capability::NetAdmin, Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
+/// What init needs until it has started the workload: clearing `/dev`, changing ids, giving these up.
+const INIT: [Capability; 4] =
+    [Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
 
 /// Files of `/proc` that are covered.
 pub(crate) const MASKED: [&str; 10] = [
@@ -40,18 +32,18 @@ pub(crate) const MASKED: [&str; 10] = [
 pub(crate) const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The configuration of run `id`.
-pub(crate) fn config(id: &str, request: &Request) -> Result<Spec> {
-    build(id, request).doing(|| "writing the container's configuration".into())
+/// The configuration of a run.
+pub(crate) fn config(request: &Request) -> Result<Spec> {
+    build(request).doing(|| "writing the container's configuration".into())
 }
 
-fn build(id: &str, request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError> {
+fn build(request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError> {
     let init = INIT.into_iter().collect::<std::collections::HashSet<_>>();
     let none = std::collections::HashSet::new();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .effective(init.clone())
-        .permitted(init.clone())
         .bounding(if off("bounding set") { init.clone() } else { none.clone() })
+        .permitted(init)
         .inheritable(none.clone())
         .ambient(none)
         .build()?;
@@ -59,20 +51,17 @@ fn build(id: &str, request: &Request) -> std::result::Result<Spec, oci_spec::Oci
         .terminal(false)
         .user(UserBuilder::default().uid(0u32).gid(0u32).umask(0o022u32).build()?)
         .args(request.argv.clone())
-        .env(Vec::new())
+        // Without it libcontainer asks libc for the home of id 0, which would read files of the image and, by their leave, load code.
+        .env(vec!["HOME=/".to_owned()])
         .cwd("/")
         .capabilities(capabilities)
         .no_new_privileges(true)
         .build()?;
-    let namespaces = NAMESPACES
-        .into_iter()
-        .filter(|typ| !is_off(*typ))
-        .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build())
-        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let own_mounts =
+        LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Mount).path("/proc/self/ns/mnt").build()?;
     let paths = |paths: &[&str]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
     let linux = LinuxBuilder::default()
-        .namespaces(namespaces)
-        .cgroups_path(format!("/invarlock-no-cgroup/{id}"))
+        .namespaces(vec![own_mounts])
         .masked_paths(if off("masked paths") { Vec::new() } else { paths(&MASKED) })
         .readonly_paths(if off("read-only paths") { Vec::new() } else { paths(&READ_ONLY) })
         .build()?;
@@ -100,17 +89,6 @@ fn build(id: &str, request: &Request) -> std::result::Result<Spec, oci_spec::Oci
         .mounts(vec![proc])
         .linux(linux)
         .build()?;
-    spec.set_hooks(None).set_hostname((!off("uts namespace")).then(|| "invarlock".to_owned()));
+    spec.set_hooks(None);
     Ok(spec)
-}
-
-fn is_off(namespace: LinuxNamespaceType) -> bool {
-    match namespace {
-        LinuxNamespaceType::Pid => off("pid namespace"),
-        LinuxNamespaceType::Network => off("network namespace"),
-        LinuxNamespaceType::Ipc => off("ipc namespace"),
-        LinuxNamespaceType::Uts => off("uts namespace"),
-        LinuxNamespaceType::Cgroup => off("cgroup namespace"),
-        _ => false,
-    }
 }

@@ -77,7 +77,7 @@ pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
 fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().doing(fail)?;
-    let (pid, handle) = match sys::clone_process(None).doing(fail)? {
+    let (pid, handle) = match sys::clone_process(0, None).doing(fail)? {
         Forked::Child => {
             drop(ours);
             unshared_and_waiting(theirs)

@@ -1,6 +1,7 @@
 //! Messages between the processes of a run: JSON frames with descriptors beside them, over Unix sockets.
 
 use crate::error::{Doing as _, Error, Result};
+use crate::limits::Rlimit;
 use crate::observe::{InsideObservations, Observations};
 use crate::spec::{Limits, Status, Usage};
 use invarlock_seccomp::Program;
@@ -10,6 +11,7 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -21,7 +23,18 @@ const BATCH: usize = 200;
 /// Longest frame; the largest are a plan with its filter.
 const MAX_FRAME: usize = 64 << 20;
 
-/// Launcher to supervisor, once. Descriptors: standard output, standard error, then one of each layer and input.
+/// Launcher to supervisor, first: what can be made ready before the run is known.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Prepare {
+    /// Directory of lock files.
+    pub(crate) state: PathBuf,
+    /// No container will be wanted, but a plain child.
+    pub(crate) host: bool,
+    /// Of a test; empty otherwise.
+    pub(crate) hooks: crate::hooks::Hooks,
+}
+
+/// The run. Descriptors: standard output, standard error, then one of each layer and input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) rootfs: Vec<PathBuf>,
@@ -32,12 +45,8 @@ pub(crate) struct Request {
     pub(crate) filter: Program,
     pub(crate) limits: Limits,
     pub(crate) collect_output: bool,
-    /// Directory of lock files.
-    pub(crate) state: PathBuf,
     /// A plain child with this output directory, no container.
     pub(crate) host: Option<PathBuf>,
-    /// Of a test; empty otherwise.
-    pub(crate) hooks: crate::hooks::Hooks,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +59,8 @@ pub(crate) struct WireInput {
 /// Launcher to supervisor, later.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
+    /// This run, once.
+    Run(Box<Request>),
     /// Stop: politely, then not.
     Cancel,
 }
@@ -68,23 +79,26 @@ pub(crate) struct Done {
     pub(crate) output: Vec<(String, u64)>,
     pub(crate) observations: Observations,
     pub(crate) usage: Usage,
+    pub(crate) timings: Vec<(String, u64)>,
 }
 
-/// Builder to supervisor.
+/// Supervisor to builder, when its namespaces are there. Descriptors: standard output, standard error, then one of each layer and input.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum FromBuilder {
-    /// The user namespace is there and wants its maps (only when started by root).
-    WantMaps,
-    /// `/out`, as a descriptor.
-    Output,
-    /// The step that failed.
-    Failed(Error),
+pub(crate) struct Build<'a> {
+    pub(crate) request: Cow<'a, Request>,
+    /// Resource limits of the workload.
+    pub(crate) rlimits: Cow<'a, [Rlimit]>,
+    /// How many processors the workload may run on, where no cgroup says it.
+    pub(crate) processors: Option<usize>,
 }
 
 /// Init to supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromInit {
+    /// `/out`, as a descriptor.
+    Output,
     Ready(InsideObservations),
+    /// The step that failed.
     Failed(Error),
     /// The workload's end, as `wait(2)` encodes it, and its processor time.
     Exited {

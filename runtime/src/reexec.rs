@@ -1,7 +1,7 @@
 //! The same executable plays several parts. This module tells which, and starts the supervisor from bytes that nothing can change.
 //!
 //! `/proc/<pid>/exe` of a process in a container leads back to the file it was started from (CVE-2019-5736). So the
-//! supervisor, whose copies are builder and init, is never started from that file itself: root starts it through a read-only mount of its
+//! supervisor, whose copy is builder and init, is never started from that file itself: root starts it through a read-only mount of its
 //! own, anybody else from a sealed memory file. Besides, init cannot be inspected from inside at all (it is not dumpable).
 
 use crate::error::{Doing as _, Error, Result};
@@ -22,6 +22,7 @@ const SUPERVISOR: &str = "invarlock-supervisor";
 pub fn run_if_child() {
     let mut args = std::env::args_os();
     if args.next().is_none_or(|name| name != SUPERVISOR) {
+        crate::hooks::start();
         return;
     }
     crate::supervisor::main()

@@ -2,7 +2,7 @@
 
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks::{self, Hooks};
-use crate::protocol::{self, Done, Order, Request, Verdict, WireInput};
+use crate::protocol::{self, Done, Order, Prepare, Request, Verdict, WireInput};
 use crate::spec::{
     ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings,
 };
@@ -15,80 +15,143 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
+use std::sync::Mutex;
 
 /// How much of standard output and standard error each is passed on. The rest is read and thrown away, so that the workload goes on.
 pub const MAX_LOG: u64 = 64 << 20;
 const BLOCK: usize = 64 << 10;
 
-/// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL three seconds later.
+/// A supervisor that has been started and waits for its run. It makes ready what needs no knowledge of the run, so start it before the
+/// work that finds out what to run; dropped without a run, it leaves nothing.
 ///
 /// The program's `main` must have called [`crate::reexec::run_if_child`] first. Threads of the caller do no harm: everything that
 /// clones is a fresh process.
+#[derive(Debug)]
+pub struct Supervisor {
+    socket: UnixStream,
+    child: Reaper,
+    host: bool,
+}
+
+/// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL three seconds later.
 pub fn run(spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
-    spec.check()?;
-    let mut fds = Vec::new();
-    for layer in &spec.rootfs {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(layer, flags, Mode::empty())
-            .map_err(|e| Error::Input(format!("opening layer {}: {e}", layer.display())));
-        fds.push(opened?);
-    }
-    let mut inputs = Vec::new();
-    for input in spec.inputs {
-        let (path, fd) = match input.source {
-            InputSource::File { path, file } => {
-                let kind = file.metadata().doing(|| format!("looking at {}", path.display()))?.file_type();
-                if !kind.is_file() || kind.is_fifo() {
-                    return Err(Error::Safety(format!("input {} is not a regular file", path.display())));
-                }
-                (Some(path), OwnedFd::from(file))
-            }
-            InputSource::Bytes(bytes) => (None, sealed(&bytes)?),
-        };
-        inputs.push(WireInput { target: input.target, path });
-        fds.push(fd);
-    }
-    let request = Request {
-        rootfs: spec.rootfs,
-        argv: spec.argv,
-        env: spec.env,
-        cwd: spec.cwd,
-        inputs,
-        filter: spec.filter,
-        limits: spec.limits,
-        collect_output: spec.collect_output,
-        state: state::directory()?,
-        host: None,
-        hooks: Hooks::from_environment(),
-    };
-    supervised(&request, fds, cancel, sink)
+    Supervisor::for_container()?.run(spec, cancel, sink)
 }
 
 /// Runs a program of ours as a plain child, filtered and limited, with the same kind of outcome.
 pub fn run_on_host(spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
-    let program = spec.program.to_str().filter(|p| p.starts_with('/'));
-    let program =
-        program.ok_or_else(|| Error::Input(format!("{} is not an absolute path", spec.program.display())))?;
-    if !spec.output.is_absolute() {
-        return Err(Error::Input(format!("{} is not an absolute path", spec.output.display())));
+    Supervisor::start(true)?.run_on_host(spec, cancel, sink)
+}
+
+impl Supervisor {
+    /// Starts one that will run a container.
+    pub fn for_container() -> Result<Self> {
+        Supervisor::start(false)
     }
-    let argv: Vec<String> = std::iter::once(program.to_owned()).chain(spec.args).collect();
-    check_strings(&argv, &spec.env)?;
-    check_limits(&spec.limits)?;
-    let request = Request {
-        rootfs: Vec::new(),
-        argv,
-        env: spec.env,
-        cwd: "/".into(),
-        inputs: Vec::new(),
-        filter: spec.filter,
-        limits: spec.limits,
-        collect_output: true,
-        state: state::directory()?,
-        host: Some(spec.output),
-        hooks: Hooks::from_environment(),
-    };
-    supervised(&request, Vec::new(), cancel, sink)
+
+    fn start(host: bool) -> Result<Self> {
+        let (socket, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
+        let (child, executable) = reexec::spawn(theirs)?;
+        let supervisor = Supervisor { socket, child: Reaper(Some(child)), host };
+        hooks::step("launcher: supervisor started");
+        let prepare = Prepare { state: state::directory()?, host, hooks: Hooks::from_environment() };
+        protocol::send(&supervisor.socket, &prepare, &[])
+            .map_err(|e| e.while_("talking to the supervisor"))?;
+        drop(executable);
+        Ok(supervisor)
+    }
+
+    /// As [`run()`].
+    pub fn run(self, spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+        spec.check()?;
+        let mut fds = Vec::new();
+        for layer in &spec.rootfs {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(layer, flags, Mode::empty())
+                .map_err(|e| Error::Input(format!("opening layer {}: {e}", layer.display())));
+            fds.push(opened?);
+        }
+        let mut inputs = Vec::new();
+        for input in spec.inputs {
+            let (path, fd) = match input.source {
+                InputSource::File { path, file } => {
+                    let kind =
+                        file.metadata().doing(|| format!("looking at {}", path.display()))?.file_type();
+                    if !kind.is_file() || kind.is_fifo() {
+                        return Err(Error::Safety(format!("input {} is not a regular file", path.display())));
+                    }
+                    (Some(path), OwnedFd::from(file))
+                }
+                InputSource::Bytes(bytes) => (None, sealed(&bytes)?),
+            };
+            inputs.push(WireInput { target: input.target, path });
+            fds.push(fd);
+        }
+        let request = Request {
+            rootfs: spec.rootfs,
+            argv: spec.argv,
+            env: spec.env,
+            cwd: spec.cwd,
+            inputs,
+            filter: spec.filter,
+            limits: spec.limits,
+            collect_output: spec.collect_output,
+            host: None,
+        };
+        self.supervised(request, fds, cancel, sink)
+    }
+
+    fn run_on_host(self, spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+        let program = spec.program.to_str().filter(|p| p.starts_with('/'));
+        let program = program
+            .ok_or_else(|| Error::Input(format!("{} is not an absolute path", spec.program.display())))?;
+        if !spec.output.is_absolute() {
+            return Err(Error::Input(format!("{} is not an absolute path", spec.output.display())));
+        }
+        let argv: Vec<String> = std::iter::once(program.to_owned()).chain(spec.args).collect();
+        check_strings(&argv, &spec.env)?;
+        check_limits(&spec.limits)?;
+        let request = Request {
+            rootfs: Vec::new(),
+            argv,
+            env: spec.env,
+            cwd: "/".into(),
+            inputs: Vec::new(),
+            filter: spec.filter,
+            limits: spec.limits,
+            collect_output: true,
+            host: Some(spec.output),
+        };
+        self.supervised(request, Vec::new(), cancel, sink)
+    }
+
+    fn supervised(
+        self,
+        request: Request,
+        inputs: Vec<OwnedFd>,
+        cancel: BorrowedFd<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<Outcome> {
+        debug_assert_eq!(self.host, request.host.is_some());
+        let pipe =
+            || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
+        let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);
+        let handed_over: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
+        let fds: Vec<_> = handed_over.iter().map(|fd| fd.as_fd()).collect();
+        let sent = protocol::send(&self.socket, &Order::Run(Box::new(request)), &fds);
+        drop(handed_over);
+        hooks::step("launcher: run handed over");
+        let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
+        let result = match sent {
+            Ok(()) => relay.until_verdict(&self.socket, cancel, sink),
+            // It may have failed before it was told what to run, and said why.
+            Err(_) => relay.verdict(&self.socket, sink),
+        };
+        hooks::step("launcher: outcome received");
+        let (done, files) = result?;
+        self.child.later();
+        outcome(done, files, &relay)
+    }
 }
 
 /// A memory file that nobody can change, read from its start.
@@ -107,42 +170,28 @@ fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// A supervisor that is waited for whatever happens.
-struct Supervisor(Child);
+/// The supervisor's process. It is waited for whatever happens: when its launcher's end of the socket is closed, it ends by itself.
+#[derive(Debug)]
+struct Reaper(Option<Child>);
 
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        // Its socket is closed by now, so it ends by itself.
-        drop(self.0.wait());
+/// Supervisors that have given their answer and only let go of what they held.
+static LEAVING: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+impl Reaper {
+    /// It has given its answer: nobody waits for its end, and the next start reaps it.
+    fn later(mut self) {
+        let mut leaving = LEAVING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        leaving.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        leaving.extend(self.0.take());
     }
 }
 
-fn supervised(
-    request: &Request,
-    inputs: Vec<OwnedFd>,
-    cancel: BorrowedFd<'_>,
-    sink: &mut dyn Sink,
-) -> Result<Outcome> {
-    let (ours, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
-    let (child, executable) = reexec::spawn(theirs)?;
-    let supervisor = Supervisor(child);
-    hooks::step("launcher: supervisor started");
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
-    let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);
-    let handed_over: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
-    let sent = protocol::send(&ours, request, &handed_over.iter().map(|fd| fd.as_fd()).collect::<Vec<_>>());
-    drop(handed_over);
-    sent.map_err(|e| e.while_("handing the run to its supervisor"))?;
-    hooks::step("launcher: run handed over");
-    // Now, while the supervisor works, and not at the end of this process.
-    drop(executable);
-    let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
-    let result = relay.until_verdict(&ours, cancel, sink);
-    hooks::step("launcher: outcome received");
-    drop(ours);
-    let outcome = result.and_then(|(done, files)| outcome(done, files, &relay));
-    drop(supervisor);
-    outcome
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            drop(child.wait());
+        }
+    }
 }
 
 /// One pipe from the workload.
@@ -249,7 +298,8 @@ impl Relay {
 }
 
 fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
-    let Done { status, output, observations, mut usage } = done;
+    let Done { status, output, observations, mut usage, mut timings } = done;
+    timings.extend(hooks::timeline());
     if files.len() != output.len() {
         return Err(Error::System("the supervisor's answer came without its files".into()));
     }
@@ -264,5 +314,5 @@ fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
     }
     let [out, err] = &relay.streams;
     (usage.stdout_bytes, usage.stderr_bytes, usage.log_bytes_dropped) = (out.read, err.read, relay.dropped);
-    Ok(Outcome { status, output: read, observations, usage })
+    Ok(Outcome { status, output: read, observations, usage, timings: hooks::since_start(timings) })
 }

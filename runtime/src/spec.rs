@@ -231,6 +231,8 @@ pub struct Outcome {
     pub observations: Observations,
     /// What it used.
     pub usage: Usage,
+    /// The steps of the run that were reached, in their order, and when: microseconds since the launcher's start.
+    pub timings: Vec<(String, u64)>,
 }
 
 /// Takes what the workload prints. The bytes are untrusted: [`crate::printable()`] makes them fit for a terminal.

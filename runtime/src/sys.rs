@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Which side of a [`clone_process`] this is.
@@ -17,12 +18,12 @@ fn result(value: libc::c_long) -> io::Result<libc::c_long> {
     if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// Copies this process, into a cgroup of v2 where one is given. The caller has one thread.
-pub(crate) fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+/// Copies this process, into new `namespaces` (`CLONE_NEW…`), and into a cgroup of v2 where one is given. The caller has one thread.
+pub(crate) fn clone_process(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     let mut pidfd: c_int = -1;
     // SAFETY: clone_args is plain data for which zeroes are valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = libc::CLONE_PIDFD as u64;
+    args.flags = (libc::CLONE_PIDFD | namespaces) as u64;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
@@ -33,7 +34,9 @@ pub(crate) fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked
     // SAFETY: the arguments live as long as the call; without CLONE_VM and with one thread this is fork(2).
     let pid = match result(unsafe { libc::syscall(libc::SYS_clone3, pointer, size) }) {
         // Filters of other container runtimes hide clone3, since they cannot see its flags.
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => old_clone(&mut pidfd)?,
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => {
+            old_clone(namespaces, &mut pidfd)?
+        }
         other => other?,
     };
     if pid == 0 {
@@ -44,8 +47,8 @@ pub(crate) fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked
     Ok(Forked::Parent(pid as i32, pidfd))
 }
 
-fn old_clone(pidfd: &mut c_int) -> io::Result<libc::c_long> {
-    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
+fn old_clone(namespaces: c_int, pidfd: &mut c_int) -> io::Result<libc::c_long> {
+    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD | namespaces);
     let (none, pointer) = (0 as libc::c_long, std::ptr::from_mut(pidfd));
     // SAFETY: without a stack, CLONE_VM or a second thread this is fork(2); the pidfd goes where the parent's id would.
     result(unsafe { libc::syscall(libc::SYS_clone, flags, none, pointer, none, none) })
@@ -275,4 +278,35 @@ pub(crate) fn has_clone3() -> bool {
     let answer =
         result(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<libc::clone_args>(), 0usize) });
     answer.is_err_and(|e| e.raw_os_error() != Some(libc::ENOSYS))
+}
+
+/// Words of memory that copies of this process share with it.
+pub(crate) struct SharedWords {
+    first: *const AtomicU64,
+    count: usize,
+}
+
+// SAFETY: the memory is never given back and holds atomics only.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// The words.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: `shared_words` mapped that many, zeroed and aligned to a page, for as long as this process lives.
+        unsafe { std::slice::from_raw_parts(self.first, self.count) }
+    }
+}
+
+/// Maps `count` zeroed words.
+pub(crate) fn shared_words(count: usize) -> io::Result<SharedWords> {
+    let (none, bytes) = (std::ptr::null_mut(), count * size_of::<AtomicU64>());
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at a place of the kernel's choice.
+    let memory = unsafe { libc::mmap(none, bytes, access, kind, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(SharedWords { first: memory.cast(), count })
 }

@@ -97,9 +97,9 @@ fn ended_rightly(ran: &Ran, step: &str, code: i32) {
         ]),
     }
     let named = match who {
-        "builder" => "the builder",
-        "init" if code == 125 => "the init",
-        _ => "the ",
+        "supervisor" => "the supervisor",
+        "workload" => "the future workload",
+        _ => "the init",
     };
     assert!(ran.err.contains(named), "{step:?}: {}", ran.err);
 }
@@ -116,7 +116,7 @@ fn a_container_cut_at_any_step_leaves_nothing() {
     for user in both() {
         let stage = Stage::new(user);
         stage.run(None).expect(0);
-        for step in hooks::EVERY_RUN.iter().chain(&hooks::CONTAINER) {
+        for step in hooks::EVERY_RUN.iter().chain(&hooks::CONTAINER).chain(&hooks::WORKLOAD) {
             let ran = stage.run(Some(step));
             if !ended_with_workload(&ran, step, 137, "") {
                 ended_rightly(&ran, step, 125);
@@ -132,7 +132,7 @@ fn a_plain_child_cut_at_any_step_leaves_nothing() {
     for user in both() {
         let stage = Stage::new(user);
         stage.evaluate("host", None).expect(0);
-        for step in hooks::EVERY_RUN.iter().chain(&hooks::HOST) {
+        for step in hooks::EVERY_RUN.iter().chain(&hooks::HOST).chain(&hooks::WORKLOAD) {
             let ran = stage.evaluate("host", Some(step));
             if !ended_with_workload(&ran, step, 3, "ended with signal 9") {
                 ended_rightly(&ran, step, 3);

@@ -1,6 +1,6 @@
 //! The end of a run: every process dead, then the outcome.
 
-use super::{Ending, Run};
+use super::{Ending, Run, Told};
 use crate::collect::{self, Collected};
 use crate::error::{Doing as _, Error, Result};
 use crate::protocol::Done;
@@ -17,7 +17,7 @@ impl Run<'_> {
         if self.wall.is_zero() {
             self.wall = self.started.map_or(Duration::ZERO, |s| s.elapsed());
         }
-        (self.builder, self.init, self.workload) = (None, None, None);
+        (self.init, self.workload) = (None, None);
         let patience = Instant::now() + Duration::from_secs(30);
         // A run that ended or failed by itself is dying already; it is given that long before it is hit.
         let dying = Instant::now() + DYING;
@@ -46,23 +46,18 @@ impl Run<'_> {
         }
     }
 
-    /// Remembers the first process of ours that failed before the workload was started; one that was killed had no time to say so.
+    /// Remembers how init failed before the workload was started; one that was killed had no time to say so.
     pub(super) fn note_early_end(&mut self, dead: &sys::Reaped) {
         let failed = libc::WIFSIGNALED(dead.status) || libc::WEXITSTATUS(dead.status) != 0;
-        let better = match self.early_end {
-            None => failed,
-            Some((_, known)) => libc::WIFSIGNALED(dead.status) && !libc::WIFSIGNALED(known),
-        };
-        if better && self.started.is_none() {
-            let who = if dead.pid == self.builder_pid { "builder" } else { "init" };
-            self.early_end = Some((who, dead.status));
+        if failed && self.started.is_none() && Some(dead.pid) == self.init_pid {
+            self.early_end = Some(dead.status);
         }
     }
 
-    /// Where a process of ours was killed, that is why the others failed.
+    /// Where init was killed, that is why everything else failed.
     pub(super) fn cause(&self, error: Error) -> Error {
         match (&error, self.early_end) {
-            (Error::System(_), Some((_, status))) if libc::WIFSIGNALED(status) => self.no_workload(status),
+            (Error::System(_), Some(status)) if libc::WIFSIGNALED(status) => self.no_workload(status),
             _ => error,
         }
     }
@@ -77,7 +72,7 @@ impl Run<'_> {
                 "the memory limit is too small even to build the container; raise --memory".into(),
             );
         }
-        let (who, status) = self.early_end.unwrap_or(("future workload", status));
+        let (who, status) = self.early_end.map_or(("future workload", status), |status| ("init", status));
         let how = match libc::WIFSIGNALED(status) {
             true => format!("was killed by signal {}", libc::WTERMSIG(status)),
             false => format!("ended with exit code {}", libc::WEXITSTATUS(status)),
@@ -109,12 +104,14 @@ impl Run<'_> {
             None if libc::WIFSIGNALED(status) => Status::Signaled(libc::WTERMSIG(status)),
             None => Status::Exited(libc::WEXITSTATUS(status)),
         };
-        let files = match &self.out {
-            Some(out) if self.request.collect_output => collect::collect(out, &self.request.limits)?,
+        let files = match (&self.out, &self.told) {
+            (Some(out), Some(Told { request, .. })) if request.collect_output => {
+                collect::collect(out, &request.limits)?
+            }
             _ => Vec::new(),
         };
         let output = files.iter().map(|f| (f.name.clone(), f.size)).collect();
-        Ok((Done { status, output, observations, usage }, files))
+        Ok((Done { status, output, observations, usage, timings: crate::hooks::timeline() }, files))
     }
 }
 

@@ -1,10 +1,10 @@
 //! What the others say, and what the supervisor does about it.
 
-use super::{Ending, GRACE, Run};
+use super::{Ending, GRACE, Run, Told};
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks;
 use crate::observe::View;
-use crate::protocol::{self, FromBuilder, FromInit, Order};
+use crate::protocol::{self, FromInit, Order, Request};
 use crate::spec::Usage;
 use crate::sys;
 use rustix::event::{PollFd, PollFlags};
@@ -18,6 +18,7 @@ impl Run<'_> {
     pub(super) fn hear_launcher(&mut self) -> Result<()> {
         let Some(launcher) = self.launcher else { return Ok(()) };
         match protocol::receive::<Order>(launcher) {
+            Ok(Some((Order::Run(request), fds))) => self.begin(*request, fds),
             Ok(Some((Order::Cancel, _))) => self.cancel(),
             // Dead, or confused: nobody wants the result.
             Ok(None) | Err(_) => {
@@ -34,40 +35,17 @@ impl Run<'_> {
         self.ending = Some(Ending::Cancelled);
         let Some(workload) = &self.workload_pidfd else { return self.kill_now() };
         _ = rustix::process::pidfd_send_signal(workload, Signal::TERM);
-        self.deadline = Instant::now() + GRACE;
+        self.deadline = Some(Instant::now() + GRACE);
         Ok(())
-    }
-
-    pub(super) fn hear_builder(&mut self) -> Result<()> {
-        let Some(socket) = &self.builder else { return Ok(()) };
-        match protocol::receive::<FromBuilder>(socket)? {
-            None => self.builder = None,
-            Some((FromBuilder::WantMaps, _)) => {
-                self.identity.write_maps_of(self.builder_pid)?;
-                (&*socket).write_all(b"M").doing(|| "answering the builder".into())?;
-            }
-            Some((FromBuilder::Output, fds)) => {
-                self.out = fds.into_iter().next();
-                hooks::step("supervisor: output handle received");
-            }
-            Some((FromBuilder::Failed(error), _)) => return Err(self.cause_in_init(error)),
-        }
-        Ok(())
-    }
-
-    /// Where init told its reason, that is the better one.
-    fn cause_in_init(&self, error: Error) -> Error {
-        let Some(init) = &self.init else { return error };
-        let quiet = init.set_nonblocking(true).is_ok();
-        match protocol::receive::<FromInit>(init) {
-            Ok(Some((FromInit::Failed(cause), _))) if quiet => cause,
-            _ => error,
-        }
     }
 
     pub(super) fn hear_init(&mut self) -> Result<()> {
         let Some(socket) = &self.init else { return Ok(()) };
         match protocol::receive::<FromInit>(socket)? {
+            Some((FromInit::Output, fds)) => {
+                self.out = fds.into_iter().next();
+                hooks::step("supervisor: output handle received");
+            }
             Some((FromInit::Ready(inside), _)) => self.inside = Some(inside),
             Some((FromInit::Failed(error), _)) => return Err(error),
             Some((FromInit::Exited { status, user_us, system_us, peak_kib }, _)) => {
@@ -87,11 +65,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Init is dead, and with it everything: killed from outside, or by the kernel for memory. A builder that is not through yet
-    /// knows the reason.
+    /// Init is dead, and with it everything: killed from outside, or by the kernel for memory.
     pub(super) fn hear_silence(&mut self) -> Result<()> {
-        if self.exited.is_some() || self.init.is_some() || (self.started.is_none() && self.builder.is_some())
-        {
+        if self.exited.is_some() || self.init.is_some() || self.init_pid.is_none() {
             return Ok(());
         }
         self.last_words()?;
@@ -118,7 +94,8 @@ impl Run<'_> {
                 let mut errno = [0; 4];
                 (&*socket).read_exact(&mut errno).doing(|| "hearing why the program did not start".into())?;
                 let cause = std::io::Error::from_raw_os_error(i32::from_le_bytes(errno));
-                let program = self.request.argv.first().map(String::as_str).unwrap_or_default();
+                let told = self.told.as_ref().and_then(|told| told.request.argv.first());
+                let program = told.map(String::as_str).unwrap_or_default();
                 return Err(Error::Input(format!(
                     "starting {program:?} in the container: {cause}; the program must be in the image, executable, and made for this machine"
                 )));
@@ -137,8 +114,8 @@ impl Run<'_> {
 
     /// The workload waits, filter on. What the kernel says of it decides whether it starts.
     pub(super) fn observe_and_go(&mut self) -> Result<()> {
-        let (Some(pid), Some(inside), Some(socket)) =
-            (self.waiting.take(), self.inside.take(), &self.workload)
+        let (Some(pid), Some(inside), Some(socket), Some(Told { request, holding })) =
+            (self.waiting.take(), self.inside.take(), &self.workload, &mut self.told)
         else {
             return Ok(());
         };
@@ -147,28 +124,23 @@ impl Run<'_> {
             .ok_or_else(|| Error::System("the workload has no process id".into()))?;
         let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
             .doing(|| "watching the workload".into())?;
-        self.holding.read_back(pid)?;
-        let view = View {
-            pid,
-            request: &self.request,
-            identity: self.identity,
-            limits: self.holding.rows.clone(),
-            cgroup: self.cgroup,
-        };
+        holding.read_back(pid)?;
+        if !self.host {
+            // With a handle of its mounts its last process need not wait for the kernel to take them away.
+            self.mounts = Some(mount_namespace(pid)?);
+        }
+        let view =
+            View { pid, request, identity: self.identity, limits: holding.rows.clone(), cgroup: self.cgroup };
         let seen = view.take(inside)?;
         view.check(&seen)?;
         self.observations = Some(seen);
         self.workload_pidfd = Some(handle);
         let now = Instant::now();
-        (self.started, self.deadline) = (Some(now), now + self.wall_limit());
+        (self.started, self.deadline) = (Some(now), Some(now + wall_limit(request)));
         hooks::step("supervisor: observed");
         (&*socket).write_all(b"G").doing(|| "starting the workload".into())?;
         hooks::step("supervisor: workload started");
         Ok(())
-    }
-
-    fn wall_limit(&self) -> Duration {
-        if hooks::off("wall limit") { Duration::from_secs(86_400) } else { self.request.limits.wall }
     }
 
     pub(super) fn hear_signal(&mut self, signals: &OwnedFd) -> Result<()> {
@@ -181,16 +153,25 @@ impl Run<'_> {
         }
         while let Ok(Some(dead)) = sys::reap() {
             self.note_early_end(&dead);
-            if dead.pid == self.builder_pid && self.early_end.is_some_and(|(who, _)| who == "builder") {
-                // It may have told its reason. Init has a copy of its end, so there need not be an end of file.
-                if self.builder.as_ref().is_some_and(readable) {
-                    self.hear_builder()?;
+            if Some(dead.pid) == self.init_pid && self.early_end.is_some() {
+                // It may have told its reason. The workload-to-be has a copy of its end, so there need not be an end of file.
+                if self.init.as_ref().is_some_and(readable) {
+                    self.hear_init()?;
                 }
                 return self.kill_now();
             }
         }
         Ok(())
     }
+}
+
+fn wall_limit(request: &Request) -> Duration {
+    if hooks::off("wall limit") { Duration::from_secs(86_400) } else { request.limits.wall }
+}
+
+fn mount_namespace(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    std::fs::File::open(&path).map(OwnedFd::from).doing(|| format!("opening {path}"))
 }
 
 fn readable(socket: &UnixStream) -> bool {

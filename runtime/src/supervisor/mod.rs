@@ -11,18 +11,25 @@ use crate::cgroup::RunCgroup;
 use crate::collect::Collected;
 use crate::error::{Doing as _, Error, Result};
 use crate::identity::Identity;
+use crate::init::Init;
 use crate::limits::{self, Holding};
 use crate::observe::{InsideObservations, Observations};
-use crate::protocol::{self, Done, Request, Verdict};
+use crate::protocol::{self, Build, Done, Prepare, Request, Verdict};
 use crate::spec::Usage;
 use crate::state::{self, Lock};
 use crate::sys::{self, Forked};
 use crate::{hooks, host, prepare, reexec};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+const NAMESPACES_REMEDY: &str = "let ordinary users make user namespaces: `sysctl -w user.max_user_namespaces=15000` (and none of \
+    user.max_*_namespaces may be used up), `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile with \
+    `userns,` for this program (Ubuntu 24.04 and newer); `invarlock doctor` says which";
 /// Between a polite request to stop and the end.
 const GRACE: Duration = Duration::from_secs(3);
 /// Building a container takes milliseconds; where it takes this long, something is stuck.
@@ -37,10 +44,11 @@ pub(crate) fn main() -> ! {
     _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Ok(launcher) = reexec::launcher_socket() else { sys::exit_now(125) };
-    let verdict = match protocol::receive::<Request>(&launcher) {
-        Ok(Some((request, fds))) => {
-            request.hooks.clone().set();
-            supervise(request, fds, &launcher)
+    let mut kept = Kept::default();
+    let verdict = match protocol::receive::<Prepare>(&launcher) {
+        Ok(Some((prepare, _))) => {
+            prepare.hooks.clone().set();
+            hooks::share_timeline().and_then(|()| supervise(&prepare, &launcher, &mut kept))
         }
         Ok(None) => sys::exit_now(125),
         Err(error) => Err(error),
@@ -52,14 +60,19 @@ pub(crate) fn main() -> ! {
     let fds: Vec<_> = files.iter().map(|f| f.file.as_fd()).collect();
     // A launcher that is gone wants no answer.
     drop(protocol::send(&launcher, &verdict, &fds));
+    drop(kept);
     sys::exit_now(0)
 }
 
+/// What is let go only when the launcher has its answer, because taking it away takes the kernel a while: handles of the run's
+/// mounts, which nobody else has any more.
+type Kept = Vec<OwnedFd>;
+
 /// Everything that must be undone, with the run inside.
-fn supervise(request: Request, fds: Vec<OwnedFd>, launcher: &UnixStream) -> Result<(Done, Vec<Collected>)> {
-    hooks::step("supervisor: request received");
+fn supervise(prepare: &Prepare, launcher: &UnixStream, kept: &mut Kept) -> Result<(Done, Vec<Collected>)> {
+    hooks::step("supervisor: started");
     let id = state::new_id()?;
-    let directory = state::verified(request.state.clone())?;
+    let directory = state::verified(prepare.state.clone())?;
     // Orphans of a plain child come here to be reaped; those of a container die with its init.
     _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     // What a killed supervisor left must not stop this run.
@@ -68,11 +81,12 @@ fn supervise(request: Request, fds: Vec<OwnedFd>, launcher: &UnixStream) -> Resu
     let lock = Lock::take(&directory, &id, &cgroup.dirs())?;
     cgroup.create();
     hooks::step("supervisor: cgroup made");
-    let result = Run::new(request, id, &cgroup, launcher).and_then(|mut run| {
-        let result = run.go(fds);
+    let result = Run::new(prepare.host, &cgroup, launcher).and_then(|mut run| {
+        let result = run.go();
         hooks::step("supervisor: workload ended");
         let ended = run.end();
         hooks::step("supervisor: all dead");
+        kept.extend(run.mounts.take());
         let result = result.map_err(|e| run.cause(e)).and(ended);
         result.and_then(|()| run.report())
     });
@@ -88,6 +102,20 @@ fn supervise(request: Request, fds: Vec<OwnedFd>, launcher: &UnixStream) -> Resu
     result
 }
 
+/// Namespaces that a container's first process is cloned into. The cgroup namespace it makes itself, when it is in its cgroup.
+fn namespaces() -> libc::c_int {
+    let others = [
+        ("pid namespace", libc::CLONE_NEWPID),
+        ("network namespace", libc::CLONE_NEWNET),
+        ("ipc namespace", libc::CLONE_NEWIPC),
+        ("uts namespace", libc::CLONE_NEWUTS),
+    ];
+    others
+        .into_iter()
+        .filter(|(name, _)| !hooks::off(name))
+        .fold(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, |all, (_, flag)| all | flag)
+}
+
 /// Why a run is being ended before its time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -96,59 +124,63 @@ enum Ending {
 }
 
 struct Run<'a> {
-    request: Request,
-    id: String,
+    host: bool,
     identity: Identity,
     cgroup: &'a RunCgroup,
-    holding: Holding,
     launcher: Option<&'a UnixStream>,
-    builder: Option<UnixStream>,
+    /// What is to be run and how its limits are held, as soon as the launcher has said it.
+    told: Option<Told>,
+    /// The run's first process, once there is one.
+    init_pid: Option<i32>,
     init: Option<UnixStream>,
     workload: Option<UnixStream>,
     workload_pidfd: Option<OwnedFd>,
-    builder_pid: i32,
-    /// Who of ours failed first, before the workload was started, and its `wait` status.
-    early_end: Option<(&'static str, i32)>,
+    /// How init failed before the workload was started, as `wait(2)` encodes it.
+    early_end: Option<i32>,
     out: Option<OwnedFd>,
+    /// The run's mount namespace.
+    mounts: Option<OwnedFd>,
     inside: Option<InsideObservations>,
     observations: Option<Observations>,
     waiting: Option<i32>,
     started: Option<Instant>,
-    deadline: Instant,
+    deadline: Option<Instant>,
     ending: Option<Ending>,
     /// `wait` status and usage of the workload.
     exited: Option<(i32, Usage)>,
     wall: Duration,
 }
 
+/// What the launcher wants.
+struct Told {
+    request: Request,
+    holding: Holding,
+}
+
 impl<'a> Run<'a> {
-    fn new(request: Request, id: String, cgroup: &'a RunCgroup, launcher: &'a UnixStream) -> Result<Self> {
+    fn new(host: bool, cgroup: &'a RunCgroup, launcher: &'a UnixStream) -> Result<Self> {
         let identity = Identity::of_caller();
-        if request.host.is_none() {
+        if !host {
             identity.check()?;
         }
-        let holding = limits::hold(&request.limits, cgroup, request.host.is_none())?;
-        holding.insist(&request.limits)?;
-        hooks::step("supervisor: limits set");
         Ok(Run {
-            request,
-            id,
+            host,
             identity,
             cgroup,
-            holding,
             launcher: Some(launcher),
-            builder: None,
+            told: None,
+            init_pid: None,
             init: None,
             workload: None,
             workload_pidfd: None,
-            builder_pid: 0,
             early_end: None,
             out: None,
+            mounts: None,
             inside: None,
             observations: None,
             waiting: None,
             started: None,
-            deadline: Instant::now() + BUILDING,
+            deadline: None,
             ending: None,
             exited: None,
             wall: Duration::ZERO,
@@ -156,75 +188,129 @@ impl<'a> Run<'a> {
     }
 
     /// Starts the run and sees it to its end, which is when the workload's exit is known or nobody is left to tell it.
-    fn go(&mut self, fds: Vec<OwnedFd>) -> Result<()> {
+    fn go(&mut self) -> Result<()> {
         let signals = sys::signalfd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
             .doing(|| "watching the run".into())?;
-        self.start(fds)?;
+        if !self.host {
+            let (socket, workload_socket, entrances) = self.sockets()?;
+            self.clone_builder(socket, workload_socket, entrances)?;
+        }
         while self.exited.is_none() {
             self.turn(&signals)?;
         }
         Ok(())
     }
 
-    fn start(&mut self, mut fds: Vec<OwnedFd>) -> Result<()> {
-        let expected = 2 + self.request.rootfs.len() + self.request.inputs.len();
-        if fds.len() != expected {
-            return Err(Error::System(format!(
-                "the launcher sent {} descriptors instead of {expected}",
-                fds.len()
-            )));
-        }
-        let mut handles = fds.split_off(2);
-        let stdio: [OwnedFd; 2] =
-            fds.try_into().map_err(|_| Error::System("two descriptors are two".into()))?;
-        if self.identity.by_root {
-            handles = prepare::mounts(&self.request, self.identity, handles)?;
-        }
-        hooks::step("supervisor: handles prepared");
+    /// The other ends of the sockets to init and workload, and how init enters cgroups of version 1.
+    fn sockets(&mut self) -> Result<(UnixStream, UnixStream, Vec<File>)> {
         let pair = || UnixStream::pair().doing(|| "making a socket".into());
-        let ((builder, socket), (init, init_socket), (workload, workload_socket)) =
-            (pair()?, pair()?, pair()?);
+        let ((init, init_socket), (workload, workload_socket)) = (pair()?, pair()?);
         // Whoever falls silent in the middle of a message must not silence the supervisor.
-        for socket in [&builder, &init, &workload] {
+        for socket in [&init, &workload] {
             socket.set_read_timeout(Some(SENTENCE)).doing(|| "making a socket".into())?;
         }
         rustix::net::sockopt::set_socket_passcred(&workload, true).doing(|| "making a socket".into())?;
-        let mut entrances = self.cgroup.entrances()?;
-        let mut target = self.cgroup.clone_target()?;
-        if target.is_some() && !sys::has_clone3() {
-            target = None;
-            entrances.extend(self.cgroup.slow_entrance()?);
+        (self.init, self.workload) = (Some(init), Some(workload));
+        Ok((init_socket, workload_socket, self.cgroup.entrances()?))
+    }
+
+    /// The container's first process, in namespaces of its own from its first instruction.
+    fn clone_builder(
+        &mut self,
+        socket: UnixStream,
+        workload_socket: UnixStream,
+        mut entrances: Vec<File>,
+    ) -> Result<()> {
+        if self.identity.by_root && !hooks::off("supplementary groups") {
+            // Inside, nobody can give them up any more.
+            rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
         }
-        let supervisor = Some(rustix::process::getpid());
-        match sys::clone_process(target.as_ref().map(std::os::fd::AsFd::as_fd))
-            .doing(|| "forking the builder".into())?
+        let target = self.cgroup_target(&mut entrances)?;
+        let cloned = sys::clone_process(namespaces(), target.as_ref().map(std::os::fd::AsFd::as_fd))
+            .or_unsupported(|| "row \"namespaces\": making the run's namespaces".into(), NAMESPACES_REMEDY)?;
+        let pid = match cloned {
+            Forked::Child => {
+                drop((self.init.take(), self.workload.take()));
+                Builder { identity: self.identity, entrances, socket, workload_socket }.run()
+            }
+            Forked::Parent(pid, _) => pid,
+        };
+        self.init_pid = Some(pid);
+        hooks::step("supervisor: builder cloned");
+        // Some kernels let anybody make a user namespace and only refuse to fill it in.
+        self.identity.write_maps_of(pid).or_unsupported(|| "row \"namespaces\"".into(), NAMESPACES_REMEDY)?;
+        match &self.init {
+            Some(init) => (&*init).write_all(b"M").doing(|| "telling the builder of its ids".into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Where a new process is cloned into; without clone3(2), it enters by itself.
+    fn cgroup_target(&self, entrances: &mut Vec<File>) -> Result<Option<File>> {
+        let target = self.cgroup.clone_target()?;
+        if target.is_some() && !sys::has_clone3() {
+            entrances.extend(self.cgroup.slow_entrance()?);
+            return Ok(None);
+        }
+        Ok(target)
+    }
+
+    /// The launcher has said what it wants.
+    fn begin(&mut self, request: Request, mut fds: Vec<OwnedFd>) -> Result<()> {
+        hooks::step("supervisor: request received");
+        let expected = 2 + request.rootfs.len() + request.inputs.len();
+        if self.told.is_some() || request.host.is_some() != self.host || fds.len() != expected {
+            return Err(Error::System("the launcher's message makes no sense".into()));
+        }
+        let holding = limits::hold(&request.limits, self.cgroup, !self.host)?;
+        holding.insist(&request.limits)?;
+        hooks::step("supervisor: limits set");
+        let handles = fds.split_off(2);
+        let handles = match self.identity.by_root {
+            true => prepare::mounts(&request, self.identity, handles)?,
+            false => handles,
+        };
+        fds.extend(handles);
+        hooks::step("supervisor: handles prepared");
+        self.deadline = Some(Instant::now() + BUILDING);
+        let Told { request, holding } = self.told.insert(Told { request, holding });
+        let build = Build {
+            request: Cow::Borrowed(request),
+            rlimits: Cow::Owned(holding.to_set()),
+            processors: holding.processors,
+        };
+        match (&request.host, &self.init) {
+            (None, Some(init)) => {
+                let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+                protocol::send(init, &build, &fds).map_err(|e| e.while_("telling the builder what to build"))
+            }
+            _ => self.fork_on_host(fds),
+        }
+    }
+
+    fn fork_on_host(&mut self, fds: Vec<OwnedFd>) -> Result<()> {
+        let (socket, workload_socket, mut entrances) = self.sockets()?;
+        let stdio: [OwnedFd; 2] =
+            fds.try_into().map_err(|_| Error::System("a plain child takes no handles".into()))?;
+        let target = self.cgroup_target(&mut entrances)?;
+        let Some(Told { request, holding }) = &self.told else { return Ok(()) };
+        let build = Build {
+            request: Cow::Borrowed(request),
+            rlimits: Cow::Owned(holding.to_set()),
+            processors: holding.processors,
+        };
+        match sys::clone_process(0, target.as_ref().map(std::os::fd::AsFd::as_fd))
+            .doing(|| "forking the program's parent".into())?
         {
             Forked::Child => {
-                drop((builder, init, workload));
-                let child = Builder {
-                    id: self.id.clone(),
-                    request: self.request.clone(),
-                    identity: self.identity,
-                    stdio,
-                    handles,
-                    entrances,
-                    rlimits: self.holding.to_set(),
-                    processors: self.holding.processors,
-                    supervisor,
-                    socket,
-                    init_socket,
-                    workload_socket,
-                };
-                match self.request.host.is_some() {
-                    true => host::run(child),
-                    false => child.run(),
-                }
+                let init = Init::new(build, self.identity, &socket, &workload_socket);
+                drop((self.init.take(), self.workload.take()));
+                host::run(&init, &socket, &entrances, &stdio)
             }
-            Forked::Parent(pid, _) => self.builder_pid = pid,
+            Forked::Parent(pid, _) => self.init_pid = Some(pid),
         }
-        hooks::step("supervisor: builder forked");
-        (self.builder, self.init, self.workload) = (Some(builder), Some(init), Some(workload));
-        if let Some(directory) = &self.request.host {
+        hooks::step("supervisor: program's parent forked");
+        if let Some(directory) = &request.host {
             let flags =
                 rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
             let out = rustix::fs::open(directory, flags, rustix::fs::Mode::empty());
@@ -236,14 +322,11 @@ impl<'a> Run<'a> {
     /// One turn of the loop: waits for whatever comes first.
     fn turn(&mut self, signals: &OwnedFd) -> Result<()> {
         let ready = self.wait(signals)?;
-        if Instant::now() >= self.deadline {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return self.time_is_up();
         }
         if ready.contains(&Who::Launcher) {
             self.hear_launcher()?;
-        }
-        if ready.contains(&Who::Builder) {
-            self.hear_builder()?;
         }
         if ready.contains(&Who::Init) {
             self.hear_init()?;
@@ -264,17 +347,18 @@ impl<'a> Run<'a> {
     fn wait(&self, signals: &OwnedFd) -> Result<Vec<Who>> {
         let sockets = [
             (Who::Launcher, self.launcher),
-            (Who::Builder, self.builder.as_ref()),
             (Who::Init, self.init.as_ref()),
             (Who::Workload, self.workload.as_ref()),
         ];
         let open: Vec<_> = sockets.into_iter().filter_map(|(who, socket)| Some((who, socket?))).collect();
         let mut fds: Vec<_> = open.iter().map(|(_, socket)| PollFd::new(*socket, PollFlags::IN)).collect();
         fds.push(PollFd::new(signals, PollFlags::IN));
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let timeout =
-            Timespec { tv_sec: left.as_secs().min(86_400) as i64, tv_nsec: left.subsec_nanos().into() };
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec {
+            tv_sec: left.as_secs().min(86_400) as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             other => drop(other.doing(|| "watching the run".into())?),
         }
@@ -305,7 +389,6 @@ impl<'a> Run<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
     Launcher,
-    Builder,
     Init,
     Workload,
     Signal,
