@@ -1,6 +1,7 @@
 //! From a profile to BPF.
 //!
-//! seccompiler knows one action for a match and one for everything else. What an allow-list needs besides (`ENOSYS` for
+//! seccompiler knows one action for a match and one for everything else, and no notification: where refused calls are to be heard, the
+//! returns of its program that say `EPERM` are made to say that. What an allow-list needs besides (`ENOSYS` for
 //! numbers nobody knows, death for x32) is a prologue in front of its program, not a second filter: of two
 //! filters that both answer with an errno the newest wins, and installing a second one would need `seccomp` and `prctl`
 //! in every profile. Jumps of BPF are relative, so a prologue that falls through changes nothing behind it.
@@ -21,14 +22,29 @@ const X32: u32 = 0x4000_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
+/// What becomes of a call that the profile refuses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// `EPERM`, by the kernel itself.
+    Errno,
+    /// Whoever holds the listener is asked.
+    Heard,
+}
+
 impl Profile {
-    /// Compiles it for `arch`.
+    /// Compiles it for `arch`: a refused call gives `EPERM`.
     pub fn compile_for(&self, arch: Arch) -> Result<Program> {
-        compile(self, arch)
+        compile(self, arch, Refused::Errno)
+    }
+
+    /// Compiles it for `arch` so that refused calls are heard: each waits until whoever holds the program's [`crate::Listener`]
+    /// has answered. What decides is the same; only calls that [`Profile::compile_for`] answers with `EPERM` differ.
+    pub fn compile_heard_for(&self, arch: Arch) -> Result<Program> {
+        compile(self, arch, Refused::Heard)
     }
 }
 
-fn compile(profile: &Profile, arch: Arch) -> Result<Program> {
+fn compile(profile: &Profile, arch: Arch, refused: Refused) -> Result<Program> {
     profile.validate()?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for rule in profile.rules() {
@@ -48,9 +64,13 @@ fn compile(profile: &Profile, arch: Arch) -> Result<Program> {
         Arch::X86_64 => TargetArch::x86_64,
         Arch::Aarch64 => TargetArch::aarch64,
     };
-    let body: BpfProgram = SeccompFilter::new(rules, mismatch, matched, target)
+    let mut body: BpfProgram = SeccompFilter::new(rules, mismatch, matched, target)
         .and_then(TryInto::try_into)
         .map_err(|source| failed(profile, source))?;
+    if refused == Refused::Heard {
+        let by_errno = |it: &&mut sock_filter| it.code == RETURN && it.k == ERRNO | EPERM;
+        body.iter_mut().filter(by_errno).for_each(|it| it.k = USER_NOTIF);
+    }
     let mut filter = prologue(profile.default, arch);
     filter.extend(body);
     Program::new(&profile.name, arch, vec![filter])
@@ -84,10 +104,11 @@ const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const JUMP_EQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const JUMP_GT: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
 const JUMP_GE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+pub(crate) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
+pub(crate) const USER_NOTIF: u32 = 0x7fc0_0000;
 
 /// What is decided before the profile is asked. Falls through to what follows it.
 fn prologue(default: Default, arch: Arch) -> BpfProgram {

@@ -1,10 +1,57 @@
-//! The names that a profile may use for values; only those our profiles need.
+//! The names that a profile may use for values.
 
-const VALUES: &[(&str, u64)] = &[
-    // socket(2), socketpair(2): address families
+/// socket(2), socketpair(2): address families.
+const FAMILIES: &[(&str, u64)] = &[
+    ("AF_UNSPEC", 0),
     ("AF_UNIX", 1),
     ("AF_INET", 2),
+    ("AF_AX25", 3),
+    ("AF_IPX", 4),
+    ("AF_APPLETALK", 5),
+    ("AF_NETROM", 6),
+    ("AF_BRIDGE", 7),
+    ("AF_ATMPVC", 8),
+    ("AF_X25", 9),
     ("AF_INET6", 10),
+    ("AF_ROSE", 11),
+    ("AF_DECnet", 12),
+    ("AF_NETBEUI", 13),
+    ("AF_SECURITY", 14),
+    ("AF_KEY", 15),
+    ("AF_NETLINK", 16),
+    ("AF_PACKET", 17),
+    ("AF_ASH", 18),
+    ("AF_ECONET", 19),
+    ("AF_ATMSVC", 20),
+    ("AF_RDS", 21),
+    ("AF_SNA", 22),
+    ("AF_IRDA", 23),
+    ("AF_PPPOX", 24),
+    ("AF_WANPIPE", 25),
+    ("AF_LLC", 26),
+    ("AF_IB", 27),
+    ("AF_MPLS", 28),
+    ("AF_CAN", 29),
+    ("AF_TIPC", 30),
+    ("AF_BLUETOOTH", 31),
+    ("AF_IUCV", 32),
+    ("AF_RXRPC", 33),
+    ("AF_ISDN", 34),
+    ("AF_PHONET", 35),
+    ("AF_IEEE802154", 36),
+    ("AF_CAIF", 37),
+    ("AF_ALG", 38),
+    ("AF_NFC", 39),
+    ("AF_VSOCK", 40),
+    ("AF_KCM", 41),
+    ("AF_QIPCRTR", 42),
+    ("AF_SMC", 43),
+    ("AF_XDP", 44),
+    ("AF_MCTP", 45),
+];
+
+/// Only those our profiles need.
+const VALUES: &[(&str, u64)] = &[
     // clone(2)
     ("CLONE_VM", 0x100),
     ("CLONE_FS", 0x200),
@@ -53,6 +100,11 @@ const VALUES: &[(&str, u64)] = &[
 pub(crate) fn value(names: &str) -> Option<u64> {
     names.split('|').try_fold(0, |sum, wanted| {
         let wanted = wanted.trim();
-        VALUES.iter().find(|(name, _)| *name == wanted).map(|(_, value)| sum | value)
+        VALUES.iter().chain(FAMILIES).find(|(name, _)| *name == wanted).map(|(_, value)| sum | value)
     })
+}
+
+/// The name of an address family.
+pub(crate) fn family(number: u64) -> Option<&'static str> {
+    FAMILIES.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
 }

@@ -6,6 +6,8 @@
 //!    argument; the conditions of one *rule* must all hold; several rules for one call are alternatives.
 //! 2. [`Profile::compile_for`] (`compile.rs`): a profile and an [`Arch`] become a [`Program`]. `table/` has the names.
 //! 3. [`Program`] (`program.rs`): the BPF as bytes with its digest; [`Program::install`] hands it to the kernel.
+//! 4. [`Listener`] (`listener.rs`): where a program is compiled so that refused calls are heard, what hears and answers them.
+//!    All `unsafe` is in `sys.rs`.
 //!
 //! An allow-list ([`Default::Enosys`]) decides, in this order: another architecture or the x32 numbers kill the process; a
 //! number this crate does not know gives `ENOSYS`, so that libc falls back, and so does `clone3`, whose flags lie
@@ -20,18 +22,21 @@
 //! # Ok::<(), invarlock_seccomp::Error>(())
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod compile;
 mod constants;
 mod error;
+mod listener;
 mod profile;
 mod program;
+mod sys;
 mod table;
 
 pub use error::{Error, Result};
+pub use listener::{Call, Listener};
 pub use profile::{Condition, Default, Length, Operator, Profile, Rule, Value};
-pub use program::Program;
+pub use program::{Program, Ready};
 pub use table::{name as syscall_name, number as syscall_number};
 
 /// A machine that programs can be compiled for.

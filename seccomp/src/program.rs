@@ -4,7 +4,9 @@ use seccompiler::{BpfProgram, sock_filter};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Arch, Error, Result};
+use crate::compile::{RETURN, USER_NOTIF};
+use crate::listener::Listener;
+use crate::{Arch, Error, Result, sys};
 
 /// The kernel's limit.
 const MOST_INSTRUCTIONS: usize = 4096;
@@ -74,18 +76,25 @@ impl Program {
         )))
     }
 
+    /// Whether refused calls are heard: such a program is installed with [`Ready::install_heard`], any other with the rest.
+    pub fn is_heard(&self) -> bool {
+        let returns = |it: &sock_filter| it.code == RETURN && it.k == USER_NOTIF;
+        self.filters.iter().any(|filter| instructions(filter).iter().any(returns))
+    }
+
     /// Installs the filters on the calling thread, for good; what it starts inherits them. Sets `no_new_privs`.
     pub fn install(&self) -> Result<()> {
-        self.install_with(seccompiler::apply_filter)
+        self.ready()?.install()
     }
 
     /// Installs the filters on every thread of this process, for good. Sets `no_new_privs`. Fails, and changes nothing, when a thread
     /// has a filter that this one does not descend from.
     pub fn install_all_threads(&self) -> Result<()> {
-        self.install_with(seccompiler::apply_filter_all_threads)
+        self.ready()?.install_with(seccompiler::apply_filter_all_threads)
     }
 
-    fn install_with(&self, apply: impl Fn(&[sock_filter]) -> seccompiler::Result<()>) -> Result<()> {
+    /// Checks it once more and makes everything the kernel wants, so that installing it needs no memory.
+    pub fn ready(&self) -> Result<Ready<'_>> {
         let machine = Arch::native()?;
         if machine != self.arch {
             let (name, program, machine) = (&self.name, self.arch.as_str(), machine.as_str());
@@ -95,15 +104,59 @@ impl Program {
         }
         let whole =
             Self::checked(self.name.clone(), self.arch, self.filters.clone())?.with_digest(&self.digest)?;
-        for filter in &whole.filters {
-            apply(&instructions(filter)).map_err(|error| {
-                let name = &self.name;
+        let filters = whole.filters.iter().map(|filter| instructions(filter)).collect();
+        Ok(Ready { program: self, heard: self.is_heard(), filters })
+    }
+}
+
+/// A program about to be installed.
+pub struct Ready<'a> {
+    program: &'a Program,
+    heard: bool,
+    filters: Vec<BpfProgram>,
+}
+
+impl Ready<'_> {
+    /// As [`Program::install`]. Where it succeeds, it has neither taken nor given back memory.
+    pub fn install(&self) -> Result<()> {
+        self.install_with(seccompiler::apply_filter)
+    }
+
+    fn install_with(&self, apply: impl Fn(&[sock_filter]) -> seccompiler::Result<()>) -> Result<()> {
+        let name = &self.program.name;
+        if self.heard {
+            return Err(Error::System(format!("filter {name}: nobody would hear what it refuses")));
+        }
+        for filter in &self.filters {
+            apply(filter).map_err(|error| {
                 Error::System(format!(
                     "installing filter {name}: {error} (the kernel needs CONFIG_SECCOMP_FILTER)"
                 ))
             })?;
         }
         Ok(())
+    }
+
+    /// Installs a program whose refused calls are heard, on the calling thread. What hears them is the [`Listener`], closed by
+    /// execve(2); a refused call waits for its answer, so somebody else must hold it before this thread makes one. Where it
+    /// succeeds, it has neither taken nor given back memory.
+    pub fn install_heard(&self) -> Result<Listener> {
+        let name = &self.program.name;
+        let [filter] = self.filters.as_slice() else {
+            return Err(Error::System(format!("filter {name}: there is one listener, so one filter")));
+        };
+        sys::install_heard(filter).map(Listener::new).map_err(|error| {
+            let doing = format!("installing filter {name} so that refused calls are heard: {error}");
+            match error.raw_os_error() {
+                Some(libc::EBUSY) => Error::Unsupported(format!(
+                    "{doing}: whoever started this program hears its refused calls already, and the kernel allows one listener; start it outside that container or sandbox"
+                )),
+                Some(libc::EINVAL | libc::ENOSYS) => {
+                    Error::Unsupported(format!("{doing}: this needs Linux 5.0 or newer with CONFIG_SECCOMP_FILTER"))
+                }
+                _ => Error::System(doing),
+            }
+        })
     }
 }
 

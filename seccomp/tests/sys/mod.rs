@@ -10,6 +10,7 @@ pub fn call(number: u32, args: [u64; 6]) -> i32 {
 
 /// getpid by the 32-bit door.
 #[cfg(target_arch = "x86_64")]
+#[allow(dead_code, reason = "not every test file that includes this one needs it")]
 pub fn foreign() {
     // SAFETY: the call takes no argument and changes only eax.
     unsafe { std::arch::asm!("int 0x80", inout("eax") 20 => _, options(nostack)) };

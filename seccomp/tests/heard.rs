@@ -1,0 +1,130 @@
+//! Refused calls as their listener hears them: a thread of this process has the filter, another answers.
+
+mod sys;
+
+use invarlock_seccomp::{Arch, Call, Error, Listener, Profile, Program, syscall_number};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::mpsc;
+use std::time::Duration;
+
+fn native() -> Arch {
+    Arch::native().expect("native")
+}
+
+fn number(name: &str) -> u32 {
+    syscall_number(native(), name).expect(name)
+}
+
+fn heard(profile: &Profile) -> Program {
+    profile.compile_heard_for(native()).expect("program")
+}
+
+/// `body` on a thread under `program`; whoever calls this holds the listener. The second value is what `body` gave.
+fn under<T: Send + 'static>(
+    program: Program,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> (Listener, mpsc::Receiver<T>) {
+    let ((say, hear), (done, result)) = (mpsc::channel(), mpsc::channel());
+    std::thread::spawn(move || {
+        let ready = program.ready().expect("ready");
+        let listener = ready.install_heard().expect("listener");
+        say.send(listener).expect("the other thread");
+        done.send(body()).expect("the other thread");
+    });
+    (hear.recv().expect("a listener"), result)
+}
+
+/// Whether a call waits, now or within `wait`; the second value: nobody is left to make one.
+fn waits(listener: &Listener, wait: Duration) -> (bool, bool) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut fds, Some(&wait)).expect("poll");
+    let seen = fds[0].revents();
+    (seen.contains(PollFlags::IN), seen.contains(PollFlags::HUP))
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn next(listener: &Listener) -> Call {
+    assert!(waits(listener, LONG).0, "no call is heard");
+    listener.hear().expect("heard").expect("its caller lives")
+}
+
+#[test]
+fn refused_calls_are_heard_with_their_arguments_and_give_eperm() {
+    let (listener, result) = under(heard(&Profile::evaluator()), || {
+        [
+            sys::call(number("socket"), [2 | 1 << 40, 1, 0, 0, 0, 7]),
+            sys::call(number("socket"), [99, 1, 0, 0, 0, 0]),
+            sys::call(number("socketpair"), [16, 1, 0, 0, 0, 0]),
+            sys::call(number("mount"), [0; 6]),
+            // Allowed, unknown and clone3: nobody is asked.
+            sys::call(number("getpid"), [0; 6]),
+            sys::call(0x0fff_ffff, [0; 6]),
+            sys::call(number("clone3"), [0; 6]),
+            sys::call(number("ioctl"), [99, 0x5412, 0, 0, 0, 0]),
+        ]
+    });
+    let names = ["socket(AF_INET)", "socket(unknown family)", "socketpair(AF_NETLINK)", "mount", "ioctl"];
+    for name in names {
+        let call = next(&listener);
+        assert_eq!(call.name(native()), name);
+        if name == "socket(AF_INET)" {
+            assert_eq!(call.args, [2 | 1 << 40, 1, 0, 0, 0, 7]);
+        }
+        listener.refuse(&call).expect("answered");
+    }
+    let eperm = libc::EPERM;
+    let expected = [eperm, eperm, eperm, eperm, 0, libc::ENOSYS, libc::ENOSYS, eperm];
+    assert_eq!(result.recv().expect("the thread lives"), expected);
+    let (waiting, gone) = waits(&listener, LONG);
+    assert!(!waiting && gone, "the listener is not hung up after its last thread");
+}
+
+#[test]
+fn a_filter_that_is_heard_is_installed_with_its_listener_only() {
+    let program = heard(&Profile::evaluator());
+    assert!(program.is_heard());
+    assert!(matches!(program.install(), Err(Error::System(why)) if why.contains("nobody would hear")));
+    assert!(matches!(program.install_all_threads(), Err(Error::System(_))));
+    let quiet = Profile::evaluator().compile().expect("program");
+    assert!(!quiet.is_heard());
+    assert_ne!(quiet.digest, program.digest);
+    assert_eq!(quiet.instructions(), program.instructions());
+}
+
+#[test]
+fn a_second_listener_is_an_error_that_says_so() {
+    let (_listener, result) = under(heard(&Profile::general()), || {
+        heard(&Profile::evaluator()).ready().expect("ready").install_heard().map(drop)
+    });
+    let error = result.recv().expect("the thread lives").expect_err("the kernel allows one");
+    assert!(
+        matches!(&error, Error::Unsupported(why) if why.contains("hears its refused calls already")),
+        "{error}"
+    );
+}
+
+#[test]
+fn only_a_listener_is_one() {
+    let file = std::fs::File::open("/dev/null").expect("/dev/null");
+    assert!(matches!(Listener::check(OwnedFd::from(file)), Err(Error::Integrity(_))));
+    let (listener, result) = under(heard(&Profile::general()), || ());
+    let copy = listener.as_fd().try_clone_to_owned().expect("a copy");
+    Listener::check(copy).expect("a listener");
+    result.recv().expect("the thread lives");
+}
+
+/// Without a listener, refused calls fail; they are never let through and never wait.
+#[test]
+fn a_listener_that_is_gone_lets_nothing_through() {
+    let (go, wait) = mpsc::channel::<()>();
+    let (listener, result) = under(heard(&Profile::general()), move || {
+        wait.recv().expect("go");
+        sys::call(number("socket"), [16, 3, 0, 0, 0, 0])
+    });
+    drop(listener);
+    go.send(()).expect("the thread lives");
+    assert_eq!(result.recv_timeout(LONG).expect("an answer"), libc::ENOSYS);
+}
