@@ -14,8 +14,20 @@ use crate::{Digest, Error, Result};
 
 /// Name of the program in the image.
 const PROGRAM: &str = "invarlock-evaluator";
-/// Directories of the image, each a mount point.
-const DIRECTORIES: [&str; 7] = ["dev/", "etc/", "in/", "out/", "proc/", "sys/", "tmp/"];
+/// Directories of the image: mount points, and the one in which our matrix library looks for processor caches. That one is empty: the
+/// library then takes its own sizes, the same on every machine, and does not try to start lscpu instead.
+const DIRECTORIES: [&str; 10] = [
+    "dev/",
+    "etc/",
+    "in/",
+    "out/",
+    "proc/",
+    "sys/",
+    "sys/devices/",
+    "sys/devices/system/",
+    "sys/devices/system/cpu/",
+    "tmp/",
+];
 /// More is not a program of ours.
 const LARGEST: u64 = 1 << 30;
 

@@ -16,6 +16,7 @@ mod policy;
 mod preset;
 mod progress;
 mod record;
+mod refused;
 mod reuse;
 mod side;
 mod signals;

@@ -82,7 +82,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
         ExecutionMode::Host => (None, Some(image::evaluator(args.runtime.evaluator.as_deref())?)),
     };
     let filter = match policy.mode {
-        ExecutionMode::Container => FilterProfile::evaluator().compile()?,
+        ExecutionMode::Container => FilterProfile::evaluator().compile_heard()?,
         ExecutionMode::Host => FilterProfile::no_network().compile()?,
     };
     let data_path = dataset.files.first().cloned().unwrap_or_default();

@@ -5,6 +5,7 @@ use crate::bundle::RunDir;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Input, JobPaths, Plan};
 use crate::progress::Progress;
+use crate::refused;
 use crate::signals::Signals;
 use crate::ui::{Ui, printable};
 use invarlock_evidence::job::Role;
@@ -73,6 +74,8 @@ impl Run<'_> {
             None => self.on_host(signals, &mut sink),
         };
         sink.finish();
+        // Of a run that failed, too: it may be the reason.
+        refused::show(outcome.as_ref().ok().and_then(|o| o.refused.as_ref()), Some(name(self.role)));
         // A signal before the workload starts ends the run with an error of its own; the signal is the reason.
         let outcome = outcome.map_err(|error| signals.check(KEPT).err().unwrap_or(error));
         let measured = outcome.and_then(|outcome| match failure(&outcome, &sink, signals) {
@@ -182,6 +185,7 @@ impl Run<'_> {
             "checkpoint": self.plan.checkpoint(self.role).digest,
             "outputs": outputs,
             "filter_digest": self.plan.filter.digest,
+            "refused": outcome.refused,
             "status": outcome.status,
             "observations": outcome.observations,
             "usage": outcome.usage,

@@ -12,7 +12,7 @@ use crate::limits::Rlimit;
 use crate::observe::{DEVICES, InsideObservations};
 use crate::protocol::{self, FromInit};
 use crate::sys::{self, Forked, Vector};
-use invarlock_seccomp::Program;
+use invarlock_seccomp::{Listener, Program};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 use rustix::event::{PollFd, PollFlags};
@@ -233,6 +233,19 @@ impl Init {
         Ok(())
     }
 
+    /// Gives the listener, where the filter is one whose refused calls are heard.
+    fn put_filter_on(&self) -> invarlock_seccomp::Result<Option<Listener>> {
+        if hooks::off("filter") {
+            return Ok(None);
+        }
+        // Nothing is freed under the filter.
+        let ready = std::mem::ManuallyDrop::new(self.filter.ready()?);
+        match ready.is_heard() {
+            true => ready.install_heard().map(Some),
+            false => ready.install().map(|()| None),
+        }
+    }
+
     /// Everything after the filter: only reads, writes, execve and exit, on memory made before.
     fn filtered(&self, supervisor: &UnixStream) -> ! {
         let prepared = (|| {
@@ -243,16 +256,21 @@ impl Init {
             Some((program, Vector::new(self.argv.clone()).ok()?, Vector::new(env).ok()?))
         })();
         let Some((program, argv, env)) = prepared else { sys::exit_now(1) };
-        if !hooks::off("filter")
-            && let Err(error) = self.filter.install()
-        {
-            // Where a first filter is on already, this may be refused; the supervisor then says that the container ended.
-            _ = rustix::io::write(supervisor, b"X");
-            drop(protocol::send(supervisor, &FromInit::Failed(Error::System(error.to_string())), &[]));
-            sys::exit_now(1);
-        }
+        // The listener stays open here until execve closes it; the supervisor takes its own before it says Go.
+        let listener = match self.put_filter_on() {
+            Ok(listener) => listener,
+            Err(error) => {
+                // Where a first filter is on already, this may be refused; the supervisor then says that the container ended.
+                _ = rustix::io::write(supervisor, b"X");
+                drop(protocol::send(supervisor, &FromInit::Failed(no_filter(&error)), &[]));
+                sys::exit_now(1);
+            }
+        };
+        let mut message = [b'R', 0, 0, 0, 0];
+        let number = listener.as_ref().map_or(-1, |listener| listener.as_fd().as_raw_fd());
+        message[1..].copy_from_slice(&number.to_le_bytes());
         // read(2) and write(2), which every profile allows; std sends with sendto(2).
-        let go = rustix::io::write(supervisor, b"R").and_then(|_| rustix::io::read(supervisor, &mut [0]));
+        let go = rustix::io::write(supervisor, &message).and_then(|_| rustix::io::read(supervisor, &mut [0]));
         if go != Ok(1) {
             sys::exit_now(1);
         }
@@ -261,6 +279,15 @@ impl Init {
         message[1..].copy_from_slice(&error.raw_os_error().unwrap_or(0).to_le_bytes());
         _ = rustix::io::write(supervisor, &message);
         sys::exit_now(127)
+    }
+}
+
+/// Why there is no filter.
+fn no_filter(error: &invarlock_seccomp::Error) -> Error {
+    let text = format!("row \"system calls\": {error}");
+    match error {
+        invarlock_seccomp::Error::Unsupported(_) => Error::Unsupported(text),
+        _ => Error::System(text),
     }
 }
 

@@ -12,9 +12,10 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -80,6 +81,7 @@ pub(crate) struct Done {
     pub(crate) observations: Observations,
     pub(crate) usage: Usage,
     pub(crate) timings: Vec<(String, u64)>,
+    pub(crate) refused: Option<BTreeMap<String, u64>>,
 }
 
 /// Supervisor to builder, when its namespaces are there. Descriptors: standard output, standard error, then one of each layer and input.
@@ -175,8 +177,8 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &UnixStream) -> Result<Option<(
     Ok(Some((message, fds)))
 }
 
-/// The workload-to-be speaks with single bytes, since its filter is on: `R` it is ready, `E` and an errno: it could not become the
-/// program. This gives the first byte and who sent it, in the reader's process ids.
+/// The workload-to-be speaks with single bytes, since its filter is on: `R` and a number ([`receive_number`]): it is ready, `E` and an
+/// errno: it could not become the program. This gives the first byte and who sent it, in the reader's process ids.
 pub(crate) fn receive_ready(from: &UnixStream) -> Result<Option<(u8, i32)>> {
     let mut byte = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
@@ -197,4 +199,12 @@ pub(crate) fn receive_ready(from: &UnixStream) -> Result<Option<(u8, i32)>> {
     }
     let pid = pid.ok_or_else(|| Error::System("the workload's message came without credentials".into()))?;
     Ok(Some((byte[0], pid)))
+}
+
+/// The descriptor, in the waiting workload, of the listener of its refused calls.
+pub(crate) fn receive_number(from: &UnixStream) -> Result<Option<RawFd>> {
+    let mut number = [0; 4];
+    (&*from).read_exact(&mut number).doing(|| "waiting for the workload".into())?;
+    let number = RawFd::from_le_bytes(number);
+    Ok((number >= 0).then_some(number))
 }

@@ -298,7 +298,7 @@ impl Relay {
 }
 
 fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
-    let Done { status, output, observations, mut usage, mut timings } = done;
+    let Done { status, output, observations, mut usage, refused, mut timings } = done;
     timings.extend(hooks::timeline());
     if files.len() != output.len() {
         return Err(Error::System("the supervisor's answer came without its files".into()));
@@ -314,5 +314,6 @@ fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
     }
     let [out, err] = &relay.streams;
     (usage.stdout_bytes, usage.stderr_bytes, usage.log_bytes_dropped) = (out.read, err.read, relay.dropped);
-    Ok(Outcome { status, output: read, observations, usage, timings: hooks::since_start(timings) })
+    let timings = hooks::since_start(timings);
+    Ok(Outcome { status, output: read, observations, usage, refused, timings })
 }

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::observe::Observations;
 use invarlock_seccomp::Program;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct ContainerSpec {
     pub cwd: String,
     /// Files below `/in`.
     pub inputs: Vec<Input>,
-    /// System-call filter of the workload.
+    /// System-call filter of the workload; what it refuses is counted where the filter is one that is heard.
     pub filter: Program,
     /// What it may use.
     pub limits: Limits,
@@ -233,6 +233,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// The steps of the run that were reached, in their order, and when: microseconds since the launcher's start.
     pub timings: Vec<(String, u64)>,
+    /// The calls that its filter refused, by name, with how often; none where the filter is not one that is heard.
+    pub refused: Option<BTreeMap<String, u64>>,
 }
 
 /// Takes what the workload prints. The bytes are untrusted: [`crate::printable()`] makes them fit for a terminal.

@@ -58,6 +58,9 @@ struct Plan {
     /// The launcher has a filter of its own already, as the real one does.
     #[serde(default)]
     filtered: bool,
+    /// Refused calls of the launcher are heard already, as in another sandbox.
+    #[serde(default)]
+    heard: bool,
 }
 
 #[derive(Default)]
@@ -87,6 +90,10 @@ pub fn launch(plan: &str) {
             .install_all_threads()
             .expect("installing it");
     }
+    let _listener = plan.heard.then(|| {
+        let program = invarlock_seccomp::Profile::no_network().compile_heard().expect("a filter");
+        program.ready().and_then(|ready| ready.install_heard()).expect("installing it")
+    });
     let threads = plan.threads.unwrap_or(1);
     let workers: Vec<_> = (0..threads)
         .map(|_| {
@@ -150,7 +157,7 @@ fn show(result: Result<Outcome, Error>) -> Value {
         Ok(o) => {
             let output: serde_json::Map<String, Value> =
                 o.output.iter().map(|f| (f.name.clone(), json!(String::from_utf8_lossy(&f.bytes)))).collect();
-            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage})
+            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage, "refused": o.refused})
         }
         Err(e) => json!({"error": e}),
     }
@@ -173,7 +180,8 @@ fn filter(plan: &Plan) -> invarlock_seccomp::Program {
         Some("no-network") => invarlock_seccomp::Profile::no_network(),
         _ => invarlock_seccomp::Profile::general(),
     };
-    profile.compile().expect("a filter")
+    let program = if plan.host.is_some() { profile.compile() } else { profile.compile_heard() };
+    program.expect("a filter")
 }
 
 fn container(plan: &Plan) -> Result<ContainerSpec, Error> {

@@ -4,6 +4,20 @@ use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
+/// Tries to make a socket; gives the errno, 0 where there is a socket.
+fn socket(family: u16) -> i32 {
+    let family = rustix::net::AddressFamily::from_raw(family);
+    match rustix::net::socket(family, rustix::net::SocketType::DGRAM, None) {
+        Ok(_) => 0,
+        Err(e) => e.raw_os_error(),
+    }
+}
+
+/// Tries to make a pipe.
+fn pipe() {
+    drop(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC));
+}
+
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Does what it is told, unless this may be somebody's machine.
@@ -85,6 +99,25 @@ pub fn misbehave(what: &str, args: &[&str]) {
             for _ in 0..number(0) >> 16 {
                 out.write_all(&block).expect("writing");
             }
+        }
+        "sockets" => {
+            let families = (0..args.len()).map(|i| number(i) as u16);
+            let answers: Vec<String> = families.map(|family| socket(family).to_string()).collect();
+            println!("{}", answers.join(" "));
+        }
+        "pipes" => (0..number(0)).for_each(|_| pipe()),
+        // As an evaluator.
+        "--job" => {
+            pipe();
+            panic!("this is no evaluator");
+        }
+        "spam" => {
+            println!("spamming");
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| while socket(16) == 1 {});
+                }
+            });
         }
         "double-fork" => {
             let exe = std::env::current_exe().unwrap_or_else(|_| "/workload".into());

@@ -159,6 +159,11 @@ impl Profile {
         self.compile_for(Arch::native()?)
     }
 
+    /// Compiles it for this machine so that refused calls are heard.
+    pub fn compile_heard(&self) -> Result<Program> {
+        self.compile_heard_for(Arch::native()?)
+    }
+
     /// The rules, whichever list they stand in.
     pub fn rules(&self) -> &[Rule] {
         match self.default {

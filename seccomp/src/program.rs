@@ -117,6 +117,11 @@ pub struct Ready<'a> {
 }
 
 impl Ready<'_> {
+    /// As [`Program::is_heard`].
+    pub fn is_heard(&self) -> bool {
+        self.heard
+    }
+
     /// As [`Program::install`]. Where it succeeds, it has neither taken nor given back memory.
     pub fn install(&self) -> Result<()> {
         self.install_with(seccompiler::apply_filter)

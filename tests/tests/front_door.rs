@@ -21,7 +21,10 @@ fn evaluate(place: &Place, subject: &str, name: &str, more: &[&str]) -> Ran {
 fn healthy_passes_damaged_fails_and_everything_verifies() {
     for user in both() {
         let place = Place::new(user);
-        let healthy = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0).json();
+        let healthy = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0);
+        assert!(!healthy.err.contains("refused"), "a clean evaluation tried something: {}", healthy.err);
+        let healthy = healthy.json();
+        assert_eq!(healthy["refused"], serde_json::json!({"baseline": {}, "subject": {}}));
         assert_eq!(healthy["verdict"], "PASS", "{healthy}");
         assert_eq!(healthy["trust_status"], "expected_image_digest_matched");
 
@@ -42,6 +45,7 @@ fn healthy_passes_damaged_fails_and_everything_verifies() {
         for side in ["baseline", "subject"] {
             let side = &manifest["context"]["sides"][side];
             assert!(side["observations"].is_object(), "{side}");
+            assert_eq!(side["refused"], serde_json::json!({}), "counted, and nothing was");
             assert_eq!(side["checkpoint"]["tree_sha256"].as_str().map(str::len), Some(64));
         }
 

@@ -7,7 +7,7 @@ use crate::record::{self, Record};
 use crate::side::{self, Run, Side};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
-use crate::{bundle, plan, reuse};
+use crate::{bundle, plan, refused, reuse};
 use console::style;
 use invarlock_evidence::compare::{self, CompareContext};
 use invarlock_evidence::gates;
@@ -61,7 +61,8 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         "total": started.elapsed().as_secs_f64(),
     });
     let passed = judge(&report, &verdict)?;
-    let done = Done { report, verdict, passed, path, manifest, timings };
+    let refused = refused::of_sides(&baseline.evidence, &subject.evidence);
+    let done = Done { report, verdict, passed, path, manifest, timings, refused };
     if args.json {
         done.print_json(args)
     } else {
@@ -156,6 +157,7 @@ struct Done {
     path: PathBuf,
     manifest: PathBuf,
     timings: Value,
+    refused: Value,
 }
 
 impl Done {
@@ -178,6 +180,7 @@ impl Done {
             "trust_status": self.verdict.trust.as_str(),
             "report": self.path,
             "manifest": self.manifest,
+            "refused": self.refused,
             "timings_seconds": self.timings,
             "resolution": {"exit_code": u8::from(!self.passed && !args.no_gate)},
         });

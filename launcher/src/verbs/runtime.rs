@@ -4,7 +4,7 @@ use crate::args::{ImageCommand, RunLimits, RuntimeCommand};
 use crate::error::{Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
-use crate::{image, plan};
+use crate::{image, plan, refused};
 use invarlock_images::Reference;
 use invarlock_runtime::{ContainerSpec, Sink, Status};
 use invarlock_seccomp::Profile;
@@ -90,16 +90,19 @@ fn run_image(reference: &str, argv: &[String], runtime: &RunLimits, json: bool) 
         env: image.resolved.env.clone(),
         cwd: image.resolved.cwd,
         inputs: Vec::new(),
-        filter: profile.compile()?,
+        filter: profile.compile_heard()?,
         limits: plan::limits(runtime.memory, runtime.timeout),
         collect_output: false,
     };
     let outcome = invarlock_runtime::run(spec, signals.fd(), &mut PassThrough);
     let outcome =
         outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
+    refused::show(outcome.refused.as_ref(), None);
     if json {
-        let value =
-            json!({"status": outcome.status, "usage": outcome.usage, "observations": outcome.observations});
+        let value = json!({
+            "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
+            "observations": outcome.observations,
+        });
         drop(writeln!(std::io::stderr(), "{value}"));
     }
     match outcome.status {

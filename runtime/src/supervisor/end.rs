@@ -1,5 +1,6 @@
 //! The end of a run: every process dead, then the outcome.
 
+use super::refusals::Refusals;
 use super::{Ending, Run, Told};
 use crate::collect::{self, Collected};
 use crate::error::{Doing as _, Error, Result};
@@ -111,7 +112,9 @@ impl Run<'_> {
             _ => Vec::new(),
         };
         let output = files.iter().map(|f| (f.name.clone(), f.size)).collect();
-        Ok((Done { status, output, observations, usage, timings: crate::hooks::timeline() }, files))
+        let refused = self.refusals.take().map(Refusals::counts);
+        let timings = crate::hooks::timeline();
+        Ok((Done { status, output, observations, usage, refused, timings }, files))
     }
 }
 

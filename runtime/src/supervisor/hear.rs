@@ -1,5 +1,6 @@
 //! What the others say, and what the supervisor does about it.
 
+use super::refusals::Refusals;
 use super::{Ending, GRACE, Run, Told};
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks;
@@ -10,7 +11,7 @@ use crate::sys;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,7 @@ impl Run<'_> {
         let Some(socket) = &self.workload else { return Ok(()) };
         match protocol::receive_ready(socket)? {
             None => self.workload = None,
-            Some((b'R', pid)) => self.waiting = Some(pid),
+            Some((b'R', pid)) => self.waiting = Some((pid, protocol::receive_number(socket)?)),
             Some((b'E', _)) => {
                 let mut errno = [0; 4];
                 (&*socket).read_exact(&mut errno).doing(|| "hearing why the program did not start".into())?;
@@ -114,7 +115,7 @@ impl Run<'_> {
 
     /// The workload waits, filter on. What the kernel says of it decides whether it starts.
     pub(super) fn observe_and_go(&mut self) -> Result<()> {
-        let (Some(pid), Some(inside), Some(socket), Some(Told { request, holding })) =
+        let (Some((pid, listener)), Some(inside), Some(socket), Some(Told { request, holding })) =
             (self.waiting.take(), self.inside.take(), &self.workload, &mut self.told)
         else {
             return Ok(());
@@ -124,6 +125,9 @@ impl Run<'_> {
             .ok_or_else(|| Error::System("the workload has no process id".into()))?;
         let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
             .doing(|| "watching the workload".into())?;
+        if let Some(listener) = listener {
+            self.refusals = Some(Refusals::take(handle.as_fd(), listener)?);
+        }
         holding.read_back(pid)?;
         if !self.host {
             // With a handle of its mounts its last process need not wait for the kernel to take them away.

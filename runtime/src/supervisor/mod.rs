@@ -5,6 +5,7 @@
 
 mod end;
 mod hear;
+mod refusals;
 
 use crate::builder::Builder;
 use crate::cgroup::RunCgroup;
@@ -19,11 +20,12 @@ use crate::spec::Usage;
 use crate::state::{self, Lock};
 use crate::sys::{self, Forked};
 use crate::{hooks, host, prepare, reexec};
+use refusals::Refusals;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -142,7 +144,10 @@ struct Run<'a> {
     mounts: Option<OwnedFd>,
     inside: Option<InsideObservations>,
     observations: Option<Observations>,
-    waiting: Option<i32>,
+    /// The workload's process id and the number of its listener, while it waits for Go.
+    waiting: Option<(i32, Option<RawFd>)>,
+    /// What it was refused; none where the filter is not heard.
+    refusals: Option<Refusals>,
     started: Option<Instant>,
     deadline: Option<Instant>,
     ending: Option<Ending>,
@@ -179,6 +184,7 @@ impl<'a> Run<'a> {
             inside: None,
             observations: None,
             waiting: None,
+            refusals: None,
             started: None,
             deadline: None,
             ending: None,
@@ -325,6 +331,9 @@ impl<'a> Run<'a> {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return self.time_is_up();
         }
+        if let (Some(refusals), true) = (&mut self.refusals, ready.contains(&Who::Refused)) {
+            refusals.answer()?;
+        }
         if ready.contains(&Who::Launcher) {
             self.hear_launcher()?;
         }
@@ -353,6 +362,8 @@ impl<'a> Run<'a> {
         let open: Vec<_> = sockets.into_iter().filter_map(|(who, socket)| Some((who, socket?))).collect();
         let mut fds: Vec<_> = open.iter().map(|(_, socket)| PollFd::new(*socket, PollFlags::IN)).collect();
         fds.push(PollFd::new(signals, PollFlags::IN));
+        let refused = self.refusals.as_ref().and_then(Refusals::readable);
+        fds.extend(refused.map(|listener| PollFd::from_borrowed_fd(listener, PollFlags::IN)));
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left| Timespec {
             tv_sec: left.as_secs().min(86_400) as i64,
@@ -362,7 +373,7 @@ impl<'a> Run<'a> {
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             other => drop(other.doing(|| "watching the run".into())?),
         }
-        let who = open.iter().map(|(who, _)| *who).chain([Who::Signal]);
+        let who = open.iter().map(|(who, _)| *who).chain([Who::Signal, Who::Refused]);
         Ok(fds.iter().zip(who).filter(|(fd, _)| !fd.revents().is_empty()).map(|(_, who)| who).collect())
     }
 
@@ -392,4 +403,5 @@ enum Who {
     Init,
     Workload,
     Signal,
+    Refused,
 }

@@ -1,0 +1,64 @@
+//! What a workload tried and was refused is shown and recorded, as root and as an ordinary user.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use invarlock_tests::{As, Place, Ran, both, demo, program, read_json};
+use serde_json::{Value, json};
+
+/// A place whose default image holds the program that misbehaves on command.
+fn misbehaving(user: As) -> Place {
+    let place = Place::new(user);
+    let workload = place.path("bin/workload");
+    std::fs::copy(program("invarlock-workload"), &workload).unwrap();
+    place.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
+    place
+}
+
+fn run(place: &Place, flags: &[&str], command: &[&str]) -> Ran {
+    let start = ["runtime", "run", "invarlock-runtime:local"];
+    place.run(&[&start, flags, &["--", "/invarlock-evaluator"], command].concat())
+}
+
+/// The JSON object among the lines of standard error.
+fn outcome(ran: &Ran) -> Value {
+    ran.err.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| panic!("{ran:?}"))
+}
+
+#[test]
+fn refused_calls_are_shown_and_recorded() {
+    for user in both() {
+        let place = misbehaving(user);
+        let tried = run(&place, &["--json"], &["pipes", "3"]).expect(0);
+        assert!(tried.err.lines().any(|line| line == "invarlock: refused pipe2 ×3"), "{}", tried.err);
+        assert_eq!(outcome(&tried)["refused"], json!({"pipe2": 3}));
+        let clean = run(&place, &["--json"], &["exit", "0"]).expect(0);
+        assert!(!clean.err.contains("invarlock: refused"), "{}", clean.err);
+        assert_eq!(outcome(&clean)["refused"], json!({}));
+    }
+}
+
+/// A measuring that fails says what its container tried.
+#[test]
+fn an_evaluation_that_fails_shows_what_was_refused() {
+    let place = misbehaving(As::Caller);
+    std::fs::remove_file(place.path("bin/invarlock-evaluator")).unwrap();
+    let (baseline, dataset) = (demo("baseline"), demo("valid.jsonl"));
+    let paths = [baseline.to_str().unwrap(), dataset.to_str().unwrap()];
+    let args = ["evaluate", "--quiet", "--baseline", paths[0], "--subject", paths[0], "--dataset", paths[1]];
+    let ran = place.run(&args).expect(3);
+    ran.one_error(&["measuring the baseline"]);
+    assert!(ran.err.lines().any(|line| line == "invarlock: refused pipe2 ×1 (baseline)"), "{}", ran.err);
+}
+
+/// Host execution has a deny-list and nobody who listens: null, which is not the same as none.
+#[test]
+fn what_is_not_counted_is_null() {
+    let place = Place::new(As::Caller);
+    let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
+    let paths = [baseline.to_str().unwrap(), preset.to_str().unwrap()];
+    let args = ["evaluate", "--json", "--baseline", paths[0], "--subject", paths[0], "--preset", paths[1]];
+    let ran = place.run(&[&args[..], &["--execution-mode", "host"]].concat()).expect(0).json();
+    assert_eq!(ran["refused"], json!({"baseline": null, "subject": null}));
+    let manifest = read_json(&place.work("reports/eval/runtime.manifest.json"));
+    let side = manifest["context"]["sides"]["subject"].as_object().unwrap();
+    assert_eq!(side.get("refused"), Some(&Value::Null));
+}
