@@ -12,7 +12,7 @@ INVARLOCK := $(RELEASE)/invarlock
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
-        bench soak install clean
+        bench soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -65,6 +65,10 @@ bench: build ## Compare the boundary with crun, runc and bwrap, and measure toke
 soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leave
 	$(CARGO) build --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-soak $(INVARLOCK)
+
+test-vm: ## Boot Debian's 6.1 kernel with unified cgroups under QEMU and run a small suite in it (needs qemu-system-x86, e2fsprogs)
+	$(CARGO) build --locked --workspace --all-features --bins
+	bash tests/vm.sh
 
 install: build ## Install both programs to $(PREFIX)/bin
 	install -D -m 0755 $(INVARLOCK) $(DESTDIR)$(PREFIX)/bin/invarlock
