@@ -149,7 +149,7 @@ pub struct EvaluateArgs {
     pub runtime: RuntimeArgs,
 }
 
-/// Image, evaluator and limits of a container.
+/// Image and evaluator of a container, and its limits.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RuntimeArgs {
     /// Image to run: a tag of the store, oci:DIR@sha256:…, oci:DIR:TAG or sha256:…
@@ -158,12 +158,32 @@ pub struct RuntimeArgs {
     /// The evaluator the default image is built from [default: beside this program]
     #[arg(long, value_name = "FILE", help_heading = "Container")]
     pub evaluator: Option<PathBuf>,
-    /// Memory of one container, such as 8G [default: most of what is free]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Container")]
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// Limits of one container. What is asked for here and cannot be held is an error.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LimitArgs {
+    /// Memory, such as 8G [default: most of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
     pub memory: Option<u64>,
-    /// Wall time of one container in seconds [default: 86400]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Container")]
+    /// Processors, such as 2 or 0.5 [default: all]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus, help_heading = "Limits of a container")]
+    pub cpus: Option<f64>,
+    /// Processes and threads [default: 64 and 16 a processor]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(4..=4_194_304), help_heading = "Limits of a container")]
+    pub pids: Option<u64>,
+    /// Wall time in seconds [default: 86400]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits of a container")]
     pub timeout: Option<u64>,
+    /// Room in /tmp, such as 256M [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    pub tmp_size: Option<u64>,
+    /// Room in /out [default: what a report needs, at least 8M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    pub output_size: Option<u64>,
 }
 
 /// What makes a manifest acceptable.
@@ -248,22 +268,11 @@ pub enum RuntimeCommand {
         argv: Vec<String>,
         /// Limits.
         #[command(flatten)]
-        runtime: RunLimits,
+        limits: LimitArgs,
         /// Print outcome and observations as JSON on standard error
         #[arg(long)]
         json: bool,
     },
-}
-
-/// Limits of `runtime run`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct RunLimits {
-    /// Memory, such as 512M
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub memory: Option<u64>,
-    /// Wall time in seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub timeout: Option<u64>,
 }
 
 /// `invarlock runtime image …`.
@@ -363,6 +372,15 @@ fn parse_size(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// A number of processors; a fraction is a share of one.
+fn parse_cpus(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(cpus) if (0.01..=65_536.0).contains(&cpus) => Ok(cpus),
+        Ok(_) => Err(format!("`{text}` is out of range: 0.01 to 65536")),
+        Err(_) => Err(format!("`{text}` is not a number of processors: write 2 or 0.5")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,6 +389,14 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn processors() {
+        assert_eq!(parse_cpus("0.5"), Ok(0.5));
+        for bad in ["", "two", "0", "-1", "NaN", "inf", "1e9"] {
+            assert!(parse_cpus(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The plan of an evaluation: everything resolved before anything runs. It is what is executed, what `--dry-run` prints,
 //! what is digested, and what the manifest records.
 
-use crate::args::{EvaluateArgs, ExecutionMode};
+use crate::args::{EvaluateArgs, ExecutionMode, LimitArgs};
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Image};
 use crate::inputs::{self, InputFile, TreeDigest};
@@ -11,13 +11,13 @@ use crate::signals::Signals;
 use crate::ui::Ui;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
-use invarlock_runtime::{LimitName, Limits};
+use invarlock_runtime::{LimitName, Limits, Outcome};
 use invarlock_seccomp::{Profile as FilterProfile, Program};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Room in `/out` besides the tokens of a run report.
-const OUTPUT_BYTES: u64 = 8 << 20;
+pub const OUTPUT_BYTES: u64 = 8 << 20;
 /// Room for a token: its id, its mask and its label as text.
 const OUTPUT_BYTES_A_TOKEN: u64 = 24;
 
@@ -92,10 +92,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     Ok(Plan {
         profile,
         tier,
-        limits: Limits {
-            output_bytes: OUTPUT_BYTES + dataset.tokens() as u64 * OUTPUT_BYTES_A_TOKEN,
-            ..limits(args.runtime.memory, args.runtime.timeout)
-        },
+        limits: limits(&args.runtime.limits, OUTPUT_BYTES + dataset.tokens() as u64 * OUTPUT_BYTES_A_TOKEN),
         baseline: digest("baseline", &args.baseline, baseline)?,
         subject: digest("subject", &args.subject, subject)?,
         data: digest("dataset", &data_path, data)?,
@@ -186,20 +183,56 @@ fn refuse_inside(flag: &str, out: &Path, role: &str, checkpoint: &Path) -> Resul
     }
 }
 
-/// Sane defaults from the machine, unless asked otherwise.
-pub fn limits(memory: Option<u64>, timeout: Option<u64>) -> Limits {
-    let mut limits = Limits::for_machine();
-    limits.output_bytes = OUTPUT_BYTES;
-    limits.output_files = 4;
-    if let Some(bytes) = memory {
-        limits.memory_bytes = bytes;
-        limits.required.insert(LimitName::Memory);
-    }
-    if let Some(seconds) = timeout {
-        limits.wall = Duration::from_secs(seconds);
-        limits.required.insert(LimitName::Wall);
-    }
+/// What was asked for, and for the rest sane defaults from the machine; `output` is the default room in `/out`.
+pub fn limits(asked: &LimitArgs, output: u64) -> Limits {
+    let mut limits = Limits { output_bytes: output, output_files: 4, ..Limits::for_machine() };
+    let mut set = |name, given: bool| {
+        if given {
+            limits.required.insert(name);
+        }
+    };
+    set(LimitName::Memory, asked.memory.is_some());
+    set(LimitName::Cpu, asked.cpus.is_some());
+    set(LimitName::Pids, asked.pids.is_some());
+    set(LimitName::Wall, asked.timeout.is_some());
+    set(LimitName::Tmp, asked.tmp_size.is_some());
+    set(LimitName::Output, asked.output_size.is_some());
+    limits.memory_bytes = asked.memory.unwrap_or(limits.memory_bytes);
+    limits.cpus = asked.cpus.unwrap_or(limits.cpus);
+    limits.pids = asked.pids.unwrap_or(limits.pids);
+    limits.wall = asked.timeout.map_or(limits.wall, Duration::from_secs);
+    limits.tmp_bytes = asked.tmp_size.unwrap_or(limits.tmp_bytes);
+    limits.output_bytes = asked.output_size.unwrap_or(limits.output_bytes);
     limits
+}
+
+/// The flag of a limit.
+fn flag(name: LimitName) -> Option<&'static str> {
+    match name {
+        LimitName::Memory => Some("--memory"),
+        LimitName::Cpu => Some("--cpus"),
+        LimitName::Pids => Some("--pids"),
+        LimitName::Wall => Some("--timeout"),
+        LimitName::Tmp => Some("--tmp-size"),
+        LimitName::Output => Some("--output-size"),
+        LimitName::Files | LimitName::Core | LimitName::OutputFiles => None,
+    }
+}
+
+/// The limits that a run met, each a sentence for people: `the pids limit (96 processes) was reached; raise --pids`.
+pub fn limits_hit(outcome: &Outcome) -> Vec<String> {
+    let rows = &outcome.observations.limits.value;
+    let say = |name: &LimitName| {
+        let value = rows.iter().find(|row| row.name == *name).map(|row| match row.unit.as_str() {
+            "bytes" => crate::ui::size(row.effective.unwrap_or(row.asked)),
+            "milliseconds" => format!("{} s", row.effective.unwrap_or(row.asked) as f64 / 1000.0),
+            unit => format!("{} {unit}", row.effective.unwrap_or(row.asked)),
+        });
+        let value = value.map_or_else(String::new, |value| format!(" ({value})"));
+        let remedy = flag(*name).map_or_else(String::new, |flag| format!("; raise {flag}"));
+        format!("the {name} limit{value} was reached{remedy}")
+    };
+    outcome.usage.limits_hit.iter().map(say).collect()
 }
 
 impl Plan {

@@ -7,7 +7,7 @@ use crate::plan::{Input, JobPaths, Plan};
 use crate::progress::Progress;
 use crate::refused;
 use crate::signals::Signals;
-use crate::ui::{Ui, printable};
+use crate::ui::{Level, Ui, printable};
 use invarlock_evidence::job::Role;
 use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::sha256_hex;
@@ -80,7 +80,12 @@ impl Run<'_> {
         let outcome = outcome.map_err(|error| signals.check(KEPT).err().unwrap_or(error));
         let measured = outcome.and_then(|outcome| match failure(&outcome, &sink, signals) {
             Some(error) => Err(error),
-            None => self.collect(outcome, &run_dir),
+            None => {
+                for limit in crate::plan::limits_hit(&outcome) {
+                    ui.say(Level::Normal, &format!("{}: {limit}", name(self.role)));
+                }
+                self.collect(outcome, &run_dir)
+            }
         });
         match measured {
             Ok(side) => Ok((side, run_dir)),
@@ -280,6 +285,8 @@ fn bad_output(role: Role, why: String) -> Error {
 /// Why a run counts as failed, if it does.
 fn failure(outcome: &Outcome, sink: &Progress<'_>, signals: &Signals) -> Option<Error> {
     let side = sink.side;
+    let hit = crate::plan::limits_hit(outcome);
+    let also = if hit.is_empty() { String::new() } else { format!("; {}", hit.join(", and ")) };
     match (&outcome.status, &sink.error) {
         (Status::Exited(0), None) => None,
         (Status::Cancelled, _) => Some(
@@ -290,18 +297,19 @@ fn failure(outcome: &Outcome, sink: &Progress<'_>, signals: &Signals) -> Option<
         ),
         (Status::TimedOut, _) => Some(Error::new(
             Kind::System,
-            format!("measuring the {side}: the time limit ended it; raise --timeout or use fewer windows"),
+            format!("measuring the {side}: {}, or use fewer windows", hit.join(", and ")),
         )),
         (Status::MemoryLimit, _) => Some(Error::new(
             Kind::System,
-            format!("measuring the {side}: the memory limit ended it; raise --memory or use a smaller model"),
+            format!("measuring the {side}: {}, or use a smaller model", hit.join(", and ")),
         )),
         (_, Some((kind, message))) => Some(Error::new(
             *kind,
-            format!("measuring the {side}: {}", message.replace("/in/checkpoint", "its checkpoint")),
+            format!("measuring the {side}: {}{also}", message.replace("/in/checkpoint", "its checkpoint")),
         )),
-        (status, None) => {
-            Some(Error::new(Kind::System, format!("measuring the {side}: the evaluator ended with {status}")))
-        }
+        (status, None) => Some(Error::new(
+            Kind::System,
+            format!("measuring the {side}: the evaluator ended with {status}{also}"),
+        )),
     }
 }

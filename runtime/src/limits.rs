@@ -1,13 +1,15 @@
 //! Which means holds which limit: the run's cgroup where there is one, else what the kernel offers each process.
 
-use crate::cgroup::{Controller, RunCgroup, millicpus};
+use crate::cgroup::{Controller, RunCgroup, millicpus, round_to_pages};
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks;
 use crate::observe::{By, LimitRow};
 use crate::spec::{LimitName, Limits};
-use rustix::process::Resource;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::process::{Pid, Resource};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::os::fd::OwnedFd;
 
 /// One resource limit, soft and hard, and which limit of the run it holds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -90,7 +92,9 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
     let mut processors = None;
     if let Some(reason) = cgroup.missing(Controller::Memory) {
         // Not RLIMIT_AS: read-only mappings of weights count there, and not here.
-        let reason = format!("of each process, mapped files apart; no memory cgroup: {reason}");
+        let reason = format!(
+            "of each process, mapped files apart, and a watchdog looks at the sum; no memory cgroup: {reason}"
+        );
         rlimits.push(Rlimit { kind: RlimitKind::Data, value: limits.memory_bytes });
         rows.push(LimitRow::new(LimitName::Memory, limits.memory_bytes, By::Rlimit, None, Some(reason)));
     }
@@ -107,13 +111,7 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
         let count = (limits.cpus.ceil() as usize).max(1);
         processors = Some(count);
         let reason = format!("whole processors; no cpu cgroup: {reason}");
-        rows.push(LimitRow::new(
-            LimitName::Cpu,
-            millicpus(limits),
-            By::Affinity,
-            Some(count as u64 * 1000),
-            Some(reason),
-        ));
+        rows.push(LimitRow::new(LimitName::Cpu, millicpus(limits), By::Affinity, None, Some(reason)));
     }
     let plain = |name, value, by| LimitRow::new(name, value, by, None, None);
     rows.push(plain(LimitName::Core, 0, By::Rlimit));
@@ -128,19 +126,41 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
         ),
     };
     for (name, value) in [
-        (LimitName::Output, limits.output_bytes),
+        (LimitName::Output, round_to_pages(limits.output_bytes)),
         (LimitName::OutputFiles, limits.output_files),
-        (LimitName::Tmp, limits.tmp_bytes),
+        (LimitName::Tmp, round_to_pages(limits.tmp_bytes)),
     ] {
-        rows.push(LimitRow::new(name, value, by, container.then_some(value), reason.clone()));
+        rows.push(LimitRow::new(name, value, by, None, reason.clone()));
     }
     Ok(Holding { rows, rlimits, processors })
 }
 
+impl By {
+    /// Whether a workload that wants more than its limit does not get it. The others only make it difficult: RLIMIT_DATA counts each
+    /// process by itself, and a process may choose its processors anew.
+    fn holds(self, name: LimitName) -> bool {
+        match self {
+            By::Cgroup | By::Watchdog | By::Tmpfs => true,
+            // Processes are counted in the run's own user namespace.
+            By::Rlimit => name != LimitName::Memory,
+            By::Affinity | By::None => false,
+        }
+    }
+}
+
 impl Holding {
+    /// Bytes that the supervisor has to watch over, since no cgroup does.
+    pub(crate) fn watched(&self) -> Option<u64> {
+        let watched = |row: &&LimitRow| {
+            row.name == LimitName::Memory && row.by != By::Cgroup && !hooks::off("memory limit")
+        };
+        let row = self.rows.iter().find(watched);
+        row.map(|row| row.asked)
+    }
+
     /// A limit that the caller insists on must be held by the means it thinks of, not by a makeshift.
     pub(crate) fn insist(&self, limits: &Limits) -> Result<()> {
-        let weak = |row: &&LimitRow| row.reason.is_some() && limits.required.contains(&row.name);
+        let weak = |row: &&LimitRow| !row.by.holds(row.name) && limits.required.contains(&row.name);
         match self.rows.iter().find(weak) {
             None => Ok(()),
             Some(row) => Err(Error::Unsupported(format!(
@@ -157,8 +177,45 @@ impl Holding {
         self.rlimits.iter().filter(|limit| !limit.is_off()).copied().collect()
     }
 
-    /// Reads back what the waiting workload has: its resource limits, its processors, and the room in its two writable directories.
-    pub(crate) fn read_back(&mut self, pid: i32) -> Result<()> {
+    /// Reads back what holds the limits of the waiting workload. In a container, `out` is its `/out`; gives a handle of its `/tmp`.
+    pub(crate) fn read_back(&mut self, pid: i32, out: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+        self.read_rlimits(pid)?;
+        if self.processors.is_some() {
+            let set = rustix::thread::sched_getaffinity(Pid::from_raw(pid));
+            let count = set.doing(|| "observing the workload's processors".into())?.count();
+            self.found(LimitName::Cpu, u64::from(count) * 1000)?;
+        }
+        if self.rows.iter().all(|row| row.by != By::Tmpfs) {
+            return Ok(None);
+        }
+        let out = out.ok_or_else(|| Error::System("the run has no handle of its /out".into()))?;
+        let tmp = scratch_of(pid)?;
+        let (output, scratch) = (Room::of(out)?, Room::of(&tmp)?);
+        if scratch.files != crate::rootfs::TMP_INODES {
+            differs(LimitName::Tmp, crate::rootfs::TMP_INODES, &format!("{} files fit in", scratch.files))?;
+        }
+        self.found(LimitName::Output, output.bytes)?;
+        // One is the directory's own.
+        self.found(LimitName::OutputFiles, output.files.saturating_sub(1))?;
+        self.found(LimitName::Tmp, scratch.bytes)?;
+        Ok(Some(tmp))
+    }
+
+    /// Writes down what was read back. A tmpfs is exactly what it was made; where the machine has fewer processors, fewer were given.
+    fn found(&mut self, name: LimitName, effective: u64) -> Result<()> {
+        let Some(row) = self.rows.iter_mut().find(|r| r.name == name) else { return Ok(()) };
+        let good = match row.by {
+            By::Affinity => effective <= row.asked.div_ceil(1000).max(1) * 1000,
+            _ => effective == row.asked,
+        };
+        if !good {
+            differs(name, row.asked, &format!("{effective} was read back"))?;
+        }
+        row.effective = Some(effective);
+        Ok(())
+    }
+
+    fn read_rlimits(&mut self, pid: i32) -> Result<()> {
         let path = format!("/proc/{pid}/limits");
         let text = fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
         for limit in &self.rlimits {
@@ -171,29 +228,6 @@ impl Holding {
                 row.effective = Some(limit.value);
             }
         }
-        if let Some(count) = self.processors {
-            let pid = rustix::process::Pid::from_raw(pid);
-            let set = rustix::thread::sched_getaffinity(pid).doing(|| "observing the processors".into())?;
-            if set.count() as usize > count {
-                differs(LimitName::Cpu, count as u64, &format!("it may use {} processors", set.count()))?;
-            }
-        }
-        for row in self.rows.iter_mut().filter(|row| row.by == By::Tmpfs) {
-            let directory = if row.name == LimitName::Tmp { "tmp" } else { "out" };
-            let path = format!("/proc/{pid}/root/{directory}");
-            let room = rustix::fs::statvfs(&path).doing(|| format!("observing {path}"))?;
-            let page = rustix::param::page_size() as u64;
-            let (found, least) = match row.name {
-                // One inode is the directory's.
-                LimitName::OutputFiles => (room.f_files.saturating_sub(1), row.asked),
-                // Whole pages.
-                _ => (room.f_blocks * room.f_bsize, row.asked.next_multiple_of(page)),
-            };
-            if found != least {
-                differs(row.name, row.asked, &format!("{path} has room for {found}"))?;
-            }
-            row.effective = Some(found);
-        }
         Ok(())
     }
 }
@@ -205,4 +239,34 @@ fn differs(name: LimitName, asked: u64, found: &str) -> Result<()> {
     Err(Error::Integrity(format!(
         "the boundary is not what was asked for: row \"limits\": {name:?} was set to {asked}, but {found}; the workload was not started"
     )))
+}
+
+/// `/tmp` of the container that the process is in.
+fn scratch_of(pid: i32) -> Result<OwnedFd> {
+    let fail = || "observing the workload's /tmp".to_owned();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()).doing(fail)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(&root, "tmp", flags, Mode::empty(), resolve).doing(fail)
+}
+
+/// What a tmpfs holds at most, and what of it is left.
+pub(crate) struct Room {
+    bytes: u64,
+    files: u64,
+    pub(crate) used: u64,
+    /// Neither a page nor a file more fits in.
+    pub(crate) full: (bool, bool),
+}
+
+impl Room {
+    pub(crate) fn of(handle: &OwnedFd) -> Result<Self> {
+        let found = rustix::fs::fstatvfs(handle).doing(|| "looking at a tmpfs of the run".into())?;
+        Ok(Room {
+            bytes: found.f_blocks * found.f_frsize,
+            files: found.f_files,
+            used: (found.f_blocks - found.f_bfree) * found.f_frsize,
+            full: (found.f_bfree == 0 && found.f_blocks > 0, found.f_ffree == 0 && found.f_files > 0),
+        })
+    }
 }

@@ -3,6 +3,7 @@
 //! Nothing here follows a path of the image: every mount target is a directory directly below its root, opened without
 //! following links, and refused where it is anything else.
 
+use crate::cgroup::round_to_pages;
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks::off;
 use crate::identity::Identity;
@@ -30,7 +31,8 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
     let root = rustix::fs::open(ROOT, flags, Mode::empty()).doing(|| "opening the image".into())?;
     let limits = &request.limits;
     // 0 is no limit.
-    let size = |bytes: u64, control| ("size", if off(control) { 0 } else { bytes }.to_string());
+    let size =
+        |bytes: u64, control| ("size", if off(control) { 0 } else { round_to_pages(bytes) }.to_string());
     let nodes = |count: u64, control| ("nr_inodes", if off(control) { 0 } else { count }.to_string());
     let mode = |mode: &str| ("mode", mode.to_owned());
     let inside = identity.inside.to_string();

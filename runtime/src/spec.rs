@@ -98,6 +98,22 @@ pub enum LimitName {
     Tmp,
 }
 
+impl fmt::Display for LimitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LimitName::Memory => "memory",
+            LimitName::Pids => "pids",
+            LimitName::Cpu => "processor",
+            LimitName::Files => "open-files",
+            LimitName::Core => "core-dump",
+            LimitName::Wall => "wall-time",
+            LimitName::Output => "output",
+            LimitName::OutputFiles => "output-files",
+            LimitName::Tmp => "/tmp",
+        })
+    }
+}
+
 /// What one run may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
@@ -199,10 +215,16 @@ pub struct Usage {
     pub cpu_system_ms: u64,
     /// Most memory at one time, bytes; none where nothing counts it.
     pub peak_memory_bytes: Option<u64>,
-    /// What counted the memory: `cgroup` or `rusage`.
+    /// What counted the memory: `cgroup`, `rusage` (the largest process) or `watchdog` (all together, as often as it looked).
     pub peak_memory_by: Option<String>,
     /// Processes the kernel killed for memory; none where nothing counts them.
     pub oom_kills: Option<u64>,
+    /// Forks and threads that the pids limit refused; none where nothing counts them.
+    #[serde(default)]
+    pub forks_refused: Option<u64>,
+    /// Limits that the run met, whether or not one of them ended it. `/out` and `/tmp` count where they were full at the end.
+    #[serde(default)]
+    pub limits_hit: Vec<LimitName>,
     /// Bytes the workload wrote to its standard output.
     pub stdout_bytes: u64,
     /// Bytes the workload wrote to its standard error.
@@ -311,13 +333,15 @@ pub(crate) fn check_strings(argv: &[String], env: &[(String, String)]) -> Result
 }
 
 pub(crate) fn check_limits(limits: &Limits) -> Result<()> {
+    // A tmpfs of no whole page would have no limit at all.
+    let page = rustix::param::page_size() as u64;
     let least = [
         ("memory", limits.memory_bytes, 4 << 20),
         ("pids", limits.pids, 4),
         ("open files", limits.open_files, 8),
-        ("output bytes", limits.output_bytes, 4096),
+        ("output bytes", limits.output_bytes, page),
         ("output files", limits.output_files, 1),
-        ("tmp bytes", limits.tmp_bytes, 4096),
+        ("tmp bytes", limits.tmp_bytes, page),
     ];
     if let Some((what, value, least)) = least.iter().find(|(_, value, least)| value < least) {
         return Err(Error::Input(format!(

@@ -59,6 +59,26 @@ pub fn misbehave(what: &str, args: &[&str]) {
             }
             println!("ate {}", eaten.len());
         }
+        "eat-and-stay" => {
+            let eaten = vec![1u8; number(0)];
+            std::thread::sleep(Duration::from_secs(number(1) as u64));
+            drop(eaten);
+        }
+        // Each has little, together they have much.
+        "eat-together" => {
+            let exe = std::env::current_exe().unwrap_or_else(|_| "/workload".into());
+            let start =
+                |_| Command::new(&exe).args(["eat-and-stay", args[1], "20"]).spawn().expect("a child");
+            let children: Vec<_> = (0..number(0)).map(start).collect();
+            children.into_iter().for_each(|mut child| drop(child.wait()));
+        }
+        // Copies that share what they have.
+        "share" => {
+            let shared = vec![1u8; number(1)];
+            (0..number(0)).for_each(|_| crate::sys::fork_a_sleeper());
+            std::thread::sleep(Duration::from_millis(1500));
+            println!("{}", shared.iter().map(|b| u64::from(*b)).sum::<u64>());
+        }
         "fill" => {
             let mut file =
                 std::fs::File::create(format!("{}/big", args.first().expect("a directory"))).expect("a file");

@@ -9,6 +9,7 @@
     reason = "a test helper that cannot go on should stop the test"
 )]
 
+pub mod layout;
 pub mod leaks;
 
 use serde_json::Value;

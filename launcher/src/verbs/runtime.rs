@@ -1,6 +1,6 @@
 //! `invarlock runtime …`: images of the store, and running a command of one inside the boundary.
 
-use crate::args::{ImageCommand, RunLimits, RuntimeCommand};
+use crate::args::{ImageCommand, LimitArgs, RuntimeCommand};
 use crate::error::{Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
@@ -26,8 +26,8 @@ pub fn run(command: &RuntimeCommand) -> Result<u8> {
             ui::out(&format!("{value:#}"));
             Ok(0)
         }
-        RuntimeCommand::Run { image, argv, runtime, json } => {
-            run_image(image, argv, runtime, *json).map_err(|e| match e.kind {
+        RuntimeCommand::Run { image, argv, limits, json } => {
+            run_image(image, argv, limits, *json).map_err(|e| match e.kind {
                 Kind::Interrupted(_) => e,
                 _ => e.with_exit_code(OURS),
             })
@@ -72,7 +72,7 @@ fn list(json: bool) -> Result<u8> {
 }
 
 /// The workload's output goes straight through; only a terminal gets it with escapes made harmless.
-fn run_image(reference: &str, argv: &[String], runtime: &RunLimits, json: bool) -> Result<u8> {
+fn run_image(reference: &str, argv: &[String], limits: &LimitArgs, json: bool) -> Result<u8> {
     let signals = Signals::catch()?;
     let image = image::existing(&Ui::new(Level::Quiet), reference)?;
     let argv = if argv.is_empty() { image.resolved.entrypoint.clone() } else { argv.to_vec() };
@@ -91,7 +91,7 @@ fn run_image(reference: &str, argv: &[String], runtime: &RunLimits, json: bool) 
         cwd: image.resolved.cwd,
         inputs: Vec::new(),
         filter: profile.compile_heard()?,
-        limits: plan::limits(runtime.memory, runtime.timeout),
+        limits: plan::limits(limits, plan::OUTPUT_BYTES),
         collect_output: false,
     };
     let outcome = invarlock_runtime::run(spec, signals.fd(), &mut PassThrough);
@@ -105,13 +105,20 @@ fn run_image(reference: &str, argv: &[String], runtime: &RunLimits, json: bool) 
         });
         drop(writeln!(std::io::stderr(), "{value}"));
     }
+    let hit = plan::limits_hit(&outcome);
+    let by_limit = matches!(outcome.status, Status::TimedOut | Status::MemoryLimit);
+    if !json && !by_limit {
+        hit.iter().for_each(|limit| drop(writeln!(std::io::stderr(), "invarlock: {limit}")));
+    }
     match outcome.status {
         Status::Exited(code) => Ok(u8::try_from(code).unwrap_or(OURS)),
         Status::Signaled(signal) => Ok(128u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
         Status::Cancelled => {
             Err(signals.check("nothing is kept").err().unwrap_or_else(|| Error::input("cancelled")))
         }
-        status => Err(Error::new(Kind::System, format!("running {reference}: {status}"))),
+        Status::TimedOut | Status::MemoryLimit => {
+            Err(Error::new(Kind::System, format!("running {reference}: {}", hit.join(", and "))))
+        }
     }
 }
 

@@ -82,6 +82,7 @@ pub(crate) struct RunCgroup {
 pub(crate) struct Counted {
     pub(crate) peak_memory: Option<u64>,
     pub(crate) oom_kills: Option<u64>,
+    pub(crate) forks_refused: Option<u64>,
 }
 
 impl RunCgroup {
@@ -183,12 +184,15 @@ impl RunCgroup {
 
     /// What was counted. Read before [`RunCgroup::remove`].
     pub(crate) fn counted(&self) -> Counted {
-        let memory = self.groups.iter().find(|g| g.controllers.contains(&Controller::Memory));
-        match memory {
+        let with = |controller| self.groups.iter().find(|g| g.controllers.contains(&controller));
+        let memory = match with(Controller::Memory) {
             Some(g) if g.version == Version::V1 => v1::counted(&g.dir),
             Some(g) => v2::counted(&g.dir),
             None => Counted::default(),
-        }
+        };
+        let forks_refused =
+            with(Controller::Pids).and_then(|g| read_keyed(&g.dir.join("pids.events"), "max"));
+        Counted { forks_refused, ..memory }
     }
 
     /// Removes the directories.
@@ -282,7 +286,8 @@ fn read_keyed(path: &Path, key: &str) -> Option<u64> {
     text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-fn round_to_pages(bytes: u64) -> u64 {
+/// As the kernel counts memory and the room of a tmpfs.
+pub(crate) fn round_to_pages(bytes: u64) -> u64 {
     let page = rustix::param::page_size() as u64;
     bytes / page * page
 }

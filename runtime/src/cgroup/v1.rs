@@ -37,5 +37,6 @@ pub(super) fn counted(dir: &Path) -> Counted {
     Counted {
         peak_memory: read_number(&dir.join("memory.max_usage_in_bytes")).ok(),
         oom_kills: read_keyed(&dir.join("memory.oom_control"), "oom_kill"),
+        forks_refused: None,
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn counted(dir: &Path) -> Counted {
     Counted {
         peak_memory: read_number(&dir.join("memory.peak")).ok(),
         oom_kills: read_keyed(&dir.join("memory.events"), "oom_kill"),
+        forks_refused: None,
     }
 }
 

@@ -4,9 +4,11 @@ use super::refusals::Refusals;
 use super::{Ending, Run, Told};
 use crate::collect::{self, Collected};
 use crate::error::{Doing as _, Error, Result};
+use crate::limits::Room;
 use crate::protocol::Done;
-use crate::spec::Status;
+use crate::spec::{LimitName, Status, Usage};
 use crate::sys;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How long the rest of a run may take to die with its init.
@@ -93,18 +95,23 @@ impl Run<'_> {
         };
         usage.wall_ms = u64::try_from(self.wall.as_millis()).unwrap_or(u64::MAX);
         let counted = self.cgroup.counted();
-        usage.oom_kills = counted.oom_kills;
-        if let Some(peak) = counted.peak_memory {
-            (usage.peak_memory_bytes, usage.peak_memory_by) = (Some(peak), Some("cgroup".into()));
+        (usage.oom_kills, usage.forks_refused) = (counted.oom_kills, counted.forks_refused);
+        let watched = self.watch.as_ref().map(|w| w.peak).filter(|p| Some(*p) > usage.peak_memory_bytes);
+        for (peak, by) in [(watched, "watchdog"), (counted.peak_memory, "cgroup")] {
+            if peak.is_some() {
+                (usage.peak_memory_bytes, usage.peak_memory_by) = (peak, Some(by.into()));
+            }
         }
         let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
         let status = match self.ending {
             Some(Ending::TimedOut) => Status::TimedOut,
             Some(Ending::Cancelled) => Status::Cancelled,
+            Some(Ending::OverMemory) => Status::MemoryLimit,
             None if killed && counted.oom_kills.is_some_and(|n| n > 0) => Status::MemoryLimit,
             None if libc::WIFSIGNALED(status) => Status::Signaled(libc::WTERMSIG(status)),
             None => Status::Exited(libc::WEXITSTATUS(status)),
         };
+        usage.limits_hit = self.limits_hit(status, &usage)?;
         let files = match (&self.out, &self.told) {
             (Some(out), Some(Told { request, .. })) if request.collect_output => {
                 collect::collect(out, &request.limits)?
@@ -115,6 +122,28 @@ impl Run<'_> {
         let refused = self.refusals.take().map(Refusals::counts);
         let timings = crate::hooks::timeline();
         Ok((Done { status, output, observations, usage, refused, timings }, files))
+    }
+}
+
+impl Run<'_> {
+    /// The limits that were met, by what the kernel counted, by how the run ended, and by what is full now.
+    fn limits_hit(&self, status: Status, usage: &Usage) -> Result<Vec<LimitName>> {
+        let some = |count: Option<u64>| count.is_some_and(|n| n > 0);
+        let container = !self.host;
+        let room = |handle: &Option<OwnedFd>| match handle {
+            Some(handle) if container => Room::of(handle).map(|room| room.full),
+            _ => Ok((false, false)),
+        };
+        let (output, tmp) = (room(&self.out)?, room(&self.tmp)?);
+        let all = [
+            (LimitName::Memory, status == Status::MemoryLimit || some(usage.oom_kills)),
+            (LimitName::Pids, some(usage.forks_refused)),
+            (LimitName::Wall, status == Status::TimedOut),
+            (LimitName::Output, output.0),
+            (LimitName::OutputFiles, output.1),
+            (LimitName::Tmp, tmp.0),
+        ];
+        Ok(all.into_iter().filter(|(_, hit)| *hit).map(|(name, _)| name).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the others say, and what the supervisor does about it.
 
 use super::refusals::Refusals;
+use super::watch::Memory;
 use super::{Ending, GRACE, Run, Told};
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks;
@@ -128,7 +129,7 @@ impl Run<'_> {
         if let Some(listener) = listener {
             self.refusals = Some(Refusals::take(handle.as_fd(), listener)?);
         }
-        holding.read_back(pid)?;
+        self.tmp = holding.read_back(pid, self.out.as_ref())?;
         if !self.host {
             // With a handle of its mounts its last process need not wait for the kernel to take them away.
             self.mounts = Some(mount_namespace(pid)?);
@@ -141,6 +142,7 @@ impl Run<'_> {
         self.workload_pidfd = Some(handle);
         let now = Instant::now();
         (self.started, self.deadline) = (Some(now), Some(now + wall_limit(request)));
+        self.watch = holding.watched().map(|limit| Memory::new(limit, now));
         hooks::step("supervisor: observed");
         (&*socket).write_all(b"G").doing(|| "starting the workload".into())?;
         hooks::step("supervisor: workload started");

@@ -6,6 +6,7 @@
 mod end;
 mod hear;
 mod refusals;
+mod watch;
 
 use crate::builder::Builder;
 use crate::cgroup::RunCgroup;
@@ -123,6 +124,7 @@ fn namespaces() -> libc::c_int {
 enum Ending {
     TimedOut,
     Cancelled,
+    OverMemory,
 }
 
 struct Run<'a> {
@@ -142,6 +144,10 @@ struct Run<'a> {
     out: Option<OwnedFd>,
     /// The run's mount namespace.
     mounts: Option<OwnedFd>,
+    /// Its `/tmp`, to see at the end whether it is full.
+    tmp: Option<OwnedFd>,
+    /// Where no cgroup holds the memory.
+    watch: Option<watch::Memory>,
     inside: Option<InsideObservations>,
     observations: Option<Observations>,
     /// The workload's process id and the number of its listener, while it waits for Go.
@@ -181,6 +187,8 @@ impl<'a> Run<'a> {
             early_end: None,
             out: None,
             mounts: None,
+            tmp: None,
+            watch: None,
             inside: None,
             observations: None,
             waiting: None,
@@ -334,6 +342,10 @@ impl<'a> Run<'a> {
         if let (Some(refusals), true) = (&mut self.refusals, ready.contains(&Who::Refused)) {
             refusals.answer()?;
         }
+        if self.ending.is_none() && self.is_over_memory()? {
+            self.ending = Some(Ending::OverMemory);
+            return self.kill_now();
+        }
         if ready.contains(&Who::Launcher) {
             self.hear_launcher()?;
         }
@@ -364,7 +376,8 @@ impl<'a> Run<'a> {
         fds.push(PollFd::new(signals, PollFlags::IN));
         let refused = self.refusals.as_ref().and_then(Refusals::readable);
         fds.extend(refused.map(|listener| PollFd::from_borrowed_fd(listener, PollFlags::IN)));
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let next = [self.deadline, self.watch.as_ref().map(|watch| watch.next)].into_iter().flatten().min();
+        let left = next.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left| Timespec {
             tv_sec: left.as_secs().min(86_400) as i64,
             tv_nsec: left.subsec_nanos().into(),
