@@ -137,7 +137,7 @@ pub fn report(error: &Error, json: bool) -> ExitCode {
             "error": {"kind": error.kind.name(), "message": error.message},
             "resolution": {"exit_code": code},
         });
-        writeln!(std::io::stdout(), "{value}")
+        writeln!(std::io::stdout(), "{}", crate::ui::ascii(&value.to_string()))
     } else {
         let label = console::style("error").red().bold().for_stderr();
         let (kind, message) = (error.kind.name(), crate::ui::printable(&error.message));

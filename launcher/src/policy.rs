@@ -17,7 +17,7 @@ pub struct Policy {
 
 /// Resolves the policy and enforces what concerns this process: without an allowance the kernel refuses it sockets.
 pub fn enter(cli: &Cli) -> Result<Policy> {
-    invarlock_runtime::reexec::refuse_elevated()?;
+    invarlock_runtime::reexec::guard()?;
     let none = AllowArgs::default();
     let (allow, asked) = match &cli.command {
         Command::Evaluate(a) => (&a.allow, a.execution_mode),

@@ -303,10 +303,13 @@ fn failure(outcome: &Outcome, sink: &Progress<'_>, signals: &Signals) -> Option<
             Kind::System,
             format!("measuring the {side}: {}, or use a smaller model", hit.join(", and ")),
         )),
-        (_, Some((kind, message))) => Some(Error::new(
-            *kind,
-            format!("measuring the {side}: {}{also}", message.replace("/in/checkpoint", "its checkpoint")),
-        )),
+        (_, Some((kind, message))) => {
+            // It takes away what it could not write whole, so that nothing is full at the end.
+            let full = message.contains("/out/") && message.contains("No space left");
+            let also = if full { "; raise --output-size" } else { &also };
+            let message = message.replace("/in/checkpoint", "its checkpoint");
+            Some(Error::new(*kind, format!("measuring the {side}: {message}{also}")))
+        }
         (status, None) => Some(Error::new(
             Kind::System,
             format!("measuring the {side}: the evaluator ended with {status}{also}"),

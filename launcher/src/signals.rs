@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Catches SIGINT, SIGTERM and SIGHUP. A second signal while the first is being obeyed ends the process at once; the
+/// Catches SIGINT, SIGTERM and SIGHUP, but for those that our caller had us ignore (`nohup`, a script's background job). A second signal while the first is being obeyed ends the process at once; the
 /// supervisor of a running container then cleans up after it.
 pub struct Signals {
     readable: UnixStream,
@@ -21,7 +21,8 @@ impl Signals {
         let (readable, writable) = UnixStream::pair().map_err(failed)?;
         let again = Arc::new(AtomicBool::new(false));
         let caught = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let ignored = ignored();
+        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|s| ignored & (1 << (s - 1)) == 0) {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&again)).map_err(failed)?;
             signal_hook::flag::register(signal, Arc::clone(&again)).map_err(failed)?;
             signal_hook::flag::register_usize(signal, Arc::clone(&caught), signal as usize)
@@ -44,6 +45,13 @@ impl Signals {
             signal => Err(interrupted(signal as i32, kept)),
         }
     }
+}
+
+/// The signals that are ignored, as `/proc/self/status` has them: bit 0 is signal 1.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn interrupted(signal: i32, kept: &str) -> Error {

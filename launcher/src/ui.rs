@@ -98,7 +98,41 @@ pub fn out(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// Writes a result as JSON to standard output.
+pub fn json(value: &serde_json::Value) {
+    out(&ascii(&value.to_string()));
+}
+
+/// JSON text in ASCII: it means the same, and what strangers named in it cannot steer a terminal.
+pub fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // Only strings hold such characters, and there an escape stands for them.
+            '\u{7f}'.. => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")))
+            }
+            _ => text.push(c),
+        }
+    }
+    text
+}
+
 /// `1536` as `1.5 KiB`.
 pub fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ascii;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn json_for_people_and_programs_is_ascii() {
+        let value = json!({"ö\u{9b}31m": "\u{1b}[2J\u{7f}\u{202e}😀"});
+        let text = ascii(&value.to_string());
+        assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), value);
+    }
 }

@@ -31,8 +31,14 @@ pub fn run_if_child() {
 /// Where it is a sealed copy: made once a process, and kept alive by the descriptor.
 static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// Refuses to go on in a program that was started with more rights than its caller's; for the second line of `main`.
-pub fn refuse_elevated() -> Result<()> {
+/// The second line of such a `main`: refuses to go on in a program that was started with more rights than its caller's, and keeps
+/// descriptors that its caller left open from every process it will start.
+pub fn guard() -> Result<()> {
+    refuse_elevated()?;
+    sys::cloexec_from_3().doing(|| "keeping inherited descriptors to this process".into())
+}
+
+fn refuse_elevated() -> Result<()> {
     match sys::is_secure_execution() {
         true => Err(Error::Safety(
             "this program is set-uid or has file capabilities: it must not have; remove them".into(),
@@ -105,6 +111,13 @@ fn sealed_copy() -> Result<OwnedFd> {
     // Executing needs that nobody can write, so a descriptor that only reads.
     let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(fail)
+}
+
+/// The supervisor's first act: what a caller left open or ignored must not reach a run. A SIGCHLD that is ignored would have the kernel
+/// reap the run's processes by itself, and nobody would hear of their end.
+pub(crate) fn shed() {
+    _ = sys::close_all_but(&[]);
+    sys::default_action(libc::SIGCHLD);
 }
 
 /// The supervisor's end of the launcher's socket, taken from standard input, which becomes `/dev/null`.

@@ -293,6 +293,9 @@ impl Relay {
             (false, 0) => sink.stdout(passed),
             (false, _) => sink.stderr(passed),
         }
+        if sink.gone()[i] {
+            stream.pipe = None;
+        }
         Ok(())
     }
 }

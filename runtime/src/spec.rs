@@ -265,6 +265,10 @@ pub trait Sink {
     fn stdout(&mut self, bytes: &[u8]);
     /// Bytes of standard error, in order.
     fn stderr(&mut self, bytes: &[u8]);
+    /// Whether nobody wants any more of standard output, and of standard error. The workload then meets a closed pipe, as in a shell.
+    fn gone(&self) -> [bool; 2] {
+        [false; 2]
+    }
 }
 
 /// Splits a target below `/in` into its components.

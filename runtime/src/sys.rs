@@ -158,12 +158,16 @@ fn signal_set(signals: &[c_int]) -> libc::sigset_t {
     set
 }
 
+/// One signal back to its default action.
+pub(crate) fn default_action(signal: c_int) {
+    // SAFETY: SIG_DFL is always a valid action.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Every signal back to its default action and unblocked, as a program expects to be started.
 pub(crate) fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL is always a valid action; SIGKILL, SIGSTOP and libc's own are refused by the call.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    // SIGKILL, SIGSTOP and libc's own are refused by the call.
+    (1..=64).for_each(default_action);
     let none = signal_set(&[]);
     // SAFETY: the set is valid for the call.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };

@@ -14,7 +14,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        ["launch", plan] => launch::launch(plan),
+        ["launch", plan] => {
+            invarlock_runtime::reexec::guard().expect("an ordinary start");
+            launch::launch(plan)
+        }
         ["doctor"] => {
             println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::probe()).expect("JSON"))
         }

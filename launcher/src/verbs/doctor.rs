@@ -21,7 +21,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
             "summary": {"errors": missing, "warnings": findings.len() - missing, "notes": 0},
             "resolution": {"exit_code": u8::from(missing > 0)},
         });
-        ui::out(&value.to_string());
+        ui::json(&value);
     } else {
         rows.iter().for_each(print);
         match missing {

@@ -38,7 +38,7 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     let plan = plan::make(args, policy, &ui, &signals)?;
     let record = Record { plan: &plan, args, policy, started_at: record::now() };
     if args.dry_run {
-        ui::out(&format!("{:#}", record.plan()?));
+        ui::out(&ui::ascii(&format!("{:#}", record.plan()?)));
         return Ok(0);
     }
     let baseline = match &args.baseline_report {
@@ -184,7 +184,7 @@ impl Done {
             "timings_seconds": self.timings,
             "resolution": {"exit_code": u8::from(!self.passed && !args.no_gate)},
         });
-        ui::out(&value.to_string());
+        ui::json(&value);
     }
 
     fn print(&self, args: &EvaluateArgs) {

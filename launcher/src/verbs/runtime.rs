@@ -23,7 +23,7 @@ pub fn run(command: &RuntimeCommand) -> Result<u8> {
         RuntimeCommand::Image(ImageCommand::Inspect { image }) => {
             let store = image::store()?;
             let value = store.inspect(&Reference::parse(image)?)?;
-            ui::out(&format!("{value:#}"));
+            ui::out(&ui::ascii(&format!("{value:#}")));
             Ok(0)
         }
         RuntimeCommand::Run { image, argv, limits, json } => {
@@ -46,7 +46,7 @@ fn build(evaluator: Option<&Path>, json: bool) -> Result<u8> {
             "config_digest": resolved.config_digest,
             "evaluator": path,
         });
-        ui::out(&value.to_string());
+        ui::json(&value);
     } else {
         ui::out(&format!("{} {}", resolved.reference, resolved.manifest_digest));
     }
@@ -56,7 +56,7 @@ fn build(evaluator: Option<&Path>, json: bool) -> Result<u8> {
 fn list(json: bool) -> Result<u8> {
     let entries = image::store()?.list()?;
     if json {
-        ui::out(&json!({"format_version": "runtime-image-ls-v1", "images": entries}).to_string());
+        ui::json(&json!({"format_version": "runtime-image-ls-v1", "images": entries}));
         return Ok(0);
     }
     ui::out(&format!("{:<32} {:<71} SIZE", "REFERENCE", "DIGEST"));
@@ -94,16 +94,18 @@ fn run_image(reference: &str, argv: &[String], limits: &LimitArgs, json: bool) -
         limits: plan::limits(limits, plan::OUTPUT_BYTES),
         collect_output: false,
     };
-    let outcome = invarlock_runtime::run(spec, signals.fd(), &mut PassThrough);
+    let mut output = PassThrough::default();
+    let outcome = invarlock_runtime::run(spec, signals.fd(), &mut output);
     let outcome =
         outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
+    output.check()?;
     refused::show(outcome.refused.as_ref(), None);
     if json {
         let value = json!({
             "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
             "observations": outcome.observations,
         });
-        drop(writeln!(std::io::stderr(), "{value}"));
+        drop(writeln!(std::io::stderr(), "{}", ui::ascii(&value.to_string())));
     }
     let hit = plan::limits_hit(&outcome);
     let by_limit = matches!(outcome.status, Status::TimedOut | Status::MemoryLimit);
@@ -122,25 +124,84 @@ fn run_image(reference: &str, argv: &[String], limits: &LimitArgs, json: bool) -
     }
 }
 
-struct PassThrough;
+/// The workload's output on its way to ours: as it is into files and pipes, printable onto a terminal.
+#[derive(Default)]
+struct PassThrough {
+    streams: [Stream; 2],
+}
+
+#[derive(Default)]
+struct Stream {
+    /// Bytes of a character that is not whole yet.
+    rest: Vec<u8>,
+    /// Why nothing more can be written.
+    failed: Option<std::io::Error>,
+}
+
+impl Stream {
+    fn write(&mut self, mut to: impl std::io::Write, terminal: bool, bytes: &[u8]) {
+        let result = if terminal {
+            self.rest.extend_from_slice(bytes);
+            let rest = self.rest.split_off(whole(&self.rest));
+            let text = ui::printable(&String::from_utf8_lossy(&std::mem::replace(&mut self.rest, rest)));
+            to.write_all(text.as_bytes())
+        } else {
+            to.write_all(bytes)
+        };
+        self.failed = result.and_then(|()| to.flush()).err();
+    }
+}
+
+/// How many bytes are whole characters, or no characters at all: all but the beginning of one at the very end.
+fn whole(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let begun = std::str::from_utf8(last).is_err_and(|e| e.error_len().is_none());
+    if begun { bytes.len() - last.len() } else { bytes.len() }
+}
 
 impl PassThrough {
-    fn write(mut to: impl std::io::Write, terminal: bool, bytes: &[u8]) {
-        let text = if terminal {
-            ui::printable(&String::from_utf8_lossy(bytes)).into_bytes()
-        } else {
-            bytes.to_vec()
-        };
-        drop(to.write_all(&text).and_then(|()| to.flush()));
+    /// A reader that went away is an ordinary end; a full disk is not.
+    fn check(&mut self) -> Result<()> {
+        let failed = self.streams.iter_mut().find_map(|stream| stream.failed.take());
+        match failed.filter(|e| e.kind() != std::io::ErrorKind::BrokenPipe) {
+            Some(e) => Err(Error::io("passing on what the workload prints", &e)),
+            None => Ok(()),
+        }
     }
 }
 
 impl Sink for PassThrough {
     fn stdout(&mut self, bytes: &[u8]) {
-        PassThrough::write(std::io::stdout(), console::Term::stdout().is_term(), bytes);
+        self.streams[0].write(std::io::stdout(), console::Term::stdout().is_term(), bytes);
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
-        PassThrough::write(std::io::stderr(), console::Term::stderr().is_term(), bytes);
+        self.streams[1].write(std::io::stderr(), console::Term::stderr().is_term(), bytes);
+    }
+
+    fn gone(&self) -> [bool; 2] {
+        [0, 1].map(|i| self.streams[i].failed.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Stream, whole};
+
+    #[test]
+    fn characters_are_not_cut_and_escapes_do_not_pass() {
+        let (mut stream, mut out) = (Stream::default(), Vec::new());
+        for piece in
+            ["ünï\u{1b}[2J\u{9b}31m\u{202e}€".as_bytes(), b"\x9b1m\xff", "ö".as_bytes()].concat().chunks(1)
+        {
+            stream.write(&mut out, true, piece);
+        }
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            "ünï\\u{1b}[2J\\u{9b}31m\\u{202e}€\u{fffd}1m\u{fffd}ö"
+        );
+        assert_eq!(whole("€".as_bytes()), 3);
+        assert_eq!(whole(&"€".as_bytes()[..2]), 0);
+        assert_eq!(whole(b"ab\xff"), 3, "0xff begins nothing");
     }
 }

@@ -43,6 +43,7 @@ const SENTENCE: Duration = Duration::from_secs(10);
 
 /// The supervisor's whole life.
 pub(crate) fn main() -> ! {
+    reexec::shed();
     // The launcher's terminal is not ours: its Ctrl-C asks the launcher, who asks us.
     _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
