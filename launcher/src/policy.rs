@@ -1,8 +1,10 @@
 //! What is allowed, and why: flags and variables become allowances once, before any work, and the network goes off.
 
-use crate::args::{AllowArgs, Cli, Command, ExecutionMode};
+use crate::args::{AllowArgs, Cli, Command, ExecutionMode, RuntimeCommand};
 use crate::error::Result;
+use invarlock_runtime::Supervisor;
 use invarlock_security::{Allowance, Allowances, Flags, Source, deny_network_for_this_process};
+use std::cell::RefCell;
 
 /// The policy of one command.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub struct Policy {
     pub mode: ExecutionMode,
     /// Digest of the filter that refuses this process and its children the network; none when it was allowed.
     pub network_filter: Option<String>,
+    /// Supervisors that were started before the network went off.
+    early: RefCell<Vec<Supervisor>>,
 }
 
 /// Resolves the policy and enforces what concerns this process: without an allowance the kernel refuses it sockets.
@@ -30,15 +34,34 @@ pub fn enter(cli: &Cli) -> Result<Policy> {
         ..Flags::default()
     };
     let allowances = Allowances::resolve(&flags, &|name| std::env::var(name).ok());
+    let mode = if allowances.host_execution { ExecutionMode::Host } else { ExecutionMode::Container };
+    // Now, and not when it is known what to run: they make ready meanwhile, and a filter of ours, which a workload would inherit, would
+    // refuse what its own is to hear. A start that fails is tried again when it is needed, and says so then.
+    let early = (0..containers(cli, mode)).map_while(|_| Supervisor::for_container().ok()).collect();
     let network_filter = match allowances.network() {
         Some(_) => None,
         None => Some(deny_network_for_this_process()?),
     };
-    let mode = if allowances.host_execution { ExecutionMode::Host } else { ExecutionMode::Container };
-    Ok(Policy { allowances, mode, network_filter })
+    Ok(Policy { allowances, mode, network_filter, early: RefCell::new(early) })
+}
+
+/// How many containers the command will run.
+fn containers(cli: &Cli, mode: ExecutionMode) -> usize {
+    match &cli.command {
+        Command::Runtime(RuntimeCommand::Run { .. }) => 1,
+        Command::Evaluate(a) if mode == ExecutionMode::Container && !a.dry_run => {
+            if a.baseline_report.is_some() { 1 } else { 2 }
+        }
+        _ => 0,
+    }
 }
 
 impl Policy {
+    /// A supervisor for the next container.
+    pub fn supervisor(&self) -> invarlock_runtime::Result<Supervisor> {
+        self.early.borrow_mut().pop().map_or_else(Supervisor::for_container, Ok)
+    }
+
     /// The exceptions that loosen something here, with what granted each. No code of a checkpoint and no plug-in can run in
     /// this version, so allowing them loosens nothing.
     pub fn exceptions(&self) -> impl Iterator<Item = (Allowance, Source)> + '_ {

@@ -42,7 +42,7 @@ impl Record<'_> {
     pub fn plan(&self) -> Result<Value> {
         let mut sides = Map::new();
         for role in [Role::Baseline, Role::Subject] {
-            let run = Run { plan: self.plan, args: self.args, role, windows: None };
+            let run = Run { plan: self.plan, args: self.args, policy: self.policy, role, windows: None };
             let mut value = match &self.plan.image {
                 Some(_) => invarlock_runtime::describe(&run.container()?),
                 None => {

@@ -4,6 +4,7 @@ use crate::args::EvaluateArgs;
 use crate::bundle::RunDir;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Input, JobPaths, Plan};
+use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::refused;
 use crate::signals::Signals;
@@ -56,6 +57,8 @@ pub struct Run<'a> {
     pub plan: &'a Plan,
     /// The arguments it was made from.
     pub args: &'a EvaluateArgs,
+    /// Where its supervisor comes from.
+    pub policy: &'a Policy,
     /// Which side.
     pub role: Role,
     /// The baseline's windows, for the subject.
@@ -70,7 +73,7 @@ impl Run<'_> {
         let outcome = match &self.plan.image {
             Some(_) => self
                 .container()
-                .and_then(|spec| invarlock_runtime::run(spec, signals.fd(), &mut sink).map_err(Error::from)),
+                .and_then(|spec| Ok(self.policy.supervisor()?.run(spec, signals.fd(), &mut sink)?)),
             None => self.on_host(signals, &mut sink),
         };
         sink.finish();

@@ -88,7 +88,8 @@ fn measure(
     signals: &Signals,
 ) -> Result<Side> {
     let windows = baseline.map(|b| side::baseline_windows(&b.report));
-    let run = Run { plan: record.plan, args: record.args, role, windows: windows.as_ref() };
+    let run =
+        Run { plan: record.plan, args: record.args, policy: record.policy, role, windows: windows.as_ref() };
     let (side, run_dir) = run.measure(ui, signals)?;
     run_dir.write(bundle::MANIFEST, &record.side_manifest(role, &side)?)?;
     run_dir.commit()?;

@@ -18,7 +18,7 @@ pub fn run(cli: &Cli, policy: &Policy) -> Result<u8> {
         Command::Evaluate(args) => evaluate::run(args, policy),
         Command::Verify(args) => verify::run(args),
         Command::Report(ReportCommand::Html { input, output, force }) => report::html(input, output, *force),
-        Command::Runtime(command) => runtime::run(command),
+        Command::Runtime(command) => runtime::run(command, policy),
         Command::Doctor(args) => doctor::run(args),
         Command::Advanced(AdvancedCommand::RuntimeVerify {
             report,

@@ -2,6 +2,7 @@
 
 use crate::args::{ImageCommand, LimitArgs, RuntimeCommand};
 use crate::error::{Error, Kind, Result};
+use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use crate::{image, plan, refused};
@@ -16,7 +17,7 @@ use std::path::Path;
 const OURS: u8 = 125;
 
 /// Runs the sub-command.
-pub fn run(command: &RuntimeCommand) -> Result<u8> {
+pub fn run(command: &RuntimeCommand, policy: &Policy) -> Result<u8> {
     match command {
         RuntimeCommand::Image(ImageCommand::Build { evaluator, json }) => build(evaluator.as_deref(), *json),
         RuntimeCommand::Image(ImageCommand::Ls { json }) => list(*json),
@@ -26,12 +27,11 @@ pub fn run(command: &RuntimeCommand) -> Result<u8> {
             ui::out(&ui::ascii(&format!("{value:#}")));
             Ok(0)
         }
-        RuntimeCommand::Run { image, argv, limits, json } => {
-            run_image(image, argv, limits, *json).map_err(|e| match e.kind {
+        RuntimeCommand::Run { image, argv, limits, json } => run_image(image, argv, limits, *json, policy)
+            .map_err(|e| match e.kind {
                 Kind::Interrupted(_) => e,
                 _ => e.with_exit_code(OURS),
-            })
-        }
+            }),
     }
 }
 
@@ -72,7 +72,13 @@ fn list(json: bool) -> Result<u8> {
 }
 
 /// The workload's output goes straight through; only a terminal gets it with escapes made harmless.
-fn run_image(reference: &str, argv: &[String], limits: &LimitArgs, json: bool) -> Result<u8> {
+fn run_image(
+    reference: &str,
+    argv: &[String],
+    limits: &LimitArgs,
+    json: bool,
+    policy: &Policy,
+) -> Result<u8> {
     let signals = Signals::catch()?;
     let image = image::existing(&Ui::new(Level::Quiet), reference)?;
     let argv = if argv.is_empty() { image.resolved.entrypoint.clone() } else { argv.to_vec() };
@@ -95,7 +101,7 @@ fn run_image(reference: &str, argv: &[String], limits: &LimitArgs, json: bool) -
         collect_output: false,
     };
     let mut output = PassThrough::default();
-    let outcome = invarlock_runtime::run(spec, signals.fd(), &mut output);
+    let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
     let outcome =
         outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
     output.check()?;

@@ -158,6 +158,7 @@ struct Sleeping {
 }
 
 impl Sleeping {
+    #[expect(clippy::zombie_processes, reason = "where none starts the machine is switched off")]
     fn start(who: Who) -> Self {
         let places = places(who);
         let before = places.look();
