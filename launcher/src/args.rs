@@ -273,6 +273,12 @@ pub enum RuntimeCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Attack the boundary of this machine and show what it held (exit 1: not everything)
+    Probe {
+        /// Print the table as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `invarlock runtime image …`.
@@ -345,6 +351,7 @@ impl Cli {
             Command::Runtime(RuntimeCommand::Image(
                 ImageCommand::Build { json, .. } | ImageCommand::Ls { json },
             )) => *json,
+            Command::Runtime(RuntimeCommand::Probe { json }) => *json,
             _ => false,
         }
     }

@@ -15,7 +15,9 @@
 //! 7. When every process is dead, the files of `/out` are read (`collect.rs`), and the launcher gets the [`Outcome`].
 //!
 //! Trusted: the caller, its plan, the kernel. Not trusted: the image, the inputs, and whatever runs inside.
-//! All `unsafe` is in `sys.rs`, but for two descriptors in `init.rs`.
+//! `probe/` attacks all this, for the user to see.
+//!
+//! All `unsafe` is in `sys.rs` and `probe/sys.rs`, but for two descriptors in `init.rs`.
 
 mod builder;
 mod cgroup;
@@ -34,6 +36,7 @@ mod observe;
 mod oci;
 mod prepare;
 mod printable;
+pub mod probe;
 mod protocol;
 pub mod reexec;
 mod rootfs;

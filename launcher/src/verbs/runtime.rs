@@ -27,6 +27,10 @@ pub fn run(command: &RuntimeCommand, policy: &Policy) -> Result<u8> {
             ui::out(&ui::ascii(&format!("{value:#}")));
             Ok(0)
         }
+        RuntimeCommand::Probe { json } => super::probe::run(*json).map_err(|e| match e.kind {
+            Kind::Interrupted(_) => e,
+            _ => e.with_exit_code(OURS),
+        }),
         RuntimeCommand::Run { image, argv, limits, json } => run_image(image, argv, limits, *json, policy)
             .map_err(|e| match e.kind {
                 Kind::Interrupted(_) => e,
