@@ -12,7 +12,7 @@ INVARLOCK := $(RELEASE)/invarlock
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
-        bench soak test-vm install clean
+        attack bench soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -61,6 +61,12 @@ container-front-door-smoke: build ## evaluate, verify, report html
 bench: build ## Compare the boundary with crun, runc and bwrap, and measure tokens per second
 	$(CARGO) build --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
+
+attack: ## The probe and the tests that attack the boundary, as root and as an ordinary user
+	$(CARGO) build --locked -p invarlock -p invarlock-evaluator -p invarlock-runtime --bins
+	$(CARGO) nextest run --locked -p invarlock-tests --test probe --no-fail-fast
+	$(CARGO) nextest run --locked -p invarlock-runtime --test boundary --test inputs --test output --test limits --no-fail-fast
+	$(CARGO_TARGET_DIR)/$(TRIPLE)/debug/invarlock runtime probe
 
 soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leave
 	$(CARGO) build --release --locked -p invarlock-tests --bins

@@ -17,3 +17,77 @@ fn every_attack_of_the_probe_is_held() {
         assert_eq!(left, Vec::<String>::new());
     }
 }
+
+/// With any one control left out, the supervisor refuses the run where it can see that; and where it is made not to look, exactly the
+/// attacks that the control is there for succeed.
+#[cfg(debug_assertions)]
+mod without {
+    use super::{Place, both};
+    use invarlock_runtime::hooks::{CONTROLS, Control};
+    use invarlock_tests::{As, Ran, is_root};
+    use std::process::Command;
+
+    fn probe(place: &Place, control: &Control, unseen: bool, root: bool) -> Ran {
+        let mut command = place.command(&["runtime", "probe", "--json"]);
+        if root && control.name == "supplementary groups" {
+            let mut with_groups = Command::new("setpriv");
+            with_groups.args(["--groups", "4,27", "--"]).arg(command.get_program()).args(command.get_args());
+            command = with_groups;
+        }
+        command.env("INVARLOCK_TEST_WITHOUT", control.name);
+        if unseen {
+            command.env("INVARLOCK_TEST_UNSEEN", "1");
+        }
+        Ran::from(command.output().unwrap())
+    }
+
+    fn check(user: As) {
+        let place = Place::new(user);
+        let root = user == As::Caller && is_root();
+        for control in CONTROLS {
+            let name = control.name;
+            let expected = if root { control.root } else { control.user };
+            // Another control holds the same row there, or the kernel itself insists.
+            if expected.is_empty() {
+                continue;
+            }
+            if !control.observed.is_empty() {
+                let ran = probe(&place, control, false, root).expect(125);
+                let message = ran.json()["error"]["message"].as_str().unwrap().to_owned();
+                assert!(
+                    control.observed.iter().any(|row| message.contains(&format!("row {row:?}"))),
+                    "{name:?}: {message}"
+                );
+            }
+            let value = probe(&place, control, true, root).expect(1).json();
+            let rows = value["attacks"].as_array().unwrap();
+            let open: Vec<_> = rows.iter().filter(|row| row["verdict"] == "not_held").collect();
+            for id in expected {
+                assert!(
+                    open.iter().any(|row| row["id"] == *id),
+                    "{user:?} without {name:?}: {id} is still held"
+                );
+            }
+            for row in open {
+                let known = expected.iter().any(|id| row["id"] == *id);
+                // What else an ordinary user may call depends on the kernel's settings.
+                let may = known || (name == "filter" && row["row"] == "system calls");
+                assert!(may, "{user:?} without {name:?}: {row:#}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_control_as_root() {
+        match is_root() {
+            true => check(As::Caller),
+            false => invarlock_tests::skip("any_control_as_root", "needs root"),
+        }
+    }
+
+    #[test]
+    fn any_control_as_a_user() {
+        assert!(!both().is_empty());
+        check(As::User);
+    }
+}

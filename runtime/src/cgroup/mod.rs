@@ -144,7 +144,7 @@ impl RunCgroup {
                 };
                 if effective > asked && !crate::hooks::unseen("limits") {
                     return Err(Error::Integrity(format!(
-                        "the {} limit was set to {asked}, but {} says {effective}",
+                        "row \"limits\": the {} limit was set to {asked}, but {} says {effective}",
                         controller.name(),
                         group.dir.display()
                     )));
