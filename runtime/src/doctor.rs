@@ -135,17 +135,20 @@ fn in_namespace(
 ) -> Result<String, String> {
     let identity = Identity::of_caller();
     let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
-    match sys::clone_process(0, None).map_err(|e| format!("forking: {e}"))? {
+    let cloned = sys::clone_process(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, None);
+    match cloned.map_err(|e| format!("cloning into new namespaces: {e}"))? {
         Forked::Child => {
             drop(ours);
-            let result = enter(identity, &theirs).and_then(|()| attempt());
+            let result = enter(&theirs).and_then(|()| attempt());
             drop((&theirs).write_all(result.err().unwrap_or_default().as_bytes()));
             sys::exit_now(0)
         }
         Forked::Parent(pid, handle) => {
             drop(theirs);
             let mut why = String::new();
-            let talk = maps(identity, pid, &ours)
+            let maps = identity.write_maps_of(pid).map_err(|e| e.to_string());
+            let talk = maps
+                .and_then(|()| (&ours).write_all(b"M").map_err(|e| e.to_string()))
                 .and_then(|()| (&ours).read_to_string(&mut why).map_err(|e| e.to_string()));
             let options = rustix::process::WaitIdOptions::EXITED;
             _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
@@ -156,31 +159,11 @@ fn in_namespace(
     }
 }
 
-fn enter(identity: Identity, socket: &UnixStream) -> Result<(), String> {
-    let result = sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(|e| format!("unshare: {e}"));
-    let result = match (&result, identity.by_root) {
-        (Ok(()), false) => identity.write_own_maps().map_err(|e| e.to_string()),
-        _ => result,
-    };
-    let said = (&*socket).write_all(if result.is_ok() { b"U" } else { b"X" });
-    result?;
-    said.and_then(|()| (&*socket).read_exact(&mut [0])).map_err(|e| e.to_string())?;
+fn enter(socket: &UnixStream) -> Result<(), String> {
+    (&*socket).read_exact(&mut [0]).map_err(|e| e.to_string())?;
     let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| format!("setresgid: {e}"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| format!("setresuid: {e}"))
-}
-
-fn maps(identity: Identity, pid: i32, socket: &UnixStream) -> Result<(), String> {
-    let mut word = [0];
-    (&*socket).read_exact(&mut word).map_err(|e| e.to_string())?;
-    if word != *b"U" {
-        // It failed and does not wait for us: what it says next is the reason.
-        return Ok(());
-    }
-    if identity.by_root {
-        identity.write_maps_of(pid).map_err(|e| e.to_string())?;
-    }
-    (&*socket).write_all(b"M").map_err(|e| e.to_string())
 }
 
 fn private_tmpfs() -> Result<(), String> {

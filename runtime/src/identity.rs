@@ -77,22 +77,14 @@ impl Identity {
         }
     }
 
-    /// Root: writes the maps of the process that just made its user namespace.
-    pub(crate) fn write_maps_of(self, pid: i32) -> Result<()> {
-        self.write_maps(&pid.to_string())
-    }
-
-    /// A user: writes its own one-id maps.
-    pub(crate) fn write_own_maps(self) -> Result<()> {
-        self.write_maps("self")
-    }
-
+    /// Writes the maps of a process that was cloned into its user namespace: root may write any, a user its own single id.
+    ///
     /// setgroups is denied first: the kernel demands it of a user, and takes it only before the group map is written.
-    fn write_maps(self, process: &str) -> Result<()> {
+    pub(crate) fn write_maps_of(self, pid: i32) -> Result<()> {
         let (uid, gid) = self.maps();
         let setgroups = if crate::hooks::off("setgroups") { "allow" } else { SETGROUPS };
         for (file, text) in [("setgroups", setgroups), ("uid_map", &uid), ("gid_map", &gid)] {
-            std::fs::write(format!("/proc/{process}/{file}"), text)
+            std::fs::write(format!("/proc/{pid}/{file}"), text)
                 .doing(|| format!("writing the {file} of the run"))?;
         }
         Ok(())

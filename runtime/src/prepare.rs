@@ -10,7 +10,9 @@ use crate::protocol::Request;
 use crate::sys::{self, Forked};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 /// The namespaces made so far, by owner.
 #[derive(Default)]
@@ -76,47 +78,29 @@ pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
 /// A user namespace that nobody lives in: the file's owner is the workload's host id.
 fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().doing(fail)?;
-    let (pid, handle) = match sys::clone_process(0, None).doing(fail)? {
+    let (ours, theirs) = UnixStream::pair().doing(fail)?;
+    let cloned = sys::clone_process(libc::CLONE_NEWUSER, None)
+        .map_err(|e| Error::Unsupported(format!("{}: refused by the kernel: {e}", fail())))?;
+    let (pid, handle) = match cloned {
         Forked::Child => {
             drop(ours);
-            unshared_and_waiting(theirs)
+            // Nobody speaks here: it waits for its end, or for the supervisor's.
+            drop((&theirs).read(&mut [0]));
+            sys::exit_now(0)
         }
         Forked::Parent(pid, handle) => (pid, handle),
     };
-    drop(theirs);
-    let made = read_namespace(&ours, pid, uid, gid, identity);
+    let made = mapped(pid, uid, gid, identity);
     _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
     let options = rustix::process::WaitIdOptions::EXITED;
     _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
     made
 }
 
-fn read_namespace(
-    socket: &std::os::unix::net::UnixStream,
-    pid: i32,
-    uid: u32,
-    gid: u32,
-    identity: Identity,
-) -> Result<OwnedFd> {
-    use std::io::Read as _;
+fn mapped(pid: i32, uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
-    let mut byte = [0];
-    (&*socket)
-        .read_exact(&mut byte)
-        .map_err(|_| Error::Unsupported(format!("{}: refused by the kernel", fail())))?;
-    let maps = [("uid_map", uid, identity.host_uid), ("gid_map", gid, identity.host_gid)];
-    for (file, from, to) in maps {
+    for (file, from, to) in [("uid_map", uid, identity.host_uid), ("gid_map", gid, identity.host_gid)] {
         std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n")).doing(fail)?;
     }
     File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from).doing(fail)
-}
-
-fn unshared_and_waiting(socket: std::os::unix::net::UnixStream) -> ! {
-    use std::io::{Read as _, Write as _};
-    let made = sys::unshare(libc::CLONE_NEWUSER).is_ok();
-    if made && (&socket).write_all(b"U").is_ok() {
-        drop((&socket).read(&mut [0]));
-    }
-    sys::exit_now(0)
 }
