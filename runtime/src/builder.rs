@@ -69,9 +69,11 @@ impl Builder {
         hooks::step("builder: tree prepared");
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
-        let Ok((stdio, handles)) = split_off_stdio(fds) else {
+        let mut fds = fds.into_iter();
+        let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
             return Err(Error::System("the supervisor's message came without its descriptors".into()));
         };
+        let handles = fds.collect();
         let handles = self.mounts(&build, handles)?;
         hooks::step("builder: mounts made");
         leave_host(tree)?;
@@ -81,7 +83,7 @@ impl Builder {
         protocol::send(&self.socket, &FromInit::Output, &[out.as_fd()])?;
         drop(out);
         hooks::step("builder: output handed over");
-        self.become_init(build, stdio)
+        self.become_init(build, stdout, stderr)
     }
 
     /// What could not be made by the clone: the cgroup namespace, whose root is where this process is now, and the ids, which the
@@ -133,11 +135,15 @@ impl Builder {
     }
 
     /// libcontainer: `/proc`, `/dev`, masks, pivot, most capabilities. Its last act is to call [`Init`], which stays.
-    fn become_init(&self, build: Build<'_>, stdio: [OwnedFd; 2]) -> Result<std::convert::Infallible> {
+    fn become_init(
+        &self,
+        build: Build<'_>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> Result<std::convert::Infallible> {
         let spec = oci::config(&build.request)?;
         let fail = || "naming a socket for libcontainer".to_owned();
         let notify_listener = NotifyListener::new(Path::new("/state/notify")).doing(fail)?;
-        let [stdout, stderr] = stdio;
         let args = ContainerArgs {
             container_type: ContainerType::InitContainer,
             syscall: SyscallType::default(),
@@ -173,11 +179,6 @@ impl Builder {
             Err(error) => Err(creating(&error)),
         }
     }
-}
-
-fn split_off_stdio(mut fds: Vec<OwnedFd>) -> std::result::Result<([OwnedFd; 2], Vec<OwnedFd>), Vec<OwnedFd>> {
-    let handles = fds.split_off(fds.len().min(2));
-    Ok((fds.try_into()?, handles))
 }
 
 /// SIGKILL when the supervisor dies; and if it died before this call, at once.
@@ -272,7 +273,7 @@ impl Init {
             filter: request.filter,
             cwd: request.cwd,
             identity,
-            rlimits: build.rlimits.into_owned(),
+            rlimits: build.rlimits,
             processors: build.processors,
             host: request.host.is_some(),
             socket: socket.as_raw_fd(),

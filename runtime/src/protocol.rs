@@ -89,7 +89,7 @@ pub(crate) struct Done {
 pub(crate) struct Build<'a> {
     pub(crate) request: Cow<'a, Request>,
     /// Resource limits of the workload.
-    pub(crate) rlimits: Cow<'a, [Rlimit]>,
+    pub(crate) rlimits: Vec<Rlimit>,
     /// How many processors the workload may run on, where no cgroup says it.
     pub(crate) processors: Option<usize>,
 }

@@ -30,7 +30,6 @@ const BLOCK: usize = 64 << 10;
 pub struct Supervisor {
     socket: UnixStream,
     child: Reaper,
-    host: bool,
 }
 
 /// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL three seconds later.
@@ -52,7 +51,7 @@ impl Supervisor {
     fn start(host: bool) -> Result<Self> {
         let (socket, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
         let (child, executable) = reexec::spawn(theirs)?;
-        let supervisor = Supervisor { socket, child: Reaper(Some(child)), host };
+        let supervisor = Supervisor { socket, child: Reaper(Some(child)) };
         hooks::step("launcher: supervisor started");
         let prepare = Prepare { state: state::directory()?, host, hooks: Hooks::from_environment() };
         protocol::send(&supervisor.socket, &prepare, &[])
@@ -132,7 +131,6 @@ impl Supervisor {
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
-        debug_assert_eq!(self.host, request.host.is_some());
         let pipe =
             || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
         let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);

@@ -48,11 +48,12 @@ pub(crate) fn main() -> ! {
     _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Ok(launcher) = reexec::launcher_socket() else { sys::exit_now(125) };
-    let mut kept = Kept::default();
+    // Let go only when the launcher has its answer, because it takes the kernel a while: the run's mounts, which nobody else has any more.
+    let mut mounts = None;
     let verdict = match protocol::receive::<Prepare>(&launcher) {
         Ok(Some((prepare, _))) => {
             prepare.hooks.clone().set();
-            hooks::share_timeline().and_then(|()| supervise(&prepare, &launcher, &mut kept))
+            hooks::share_timeline().and_then(|()| supervise(&prepare, &launcher, &mut mounts))
         }
         Ok(None) => sys::exit_now(125),
         Err(error) => Err(error),
@@ -64,16 +65,16 @@ pub(crate) fn main() -> ! {
     let fds: Vec<_> = files.iter().map(|f| f.file.as_fd()).collect();
     // A launcher that is gone wants no answer.
     drop(protocol::send(&launcher, &verdict, &fds));
-    drop(kept);
+    drop(mounts);
     sys::exit_now(0)
 }
 
-/// What is let go only when the launcher has its answer, because taking it away takes the kernel a while: handles of the run's
-/// mounts, which nobody else has any more.
-type Kept = Vec<OwnedFd>;
-
-/// Everything that must be undone, with the run inside.
-fn supervise(prepare: &Prepare, launcher: &UnixStream, kept: &mut Kept) -> Result<(Done, Vec<Collected>)> {
+/// Everything that must be undone, with the run inside; `mounts` gets the handle of its mount namespace.
+fn supervise(
+    prepare: &Prepare,
+    launcher: &UnixStream,
+    mounts: &mut Option<OwnedFd>,
+) -> Result<(Done, Vec<Collected>)> {
     hooks::step("supervisor: started");
     let id = state::new_id()?;
     let directory = state::verified(prepare.state.clone())?;
@@ -90,7 +91,7 @@ fn supervise(prepare: &Prepare, launcher: &UnixStream, kept: &mut Kept) -> Resul
         hooks::step("supervisor: workload ended");
         let ended = run.end();
         hooks::step("supervisor: all dead");
-        kept.extend(run.mounts.take());
+        *mounts = run.mounts.take();
         let result = result.map_err(|e| run.cause(e)).and(ended);
         result.and_then(|()| run.report())
     });
@@ -167,6 +168,17 @@ struct Run<'a> {
 struct Told {
     request: Request,
     holding: Holding,
+}
+
+impl Told {
+    /// What of it init has to know.
+    fn build(&self) -> Build<'_> {
+        Build {
+            request: Cow::Borrowed(&self.request),
+            rlimits: self.holding.to_set(),
+            processors: self.holding.processors,
+        }
+    }
 }
 
 impl<'a> Run<'a> {
@@ -288,16 +300,12 @@ impl<'a> Run<'a> {
         fds.extend(handles);
         hooks::step("supervisor: handles prepared");
         self.deadline = Some(Instant::now() + BUILDING);
-        let Told { request, holding } = self.told.insert(Told { request, holding });
-        let build = Build {
-            request: Cow::Borrowed(request),
-            rlimits: Cow::Owned(holding.to_set()),
-            processors: holding.processors,
-        };
-        match (&request.host, &self.init) {
+        let told = self.told.insert(Told { request, holding });
+        match (&told.request.host, &self.init) {
             (None, Some(init)) => {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-                protocol::send(init, &build, &fds).map_err(|e| e.while_("telling the builder what to build"))
+                protocol::send(init, &told.build(), &fds)
+                    .map_err(|e| e.while_("telling the builder what to build"))
             }
             _ => self.fork_on_host(fds),
         }
@@ -308,24 +316,19 @@ impl<'a> Run<'a> {
         let stdio: [OwnedFd; 2] =
             fds.try_into().map_err(|_| Error::System("a plain child takes no handles".into()))?;
         let target = self.cgroup_target(&mut entrances)?;
-        let Some(Told { request, holding }) = &self.told else { return Ok(()) };
-        let build = Build {
-            request: Cow::Borrowed(request),
-            rlimits: Cow::Owned(holding.to_set()),
-            processors: holding.processors,
-        };
+        let Some(told) = &self.told else { return Ok(()) };
         match sys::clone_process(0, target.as_ref().map(std::os::fd::AsFd::as_fd))
             .doing(|| "forking the program's parent".into())?
         {
             Forked::Child => {
-                let init = Init::new(build, self.identity, &socket, &workload_socket);
+                let init = Init::new(told.build(), self.identity, &socket, &workload_socket);
                 drop((self.init.take(), self.workload.take()));
                 host::run(&init, &socket, &entrances, &stdio)
             }
             Forked::Parent(pid, _) => self.init_pid = Some(pid),
         }
         hooks::step("supervisor: program's parent forked");
-        if let Some(directory) = &request.host {
+        if let Some(directory) = &told.request.host {
             let flags =
                 rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
             let out = rustix::fs::open(directory, flags, rustix::fs::Mode::empty());
