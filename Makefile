@@ -58,7 +58,7 @@ container-default-smoke: build ## A default evaluate runs in a container
 container-front-door-smoke: build ## evaluate, verify, report html
 	bash tests/smoke.sh $(INVARLOCK) front-door
 
-bench: build ## Compare the boundary with crun, runc and bwrap, and measure tokens per second
+bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by step, and measure tokens per second
 	$(CARGO) build --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
 

@@ -113,7 +113,7 @@ fn run_image(
     if json {
         let value = json!({
             "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
-            "observations": outcome.observations,
+            "observations": outcome.observations, "timings_us": outcome.timings,
         });
         drop(writeln!(std::io::stderr(), "{}", ui::ascii(&value.to_string())));
     }

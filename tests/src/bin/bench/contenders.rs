@@ -1,0 +1,206 @@
+//! The ways to run the no-op that are compared.
+
+use invarlock_tests::{program, set_mode};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// One way to run the no-op.
+pub struct Contender {
+    /// What it is called in the table.
+    pub name: &'static str,
+    /// The command of a round.
+    pub command: Box<dyn Fn(usize) -> Command>,
+}
+
+/// All that work here, ours first. A contender that is missing or fails is named and left out.
+pub fn all(invarlock: &Path, dir: &Path) -> Vec<Contender> {
+    let noop = program("noop");
+    let bundle = dir.join("bundle");
+    make_bundle(&bundle, &noop);
+    let mut all = vec![ours(invarlock, dir, &noop)];
+    all.push(oci("crun", "crun", &bundle, dir));
+    all.push(oci("crun, user namespace", "crun", &user_namespace(dir, &bundle), dir));
+    all.push(oci("runc", "runc", &bundle, dir));
+    all.push(bwrap(&bundle));
+    all.extend(podman(dir, &bundle));
+    all.retain(works);
+    assert_eq!(all.first().map(|c| c.name), Some("invarlock"), "our own run failed");
+    all
+}
+
+/// Removes the directory, unless something is still mounted in it (podman keeps a mount while it runs).
+pub fn finish(dir: tempfile::TempDir) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    for mount in mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|m| Path::new(m).starts_with(dir.path()))
+    {
+        rustix::mount::unmount(mount, rustix::mount::UnmountFlags::empty()).unwrap();
+    }
+    dir.close().unwrap();
+}
+
+fn ours(invarlock: &Path, dir: &Path, noop: &Path) -> Contender {
+    let store = dir.join("store");
+    std::fs::create_dir(&store).unwrap();
+    let built = Command::new(invarlock)
+        .args(["runtime", "image", "build", "--evaluator"])
+        .arg(noop)
+        .env("INVARLOCK_STORE", &store)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(built.success(), "building the no-op image failed");
+    let ours = invarlock.to_path_buf();
+    Contender {
+        name: "invarlock",
+        command: Box::new(move |_| {
+            let mut c = Command::new(&ours);
+            c.args(["runtime", "run", "invarlock-runtime:local"]).env("INVARLOCK_STORE", &store);
+            c
+        }),
+    }
+}
+
+fn oci(name: &'static str, runtime: &'static str, bundle: &Path, dir: &Path) -> Contender {
+    let (bundle, state) = (bundle.to_path_buf(), dir.join(runtime));
+    let command = move |i| {
+        let mut c = Command::new(runtime);
+        c.arg("--root").arg(&state).args(["run", "--bundle"]).arg(&bundle);
+        c.arg(format!("invarlock-bench-{i}"));
+        c
+    };
+    Contender { name, command: Box::new(command) }
+}
+
+fn bwrap(bundle: &Path) -> Contender {
+    let rootfs = bundle.join("rootfs");
+    let command = move |_| {
+        let mut c = Command::new("bwrap");
+        c.args(["--unshare-all", "--cap-drop", "ALL", "--die-with-parent", "--ro-bind"])
+            .arg(&rootfs)
+            .arg("/");
+        c.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "/noop"]);
+        c
+    };
+    Contender { name: "bwrap", command: Box::new(command) }
+}
+
+/// podman over crun with an image of the same root directory in a storage of its own. Its usual rlimits are above what this machine grants.
+fn podman(dir: &Path, bundle: &Path) -> Option<Contender> {
+    let (storage, run) = (dir.join("podman"), dir.join("podman-run"));
+    let podman = move || {
+        let mut c = Command::new("podman");
+        c.arg("--root").arg(&storage).arg("--runroot").arg(&run);
+        c.args([
+            "--storage-driver",
+            "overlay",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "none",
+            "--runtime",
+            "crun",
+        ]);
+        c
+    };
+    let archive = dir.join("rootfs.tar");
+    let packed =
+        Command::new("tar").arg("-C").arg(bundle.join("rootfs")).arg("-cf").arg(&archive).arg(".").status();
+    assert!(packed.unwrap().success(), "tar failed");
+    let imported = podman().arg("import").arg(&archive).arg("invarlock-bench:1").output();
+    match imported {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => return skipped("podman", String::from_utf8_lossy(&output.stderr).trim()),
+        Err(e) => return skipped("podman", &e.to_string()),
+    }
+    let command = move |_| {
+        let mut c = podman();
+        c.args([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+        ]);
+        c.args([
+            "--read-only",
+            "--cap-drop",
+            "all",
+            "--memory",
+            "1g",
+            "--pids-limit",
+            "64",
+            "invarlock-bench:1",
+            "/noop",
+        ]);
+        c
+    };
+    Some(Contender { name: "podman", command: Box::new(command) })
+}
+
+/// Runs it once.
+fn works(contender: &Contender) -> bool {
+    let why = match (contender.command)(usize::MAX).stdin(Stdio::null()).output() {
+        Err(e) => e.to_string(),
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    };
+    skipped(contender.name, &why).is_some()
+}
+
+fn skipped(name: &str, why: &str) -> Option<Contender> {
+    println!("SKIPPED {name}: {why}");
+    None
+}
+
+fn make_bundle(bundle: &Path, noop: &Path) {
+    for name in ["proc", "dev", "tmp", "sys"] {
+        std::fs::create_dir_all(bundle.join("rootfs").join(name)).unwrap();
+    }
+    std::fs::copy(noop, bundle.join("rootfs/noop")).unwrap();
+    set_mode(&bundle.join("rootfs/noop"), 0o755);
+    let namespaces: Vec<_> =
+        ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|t| json!({"type": t})).into();
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false, "user": {"uid": 65532, "gid": 65532}, "args": ["/noop"], "env": [], "cwd": "/",
+            "capabilities": {"bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []},
+            "noNewPrivileges": true,
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "noexec"]},
+        ],
+        "linux": {
+            "namespaces": namespaces,
+            "resources": {"memory": {"limit": 1 << 30}, "pids": {"limit": 64}},
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    });
+    std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+}
+
+/// The same bundle with the user namespace that ours has.
+fn user_namespace(dir: &Path, plain: &Path) -> std::path::PathBuf {
+    let bundle = dir.join("bundle-user");
+    std::fs::create_dir(&bundle).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(plain.join("config.json")).unwrap()).unwrap();
+    config["root"]["path"] = json!(plain.join("rootfs"));
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65_536}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+    std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+    bundle
+}
