@@ -2,6 +2,7 @@
 //!
 //! Commands, options and defaults are upstream's (`SPECIFICATION.md` lists the differences).
 
+use crate::error::OURS;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -335,15 +336,36 @@ pub enum AdvancedCommand {
     },
 }
 
-/// Parses the command line; usage errors exit with 2.
+/// Parses the command line; usage errors exit with 2, or with [`OURS`] where 2 could be the workload's.
 pub fn parse() -> Cli {
-    Cli::parse()
+    Cli::try_parse().unwrap_or_else(|usage| {
+        // Nobody left to tell when the terminal is gone.
+        drop(usage.print());
+        let verb: Vec<_> = std::env::args_os().skip(1).take(2).collect();
+        let code = if usage.use_stderr() && verb == ["runtime", "run"] {
+            i32::from(OURS)
+        } else {
+            usage.exit_code()
+        };
+        std::process::exit(code)
+    })
+}
+
+/// How a failure is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// For people, on standard error.
+    Text,
+    /// On standard output.
+    JsonToOutput,
+    /// On standard error, because standard output is the workload's.
+    JsonToError,
 }
 
 impl Cli {
-    /// Whether errors are to be printed as JSON.
-    pub fn wants_json(&self) -> bool {
-        match &self.command {
+    /// How this command tells a failure.
+    pub fn report(&self) -> Report {
+        let json = match &self.command {
             Command::Evaluate(a) => a.json,
             Command::Verify(a) => a.json,
             Command::Doctor(a) => a.json,
@@ -352,8 +374,15 @@ impl Cli {
                 ImageCommand::Build { json, .. } | ImageCommand::Ls { json },
             )) => *json,
             Command::Runtime(RuntimeCommand::Probe { json }) => *json,
+            Command::Runtime(RuntimeCommand::Run { json: true, .. }) => return Report::JsonToError,
             _ => false,
-        }
+        };
+        if json { Report::JsonToOutput } else { Report::Text }
+    }
+
+    /// Whether the exit code is somebody else's, so that failures of ours need one of their own.
+    pub fn passes_codes_on(&self) -> bool {
+        matches!(&self.command, Command::Runtime(RuntimeCommand::Run { .. } | RuntimeCommand::Probe { .. }))
     }
 }
 

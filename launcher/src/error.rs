@@ -1,5 +1,6 @@
 //! Errors of the launcher and the one place where an error becomes an exit code (design section 7).
 
+use crate::args::{Cli, Report};
 use invarlock_evidence::events::ErrorKind;
 use std::fmt;
 use std::io::Write as _;
@@ -52,7 +53,7 @@ pub struct Error {
     pub kind: Kind,
     /// The whole message.
     pub message: String,
-    /// Exit code where the verb has its own (`runtime run`: 125).
+    /// Exit code where this failure has its own.
     pub exit_code: Option<u8>,
 }
 
@@ -128,20 +129,32 @@ from_room! {
     invarlock_seccomp: Input Integrity Unsupported;
 }
 
-/// Prints the error (to standard error, or as JSON to standard output) and gives the exit code.
-pub fn report(error: &Error, json: bool) -> ExitCode {
-    let code = error.exit_code.unwrap_or_else(|| error.kind.exit_code());
-    let written = if json {
+/// Exit code of our own failures where the workload's code is the command's.
+pub const OURS: u8 = 125;
+
+/// Prints the error, as the command reports, and gives the exit code.
+pub fn report(error: &Error, cli: &Cli) -> ExitCode {
+    let code = error.exit_code.unwrap_or_else(|| match error.kind {
+        Kind::Interrupted(_) => error.kind.exit_code(),
+        _ if cli.passes_codes_on() => OURS,
+        kind => kind.exit_code(),
+    });
+    let json = || {
         let value = serde_json::json!({
             "ok": false,
             "error": {"kind": error.kind.name(), "message": error.message},
             "resolution": {"exit_code": code},
         });
-        writeln!(std::io::stdout(), "{}", crate::ui::ascii(&value.to_string()))
-    } else {
-        let label = console::style("error").red().bold().for_stderr();
-        let (kind, message) = (error.kind.name(), crate::ui::printable(&error.message));
-        writeln!(std::io::stderr(), "{label}[{kind}]: {message}")
+        crate::ui::ascii(&value.to_string())
+    };
+    let written = match cli.report() {
+        Report::JsonToOutput => writeln!(std::io::stdout(), "{}", json()),
+        Report::JsonToError => writeln!(std::io::stderr(), "{}", json()),
+        Report::Text => {
+            let label = console::style("error").red().bold().for_stderr();
+            let (kind, message) = (error.kind.name(), crate::ui::printable(&error.message));
+            writeln!(std::io::stderr(), "{label}[{kind}]: {message}")
+        }
     };
     // Nobody left to tell when the terminal is gone.
     drop(written);

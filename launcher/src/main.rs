@@ -31,6 +31,6 @@ fn main() -> ExitCode {
     let cli = args::parse();
     match policy::enter(&cli).and_then(|policy| verbs::run(&cli, &policy)) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => error::report(&error, cli.wants_json()),
+        Err(error) => error::report(&error, &cli),
     }
 }

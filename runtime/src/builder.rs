@@ -8,7 +8,7 @@
 //! fork twice more, kill what it finds in a cgroup of the run's name, and keep a state that nobody reads. It sees a small tree of ours:
 //! no cgroup hierarchy and nothing of the host but five devices.
 
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::protocol::{self, Build, FromInit};
@@ -65,7 +65,7 @@ impl Builder {
         hooks::step("builder: cgroup entered");
         self.finish_namespaces()?;
         hooks::step("builder: namespaces made");
-        let tree = prepare_tree()?;
+        let tree = prepare_tree().in_row("root file system")?;
         hooks::step("builder: tree prepared");
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
@@ -74,11 +74,11 @@ impl Builder {
             return Err(Error::System("the supervisor's message came without its descriptors".into()));
         };
         let handles = fds.collect();
-        let handles = self.mounts(&build, handles)?;
+        let handles = self.mounts(&build, handles).in_row("root file system")?;
         hooks::step("builder: mounts made");
-        leave_host(tree)?;
+        leave_host(tree).in_row("root file system")?;
         hooks::step("builder: host left");
-        let out = rootfs::assemble(&build.request, self.identity, handles)?;
+        let out = rootfs::assemble(&build.request, self.identity, handles).in_row("root file system")?;
         hooks::step("builder: root assembled");
         protocol::send(&self.socket, &FromInit::Output, &[out.as_fd()])?;
         drop(out);

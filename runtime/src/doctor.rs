@@ -81,7 +81,7 @@ pub fn probe() -> Vec<Row> {
         ),
     ];
     if identity.by_root {
-        rows.push(row("id-mapped mounts", false, id_mapped(), "files that only their owner may read need a file system with id-mapped mounts (ext4, xfs, btrfs, tmpfs)"));
+        rows.push(row("id-mapped mounts", false, id_mapped(), "files that only their owner may read need a file system with id-mapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3)"));
     }
     for controller in Controller::ALL {
         let name = format!("cgroup {}", controller.name());

@@ -40,6 +40,29 @@ impl Error {
     }
 }
 
+/// Says which row of the boundary this machine cannot give, where the error does not say it yet.
+pub(crate) trait InRow {
+    /// The same with the row.
+    fn in_row(self, row: &str) -> Self;
+}
+
+impl InRow for Error {
+    fn in_row(self, row: &str) -> Self {
+        match self {
+            Error::Unsupported(m) if !m.contains("row \"") => {
+                Error::Unsupported(format!("row \"{row}\": {m}"))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<T> InRow for Result<T> {
+    fn in_row(self, row: &str) -> Self {
+        self.map_err(|e| e.in_row(row))
+    }
+}
+
 /// Gives a failed system call its sentence.
 pub(crate) trait Doing<T> {
     /// A `System` error that says what was being done.
@@ -48,12 +71,75 @@ pub(crate) trait Doing<T> {
     fn or_unsupported(self, what: impl FnOnce() -> String, remedy: &str) -> Result<T>;
 }
 
-impl<T, E: std::fmt::Display> Doing<T> for std::result::Result<T, E> {
+impl<T, E: std::fmt::Display + 'static> Doing<T> for std::result::Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|cause| Error::System(format!("{}: {cause}", what())))
+        self.map_err(|cause| failed(what(), &cause))
     }
 
     fn or_unsupported(self, what: impl FnOnce() -> String, remedy: &str) -> Result<T> {
         self.map_err(|cause| Error::Unsupported(format!("{}: {cause}; {remedy}", what())))
+    }
+}
+
+/// What to do where a call is missing. Every call of this crate is there since Linux 5.15, or there is another way without it.
+pub(crate) const NO_CALL: &str = "install Linux 5.15 or newer; in a container, let its filter allow the call \
+     (`invarlock doctor` says what is missing)";
+
+/// The failure of a system call with the remedy that its number alone tells. A call that is missing is the machine's matter.
+fn failed<E: std::fmt::Display + 'static>(what: String, cause: &E) -> Error {
+    let any: &dyn std::any::Any = cause;
+    let errno = match any.downcast_ref::<std::io::Error>() {
+        Some(error) => error.raw_os_error(),
+        None => any.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error()),
+    };
+    let remedy = match errno {
+        Some(libc::ENOSYS) => return Error::Unsupported(format!("{what}: {cause}; {NO_CALL}")),
+        Some(libc::ENOSPC | libc::EDQUOT) => "; free some space on that file system",
+        Some(libc::EMFILE | libc::ENFILE) => "; allow more open files (`ulimit -n`)",
+        Some(libc::ENOMEM) => "; free some memory or allow more of it (`ulimit -v`)",
+        _ => "",
+    };
+    Error::System(format!("{what}: {cause}{remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(errno: i32) -> (Error, Error) {
+        let doing = || "opening a door".to_owned();
+        let std = Err::<(), _>(std::io::Error::from_raw_os_error(errno)).doing(doing);
+        let rustix = Err::<(), _>(rustix::io::Errno::from_raw_os_error(errno)).doing(doing);
+        (std.expect_err("a failure"), rustix.expect_err("a failure"))
+    }
+
+    #[test]
+    fn a_missing_call_is_unsupported_and_has_a_remedy() {
+        let (std, rustix) = of(libc::ENOSYS);
+        assert_eq!(std, rustix);
+        assert!(
+            matches!(&std, Error::Unsupported(m) if m.starts_with("opening a door: ") && m.ends_with(NO_CALL))
+        );
+    }
+
+    #[test]
+    fn what_is_full_is_said_with_its_remedy() {
+        let (std, _) = of(libc::ENOSPC);
+        assert!(
+            matches!(&std, Error::System(m) if m.ends_with("free some space on that file system")),
+            "{std}"
+        );
+        let (std, _) = of(libc::EACCES);
+        assert!(matches!(&std, Error::System(m) if m.ends_with("(os error 13)")), "{std}");
+    }
+
+    #[test]
+    fn a_row_is_named_once() {
+        let (error, _) = of(libc::ENOSYS);
+        let named = error.in_row("door");
+        assert!(named.to_string().starts_with("row \"door\": opening a door"));
+        assert_eq!(named.clone().in_row("house"), named);
+        let (other, _) = of(libc::EACCES);
+        assert_eq!(other.clone().in_row("door"), other);
     }
 }

@@ -5,7 +5,7 @@
 //! dead; its own end is the end of every process of the container.
 
 use crate::builder::die_with_supervisor;
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::hooks;
 use crate::identity::Identity;
 use crate::limits::Rlimit;
@@ -81,7 +81,7 @@ impl Init {
             false => DumpableBehavior::NotDumpable,
         };
         rustix::process::set_dumpable_behavior(closed).doing(|| "closing init to inspection".into())?;
-        let devices = clear_dev()?;
+        let devices = clear_dev().in_row("/dev")?;
         let ready = FromInit::Ready(InsideObservations { devices, environment: self.environment() });
         hooks::step("init: boundary finished");
         protocol::send(&self.connection(self.socket)?, &ready, &[])?;
@@ -108,7 +108,8 @@ impl Init {
         let (socket, workload_socket) =
             (self.connection(self.socket)?, self.connection(self.workload_socket)?);
         sys::close_all_but(&[socket.as_raw_fd(), workload_socket.as_raw_fd()])
-            .doing(|| "closing descriptors".into())?;
+            .doing(|| "closing descriptors".into())
+            .in_row("descriptors")?;
         let result = self.start_and_reap(&socket, workload_socket);
         if let Err(error) = result {
             drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
@@ -216,7 +217,7 @@ impl Init {
         rustix::process::chdir(self.cwd.as_str()).map_err(|e| {
             Error::Input(format!("the working directory {:?} of the image cannot be entered: {e}", self.cwd))
         })?;
-        sys::cloexec_from_3().doing(|| "closing descriptors".into())?;
+        crate::reexec::keep_descriptors()?;
         match hooks::off("descriptors") {
             true => sys::keep_open_from_3().doing(|| "keeping descriptors open".into()),
             false => Ok(()),

@@ -122,6 +122,8 @@ pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedF
     ) {
         Ok(directory) => Ok(Some(directory)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
+        // Where the call is missing, nothing is known of the image.
+        Err(e @ rustix::io::Errno::NOSYS) => Err(e).doing(|| format!("opening /{name} of the image")),
         Err(e) => Err(Error::Safety(format!(
             "/{name} of the image is not a plain directory ({e}): an image must not redirect what is mounted into it"
         ))),

@@ -60,7 +60,7 @@ impl IdMapped {
             };
             sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd())).or_unsupported(
                 || "its file system cannot show it under the workload's id (id-mapped mount)".into(),
-                "make the file readable by everybody, copy it to ext4, xfs, btrfs or tmpfs, or run as the file's owner",
+                "make the file readable by everybody, copy it to ext4, xfs, btrfs or (Linux 6.3 or newer) tmpfs, or run as the file's owner",
             )?;
         }
         Ok(mount)
@@ -80,7 +80,7 @@ fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
     let (ours, theirs) = UnixStream::pair().doing(fail)?;
     let cloned = sys::clone_process(libc::CLONE_NEWUSER, None)
-        .map_err(|e| Error::Unsupported(format!("{}: refused by the kernel: {e}", fail())))?;
+        .or_unsupported(|| format!("row \"namespaces\": {}", fail()), crate::supervisor::NAMESPACES_REMEDY)?;
     let (pid, handle) = match cloned {
         Forked::Child => {
             drop(ours);

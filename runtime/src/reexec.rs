@@ -4,7 +4,7 @@
 //! supervisor, whose copy is builder and init, is never started from that file itself: root starts it through a read-only mount of its
 //! own, anybody else from a sealed memory file. Besides, init cannot be inspected from inside at all (it is not dumpable).
 
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Error, InRow as _, NO_CALL, Result};
 use crate::sys;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::OpenTreeFlags;
@@ -35,7 +35,13 @@ static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 /// descriptors that its caller left open from every process it will start.
 pub fn guard() -> Result<()> {
     refuse_elevated()?;
-    sys::cloexec_from_3().doing(|| "keeping inherited descriptors to this process".into())
+    keep_descriptors()
+}
+
+/// Whatever is open from 3 up ends with this process's program.
+pub(crate) fn keep_descriptors() -> Result<()> {
+    sys::cloexec_from_3()
+        .or_unsupported(|| "row \"descriptors\": keeping open descriptors to this process".into(), NO_CALL)
 }
 
 fn refuse_elevated() -> Result<()> {
@@ -57,7 +63,7 @@ pub(crate) fn spawn(socket: UnixStream) -> Result<(Child, Option<OwnedFd>)> {
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let copy = match sealed.take() {
         Some(fd) => sealed.insert(fd),
-        None => sealed.insert(sealed_copy()?),
+        None => sealed.insert(sealed_copy().in_row("executable")?),
     };
     Ok((start(copy, socket)?, None))
 }

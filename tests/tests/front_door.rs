@@ -291,5 +291,15 @@ fn runtime_run_needs_no_separator_and_gives_the_workloads_code() {
             .expect(125)
             .one_error(&["/nothing"]);
         place.run(&["runtime", "run", "invarlock-runtime:nosuch"]).expect(125);
+        place.run(&["runtime", "run", "--nosuch", "invarlock-runtime:local"]).expect(125);
+        place.run(&["runtime", "run", "--help"]).expect(0);
+        // Standard output is the workload's, so JSON of ours is on standard error.
+        let failed = place.run(&["runtime", "run", "--json", "invarlock-runtime:nosuch"]).expect(125);
+        let value: serde_json::Value = serde_json::from_str(&failed.err).unwrap();
+        assert_eq!(
+            (&value["error"]["kind"], &value["resolution"]["exit_code"]),
+            (&"input".into(), &125.into())
+        );
+        assert_eq!(failed.out, "");
     }
 }

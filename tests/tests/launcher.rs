@@ -137,9 +137,9 @@ fn a_set_uid_copy_refuses_to_run() {
     let stage = Stage::new(As::User);
     let program = stage.place.path("bin/invarlock");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
-    for args in [&["version"][..], &["doctor"], &["runtime", "run", &stage.image]] {
+    for (args, code) in [(&["version"][..], 3), (&["doctor"], 3), (&["runtime", "run", &stage.image], 125)] {
         let ran = stage.place.run(args);
-        ran.expect(3).one_error(&["safety_violation", "set-uid", "remove"]);
+        ran.expect(code).one_error(&["safety_violation", "set-uid", "remove"]);
     }
     set_mode(&program, 0o755);
     stage.place.run(&["version"]).expect(0);
@@ -210,7 +210,7 @@ fn limits_are_flags_and_what_is_met_is_said() {
             As::User => assert!(ran.code == 0 || ran.err.contains("cannot be held"), "{}", ran.err),
         }
         for bad in ["--cpus=0", "--pids=1", "--tmp-size=1X"] {
-            stage.run("\"$@\"", &[bad]).expect(2);
+            stage.run("\"$@\"", &[bad]).expect(125);
         }
         stage.run("\"$@\"", &["--tmp-size=1"]).expect(125).one_error(&["input", "least possible"]);
     }

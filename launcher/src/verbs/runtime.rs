@@ -1,7 +1,7 @@
 //! `invarlock runtime …`: images of the store, and running a command of one inside the boundary.
 
 use crate::args::{ImageCommand, LimitArgs, RuntimeCommand};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, OURS, Result};
 use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
@@ -12,9 +12,6 @@ use invarlock_seccomp::Profile;
 use serde_json::json;
 use std::io::Write as _;
 use std::path::Path;
-
-/// Exit code of `runtime run` for failures that are ours, not the workload's.
-const OURS: u8 = 125;
 
 /// Runs the sub-command.
 pub fn run(command: &RuntimeCommand, policy: &Policy) -> Result<u8> {
@@ -27,15 +24,8 @@ pub fn run(command: &RuntimeCommand, policy: &Policy) -> Result<u8> {
             ui::out(&ui::ascii(&format!("{value:#}")));
             Ok(0)
         }
-        RuntimeCommand::Probe { json } => super::probe::run(*json).map_err(|e| match e.kind {
-            Kind::Interrupted(_) => e,
-            _ => e.with_exit_code(OURS),
-        }),
-        RuntimeCommand::Run { image, argv, limits, json } => run_image(image, argv, limits, *json, policy)
-            .map_err(|e| match e.kind {
-                Kind::Interrupted(_) => e,
-                _ => e.with_exit_code(OURS),
-            }),
+        RuntimeCommand::Probe { json } => super::probe::run(*json),
+        RuntimeCommand::Run { image, argv, limits, json } => run_image(image, argv, limits, *json, policy),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::refusals::Refusals;
 use super::watch::Memory;
 use super::{Ending, GRACE, Run, Told};
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::hooks;
 use crate::observe::View;
 use crate::protocol::{self, FromInit, Order, Request};
@@ -125,7 +125,8 @@ impl Run<'_> {
         let raw = rustix::process::Pid::from_raw(pid)
             .ok_or_else(|| Error::System("the workload has no process id".into()))?;
         let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
-            .doing(|| "watching the workload".into())?;
+            .doing(|| "watching the workload".into())
+            .in_row("life")?;
         if let Some(listener) = listener {
             self.refusals = Some(Refusals::take(handle.as_fd(), listener)?);
         }

@@ -11,7 +11,7 @@ mod watch;
 use crate::builder::Builder;
 use crate::cgroup::RunCgroup;
 use crate::collect::Collected;
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::limits::{self, Holding};
@@ -30,7 +30,7 @@ use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-const NAMESPACES_REMEDY: &str = "let ordinary users make user namespaces: `sysctl -w user.max_user_namespaces=15000` (and none of \
+pub(crate) const NAMESPACES_REMEDY: &str = "let ordinary users make user namespaces: `sysctl -w user.max_user_namespaces=15000` (and none of \
     user.max_*_namespaces may be used up), `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile with \
     `userns,` for this program (Ubuntu 24.04 and newer); `invarlock doctor` says which";
 /// Between a polite request to stop and the end.
@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
         hooks::step("supervisor: limits set");
         let handles = fds.split_off(2);
         let handles = match self.identity.by_root {
-            true => prepare::mounts(&request, self.identity, handles)?,
+            true => prepare::mounts(&request, self.identity, handles).in_row("root file system")?,
             false => handles,
         };
         fds.extend(handles);
