@@ -173,23 +173,6 @@ fn a_threaded_caller_runs_many() {
 }
 
 #[test]
-fn bystanders_in_the_callers_cgroup_live_on() {
-    leaving_nothing(|| {
-        for who in everybody("bystanders_in_the_callers_cgroup_live_on") {
-            let mut bystander = Command::new("sleep").arg("60").spawn().expect("a bystander");
-            for what in [["noop", "x"], ["sleep", "x"]] {
-                let mut plan = plan(&what[..1]);
-                plan["wall_ms"] = json!(300);
-                launch(who, &plan);
-            }
-            assert!(bystander.try_wait().expect("a look").is_none(), "a bystander died");
-            bystander.kill().expect("its end");
-            bystander.wait().expect("its end");
-        }
-    });
-}
-
-#[test]
 fn host_devices_keep_owner_and_mode() {
     if !root_only("host_devices_keep_owner_and_mode") {
         return;

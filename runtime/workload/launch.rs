@@ -118,7 +118,17 @@ pub fn launch(plan: &str) {
     }
 }
 
+/// One run, and what the launcher was like before and after it.
 fn one(plan: &Plan) -> Value {
+    let before = (!plan.bench).then(itself);
+    let mut outcome = run(plan);
+    if let Some(before) = before {
+        outcome["launcher"] = json!({"before": before, "after": itself()});
+    }
+    outcome
+}
+
+fn run(plan: &Plan) -> Value {
     let start = Instant::now();
     let (cancel, trigger) = UnixStream::pair().expect("a pair");
     let timer = plan.cancel_after_ms.map(|ms| {
@@ -150,6 +160,23 @@ fn one(plan: &Plan) -> Value {
         timer.join().expect("the timer");
     }
     json!({"result": show(result), "stdout": String::from_utf8_lossy(&kept.out), "stderr": String::from_utf8_lossy(&kept.err)})
+}
+
+/// What a run must not change of its launcher.
+fn itself() -> Value {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).expect("a file of /proc");
+    let status = read("status");
+    let line =
+        |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim).map(str::to_owned);
+    json!({
+        "descriptors": std::fs::read_dir("/proc/self/fd").expect("descriptors").count(),
+        "dumpable": format!("{:?}", rustix::process::dumpable_behavior().expect("dumpable")),
+        "oom_score_adj": read("oom_score_adj").trim(),
+        "cgroup": read("cgroup"),
+        "directory": std::fs::read_link("/proc/self/cwd").expect("a working directory"),
+        "umask": line("Umask:"), "blocked": line("SigBlk:"), "ignored": line("SigIgn:"), "caught": line("SigCgt:"),
+        "groups": line("Groups:"), "uid": line("Uid:"), "capabilities": line("CapEff:"), "filter": line("Seccomp:"),
+    })
 }
 
 fn show(result: Result<Outcome, Error>) -> Value {

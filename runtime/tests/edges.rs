@@ -1,0 +1,311 @@
+//! Sharp edges of libcontainer that this crate must not pass on (docs/sharp-edges.md has all of them by number): what it does to those around
+//! it, to its caller, and to errors.
+
+mod common;
+
+use common::{As, WORKLOAD, everybody, launch, launcher, leaving_nothing, plan, printed, root_only};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+/// Runs that end well, fail early, fail late, and are ended.
+fn all_kinds_of_runs() -> Vec<Value> {
+    let (well, mut missing, mut ended, mut refused, mut layer) =
+        (plan(&["noop"]), plan(&[]), plan(&["sleep"]), plan(&["noop"]), plan(&["noop"]));
+    missing["argv"] = json!(["/nothing-here"]);
+    ended["wall_ms"] = json!(300);
+    refused["cwd"] = json!("/nowhere");
+    layer["rootfs"] = json!(["/nowhere"]);
+    vec![well, missing, ended, refused, layer]
+}
+
+/// A process that is none of ours, and ended at last.
+struct Bystander(Child);
+
+impl Bystander {
+    fn new(cgroup: Option<&Path>) -> Self {
+        let child = Command::new("sleep").arg("600").spawn().expect("a bystander");
+        if let Some(cgroup) = cgroup {
+            std::fs::write(cgroup.join("cgroup.procs"), child.id().to_string()).expect("moving it");
+        }
+        Bystander(child)
+    }
+
+    fn assert_alive(&mut self, after: &str) {
+        assert!(self.0.try_wait().expect("a look").is_none(), "a bystander died after {after}");
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A cgroup named as those of runs are, beside which they are made; removed at last.
+struct Lookalike(PathBuf);
+
+impl Lookalike {
+    fn make() -> Vec<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").expect("cgroups");
+        let parents = own.lines().filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+            let hierarchy =
+                if controllers.is_empty() { "unified".to_owned() } else { controllers.to_owned() };
+            Some(Path::new("/sys/fs/cgroup").join(hierarchy).join(path))
+        });
+        let named = parents.map(|parent| parent.join("invarlock-1-0000000000000000"));
+        let made = named.filter(|dir| std::fs::create_dir(dir).is_ok());
+        made.inspect(|dir| {
+            // Processes enter a cpuset of version 1 only when it has processors and memory.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let of_parent = dir.parent().map(|parent| std::fs::read_to_string(parent.join(file)));
+                if let Some(Ok(value)) = of_parent {
+                    drop(std::fs::write(dir.join(file), value));
+                }
+            }
+        })
+        .map(Lookalike)
+        .collect()
+    }
+}
+
+impl Drop for Lookalike {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir(&self.0));
+    }
+}
+
+/// Edges 1 and 2: what is in the caller's cgroup, or in one that looks like a run's, is nobody's to kill.
+#[test]
+fn a_bystander_in_a_cgroup_never_dies() {
+    leaving_nothing(|| {
+        let lookalikes = Lookalike::make();
+        if lookalikes.is_empty() {
+            common::skipped(
+                "a_bystander_in_a_cgroup_never_dies in a cgroup named like a run's: none can be made",
+            );
+        }
+        // In version 1 a process is in one cgroup of each hierarchy, so one bystander a hierarchy is the strictest.
+        let mut bystanders: Vec<Bystander> = lookalikes.iter().map(|l| Bystander::new(Some(&l.0))).collect();
+        bystanders.push(Bystander::new(None));
+        for who in everybody("a_bystander_in_a_cgroup_never_dies") {
+            for plan in all_kinds_of_runs() {
+                launch(who, &plan);
+                bystanders.iter_mut().for_each(|b| b.assert_alive(&format!("{plan} as {who:?}")));
+            }
+        }
+        drop(bystanders);
+        // A cgroup is empty only when its last process has been reaped.
+        drop(lookalikes);
+    });
+}
+
+/// Edges 12 and 13, and the second half of 3: the caller is as it was, however its runs end.
+#[test]
+fn the_caller_stays_as_it_was() {
+    leaving_nothing(|| {
+        for who in everybody("the_caller_stays_as_it_was") {
+            for mut plan in all_kinds_of_runs() {
+                plan["runs"] = json!(4);
+                let out = launcher(who, &plan).output().expect("the launcher");
+                let told: Vec<Value> = String::from_utf8_lossy(&out.stdout)
+                    .lines()
+                    .map(|line| serde_json::from_str(line).expect("JSON"))
+                    .collect();
+                assert_eq!(told.len(), 4, "{out:?}");
+                // A user's first run makes the sealed copy of the program that its supervisors are started from, and keeps it.
+                for run in &told[1..] {
+                    assert_eq!(run["launcher"]["after"], run["launcher"]["before"], "{plan}");
+                }
+            }
+        }
+    });
+}
+
+/// Edge 15: what the kernel said, of what, reaches the caller.
+#[test]
+fn errno_and_cause_reach_the_caller() {
+    leaving_nothing(|| {
+        for who in everybody("errno_and_cause_reach_the_caller") {
+            let image = common::scratch(who);
+            let file = |name: &str, bytes: &[u8], mode: u32| {
+                std::fs::write(image.join(name), bytes).expect("a file");
+                std::fs::set_permissions(image.join(name), std::fs::Permissions::from_mode(mode))
+                    .expect("a mode");
+            };
+            file("closed", b"\x7fELF", 0o644);
+            file("text", b"echo a shell ran this\n", 0o755);
+            file("damaged", b"\x7fELF damaged", 0o755);
+            file("orphan", b"#!/no/such/interpreter\n", 0o755);
+            std::fs::create_dir(image.join("directory")).expect("a directory");
+            std::os::unix::fs::symlink("loop", image.join("loop")).expect("a link");
+            let answers = [
+                ("/closed", "Permission denied"),
+                ("/text", "Exec format error"),
+                ("/damaged", "Exec format error"),
+                ("/orphan", "No such file or directory"),
+                ("/directory", "Permission denied"),
+                ("/loop", "Too many levels of symbolic links"),
+            ];
+            for (program, why) in answers {
+                let mut plan = plan(&[]);
+                (plan["rootfs"], plan["argv"]) = (json!([image]), json!([program]));
+                common::assert_error(&launch(who, &plan), "input", &[program, why]);
+            }
+            let mut nowhere = plan(&["noop"]);
+            nowhere["rootfs"] = json!([image.join("no-layer")]);
+            common::assert_error(&launch(who, &nowhere), "input", &["no-layer", "No such file or directory"]);
+        }
+    });
+}
+
+/// Edge 16: a program starts without PATH, and a text file is never handed to the image's shell.
+#[test]
+fn no_shell_and_no_search_stand_between() {
+    leaving_nothing(|| {
+        for who in everybody("no_shell_and_no_search_stand_between") {
+            let image = common::scratch(who);
+            std::fs::create_dir(image.join("bin")).expect("a directory");
+            for name in ["bin/sh", "workload"] {
+                std::fs::copy(WORKLOAD, image.join(name)).expect("the program");
+            }
+            std::fs::write(image.join("text"), "echo\n").expect("a file");
+            std::fs::set_permissions(image.join("text"), std::fs::Permissions::from_mode(0o755))
+                .expect("a mode");
+            let mut plan = plan(&["exit", "5"]);
+            (plan["rootfs"], plan["env"]) = (json!([image]), json!([]));
+            assert_eq!(launch(who, &plan)["result"]["status"], json!({"exited": 5}));
+            plan["argv"] = json!(["/text"]);
+            common::assert_error(&launch(who, &plan), "input", &["/text", "Exec format error"]);
+        }
+    });
+}
+
+/// Every file of that name below the cgroup file system, with its content.
+fn subtree_control(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            subtree_control(&entry.path(), found);
+        } else if entry.file_name() == "cgroup.subtree_control" {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            found.push((entry.path(), text));
+        }
+    }
+}
+
+/// Edge 17: no controller is enabled for cgroups that are not the run's.
+#[test]
+fn controllers_of_other_cgroups_stay_as_they_are() {
+    leaving_nothing(|| {
+        let look = || {
+            let mut found = Vec::new();
+            subtree_control(Path::new("/sys/fs/cgroup"), &mut found);
+            found.sort();
+            found
+        };
+        if look().is_empty() {
+            return common::skipped(
+                "controllers_of_other_cgroups_stay_as_they_are: no cgroup of version 2 is mounted",
+            );
+        }
+        for who in everybody("controllers_of_other_cgroups_stay_as_they_are") {
+            let before = look();
+            launch(who, &plan(&["noop"]));
+            assert_eq!(look(), before);
+        }
+    });
+}
+
+/// Edge 8: neither as root nor otherwise is there a device but the five, and none can be made.
+#[test]
+fn five_devices_and_no_more() {
+    leaving_nothing(|| {
+        for who in everybody("five_devices_and_no_more") {
+            let inside = printed(&launch(who, &plan(&["see"])));
+            assert_eq!(inside["dev"], json!(["full", "null", "random", "urandom", "zero"]), "{inside:#}");
+        }
+    });
+}
+
+/// Panics: a caller whose working directory is gone, and one that has a terminal as its standard input.
+#[test]
+fn odd_callers_are_no_matter() {
+    leaving_nothing(|| {
+        for who in everybody("odd_callers_are_no_matter") {
+            let (gone, plan) = (common::scratch(who), plan(&["exit", "4"]));
+            let command = launcher(who, &plan);
+            let mut shell = Command::new("sh");
+            shell
+                .arg("-c")
+                .arg("mkdir \"$0\" && cd \"$0\" && rmdir \"$0\" && exec \"$@\"")
+                .arg(gone.join("x"));
+            shell.arg(command.get_program()).args(command.get_args());
+            if who == As::User && rustix::process::geteuid().is_root() {
+                shell.uid(common::USER).gid(common::USER);
+            }
+            let out = shell.output().expect("the launcher");
+            let outcome: Value =
+                serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+            assert_eq!(outcome["result"]["status"], json!({"exited": 4}), "{outcome:#}");
+
+            // script(1) makes a terminal the standard input of what it runs.
+            let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+            let program = command.get_program().to_string_lossy().into_owned();
+            let words: Vec<String> = std::iter::once(program)
+                .chain(command.get_args().map(|a| a.to_string_lossy().into_owned()))
+                .map(|word| quoted(&word))
+                .collect();
+            let mut terminal = Command::new("script");
+            terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+            if who == As::User && rustix::process::geteuid().is_root() {
+                terminal.uid(common::USER).gid(common::USER);
+            }
+            let out = terminal.output().expect("script");
+            let outcome: Value =
+                serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+            assert_eq!(outcome["result"]["status"], json!({"exited": 4}), "{outcome:#}");
+        }
+    });
+}
+
+/// Edge 6 and 10, as root: groups of the caller stay outside, and nothing of a run waits for a caller that is gone.
+#[test]
+fn a_caller_that_dies_at_once_leaves_nobody_waiting() {
+    if !root_only("a_caller_that_dies_at_once_leaves_nobody_waiting") {
+        return;
+    }
+    leaving_nothing(|| {
+        for pause in [0, 2, 4, 6, 8, 10, 20] {
+            let mut child = launcher(As::Root, &plan(&["sleep"])).spawn().expect("a launcher");
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+            child.kill().expect("killing");
+            child.wait().expect("its end");
+        }
+    });
+}
+
+/// docs/sharp-edges.md does not promise tests that are not there.
+#[test]
+fn every_edge_has_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let table = std::fs::read_to_string(root.join("docs/sharp-edges.md")).expect("the table");
+    let rows: Vec<&str> =
+        table.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| |edge")).skip(1).collect();
+    let numbers = rows.iter().filter_map(|row| row.split('|').nth(1)?.trim().parse::<u32>().ok());
+    assert!(numbers.eq(1..=17), "an edge is missing");
+    for row in rows {
+        let cell = row.split('|').nth(4).expect("a test");
+        let mut named = cell.split('`').skip(1).step_by(2);
+        let (file, test) = (named.next().expect("a file"), named.next().expect("a test"));
+        let found = ["runtime/tests", "tests/tests"].iter().any(|dir| {
+            let text = std::fs::read_to_string(root.join(dir).join(file)).unwrap_or_default();
+            text.contains(&format!("#[test]\nfn {test}()"))
+        });
+        assert!(found, "{file} has no test {test}");
+    }
+}
