@@ -12,7 +12,7 @@ INVARLOCK := $(RELEASE)/invarlock
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack bench soak test-vm install clean
+        attack attack-images bench soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -67,6 +67,11 @@ attack: ## The probe and the tests that attack the boundary, as root and as an o
 	$(CARGO) nextest run --locked -p invarlock-tests --test probe --no-fail-fast
 	$(CARGO) nextest run --locked -p invarlock-runtime --test boundary --test inputs --test output --test limits --no-fail-fast
 	$(CARGO_TARGET_DIR)/$(TRIPLE)/debug/invarlock runtime probe
+
+attack-images: ## Hostile archives and layouts, as root and as an ordinary user: a row each, and how many were held
+	$(CARGO) build --locked -p invarlock-images --tests
+	$(CARGO) nextest run --locked -p invarlock-images --test hostile --test differential --no-fail-fast --success-output immediate | \
+	    grep -E '^ *(root|user)[ :]|damaged archives|alike|^ *(PASS|FAIL)|Summary'
 
 soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leave
 	$(CARGO) build --release --locked -p invarlock-tests --bins

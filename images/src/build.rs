@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::digest::Hashing;
-use crate::layout::Locked;
+use crate::layout::Held;
 use crate::resolve::{CONFIG, LABEL, LAYER_TAR, MANIFEST, architecture};
 use crate::{Digest, Error, Result};
 
@@ -70,13 +70,13 @@ impl Measure {
     }
 
     /// Writes the blobs, and then lets `tag` mean them.
-    pub fn write(&self, store: &Locked<'_>, tag: &str) -> Result<()> {
+    pub fn write(&self, store: &Held<'_>, tag: &str) -> Result<()> {
         let (digest, length) = &self.layer;
         store.put(digest, *length, |to| write_layer(&self.program, self.size, to))?;
         for it in [&self.config, &self.manifest] {
             store.put(&Digest::of(it), it.len() as u64, |to| to.write_all(it))?;
         }
-        store.tag(tag, descriptor(MANIFEST, &self.digest(), self.manifest.len() as u64, true))
+        store.tag(Some(tag), descriptor(MANIFEST, &self.digest(), self.manifest.len() as u64, true))
     }
 }
 

@@ -48,9 +48,15 @@ impl Digest {
         Some(Self(bytes))
     }
 
+    /// The digest of everything that was fed to `hash`.
+    pub(crate) fn of_finished(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
     /// The 64 digits.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+        self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 }
 
@@ -102,15 +108,35 @@ impl<T> Hashing<T> {
     }
 
     /// Reads `from` to its end, in pieces that cost few calls.
-    pub fn read_all(&mut self, mut from: impl Read) -> io::Result<()> {
-        let mut buffer = vec![0; PIECE];
+    pub fn read_all(&mut self, from: impl Read) -> io::Result<()> {
+        self.read_all_with(from, &mut vec![0; PIECE])
+    }
+
+    /// The same, in pieces of `buffer`.
+    pub fn read_all_with(&mut self, mut from: impl Read, buffer: &mut [u8]) -> io::Result<()> {
         loop {
-            match from.read(&mut buffer) {
+            match from.read(buffer) {
                 Ok(0) => return Ok(()),
                 Ok(count) => self.take_note(&buffer[..count])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Takes bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.count += bytes.len() as u64;
+        self.hash.update(bytes);
+    }
+
+    /// Takes zeros in, as a hole in a file reads.
+    pub fn zeros(&mut self, mut count: u64) {
+        let zeros = [0; 4096];
+        while count > 0 {
+            let piece = zeros.len().min(usize::try_from(count).unwrap_or(zeros.len()));
+            self.update(&zeros[..piece]);
+            count -= piece as u64;
         }
     }
 
@@ -140,6 +166,8 @@ impl<T: Read> Read for Hashing<T> {
         Ok(read)
     }
 }
+
+impl<T: Read> crate::archive::Input for Hashing<T> {}
 
 impl<T: Write> Write for Hashing<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

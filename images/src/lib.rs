@@ -1,44 +1,64 @@
 //! Images by digest: where they lie, what a reference means, and trees that are what the digest says.
 //!
-//! In the order of an image's life: [`Reference`] (what the user typed), `layout` (an OCI image layout: blobs and an index, every byte
-//! read through a verifying reader), `build` (the default image from one file), `resolve` (reference → manifest → config → layers),
-//! `archive` and `unpack` (a hostile tar becomes a tree, or an error), `tree` (what was unpacked, re-hashed before each use), and
-//! [`Store`], which ties them together.
+//! In the order of an image's life: [`Reference`] (what the user typed), `blobs` and `layout` (an OCI image layout: blobs and an index,
+//! every byte read through a verifying reader), `build` (the default image from one file), `resolve` (reference → manifest → config →
+//! layers), `packing`, `archive` and `unpack` (a hostile tar becomes a tree, or an error), `record` and `tree` (what was unpacked,
+//! verified before each use), `trees` (unpacked layers, shared by all images), and [`Store`], which ties them together; `manage` has
+//! what is done with images besides running them.
 //!
 //! # The store
 //!
 //! ```text
-//! lock                          held by whoever writes; dies with its holder
 //! oci-layout, index.json        an OCI image layout; tags are `org.opencontainers.image.ref.name`
 //! blobs/sha256/<hex>
-//! trees/sha256-<diff id>/       root/ is the unpacked layer, index.json what it must hold
-//! trees/sha256-<diff id>.index  the digest of that index.json
+//! trees/sha256-<diff id>/       root/ is the unpacked layer, record what it must hold, stamps what the file system notes of changes
+//! trees/sha256-<diff id>.seal   digest of that record, and totals
+//! trees/empty/                  a directory with nothing in it
+//! lock, index.lock              held by processes, see `layout`; they die with their holder
 //! ```
 //!
-//! Files are written beside their place, synced and renamed. The store itself is 0700, a container gets its trees by handle; what is
-//! in a tree is as in the image, without write permission for group and others: a container's unprivileged id must be able to read it. That nobody else may *write* is checked when the store is opened.
-//! The index of a tree finds every change short of one that rewrites tree, index and digest alike, which takes the store's owner.
+//! Files are written beside their place, synced and renamed; a layer gets its name when it is whole. Whatever kills us leaves a store
+//! that can be used, with at most things in it that the next unpacking or [`Store::gc`] sweeps. The store itself is 0700, a container
+//! gets its trees by handle; what is in a tree is as in the image, without write permission for group and others: a container's
+//! unprivileged id must be able to read it. That nobody else may *write* is checked when the store is opened.
+//! The record of a tree finds every change short of one that rewrites tree, record and seal alike, which takes the store's owner.
 //!
-//! # What is not built
+//! # What a tree does not have
 //!
-//! Registries, zstd layers and whiteouts (files that a layer deletes from the one below) are answered with [`Error::Unsupported`].
-//! Extended attributes and owners of an archive are dropped, set-id bits stripped, devices, fifos and sparse files refused.
+//! Owners and times of directories, set-id bits, extended attributes but those of the user's name space, and, where that is allowed,
+//! devices and fifos; what was dropped is counted in the record. Layers are unpacked each for itself, so nothing that one of them says
+//! can lead into another. Names that are not UTF-8 and registries are answered with [`Error::Unsupported`].
 
 #![forbid(unsafe_code)]
 
 mod archive;
+mod attributes;
+mod blobs;
 mod build;
+mod cursor;
 mod digest;
 mod error;
+mod files;
+pub mod hooks;
 mod layout;
+mod manage;
+mod packing;
+mod parallel;
+mod record;
 mod reference;
 mod resolve;
 mod store;
 mod tree;
+mod trees;
 mod unpack;
+mod verify;
 
 pub use digest::Digest;
 pub use error::{Error, Result};
+pub use manage::{Checked, Freed};
+pub use record::Totals;
 pub use reference::Reference;
 pub use resolve::{Layer, ResolvedImage};
-pub use store::{Level, ListedImage, Store, VerifiedRootfs};
+pub use store::{Care, ListedImage, Store, VerifiedRootfs};
+pub use unpack::{Policy, Unwanted};
+pub use verify::{Level, Verify};

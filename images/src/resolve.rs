@@ -3,20 +3,20 @@
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Serialize;
 
+use crate::blobs::{Blobs, TAG};
 use crate::digest::Hashing;
-use crate::layout::{Layout, TAG, parse, refuse_keys};
+use crate::files::{parse, refuse_keys};
+use crate::packing::Packing;
 use crate::{Digest, Error, Reference, Result};
 
 pub(crate) const LABEL: &str = "org.invarlock.speaks";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
-const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// Layers that a run can mount.
 const MOST_LAYERS: usize = 128;
@@ -30,13 +30,6 @@ pub(crate) fn architecture() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-/// How a layer's bytes are packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
-    Plain,
-    Gzip,
 }
 
 /// One layer.
@@ -67,14 +60,12 @@ impl Layer {
     }
 
     pub(crate) fn packing(&self) -> Result<Packing> {
-        match self.media_type.as_str() {
-            LAYER_TAR => Ok(Packing::Plain),
-            LAYER_GZIP | DOCKER_LAYER => Ok(Packing::Gzip),
-            other => Err(Error::Unsupported(format!(
-                "layer {} has media type {other}; plain and gzip are built",
-                self.digest
-            ))),
-        }
+        Packing::of(&self.media_type).ok_or_else(|| {
+            Error::Unsupported(format!(
+                "layer {} has media type {}; plain, gzip and zstd are known",
+                self.digest, self.media_type
+            ))
+        })
     }
 }
 
@@ -104,15 +95,22 @@ pub struct ResolvedImage {
     pub bytes: u64,
 }
 
-pub(crate) fn resolve(layout: &Layout, reference: &Reference) -> Result<ResolvedImage> {
-    let descriptor = find(layout, reference)?;
-    let manifest = to_manifest(layout, descriptor, DEEPEST)?;
-    from_manifest(layout, reference.clone(), &manifest)
+pub(crate) fn resolve(source: &dyn Blobs, reference: &Reference) -> Result<ResolvedImage> {
+    from_manifest(source, reference.clone(), &descriptor(source, reference)?)
+}
+
+/// The descriptor of the manifest for this machine that a reference means.
+pub(crate) fn descriptor(source: &dyn Blobs, reference: &Reference) -> Result<Descriptor> {
+    to_manifest(source, find(source, reference)?, DEEPEST)
+}
+
+pub(crate) fn is_index(descriptor: &Descriptor) -> bool {
+    [INDEX, DOCKER_LIST].contains(&descriptor.media_type().to_string().as_str())
 }
 
 /// The one descriptor of the index that a reference means.
-fn find(layout: &Layout, reference: &Reference) -> Result<Descriptor> {
-    let index = layout.index()?;
+pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descriptor> {
+    let index = source.index()?;
     let (tag, digest) = (reference.tag_in_index(), reference.digest());
     let tag_of = |it: &Descriptor| it.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
     let name_fits = |it: &Descriptor| match reference {
@@ -153,7 +151,7 @@ fn find(layout: &Layout, reference: &Reference) -> Result<Descriptor> {
 }
 
 /// Follows indexes to the manifest for this machine.
-fn to_manifest(layout: &Layout, descriptor: Descriptor, deeper: u32) -> Result<Descriptor> {
+fn to_manifest(source: &dyn Blobs, descriptor: Descriptor, deeper: u32) -> Result<Descriptor> {
     match descriptor.media_type().to_string().as_str() {
         MANIFEST | DOCKER_MANIFEST => return Ok(descriptor),
         INDEX | DOCKER_LIST if deeper > 0 => {}
@@ -168,7 +166,7 @@ fn to_manifest(layout: &Layout, descriptor: Descriptor, deeper: u32) -> Result<D
         }
     }
     let what = format!("index {}", descriptor.digest());
-    let bytes = layout.json(&digest_of(&descriptor)?, descriptor.size())?;
+    let bytes = source.json(&digest_of(&descriptor)?, descriptor.size())?;
     refuse_keys(&what, &bytes, &["layers", "config"])?;
     let index: ImageIndex = parse(&what, &bytes)?;
     let ours: Vec<&Descriptor> = index
@@ -181,7 +179,7 @@ fn to_manifest(layout: &Layout, descriptor: Descriptor, deeper: u32) -> Result<D
         })
         .collect();
     match ours.as_slice() {
-        [one] => to_manifest(layout, (*one).clone(), deeper - 1),
+        [one] => to_manifest(source, (*one).clone(), deeper - 1),
         [] => Err(Error::Unsupported(format!("{what} has no image for linux/{}", architecture()))),
         several => {
             let digests: Vec<String> = several.iter().map(|it| it.digest().to_string()).collect();
@@ -194,14 +192,22 @@ fn to_manifest(layout: &Layout, descriptor: Descriptor, deeper: u32) -> Result<D
     }
 }
 
-fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
-    Digest::parse(descriptor.digest().as_ref())
+pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
+    written_digest(descriptor.digest().as_ref())
 }
 
-fn from_manifest(layout: &Layout, reference: Reference, descriptor: &Descriptor) -> Result<ResolvedImage> {
+/// A digest that a document has, and no user typed.
+fn written_digest(text: &str) -> Result<Digest> {
+    Digest::parse(text).map_err(|error| match error {
+        Error::Input(message) => Error::Integrity(message),
+        other => other,
+    })
+}
+
+fn from_manifest(source: &dyn Blobs, reference: Reference, descriptor: &Descriptor) -> Result<ResolvedImage> {
     let manifest_digest = digest_of(descriptor)?;
     let what = format!("manifest {manifest_digest}");
-    let bytes = layout.json(&manifest_digest, descriptor.size())?;
+    let bytes = source.json(&manifest_digest, descriptor.size())?;
     refuse_keys(&what, &bytes, &["manifests", "fsLayers"])?;
     let manifest: ImageManifest = parse(&what, &bytes)?;
     if manifest.schema_version() != 2 {
@@ -223,7 +229,7 @@ fn from_manifest(layout: &Layout, reference: Reference, descriptor: &Descriptor)
     let config_digest = digest_of(manifest.config())?;
     let config: ImageConfiguration = parse(
         format_args!("config {config_digest}"),
-        &layout.json(&config_digest, manifest.config().size())?,
+        &source.json(&config_digest, manifest.config().size())?,
     )?;
     let (os, arch) = (config.os().to_string(), config.architecture().to_string());
     if (os.as_str(), arch.as_str()) != ("linux", architecture()) {
@@ -278,7 +284,7 @@ fn layers(what: &str, manifest: &ImageManifest, config: &ImageConfiguration) -> 
             digest: digest_of(blob)?,
             size: blob.size(),
             media_type,
-            diff_id: Digest::parse(diff_id)?,
+            diff_id: written_digest(diff_id)?,
         };
         layer.packing().map(|_| layer)
     };

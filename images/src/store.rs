@@ -1,61 +1,58 @@
 //! The store: a layout, and trees unpacked from it.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use rustix::fs::syncfs;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::blobs::{Blobs, TAG};
 use crate::build::Measure;
-use crate::layout::{
-    Layout, Locked, TAG, make_dir, open, open_dir, parse, random, read_bounded, sync, write_verified,
-};
+use crate::files::parse;
+use crate::layout::Layout;
 use crate::resolve::{self, Layer, ResolvedImage};
-use crate::tree::{self, Index};
-use crate::unpack::{Bounds, unpack};
-use crate::{Digest, Error, Reference, Result};
-
-/// Longest record of a tree.
-const LONGEST_INDEX: u64 = 1 << 30;
+use crate::trees::{Tree, Trees};
+use crate::unpack::Policy;
+use crate::verify::{Level, SMALL_IMAGE, Verify};
+use crate::{Digest, Error, Reference, Result, parallel};
 
 /// Images and trees below one directory.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    layout: Layout,
-    trees: Dir,
-    bounds: Bounds,
+    pub(crate) layout: Layout,
+    pub(crate) trees: Trees,
 }
 
-/// How thoroughly a tree was verified before use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Level {
-    /// Every name, mode and link was compared, and every byte hashed.
-    Full,
-}
-
-/// Trees that were what the image's digest says when this value was made.
+/// Trees that were what the image's digest says when this value was made. They stay there as long as it lives.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifiedRootfs {
-    /// The unpacked layers, lowest first, by absolute path.
+    /// The unpacked layers to stack, lowest first, by absolute path.
     pub layers: Vec<PathBuf>,
     /// How that was verified.
     pub level: Level,
+    _trees: Vec<Tree>,
+}
+
+/// How an image is made ready to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Care {
+    /// How what is unpacked already is verified.
+    pub verify: Verify,
+    /// What it may have that its tree does not.
+    pub policy: Policy,
 }
 
 /// A line of the list of images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ListedImage {
-    /// The tag.
+    /// The tag, or the digest where it has none.
     pub reference: String,
     /// What it means.
     pub manifest_digest: Digest,
@@ -81,10 +78,10 @@ impl Store {
         close_to_others(&root)?;
         let dir = Dir::open_ambient_dir(&root, ambient_authority()).map_err(Error::io(opening()))?;
         let within = |error: Error| error.within(opening());
+        is_local(&dir, &root)?;
         let layout = Layout::open_or_create(dir).map_err(within)?;
-        make_dir(layout.dir(), "trees").map_err(within)?;
-        let trees = open_dir(layout.dir(), "trees").map_err(within)?;
-        Ok(Self { root, layout, trees, bounds: Bounds::default() })
+        let trees = Trees::open_or_create(layout.dir(), &root).map_err(within)?;
+        Ok(Self { root, layout, trees })
     }
 
     /// Where it is.
@@ -105,12 +102,12 @@ impl Store {
         if self.is_sound(&parsed, &digest) {
             return Ok(digest);
         }
-        let locked = self.layout.lock()?;
-        image.write(&locked, &tag)?;
+        let held = self.layout.shared()?;
+        image.write(&held, &tag)?;
         for layer in &self.resolve(&parsed)?.layers {
-            if self.is_unpacked(layer) && self.verify(&tree_name(layer)).is_err() {
-                self.discard(layer)?;
-                self.unpack(&locked, &self.layout, layer)?;
+            if self.verify_tree(layer).is_err() {
+                self.trees.discard(&layer.diff_id)?;
+                self.trees.get(&self.layout, layer, Policy::default())?;
             }
         }
         Ok(digest)
@@ -121,41 +118,28 @@ impl Store {
         self.resolve(reference).is_ok_and(|image| {
             image.manifest_digest == *digest
                 && image.layers.iter().all(|layer| {
-                    self.layout.holds(&layer.digest, layer.size)
-                        && (!self.is_unpacked(layer) || self.verify(&tree_name(layer)).is_ok())
+                    self.layout.holds(&layer.digest, layer.size) && self.verify_tree(layer).is_ok()
                 })
         })
     }
 
-    fn is_unpacked(&self, layer: &Layer) -> bool {
-        self.trees.symlink_metadata(tree_name(layer)).is_ok()
-    }
-
-    /// Takes an altered tree away. The lock is held.
-    fn discard(&self, layer: &Layer) -> Result<()> {
-        let name = tree_name(layer);
-        self.trees
-            .rename(&name, &self.trees, format!("{name}.tmp-{}", random()))
-            .and_then(|()| self.sweep())
-            .map_err(Error::io(format_args!("removing the altered tree of layer {}", layer.diff_id)))
-    }
-
-    fn tags(&self) -> Result<Vec<(String, Digest)>> {
-        let index = self.layout.index()?;
-        let tagged = |it: &oci_spec::image::Descriptor| {
-            let tag = it.annotations().as_ref()?.get(TAG)?.clone();
-            Some(Digest::parse(it.digest().as_ref()).map(|digest| (tag, digest)))
-        };
-        index.manifests().iter().filter_map(tagged).collect()
+    /// Verifies the tree of a layer in full. Where there is none, all is well.
+    pub(crate) fn verify_tree(&self, layer: &Layer) -> Result<Option<Level>> {
+        let tree = self.trees.find(&layer.diff_id)?;
+        tree.map(|tree| self.trees.verify(&tree, Verify::Full)).transpose()
     }
 
     /// What `reference` means, verified down to the configuration.
     pub fn resolve(&self, reference: &Reference) -> Result<ResolvedImage> {
-        self.with_layout(reference, |layout| resolve::resolve(layout, reference))
+        self.with_source(reference, |source| resolve::resolve(source, reference))
     }
 
-    /// Runs `work` with the layout that `reference` speaks of.
-    fn with_layout<T>(&self, reference: &Reference, work: impl FnOnce(&Layout) -> Result<T>) -> Result<T> {
+    /// Runs `work` with the place that `reference` speaks of.
+    pub(crate) fn with_source<T>(
+        &self,
+        reference: &Reference,
+        work: impl FnOnce(&dyn Blobs) -> Result<T>,
+    ) -> Result<T> {
         let result = match reference {
             Reference::Layout { dir, .. } => Layout::open(dir).and_then(|layout| work(&layout)),
             Reference::Registry(_) => Err(Error::Unsupported(
@@ -171,102 +155,69 @@ impl Store {
     }
 
     /// The image's layers as trees, unpacked where they are not yet, each verified now.
-    pub fn rootfs(&self, image: &ResolvedImage) -> Result<VerifiedRootfs> {
-        self.with_layout(&image.reference, |layout| {
-            let layers = image.layers.iter().map(|layer| self.tree(layout, layer)).collect::<Result<_>>()?;
-            Ok(VerifiedRootfs { layers, level: Level::Full })
+    pub fn rootfs(&self, image: &ResolvedImage, care: Care) -> Result<VerifiedRootfs> {
+        self.with_source(&image.reference, |source| {
+            let trees = self.unpacked(source, image, care.policy)?;
+            let bytes = trees.iter().fold(0u64, |sum, tree| sum.saturating_add(tree.totals.bytes));
+            let how = match care.verify {
+                Verify::Auto if bytes <= SMALL_IMAGE => Verify::Full,
+                Verify::Auto => Verify::Quick,
+                asked => asked,
+            };
+            let mut level = Level::Full;
+            for tree in trees.iter().filter(|tree| !tree.fresh) {
+                level = level.min(self.trees.verify(tree, how)?);
+            }
+            Ok(VerifiedRootfs { layers: self.stack(&trees)?, level, _trees: trees })
         })
     }
 
-    fn tree(&self, layout: &Layout, layer: &Layer) -> Result<PathBuf> {
-        let name = tree_name(layer);
-        if self.is_unpacked(layer) {
+    /// The trees of an image's layers, unpacked at once where they are not there.
+    pub(crate) fn unpacked(
+        &self,
+        source: &dyn Blobs,
+        image: &ResolvedImage,
+        policy: Policy,
+    ) -> Result<Vec<Tree>> {
+        let _held = self.layout.shared()?;
+        let slots: Vec<(&Layer, Mutex<Option<Tree>>)> =
+            image.layers.iter().map(|layer| (layer, Mutex::new(None))).collect();
+        parallel::each(&slots, |(layer, slot)| {
             // What runs is the tree. The blob's bytes were hashed when it was unpacked; that it is there is looked at.
-            layout.blob(&layer.digest, layer.size)?;
-        } else {
-            let locked = self.layout.lock()?;
-            if !self.is_unpacked(layer) {
-                self.unpack(&locked, layout, layer)?;
-            }
-        }
-        self.verify(&name).map_err(|error| {
-            let place = self.root.join("trees").join(&name); // join: a digest's digits
-            let remedy = format!(
-                "run `invarlock runtime image build` where it is the default image's, else remove {}",
-                place.display()
-            );
-            error.within(format_args!("tree of layer {}", layer.diff_id)).with_remedy(&remedy)
+            source.blob(&layer.digest, layer.size)?;
+            let tree = self.trees.get(source, layer, policy)?;
+            *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(tree);
+            Ok(())
         })?;
-        Ok(self.root.join("trees").join(name).join("root")) // join: a digest's digits
+        let taken = |slot: Mutex<Option<Tree>>| slot.into_inner().ok().flatten();
+        Ok(slots.into_iter().filter_map(|(_, slot)| taken(slot)).collect())
     }
 
-    fn verify(&self, name: &str) -> Result<()> {
-        let dir = open_dir(&self.trees, name)?;
-        let record = read_bounded(open(&dir, "index.json")?, LONGEST_INDEX, "the tree's index")?;
-        let kept = read_bounded(
-            open(&self.trees, &format!("{name}.index"))?,
-            128,
-            "the digest of the tree's index",
-        )?;
-        let found = Digest::of(&record).to_string();
-        if found.as_bytes() != kept {
-            return Err(Error::Integrity(format!(
-                "its index has digest {found}, not the one that was recorded"
-            )));
+    /// What is mounted of them. Below an opaque root nothing is seen. One layer is mounted as it is, so that what it removes would show
+    /// as devices; over an empty one it does not.
+    fn stack(&self, trees: &[Tree]) -> Result<Vec<PathBuf>> {
+        let first = trees.iter().rposition(|tree| tree.totals.opaque_root).unwrap_or(0);
+        let mut layers: Vec<PathBuf> = trees[first..].iter().map(|tree| tree.root.clone()).collect();
+        if layers.len() == 1 && trees[first].totals.removals > 0 {
+            layers.insert(0, self.trees.empty()?);
         }
-        let index: Index = parse("the tree's index", &record)?;
-        tree::verify(&open_dir(&dir, "root")?, &index)
+        Ok(layers)
     }
 
-    /// Unpacks beside the place, verifies blob and diff id, syncs, and only then renames.
-    fn unpack(&self, _locked: &Locked<'_>, layout: &Layout, layer: &Layer) -> Result<()> {
-        let doing =
-            |error: std::io::Error| Error::System(format!("unpacking layer {}: {error}", layer.digest));
-        self.sweep().map_err(doing)?;
-        let blob = layout.blob(&layer.digest, layer.size)?;
-        let name = tree_name(layer);
-        let partial = format!("{name}.tmp-{}", random());
-        make_dir(&self.trees, &partial)?;
-        let work = || -> Result<()> {
-            let dir = open_dir(&self.trees, &partial)?;
-            make_dir(&dir, "root")?;
-            let index = unpack(blob, layer, &open_dir(&dir, "root")?, self.bounds)
-                .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))?;
-            let record = serde_json::to_vec(&index).map_err(|error| doing(error.into()))?;
-            write_verified(&dir, "index.json", |file| file.write_all(&record))?;
-            let digest = Digest::of(&record).to_string();
-            write_verified(&self.trees, &format!("{name}.index"), |file| file.write_all(digest.as_bytes()))?;
-            // One call for all files, before the name that makes them count.
-            syncfs(&dir).map_err(|error| doing(error.into()))?;
-            self.trees.rename(&partial, &self.trees, &name).map_err(doing)?;
-            sync(&self.trees).map_err(doing)
-        };
-        work().inspect_err(|_| drop(self.trees.remove_dir_all(&partial)))
-    }
-
-    /// Removes what an unpacking that was killed left behind. The lock is held, so none is going on.
-    fn sweep(&self) -> std::io::Result<()> {
-        for entry in self.trees.entries()? {
-            let entry = entry?;
-            if !entry.file_name().to_string_lossy().contains(".tmp-") {
-                continue;
-            }
-            match entry.metadata()?.is_dir() {
-                true => self.trees.remove_dir_all(entry.file_name())?,
-                false => self.trees.remove_file(entry.file_name())?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The images of the store by their tags.
+    /// The images of the store.
     pub fn list(&self) -> Result<Vec<ListedImage>> {
         let mut list = Vec::new();
-        for (reference, manifest_digest) in self.tags()? {
-            let bytes = resolve::resolve(&self.layout, &Reference::Digest(manifest_digest))
-                .map_err(|error| error.within(format_args!("image {reference}")))?
-                .bytes;
-            list.push(ListedImage { reference, manifest_digest, bytes });
+        for descriptor in self.layout.index()?.manifests() {
+            let image = resolve::digest_of(descriptor)
+                .and_then(|digest| resolve::resolve(&self.layout, &Reference::Digest(digest)));
+            let tag = descriptor.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
+            let reference = tag.unwrap_or_else(|| descriptor.digest().to_string());
+            let image = image.map_err(|error| {
+                error.within(format_args!("image {reference}")).with_remedy(
+                    "`invarlock runtime image verify` says what is wrong, `invarlock runtime image rm` takes the image away",
+                )
+            })?;
+            list.push(ListedImage { reference, manifest_digest: image.manifest_digest, bytes: image.bytes });
         }
         list.sort_by(|a, b| a.reference.cmp(&b.reference));
         Ok(list)
@@ -276,19 +227,16 @@ impl Store {
     pub fn inspect(&self, reference: &Reference) -> Result<Value> {
         let image = self.resolve(reference)?;
         let document = |digest: &Digest| {
-            self.with_layout(reference, |layout| {
-                let size = layout.blob_size(digest).unwrap_or_default();
-                parse::<Value>(digest, &layout.json(digest, size)?)
+            self.with_source(reference, |source| {
+                let size = source.open(digest)?.len();
+                parse::<Value>(digest, &source.json(digest, size)?)
             })
         };
         let tree = |layer: &Layer| {
-            let name = tree_name(layer);
-            let state = match self.trees.symlink_metadata(&name).is_ok() {
-                false => json!({ "state": "not unpacked" }),
-                true => match self.verify(&name) {
-                    Ok(()) => json!({ "state": "verified", "level": Level::Full }),
-                    Err(error) => json!({ "state": "altered", "error": error.to_string() }),
-                },
+            let state = match self.verify_tree(layer) {
+                Ok(None) => json!({ "state": "not unpacked" }),
+                Ok(Some(level)) => json!({ "state": "verified", "level": level }),
+                Err(error) => json!({ "state": "altered", "error": error.to_string() }),
             };
             json!({ "diff_id": layer.diff_id, "digest": layer.digest, "size": layer.size, "tree": state })
         };
@@ -303,10 +251,6 @@ impl Store {
             "config": document(&image.config_digest)?,
         }))
     }
-}
-
-fn tree_name(layer: &Layer) -> String {
-    format!("sha256-{}", layer.diff_id.hex())
 }
 
 fn default_root_with(env: &dyn Fn(&str) -> Option<OsString>, is_root: bool) -> Result<PathBuf> {
@@ -342,9 +286,45 @@ fn close_to_others(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// File systems of other machines: locks and times of changes there are not what the store needs.
+fn is_local(dir: &Dir, root: &Path) -> Result<()> {
+    let kind = rustix::fs::fstatfs(dir).map_err(|error| {
+        Error::System(format!("looking at the file system of store {}: {error}", root.display()))
+    })?;
+    match network_file_system(kind.f_type as u64 & 0xffff_ffff) {
+        None => Ok(()),
+        Some(name) => Err(Error::Unsupported(format!(
+            "store {} lies on {name}, a file system of another machine, whose locks and times cannot be relied on; set \
+             INVARLOCK_STORE to a directory of this machine, such as one in /var/tmp that is yours alone",
+            root.display()
+        ))),
+    }
+}
+
+fn network_file_system(magic: u64) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x0102_1997 => "9P",
+        0x00c3_6400 => "Ceph",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x0bd0_0bd0 => "Lustre",
+        0x7375_7245 => "Coda",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_systems_of_other_machines_are_known() {
+        assert_eq!(network_file_system(0x6969), Some("NFS"));
+        for local in [0xef53, 0x0102_1994, 0x5846_5342, 0x9123_683e, 0x794c_7630] {
+            assert_eq!(network_file_system(local), None, "ext4, tmpfs, xfs, btrfs, overlay: {local:x}");
+        }
+    }
 
     #[test]
     fn the_default_root() {

@@ -1,138 +1,267 @@
-//! What an unpacked layer holds, and the proof that it still does.
+//! The proof that a tree is still what was unpacked: in full, every name, mode, link, attribute and byte; or quickly, by what the file
+//! system notes of every change.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use cap_std::fs::{Dir, PermissionsExt as _};
-use serde::{Deserialize, Serialize};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::io::Errno;
 
+use crate::archive::DEEPEST;
+use crate::cursor::{Cursor, directory, split};
 use crate::digest::Hashing;
-use crate::layout::{open, open_dir};
-use crate::{Digest, Error, Result};
+use crate::parallel::Crew;
+use crate::record::{self, Line, Seal};
+use crate::{Digest, Error, Result, attributes};
 
-/// One thing in a tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
-pub(crate) enum Node {
-    Directory { mode: u32 },
-    File { mode: u32, size: u64, sha256: Digest },
-    Symlink { target: String },
+/// Records up to this long are verified by one thread: starting others costs more.
+const SMALL: u64 = 16 << 10;
+/// Lines that a thread takes at once.
+const BATCH: usize = 32;
+
+fn altered(path: &str, what: &str) -> Error {
+    Error::Integrity(format!("unpacked file /{path} {what}: the tree was altered or is damaged"))
 }
 
-/// Everything in a tree by its path; the root is the empty one.
-pub(crate) type Index = BTreeMap<String, Node>;
-
-/// Compares the tree in `root` with `index`: every name, kind, mode, size and link, and every byte.
-pub(crate) fn verify(root: &Dir, index: &Index) -> Result<()> {
-    let altered = |path: &str, what: &str| {
-        Error::Integrity(format!("unpacked file /{path} {what}: the tree was altered or is damaged"))
-    };
-    let mut seen = BTreeMap::new();
-    walk(root, "", &mut seen)?;
-    for (path, found) in &seen {
-        let Some(node) = index.get(path) else { return Err(altered(path, "is not of the image")) };
-        let same = match (found, node) {
-            (Found::Directory { mode }, Node::Directory { mode: expected }) => mode == expected,
-            (Found::File { mode, size }, Node::File { mode: m, size: s, .. }) => (mode, size) == (m, s),
-            (Found::Symlink { target }, Node::Symlink { target: expected }) => target == expected,
-            _ => false,
-        };
-        if !same {
-            return Err(altered(path, "has another kind, mode, size or target"));
-        }
-    }
-    if let Some((path, _)) = index.iter().find(|(path, _)| !seen.contains_key(*path)) {
-        return Err(altered(path, "is missing"));
-    }
-    let files: Vec<(&String, &Digest)> = index
-        .iter()
-        .filter_map(|(path, node)| match node {
-            Node::File { sha256, .. } => Some((path, sha256)),
-            _ => None,
-        })
-        .collect();
-    in_parallel(&files, |(path, expected)| match hash(root, path)? == **expected {
-        true => Ok(()),
-        false => Err(altered(path, "holds other bytes")),
-    })
+fn system(path: &str) -> impl FnOnce(Errno) -> Error {
+    let doing = format!("looking at unpacked file /{path}");
+    move |error| Error::System(format!("{doing}: {error}"))
 }
 
-/// Runs `check` on all of `items`, on all processors where there are many; the first error ends it.
-fn in_parallel<T: Sync>(items: &[T], check: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    // Asking for the processors reads a handful of files, so only where it could matter.
-    let workers = match items.len() / 8 {
-        few @ 0..2 => few,
-        many => std::thread::available_parallelism().map_or(1, usize::from).min(many),
-    };
-    if workers < 2 {
-        return items.iter().try_for_each(check);
+/// Compares the tree in `root` with its record, completely.
+pub(crate) fn verify(root: &(impl AsFd + Sync), record: &File, seal: &Seal) -> Result<()> {
+    let start = || Checker::new(root);
+    let length = record.metadata().map_err(Error::io("looking at the record of a tree"))?.len();
+    if length <= SMALL {
+        let mut checker = start()?;
+        record::read(record, seal, |line| checker.check(&line))?;
+    } else {
+        let crew =
+            Crew { batch: BATCH, start, work: |checker: &mut Checker, line: Line| checker.check(&line) };
+        crew.run(|give| record::read(record, seal, give))?;
     }
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = check(item) {
-                next.store(items.len(), Ordering::Relaxed);
-                return Err(error);
+    // All that should be there is there. What is there besides shows in the count.
+    if count(root.as_fd(), "", 0)? != seal.totals.entries {
+        return Err(name_extra(root.as_fd(), record, seal)?);
+    }
+    Ok(())
+}
+
+/// What one thread needs to verify lines.
+struct Checker {
+    cursor: Cursor,
+    targets: Cursor,
+    buffer: Vec<u8>,
+}
+
+impl Checker {
+    fn new(root: &impl AsFd) -> Result<Self> {
+        let cursor = || Cursor::new(root).map_err(system(""));
+        Ok(Self { cursor: cursor()?, targets: cursor()?, buffer: vec![0; 256 << 10] })
+    }
+
+    fn check(&mut self, line: &Line) -> Result<()> {
+        let path = line.path();
+        let (parent, name) = split(path);
+        let parent = self.cursor.enter(parent, known_directory)?;
+        let same = match line {
+            Line::File { mode, size, sha256, attributes, .. } => {
+                let file = open_known(parent, path, name, OFlags::RDONLY)?;
+                let stat = rustix::fs::fstat(&file).map_err(system(path))?;
+                kind(&stat) == FileType::RegularFile
+                    && permissions(&stat) == *mode
+                    && stat.st_size.unsigned_abs() == *size
+                    && attributes::digest(&file).map_err(system(path))? == *attributes
+                    && hash(file, path, &mut self.buffer)? == *sha256
             }
+            Line::Directory { mode, attributes, .. } => {
+                let handle = match name {
+                    "" => directory(parent, ".").map_err(system(path))?,
+                    name => known_directory(parent, name, path)?,
+                };
+                let stat = rustix::fs::fstat(&handle).map_err(system(path))?;
+                permissions(&stat) == *mode
+                    && attributes::digest(&handle).map_err(system(path))? == *attributes
+            }
+            Line::Symlink { target, .. } => match readlinkat(parent, name, Vec::new()) {
+                Ok(found) => found.as_bytes() == target.as_bytes(),
+                Err(Errno::INVAL) => false,
+                Err(Errno::NOENT) => return Err(altered(path, "is missing")),
+                Err(error) => return Err(system(path)(error)),
+            },
+            Line::Hardlink { target, .. } => {
+                let this = stat_known(parent, path, name)?;
+                let (parent, name) = split(target);
+                let other = stat_known(self.targets.enter(parent, known_directory)?, target, name)?;
+                this.st_ino == other.st_ino
+            }
+            Line::Whiteout { .. } => is_whiteout(&stat_known(parent, path, name)?),
+            Line::End(_) => true,
+        };
+        if same {
+            Ok(())
+        } else {
+            Err(altered(path, "has another kind, mode, size, target, attribute or content"))
         }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|it| match it.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+    }
+}
+
+fn known_directory(above: BorrowedFd<'_>, name: &str, path: &str) -> Result<OwnedFd> {
+    directory(above, name).map_err(|error| match error {
+        Errno::NOENT => altered(path, "is missing"),
+        Errno::NOTDIR => altered(path, "is no directory any more"),
+        error => system(path)(error),
     })
 }
 
-fn hash(root: &Dir, path: &str) -> Result<Digest> {
-    let doing = || format!("reading unpacked file /{path}");
-    let mut names: Vec<&str> = path.split('/').collect();
-    let name = names.pop().unwrap_or_default();
-    let mut dir = None;
-    for parent in names {
-        dir = Some(open_dir(dir.as_ref().unwrap_or(root), parent).map_err(|error| error.within(doing()))?);
-    }
-    let file = open(dir.as_ref().unwrap_or(root), name).map_err(|error| error.within(doing()))?;
+fn open_known(above: BorrowedFd<'_>, path: &str, name: &str, flags: OFlags) -> Result<OwnedFd> {
+    // NONBLOCK: a fifo that was put there must not stop us.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(above, name, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => altered(path, "is missing"),
+        Errno::LOOP | Errno::NXIO | Errno::NODEV => altered(path, "is no file any more"),
+        error => system(path)(error),
+    })
+}
+
+fn stat_known(above: BorrowedFd<'_>, path: &str, name: &str) -> Result<Stat> {
+    let (above_itself, name) = (name.is_empty(), if name.is_empty() { "." } else { name });
+    debug_assert!(!above_itself || path.is_empty(), "only the root has no name");
+    statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| match error {
+        Errno::NOENT => altered(path, "is missing"),
+        error => system(path)(error),
+    })
+}
+
+pub(crate) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn permissions(stat: &Stat) -> u32 {
+    stat.st_mode & 0o7777
+}
+
+/// How overlayfs knows that something is gone.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    kind(stat) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn hash(file: OwnedFd, path: &str, buffer: &mut [u8]) -> Result<Digest> {
     let mut hashing = Hashing::new(());
-    hashing.read_all(file).map_err(Error::io(doing()))?;
+    hashing
+        .read_all_with(File::from(file), buffer)
+        .map_err(Error::io(format_args!("reading unpacked file /{path}")))?;
     Ok(hashing.finish().2)
 }
 
-enum Found {
-    Directory { mode: u32 },
-    File { mode: u32, size: u64 },
-    Symlink { target: String },
-}
-
-/// Notes everything below `dir`, following nothing.
-fn walk(dir: &Dir, path: &str, seen: &mut BTreeMap<String, Found>) -> Result<()> {
-    let doing = |error: io::Error| Error::System(format!("looking at unpacked directory /{path}: {error}"));
-    let mode = |it: &cap_std::fs::Metadata| it.permissions().mode() & 0o7777;
-    seen.insert(path.to_owned(), Found::Directory { mode: mode(&dir.dir_metadata().map_err(doing)?) });
-    for entry in dir.entries().map_err(doing)? {
-        let entry = entry.map_err(doing)?;
-        let Ok(name) = entry.file_name().into_string() else {
-            return Err(Error::Integrity(format!(
-                "unpacked directory /{path} holds a name that is not of the image"
-            )));
+/// Calls `each` for everything below `dir`, with its kind, a directory before what is in it.
+pub(crate) fn walk(
+    dir: BorrowedFd<'_>,
+    path: &str,
+    depth: usize,
+    each: &mut impl FnMut(BorrowedFd<'_>, &str, &str, FileType) -> Result<()>,
+) -> Result<()> {
+    if depth > DEEPEST {
+        return Err(altered(path, "is deeper than any image's"));
+    }
+    for entry in rustix::fs::Dir::read_from(dir).map_err(system(path))? {
+        let entry = entry.map_err(system(path))?;
+        let Ok(name) = entry.file_name().to_str() else {
+            return Err(altered(path, "holds a name that is not of the image"));
         };
-        let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-        let metadata = entry.metadata().map_err(doing)?;
-        if metadata.is_dir() {
-            walk(&open_dir(dir, &name)?, &below, seen)?;
-        } else if metadata.is_file() {
-            seen.insert(below, Found::File { mode: mode(&metadata), size: metadata.len() });
-        } else if metadata.is_symlink() {
-            let target =
-                rustix::fs::readlinkat(dir, &*name, Vec::new()).map_err(|error| doing(error.into()))?;
-            let target = target.into_string().unwrap_or_default();
-            seen.insert(below, Found::Symlink { target });
-        } else {
-            return Err(Error::Integrity(format!("unpacked file /{below} is a device, fifo or socket")));
+        if matches!(name, "." | "..") {
+            continue;
+        }
+        let below = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        let kind = match entry.file_type() {
+            FileType::Unknown => kind(&stat_known(dir, &below, name)?),
+            known => known,
+        };
+        each(dir, &below, name, kind)?;
+        if kind == FileType::Directory {
+            let inner = known_directory(dir, name, &below)?;
+            walk(inner.as_fd(), &below, depth + 1, each)?;
         }
     }
     Ok(())
+}
+
+/// Things in a tree, itself included.
+fn count(dir: BorrowedFd<'_>, path: &str, depth: usize) -> Result<u64> {
+    let mut count = 1;
+    walk(dir, path, depth, &mut |_, _, _, _| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Which thing is not of the image. Only an altered tree takes this way, so it may cost memory.
+fn name_extra(root: BorrowedFd<'_>, mut record: &File, seal: &Seal) -> Result<Error> {
+    record.rewind().map_err(Error::io("reading the record of a tree"))?;
+    let mut known = HashSet::new();
+    record::read(record, seal, |line| {
+        known.insert(line.path().to_owned());
+        Ok(())
+    })?;
+    let mut extra = None;
+    walk(root, "", 0, &mut |_, path, _, _| {
+        extra = extra.take().or_else(|| (!known.contains(path)).then(|| path.to_owned()));
+        Ok(())
+    })?;
+    Ok(altered(&extra.unwrap_or_default(), "is not of the image"))
+}
+
+/// What the file system notes of a thing, and changes with it: where it is kept, how long it is, when its content and when anything of
+/// it changed last.
+const STAMP: usize = 32;
+
+fn stamp(stat: &Stat) -> [u8; STAMP] {
+    let nanoseconds =
+        |seconds: i64, rest: u64| (seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(rest);
+    let mut bytes = [0; STAMP];
+    let words = [
+        stat.st_ino,
+        stat.st_size.unsigned_abs(),
+        nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+        nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+    ];
+    for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+/// Writes the stamp of everything in the record, in its order.
+pub(crate) fn write_stamps(root: &impl AsFd, record: &File, seal: &Seal, to: &File) -> Result<()> {
+    let mut cursor = Cursor::new(root).map_err(system(""))?;
+    let mut to = BufWriter::with_capacity(64 << 10, to);
+    let writing = || Error::io("writing the stamps of a tree");
+    record::read(record, seal, |line| {
+        let (parent, name) = split(line.path());
+        let stat = stat_known(cursor.enter(parent, known_directory)?, line.path(), name)?;
+        to.write_all(&stamp(&stat)).map_err(writing())
+    })?;
+    to.flush().map_err(writing())
+}
+
+/// Compares everything in the record with its stamp. Whatever was added or removed shows in the stamp of its directory. An error says
+/// that something may have changed, not that it has.
+pub(crate) fn verify_quickly(root: &impl AsFd, record: &File, seal: &Seal, stamps: &File) -> Result<()> {
+    let mut cursor = Cursor::new(root).map_err(system(""))?;
+    let mut stamps = BufReader::with_capacity(64 << 10, stamps);
+    record::read(record, seal, |line| {
+        let mut expected = [0; STAMP];
+        stamps.read_exact(&mut expected).map_err(Error::io("reading the stamps of a tree"))?;
+        let path = line.path();
+        let (parent, name) = split(path);
+        let stat = stat_known(cursor.enter(parent, known_directory)?, path, name)?;
+        if stamp(&stat) == expected {
+            Ok(())
+        } else {
+            Err(altered(path, "has changed since it was unpacked"))
+        }
+    })
 }

@@ -1,30 +1,37 @@
 //! From a layer's blob to a tree, trusting neither.
 //!
-//! What is in the tree is known from [`Index`], which is built along the way: a parent must be a directory that this very archive made, so no
-//! symbolic link is ever on the way of anything. Besides, everything happens below one directory handle.
+//! The tree grows in a directory that nobody else writes, so the file system itself knows what is there: every name on the way to an
+//! entry is opened in the directory before it and must be a directory that this very archive made. No link is ever followed, and what
+//! comes twice is refused. Nothing is kept in memory but the way to the last entry.
+//!
+//! What a layer removes from lower ones is written as overlayfs reads it: a device 0:0 for a whiteout, an attribute for an opaque
+//! directory.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::time::{Duration, SystemTime};
+use std::io::{BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use cap_std::fs::{
-    Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _, PermissionsExt as _,
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat, futimens, linkat,
+    mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
 };
-use rustix::fs::{Mode, fchmod};
+use rustix::io::Errno;
 
-use crate::archive::{self, Item, Kind, damaged};
+use crate::archive::{self, Item, Kind, Piece, damaged};
+use crate::cursor::{Cursor, directory, split};
 use crate::digest::Hashing;
-use crate::resolve::{Layer, Packing};
-use crate::tree::{Index, Node};
-use crate::{Error, Result};
+use crate::record::{Line, Seal, Totals, Writer};
+use crate::resolve::Layer;
+use crate::tree::{is_whiteout, kind, walk};
+use crate::{Digest, Error, Result, attributes};
 
 /// How much one layer may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Bytes of the archive.
+    /// Bytes of the archive, and of all files.
     pub bytes: u64,
     /// Entries, and directories made on the way.
-    pub entries: usize,
+    pub entries: u64,
     /// Bytes of the archive for each of the blob, above [`Bounds::always`].
     pub ratio: u64,
     /// Bytes of the archive that are fine whatever the blob's size.
@@ -37,18 +44,71 @@ impl Default for Bounds {
     }
 }
 
-/// Unpacks `blob` into the empty directory `root`. An error leaves what is there; the caller throws it away.
-pub(crate) fn unpack(blob: File, layer: &Layer, root: &Dir, bounds: Bounds) -> Result<Index> {
+/// What becomes of a thing that no container of ours gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwanted {
+    /// The image is not unpacked.
+    Refuse,
+    /// The image is unpacked without it, and the tree says so.
+    Drop,
+}
+
+/// What an image may have that its tree does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Devices and fifos.
+    pub devices: Unwanted,
+    /// Set-user-id and set-group-id bits.
+    pub set_id: Unwanted,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { devices: Unwanted::Refuse, set_id: Unwanted::Drop }
+    }
+}
+
+impl Policy {
+    /// Whether a tree that was unpacked under another policy would have been under this one.
+    pub(crate) fn allows(&self, totals: &Totals) -> Result<()> {
+        let refused = |what: &str, policy, dropped| match policy == Unwanted::Refuse && dropped > 0 {
+            true => Err(Error::Safety(format!("it has {what}, which were to be refused"))),
+            false => Ok(()),
+        };
+        refused("devices or fifos", self.devices, totals.dropped_devices)?;
+        refused("set-id programs", self.set_id, totals.dropped_set_id)
+    }
+}
+
+/// Unpacks `blob` into the empty directory `root` and writes the record. An error leaves what is there; the caller throws it away.
+pub(crate) fn unpack(
+    blob: impl Read,
+    layer: &Layer,
+    root: &impl AsFd,
+    record: &File,
+    bounds: Bounds,
+    policy: Policy,
+) -> Result<Seal> {
     let most = bounds.bytes.min(bounds.always.max(layer.size.saturating_mul(bounds.ratio)));
     let mut blob = BufReader::with_capacity(1 << 17, Hashing::bounded(blob, layer.size));
-    let mut tree = Tree { root, index: Index::new(), bounds };
-    tree.index.insert(String::new(), Node::Directory { mode: 0o755 });
-    let filled = match layer.packing()? {
-        Packing::Plain => tree.fill(&mut blob, most),
-        Packing::Gzip => tree.fill(flate2::bufread::MultiGzDecoder::new(&mut blob), most),
+    let cursor = || Cursor::new(root).map_err(made("the tree"));
+    let mut tree = Tree {
+        cursor: cursor()?,
+        targets: cursor()?,
+        record: Writer::new(record),
+        totals: Totals { entries: 1, ..Totals::default() },
+        buffer: vec![0; 256 << 10],
+        seen: 0,
+        most,
+        bounds,
+        policy,
+    };
+    let filled = match layer.packing()?.open(&mut blob) {
+        Ok(unpacked) => tree.fill(Hashing::bounded(unpacked, most)),
+        Err(error) => Err(error),
     };
     // Also after an error: bytes that are not the image's explain every other complaint about them.
-    io::copy(&mut blob, &mut io::sink()).map_err(damaged)?;
+    std::io::copy(&mut blob, &mut std::io::sink()).map_err(damaged)?;
     layer.is_blob(blob.into_inner())?;
     let diff_id = filled?;
     if diff_id != layer.diff_id {
@@ -57,131 +117,346 @@ pub(crate) fn unpack(blob: File, layer: &Layer, root: &Dir, bounds: Bounds) -> R
             layer.digest, layer.diff_id
         )));
     }
-    tree.finish_directories()?;
-    Ok(tree.index)
+    tree.finish(root)
 }
 
 struct Tree<'a> {
-    root: &'a Dir,
-    index: Index,
+    cursor: Cursor,
+    /// For what hard links lead to.
+    targets: Cursor,
+    record: Writer<&'a File>,
+    totals: Totals,
+    buffer: Vec<u8>,
+    seen: u64,
+    /// Bytes of all files.
+    most: u64,
     bounds: Bounds,
+    policy: Policy,
 }
 
 impl Tree<'_> {
-    fn fill(&mut self, reader: impl Read, most: u64) -> Result<crate::Digest> {
-        let mut hashing = Hashing::bounded(reader, most);
-        archive::entries(&mut hashing, |item, content| {
+    fn fill(&mut self, mut archive: Hashing<impl archive::Input>) -> Result<Digest> {
+        archive::entries(&mut archive, |item, content| {
             let path = item.path.clone();
             self.add(item, content).map_err(|error| error.within(format_args!("entry {path:?}")))
         })?;
-        Ok(hashing.finish().2)
+        Ok(archive.finish().2)
     }
 
     fn add(&mut self, item: Item, content: &mut dyn Read) -> Result<()> {
-        let Item { path, kind, mode, size, mtime } = item;
-        if let Some((parent, _)) = path.rsplit_once('/') {
-            self.make_parents(parent)?;
+        self.totals.dropped_attributes += u64::from(item.dropped);
+        // A directory can come again and again.
+        self.seen += 1;
+        if self.seen > self.bounds.entries {
+            return Err(too_many(self.bounds));
         }
-        self.make_room()?;
-        let node = match kind {
-            Kind::Directory => return self.directory(path, mode & 0o755 | 0o700),
-            _ if self.index.contains_key(&path) => return Err(twice()),
-            // Set-id bits go, and the owner can read, or he could not verify.
-            Kind::File => self.file(&path, mode & 0o755 | 0o400, size, mtime, content)?,
-            Kind::Symlink(target) => {
-                self.root.symlink_contents(&target, &path).map_err(made("a link"))?;
-                Node::Symlink { target }
-            }
-            Kind::Hardlink(target) => match self.index.get(&target) {
-                Some(node @ Node::File { .. }) => {
-                    self.root.hard_link(&target, self.root, &path).map_err(made("a hard link"))?;
-                    node.clone()
-                }
-                _ => {
-                    return Err(Error::Safety(format!(
-                        "a hard link to {target:?}, which is no file of this layer before it"
-                    )));
+        match &item.kind {
+            Kind::Directory => self.directory(&item),
+            Kind::File => self.file(&item, None, content),
+            Kind::Sparse(pieces) => self.file(&item, Some(pieces), content),
+            Kind::Symlink(target) => self.symlink(&item, target),
+            Kind::Hardlink(target) => self.hardlink(&item.path, target),
+            Kind::Whiteout => self.whiteout(&item.path),
+            Kind::Opaque => self.opaque(&item.path),
+            Kind::Special(what) => match self.policy.devices {
+                Unwanted::Refuse => Err(Error::Safety((*what).to_owned())),
+                Unwanted::Drop => {
+                    self.totals.dropped_devices += 1;
+                    Ok(())
                 }
             },
-        };
-        self.index.insert(path, node);
-        Ok(())
-    }
-
-    fn make_room(&self) -> Result<()> {
-        match self.index.len() < self.bounds.entries {
-            true => Ok(()),
-            false => Err(Error::Safety(format!("more than the {} entries allowed", self.bounds.entries))),
         }
-    }
-
-    /// Archives may leave directories out.
-    fn make_parents(&mut self, parent: &str) -> Result<()> {
-        let ends = parent.match_indices('/').map(|(at, _)| at).chain([parent.len()]);
-        for path in ends.map(|end| &parent[..end]) {
-            match self.index.get(path) {
-                Some(Node::Directory { .. }) => {}
-                Some(_) => {
-                    return Err(Error::Safety(format!("it lies below {path:?}, which is not a directory")));
-                }
-                None => {
-                    self.make_room()?;
-                    self.make_directory(path)?;
-                    self.index.insert(path.to_owned(), Node::Directory { mode: 0o755 });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn make_directory(&self, path: &str) -> Result<()> {
-        self.root.create_dir_with(path, DirBuilder::new().mode(0o700)).map_err(made("a directory"))
     }
 
     /// A directory may come after what lies in it; that is the only thing that may come again.
-    fn directory(&mut self, path: String, mode: u32) -> Result<()> {
-        match self.index.get(&path) {
-            Some(Node::Directory { .. }) => {}
-            Some(_) => return Err(twice()),
-            None => self.make_directory(&path)?,
+    fn directory(&mut self, item: &Item) -> Result<()> {
+        let (parent, name) = split(&item.path);
+        let Self { cursor, totals, bounds, .. } = self;
+        if !name.is_empty() {
+            let above = enter(cursor, totals, *bounds, parent)?;
+            match statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if !is_whiteout(&stat) && kind(&stat) != FileType::Directory => return Err(twice()),
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(made("a directory")(error)),
+            }
         }
-        self.index.insert(path, Node::Directory { mode });
+        let handle = enter(cursor, totals, *bounds, &item.path)?;
+        attributes::write(handle, &item.attributes)?;
+        // The owner can always go in and write, or he could neither verify nor remove.
+        fchmod(handle, Mode::from_raw_mode(item.mode & 0o755 | 0o700)).map_err(made("a directory"))?;
+        self.note_set_id(item.mode)
+    }
+
+    fn file(&mut self, item: &Item, pieces: Option<&[Piece]>, content: &mut dyn Read) -> Result<()> {
+        self.totals.bytes = self.totals.bytes.saturating_add(item.size);
+        if self.totals.bytes > self.most {
+            return Err(Error::Safety(format!("files of more than the {} bytes allowed", self.most)));
+        }
+        let flags = OFlags::WRONLY
+            | OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        let file = File::from(self.make(&item.path, "a file", |above, name| {
+            openat(above, name, flags, Mode::from_raw_mode(0o600))
+        })?);
+        let whole = [Piece { at: 0, length: item.size }];
+        let sha256 = write(&file, item.size, pieces.unwrap_or(&whole), content, &mut self.buffer)?;
+        attributes::write(&file, &item.attributes)?;
+        // Set-id bits go, and the owner can read, or he could not verify.
+        let mode = item.mode & 0o755 | 0o400;
+        fchmod(&file, Mode::from_raw_mode(mode)).map_err(made("a file"))?;
+        set_time(&file, item.mtime);
+        let attributes = match item.attributes.is_empty() {
+            true => None,
+            false => attributes::digest(&file).map_err(made("a file"))?,
+        };
+        self.record.line(&Line::File {
+            path: item.path.clone(),
+            mode,
+            size: item.size,
+            sha256,
+            attributes,
+        })?;
+        self.note_set_id(item.mode)
+    }
+
+    fn symlink(&mut self, item: &Item, target: &str) -> Result<()> {
+        self.make(&item.path, "a link", |above, name| symlinkat(target, above, name))?;
+        // No file system keeps attributes of the user's name space on a link.
+        self.totals.dropped_attributes += item.attributes.len() as u64;
+        self.record.line(&Line::Symlink { path: item.path.clone(), target: target.to_owned() })
+    }
+
+    fn hardlink(&mut self, path: &str, target: &str) -> Result<()> {
+        let none =
+            || Error::Safety(format!("a hard link to {target:?}, which is no file of this layer before it"));
+        let (parent, name) = split(target);
+        let there = self.targets.enter(parent, |above, name, _| match directory(above, name) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(none()),
+            other => other.map_err(made("a hard link")),
+        })?;
+        match statat(there, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if kind(&stat) == FileType::RegularFile => {}
+            Ok(_) | Err(Errno::NOENT) => return Err(none()),
+            Err(error) => return Err(made("a hard link")(error)),
+        }
+        let link = |above: BorrowedFd<'_>, own: &str| linkat(there, name, above, own, AtFlags::empty());
+        make(&mut self.cursor, &mut self.totals, self.bounds, path, "a hard link", link)?;
+        self.record.line(&Line::Hardlink { path: path.to_owned(), target: target.to_owned() })
+    }
+
+    fn make<T>(
+        &mut self,
+        path: &str,
+        what: &str,
+        how: impl Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        make(&mut self.cursor, &mut self.totals, self.bounds, path, what, how)
+    }
+
+    /// What the layer itself has under the name stays: a whiteout speaks of lower layers, wherever in the archive it stands.
+    fn whiteout(&mut self, path: &str) -> Result<()> {
+        let (parent, name) = split(path);
+        let above = enter(&mut self.cursor, &mut self.totals, self.bounds, parent)?;
+        match mknodat(above, name, FileType::CharacterDevice, Mode::empty(), 0) {
+            Ok(()) => {
+                self.totals.removals += 1;
+                make_room(&mut self.totals, self.bounds)
+            }
+            Err(Errno::EXIST) => match look(above, name)? {
+                it if is_whiteout(&it) => Err(twice()),
+                it if kind(&it) == FileType::Directory => self.opaque(path),
+                _ => Ok(()),
+            },
+            Err(Errno::PERM) => Err(Error::Unsupported(
+                "a whiteout: here an ordinary user may make none; Linux 5.8 or newer lets him, on a local file system"
+                    .to_owned(),
+            )),
+            Err(error) => Err(made("a whiteout")(error)),
+        }
+    }
+
+    fn opaque(&mut self, path: &str) -> Result<()> {
+        self.totals.removals += 1;
+        if path.is_empty() {
+            // Overlayfs takes no notice of it at a root; whoever stacks the layers does.
+            self.totals.opaque_root = true;
+            return Ok(());
+        }
+        attributes::make_opaque(enter(&mut self.cursor, &mut self.totals, self.bounds, path)?)
+    }
+
+    fn note_set_id(&mut self, mode: u32) -> Result<()> {
+        if mode & 0o6000 != 0 {
+            self.totals.dropped_set_id += 1;
+            if self.policy.set_id == Unwanted::Refuse {
+                return Err(Error::Safety("a set-id bit".to_owned()));
+            }
+        }
         Ok(())
     }
 
-    fn file(&self, path: &str, mode: u32, size: u64, mtime: u64, content: &mut dyn Read) -> Result<Node> {
-        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
-        let file = self.root.open_with(path, &options).map_err(made("a file"))?.into_std();
-        let mut hashing = Hashing::new(&file);
-        let copied = io::copy(content, &mut hashing).map_err(damaged)?;
-        let (_, _, sha256) = hashing.finish();
-        if copied != size {
-            return Err(Error::Integrity("the archive ends inside a file".to_owned()));
-        }
-        fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| made("a file")(error.into()))?;
-        // Times are not content, but Python compares them. One the file system cannot hold is left as it is.
-        if let Some(time) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(mtime)) {
-            let _ = file.set_modified(time);
-        }
-        Ok(Node::File { mode, size, sha256 })
+    /// Notes directories and whiteouts, which are only now what they will stay.
+    fn finish(self, root: &impl AsFd) -> Result<Seal> {
+        let Self { mut record, totals, .. } = self;
+        let directory_line = |handle: BorrowedFd<'_>, path: &str| -> Result<Line> {
+            let stat = fstat(handle).map_err(made("a directory"))?;
+            let attributes = attributes::digest(handle).map_err(made("a directory"))?;
+            Ok(Line::Directory { path: path.to_owned(), mode: stat.st_mode & 0o7777, attributes })
+        };
+        let root = directory(root.as_fd(), ".").map_err(made("the tree"))?;
+        record.line(&directory_line(root.as_fd(), "")?)?;
+        walk(root.as_fd(), "", 0, &mut |above, path, name, kind| match kind {
+            FileType::Directory => {
+                let handle = directory(above, name).map_err(made("a directory"))?;
+                record.line(&directory_line(handle.as_fd(), path)?)
+            }
+            FileType::CharacterDevice => record.line(&Line::Whiteout { path: path.to_owned() }),
+            _ => Ok(()),
+        })?;
+        record.finish(totals)
     }
+}
 
-    /// Modes of directories come last, so that a read-only one can be filled.
-    fn finish_directories(&self) -> Result<()> {
-        for (path, node) in self.index.iter().rev() {
-            let Node::Directory { mode } = node else { continue };
-            let path = if path.is_empty() { "." } else { path };
-            let permissions = cap_std::fs::Permissions::from_mode(*mode);
-            self.root.set_permissions(path, permissions).map_err(made("a directory"))?;
+/// The handle of the directory `path`. Archives may leave directories out.
+fn enter<'a>(
+    cursor: &'a mut Cursor,
+    totals: &mut Totals,
+    bounds: Bounds,
+    path: &str,
+) -> Result<BorrowedFd<'a>> {
+    cursor.enter(path, |above, name, path| match directory(above, name) {
+        Err(Errno::NOENT) => {
+            make_room(totals, bounds)?;
+            make_directory(above, name)
         }
-        Ok(())
+        Err(Errno::NOTDIR) if is_whiteout(&look(above, name)?) => {
+            replace_whiteout(above, name, totals)?;
+            make_opaque_directory(above, name, totals)
+        }
+        Err(Errno::NOTDIR) => Err(Error::Safety(format!("it lies below {path:?}, which is not a directory"))),
+        other => other.map_err(made("a directory")),
+    })
+}
+
+/// Makes something new. Where the layer has said that lower layers' thing of that name is gone, that is no longer needed.
+fn make<T>(
+    cursor: &mut Cursor,
+    totals: &mut Totals,
+    bounds: Bounds,
+    path: &str,
+    what: &str,
+    how: impl Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<T>,
+) -> Result<T> {
+    make_room(totals, bounds)?;
+    let (parent, name) = split(path);
+    let above = enter(cursor, totals, bounds, parent)?;
+    match how(above, name) {
+        Err(Errno::EXIST) => {
+            if !is_whiteout(&look(above, name)?) {
+                return Err(twice());
+            }
+            replace_whiteout(above, name, totals)?;
+            how(above, name).map_err(made(what))
+        }
+        other => other.map_err(made(what)),
     }
+}
+
+fn make_room(totals: &mut Totals, bounds: Bounds) -> Result<()> {
+    totals.entries += 1;
+    if totals.entries <= bounds.entries { Ok(()) } else { Err(too_many(bounds)) }
+}
+
+fn too_many(bounds: Bounds) -> Error {
+    Error::Safety(format!("more than the {} entries allowed", bounds.entries))
+}
+
+fn make_directory(above: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    mkdirat(above, name, Mode::from_raw_mode(0o700)).map_err(made("a directory"))?;
+    let made_now = directory(above, name).map_err(made("a directory"))?;
+    // Whatever the umask.
+    fchmod(&made_now, Mode::from_raw_mode(0o755)).map_err(made("a directory"))?;
+    Ok(made_now)
+}
+
+/// A directory in the place of a whiteout hides what lower layers have in theirs.
+fn make_opaque_directory(above: BorrowedFd<'_>, name: &str, totals: &mut Totals) -> Result<OwnedFd> {
+    let handle = make_directory(above, name)?;
+    totals.entries += 1;
+    totals.removals += 1;
+    attributes::make_opaque(&handle)?;
+    Ok(handle)
+}
+
+fn replace_whiteout(above: BorrowedFd<'_>, name: &str, totals: &mut Totals) -> Result<()> {
+    unlinkat(above, name, AtFlags::empty()).map_err(made("room for what replaces a whiteout"))?;
+    totals.entries -= 1;
+    totals.removals -= 1;
+    Ok(())
+}
+
+fn look(above: BorrowedFd<'_>, name: &str) -> Result<rustix::fs::Stat> {
+    statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(made("an entry"))
+}
+
+/// Writes the pieces of a file of `size` bytes, and leaves holes between them. The digest is that of the file as it reads.
+fn write(
+    mut file: &File,
+    size: u64,
+    pieces: &[Piece],
+    content: &mut dyn Read,
+    buffer: &mut [u8],
+) -> Result<Digest> {
+    let mut hashing = Hashing::new(());
+    let (mut at, mut written) = (0, 0);
+    for piece in pieces {
+        hashing.zeros(piece.at - at);
+        if piece.at != at {
+            file.seek(SeekFrom::Start(piece.at)).map_err(Error::io("writing a file"))?;
+        }
+        let mut left = piece.length;
+        while left > 0 {
+            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = match content.read(&mut buffer[..most]) {
+                Ok(0) => return Err(Error::Integrity("the archive ends inside a file".to_owned())),
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(damaged(error)),
+            };
+            hashing.update(&buffer[..read]);
+            file.write_all(&buffer[..read]).map_err(Error::io("writing a file"))?;
+            left -= read as u64;
+        }
+        at = piece.at + piece.length;
+        if piece.length > 0 {
+            written = at;
+        }
+    }
+    hashing.zeros(size - at);
+    if written != size {
+        file.set_len(size).map_err(Error::io("writing a file"))?;
+    }
+    Ok(hashing.finish().2)
+}
+
+/// Times are not content, but Python compares them. One the file system cannot hold is left as it is.
+fn set_time(file: &File, seconds: u64) {
+    let Ok(tv_sec) = i64::try_from(seconds) else { return };
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec, tv_nsec: 0 },
+    };
+    let _ = futimens(file, &times);
 }
 
 fn twice() -> Error {
     Error::Safety("it is in the archive twice".to_owned())
 }
 
-fn made(what: &str) -> impl FnOnce(io::Error) -> Error {
-    Error::io(format!("making {what}"))
+fn made<E: Into<std::io::Error>>(what: &str) -> impl FnOnce(E) -> Error {
+    let doing = format!("making {what}");
+    move |error| Error::io(doing)(error.into())
 }

@@ -3,6 +3,10 @@
 //! Commands, options and defaults are upstream's (`SPECIFICATION.md` lists the differences).
 
 use crate::error::OURS;
+mod image;
+
+pub use image::{CareArgs, ImageCommand};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -159,6 +163,9 @@ pub struct RuntimeArgs {
     /// The evaluator the default image is built from [default: beside this program]
     #[arg(long, value_name = "FILE", help_heading = "Container")]
     pub evaluator: Option<PathBuf>,
+    /// Verification of the image.
+    #[command(flatten)]
+    pub care: CareArgs,
     /// Limits.
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -254,7 +261,7 @@ pub enum ReportCommand {
 /// `invarlock runtime …`.
 #[derive(Debug, Subcommand)]
 pub enum RuntimeCommand {
-    /// Build, list and inspect images of the store
+    /// Build, list, verify, name and remove images of the store
     #[command(subcommand)]
     Image(ImageCommand),
     /// Run a command of an image inside the boundary; exits with its code (125: ours)
@@ -267,6 +274,9 @@ pub enum RuntimeCommand {
         /// Command and arguments [default: the image's entrypoint]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
         argv: Vec<String>,
+        /// Verification of the image.
+        #[command(flatten)]
+        care: CareArgs,
         /// Limits.
         #[command(flatten)]
         limits: LimitArgs,
@@ -279,32 +289,6 @@ pub enum RuntimeCommand {
         /// Print the table as one JSON object
         #[arg(long)]
         json: bool,
-    },
-}
-
-/// `invarlock runtime image …`.
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Build invarlock-runtime:local from the evaluator beside this program
-    Build {
-        /// The evaluator [default: beside this program]
-        #[arg(long, value_name = "FILE")]
-        evaluator: Option<PathBuf>,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the images of the store
-    Ls {
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show an image's digests, configuration and layers as JSON
-    Inspect {
-        /// Image reference
-        #[arg(default_value = "invarlock-runtime:local")]
-        image: String,
     },
 }
 
@@ -370,9 +354,7 @@ impl Cli {
             Command::Verify(a) => a.json,
             Command::Doctor(a) => a.json,
             Command::Advanced(AdvancedCommand::RuntimeVerify { json, .. }) => *json,
-            Command::Runtime(RuntimeCommand::Image(
-                ImageCommand::Build { json, .. } | ImageCommand::Ls { json },
-            )) => *json,
+            Command::Runtime(RuntimeCommand::Image(command)) => command.wants_json(),
             Command::Runtime(RuntimeCommand::Probe { json }) => *json,
             Command::Runtime(RuntimeCommand::Run { json: true, .. }) => return Report::JsonToError,
             _ => false,

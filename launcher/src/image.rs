@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::ui::{Level, Ui};
-use invarlock_images::{Reference, ResolvedImage, Store, VerifiedRootfs};
+use invarlock_images::{Care, Reference, ResolvedImage, Store, VerifiedRootfs, Verify};
 use std::path::{Path, PathBuf};
 
 /// Tag of the default image.
@@ -51,18 +51,25 @@ pub fn build(evaluator: &Path) -> Result<ResolvedImage> {
 }
 
 /// An image of the store as it is; only a missing default image is built first.
-pub fn existing(ui: &Ui, reference: &str) -> Result<Image> {
+pub fn existing(ui: &Ui, reference: &str, verify: Verify) -> Result<Image> {
     let store = store()?;
     match store.resolve(&Reference::parse(reference)?) {
-        Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved)?, resolved }),
-        Err(invarlock_images::Error::Input(_)) if reference == DEFAULT_IMAGE => prepare(ui, None, None),
+        Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved, care(verify))?, resolved }),
+        Err(invarlock_images::Error::Input(_)) if reference == DEFAULT_IMAGE => {
+            prepare(ui, None, None, verify)
+        }
         Err(e) => Err(e.into()),
     }
 }
 
 /// Resolves `reference` and unpacks and verifies its root file system. The default image is built anew when it is missing
 /// or `evaluator` is not what it was built from.
-pub fn prepare(ui: &Ui, reference: Option<&str>, evaluator_given: Option<&Path>) -> Result<Image> {
+pub fn prepare(
+    ui: &Ui,
+    reference: Option<&str>,
+    evaluator_given: Option<&Path>,
+    verify: Verify,
+) -> Result<Image> {
     let step = ui.step("image", 2, false);
     // A blank variable means the default, as upstream has it.
     let reference = reference.map(str::trim).filter(|r| !r.is_empty()).unwrap_or(DEFAULT_IMAGE);
@@ -74,9 +81,13 @@ pub fn prepare(ui: &Ui, reference: Option<&str>, evaluator_given: Option<&Path>)
         store.resolve(&parsed)?
     };
     step.set(1, 2);
-    let rootfs = store.rootfs(&resolved)?;
+    let rootfs = store.rootfs(&resolved, care(verify))?;
     step.done(&format!("{reference} {}", resolved.manifest_digest));
     Ok(Image { resolved, rootfs })
+}
+
+fn care(verify: Verify) -> Care {
+    Care { verify, ..Care::default() }
 }
 
 /// The default image follows the evaluator beside us; where there is none, the image of the store is used as it is.

@@ -75,7 +75,8 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     let (image, host_evaluator) = match policy.mode {
         ExecutionMode::Container => {
             let runtime = &args.runtime;
-            let image = image::prepare(ui, runtime.image.as_deref(), runtime.evaluator.as_deref())?;
+            let verify = runtime.care.verify_image;
+            let image = image::prepare(ui, runtime.image.as_deref(), runtime.evaluator.as_deref(), verify)?;
             require_measure(&image)?;
             (Some(image), None)
         }

@@ -4,12 +4,13 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use invarlock_images::{Digest, Reference, Result, Store, VerifiedRootfs};
+use invarlock_images::{Care, Digest, Reference, Result, Store, VerifiedRootfs};
 use invarlock_security::SecureTempDir;
 use serde_json::{Value, json};
 
 pub const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -81,7 +82,7 @@ pub fn unpack_as(dir: &Path, kind: &str, blob: Vec<u8>, archive: Vec<u8>) -> Res
     let layout = TestLayout::new(&dir.join("layout"));
     layout.index(&[layout.image(&[(kind, blob, archive)])]);
     let store = Store::open(&dir.join("store"))?;
-    store.rootfs(&store.resolve(&layout.reference())?)
+    store.rootfs(&store.resolve(&layout.reference())?, Care::default())
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -90,9 +91,13 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("gzip")
 }
 
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).expect("zstd")
+}
+
 /// An archive from headers as raw as a test wants them.
 #[derive(Default)]
-pub struct Tar(pub Vec<u8>);
+pub struct Tar(pub Vec<u8>, usize);
 
 impl Tar {
     pub fn raw(mut self, kind: u8, path: &[u8], link: &[u8], mode: u32, size: u64, content: &[u8]) -> Self {
@@ -106,9 +111,20 @@ impl Tar {
         header.set_mtime(1);
         header.set_size(size);
         header.set_cksum();
+        self.1 = self.0.len();
         self.0.extend(header.as_bytes());
         self.0.extend(content);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    /// Changes the last header, which then gets a right checksum.
+    pub fn patched(mut self, change: impl Fn(&mut [u8])) -> Self {
+        let header = &mut self.0[self.1..self.1 + 512];
+        change(header);
+        header[148..156].fill(b' ');
+        let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         self
     }
 

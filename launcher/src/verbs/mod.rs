@@ -2,6 +2,7 @@
 
 mod doctor;
 mod evaluate;
+mod images;
 mod probe;
 mod report;
 mod runtime;

@@ -1,80 +1,39 @@
 //! `invarlock runtime …`: images of the store, and running a command of one inside the boundary.
 
-use crate::args::{ImageCommand, LimitArgs, RuntimeCommand};
+use crate::args::{LimitArgs, RuntimeCommand};
 use crate::error::{Error, Kind, OURS, Result};
 use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use crate::{image, plan, refused};
-use invarlock_images::Reference;
+use invarlock_images::Verify;
 use invarlock_runtime::{ContainerSpec, Sink, Status};
 use invarlock_seccomp::Profile;
 use serde_json::json;
 use std::io::Write as _;
-use std::path::Path;
 
 /// Runs the sub-command.
 pub fn run(command: &RuntimeCommand, policy: &Policy) -> Result<u8> {
     match command {
-        RuntimeCommand::Image(ImageCommand::Build { evaluator, json }) => build(evaluator.as_deref(), *json),
-        RuntimeCommand::Image(ImageCommand::Ls { json }) => list(*json),
-        RuntimeCommand::Image(ImageCommand::Inspect { image }) => {
-            let store = image::store()?;
-            let value = store.inspect(&Reference::parse(image)?)?;
-            ui::out(&ui::ascii(&format!("{value:#}")));
-            Ok(0)
-        }
+        RuntimeCommand::Image(command) => super::images::run(command),
         RuntimeCommand::Probe { json } => super::probe::run(*json),
-        RuntimeCommand::Run { image, argv, limits, json } => run_image(image, argv, limits, *json, policy),
+        RuntimeCommand::Run { image, argv, care, limits, json } => {
+            run_image(image, care.verify_image, argv, limits, *json, policy)
+        }
     }
-}
-
-fn build(evaluator: Option<&Path>, json: bool) -> Result<u8> {
-    let path = image::evaluator(evaluator)?;
-    let resolved = image::build(&path)?;
-    if json {
-        let value = json!({
-            "format_version": "runtime-image-build-v1",
-            "reference": resolved.reference,
-            "manifest_digest": resolved.manifest_digest,
-            "config_digest": resolved.config_digest,
-            "evaluator": path,
-        });
-        ui::json(&value);
-    } else {
-        ui::out(&format!("{} {}", resolved.reference, resolved.manifest_digest));
-    }
-    Ok(0)
-}
-
-fn list(json: bool) -> Result<u8> {
-    let entries = image::store()?.list()?;
-    if json {
-        ui::json(&json!({"format_version": "runtime-image-ls-v1", "images": entries}));
-        return Ok(0);
-    }
-    ui::out(&format!("{:<32} {:<71} SIZE", "REFERENCE", "DIGEST"));
-    for e in entries {
-        ui::out(&format!(
-            "{:<32} {:<71} {}",
-            ui::printable(&e.reference),
-            e.manifest_digest,
-            ui::size(e.bytes)
-        ));
-    }
-    Ok(0)
 }
 
 /// The workload's output goes straight through; only a terminal gets it with escapes made harmless.
 fn run_image(
     reference: &str,
+    verify: Verify,
     argv: &[String],
     limits: &LimitArgs,
     json: bool,
     policy: &Policy,
 ) -> Result<u8> {
     let signals = Signals::catch()?;
-    let image = image::existing(&Ui::new(Level::Quiet), reference)?;
+    let image = image::existing(&Ui::new(Level::Quiet), reference, verify)?;
     let argv = if argv.is_empty() { image.resolved.entrypoint.clone() } else { argv.to_vec() };
     if argv.is_empty() {
         return Err(Error::input(format!("image {reference} has no entrypoint; say what to run: -- ARGV…")));

@@ -1,0 +1,67 @@
+//! Extended attributes of the user's name space: what an image may have of them, and what overlayfs reads (an opaque directory).
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use crate::{Digest, Error, Result};
+
+/// What an overlay mounted with `userxattr` understands as "nothing of lower layers below here".
+const OPAQUE: &str = "user.overlay.opaque";
+/// More than a file system has room for.
+const LONGEST: usize = 64 << 10;
+
+/// Writes them.
+pub(crate) fn write(of: impl AsFd, attributes: &[(String, Vec<u8>)]) -> Result<()> {
+    attributes.iter().try_for_each(|(name, value)| set(&of, name, value))
+}
+
+/// Makes a directory opaque.
+pub(crate) fn make_opaque(directory: impl AsFd) -> Result<()> {
+    set(directory, OPAQUE, b"y")
+}
+
+fn set(of: impl AsFd, name: &str, value: &[u8]) -> Result<()> {
+    match fsetxattr(of, name, value, XattrFlags::empty()) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP) => Err(Error::Unsupported(format!(
+            "extended attribute {name}: the store's file system keeps none of the user's name space; set INVARLOCK_STORE to a \
+             directory on ext4, xfs, btrfs or, from Linux 6.6 on, tmpfs"
+        ))),
+        Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => Err(Error::Safety(format!(
+            "extended attribute {name} of {} bytes is more than the file system has room for",
+            value.len()
+        ))),
+        Err(error) => Err(Error::System(format!("writing extended attribute {name}: {error}"))),
+    }
+}
+
+/// The digest of all that are there, by name; none where none is.
+pub(crate) fn digest(of: impl AsFd) -> rustix::io::Result<Option<Digest>> {
+    let mut list = vec![0; 256];
+    let length = loop {
+        match flistxattr(&of, &mut list[..]) {
+            Err(Errno::RANGE) if list.len() < LONGEST => list.resize(list.len() * 4, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(None),
+            other => break other?,
+        }
+    };
+    let mut names: Vec<&[u8]> =
+        list[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")).collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    names.sort_unstable();
+    let mut hash = Sha256::new();
+    let mut value = vec![0; LONGEST];
+    for name in names {
+        let length = fgetxattr(&of, name, &mut value[..])?;
+        for part in [name, &value[..length]] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    Ok(Some(Digest::of_finished(hash)))
+}

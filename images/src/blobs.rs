@@ -1,0 +1,102 @@
+//! Blobs by digest and an index of what they mean, wherever they lie. Every byte of them is verified by whoever reads it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+
+use oci_spec::image::ImageIndex;
+
+use crate::digest::Hashing;
+use crate::files::{parse, refuse_keys};
+use crate::{Digest, Error, Result};
+
+/// Longest manifest, config or index.
+pub(crate) const LONGEST_JSON: u64 = 4 << 20;
+
+pub(crate) const TAG: &str = "org.opencontainers.image.ref.name";
+
+/// The bytes of one blob, in a file of its own or as a part of an archive. Nobody else's reading moves it.
+#[derive(Debug)]
+pub(crate) struct Blob {
+    file: File,
+    at: u64,
+    left: u64,
+}
+
+impl Blob {
+    /// All of a file.
+    pub fn whole(file: File) -> io::Result<Self> {
+        let left = file.metadata()?.len();
+        Ok(Self { file, at: 0, left })
+    }
+
+    /// Bytes that are left.
+    pub fn len(&self) -> u64 {
+        self.left
+    }
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let read = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += read as u64;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// Where images are read from.
+pub(crate) trait Blobs: Sync {
+    /// The bytes of the index.
+    fn index_bytes(&self) -> Result<Vec<u8>>;
+
+    /// Opens a blob of whatever size.
+    fn open(&self, digest: &Digest) -> Result<Blob>;
+
+    /// The index.
+    fn index(&self) -> Result<ImageIndex> {
+        let bytes = self.index_bytes()?;
+        refuse_keys("index.json", &bytes, &["layers", "config"])?;
+        parse("index.json", &bytes)
+    }
+
+    /// Opens a blob that has the size its descriptor says. What is read of it is verified by the caller, through [`Hashing`], or by
+    /// [`Blobs::json`].
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Blob> {
+        let blob = self.open(digest).map_err(|error| error.within(format_args!("blob {digest}")))?;
+        match blob.len() == size {
+            true => Ok(blob),
+            false => Err(Error::Integrity(format!(
+                "blob {digest} has {} bytes, but its descriptor says {size}",
+                blob.len()
+            ))),
+        }
+    }
+
+    /// The bytes of a small blob, verified.
+    fn json(&self, digest: &Digest, size: u64) -> Result<Vec<u8>> {
+        if size > LONGEST_JSON {
+            return Err(Error::Safety(format!(
+                "blob {digest} is said to have {size} bytes; {LONGEST_JSON} are the most for JSON"
+            )));
+        }
+        let mut bytes = Vec::new();
+        let mut blob = self.blob(digest, size)?;
+        blob.read_to_end(&mut bytes).map_err(Error::io(format_args!("reading blob {digest}")))?;
+        let found = Digest::of(&bytes);
+        match found == *digest && bytes.len() as u64 == size {
+            true => Ok(bytes),
+            false => Err(Error::Integrity(format!(
+                "blob {digest} holds bytes with digest {found}: the store was altered or is damaged"
+            ))),
+        }
+    }
+
+    /// Whether the blob is there with the bytes it should have.
+    fn holds(&self, digest: &Digest, size: u64) -> bool {
+        let mut hashing = Hashing::new(());
+        self.blob(digest, size).is_ok_and(|blob| hashing.read_all(blob).is_ok())
+            && hashing.finish().2 == *digest
+    }
+}

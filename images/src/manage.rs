@@ -1,0 +1,320 @@
+//! What is done with the images of the store besides running them: naming, removing, verifying, and freeing what no image needs.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::blobs::{Blobs as _, TAG};
+use crate::digest::Hashing;
+use crate::files::parse;
+use crate::hooks::step;
+use crate::layout::Held;
+use crate::resolve::{self, Layer, ResolvedImage, digest_of, is_index};
+use crate::trees::tree_name;
+use crate::unpack::Policy;
+use crate::verify::Verify;
+use crate::{Digest, Error, Reference, Result, Store, parallel};
+
+/// Indexes within indexes that are followed to what an image needs.
+const DEEPEST: u32 = 4;
+
+/// One thing that was verified in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Checked {
+    /// `image`, `blob` or `tree`.
+    pub kind: &'static str,
+    /// Its reference or digest.
+    pub name: String,
+    /// What is wrong with it, if anything.
+    pub problem: Option<String>,
+    /// It was wrong, and was unpacked anew.
+    pub repaired: bool,
+}
+
+/// What tidying up freed, or would free.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Freed {
+    /// Blobs that no image needs, and what unfinished writing left.
+    pub blobs: Vec<String>,
+    /// Unpacked layers that no image needs.
+    pub trees: Vec<String>,
+    /// Those among them that a run uses at the moment, and that are kept.
+    pub in_use: Vec<String>,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Lets `tag`, a `name:tag`, mean the image of the store that `reference` means.
+    pub fn tag(&self, reference: &Reference, tag: &str) -> Result<Digest> {
+        let tag = plain_tag(tag)?;
+        let held = self.layout.shared()?;
+        let descriptor = self.own(reference, |source| resolve::descriptor(source, reference))?;
+        let digest = digest_of(&descriptor)?;
+        held.tag(Some(&tag), bare(&descriptor)?)?;
+        Ok(digest)
+    }
+
+    /// Takes a tag away, or with a digest everything that means it. Blobs and trees go when the store is tidied up. Returns the tags that
+    /// are gone, or the digest where there was none.
+    pub fn remove(&self, reference: &Reference) -> Result<Vec<String>> {
+        let held = self.layout.shared()?;
+        let descriptor = self.own(reference, |source| resolve::find(source, reference))?;
+        let digest = descriptor.digest().to_string();
+        let tag = reference.tag_in_index();
+        let mut gone = Vec::new();
+        held.edit_index(|manifests| {
+            manifests.retain(|it| {
+                let own = it["annotations"][TAG].as_str();
+                let goes =
+                    it["digest"] == digest.as_str() && tag.as_deref().is_none_or(|tag| own == Some(tag));
+                if goes {
+                    gone.push(own.unwrap_or(&digest).to_owned());
+                }
+                !goes
+            });
+        })?;
+        Ok(gone)
+    }
+
+    /// Runs `work` with the store itself; an image elsewhere must be imported first.
+    fn own<T>(
+        &self,
+        reference: &Reference,
+        work: impl FnOnce(&dyn crate::blobs::Blobs) -> Result<T>,
+    ) -> Result<T> {
+        match reference {
+            Reference::Tag { .. } | Reference::Digest(_) => self.with_source(reference, work),
+            _ => Err(Error::Input(format!("{reference} is no image of the store; import it first"))),
+        }
+    }
+
+    /// Verifies in full: the image that `reference` means, or everything in the store. Trees that are wrong are unpacked anew where that
+    /// is asked for and their blobs are sound.
+    pub fn verify(&self, reference: Option<&Reference>, repair: bool) -> Result<Vec<Checked>> {
+        let mut images = Vec::new();
+        let mut checked = Vec::new();
+        match reference {
+            Some(reference) => images.push(self.resolve(reference)?),
+            None => {
+                let index = self.layout.index()?;
+                for descriptor in index.manifests() {
+                    let digest = digest_of(descriptor)?;
+                    let named = descriptor.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
+                    let resolved = self.resolve(&Reference::Digest(digest));
+                    checked.push(Checked {
+                        kind: "image",
+                        name: named.unwrap_or_else(|| digest.to_string()),
+                        problem: resolved.as_ref().err().map(ToString::to_string),
+                        repaired: false,
+                    });
+                    images.extend(resolved);
+                }
+            }
+        }
+        checked.extend(self.verify_blobs(reference, &images)?);
+        checked.extend(self.verify_trees(reference, &images, repair)?);
+        Ok(checked)
+    }
+
+    fn verify_blobs(&self, reference: Option<&Reference>, images: &[ResolvedImage]) -> Result<Vec<Checked>> {
+        let mut blobs: BTreeSet<Digest> = BTreeSet::new();
+        match reference {
+            Some(_) => blobs.extend(images.iter().flat_map(|image| image.layers.iter().map(|it| it.digest))),
+            None => blobs.extend(self.blob_names()?.iter().filter_map(|name| from_hex(name))),
+        }
+        let check = |digest: &Digest| -> Result<()> {
+            let work = |source: &dyn crate::blobs::Blobs| {
+                let mut hashing = Hashing::new(());
+                hashing.read_all(source.open(digest)?).map_err(Error::io("reading it"))?;
+                match hashing.finish().2 {
+                    found if found == *digest => Ok(()),
+                    found => Err(Error::Integrity(format!("it holds bytes with digest {found}"))),
+                }
+            };
+            match reference {
+                Some(reference) => self.with_source(reference, work),
+                None => work(&self.layout),
+            }
+        };
+        let blobs: Vec<_> = blobs.into_iter().map(|digest| (digest, Mutex::new(None))).collect();
+        parallel::each(&blobs, |(digest, problem)| {
+            *problem.lock().unwrap_or_else(PoisonError::into_inner) =
+                check(digest).err().map(|it| it.to_string());
+            Ok(())
+        })?;
+        let checked = |(digest, problem): (Digest, Mutex<Option<String>>)| Checked {
+            kind: "blob",
+            name: digest.to_string(),
+            problem: problem.into_inner().unwrap_or_else(PoisonError::into_inner),
+            repaired: false,
+        };
+        Ok(blobs.into_iter().map(checked).collect())
+    }
+
+    fn verify_trees(
+        &self,
+        reference: Option<&Reference>,
+        images: &[ResolvedImage],
+        repair: bool,
+    ) -> Result<Vec<Checked>> {
+        let layers = || images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)));
+        let mut ids: BTreeSet<Digest> = layers().map(|(_, layer)| layer.diff_id).collect();
+        if reference.is_none() {
+            let names = self.trees.names()?;
+            ids.extend(names.iter().filter_map(|name| from_hex(name.strip_prefix("sha256-")?)));
+        }
+        let mut checked = Vec::new();
+        for id in ids {
+            let found = self.trees.find(&id);
+            let verified = found.and_then(|tree| match tree {
+                Some(tree) => self.trees.verify(&tree, Verify::Full).map(Some),
+                None => Ok(None),
+            });
+            let mut problem = match verified {
+                Ok(None) => continue,
+                Ok(Some(_)) => None,
+                Err(error) => Some(error.to_string()),
+            };
+            let mut repaired = false;
+            if let (true, Some(_), Some((image, layer))) =
+                (repair, &problem, layers().find(|(_, layer)| layer.diff_id == id))
+            {
+                problem = self.unpack_anew(image, layer).err().map(|error| error.to_string());
+                repaired = problem.is_none();
+            }
+            checked.push(Checked { kind: "tree", name: id.to_string(), problem, repaired });
+        }
+        Ok(checked)
+    }
+
+    fn unpack_anew(&self, image: &ResolvedImage, layer: &Layer) -> Result<()> {
+        self.trees.discard(&layer.diff_id)?;
+        let policy = Policy { devices: crate::Unwanted::Drop, ..Policy::default() };
+        self.with_source(&image.reference, |source| self.trees.get(source, layer, policy).map(drop))
+    }
+
+    /// Frees what no image of the store needs; with `dry_run` it only says what that is. Waits for imports that are under way.
+    pub fn gc(&self, dry_run: bool) -> Result<Freed> {
+        let _held: Held<'_> = self.layout.alone()?;
+        let mut needed = Needed::default();
+        for descriptor in self.layout.index()?.manifests() {
+            self.reach(descriptor, DEEPEST, &mut needed).map_err(|error| {
+                error.within(format_args!("looking at what image {} needs", descriptor.digest())).with_remedy(
+                    "take the damaged image away with `invarlock runtime image rm`, then try again",
+                )
+            })?;
+        }
+        let mut freed = Freed::default();
+        for name in self.blob_names()? {
+            if from_hex(&name).is_some_and(|digest| needed.blobs.contains(&digest)) {
+                continue;
+            }
+            let doing = || Error::io(format!("removing blob {name}"));
+            let blobs = self.layout.blobs();
+            freed.bytes += blobs.symlink_metadata(&name).map_err(doing())?.len();
+            if !dry_run {
+                blobs.remove_file(&name).map_err(doing())?;
+                step("gc: blob removed");
+            }
+            freed.blobs.push(name);
+        }
+        self.free_trees(&needed, dry_run, &mut freed)?;
+        Ok(freed)
+    }
+
+    fn free_trees(&self, needed: &Needed, dry_run: bool, freed: &mut Freed) -> Result<()> {
+        for name in self.trees.names()? {
+            let id = name.strip_prefix("sha256-").and_then(from_hex);
+            let left_over = name.ends_with(".partial") || name.contains(".tmp-");
+            match id {
+                Some(id) if needed.trees.contains(&id) => {}
+                Some(id) if !self.trees.is_unused(&id) => freed.in_use.push(name),
+                Some(id) => {
+                    freed.bytes += self.trees.size(&tree_name(&id));
+                    if !dry_run {
+                        self.trees.discard(&id)?;
+                    }
+                    freed.trees.push(name);
+                }
+                None if left_over => {
+                    freed.bytes += self.trees.size(&name);
+                    freed.trees.push(name);
+                }
+                None => {}
+            }
+        }
+        if !dry_run {
+            self.trees.sweep();
+            self.trees.remove_seals()?;
+        }
+        Ok(())
+    }
+
+    /// Notes what an image needs. What of it is not there, such as images for other machines, nobody needs to keep.
+    fn reach(&self, descriptor: &Descriptor, deeper: u32, needed: &mut Needed) -> Result<()> {
+        let digest = digest_of(descriptor)?;
+        if self.layout.blob_size(&digest).is_none() {
+            return Ok(());
+        }
+        needed.blobs.insert(digest);
+        let bytes = self.layout.json(&digest, descriptor.size())?;
+        if is_index(descriptor) {
+            if deeper == 0 {
+                return Err(Error::Safety("indexes within indexes, deeper than any image needs".to_owned()));
+            }
+            let index: ImageIndex = parse(digest, &bytes)?;
+            return index.manifests().iter().try_for_each(|it| self.reach(it, deeper - 1, needed));
+        }
+        let manifest: ImageManifest = parse(digest, &bytes)?;
+        needed.blobs.insert(digest_of(manifest.config())?);
+        for layer in manifest.layers() {
+            needed.blobs.insert(digest_of(layer)?);
+        }
+        let config = self.layout.json(&digest_of(manifest.config())?, manifest.config().size());
+        // Other things than images have configurations, too; they have no trees.
+        if let Ok(config) = parse::<ImageConfiguration>("", &config?) {
+            needed.trees.extend(config.rootfs().diff_ids().iter().filter_map(|id| Digest::parse(id).ok()));
+        }
+        Ok(())
+    }
+
+    fn blob_names(&self) -> Result<Vec<String>> {
+        let doing = || Error::io("looking at the store's blobs");
+        let entries = self.layout.blobs().entries().map_err(doing())?;
+        entries.map(|it| Ok(it.map_err(doing())?.file_name().to_string_lossy().into_owned())).collect()
+    }
+}
+
+#[derive(Default)]
+struct Needed {
+    blobs: BTreeSet<Digest>,
+    trees: BTreeSet<Digest>,
+}
+
+fn from_hex(name: &str) -> Option<Digest> {
+    Digest::parse(&format!("sha256:{name}")).ok()
+}
+
+/// A `name:tag` to give to an image.
+pub(crate) fn plain_tag(text: &str) -> Result<String> {
+    match Reference::parse(text)? {
+        reference @ Reference::Tag { tag: Some(_), digest: None, .. } => Ok(reference.to_string()),
+        _ => Err(Error::Input(format!("{text:?} is no name for an image: it looks like NAME:TAG"))),
+    }
+}
+
+/// A descriptor without what an index says of it.
+pub(crate) fn bare(descriptor: &Descriptor) -> Result<Value> {
+    let mut value = serde_json::to_value(descriptor)
+        .map_err(|error| Error::System(format!("writing a descriptor: {error}")))?;
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|key, _| ["mediaType", "digest", "size", "platform"].contains(&key.as_str()));
+    }
+    Ok(value)
+}

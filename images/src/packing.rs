@@ -1,0 +1,64 @@
+//! How a layer's bytes are packed.
+
+use std::io::{BufRead, Read};
+
+use crate::archive::Input;
+use crate::{Error, Result};
+
+/// Zstandard's own recommendation of what every reader must be able to hold: 8 MiB. More would not fit into our memory's bound.
+const LARGEST_WINDOW_LOG: u32 = 23;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    /// By the media type of a layer.
+    pub fn of(media_type: &str) -> Option<Self> {
+        match media_type {
+            crate::resolve::LAYER_TAR => Some(Self::Plain),
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Some(Self::Gzip),
+            "application/vnd.oci.image.layer.v1.tar+zstd" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// What is packed in `blob`, all members or frames of it. Bytes that belong to none are an error of the reader.
+    pub fn open<'a>(self, blob: impl BufRead + 'a) -> Result<Unpacked<'a>> {
+        Ok(Unpacked(match self {
+            Self::Plain => Box::new(blob),
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)
+                    .map_err(Error::io("making room for a zstd window"))?;
+                decoder.window_log_max(LARGEST_WINDOW_LOG).map_err(Error::io("bounding the zstd window"))?;
+                Box::new(decoder)
+            }
+        }))
+    }
+}
+
+/// An archive that comes out of its packing.
+pub(crate) struct Unpacked<'a>(Box<dyn Read + 'a>);
+
+impl Read for Unpacked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.to_string().contains("too much memory") {
+            true => std::io::Error::other(WindowTooLarge),
+            false => error,
+        })
+    }
+}
+
+/// The reader's own error for it says no more than that.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a zstd frame that needs a window of more than 8 MiB; compress the layer with a level up to 19 and without --long"
+)]
+pub(crate) struct WindowTooLarge;
+
+impl Input for Unpacked<'_> {}

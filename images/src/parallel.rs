@@ -1,0 +1,146 @@
+//! Work on all processors, of which the first error ends all.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use crate::{Error, Result};
+
+/// More threads than this gain nothing where the disk or the memory is shared, and cost handles.
+const MOST: usize = 8;
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST)
+}
+
+/// Calls `work` for every item, at most as many at once as there are processors.
+pub(crate) fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let workers = if items.len() < 2 { items.len() } else { processors().min(items.len()) };
+    if workers < 2 {
+        return items.iter().try_for_each(work);
+    }
+    let next = AtomicUsize::new(0);
+    let run = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = work(item) {
+                next.store(items.len(), Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().try_for_each(join)
+    })
+}
+
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Threads for a stream of items, each with a state of its own.
+pub(crate) struct Crew<Start, Work> {
+    /// Items that a thread takes at once.
+    pub batch: usize,
+    /// Makes a thread's state.
+    pub start: Start,
+    /// What is done with an item.
+    pub work: Work,
+}
+
+impl<Start, Work> Crew<Start, Work> {
+    /// Has `produce` give items until it is done or somebody failed.
+    pub fn run<T: Send, S>(
+        self,
+        produce: impl FnOnce(&mut dyn FnMut(T) -> Result<()>) -> Result<()>,
+    ) -> Result<()>
+    where
+        Start: Fn() -> Result<S> + Sync,
+        Work: Fn(&mut S, T) -> Result<()> + Sync,
+    {
+        let workers = processors();
+        let (give, take) = sync_channel::<Vec<T>>(workers * 2);
+        let take = Mutex::new(take);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| self.worker(&take))).collect();
+            let mut batch = Vec::with_capacity(self.batch);
+            // Nobody takes any more: all have failed, and say why.
+            let stopped = |_| Error::System("nobody is left to work".to_owned());
+            let mut produced = produce(&mut |item| {
+                batch.push(item);
+                match batch.len() < self.batch {
+                    true => Ok(()),
+                    false => give.send(std::mem::take(&mut batch)).map_err(stopped),
+                }
+            });
+            if produced.is_ok() {
+                produced = give.send(batch).map_err(stopped);
+            }
+            drop(give);
+            threads.into_iter().map(join).fold(Ok(()), Result::and).and(produced)
+        })
+    }
+
+    fn worker<T: Send, S>(&self, take: &Mutex<Receiver<Vec<T>>>) -> Result<()>
+    where
+        Start: Fn() -> Result<S> + Sync,
+        Work: Fn(&mut S, T) -> Result<()> + Sync,
+    {
+        let next = || take.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+        let mut worked = (self.start)();
+        while let Some(batch) = next() {
+            // After an error the rest is taken and thrown away, so that whoever gives is not held up.
+            worked = worked.and_then(|mut state| {
+                batch.into_iter().try_for_each(|item| (self.work)(&mut state, item)).map(|()| state)
+            });
+        }
+        worked.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_worked_on_and_the_first_error_is_told() {
+        for count in [0, 1, 5, 1000] {
+            let sum = AtomicUsize::new(0);
+            let add = |_: &mut (), item: usize| {
+                sum.fetch_add(item, Ordering::Relaxed);
+                Ok(())
+            };
+            let crew = Crew { batch: 7, start: || Ok(()), work: add };
+            crew.run(|give| (0..count).try_for_each(give)).expect("worked");
+            assert_eq!(sum.into_inner(), (0..count).sum::<usize>());
+        }
+        let fail = |_: &mut (), item: usize| match item {
+            500 => Err(Error::Input("500".to_owned())),
+            _ => Ok(()),
+        };
+        let crew = Crew { batch: 7, start: || Ok(()), work: fail };
+        assert_eq!(crew.run(|give| (0..1000).try_for_each(give)).expect_err("500").to_string(), "500");
+        let crew = Crew { batch: 7, start: || Err::<(), _>(Error::Input("start".to_owned())), work: fail };
+        assert_eq!(crew.run(|give| (0..1000).try_for_each(give)).expect_err("start").to_string(), "start");
+        let crew = Crew { batch: 7, start: || Ok(()), work: |_: &mut (), _: usize| Ok(()) };
+        let produced = crew.run(|give| give(1).and_then(|()| Err(Error::Input("produce".to_owned()))));
+        assert_eq!(produced.expect_err("produce").to_string(), "produce");
+    }
+
+    #[test]
+    fn items_are_worked_on_at_once_until_one_fails() {
+        let all: Vec<usize> = (0..100).collect();
+        let done = AtomicUsize::new(0);
+        each(&all, |_| {
+            done.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
+        .expect("worked");
+        assert_eq!(done.into_inner(), 100);
+        assert!(each(&all, |it| if *it == 50 { Err(Error::Input(String::new())) } else { Ok(()) }).is_err());
+    }
+}

@@ -1,0 +1,318 @@
+//! Unpacked layers by diff id, shared by all images.
+//!
+//! A tree grows in `….partial`, whose lock its maker holds; it gets its name when it is whole, on disk and sealed. Whoever uses a tree
+//! holds its lock together with others; whoever takes it away holds it alone. All of these locks go with the process.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FlockOperation, flock, fstat, statat, syncfs};
+use rustix::io::Errno;
+
+use crate::blobs::Blobs;
+use crate::files::{
+    make_dir, open, open_dir, parse, random, read_bounded, sync, write_bytes, write_verified,
+};
+use crate::hooks::step;
+use crate::record::{Seal, Totals};
+use crate::resolve::Layer;
+use crate::unpack::{Bounds, Policy, unpack};
+use crate::verify::{Level, Verify};
+use crate::{Digest, Error, Result, tree};
+
+const LONGEST_SEAL: u64 = 4096;
+/// Times of changes are as fine as the kernel's clock ticks. After this long a later change has another time.
+const TICK: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(crate) struct Trees {
+    dir: Dir,
+    path: PathBuf,
+    bounds: Bounds,
+}
+
+/// A tree that stays there as long as this value.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    dir: Arc<Dir>,
+    /// The directory to mount.
+    pub root: PathBuf,
+    pub diff_id: Digest,
+    pub totals: Totals,
+    /// It was unpacked just now, out of verified bytes.
+    pub fresh: bool,
+    seal: Seal,
+    _lock: Arc<OwnedFd>,
+}
+
+pub(crate) fn tree_name(diff_id: &Digest) -> String {
+    format!("sha256-{}", diff_id.hex())
+}
+
+impl Trees {
+    pub fn open_or_create(store: &Dir, store_path: &Path) -> Result<Self> {
+        make_dir(store, "trees")?;
+        let dir = open_dir(store, "trees")?;
+        make_dir(&dir, "empty")?;
+        Ok(Self { dir, path: store_path.join("trees"), bounds: Bounds::default() })
+    }
+
+    /// A directory with nothing in it.
+    pub fn empty(&self) -> Result<PathBuf> {
+        let entries =
+            open_dir(&self.dir, "empty")?.entries().map_err(Error::io("looking at the empty tree"))?;
+        match entries.count() {
+            0 => Ok(self.path.join("empty")),
+            _ => {
+                Err(Error::Integrity("the empty tree has something in it: the store was altered".to_owned()))
+            }
+        }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.path.join(name) // join: a digest's digits, or what is listed in the directory of trees
+    }
+
+    /// The names that are there.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let doing = || Error::io("looking at the store's trees");
+        let entries = self.dir.entries().map_err(doing())?;
+        entries.map(|it| Ok(it.map_err(doing())?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    /// The tree of a layer, where there is one. Waits until nobody takes it away.
+    pub fn find(&self, diff_id: &Digest) -> Result<Option<Tree>> {
+        let name = tree_name(diff_id);
+        match statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => drop(other.map_err(|error| Error::System(format!("looking at tree {name}: {error}")))?),
+        }
+        let dir = match open_dir(&self.dir, &name) {
+            Err(Error::Integrity(_)) => return Ok(None),
+            other => other?,
+        };
+        let lock = dir.as_fd().try_clone_to_owned().map_err(Error::io("opening a tree"))?;
+        take(&lock, FlockOperation::LockShared)?;
+        if !is_at(&lock, &self.dir, &name) {
+            return Ok(None);
+        }
+        let seal =
+            read_bounded(open(&self.dir, &format!("{name}.seal"))?, LONGEST_SEAL, "the seal of the tree")?;
+        let seal: Seal = parse("the seal of the tree", &seal)?;
+        Ok(Some(Tree {
+            dir: Arc::new(dir),
+            root: self.place(&name).join("root"),
+            diff_id: *diff_id,
+            totals: seal.totals,
+            fresh: false,
+            seal,
+            _lock: Arc::new(lock),
+        }))
+    }
+
+    /// The tree of a layer, unpacked from `source` where there is none.
+    pub fn get(&self, source: &dyn Blobs, layer: &Layer, policy: Policy) -> Result<Tree> {
+        let within = |error: Error| error.within(format_args!("tree of layer {}", layer.diff_id));
+        let mut made = false;
+        loop {
+            if let Some(mut tree) = self.find(&layer.diff_id).map_err(within)? {
+                policy.allows(&tree.totals).map_err(within)?;
+                tree.fresh = made;
+                return Ok(tree);
+            }
+            made = self.unpack(source, layer, policy)?;
+        }
+    }
+
+    /// Unpacks beside the place, verifies blob and diff id, syncs, and only then renames. False where somebody else did it meanwhile.
+    fn unpack(&self, source: &dyn Blobs, layer: &Layer, policy: Policy) -> Result<bool> {
+        let doing =
+            |error: std::io::Error| Error::System(format!("unpacking layer {}: {error}", layer.digest));
+        self.sweep();
+        let blob = source.blob(&layer.digest, layer.size)?;
+        let name = tree_name(&layer.diff_id);
+        let partial = format!("{name}.partial");
+        let Some(dir) = self.claim(&partial, &name)? else { return Ok(false) };
+        step("store: partial made");
+        let work = || -> Result<()> {
+            make_dir(&dir, "root")?;
+            let root = open_dir(&dir, "root")?;
+            let seal =
+                write_verified(&dir, "record", |file| unpack(blob, layer, &root, file, self.bounds, policy))
+                    .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))?;
+            step("store: layer unpacked");
+            self.write_stamps(&dir, &seal)?;
+            let text = serde_json::to_vec(&seal).map_err(|error| doing(error.into()))?;
+            write_bytes(&dir, "seal", &text)?;
+            step("store: record sealed");
+            // One call for all files, before the name that makes them count.
+            syncfs(&dir).map_err(|error| doing(error.into()))?;
+            step("store: tree synced");
+            // Beside the tree, so that whoever alters the tree alone is found out.
+            dir.rename("seal", &self.dir, format!("{name}.seal")).map_err(doing)?;
+            step("store: seal beside");
+            self.dir.rename(&partial, &self.dir, &name).map_err(doing)?;
+            sync(&self.dir).map_err(doing)?;
+            step("store: tree named");
+            Ok(())
+        };
+        work().inspect_err(|_| drop(self.dir.remove_dir_all(&partial)))?;
+        Ok(true)
+    }
+
+    /// An empty directory of our own to unpack in, or nothing where the tree is there meanwhile. Waits for whoever unpacks the same
+    /// layer; what a killed one left is removed.
+    fn claim(&self, partial: &str, name: &str) -> Result<Option<Dir>> {
+        loop {
+            make_dir(&self.dir, partial)?;
+            let dir = match open_dir(&self.dir, partial) {
+                Err(Error::Integrity(_)) => continue,
+                other => other?,
+            };
+            take(&dir, FlockOperation::LockExclusive)?;
+            if self.dir.symlink_metadata(name).is_ok() {
+                // The one we waited for was done and cleared; what is at the place now is a new and empty one.
+                if is_at(&dir, &self.dir, partial) {
+                    let _ = self.dir.remove_dir_all(partial);
+                }
+                return Ok(None);
+            }
+            if !is_at(&dir, &self.dir, partial) {
+                continue;
+            }
+            let doing = || Error::io("removing what a killed unpacking left");
+            for entry in dir.entries().map_err(doing())? {
+                remove(&dir, &entry.map_err(doing())?.file_name().to_string_lossy()).map_err(doing())?;
+            }
+            return Ok(Some(dir));
+        }
+    }
+
+    fn write_stamps(&self, dir: &Dir, seal: &Seal) -> Result<()> {
+        std::thread::sleep(TICK);
+        let (root, record) = (open_dir(dir, "root")?, open(dir, "record")?);
+        write_verified(dir, "stamps", |file| tree::write_stamps(&root, &record, seal, file))
+    }
+
+    /// Verifies a tree. Where the quick way finds a change, the full way says whether it matters.
+    pub fn verify(&self, tree: &Tree, how: Verify) -> Result<Level> {
+        let work = || -> Result<Level> {
+            let root = open_dir(&tree.dir, "root")?;
+            let record = || open(&tree.dir, "record");
+            if how == Verify::Quick {
+                let quickly = open(&tree.dir, "stamps")
+                    .and_then(|stamps| tree::verify_quickly(&root, &record()?, &tree.seal, &stamps));
+                if quickly.is_ok() {
+                    return Ok(Level::Quick);
+                }
+            }
+            tree::verify(&root, &record()?, &tree.seal)?;
+            if how == Verify::Quick {
+                self.write_stamps(&tree.dir, &tree.seal)?;
+            }
+            Ok(Level::Full)
+        };
+        work().map_err(|error| {
+            let remedy = format!(
+                "run `invarlock runtime image build` where it is the default image's, else `invarlock runtime image verify --repair`, \
+                 which unpacks it anew, or remove {}",
+                self.place(&tree_name(&tree.diff_id)).display()
+            );
+            error.within(format_args!("tree of layer {}", tree.diff_id)).with_remedy(&remedy)
+        })
+    }
+
+    /// Takes a tree out of the way, and away unless somebody still uses it.
+    pub fn discard(&self, diff_id: &Digest) -> Result<()> {
+        let name = tree_name(diff_id);
+        match self.dir.rename(&name, &self.dir, format!("{name}.tmp-{}", random())) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.map_err(Error::io(format_args!("removing the tree of layer {diff_id}")))?,
+        }
+        step("gc: tree put aside");
+        let _ = self.dir.remove_file(format!("{name}.seal"));
+        self.sweep();
+        step("gc: tree removed");
+        Ok(())
+    }
+
+    /// Whether nobody uses the tree.
+    pub fn is_unused(&self, diff_id: &Digest) -> bool {
+        open_dir(&self.dir, &tree_name(diff_id))
+            .is_ok_and(|dir| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok())
+    }
+
+    /// Removes what processes that were killed left behind, and trees that were put aside: all that nobody holds. What cannot be removed
+    /// is left for the next time.
+    pub fn sweep(&self) {
+        for name in self.names().unwrap_or_default() {
+            if !name.ends_with(".partial") && !name.contains(".tmp-") {
+                continue;
+            }
+            // Nothing that is no directory or file is ours, and nobody can hold it.
+            let foreign = self.dir.symlink_metadata(&name).is_ok_and(|it| !it.is_dir() && !it.is_file());
+            let held = invarlock_security::abandoned(&self.place(&name));
+            if foreign || held.is_some() {
+                let _ = remove(&self.dir, &name);
+            }
+        }
+    }
+
+    /// Removes seals without a tree. Nobody unpacks.
+    pub fn remove_seals(&self) -> Result<()> {
+        for name in self.names()? {
+            if name.strip_suffix(".seal").is_some_and(|tree| self.dir.symlink_metadata(tree).is_err()) {
+                remove(&self.dir, &name).map_err(Error::io("removing the seal of a tree that is gone"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk of a thing that [`Trees::names`] gave.
+    pub fn size(&self, name: &str) -> u64 {
+        fn below(dir: &Dir, name: &str, depth: usize) -> u64 {
+            let Ok(metadata) = dir.symlink_metadata(name) else { return 0 };
+            use cap_std::fs::MetadataExt as _;
+            let own = metadata.blocks() * 512
+                / metadata.nlink().max(1).min(if metadata.is_dir() { 1 } else { u64::MAX });
+            match metadata.is_dir() && depth < crate::archive::DEEPEST + 4 {
+                true => {
+                    own + open_dir(dir, name).ok().map_or(0, |inner| {
+                        let entries = inner.entries().into_iter().flatten().flatten();
+                        entries.map(|it| below(&inner, &it.file_name().to_string_lossy(), depth + 1)).sum()
+                    })
+                }
+                false => own,
+            }
+        }
+        below(&self.dir, name, 0)
+    }
+}
+
+fn remove(dir: &Dir, name: &str) -> std::io::Result<()> {
+    match dir.symlink_metadata(name)?.is_dir() {
+        true => dir.remove_dir_all(name),
+        false => dir.remove_file(name),
+    }
+}
+
+fn take(file: impl AsFd, how: FlockOperation) -> Result<()> {
+    loop {
+        match flock(&file, how) {
+            Err(Errno::INTR) => {}
+            other => {
+                return other
+                    .map_err(|error| Error::System(format!("waiting for the lock of a tree: {error}")));
+            }
+        }
+    }
+}
+
+/// Whether the name still leads to it.
+fn is_at(this: impl AsFd, dir: &Dir, name: &str) -> bool {
+    let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    fstat(this).is_ok_and(|this| there.is_ok_and(|it| (it.st_dev, it.st_ino) == (this.st_dev, this.st_ino)))
+}

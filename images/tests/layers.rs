@@ -1,0 +1,203 @@
+//! Layers over one another: what a container sees of them is what umoci makes of the same image, and what the specification says.
+#![allow(clippy::print_stderr, reason = "tests say what they skip")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::*;
+use invarlock_images::{Care, Reference, Store};
+
+fn tar() -> Tar {
+    Tar::default()
+}
+
+/// A name, archives, and what is seen.
+type Stacked = (&'static str, Vec<Vec<u8>>, &'static [&'static str]);
+
+/// Images by the archives of their layers, and what is to be seen: names, a directory's with a slash, a file's with its content.
+fn images() -> Vec<Stacked> {
+    let base = || {
+        tar().dir("d/").file("d/a", "1").file("d/b", "1").dir("d/s/").file("d/s/x", "1").file("f", "1").end()
+    };
+    vec![
+        ("one layer", vec![base()], &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=1"]),
+        (
+            "a file over a file",
+            vec![base(), tar().file("f", "2").end()],
+            &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=2"],
+        ),
+        (
+            "whiteout of a file",
+            vec![base(), tar().file(".wh.f", "").end()],
+            &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1"],
+        ),
+        (
+            "whiteout of a full directory",
+            vec![base(), tar().file("d/.wh.s", "").end()],
+            &["d/", "d/a=1", "d/b=1", "f=1"],
+        ),
+        (
+            "whiteout below an implied directory",
+            vec![base(), tar().file("d/.wh.a", "").end()],
+            &["d/", "d/b=1", "d/s/", "d/s/x=1", "f=1"],
+        ),
+        (
+            "whiteout and back again",
+            vec![base(), tar().file(".wh.f", "").end(), tar().file("f", "3").end()],
+            &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=3"],
+        ),
+        (
+            "opaque directory, marked first",
+            vec![base(), tar().dir("d/").file("d/.wh..wh..opq", "").file("d/n", "2").end()],
+            &["d/", "d/n=2", "f=1"],
+        ),
+        (
+            "opaque directory, marked last",
+            vec![base(), tar().file("d/n", "2").file("d/.wh..wh..opq", "").end()],
+            &["d/", "d/n=2", "f=1"],
+        ),
+        ("opaque root", vec![base(), tar().file(".wh..wh..opq", "").file("n", "2").end()], &["n=2"]),
+        (
+            "opaque root under a layer",
+            vec![base(), tar().file(".wh..wh..opq", "").file("n", "2").end(), tar().file("f", "3").end()],
+            &["f=3", "n=2"],
+        ),
+        (
+            "a directory over a file",
+            vec![base(), tar().dir("f/").file("f/x", "2").end()],
+            &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f/", "f/x=2"],
+        ),
+        ("a file over a directory", vec![base(), tar().file("d", "2").end()], &["d=2", "f=1"]),
+        (
+            "whiteout and the same name, in one layer",
+            vec![base(), tar().file(".wh.f", "").file("f", "2").end()],
+            &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=2"],
+        ),
+        (
+            "the same name and whiteout, in one layer",
+            vec![base(), tar().file("f", "2").file(".wh.f", "").end()],
+            &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=2"],
+        ),
+        (
+            "whiteout and the same directory, in one layer",
+            vec![base(), tar().file(".wh.d", "").file("d/n", "2").end()],
+            &["d/", "d/n=2", "f=1"],
+        ),
+        (
+            "the same directory and whiteout, in one layer",
+            vec![base(), tar().file("d/n", "2").file(".wh.d", "").end()],
+            &["d/", "d/n=2", "f=1"],
+        ),
+        ("whiteouts of nothing, alone", vec![tar().file("f", "1").file(".wh.g", "").end()], &["f=1"]),
+        (
+            "100 layers",
+            (0..100).map(|i| tar().file(&format!("d/{}", i % 7), &i.to_string()).end()).collect(),
+            &["d/", "d/0=98", "d/1=99", "d/2=93", "d/3=94", "d/4=95", "d/5=96", "d/6=97"],
+        ),
+    ]
+}
+
+/// Names below `root`, as in [`images`].
+fn seen(root: &Path) -> Vec<String> {
+    fn walk(root: &Path, below: &str, all: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(root.join(below)).expect("list") {
+            let entry = entry.expect("entry");
+            let path = format!("{below}{}", entry.file_name().to_str().expect("name"));
+            if entry.file_type().expect("type").is_dir() {
+                all.insert(format!("{path}/"), String::new());
+                walk(root, &format!("{path}/"), all);
+            } else {
+                let content = fs::read_to_string(entry.path()).expect("content");
+                all.insert(path, format!("={content}"));
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(root, "", &mut all);
+    all.into_iter().map(|(path, content)| path + &content).collect()
+}
+
+/// Lists what a container sees: the layers are stacked as a run stacks them, in a user and mount namespace of this test's own.
+fn stacked(layers: &[std::path::PathBuf], dir: &Path) -> Option<Vec<String>> {
+    let (mount, copy) = (dir.join("mount"), dir.join("copy"));
+    fs::create_dir_all(&mount).expect("mount point");
+    let stack: Vec<_> = layers.iter().rev().map(|it| it.display().to_string()).collect();
+    // Paths of the store are too long for a hundred of them in one page: each gets a short name first.
+    let binds: String = stack
+        .iter()
+        .enumerate()
+        .map(|(i, path)| format!("mkdir /mnt/{i}; mount --bind '{path}' /mnt/{i};\n"))
+        .collect();
+    let lower = if stack.len() == 1 {
+        format!("mount --bind /mnt/0 {}", mount.display())
+    } else {
+        let names: Vec<_> = (0..stack.len()).map(|i| format!("/mnt/{i}")).collect();
+        format!("mount -t overlay overlay -o ro,userxattr,lowerdir={} {}", names.join(":"), mount.display())
+    };
+    let script = format!(
+        "set -e; mount -t tmpfs none /mnt;\n{binds}{lower};\ncp -r {} {}",
+        mount.display(),
+        copy.display()
+    );
+    let output = Command::new("unshare").args(["-rm", "sh", "-c", &script]).output().expect("unshare");
+    let error = String::from_utf8_lossy(&output.stderr);
+    if error.contains("unshare") {
+        eprintln!("SKIPPED layers as a container sees them: {error}");
+        return None;
+    }
+    assert!(output.status.success(), "{error}");
+    let all = seen(&copy);
+    fs::remove_dir_all(copy).expect("remove");
+    Some(all)
+}
+
+/// What umoci unpacks.
+fn by_umoci(layout: &Path, dir: &Path) -> Option<Vec<String>> {
+    let to = dir.join("umoci");
+    let mut command = Command::new("umoci");
+    command.args(["raw", "unpack", "--rootless", "--image"]).arg(format!("{}:it", layout.display())).arg(&to);
+    match command.output() {
+        Err(error) => {
+            eprintln!("SKIPPED layers by umoci: {error}");
+            None
+        }
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let all = seen(&to);
+            fs::remove_dir_all(to).expect("remove");
+            Some(all)
+        }
+    }
+}
+
+#[test]
+fn a_container_sees_what_the_specification_says() {
+    for (name, archives, expected) in images() {
+        let dir = scratch();
+        let layout = TestLayout::new(&dir.path().join("layout"));
+        let layers: Vec<_> = archives.iter().map(|it| (TAR, it.clone(), it.clone())).collect();
+        let mut image = layout.image(&layers);
+        image["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": "it"});
+        layout.index(&[image]);
+        let store = Store::open(&dir.path().join("store")).expect("store");
+        let reference = Reference::parse(&format!("oci:{}:it", layout.dir.display())).expect("reference");
+        let image = store.resolve(&reference).expect("resolved");
+        for _ in 0..2 {
+            // Fresh, and then from the verified trees.
+            let rootfs =
+                store.rootfs(&image, Care::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            if let Some(seen) = stacked(&rootfs.layers, dir.path()) {
+                assert_eq!(seen, expected, "{name}");
+            }
+        }
+        // umoci 0.4 removes what a whiteout names even where the same layer made it before.
+        let differs = name.starts_with("the same") || name.starts_with("opaque directory, marked last");
+        if let Some(seen) = (!differs).then(|| by_umoci(&layout.dir, dir.path())).flatten() {
+            assert_eq!(seen, expected, "{name}, by umoci");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Naming, removing, verifying and tidying up; and the levels of verification.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use common::*;
+use invarlock_images::{Care, Error, Level, Reference, ResolvedImage, Store, Verify};
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).expect("reference")
+}
+
+fn evaluator_image(dir: &Path, store: &Store, content: &str, name: &str) -> ResolvedImage {
+    let path = dir.join("evaluator");
+    fs::write(&path, content).expect("evaluator");
+    store.build_measure_image(&path, name).expect("built");
+    let image = store.resolve(&reference(name)).expect("resolved");
+    store.rootfs(&image, Care::default()).expect("rootfs");
+    image
+}
+
+fn with(verify: Verify) -> Care {
+    Care { verify, ..Care::default() }
+}
+
+/// Alters a byte and puts the time of modification back, as somebody would who wants it not to be seen.
+fn alter(path: &Path) {
+    let before = fs::metadata(path).expect("metadata");
+    let mut bytes = fs::read(path).expect("read");
+    bytes[0] ^= 1;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("mode");
+    fs::write(path, bytes).expect("write");
+    fs::set_permissions(path, before.permissions()).expect("mode");
+    let file = fs::File::open(path).expect("open");
+    file.set_modified(before.modified().expect("time")).expect("time");
+}
+
+#[test]
+fn tags_come_and_go_and_gc_frees_what_is_left() {
+    let dir = scratch();
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let one = evaluator_image(dir.path(), &store, "one", "a:1");
+    let two = evaluator_image(dir.path(), &store, "two", "b:1");
+    assert_eq!(store.tag(&reference("a:1"), "a:2").expect("tag"), one.manifest_digest);
+    assert_eq!(store.tag(&Reference::Digest(two.manifest_digest), "b:2").expect("tag"), two.manifest_digest);
+    assert!(matches!(store.tag(&reference("a:1"), "no-tag"), Err(Error::Input(_))));
+    assert!(matches!(store.tag(&reference("none:1"), "a:3"), Err(Error::Input(_))));
+    let names = || store.list().expect("list").into_iter().map(|it| it.reference).collect::<Vec<_>>();
+    assert_eq!(names(), ["a:1", "a:2", "b:1", "b:2"]);
+    assert_eq!(store.gc(false).expect("gc"), store.gc(true).expect("gc"), "nothing to free");
+
+    assert_eq!(store.remove(&reference("a:1")).expect("rm"), ["a:1"]);
+    assert!(matches!(store.remove(&reference("a:1")), Err(Error::Input(_))));
+    assert!(store.gc(true).expect("gc").blobs.is_empty(), "the other tag needs it");
+    assert_eq!(store.remove(&Reference::Digest(one.manifest_digest)).expect("rm"), ["a:2"]);
+    let would = store.gc(true).expect("gc");
+    assert_eq!((would.blobs.len(), would.trees.len(), would.in_use.len()), (3, 1, 0));
+    assert!(would.bytes > 0);
+    assert_eq!(store.gc(false).expect("gc"), would, "what it said");
+    assert_eq!(store.gc(false).expect("gc").bytes, 0);
+    assert_eq!(names(), ["b:1", "b:2"]);
+    store.rootfs(&two, Care::default()).expect("the other image is whole");
+    assert!(store.verify(None, false).expect("verify").iter().all(|it| it.problem.is_none()));
+}
+
+#[test]
+fn what_a_run_uses_is_kept() {
+    let dir = scratch();
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let image = evaluator_image(dir.path(), &store, "one", "a:1");
+    let rootfs = store.rootfs(&image, Care::default()).expect("rootfs");
+    store.remove(&reference("a:1")).expect("rm");
+    let freed = Store::open(store.root()).expect("another").gc(false).expect("gc");
+    assert_eq!((freed.blobs.len(), freed.trees.len(), freed.in_use.len()), (3, 0, 1));
+    assert!(rootfs.layers[0].join("invarlock-evaluator").exists());
+    let root = rootfs.layers[0].clone();
+    drop(rootfs);
+    assert_eq!(store.gc(false).expect("gc").trees.len(), 1);
+    assert!(!root.exists());
+}
+
+#[test]
+fn verify_names_what_is_wrong_and_repairs_trees() {
+    let dir = scratch();
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let image = evaluator_image(dir.path(), &store, "one", "a:1");
+    let root = store.rootfs(&image, Care::default()).expect("rootfs").layers[0].clone();
+    let problems = |repair| -> Vec<_> {
+        let all = store.verify(None, repair).expect("verify");
+        assert_eq!(all.len(), 5, "an image, three blobs, a tree: {all:?}");
+        all.into_iter()
+            .filter(|it| it.problem.is_some() || it.repaired)
+            .map(|it| (it.kind, it.repaired))
+            .collect()
+    };
+    assert_eq!(problems(false), []);
+    alter(&root.join("invarlock-evaluator"));
+    assert_eq!(problems(false), [("tree", false)]);
+    assert_eq!(problems(true), [("tree", true)]);
+    assert_eq!(problems(false), []);
+    let blob = store.root().join("blobs/sha256").join(image.layers[0].digest.hex());
+    alter(&blob);
+    assert_eq!(problems(false), [("blob", false)]);
+    alter(&root.join("invarlock-evaluator"));
+    assert_eq!(problems(true), [("blob", false), ("tree", false)], "nothing to repair it from");
+    let one = store.verify(Some(&reference("a:1")), false).expect("verify");
+    assert!(one.iter().any(|it| it.problem.is_some()), "{one:?}");
+}
+
+#[test]
+fn the_quick_level_finds_changes_and_never_complains_of_harmless_ones() {
+    let dir = scratch();
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let image = evaluator_image(dir.path(), &store, "one", "a:1");
+    let level = |verify| store.rootfs(&image, with(verify)).map(|it| it.level);
+    let root = store.rootfs(&image, Care::default()).expect("rootfs").layers[0].clone();
+    let program = root.join("invarlock-evaluator");
+    assert_eq!(level(Verify::Auto).expect("auto"), Level::Full, "a small image is always verified in full");
+    assert_eq!(level(Verify::Full).expect("full"), Level::Full);
+    assert_eq!(level(Verify::Quick).expect("quick"), Level::Quick);
+    // A change of a stamp that changes nothing: the full way says so, and the next time is quick again.
+    fs::File::open(&program).expect("open").set_modified(std::time::SystemTime::now()).expect("time");
+    assert_eq!(level(Verify::Quick).expect("touched"), Level::Full);
+    assert_eq!(level(Verify::Quick).expect("again"), Level::Quick);
+    // Restored from somewhere: other inodes, the same bytes.
+    let copy = root.with_file_name("copy");
+    assert!(std::process::Command::new("cp").arg("-a").args([&root, &copy]).status().expect("cp").success());
+    fs::remove_dir_all(&root).expect("remove");
+    fs::rename(&copy, &root).expect("rename");
+    assert_eq!(level(Verify::Quick).expect("restored"), Level::Full);
+    assert_eq!(level(Verify::Quick).expect("again"), Level::Quick);
+
+    let refused = |what: &str| {
+        for verify in [Verify::Quick, Verify::Full] {
+            assert!(matches!(level(verify), Err(Error::Integrity(_))), "{what}, {verify:?}");
+        }
+    };
+    alter(&program);
+    refused("a byte, its time put back");
+    alter(&program);
+    assert_eq!(level(Verify::Quick).expect("put right"), Level::Full);
+    fs::write(root.join("etc/ld.so.preload"), "x").expect("extra");
+    refused("an extra file");
+    fs::remove_file(root.join("etc/ld.so.preload")).expect("remove");
+    assert_eq!(level(Verify::Quick).expect("put right"), Level::Full);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o777)).expect("mode");
+    refused("a mode");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o555)).expect("mode");
+    assert_eq!(level(Verify::Quick).expect("put right"), Level::Full);
+    let hidden = rustix::fs::open(root.join("etc"), rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
+        .expect("open");
+    rustix::fs::fsetxattr(&hidden, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty())
+        .expect("attribute");
+    refused("an attribute that overlayfs reads");
+    rustix::fs::fremovexattr(&hidden, "user.overlay.opaque").expect("attribute");
+    // Stamps themselves are no evidence: altered ones only cost a full verification.
+    fs::write(root.with_file_name("stamps"), "altered").expect("stamps");
+    assert_eq!(level(Verify::Quick).expect("stamps"), Level::Full);
+    assert_eq!(level(Verify::Quick).expect("again"), Level::Quick);
+    assert!(matches!("fsverity".parse::<Verify>(), Err(Error::Unsupported(_))));
+    assert!(matches!("none".parse::<Verify>(), Err(Error::Input(_))));
+}

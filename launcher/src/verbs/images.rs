@@ -1,0 +1,123 @@
+//! `invarlock runtime image …`: what is done with the images of the store.
+
+use crate::args::ImageCommand;
+use crate::error::{Error, Kind, Result};
+use crate::{image, ui};
+use invarlock_images::{Checked, Freed, Reference};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Runs the sub-command.
+pub fn run(command: &ImageCommand) -> Result<u8> {
+    match command {
+        ImageCommand::Build { evaluator, json } => build(evaluator.as_deref(), *json),
+        ImageCommand::Ls { json } => list(*json),
+        ImageCommand::Inspect { image } => {
+            let value = image::store()?.inspect(&Reference::parse(image)?)?;
+            ui::out(&ui::ascii(&format!("{value:#}")));
+            Ok(0)
+        }
+        ImageCommand::Tag { image, name, json } => {
+            let digest = image::store()?.tag(&Reference::parse(image)?, name)?;
+            let value = json!({"format_version": "runtime-image-tag-v1", "reference": name, "manifest_digest": digest});
+            say(*json, &value, &format!("{name} {digest}"));
+            Ok(0)
+        }
+        ImageCommand::Rm { image, json } => {
+            let gone = image::store()?.remove(&Reference::parse(image)?)?;
+            let value = json!({"format_version": "runtime-image-rm-v1", "removed": gone});
+            let lines: Vec<String> =
+                gone.iter().map(|name| format!("removed {}", ui::printable(name))).collect();
+            say(*json, &value, &lines.join("\n"));
+            Ok(0)
+        }
+        ImageCommand::Verify { image, repair, json } => verify(image.as_deref(), *repair, *json),
+        ImageCommand::Gc { dry_run, json } => {
+            let freed = image::store()?.gc(*dry_run)?;
+            let mut value = json!(freed);
+            value["format_version"] = "runtime-image-gc-v1".into();
+            value["dry_run"] = (*dry_run).into();
+            say(*json, &value, &freed_text(&freed, *dry_run));
+            Ok(0)
+        }
+    }
+}
+
+fn say(as_json: bool, value: &Value, text: &str) {
+    if as_json { ui::json(value) } else { ui::out(text) }
+}
+
+fn build(evaluator: Option<&Path>, json: bool) -> Result<u8> {
+    let path = image::evaluator(evaluator)?;
+    let resolved = image::build(&path)?;
+    let value = json!({
+        "format_version": "runtime-image-build-v1",
+        "reference": resolved.reference,
+        "manifest_digest": resolved.manifest_digest,
+        "config_digest": resolved.config_digest,
+        "evaluator": path,
+    });
+    say(json, &value, &format!("{} {}", resolved.reference, resolved.manifest_digest));
+    Ok(0)
+}
+
+fn list(json: bool) -> Result<u8> {
+    let entries = image::store()?.list()?;
+    if json {
+        ui::json(&json!({"format_version": "runtime-image-ls-v1", "images": entries}));
+        return Ok(0);
+    }
+    ui::out(&format!("{:<32} {:<71} SIZE", "REFERENCE", "DIGEST"));
+    for e in entries {
+        ui::out(&format!(
+            "{:<32} {:<71} {}",
+            ui::printable(&e.reference),
+            e.manifest_digest,
+            ui::size(e.bytes)
+        ));
+    }
+    Ok(0)
+}
+
+fn verify(image: Option<&str>, repair: bool, json: bool) -> Result<u8> {
+    let reference = image.map(Reference::parse).transpose()?;
+    let checked = image::store()?.verify(reference.as_ref(), repair)?;
+    let wrong = checked.iter().filter(|it| it.problem.is_some()).count();
+    let value = json!({"format_version": "runtime-image-verify-v1", "ok": wrong == 0, "checked": checked});
+    let line = |it: &Checked| {
+        let state = match &it.problem {
+            Some(problem) => ui::printable(problem),
+            None if it.repaired => "unpacked anew".to_owned(),
+            None => "ok".to_owned(),
+        };
+        format!("{:<5} {} {state}", it.kind, ui::printable(&it.name))
+    };
+    say(json, &value, &checked.iter().map(line).collect::<Vec<_>>().join("\n"));
+    match wrong {
+        0 => Ok(0),
+        // What is wrong was said.
+        _ if json => Ok(Kind::Integrity.exit_code()),
+        _ => Err(Error::new(
+            Kind::Integrity,
+            format!(
+                "verifying the image store: {wrong} of {} things are wrong; `--repair` unpacks altered trees anew; take an image \
+                 with a damaged blob away (`invarlock runtime image rm`, then `gc`) and get it again",
+                checked.len()
+            ),
+        )),
+    }
+}
+
+fn freed_text(freed: &Freed, dry_run: bool) -> String {
+    let kept = match freed.in_use.len() {
+        0 => String::new(),
+        count => format!("; {count} unpacked layers are in use and stay"),
+    };
+    format!(
+        "{} {} of {} blobs and {} unpacked layers{kept}",
+        if dry_run { "would free" } else { "freed" },
+        ui::size(freed.bytes),
+        freed.blobs.len(),
+        freed.trees.len()
+    )
+}
