@@ -60,7 +60,8 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// `mount_setattr(2)` on a mount given by its handle.
+/// `mount_setattr(2)` on a mount given by its handle. It is private from then on: a clone of a mount of the host is of that mount's peer
+/// group, through which what is mounted on either would show on both.
 pub(crate) fn mount_setattr(
     mount: BorrowedFd<'_>,
     recursive: bool,
@@ -70,7 +71,7 @@ pub(crate) fn mount_setattr(
     let attr = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
-        propagation: 0,
+        propagation: libc::MS_PRIVATE,
         userns_fd: userns.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };

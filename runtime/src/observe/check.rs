@@ -118,6 +118,9 @@ fn check_mounts(rows: &[MountRow], request: &Request) -> Result<()> {
         }
     }
     for row in rows {
+        if let Some(group) = row.propagation.iter().find(|group| *group != "unbindable") {
+            return bad(format!("{} is tied to mounts outside: {group}", row.target));
+        }
         let device = DEVICES.iter().any(|d| row.target == format!("/dev/{d}"));
         let below_proc = row.target.starts_with("/proc/")
             && (row.options.iter().any(|o| o == "ro") || row.kind == "devtmpfs");

@@ -132,6 +132,9 @@ pub struct MountRow {
     pub kind: String,
     /// Options of the mount.
     pub options: Vec<String>,
+    /// Groups of mounts that it gives what is mounted on it to, or gets it from. There are none where it is the run's alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub propagation: Vec<String>,
 }
 
 /// One open descriptor.

@@ -131,7 +131,8 @@ fn mounts(mountinfo: &str) -> Vec<MountRow> {
         let mut left = left.split(' ').skip(4);
         let target = crate::cgroup::unescape(left.next()?);
         let options = left.next()?.split(',').map(str::to_owned).collect();
-        Some(MountRow { target, kind: right.split(' ').next()?.to_owned(), options })
+        let propagation = left.map(str::to_owned).collect();
+        Some(MountRow { target, kind: right.split(' ').next()?.to_owned(), options, propagation })
     };
     mountinfo.lines().filter_map(row).collect()
 }
