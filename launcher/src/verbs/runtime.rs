@@ -34,6 +34,10 @@ fn run_image(
 ) -> Result<u8> {
     let signals = Signals::catch()?;
     let image = image::existing(&Ui::new(Level::Quiet), reference, verify)?;
+    let ran = json!({
+        "reference": image.resolved.reference, "manifest_digest": image.resolved.manifest_digest,
+        "verification": image.rootfs.level,
+    });
     let argv = if argv.is_empty() { image.resolved.entrypoint.clone() } else { argv.to_vec() };
     if argv.is_empty() {
         return Err(Error::input(format!("image {reference} has no entrypoint; say what to run: -- ARGV…")));
@@ -61,7 +65,7 @@ fn run_image(
     refused::show(outcome.refused.as_ref(), None);
     if json {
         let value = json!({
-            "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
+            "image": ran, "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
             "observations": outcome.observations, "timings_us": outcome.timings,
         });
         drop(writeln!(std::io::stderr(), "{}", ui::ascii(&value.to_string())));
