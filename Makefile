@@ -62,11 +62,9 @@ bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by 
 	$(CARGO) build --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
 
-attack: ## The probe and the tests that attack the boundary, as root and as an ordinary user
-	$(CARGO) build --locked -p invarlock -p invarlock-evaluator -p invarlock-runtime --bins
-	$(CARGO) nextest run --locked -p invarlock-tests --test probe --no-fail-fast
-	$(CARGO) nextest run --locked -p invarlock-runtime --test boundary --test inputs --test output --test limits --no-fail-fast
-	$(CARGO_TARGET_DIR)/$(TRIPLE)/debug/invarlock runtime probe
+attack: ## Every attack of docs/attacks.md and of the probe, as root and as a user: a table of what was held
+	$(CARGO) build --locked --workspace --all-features --bins
+	$(CARGO_TARGET_DIR)/$(TRIPLE)/debug/invarlock-attack
 
 attack-images: ## Hostile archives and layouts, as root and as an ordinary user: a row each, and how many were held
 	$(CARGO) build --locked -p invarlock-images --tests

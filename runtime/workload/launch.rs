@@ -55,6 +55,9 @@ struct Plan {
     /// A path replaced by another after it was opened: this, that, and whether this keeps a name.
     #[serde(default)]
     swap: Option<(PathBuf, PathBuf, bool)>,
+    /// Say what the handles of the inputs hold, too.
+    #[serde(default)]
+    read: bool,
     /// The launcher has a filter of its own already, as the real one does.
     #[serde(default)]
     filtered: bool,
@@ -139,6 +142,7 @@ fn run(plan: &Plan) -> Value {
         })
     });
     let mut kept = Kept::default();
+    let mut read = Vec::new();
     let result = match &plan.host {
         Some(output) => invarlock_runtime::run_on_host(host(plan, output), cancel.as_fd(), &mut kept),
         None => container(plan).and_then(|spec| {
@@ -147,6 +151,9 @@ fn run(plan: &Plan) -> Value {
                     std::fs::rename(this, this.with_extension("old")).expect("keeping");
                 }
                 std::fs::rename(that, this).expect("swapping");
+            }
+            if plan.read {
+                read = spec.inputs.iter().filter_map(held).collect();
             }
             invarlock_runtime::run(spec, cancel.as_fd(), &mut kept)
         }),
@@ -159,7 +166,16 @@ fn run(plan: &Plan) -> Value {
     if let Some(timer) = timer {
         timer.join().expect("the timer");
     }
-    json!({"result": show(result), "stdout": String::from_utf8_lossy(&kept.out), "stderr": String::from_utf8_lossy(&kept.err)})
+    json!({"result": show(result), "stdout": String::from_utf8_lossy(&kept.out), "stderr": String::from_utf8_lossy(&kept.err), "read": read})
+}
+
+/// What the handle of an input holds.
+fn held(input: &Input) -> Option<String> {
+    use std::os::unix::fs::FileExt as _;
+    let InputSource::File { file, .. } = &input.source else { return None };
+    let mut bytes = [0; 256];
+    let count = file.read_at(&mut bytes, 0).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
 }
 
 /// What a run must not change of its launcher.

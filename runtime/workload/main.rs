@@ -2,6 +2,7 @@
 //! workload: it prints what it sees, or misbehaves on command, which it does only where `lo` is the only interface.
 #![allow(clippy::print_stdout, reason = "printing is what a test program does")]
 
+mod attack;
 mod launch;
 mod misbehave;
 mod see;

@@ -126,10 +126,20 @@ pub fn misbehave(what: &str, args: &[&str]) {
             println!("{}", answers.join(" "));
         }
         "pipes" => (0..number(0)).for_each(|_| pipe()),
-        // As an evaluator.
-        "--job" => {
-            pipe();
-            panic!("this is no evaluator");
+        // As an evaluator; the image says which.
+        "--job" => match std::fs::read_to_string("/attack") {
+            Ok(what) => crate::attack::as_evaluator(what.trim()),
+            Err(_) => {
+                pipe();
+                panic!("this is no evaluator");
+            }
+        },
+        // Goes on in a grandchild with a session of its own, deaf to requests, and stops whoever it may, itself included.
+        "stop-everything" => {
+            crate::sys::ignore_term();
+            crate::sys::become_a_grandchild();
+            crate::sys::stop_everything();
+            std::thread::sleep(FOREVER);
         }
         "spam" => {
             println!("spamming");
@@ -148,6 +158,6 @@ pub fn misbehave(what: &str, args: &[&str]) {
                 Command::new(&exe).args(["double-fork", "again"]).status().expect("a child");
             }
         }
-        other => panic!("unknown command {other}"),
+        other => assert!(crate::attack::attack(other, args), "unknown command {other}"),
     }
 }

@@ -16,3 +16,32 @@ pub fn fork_a_sleeper() {
         }
     }
 }
+
+/// Types a character into the terminal that this descriptor is: 0, or the errno.
+pub fn type_into(fd: i32) -> i32 {
+    let character = c"x".as_ptr();
+    // SAFETY: TIOCSTI reads one byte.
+    match unsafe { libc::ioctl(fd, libc::TIOCSTI, character) } {
+        0 => 0,
+        _ => std::io::Error::last_os_error().raw_os_error().unwrap_or(-1),
+    }
+}
+
+/// Stops every process that this one may signal, itself included.
+pub fn stop_everything() {
+    // SAFETY: kill(2) takes no pointers.
+    unsafe { libc::kill(-1, libc::SIGSTOP) };
+    // SAFETY: raise(3) takes none either.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// Goes on as a child and a grandchild too, each in a session of its own.
+pub fn become_a_grandchild() {
+    for _ in 0..2 {
+        // SAFETY: this program has one thread, and the copies go on with what it did.
+        match unsafe { libc::fork() } {
+            0 => _ = rustix::process::setsid(),
+            _ => return,
+        }
+    }
+}

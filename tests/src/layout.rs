@@ -1,46 +1,70 @@
-//! An image of a stranger, as an OCI layout: one layer with one program.
+//! An image of a stranger, as an OCI layout: one layer, and as many configurations of it as are wanted.
 
 use crate::Place;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// A layout with one layer.
+pub struct Layout {
+    /// Where it lies.
+    pub dir: PathBuf,
+    layer: Value,
+}
+
+/// Makes the layout `name` in the place, with `program` as `/workload`, and gives its reference. It gets the general filter.
+pub fn of_program(place: &Place, name: &str, program: &Path) -> String {
+    let fill = |tree: &Path| _ = std::fs::copy(program, tree.join("workload")).unwrap();
+    let config = json!({"Entrypoint": ["/workload"], "Env": ["PATH=/", "ODD=\u{9b}31m\u{202e}"]});
+    Layout::of_tree(place, name, fill).image("test", &config)
+}
+
+impl Layout {
+    /// Makes the layout `name` in the place. Its layer is what `fill` puts into a directory.
+    pub fn of_tree(place: &Place, name: &str, fill: impl FnOnce(&Path)) -> Self {
+        let dir = place.path(name);
+        std::fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
+        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        std::fs::write(dir.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        fill(tree.path());
+        let names = std::fs::read_dir(tree.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut tar = Command::new("tar");
+        tar.args(["--owner=0", "--group=0", "--mode=a+rX", "--sort=name", "-cf", "-", "--"]).args(names);
+        let tar = tar.current_dir(tree.path()).output().unwrap();
+        assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
+        let layer = blob(&dir, &tar.stdout, "layer.v1.tar");
+        Layout { dir, layer }
+    }
+
+    /// Adds an image of the layer with this configuration of its runs, and gives its reference.
+    pub fn image(&self, tag: &str, config: &Value) -> String {
+        let config = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [self.layer["digest"]]},
+        });
+        let config = blob(&self.dir, config.to_string().as_bytes(), "config.v1+json");
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config,
+            "layers": [self.layer],
+        });
+        let mut manifest = blob(&self.dir, manifest.to_string().as_bytes(), "manifest.v1+json");
+        manifest["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
+        let mut index = crate::read_json(&self.dir.join("index.json"));
+        index["manifests"].as_array_mut().unwrap().push(manifest);
+        std::fs::write(self.dir.join("index.json"), index.to_string()).unwrap();
+        format!("oci:{}:{tag}", self.dir.display())
+    }
+}
 
 fn blob(layout: &Path, bytes: &[u8], kind: &str) -> Value {
     let digest: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
     std::fs::write(layout.join("blobs/sha256").join(&digest), bytes).unwrap();
     let kind = format!("application/vnd.oci.image.{kind}");
     json!({"mediaType": kind, "digest": format!("sha256:{digest}"), "size": bytes.len()})
-}
-
-/// Makes the layout `name` in the place, with `program` as `/workload`, and gives its reference. It gets the general filter.
-pub fn of_program(place: &Place, name: &str, program: &Path) -> String {
-    let layout = place.path(name);
-    std::fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
-    let tree = tempfile::tempdir().unwrap();
-    std::fs::copy(program, tree.path().join("workload")).unwrap();
-    let mut tar = Command::new("tar");
-    tar.args(["--owner=0", "--group=0", "--mode=0755", "-cf", "-", "workload"]);
-    let tar = tar.current_dir(tree.path()).output().unwrap();
-    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
-    let layer = blob(&layout, &tar.stdout, "layer.v1.tar");
-    let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        "config": {"Entrypoint": ["/workload"], "Env": ["PATH=/", "ODD=\u{9b}31m\u{202e}"]},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
-    });
-    let config = blob(&layout, config.to_string().as_bytes(), "config.v1+json");
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": config,
-        "layers": [layer],
-    });
-    let mut manifest = blob(&layout, manifest.to_string().as_bytes(), "manifest.v1+json");
-    manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "test"});
-    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
-    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    format!("oci:{}:test", layout.display())
 }

@@ -9,11 +9,12 @@
     reason = "a test helper that cannot go on should stop the test"
 )]
 
+pub mod attacks;
 pub mod layout;
 pub mod leaks;
 
 use serde_json::Value;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -176,6 +177,27 @@ impl Place {
     /// Runs `invarlock` to its end.
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::from(self.command(args).output().unwrap())
+    }
+
+    /// Runs `invarlock` to its end where no namespace of this kind (`user`, `net`) may be made any more. Only for tests that run as root.
+    pub fn without_namespaces(&self, kind: &str, args: &[&str]) -> Ran {
+        let command = self.command(args);
+        let script = format!("echo 0 > /proc/sys/user/max_{kind}_namespaces && exec \"$@\"");
+        let mut unshare = Command::new("unshare");
+        // The root of a namespace is one only from its next program on.
+        unshare.args(["--user", "sh", "-c", "echo ready; read go; exec sh -c \"$0\" sh \"$@\"", &script]);
+        unshare.arg(command.get_program()).args(command.get_args());
+        unshare.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        unshare.current_dir(self.path("work"));
+        unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = unshare.spawn().unwrap();
+        let mut ready = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        for map in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{}/{map}", child.id()), "0 0 4294967295").unwrap();
+        }
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        Ran::from(child.wait_with_output().unwrap())
     }
 
     /// Names in a directory of the place, for looking for leftovers.

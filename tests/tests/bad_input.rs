@@ -382,33 +382,6 @@ fn an_output_directory_that_climbs_out_of_what_is_not_there() {
     assert!(!case.place.work("missing").exists());
 }
 
-/// Runs the program as the ordinary user in a user namespace where no further one may be made.
-fn without_user_namespaces(place: &Place, args: &str) -> Ran {
-    use std::io::{BufRead as _, Write as _};
-    use std::process::{Command, Stdio};
-    let user = invarlock_tests::USER;
-    let script = format!(
-        "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --reuid={user} --regid={user} --clear-groups {} {args}",
-        place.path("bin/invarlock").display()
-    );
-    let mut command = Command::new("unshare");
-    // The root of a namespace is one only from its next program on.
-    command.args(["--user", "sh", "-c", "echo ready; read go; exec sh -c \"$0\"", &script]);
-    command
-        .current_dir(place.path("work"))
-        .env("INVARLOCK_STORE", place.path("store"))
-        .env("HOME", place.path("home"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut ready = String::new();
-    std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
-    for map in ["uid_map", "gid_map"] {
-        std::fs::write(format!("/proc/{}/{map}", child.id()), "0 0 4294967295").unwrap();
-    }
-    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    Ran::from(child.wait_with_output().unwrap())
-}
-
 #[test]
 fn forbidden_user_namespaces_are_named_with_the_administrators_step() {
     let name = "bad_input::forbidden_user_namespaces_are_named_with_the_administrators_step";
@@ -417,11 +390,12 @@ fn forbidden_user_namespaces_are_named_with_the_administrators_step() {
     }
     let case = Case::of(As::User);
     case.evaluate(&["--dry-run"]).expect(0);
-    let args = "evaluate --baseline checkpoint --subject checkpoint --profile dev --preset preset.yaml";
-    let ran = without_user_namespaces(&case.place, args).expect(3);
+    let args = ["evaluate", "--baseline", "checkpoint", "--subject", "checkpoint", "--profile", "dev"];
+    let args = [&args[..], &["--preset", "preset.yaml"]].concat();
+    let ran = case.place.without_namespaces("user", &args).expect(3);
     ran.one_error(&["namespaces", "max_user_namespaces", "invarlock doctor"]);
     assert!(!case.place.work("reports/eval").exists());
-    let doctor = without_user_namespaces(&case.place, "doctor").expect(1);
+    let doctor = case.place.without_namespaces("user", &["doctor"]).expect(1);
     assert!(
         doctor.out.contains("MISSING") && doctor.out.contains("No space left on device"),
         "{}",

@@ -22,7 +22,7 @@ fn every_attack_of_the_probe_is_held() {
 /// attacks that the control is there for succeed.
 #[cfg(debug_assertions)]
 mod without {
-    use super::{Place, both};
+    use super::Place;
     use invarlock_runtime::hooks::{CONTROLS, Control};
     use invarlock_tests::{As, Ran, is_root};
     use std::process::Command;
@@ -87,7 +87,6 @@ mod without {
 
     #[test]
     fn any_control_as_a_user() {
-        assert!(!both().is_empty());
         check(As::User);
     }
 }

@@ -1,0 +1,129 @@
+//! What a hostile image's program tries and tells, as one JSON object each. It is called only where `lo` is the only interface.
+
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
+
+/// Whether `what` is one of these; if so it was done.
+pub fn attack(what: &str, args: &[&str]) -> bool {
+    let told = match what {
+        "where" => location(),
+        "stat" => each(args, |path| answer(fs::metadata(path).map(|m| kind(&m)))),
+        "list" => each(args, |path| answer(fs::read_dir(path).map(names))),
+        "list-later" => {
+            println!("ready");
+            std::thread::sleep(std::time::Duration::from_millis(700));
+            each(args, |path| answer(fs::read_dir(path).map(names)))
+        }
+        "create" => each(args, |path| answer(fs::write(path, "of the workload").map(|()| json!("made")))),
+        "open-write" => each(args, |path| hammered(path, 1)),
+        "hammer" => each(args, |path| hammered(path, 5_000)),
+        "connect-path" => each(args, |path| answer(UnixStream::connect(path).map(|_| json!("connected")))),
+        "type" => each(args, |fd| json!(crate::sys::type_into(fd.parse().expect("a number")))),
+        "escape" => return escape(),
+        _ => return false,
+    };
+    println!("{told}");
+    true
+}
+
+fn each(args: &[&str], look: impl Fn(&str) -> Value) -> Value {
+    Value::Object(args.iter().map(|arg| ((*arg).to_owned(), look(arg))).collect::<Map<_, _>>())
+}
+
+/// What was seen, or the errno.
+fn answer(result: std::io::Result<Value>) -> Value {
+    result.unwrap_or_else(|e| json!(e.raw_os_error()))
+}
+
+fn names(entries: fs::ReadDir) -> Value {
+    let mut names: Vec<String> =
+        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    json!(names)
+}
+
+fn kind(meta: &fs::Metadata) -> Value {
+    let device = || format!("{}:{}", rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let kind = meta.file_type();
+    match (kind.is_dir(), kind.is_char_device()) {
+        (true, _) => json!("directory"),
+        (_, true) => json!(format!("character device {}", device())),
+        _ => json!(format!("{kind:?}")),
+    }
+}
+
+/// The working directory by every name it has, and the descriptors.
+fn location() -> Value {
+    json!({
+        "cwd": std::env::current_dir().map(|p| p.display().to_string()).map_err(|e| e.to_string()),
+        "link": fs::read_link("/proc/self/cwd").map(|p| p.display().to_string()).map_err(|e| e.to_string()),
+        "init": answer(fs::read_link("/proc/1/cwd").map(|p| json!(p.display().to_string()))),
+        "here": answer(fs::read_dir(".").map(names)),
+        "above": answer(fs::read_dir("../../../../../../../../..").map(names)),
+        "root": answer(fs::read_dir("/").map(names)),
+        "descriptors": (0..1024).filter(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok()).collect::<Vec<u32>>(),
+    })
+}
+
+/// `opened` where any of so many attempts to open it for writing succeeded, else the last errno.
+fn hammered(path: &str, times: usize) -> Value {
+    let mut last = json!(null);
+    for _ in 0..times {
+        match fs::OpenOptions::new().write(true).open(path) {
+            Ok(_) => return json!("opened"),
+            Err(e) => last = json!(e.raw_os_error()),
+        }
+    }
+    last
+}
+
+/// A new title, a cleared screen, a colour in one byte, text from right to left.
+fn escape() -> bool {
+    let hostile = b"\x1b]0;owned\x07\x1b[2J\x9b31m\xc2\x9b31m\xe2\x80\xaegnp\x08\x08ok\n";
+    std::io::stdout().write_all(hostile).expect("standard output");
+    std::io::stderr().write_all(hostile).expect("standard error");
+    true
+}
+
+/// An evaluator that does not measure.
+pub fn as_evaluator(attack: &str) {
+    let forged = r#"{"meta":{},"forged":true}"#;
+    let report = "/out/report.json";
+    match attack {
+        "forge" => {
+            fs::write(report, forged).expect("/out");
+            fs::write("/out/runtime.manifest.json", forged).expect("/out");
+            for path in
+                ["/runtime.manifest.json", "/in/runtime.manifest.json", "/out/../runtime.manifest.json"]
+            {
+                assert!(fs::write(path, forged).is_err(), "{path} could be written");
+            }
+        }
+        "link" => std::os::unix::fs::symlink("/in/job.json", report).expect("/out"),
+        "fifo" => {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, report, rustix::fs::FileType::Fifo, mode, 0).expect("/out");
+        }
+        "late" => {
+            crate::sys::ignore_term();
+            loop {
+                fs::write(report, forged).expect("/out");
+            }
+        }
+        "orphan" => {
+            let own = std::process::id();
+            crate::sys::become_a_grandchild();
+            while std::process::id() != own {
+                drop(fs::write(report, forged));
+            }
+        }
+        "escape" => {
+            escape();
+            panic!("\x1b]0;owned\x07");
+        }
+        other => panic!("no evaluator does {other}"),
+    }
+}

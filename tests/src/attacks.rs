@@ -1,0 +1,141 @@
+//! The list of attacks: the table of `docs/attacks.md`, which is for people, read by programs.
+
+use crate::root;
+use std::path::PathBuf;
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// A letter for the group, and a number.
+    pub number: String,
+    /// What is attacked, and its CVEs.
+    pub what: String,
+    /// Tests that make it, and who starts the runs that they attack.
+    pub tests: Vec<(Test, Vec<Mode>)>,
+    /// Attacks of `invarlock runtime probe` that make it.
+    pub probed: Vec<String>,
+}
+
+/// Who starts the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// Root.
+    Root,
+    /// An ordinary user.
+    User,
+    /// There is no run, or it does not matter.
+    Any,
+}
+
+/// A test of the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Test {
+    /// Folder of its package.
+    pub package: String,
+    /// Its test binary.
+    pub binary: String,
+    /// Its name there.
+    pub name: String,
+}
+
+impl Test {
+    fn parse(text: &str) -> Option<Self> {
+        let (place, name) = text.split_once("::")?;
+        let (package, binary) = place.split_once('/')?;
+        Some(Test { package: package.into(), binary: binary.into(), name: name.into() })
+    }
+
+    /// Whether it has one test for each mode.
+    pub fn by_mode(&self) -> bool {
+        self.package == "tests" && self.binary == "attacks"
+    }
+
+    /// Its source file.
+    pub fn file(&self) -> PathBuf {
+        let module = self.name.split_once("::").map_or("main", |(module, _)| module);
+        match self.by_mode() {
+            true => root().join(format!("tests/attacks/{module}.rs")),
+            false => root().join(format!("{}/tests/{}.rs", self.package, self.binary)),
+        }
+    }
+}
+
+/// The names of the groups, and every row.
+pub fn table() -> (Vec<(char, String)>, Vec<Row>) {
+    let text = include_str!("../../docs/attacks.md");
+    let (mut groups, mut rows) = (Vec::new(), Vec::new());
+    for line in text.lines().filter(|line| line.starts_with('|')).skip(2) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, what, modes, made_by] = cells.as_slice() else { panic!("{line}") };
+        if let Some(letter) = number.strip_prefix("**") {
+            groups.push((letter.chars().next().unwrap(), what.trim_matches('*').to_owned()));
+            continue;
+        }
+        rows.push(row(number, what, modes, made_by));
+    }
+    (groups, rows)
+}
+
+fn row(number: &str, what: &str, modes: &str, made_by: &str) -> Row {
+    let mode = |mode| match mode {
+        "root" => Mode::Root,
+        "user" => Mode::User,
+        "–" => Mode::Any,
+        other => panic!("{number}: nobody is {other:?}"),
+    };
+    let modes: Vec<Mode> = modes.split(", ").map(mode).collect();
+    let mut row = Row { number: number.into(), what: what.into(), tests: Vec::new(), probed: Vec::new() };
+    let pieces: Vec<&str> = made_by.split('`').collect();
+    for (i, name) in pieces.chunks_exact(2).map(|pair| pair[1]).enumerate() {
+        let alone = pieces.get(2 * i + 2).is_some_and(|after| after.trim() == "–");
+        match name.strip_prefix("probe:") {
+            Some(id) => row.probed.push(id.to_owned()),
+            None => {
+                let test = Test::parse(name).unwrap_or_else(|| panic!("{number}: {name}"));
+                row.tests.push((test, if alone { vec![Mode::Any] } else { modes.clone() }));
+            }
+        }
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mode, table};
+    use crate::root;
+
+    /// Every test and every attack of the probe that the table names is there, and every attack of ours is in the table.
+    #[test]
+    fn the_table_names_what_there_is() {
+        let (groups, rows) = table();
+        assert_eq!(groups.iter().map(|(letter, _)| *letter).collect::<String>(), "ABCDEFGH");
+        assert_eq!(rows.len(), 46);
+        let source = |dir: &str| -> String {
+            let files = std::fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
+            files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
+        };
+        let (probe, own) = (source("runtime/src/probe/attacks"), source("tests/attacks"));
+        for row in &rows {
+            for (test, modes) in &row.tests {
+                let text = std::fs::read_to_string(test.file()).unwrap_or_else(|e| panic!("{test:?}: {e}"));
+                let name = test.name.rsplit("::").next().unwrap();
+                let there = if test.by_mode() { format!("attack!({name},") } else { format!("fn {name}(") };
+                assert!(!test.by_mode() || !modes.contains(&Mode::Any), "{test:?} is started by somebody");
+                assert!(
+                    text.split_whitespace().collect::<String>().contains(&there.replace(' ', "")),
+                    "{test:?}"
+                );
+            }
+            for id in &row.probed {
+                assert!(probe.contains(&format!("\"{id}\"")), "{}: the probe has no {id}", row.number);
+            }
+            let made = !row.tests.is_empty();
+            assert!(made || row.number.starts_with('F'), "{} is not made", row.number);
+        }
+        for line in own.lines().filter_map(|line| line.strip_prefix("attack!(")) {
+            let name = line.split(',').next().unwrap();
+            let named = rows.iter().any(|row| row.tests.iter().any(|(test, _)| test.name.ends_with(name)));
+            assert!(named, "{name} is not in docs/attacks.md");
+        }
+    }
+}
