@@ -12,6 +12,7 @@ use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::protocol::{self, Build, FromInit};
+use crate::supervisor::NAMESPACES_REMEDY;
 use crate::{cgroup, hooks, mounts, oci, rootfs, sys};
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
@@ -32,6 +33,8 @@ use std::rc::Rc;
 const HOST_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Tree of the builder: layers, the root, and what libcontainer looks at.
 const DIRECTORIES: [&str; 5] = ["state", "rootfs", "l", "proc", "dev"];
+/// What an administrator can do where there is no `/proc` for the run.
+pub(crate) const PROC_REMEDY: &str = "mount /proc in full: in a container, run it with an unmasked /proc";
 /// What the host is called inside.
 const HOSTNAME: &str = "invarlock";
 
@@ -90,8 +93,10 @@ impl Builder {
     /// supervisor writes.
     fn finish_namespaces(&mut self) -> Result<()> {
         if !hooks::off("cgroup namespace") {
-            sys::unshare(libc::CLONE_NEWCGROUP)
-                .doing(|| "row \"namespaces\": making a cgroup namespace".into())?;
+            sys::unshare(libc::CLONE_NEWCGROUP).or_unsupported(
+                || "row \"namespaces\": making a cgroup namespace".into(),
+                NAMESPACES_REMEDY,
+            )?;
         }
         let mut mapped = [0];
         (&self.socket).read_exact(&mut mapped).doing(|| "waiting for the id maps".into())?;
@@ -101,10 +106,13 @@ impl Builder {
         // Changing ids made the kernel forget it.
         die_with_supervisor(&self.socket)?;
         if !hooks::off("uts namespace") {
-            rustix::system::sethostname(HOSTNAME.as_bytes()).doing(|| "naming the container".into())?;
+            // Where a security module gives new user namespaces no rights, this is the first to show it.
+            rustix::system::sethostname(HOSTNAME.as_bytes())
+                .or_unsupported(|| "row \"namespaces\": naming the container".into(), NAMESPACES_REMEDY)?;
         }
         if !hooks::off("network namespace") {
-            sys::raise_loopback().doing(|| "row \"network\": raising lo".into())?;
+            sys::raise_loopback()
+                .or_unsupported(|| "row \"network\": raising lo".into(), NAMESPACES_REMEDY)?;
         }
         Ok(())
     }
@@ -218,7 +226,7 @@ pub(crate) fn null_device() -> Result<OwnedFd> {
 fn prepare_tree() -> Result<OwnedFd> {
     let fail = || "preparing to leave the host's file system".to_owned();
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .doing(fail)?;
+        .or_unsupported(|| format!("row \"root file system\": {}", fail()), NAMESPACES_REMEDY)?;
     let tree = mounts::tmpfs(
         &[("mode", "0755".into()), ("size", "16m".into())],
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
@@ -234,7 +242,8 @@ fn prepare_tree() -> Result<OwnedFd> {
         // The kernel gives a new one only to a new namespace.
         mounts::attach_at(&mounts::clone_path("/proc", true).doing(fail)?, "proc").doing(fail)?;
     } else {
-        mounts::attach_at(&mounts::filesystem("proc", &[], attributes)?, "proc").doing(fail)?;
+        let proc = mounts::filesystem("proc", &[], attributes).map_err(no_proc)?;
+        mounts::attach_at(&proc, "proc").doing(fail)?;
         // libcontainer clones `/proc` for each look into it, and taking a clone away is slow. What is unbindable it opens as it is,
         // which is as good here: nobody else can mount anything in this tree.
         rustix::mount::mount_change("proc", MountPropagationFlags::UNBINDABLE).doing(fail)?;
@@ -247,6 +256,14 @@ fn prepare_tree() -> Result<OwnedFd> {
         mounts::attach_at(&device, &path).doing(fail)?;
     }
     Ok(tree)
+}
+
+/// The kernel gives a namespace its own `/proc` only where the whole of the caller's can be seen.
+fn no_proc(error: Error) -> Error {
+    match error {
+        Error::System(m) => Error::Unsupported(format!("row \"/proc\": {m}; {PROC_REMEDY}")),
+        other => other,
+    }
 }
 
 /// The tree becomes the root; the host's file system is gone.

@@ -7,7 +7,7 @@ use crate::sys::{self, Forked};
 use serde::Serialize;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 /// One control of the boundary.
@@ -43,7 +43,7 @@ pub fn probe() -> Vec<Row> {
         row(
             "mount namespace",
             true,
-            in_namespace(|| Ok("a private tmpfs was mounted".into()), private_tmpfs),
+            in_namespace(|| Ok("a private tmpfs was mounted, and a part of it read-only".into()), mounting),
             NAMESPACES,
         ),
         row(
@@ -62,17 +62,24 @@ pub fn probe() -> Vec<Row> {
             "proc",
             true,
             in_namespace(|| Ok("a new /proc was mounted".into()), proc),
-            "mount /proc in full: in a container, run it with an unmasked /proc",
+            crate::builder::PROC_REMEDY,
         ),
         row(
             "seccomp filter",
             true,
-            in_namespace(|| Ok("a filter was installed".into()), filter),
-            "use a kernel with CONFIG_SECCOMP_FILTER",
+            in_namespace(|| Ok("a filter was installed, and what it refuses can be heard".into()), filter),
+            "use Linux 5.15 or newer with CONFIG_SECCOMP_FILTER; in a container or sandbox, allow seccomp and pidfd_getfd, and do not \
+             hear its refused calls",
         ),
         row("pidfd", true, pidfd(), "install Linux 5.15 or newer"),
         row("children list", true, children(), "use a kernel with CONFIG_PROC_CHILDREN"),
-        row("sealed executable", true, sealed(), "set vm.memfd_noexec to 0 or 1"),
+        row("sealed executable", true, sealed(), crate::reexec::NO_MEMFD),
+        row(
+            "sealed inputs",
+            true,
+            crate::run::sealed(b"x").map(|_| "made one".into()).map_err(|e| e.to_string()),
+            "in a container, let its filter allow memfd_create",
+        ),
         row(
             "state directory",
             true,
@@ -150,8 +157,9 @@ fn in_namespace(
             let talk = maps
                 .and_then(|()| (&ours).write_all(b"M").map_err(|e| e.to_string()))
                 .and_then(|()| (&ours).read_to_string(&mut why).map_err(|e| e.to_string()));
+            // It ends by itself, at the latest when nobody is left to talk to.
+            drop(ours);
             let options = rustix::process::WaitIdOptions::EXITED;
-            _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
             _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
             talk?;
             if why.is_empty() { good() } else { Err(why) }
@@ -176,6 +184,17 @@ fn private_tmpfs() -> Result<(), String> {
     mounts::attach_at(&tmpfs, "/tmp").map_err(|e| format!("mounting: {e}"))
 }
 
+/// As images and inputs are mounted: found below a root, cloned, made read-only for good.
+fn mounting() -> Result<(), String> {
+    private_tmpfs()?;
+    fs::create_dir("/tmp/in").map_err(|e| e.to_string())?;
+    let root = OwnedFd::from(fs::File::open("/tmp").map_err(|e| e.to_string())?);
+    let found = mounts::real_directory(&root, "in").map_err(|e| e.to_string())?;
+    let found = found.ok_or("a directory that was made is not there")?;
+    let mount = mounts::clone_handle(found.as_fd()).map_err(|e| format!("cloning a mount: {e}"))?;
+    mounts::restrict(&mount, mounts::input()).map_err(|e| format!("making a mount read-only: {e}"))
+}
+
 fn overlay() -> Result<(), String> {
     private_tmpfs()?;
     ["a", "b", "m"]
@@ -196,6 +215,7 @@ fn others() -> Result<(), String> {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
     sys::unshare(flags).map_err(|e| format!("unshare: {e}"))?;
+    rustix::system::sethostname(b"doctor").map_err(|e| format!("naming the host: {e}"))?;
     sys::raise_loopback().map_err(|e| format!("raising lo: {e}"))
 }
 
@@ -225,15 +245,25 @@ fn proc() -> Result<(), String> {
     }
 }
 
+/// A filter of which somebody else takes the listener.
 fn filter() -> Result<(), String> {
-    let program = invarlock_seccomp::Profile::no_network().compile().map_err(|e| e.to_string())?;
-    program.install().map_err(|e| e.to_string())
+    let program = invarlock_seccomp::Profile::no_network().compile_heard().map_err(|e| e.to_string())?;
+    let listener = program.ready().and_then(|ready| ready.install_heard()).map_err(|e| e.to_string())?;
+    let (this, none) = (own_pidfd()?, rustix::process::PidfdGetfdFlags::empty());
+    let taken = rustix::process::pidfd_getfd(&this, listener.as_fd().as_raw_fd(), none);
+    let taken = taken.map_err(|e| format!("taking over its listener: {e}"))?;
+    invarlock_seccomp::Listener::check(taken).map(drop).map_err(|e| e.to_string())
+}
+
+fn own_pidfd() -> Result<OwnedFd, String> {
+    rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
+        .map_err(|e| format!("pidfd_open: {e}"))
 }
 
 fn pidfd() -> Result<String, String> {
-    rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
-        .map(|_| "opened one".into())
-        .map_err(|e| format!("pidfd_open: {e}"))
+    let this = own_pidfd()?;
+    sys::can_signal(this.as_fd()).map_err(|e| format!("pidfd_send_signal: {e}"))?;
+    Ok("opened one, which takes signals".into())
 }
 
 fn children() -> Result<String, String> {

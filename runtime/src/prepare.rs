@@ -3,10 +3,11 @@
 //! The workload's host id owns nothing. A file that not everybody may read is shown to it as its own through an id-mapped mount, which
 //! takes a user namespace that maps the file's owner to that id.
 
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::identity::Identity;
 use crate::mounts;
 use crate::protocol::Request;
+use crate::supervisor::NAMESPACES_REMEDY;
 use crate::sys::{self, Forked};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,7 +36,8 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
                 None => fd,
                 Some(path) => namespaces
                     .input(fd, identity)
-                    .map_err(|e| e.while_(&format!("mounting input {}", path.display())))?,
+                    .map_err(|e| e.while_(&format!("mounting input {}", path.display())))
+                    .in_row("inputs")?,
             },
         };
         out.push(mount);
@@ -80,18 +82,18 @@ fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
     let (ours, theirs) = UnixStream::pair().doing(fail)?;
     let cloned = sys::clone_process(libc::CLONE_NEWUSER, None)
-        .or_unsupported(|| format!("row \"namespaces\": {}", fail()), crate::supervisor::NAMESPACES_REMEDY)?;
+        .or_unsupported(|| format!("row \"namespaces\": {}", fail()), NAMESPACES_REMEDY)?;
     let (pid, handle) = match cloned {
         Forked::Child => {
             drop(ours);
-            // Nobody speaks here: it waits for its end, or for the supervisor's.
+            // Nobody speaks here: it waits until the supervisor hangs up.
             drop((&theirs).read(&mut [0]));
             sys::exit_now(0)
         }
         Forked::Parent(pid, handle) => (pid, handle),
     };
     let made = mapped(pid, uid, gid, identity);
-    _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
+    drop(ours);
     let options = rustix::process::WaitIdOptions::EXITED;
     _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
     made

@@ -4,9 +4,10 @@
 //! supervisor, whose copy is builder and init, is never started from that file itself: root starts it through a read-only mount of its
 //! own, anybody else from a sealed memory file. Besides, init cannot be inspected from inside at all (it is not dumpable).
 
-use crate::error::{Doing as _, Error, InRow as _, NO_CALL, Result};
+use crate::error::{Doing as _, Error, NO_CALL, Result};
 use crate::sys;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -63,7 +64,7 @@ pub(crate) fn spawn(socket: UnixStream) -> Result<(Child, Option<OwnedFd>)> {
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let copy = match sealed.take() {
         Some(fd) => sealed.insert(fd),
-        None => sealed.insert(sealed_copy().in_row("executable")?),
+        None => sealed.insert(sealed_copy()?),
     };
     Ok((start(copy, socket)?, None))
 }
@@ -102,14 +103,26 @@ fn read_only_mount() -> Option<OwnedFd> {
     Some(mount)
 }
 
+/// What an administrator can do where there is no sealed executable.
+pub(crate) const NO_MEMFD: &str =
+    "set vm.memfd_noexec to 0 or 1; in a container, let its filter allow memfd_create";
+const NO_PROC: &str = "mount /proc: `mount -t proc proc /proc`";
+
 fn sealed_copy() -> Result<OwnedFd> {
-    let fail = || "copying this program into sealed memory".to_owned();
-    let mut from = File::open("/proc/self/exe").doing(fail)?;
+    let fail = || "row \"executable\": copying this program into sealed memory".to_owned();
+    let mut from = File::open("/proc/self/exe").map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::Unsupported(format!("{}: /proc/self/exe: {cause}; {NO_PROC}", fail()))
+        }
+        _ => Error::System(format!("{}: /proc/self/exe: {cause}", fail())),
+    })?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 do not know EXEC and need none.
-    let memory = rustix::fs::memfd_create("invarlock", flags | MemfdFlags::EXEC)
-        .or_else(|_| rustix::fs::memfd_create("invarlock", flags))
-        .doing(fail)?;
+    let memory = match rustix::fs::memfd_create("invarlock", flags | MemfdFlags::EXEC) {
+        // Kernels before 6.3 do not know EXEC and need none.
+        Err(Errno::INVAL) => rustix::fs::memfd_create("invarlock", flags),
+        other => other,
+    };
+    let memory = memory.or_unsupported(fail, NO_MEMFD)?;
     let mut memory = File::from(memory);
     std::io::copy(&mut from, &mut memory).doing(fail)?;
     let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;

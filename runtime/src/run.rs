@@ -1,6 +1,6 @@
 //! The launcher's side: starts a supervisor, hands over the plan and the handles, passes on what the workload prints, takes the outcome.
 
-use crate::error::{Doing as _, Error, Result};
+use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::hooks::{self, Hooks};
 use crate::protocol::{self, Done, Order, Prepare, Request, Verdict, WireInput};
 use crate::spec::{
@@ -81,7 +81,7 @@ impl Supervisor {
                     }
                     (Some(path), OwnedFd::from(file))
                 }
-                InputSource::Bytes(bytes) => (None, sealed(&bytes)?),
+                InputSource::Bytes(bytes) => (None, sealed(&bytes).in_row("inputs")?),
             };
             inputs.push(WireInput { target: input.target, path });
             fds.push(fd);
@@ -153,7 +153,7 @@ impl Supervisor {
 }
 
 /// A memory file that nobody can change, read from its start.
-fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
+pub(crate) fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
     use std::io::Seek as _;
     let fail = || "keeping an input in memory".to_owned();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;

@@ -213,6 +213,14 @@ pub(crate) fn kill_child(pid: i32, signal: c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Whether signals can be sent to what the pidfd is of: the call is made without one.
+pub(crate) fn can_signal(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    let (none, info) = (0, std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: without a signal nothing is sent, and the call takes no other information.
+    result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), none, info, 0) })?;
+    Ok(())
+}
+
 /// Strings as `execve(2)` takes them.
 pub(crate) struct Vector {
     _strings: Vec<CString>,

@@ -134,9 +134,15 @@ impl Ready<'_> {
         }
         for filter in &self.filters {
             apply(filter).map_err(|error| {
-                Error::System(format!(
-                    "installing filter {name}: {error} (the kernel needs CONFIG_SECCOMP_FILTER)"
-                ))
+                let doing = format!("installing filter {name}: {error}");
+                match &error {
+                    seccompiler::Error::Seccomp(cause) | seccompiler::Error::Prctl(cause)
+                        if is_missing(cause) =>
+                    {
+                        Error::Unsupported(format!("{doing}; {NO_SECCOMP}"))
+                    }
+                    _ => Error::System(doing),
+                }
             })?;
         }
         Ok(())
@@ -156,13 +162,19 @@ impl Ready<'_> {
                 Some(libc::EBUSY) => Error::Unsupported(format!(
                     "{doing}: whoever started this program hears its refused calls already, and the kernel allows one listener; start it outside that container or sandbox"
                 )),
-                Some(libc::EINVAL | libc::ENOSYS) => {
-                    Error::Unsupported(format!("{doing}: this needs Linux 5.0 or newer with CONFIG_SECCOMP_FILTER"))
-                }
+                _ if is_missing(&error) => Error::Unsupported(format!("{doing}; {NO_SECCOMP}")),
                 _ => Error::System(doing),
             }
         })
     }
+}
+
+/// What to do where the kernel does not know seccomp(2), its filters or their listeners.
+const NO_SECCOMP: &str =
+    "install Linux 5.15 or newer with CONFIG_SECCOMP_FILTER; in a container, let its filter allow seccomp";
+
+fn is_missing(cause: &std::io::Error) -> bool {
+    matches!(cause.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS))
 }
 
 fn digest(filters: &[Vec<u8>]) -> String {

@@ -33,7 +33,7 @@ impl Error {
 
 impl From<invarlock_seccomp::Error> for Error {
     fn from(error: invarlock_seccomp::Error) -> Self {
-        let message = format!("denying this process the network: {error}");
+        let message = format!("row \"system calls\": denying this process the network: {error}");
         match error {
             invarlock_seccomp::Error::Unsupported(_) => Self::Unsupported(message),
             _ => Self::System(message),

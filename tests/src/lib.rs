@@ -174,6 +174,18 @@ impl Place {
         command
     }
 
+    /// The command in new namespaces (options of `unshare`), which root prepares by a script of its own before the user starts it.
+    pub fn inside(&self, namespaces: &[&str], script: &str, command: &Command) -> Command {
+        let mut outer = Command::new("unshare");
+        outer.args(namespaces).args(["--", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
+        outer.arg(command.get_program()).args(command.get_args());
+        outer.env_clear().current_dir(self.path("work")).stdin(Stdio::null());
+        for (name, value) in command.get_envs() {
+            value.map(|value| outer.env(name, value));
+        }
+        outer
+    }
+
     /// Runs `invarlock` to its end.
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::from(self.command(args).output().unwrap())

@@ -67,6 +67,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whoever cannot be told anything any more may have said why.
+    pub(super) fn or_its_reason(&mut self, told: Result<()>) -> Result<()> {
+        if told.is_err() && self.init.as_ref().is_some_and(readable) {
+            self.hear_init()?;
+        }
+        told
+    }
+
     /// Init is dead, and with it everything: killed from outside, or by the kernel for memory.
     pub(super) fn hear_silence(&mut self) -> Result<()> {
         if self.exited.is_some() || self.init.is_some() || self.init_pid.is_none() {
@@ -126,6 +134,10 @@ impl Run<'_> {
             .ok_or_else(|| Error::System("the workload has no process id".into()))?;
         let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
             .doing(|| "watching the workload".into())
+            .and_then(|handle| {
+                sys::can_signal(handle.as_fd()).doing(|| "reaching the workload with signals".into())?;
+                Ok(handle)
+            })
             .in_row("life")?;
         if let Some(listener) = listener {
             self.refusals = Some(Refusals::take(handle.as_fd(), listener)?);

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const NAMESPACES_REMEDY: &str = "let ordinary users make user namespaces: `sysctl -w user.max_user_namespaces=15000` (and none of \
     user.max_*_namespaces may be used up), `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile with \
-    `userns,` for this program (Ubuntu 24.04 and newer); `invarlock doctor` says which";
+    `userns,` for this program (Ubuntu 24.04 and newer); in a container, allow clone, unshare and mount; `invarlock doctor` says which";
 /// Between a polite request to stop and the end.
 const GRACE: Duration = Duration::from_secs(3);
 /// Building a container takes milliseconds; where it takes this long, something is stuck.
@@ -265,11 +265,15 @@ impl<'a> Run<'a> {
         self.init_pid = Some(pid);
         hooks::step("supervisor: builder cloned");
         // Some kernels let anybody make a user namespace and only refuse to fill it in.
-        self.identity.write_maps_of(pid).or_unsupported(|| "row \"namespaces\"".into(), NAMESPACES_REMEDY)?;
-        match &self.init {
+        let mapped = self
+            .identity
+            .write_maps_of(pid)
+            .or_unsupported(|| "row \"namespaces\"".into(), NAMESPACES_REMEDY);
+        let told = mapped.and_then(|()| match &self.init {
             Some(init) => (&*init).write_all(b"M").doing(|| "telling the builder of its ids".into()),
             None => Ok(()),
-        }
+        });
+        self.or_its_reason(told)
     }
 
     /// Where a new process is cloned into; without clone3(2), it enters by itself.
@@ -304,8 +308,9 @@ impl<'a> Run<'a> {
         match (&told.request.host, &self.init) {
             (None, Some(init)) => {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-                protocol::send(init, &told.build(), &fds)
-                    .map_err(|e| e.while_("telling the builder what to build"))
+                let told = protocol::send(init, &told.build(), &fds)
+                    .map_err(|e| e.while_("telling the builder what to build"));
+                self.or_its_reason(told)
             }
             _ => self.fork_on_host(fds),
         }

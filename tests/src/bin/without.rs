@@ -1,7 +1,7 @@
 //! Runs a program on a kernel that seems to lack some system calls: `without NAME[:errno][,NAME…] -- PROGRAM ARGS…`.
 //!
-//! A filter answers for the kernel, for the program and all that comes of it. Besides names of calls it knows some *features*, which are one
-//! flag of a call: a kernel that does not know the flag refuses the call.
+//! A filter answers for the kernel, for the program and all that comes of it. Besides names of calls it knows some *features*, which are some
+//! flags of a call: a kernel that does not know the flag refuses the call.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test program")]
 
@@ -17,12 +17,32 @@ const EPERM: u32 = 1;
 const EINVAL: u32 = 22;
 const ENOSYS: u32 = 38;
 
-/// Name, call, number of the argument, the flag, what an old kernel says.
-const FEATURES: [(&str, &str, u8, u64, u32); 4] = [
-    ("memfd-exec", "memfd_create", 1, 0x10, EINVAL),
-    ("close-range-cloexec", "close_range", 2, 4, EINVAL),
-    ("user-namespaces", "unshare", 0, 0x1000_0000, EPERM),
-    ("filter-listener", "seccomp", 1, 8, EINVAL),
+/// One flag, or several, of an argument of a call.
+struct Feature {
+    name: &'static str,
+    call: &'static str,
+    argument: u8,
+    /// Which bits of the argument matter, and how they are where the feature is wanted.
+    mask: u64,
+    value: u64,
+    /// What a kernel without it says.
+    errno: u32,
+}
+
+/// It is one flag of the call.
+const fn flag(name: &'static str, call: &'static str, argument: u8, flag: u64, errno: u32) -> Feature {
+    Feature { name, call, argument, mask: flag, value: flag, errno }
+}
+
+/// `clone3` hides its flags in memory: leave it out with "user-namespaces".
+const FEATURES: [Feature; 6] = [
+    flag("memfd-exec", "memfd_create", 1, 0x10, EINVAL),
+    flag("close-range-cloexec", "close_range", 2, 4, EINVAL),
+    flag("user-namespaces", "clone", 0, 0x1000_0000, EPERM),
+    flag("filter-listener", "seccomp", 1, 8, EINVAL),
+    flag("filter-wait-killable", "seccomp", 1, 0x20, EINVAL),
+    // The type is a string, but nothing else of ours is mounted with just these: read-only, nosuid, nodev.
+    Feature { name: "overlay", call: "mount", argument: 3, mask: 0xffff_ffff, value: 7, errno: EPERM },
 ];
 
 fn main() {
@@ -39,15 +59,11 @@ fn main() {
 fn hide(missing: &str) {
     let (name, errno) =
         missing.split_once(':').map_or((missing, None), |(name, errno)| (name, Some(errno.parse().unwrap())));
-    let (call, rules, usual) = match FEATURES.iter().find(|f| f.0 == name) {
-        Some((_, call, argument, flag, errno)) => {
-            let masked = SeccompCondition::new(
-                *argument,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::MaskedEq(*flag),
-                *flag,
-            );
-            (*call, vec![SeccompRule::new(vec![masked.unwrap()]).unwrap()], *errno)
+    let (call, rules, usual) = match FEATURES.iter().find(|f| f.name == name) {
+        Some(f) => {
+            let op = SeccompCmpOp::MaskedEq(f.mask);
+            let masked = SeccompCondition::new(f.argument, SeccompCmpArgLen::Dword, op, f.value);
+            (f.call, vec![SeccompRule::new(vec![masked.unwrap()]).unwrap()], f.errno)
         }
         None => (name, Vec::new(), ENOSYS),
     };
