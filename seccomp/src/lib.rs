@@ -4,9 +4,11 @@
 //!
 //! 1. [`Profile`] (`profile.rs`): what a JSON file under `profiles/` says, one rule a line, each with a reason. A *condition* compares one
 //!    argument; the conditions of one *rule* must all hold; several rules for one call are alternatives.
-//! 2. [`Profile::compile_for`] (`compile.rs`): a profile and an [`Arch`] become a [`Program`]. `table/` has the names.
-//! 3. [`Program`] (`program.rs`): the BPF as bytes with its digest; [`Program::install`] hands it to the kernel.
-//! 4. [`Listener`] (`listener.rs`): where a program is compiled so that refused calls are heard, what hears and answers them.
+//! 2. [`Given`] (`given.rs`): what users bring, in our format or in Docker's (`docker.rs`).
+//! 3. [`Meaning`] (`meaning.rs`): either of them for one [`Arch`], numbers instead of names. `table/` has both.
+//! 4. [`Meaning::compile`] (`compile.rs`): a meaning becomes a [`Program`].
+//! 5. [`Program`] (`program.rs`): the BPF as bytes with its digest; [`Program::install`] hands it to the kernel.
+//! 6. [`Listener`] (`listener.rs`): where a program is compiled so that refused calls are heard, what hears and answers them.
 //!    All `unsafe` is in `sys.rs`.
 //!
 //! An allow-list ([`Default::Enosys`]) decides, in this order: another architecture or the x32 numbers kill the process; a
@@ -26,15 +28,21 @@
 
 mod compile;
 mod constants;
+mod docker;
 mod error;
+mod given;
 mod listener;
+mod meaning;
 mod profile;
 mod program;
 mod sys;
 mod table;
 
+pub use compile::LEARNING_FD;
 pub use error::{Error, Result};
+pub use given::{Format, Given, Machine};
 pub use listener::{Call, Listener};
+pub use meaning::{Action, Comparison, Decision, Meaning, NEEDED};
 pub use profile::{Condition, Default, Length, Operator, Profile, Rule, Value};
 pub use program::{Program, Ready};
 pub use table::{name as syscall_name, number as syscall_number};

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compile::EPERM;
+use crate::meaning::{Action, Comparison, Decision, Meaning};
 use crate::{Arch, Error, Program, Result, constants, table};
 
 /// A profile's text may not be longer than this; ours are a tenth of it.
-const LONGEST: usize = 1 << 20;
+pub(crate) const LONGEST: usize = 1 << 20;
 
 /// What may be called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +84,7 @@ pub enum Length {
 }
 
 /// A comparison, unsigned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
     /// Equal.
@@ -176,6 +178,32 @@ impl Profile {
         Error::Input(format!("system-call profile {}: {}", self.name, what.into()))
     }
 
+    /// What it means on `arch`.
+    pub fn meaning(&self, arch: Arch) -> Result<Meaning> {
+        self.validate()?;
+        let (action, otherwise) = match self.default {
+            Default::Enosys => (Action::Allow, Action::Errno(EPERM)),
+            Default::Allow => (Action::Errno(EPERM), Action::Allow),
+        };
+        let mut decisions = Vec::new();
+        for rule in self.rules() {
+            // Validated: an unnamed architecture is one that lacks the call.
+            let Some(number) = table::number(arch, &rule.syscall) else { continue };
+            let when = rule.args.iter().map(|it| self.comparison(it)).collect::<Result<_>>()?;
+            let (syscall, reason) = (rule.syscall.clone(), rule.reason.clone());
+            decisions.push(Decision { syscall, number, when, action, reason });
+        }
+        let closed = self.default == Default::Enosys;
+        Ok(Meaning { name: self.name.clone(), arch, closed, decisions, otherwise })
+    }
+
+    fn comparison(&self, it: &Condition) -> Result<Comparison> {
+        let resolve = |value: &Value| value.resolve().map_err(|what| self.wrong(what));
+        let mask = it.mask.as_ref().map(resolve).transpose()?.unwrap_or(u64::MAX);
+        let (wide, value) = (it.len == Length::Qword, resolve(&it.value)?);
+        Ok(Comparison { index: it.index, wide, op: it.op, mask, value })
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(name_is_plain) {
@@ -257,6 +285,12 @@ impl Profile {
                 if condition.len == Length::Dword && value > u64::from(u32::MAX) {
                     return Err(self.wrong(format!("{call}: {value} does not fit a dword")));
                 }
+            }
+            let it = self.comparison(condition)?;
+            if it.value & !it.mask != 0 {
+                return Err(self.wrong(format!(
+                    "{call}: its value has bits that its mask leaves out, so it never holds"
+                )));
             }
         }
         Ok(())
