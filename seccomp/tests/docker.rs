@@ -273,7 +273,7 @@ fn what_cannot_be_said_is_refused_by_name() {
                 .to_owned(),
             ["does not allow execve", "allow read"],
         ),
-        (needed.replace("execve", "read").to_owned(), ["no profile", "defaultAction"]),
+        (needed.replace("execve", "read"), ["no profile", "defaultAction"]),
         (r#"{"linux": {"seccomp": null}}"#.to_owned(), ["linux.seccomp", "missing"]),
         (r#"{"linux": 1}"#.to_owned(), ["invalid type", "Linux"]),
         ("[]".to_owned(), ["reading a system-call profile", "failed"]),
@@ -283,6 +283,39 @@ fn what_cannot_be_said_is_refused_by_name() {
         let why = refused(&text);
         assert!(words.iter().all(|word| why.contains(word)), "{text}: {why}");
     }
+}
+
+/// Two entries that disagree are accepted only where no value satisfies both, for every pair of operators.
+#[test]
+fn entries_that_disagree_exclude_each_other() {
+    let operators = ["EQ", "NE", "LT", "LE", "GT", "GE", "MASKED_EQ"];
+    let values = [0, 1, 2, 3, u64::MAX - 1, u64::MAX];
+    let args: Vec<_> = operators.iter().flat_map(|op| values.map(|value| (*op, value))).collect();
+    let arg = |(op, value): (&str, u64)| {
+        let two = if op == "MASKED_EQ" { value & 2 } else { 0 };
+        json!({"index": 1, "op": format!("SCMP_CMP_{op}"), "value": value, "valueTwo": two})
+    };
+    let (mut accepted, mut refused) = (0, 0);
+    for (one, other) in args.iter().flat_map(|one| args.iter().map(|other| (arg(*one), arg(*other)))) {
+        let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": ["read", "write", "execve", "exit_group"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [one]},
+            {"names": ["socket"], "action": "SCMP_ACT_TRAP", "args": [other]},
+        ]});
+        let both =
+            (0..9).chain(u64::MAX - 9..=u64::MAX).any(|it| holds(&one, [it; 6]) && holds(&other, [it; 6]));
+        let given = Given::parse(profile.to_string().as_bytes(), machine(Arch::X86_64));
+        assert!(!(both && given.is_ok()), "both hold, and it was accepted: {one} {other}");
+        let simple = [&one, &other]
+            .iter()
+            .all(|it| ["EQ", "LT", "LE", "GT", "GE"].iter().any(|op| it["op"] == format!("SCMP_CMP_{op}")));
+        // Of an ordering that nothing satisfies the reader need not know.
+        let empty =
+            [&one, &other].iter().any(|it| !(0..9).chain(u64::MAX - 9..=u64::MAX).any(|v| holds(it, [v; 6])));
+        assert!(both || !simple || empty || given.is_ok(), "never both, and it was refused: {one} {other}");
+        *if given.is_ok() { &mut accepted } else { &mut refused } += 1;
+    }
+    assert!(accepted > 300 && refused > 300, "{accepted} {refused}");
 }
 
 /// A profile of entries from a small vocabulary, so that they meet each other often.
