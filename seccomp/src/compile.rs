@@ -161,16 +161,16 @@ fn condition(meaning: &Meaning, it: &Comparison) -> Result<SeccompCondition> {
     SeccompCondition::new(it.index, length, operator, it.value).map_err(|source| failed(meaning, source))
 }
 
-const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
-const JUMP_EQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const JUMP_GT: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
-const JUMP_GE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+pub(crate) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+pub(crate) const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+pub(crate) const JUMP_EQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+pub(crate) const JUMP_GT: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+pub(crate) const JUMP_GE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 pub(crate) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
-const EPERM_BY_KERNEL: u32 = ERRNO | EPERM as u32;
+pub(crate) const EPERM_BY_KERNEL: u32 = ERRNO | EPERM as u32;
 pub(crate) const ALLOW: u32 = 0x7fff_0000;
 pub(crate) const USER_NOTIF: u32 = 0x7fc0_0000;
 

@@ -10,6 +10,7 @@
 //! 5. [`Program`] (`program.rs`): the BPF as bytes with its digest; [`Program::install`] hands it to the kernel.
 //! 6. [`Listener`] (`listener.rs`): where a program is compiled so that refused calls are heard, what hears and answers them.
 //!    All `unsafe` is in `sys.rs`.
+//! 7. [`Judge`] (`learn.rs`, `interpret.rs`): where a profile is learned, what answers every call as its program would have.
 //!
 //! An allow-list ([`Default::Enosys`]) decides, in this order: another architecture or the x32 numbers kill the process; a
 //! number this crate does not know gives `ENOSYS`, so that libc falls back, and so does `clone3`, whose flags lie
@@ -31,6 +32,8 @@ mod constants;
 mod docker;
 mod error;
 mod given;
+mod interpret;
+mod learn;
 mod listener;
 mod meaning;
 mod profile;
@@ -41,6 +44,7 @@ mod table;
 pub use compile::LEARNING_FD;
 pub use error::{Error, Result};
 pub use given::{Format, Given, Machine};
+pub use learn::{Answer, Judge};
 pub use listener::{Call, Listener};
 pub use meaning::{Action, Comparison, Decision, Meaning, NEEDED};
 pub use profile::{Condition, Default, Length, Operator, Profile, Rule, Value};

@@ -53,6 +53,24 @@ pub struct Rule {
     pub reason: String,
 }
 
+impl Rule {
+    /// A rule for this call and these arguments as a proposal: its reason is empty, and no profile is read in which one is.
+    pub fn proposed(syscall: &str, args: &[(u8, u64)]) -> Self {
+        let condition = |(index, number): &(u8, u64)| {
+            let len = if *number > u64::from(u32::MAX) { Length::Qword } else { Length::Dword };
+            let family = constants::family(*number)
+                .filter(|_| *index == 0 && matches!(syscall, "socket" | "socketpair"));
+            let value = family.map_or(Value::Number(*number), |name| Value::Names(name.to_owned()));
+            Condition { index: *index, len, op: Operator::Eq, mask: None, value }
+        };
+        let there: Vec<Arch> =
+            Arch::ALL.into_iter().filter(|arch| table::number(*arch, syscall).is_some()).collect();
+        let arch = if there.len() == Arch::ALL.len() { Vec::new() } else { there };
+        let args = args.iter().map(condition).collect();
+        Self { syscall: syscall.to_owned(), args, arch, reason: String::new() }
+    }
+}
+
 /// A comparison of one argument.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,7 +79,7 @@ pub struct Condition {
     pub index: u8,
     /// How much of it. The kernel reads an `int` from the low half only, so a comparison of the whole
     /// register could be evaded with junk in the high half.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Length::is_default")]
     pub len: Length,
     /// How.
     pub op: Operator,
@@ -81,6 +99,12 @@ pub enum Length {
     Dword,
     /// All of it: pointers and sizes.
     Qword,
+}
+
+impl Length {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A comparison, unsigned.

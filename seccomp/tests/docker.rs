@@ -131,6 +131,7 @@ fn agrees(text: &str, arch: Arch, cases: u32) {
     let meaning = read(text, arch);
     let programs = [(meaning.compile(), ERRNO | 1), (meaning.compile_heard(), HEARD)];
     let programs = programs.map(|(program, refused)| (program.expect("a program"), refused));
+    let learner = bpf::Learner::of(&meaning);
     let decided: Vec<u32> = meaning.decisions.iter().map(|it| it.number).chain([0]).collect();
     let compared: Vec<u32> =
         meaning.decisions.iter().filter(|it| !it.when.is_empty()).map(|it| it.number).chain([0]).collect();
@@ -156,6 +157,7 @@ fn agrees(text: &str, arch: Arch, cases: u32) {
                 let expected = if expected == ERRNO | 1 { *refused } else { expected };
                 prop_assert_eq!(bpf::run(program, said, number, args), expected, "{:?} {}", arch, number);
             }
+            learner.agrees(said, number, args, expected);
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error}"));

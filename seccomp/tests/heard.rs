@@ -2,8 +2,10 @@
 
 mod sys;
 
-use invarlock_seccomp::{Arch, Call, Error, Listener, Profile, Program, syscall_number};
-use std::os::fd::{AsFd as _, OwnedFd};
+use invarlock_seccomp::{
+    Answer, Arch, Call, Error, Judge, LEARNING_FD, Listener, Profile, Program, syscall_number,
+};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -114,6 +116,69 @@ fn only_a_listener_is_one() {
     let copy = listener.as_fd().try_clone_to_owned().expect("a copy");
     Listener::check(copy).expect("a listener");
     result.recv().expect("the thread lives");
+}
+
+/// As [`under`], but every call of the thread is heard, so that it can only speak by the descriptor of which nobody is asked, as init
+/// does.
+fn learning<T: Send + 'static>(
+    program: Program,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> (Listener, mpsc::Receiver<T>) {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let (from, to) = rustix::pipe::pipe().expect("a pipe");
+    let to = rustix::io::fcntl_dupfd_cloexec(to, LEARNING_FD as i32).expect("the descriptor");
+    assert_eq!(to.as_raw_fd(), LEARNING_FD as i32);
+    let (done, result) = mpsc::channel();
+    std::thread::spawn(move || {
+        let listener = program.ready().expect("ready").install_heard().expect("listener");
+        let number = listener.as_fd().as_raw_fd().to_le_bytes();
+        rustix::io::write(&to, &number).expect("the pipe");
+        // Whoever closes one's own listener gets no more answers.
+        std::mem::forget(listener);
+        done.send(body()).expect("the other thread");
+    });
+    let mut number = [0; 4];
+    rustix::io::read(&from, &mut number).expect("the pipe");
+    let this = pidfd_open(getpid(), PidfdFlags::empty()).expect("this process");
+    let taken = pidfd_getfd(this, i32::from_le_bytes(number), PidfdGetfdFlags::empty());
+    (Listener::check(taken.expect("the listener")).expect("a listener"), result)
+}
+
+/// A thread whose profile is learned calls what it may and nothing else, and every call of it is heard.
+#[test]
+fn learning_lets_through_what_the_profile_allows() {
+    let meaning = Profile::evaluator().meaning(native()).expect("a meaning");
+    let program = meaning.compile_learning().expect("a program");
+    let judge = Judge::new(meaning).expect("a judge");
+    let (listener, result) = learning(program, || {
+        [
+            sys::call(number("getpid"), [0; 6]),
+            sys::call(number("socket"), [2, 1, 0, 0, 0, 0]),
+            // A file that is not open: made, and failed for a reason of its own.
+            sys::call(number("read"), [900, 0, 0, 0, 0, 0]),
+            sys::call(number("fcntl"), [900, 1, 0, 0, 0, 0]),
+            sys::call(number("fcntl"), [900, 0, 0, 0, 0, 0]),
+            // Of this one nobody is asked.
+            sys::call(number("write"), [LEARNING_FD.into(), 0, 0, 0, 0, 0]),
+        ]
+    });
+    let mut refused = Vec::new();
+    let (mut allowed, mut over) = (Vec::new(), false);
+    while !over {
+        let (waiting, gone) = waits(&listener, LONG);
+        over = gone && !waiting;
+        let Some(call) = waiting.then(|| listener.hear().expect("heard")).flatten() else { continue };
+        match judge.answer(&listener, &call).expect("an answer") {
+            Answer::Allowed(Some(_)) => allowed.push(call.name(native())),
+            Answer::Refused => refused.push(call.name(native())),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, ["socket(AF_INET)", "fcntl"]);
+    assert_eq!(allowed[..3], ["getpid", "read", "fcntl"]);
+    assert!(!allowed.contains(&"write".to_owned()), "{allowed:?}");
+    let (eperm, ebadf) = (libc::EPERM, libc::EBADF);
+    assert_eq!(result.recv().expect("the thread lives"), [0, eperm, ebadf, ebadf, eperm, 0]);
 }
 
 /// Without a listener, refused calls fail; they are never let through and never wait.

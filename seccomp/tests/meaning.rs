@@ -119,6 +119,7 @@ fn agrees(profile: &Profile) {
             (profile.compile_for(arch).expect("program"), ERRNO | 1),
             (profile.compile_heard_for(arch).expect("program"), HEARD),
         ];
+        let learner = bpf::Learner::of(&profile.meaning(arch).expect("a meaning"));
         let listed: Vec<u32> = profile
             .rules()
             .iter()
@@ -147,6 +148,7 @@ fn agrees(profile: &Profile) {
                     let expected = promised(profile, arch, said, number, args, *refused);
                     prop_assert_eq!(seen, expected, "{} {:?} {}", profile.name, arch, number);
                 }
+                learner.agrees(said, number, args, run(&programs[0].0, said, number, args));
                 Ok(())
             })
             .unwrap_or_else(|error| panic!("{error}"));

@@ -1,6 +1,51 @@
 //! An interpreter of filters, written for the tests and not the one under test.
 
-use invarlock_seccomp::Program;
+use invarlock_seccomp::{Answer, Arch, Judge, LEARNING_FD, Meaning, Program, syscall_name};
+
+const ERRNO: u32 = 0x0005_0000;
+const HEARD: u32 = 0x7fc0_0000;
+const ALLOW: u32 = 0x7fff_0000;
+
+/// Where a profile is learned: its program, and who answers it.
+pub struct Learner {
+    program: Program,
+    judge: Judge,
+    arch: Arch,
+}
+
+impl Learner {
+    pub fn of(meaning: &Meaning) -> Self {
+        let program = meaning.compile_learning().expect("a program");
+        Learner { program, judge: Judge::new(meaning.clone()).expect("a judge"), arch: meaning.arch }
+    }
+
+    /// Fails where learning makes anything else of a call than `ordinary`, which the plain program returns for it.
+    pub fn agrees(&self, said: u32, number: u32, args: [u64; 6], ordinary: u32) {
+        let first_words = matches!(syscall_name(self.arch, number), Some("read" | "write"))
+            && args[0] as u32 == LEARNING_FD
+            && matches!(ordinary, ALLOW | 0x0005_0001);
+        let expected = match ordinary {
+            _ if first_words && said == self.audit() => ALLOW,
+            ALLOW | 0x0005_0001 => HEARD,
+            other => other,
+        };
+        let seen = run(&self.program, said, number, args);
+        assert_eq!(seen, expected, "{:?} {number} {args:?}", self.arch);
+        if said != self.audit() || ordinary == 0x8000_0000 && number >= 0x4000_0000 {
+            return; // killed before anybody is asked
+        }
+        match (self.judge.judge(number, &args), ordinary) {
+            (Ok(Answer::Allowed(_)), ALLOW) => {}
+            (Ok(Answer::Refused), refused) if refused == ERRNO | 1 => {}
+            (Err(_), other) if other != ALLOW && other != ERRNO | 1 => {}
+            (judged, ordinary) => panic!("{:?} {number} {args:?}: {judged:?}, not {ordinary:#x}", self.arch),
+        }
+    }
+
+    fn audit(&self) -> u32 {
+        if self.arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 }
+    }
+}
 
 /// What the kernel would do with these bytes: the few instructions that such filters have, any other one fails the test.
 pub fn run(program: &Program, arch: u32, number: u32, args: [u64; 6]) -> u32 {

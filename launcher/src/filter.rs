@@ -1,0 +1,74 @@
+//! The system-call filter of a workload: one of ours, or a profile that the user brings (`--seccomp FILE`), which is recorded as a
+//! loosened control because nobody here knows what it allows.
+
+use crate::error::{Error, Kind, Result};
+use crate::inputs;
+use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_seccomp::{Arch, Given, Machine, Meaning, Profile, Program};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Name of the loosened control, in manifests and for whoever grants it.
+pub const CUSTOM: &str = "custom_seccomp_profile";
+/// The longest text that the reader of profiles takes.
+const LONGEST: u64 = 1 << 20;
+/// Most names that no call of this machine has which are listed.
+const NAMES: usize = 64;
+
+/// A filter for containers.
+pub struct Filter {
+    /// What it decides.
+    pub meaning: Meaning,
+    /// As it is installed: refused calls are heard.
+    pub program: Program,
+    /// What the evidence says of a profile that the user brought; null for one of ours.
+    pub custom: Value,
+}
+
+impl Filter {
+    /// The user's profile, where there is one, else `ours`.
+    pub fn choose(given: Option<&Path>, ours: impl FnOnce() -> Profile) -> Result<Self> {
+        match given {
+            Some(path) => Filter::read(path),
+            None => {
+                let meaning = ours().meaning(Arch::native()?)?;
+                Ok(Filter { program: meaning.compile_heard()?, meaning, custom: Value::Null })
+            }
+        }
+    }
+
+    /// For people's programs.
+    pub fn as_json(&self) -> Value {
+        json!({"profile": self.program.name, "digest": self.program.digest, "custom": self.custom})
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let what = format!("--seccomp {}", path.display());
+        let text = inputs::read_small(&what, path, LONGEST)?;
+        let given = Given::parse(&text, machine()?)
+            .and_then(|given| Ok((given.meaning.compile_heard()?, given)))
+            .map_err(|e| Error { message: format!("{what}: {e}"), ..Error::from(e) })?;
+        let (program, given) = given;
+        let custom = json!({
+            "path": path,
+            "sha256": sha256_hex(&text),
+            "format": given.format.as_str(),
+            "program_digest": program.digest,
+            "no_calls_here": given.elsewhere.iter().take(NAMES).collect::<Vec<_>>(),
+        });
+        Ok(Filter { meaning: given.meaning, program, custom })
+    }
+}
+
+/// This machine, as profiles ask for it.
+fn machine() -> Result<Machine> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => Ok(Machine { arch: Arch::native()?, kernel: (major, minor) }),
+        _ => Err(Error::new(
+            Kind::System,
+            format!("the kernel's release {release:?} does not begin with two numbers"),
+        )),
+    }
+}
