@@ -166,6 +166,9 @@ pub struct RuntimeArgs {
     /// Verification of the image.
     #[command(flatten)]
     pub care: CareArgs,
+    /// System-call profile of yours: Docker's, the OCI's or our format (recorded; verify rejects it)
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub seccomp: Option<PathBuf>,
     /// Limits.
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -269,18 +272,24 @@ pub enum RuntimeCommand {
         invarlock runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test\n  \
         invarlock runtime run oci:layout@sha256:… -- /bin/true")]
     Run {
-        /// Image reference
-        image: String,
-        /// Command and arguments [default: the image's entrypoint]
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
-        argv: Vec<String>,
-        /// Verification of the image.
+        /// What runs.
         #[command(flatten)]
-        care: CareArgs,
-        /// Limits.
-        #[command(flatten)]
-        limits: LimitArgs,
+        what: RunArgs,
         /// Print outcome and observations as JSON on standard error
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command as `runtime run` does, slowly, and print which rules of its system-call profile it used and which calls were refused
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime learn invarlock-runtime:local -- /invarlock-evaluator --self-test\n  \
+        invarlock runtime learn --seccomp profile.json oci:layout@sha256:… -- /bin/true\n\n\
+        The difference goes to standard output, for a person to review; what the command prints goes to standard\n\
+        error. Nothing is allowed that the profile does not allow.")]
+    Learn {
+        /// What runs.
+        #[command(flatten)]
+        what: RunArgs,
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -290,6 +299,25 @@ pub enum RuntimeCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A command of an image.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Image reference
+    pub image: String,
+    /// Command and arguments [default: the image's entrypoint]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
+    pub argv: Vec<String>,
+    /// Verification of the image.
+    #[command(flatten)]
+    pub care: CareArgs,
+    /// System-call profile of yours: Docker's, the OCI's or our format [default: by what the image speaks]
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub seccomp: Option<PathBuf>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// `invarlock doctor`.
@@ -326,7 +354,7 @@ pub fn parse() -> Cli {
         // Nobody left to tell when the terminal is gone.
         drop(usage.print());
         let verb: Vec<_> = std::env::args_os().skip(1).take(2).collect();
-        let code = if usage.use_stderr() && verb == ["runtime", "run"] {
+        let code = if usage.use_stderr() && (verb == ["runtime", "run"] || verb == ["runtime", "learn"]) {
             i32::from(OURS)
         } else {
             usage.exit_code()
@@ -355,7 +383,7 @@ impl Cli {
             Command::Doctor(a) => a.json,
             Command::Advanced(AdvancedCommand::RuntimeVerify { json, .. }) => *json,
             Command::Runtime(RuntimeCommand::Image(command)) => command.wants_json(),
-            Command::Runtime(RuntimeCommand::Probe { json }) => *json,
+            Command::Runtime(RuntimeCommand::Probe { json } | RuntimeCommand::Learn { json, .. }) => *json,
             Command::Runtime(RuntimeCommand::Run { json: true, .. }) => return Report::JsonToError,
             _ => false,
         };
@@ -364,7 +392,12 @@ impl Cli {
 
     /// Whether the exit code is somebody else's, so that failures of ours need one of their own.
     pub fn passes_codes_on(&self) -> bool {
-        matches!(&self.command, Command::Runtime(RuntimeCommand::Run { .. } | RuntimeCommand::Probe { .. }))
+        matches!(
+            &self.command,
+            Command::Runtime(
+                RuntimeCommand::Run { .. } | RuntimeCommand::Learn { .. } | RuntimeCommand::Probe { .. }
+            )
+        )
     }
 }
 

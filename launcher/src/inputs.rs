@@ -152,6 +152,26 @@ pub fn open_dataset(paths: &[PathBuf]) -> Result<Vec<InputFile>> {
     paths.iter().enumerate().map(open).collect()
 }
 
+/// Reads a small regular file, which may be a link; `what` names it for people.
+pub fn read_small(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let failed = |e: std::io::Error| Error::input(format!("opening {what}: {e}"));
+    let real = std::fs::canonicalize(path).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd =
+        openat2(CWD, &real, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(|e| failed(e.into()))?;
+    let input = regular(what.to_owned(), String::new(), real, fd)?;
+    let mut bytes = Vec::new();
+    input
+        .file
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io(format_args!("reading {what}"), &e))?;
+    match bytes.len() as u64 > limit {
+        true => Err(Error::input(format!("reading {what}: larger than {limit} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
 /// Hashes every file through its handle, one thread a file up to the number of cores.
 pub fn digest(
     ui: &Ui,

@@ -9,6 +9,7 @@
 mod args;
 mod bundle;
 mod error;
+mod filter;
 mod image;
 mod inputs;
 mod plan;

@@ -3,6 +3,7 @@
 
 use crate::args::{EvaluateArgs, ExecutionMode, LimitArgs};
 use crate::error::{Error, Kind, Result};
+use crate::filter::Filter;
 use crate::image::{self, Image};
 use crate::inputs::{self, InputFile, TreeDigest};
 use crate::policy::Policy;
@@ -13,6 +14,7 @@ use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_runtime::{LimitName, Limits, Outcome};
 use invarlock_seccomp::{Profile as FilterProfile, Program};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ pub struct Plan {
     pub host_evaluator: Option<PathBuf>,
     /// System-call filter of the workload.
     pub filter: Program,
+    /// Where that comes from, if the user brought it; else null.
+    pub custom_filter: Value,
     /// Limits of one container.
     pub limits: Limits,
 }
@@ -69,6 +73,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     for (role, dir) in inputs {
         outputs.iter().try_for_each(|(flag, out)| refuse_inside(flag, out, role, dir))?;
     }
+    let (filter, custom_filter) = filter(args, policy)?;
     let baseline = inputs::open_checkpoint("baseline", &args.baseline)?;
     let subject = inputs::open_checkpoint("subject", &args.subject)?;
     let data = inputs::open_dataset(&dataset.files)?;
@@ -81,10 +86,6 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
             (Some(image), None)
         }
         ExecutionMode::Host => (None, Some(image::evaluator(args.runtime.evaluator.as_deref())?)),
-    };
-    let filter = match policy.mode {
-        ExecutionMode::Container => FilterProfile::evaluator().compile_heard()?,
-        ExecutionMode::Host => FilterProfile::no_network().compile()?,
     };
     let data_path = dataset.files.first().cloned().unwrap_or_default();
     let digest = |label: &str, path: &Path, files: Vec<InputFile>| -> Result<Input> {
@@ -101,7 +102,22 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
         image,
         host_evaluator,
         filter,
+        custom_filter,
     })
+}
+
+/// The filter, and what is recorded of one that the user brought.
+fn filter(args: &EvaluateArgs, policy: &Policy) -> Result<(Program, Value)> {
+    match (policy.mode, &args.runtime.seccomp) {
+        (ExecutionMode::Container, given) => {
+            let filter = Filter::choose(given.as_deref(), FilterProfile::evaluator)?;
+            Ok((filter.program, filter.custom))
+        }
+        (ExecutionMode::Host, None) => Ok((FilterProfile::no_network().compile()?, Value::Null)),
+        (ExecutionMode::Host, Some(_)) => Err(Error::input(
+            "--seccomp is for containers, and host execution has none; leave one of them out",
+        )),
+    }
 }
 
 fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {
@@ -266,7 +282,7 @@ impl Plan {
     }
 
     /// What decides which windows are measured, as the evidence records it.
-    pub fn dataset_settings(&self) -> serde_json::Value {
+    pub fn dataset_settings(&self) -> Value {
         let d = &self.dataset;
         serde_json::json!({
             "tree_sha256": self.data.digest.tree_sha256,

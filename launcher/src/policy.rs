@@ -2,8 +2,9 @@
 
 use crate::args::{AllowArgs, Cli, Command, ExecutionMode, RuntimeCommand};
 use crate::error::Result;
+use crate::filter;
 use invarlock_runtime::Supervisor;
-use invarlock_security::{Allowance, Allowances, Flags, Source, deny_network_for_this_process};
+use invarlock_security::{Allowance, Allowances, Flags, deny_network_for_this_process};
 use std::cell::RefCell;
 
 /// The policy of one command.
@@ -13,6 +14,8 @@ pub struct Policy {
     pub allowances: Allowances,
     /// Where the measuring runs.
     pub mode: ExecutionMode,
+    /// Whether the user brings a system-call profile.
+    pub custom_filter: bool,
     /// Digest of the filter that refuses this process and its children the network; none when it was allowed.
     pub network_filter: Option<String>,
     /// Supervisors that were started before the network went off.
@@ -42,13 +45,14 @@ pub fn enter(cli: &Cli) -> Result<Policy> {
         Some(_) => None,
         None => Some(deny_network_for_this_process()?),
     };
-    Ok(Policy { allowances, mode, network_filter, early: RefCell::new(early) })
+    let custom_filter = matches!(&cli.command, Command::Evaluate(a) if a.runtime.seccomp.is_some());
+    Ok(Policy { allowances, mode, custom_filter, network_filter, early: RefCell::new(early) })
 }
 
 /// How many containers the command will run.
 fn containers(cli: &Cli, mode: ExecutionMode) -> usize {
     match &cli.command {
-        Command::Runtime(RuntimeCommand::Run { .. }) => 1,
+        Command::Runtime(RuntimeCommand::Run { .. } | RuntimeCommand::Learn { .. }) => 1,
         Command::Evaluate(a) if mode == ExecutionMode::Container && !a.dry_run => {
             if a.baseline_report.is_some() { 1 } else { 2 }
         }
@@ -63,13 +67,16 @@ impl Policy {
     }
 
     /// The exceptions that loosen something here, with what granted each. No code of a checkpoint and no plug-in can run in
-    /// this version, so allowing them loosens nothing.
-    pub fn exceptions(&self) -> impl Iterator<Item = (Allowance, Source)> + '_ {
-        self.allowances.iter().filter(|(a, _)| matches!(a, Allowance::Network | Allowance::HostExecution))
+    /// this version, so allowing them loosens nothing. A profile of the user's may allow anything.
+    pub fn exceptions(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        let allowed = self.allowances.iter();
+        let allowed = allowed.filter(|(a, _)| matches!(a, Allowance::Network | Allowance::HostExecution));
+        let custom = self.custom_filter.then(|| (filter::CUSTOM, "--seccomp".to_owned()));
+        allowed.map(|(what, by)| (what.name(), by.to_string())).chain(custom)
     }
 
     /// Their names, as manifests list them.
     pub fn loosened(&self) -> Vec<String> {
-        self.exceptions().map(|(what, _)| what.name().to_owned()).collect()
+        self.exceptions().map(|(what, _)| what.to_owned()).collect()
     }
 }

@@ -59,6 +59,7 @@ impl Record<'_> {
             "tier": self.plan.tier.as_str(),
             "allowances": self.allowances(),
             "image": self.image(),
+            "custom_seccomp_profile": self.plan.custom_filter,
             "dataset": self.plan.dataset_settings(),
             "dataset_files": self.plan.data.digest,
             "sides": sides,
@@ -132,6 +133,7 @@ impl Record<'_> {
             "allowances": self.allowances(),
             "dataset": self.plan.dataset_settings(),
             "loosened": self.policy.loosened(),
+            "custom_seccomp_profile": self.plan.custom_filter,
             "image": self.image(),
             "launcher": {
                 "version": env!("CARGO_PKG_VERSION"),
@@ -151,8 +153,11 @@ impl Record<'_> {
     fn allowances(&self) -> Value {
         let a = &self.policy.allowances;
         let granted: Map<String, Value> =
-            self.policy.exceptions().map(|(what, by)| (what.name().into(), json!(by.to_string()))).collect();
-        json!({"network": a.network, "host_execution": a.host_execution, "granted_by": granted})
+            self.policy.exceptions().map(|(what, by)| (what.into(), json!(by))).collect();
+        json!({
+            "network": a.network, "host_execution": a.host_execution, "custom_seccomp_profile": self.policy.custom_filter,
+            "granted_by": granted,
+        })
     }
 
     fn image(&self) -> Value {

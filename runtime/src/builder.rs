@@ -293,6 +293,7 @@ impl Init {
             rlimits: build.rlimits,
             processors: build.processors,
             host: request.host.is_some(),
+            learning: request.learning.is_some(),
             socket: socket.as_raw_fd(),
             workload_socket: workload.as_raw_fd(),
         }

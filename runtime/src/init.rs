@@ -12,7 +12,7 @@ use crate::limits::Rlimit;
 use crate::observe::{DEVICES, InsideObservations};
 use crate::protocol::{self, FromInit};
 use crate::sys::{self, Forked, Vector};
-use invarlock_seccomp::{Listener, Program};
+use invarlock_seccomp::{LEARNING_FD, Listener, Program};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 use rustix::event::{PollFd, PollFlags};
@@ -35,6 +35,8 @@ pub(crate) struct Init {
     pub(crate) identity: Identity,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) processors: Option<usize>,
+    /// The filter asks about every call.
+    pub(crate) learning: bool,
     /// A plain child: no identity or capability of its own.
     pub(crate) host: bool,
     /// To the supervisor.
@@ -183,14 +185,19 @@ impl Init {
 
     /// The workload-to-be: gives up everything, puts the filter on, waits for Go, becomes the program.
     fn become_workload(&self, supervisor: &UnixStream) -> ! {
-        if let Err(error) = self.give_up() {
-            // Before the filter, so the reason can be told in words: init's socket is closed here, standard error is not.
-            drop((&*supervisor).write_all(b"X"));
-            drop(protocol::send(supervisor, &FromInit::Failed(error), &[]));
-            sys::exit_now(1);
-        }
+        let moved = match self.give_up().and_then(|()| self.to_be_heard(supervisor)) {
+            Ok(moved) => moved,
+            Err(error) => Init::not_ready(supervisor, error),
+        };
         hooks::step("workload: given up everything");
-        self.filtered(supervisor)
+        self.filtered(moved.as_ref().unwrap_or(supervisor))
+    }
+
+    fn not_ready(supervisor: &UnixStream, error: Error) -> ! {
+        // Before the filter, so the reason can be told in words: init's socket is closed here, standard error is not.
+        drop((&*supervisor).write_all(b"X"));
+        drop(protocol::send(supervisor, &FromInit::Failed(error), &[]));
+        sys::exit_now(1)
     }
 
     fn give_up(&self) -> Result<()> {
@@ -244,6 +251,20 @@ impl Init {
         match ready.is_heard() {
             true => ready.install_heard().map(Some),
             false => ready.install().map(|()| None),
+        }
+    }
+
+    /// Where a profile is learned, the socket to the supervisor is moved to the descriptor of which the filter does not ask.
+    fn to_be_heard(&self, supervisor: &UnixStream) -> Result<Option<UnixStream>> {
+        if !self.learning {
+            return Ok(None);
+        }
+        let fail = || "moving the socket to the supervisor, so that its profile can be learned".to_owned();
+        let number = LEARNING_FD as RawFd;
+        let moved = rustix::io::fcntl_dupfd_cloexec(supervisor, number).doing(fail)?;
+        match moved.as_raw_fd() == number {
+            true => Ok(Some(moved.into())),
+            false => Err(Error::System(format!("{}: descriptor {number} is taken", fail()))),
         }
     }
 

@@ -56,5 +56,6 @@ pub use observe::{
 pub use printable::printable;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
 pub use spec::{
-    ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, Outcome, OutputFile, Sink, Status, Usage,
+    ContainerSpec, HostSpec, Input, InputSource, Learned, LimitName, Limits, Outcome, OutputFile, Sink,
+    Status, Tried, Usage,
 };

@@ -3,8 +3,8 @@
 use crate::error::{Doing as _, Error, Result};
 use crate::limits::Rlimit;
 use crate::observe::{InsideObservations, Observations};
-use crate::spec::{Limits, Status, Usage};
-use invarlock_seccomp::Program;
+use crate::spec::{Learned, Limits, Status, Usage};
+use invarlock_seccomp::{Meaning, Program};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -48,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) collect_output: bool,
     /// A plain child with this output directory, no container.
     pub(crate) host: Option<PathBuf>,
+    /// The filter asks about every call, and this answers.
+    pub(crate) learning: Option<Meaning>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,6 +84,7 @@ pub(crate) struct Done {
     pub(crate) usage: Usage,
     pub(crate) timings: Vec<(String, u64)>,
     pub(crate) refused: Option<BTreeMap<String, u64>>,
+    pub(crate) learned: Option<Learned>,
 }
 
 /// Supervisor to builder, when its namespaces are there. Descriptors: standard output, standard error, then one of each layer and input.

@@ -7,6 +7,7 @@ use crate::spec::{
     ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings,
 };
 use crate::{reexec, state};
+use invarlock_seccomp::Meaning;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use std::fs::File;
@@ -62,6 +63,29 @@ impl Supervisor {
 
     /// As [`run()`].
     pub fn run(self, spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
+        self.contained(spec, None, cancel, sink)
+    }
+
+    /// As [`run()`], but under `profile`, whatever the filter of `spec`, and with an outcome that says which of its calls it allowed. The
+    /// supervisor is asked about every call and answers as the profile's program would have, which takes much longer.
+    pub fn learn(
+        self,
+        mut spec: ContainerSpec,
+        profile: Meaning,
+        cancel: BorrowedFd<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<Outcome> {
+        spec.filter = profile.compile_learning().doing(|| "compiling a filter that asks".into())?;
+        self.contained(spec, Some(profile), cancel, sink)
+    }
+
+    fn contained(
+        self,
+        spec: ContainerSpec,
+        learning: Option<Meaning>,
+        cancel: BorrowedFd<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<Outcome> {
         spec.check()?;
         let mut fds = Vec::new();
         for layer in &spec.rootfs {
@@ -96,6 +120,7 @@ impl Supervisor {
             limits: spec.limits,
             collect_output: spec.collect_output,
             host: None,
+            learning,
         };
         self.supervised(request, fds, cancel, sink)
     }
@@ -120,6 +145,7 @@ impl Supervisor {
             limits: spec.limits,
             collect_output: true,
             host: Some(spec.output),
+            learning: None,
         };
         self.supervised(request, Vec::new(), cancel, sink)
     }
@@ -299,7 +325,7 @@ impl Relay {
 }
 
 fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
-    let Done { status, output, observations, mut usage, refused, mut timings } = done;
+    let Done { status, output, observations, mut usage, refused, learned, mut timings } = done;
     timings.extend(hooks::timeline());
     if files.len() != output.len() {
         return Err(Error::System("the supervisor's answer came without its files".into()));
@@ -316,5 +342,5 @@ fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
     let [out, err] = &relay.streams;
     (usage.stdout_bytes, usage.stderr_bytes, usage.log_bytes_dropped) = (out.read, err.read, relay.dropped);
     let timings = hooks::since_start(timings);
-    Ok(Outcome { status, output: read, observations, usage, refused, timings })
+    Ok(Outcome { status, output: read, observations, usage, refused, learned, timings })
 }

@@ -257,6 +257,30 @@ pub struct Outcome {
     pub timings: Vec<(String, u64)>,
     /// The calls that its filter refused, by name, with how often; none where the filter is not one that is heard.
     pub refused: Option<BTreeMap<String, u64>>,
+    /// Which of its calls were allowed, where its profile was being learned.
+    pub learned: Option<Learned>,
+}
+
+/// What a workload called while its profile was being learned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learned {
+    /// How often each decision of the profile allowed a call.
+    pub used: Vec<u64>,
+    /// The calls that were allowed because no decision matched them, by name, with how often.
+    pub unmatched: BTreeMap<String, u64>,
+    /// The calls that were refused, with those arguments that the profile looks at.
+    pub refused: Vec<Tried>,
+}
+
+/// A call that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Tried {
+    /// Its name.
+    pub syscall: String,
+    /// Arguments by their index. None where there were too many different ones to tell apart.
+    pub args: Vec<(u8, u64)>,
+    /// How often.
+    pub count: u64,
 }
 
 /// Takes what the workload prints. The bytes are untrusted: [`crate::printable()`] makes them fit for a terminal.

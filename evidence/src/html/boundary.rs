@@ -335,13 +335,25 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
         ("third_party_plugins", "allow_third_party_plugins", "Third-party plug-ins may have run."),
         ("unverified_provenance", "", "Unverified provenance: the image may be anything."),
         ("host_execution", "", "Host execution."),
+        (
+            "custom_seccomp_profile",
+            "",
+            "System calls: the workload ran under a profile that the user brought.",
+        ),
     ]
     .into_iter()
     .filter(|(context, runtime, _)| either(context, runtime))
     .map(|(_, _, words)| words.to_owned())
     .collect();
     // An allowance this version does not know is named all the same.
-    let known = ["network", "remote_code", "third_party_plugins", "unverified_provenance", "host_execution"];
+    let known = [
+        "network",
+        "remote_code",
+        "third_party_plugins",
+        "unverified_provenance",
+        "host_execution",
+        "custom_seccomp_profile",
+    ];
     // `granted_by` says by what, for allowances named beside it.
     let known = |name: &str| name == "granted_by" || known.contains(&name);
     if let Some(all) = at(manifest, "context.allowances").as_object() {

@@ -62,6 +62,13 @@ impl Check<'_> {
             let must_be = json!(loosened.contains(name));
             self.same(&place, &allowances[flag], &must_be, "context.loosened says so");
         }
+        let custom = !self.context["custom_seccomp_profile"].is_null();
+        if custom != loosened.contains("custom_seccomp_profile") {
+            self.faults.push(format!(
+                "context.custom_seccomp_profile is {}, which context.loosened contradicts",
+                if custom { "there" } else { "missing" }
+            ));
+        }
         self.same(
             "context.allowances.network",
             &allowances["network"],
@@ -90,6 +97,12 @@ impl Check<'_> {
             &runtime["image_digest"],
             "it is runtime.image_digest",
         );
+        if content["custom_seccomp_profile"] != self.context["custom_seccomp_profile"] {
+            self.faults.push(
+                "context.plan.content.custom_seccomp_profile is not context.custom_seccomp_profile"
+                    .to_owned(),
+            );
+        }
         self.same(
             "context.plan.content.allowances",
             &content["allowances"],

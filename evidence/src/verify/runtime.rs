@@ -159,9 +159,13 @@ fn stricter(manifest: &Value, report_name: Option<&str>, granted: &[String], err
         if granted(&name) {
             continue;
         }
-        errors.push(format!(
-            "context.loosened names {name}: the boundary was given up there; measure without it"
-        ));
+        let why = match name.as_str() {
+            "custom_seccomp_profile" => {
+                "the workload ran under a system-call profile that somebody brought, not under the launcher's own; measure without --seccomp"
+            }
+            _ => "the boundary was given up there; measure without it",
+        };
+        errors.push(format!("context.loosened names {name}: {why}"));
     }
     let filename = manifest["report"]["filename"].as_str().unwrap_or_default();
     if report_name.is_some_and(|name| name != filename) {

@@ -3,6 +3,7 @@
 mod doctor;
 mod evaluate;
 mod images;
+mod learn;
 mod probe;
 mod report;
 mod runtime;

@@ -1,15 +1,15 @@
 //! `invarlock runtime …`: images of the store, and running a command of one inside the boundary.
 
-use crate::args::{LimitArgs, RuntimeCommand};
+use crate::args::{RunArgs, RuntimeCommand};
 use crate::error::{Error, Kind, OURS, Result};
+use crate::filter::Filter;
 use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use crate::{image, plan, refused};
-use invarlock_images::Verify;
-use invarlock_runtime::{ContainerSpec, Sink, Status};
+use invarlock_runtime::{ContainerSpec, Outcome, Sink, Status};
 use invarlock_seccomp::Profile;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write as _;
 
 /// Runs the sub-command.
@@ -17,46 +17,57 @@ pub fn run(command: &RuntimeCommand, policy: &Policy) -> Result<u8> {
     match command {
         RuntimeCommand::Image(command) => super::images::run(command),
         RuntimeCommand::Probe { json } => super::probe::run(*json),
-        RuntimeCommand::Run { image, argv, care, limits, json } => {
-            run_image(image, care.verify_image, argv, limits, *json, policy)
-        }
+        RuntimeCommand::Run { what, json } => run_image(what, *json, policy),
+        RuntimeCommand::Learn { what, json } => super::learn::run(what, *json, policy),
     }
 }
 
-/// The workload's output goes straight through; only a terminal gets it with escapes made harmless.
-fn run_image(
-    reference: &str,
-    verify: Verify,
-    argv: &[String],
-    limits: &LimitArgs,
-    json: bool,
-    policy: &Policy,
-) -> Result<u8> {
-    let signals = Signals::catch()?;
-    let image = image::existing(&Ui::new(Level::Quiet), reference, verify)?;
+/// What `runtime run` and `runtime learn` run.
+pub(super) struct Prepared {
+    /// The container.
+    pub(super) spec: ContainerSpec,
+    /// Its filter, as part of the container and as what it decides.
+    pub(super) filter: Filter,
+    /// The image, for people's programs.
+    image: Value,
+}
+
+/// Resolves image and profile.
+pub(super) fn prepare(what: &RunArgs) -> Result<Prepared> {
+    let image = image::existing(&Ui::new(Level::Quiet), &what.image, what.care.verify_image)?;
     let ran = json!({
         "reference": image.resolved.reference, "manifest_digest": image.resolved.manifest_digest,
         "verification": image.rootfs.level,
     });
-    let argv = if argv.is_empty() { image.resolved.entrypoint.clone() } else { argv.to_vec() };
+    let argv = if what.argv.is_empty() { image.resolved.entrypoint.clone() } else { what.argv.clone() };
     if argv.is_empty() {
-        return Err(Error::input(format!("image {reference} has no entrypoint; say what to run: -- ARGV…")));
+        return Err(Error::input(format!(
+            "image {} has no entrypoint; say what to run: -- ARGV…",
+            what.image
+        )));
     }
     // The evaluator image needs no more than the evaluator's calls; anything else gets the general profile.
-    let profile = match image.resolved.speaks.as_deref() {
+    let filter = Filter::choose(what.seccomp.as_deref(), || match image.resolved.speaks.as_deref() {
         Some("measure") => Profile::evaluator(),
         _ => Profile::general(),
-    };
+    })?;
     let spec = ContainerSpec {
         rootfs: image.rootfs.layers,
         argv,
         env: image.resolved.env.clone(),
         cwd: image.resolved.cwd,
         inputs: Vec::new(),
-        filter: profile.compile_heard()?,
-        limits: plan::limits(limits, plan::OUTPUT_BYTES),
+        filter: filter.program.clone(),
+        limits: plan::limits(&what.limits, plan::OUTPUT_BYTES),
         collect_output: false,
     };
+    Ok(Prepared { spec, filter, image: ran })
+}
+
+/// The workload's output goes straight through; only a terminal gets it with escapes made harmless.
+fn run_image(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
+    let signals = Signals::catch()?;
+    let Prepared { spec, filter, image } = prepare(what)?;
     let mut output = PassThrough::default();
     let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
     let outcome =
@@ -65,14 +76,20 @@ fn run_image(
     refused::show(outcome.refused.as_ref(), None);
     if json {
         let value = json!({
-            "image": ran, "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
+            "image": image, "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
+            "seccomp": filter.as_json(),
             "observations": outcome.observations, "timings_us": outcome.timings,
         });
         drop(writeln!(std::io::stderr(), "{}", ui::ascii(&value.to_string())));
     }
-    let hit = plan::limits_hit(&outcome);
+    exit_code(&what.image, &outcome, &signals, json)
+}
+
+/// The workload's code, or why there is none; limits that were met are named, unless that is said elsewhere.
+pub(super) fn exit_code(reference: &str, outcome: &Outcome, signals: &Signals, quiet: bool) -> Result<u8> {
+    let hit = plan::limits_hit(outcome);
     let by_limit = matches!(outcome.status, Status::TimedOut | Status::MemoryLimit);
-    if !json && !by_limit {
+    if !quiet && !by_limit {
         hit.iter().for_each(|limit| drop(writeln!(std::io::stderr(), "invarlock: {limit}")));
     }
     match outcome.status {
@@ -89,8 +106,10 @@ fn run_image(
 
 /// The workload's output on its way to ours: as it is into files and pipes, printable onto a terminal.
 #[derive(Default)]
-struct PassThrough {
+pub(super) struct PassThrough {
     streams: [Stream; 2],
+    /// Whether all of it goes to standard error, because standard output is for something else.
+    aside: bool,
 }
 
 #[derive(Default)]
@@ -123,8 +142,13 @@ fn whole(bytes: &[u8]) -> usize {
 }
 
 impl PassThrough {
+    /// Standard output is for something else: all of it goes to standard error.
+    pub(super) fn aside() -> Self {
+        PassThrough { aside: true, ..PassThrough::default() }
+    }
+
     /// A reader that went away is an ordinary end; a full disk is not.
-    fn check(&mut self) -> Result<()> {
+    pub(super) fn check(&mut self) -> Result<()> {
         let failed = self.streams.iter_mut().find_map(|stream| stream.failed.take());
         match failed.filter(|e| e.kind() != std::io::ErrorKind::BrokenPipe) {
             Some(e) => Err(Error::io("passing on what the workload prints", &e)),
@@ -135,6 +159,9 @@ impl PassThrough {
 
 impl Sink for PassThrough {
     fn stdout(&mut self, bytes: &[u8]) {
+        if self.aside {
+            return self.stderr(bytes);
+        }
         self.streams[0].write(std::io::stdout(), console::Term::stdout().is_term(), bytes);
     }
 
@@ -143,7 +170,7 @@ impl Sink for PassThrough {
     }
 
     fn gone(&self) -> [bool; 2] {
-        [0, 1].map(|i| self.streams[i].failed.is_some())
+        [if self.aside { 1 } else { 0 }, 1].map(|i| self.streams[i].failed.is_some())
     }
 }
 

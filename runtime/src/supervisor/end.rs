@@ -119,9 +119,10 @@ impl Run<'_> {
             _ => Vec::new(),
         };
         let output = files.iter().map(|f| (f.name.clone(), f.size)).collect();
-        let refused = self.refusals.take().map(Refusals::counts);
+        let (refused, learned) = self.refusals.take().map(Refusals::counts).unzip();
+        let learned = learned.flatten();
         let timings = crate::hooks::timeline();
-        Ok((Done { status, output, observations, usage, refused, timings }, files))
+        Ok((Done { status, output, observations, usage, refused, learned, timings }, files))
     }
 }
 

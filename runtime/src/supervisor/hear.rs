@@ -140,7 +140,7 @@ impl Run<'_> {
             })
             .in_row("life")?;
         if let Some(listener) = listener {
-            self.refusals = Some(Refusals::take(handle.as_fd(), listener)?);
+            self.refusals = Some(Refusals::take(handle.as_fd(), listener, request.learning.clone())?);
         }
         self.tmp = holding.read_back(pid, self.out.as_ref())?;
         if !self.host {

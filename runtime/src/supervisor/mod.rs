@@ -5,6 +5,7 @@
 
 mod end;
 mod hear;
+mod learning;
 mod refusals;
 mod watch;
 

@@ -1,10 +1,12 @@
 //! What the workload tried and was refused: every call that its filter refuses is heard here, answered with `EPERM`, and counted.
 //!
-//! The answer is always the same, so nothing that the workload can change while a call waits matters. There are as many names to count as
+//! But where a profile is learned ([`super::learning`]), the answer is always the same, so nothing that the workload can change while a call waits matters. There are as many names to count as
 //! the kernel has calls and address families, and a caller waits for its answer, so counting is bounded in memory and time.
 
+use super::learning::Learning;
 use crate::error::{Doing as _, Error, Result};
-use invarlock_seccomp::{Arch, Listener};
+use crate::spec::Learned;
+use invarlock_seccomp::{Arch, Listener, Meaning};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::PidfdGetfdFlags;
@@ -20,13 +22,15 @@ pub(super) struct Refusals {
     listener: Listener,
     arch: Arch,
     counts: BTreeMap<String, u64>,
+    /// Where the filter asks about every call.
+    learning: Option<Learning>,
     /// Nobody is left who could try.
     over: bool,
 }
 
 impl Refusals {
     /// Takes the listener from the waiting workload, which has it as `number` until it becomes the program.
-    pub(super) fn take(workload: BorrowedFd<'_>, number: RawFd) -> Result<Self> {
+    pub(super) fn take(workload: BorrowedFd<'_>, number: RawFd, learning: Option<Meaning>) -> Result<Self> {
         let fd = rustix::process::pidfd_getfd(workload, number, PidfdGetfdFlags::empty());
         let fd = fd.map_err(|cause| match cause {
             Errno::NOSYS => Error::Unsupported(format!("{ROW}: {cause}; this needs Linux 5.6 or newer")),
@@ -37,7 +41,8 @@ impl Refusals {
         })?;
         let listener = Listener::check(fd).map_err(|e| Error::Integrity(format!("{ROW}: {e}")))?;
         let arch = Arch::native().doing(|| ROW.into())?;
-        Ok(Refusals { listener, arch, counts: BTreeMap::new(), over: false })
+        let learning = learning.map(Learning::new).transpose()?;
+        Ok(Refusals { listener, arch, counts: BTreeMap::new(), learning, over: false })
     }
 
     /// What is readable while a call waits; none when that can never be again.
@@ -59,16 +64,20 @@ impl Refusals {
                 return Ok(());
             }
             let fail = || "listening for refused calls".to_owned();
-            if let Some(call) = self.listener.hear().doing(fail)? {
+            let Some(call) = self.listener.hear().doing(fail)? else { continue };
+            let refused = match &mut self.learning {
+                Some(learning) => learning.answer(&self.listener, &call)?,
+                None => self.listener.refuse(&call).doing(fail).map(|()| true)?,
+            };
+            if refused {
                 *self.counts.entry(call.name(self.arch)).or_default() += 1;
-                self.listener.refuse(&call).doing(fail)?;
             }
         }
         Ok(())
     }
 
-    /// The calls by name, with how often each was refused.
-    pub(super) fn counts(self) -> BTreeMap<String, u64> {
-        self.counts
+    /// The calls by name, with how often each was refused, and what was learned.
+    pub(super) fn counts(self) -> (BTreeMap<String, u64>, Option<Learned>) {
+        (self.counts, self.learning.map(Learning::learned))
     }
 }
