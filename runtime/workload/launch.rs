@@ -1,7 +1,7 @@
 //! A small launcher: reads a plan, runs its containers, prints one JSON object a run.
 
 use invarlock_runtime::{
-    ContainerSpec, Error, HostSpec, Input, InputSource, LimitName, Limits, Outcome, Sink,
+    ContainerSpec, Error, HostSpec, Input, InputSource, LimitName, Limits, Outcome, Sink, Supervisor,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -61,6 +61,9 @@ struct Plan {
     /// The launcher has a filter of its own already, as the real one does.
     #[serde(default)]
     filtered: bool,
+    /// Under a filter that asks about every call.
+    #[serde(default)]
+    learn: bool,
     /// Refused calls of the launcher are heard already, as in another sandbox.
     #[serde(default)]
     heard: bool,
@@ -155,7 +158,10 @@ fn run(plan: &Plan) -> Value {
             if plan.read {
                 read = spec.inputs.iter().filter_map(held).collect();
             }
-            invarlock_runtime::run(spec, cancel.as_fd(), &mut kept)
+            match plan.learn {
+                true => Supervisor::for_container()?.learn(spec, meaning(plan), cancel.as_fd(), &mut kept),
+                false => invarlock_runtime::run(spec, cancel.as_fd(), &mut kept),
+            }
         }),
     };
     if plan.bench {
@@ -166,7 +172,7 @@ fn run(plan: &Plan) -> Value {
     if let Some(timer) = timer {
         timer.join().expect("the timer");
     }
-    json!({"result": show(result), "stdout": String::from_utf8_lossy(&kept.out), "stderr": String::from_utf8_lossy(&kept.err), "read": read})
+    json!({"result": show(plan, result), "stdout": String::from_utf8_lossy(&kept.out), "stderr": String::from_utf8_lossy(&kept.err), "read": read})
 }
 
 /// What the handle of an input holds.
@@ -195,12 +201,20 @@ fn itself() -> Value {
     })
 }
 
-fn show(result: Result<Outcome, Error>) -> Value {
+fn show(plan: &Plan, result: Result<Outcome, Error>) -> Value {
     match result {
         Ok(o) => {
             let output: serde_json::Map<String, Value> =
                 o.output.iter().map(|f| (f.name.clone(), json!(String::from_utf8_lossy(&f.bytes)))).collect();
-            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage, "refused": o.refused})
+            let learned = o.learned.map(|learned| {
+                let decisions = meaning(plan).decisions.into_iter().zip(&learned.used);
+                let used: Vec<_> = decisions
+                    .map(|(it, count)| json!({"syscall": it.syscall, "args": it.when, "reason": it.reason, "count": count}))
+                    .collect();
+                json!({"used": used, "unmatched": learned.unmatched, "refused": learned.refused})
+            });
+            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage, "refused": o.refused,
+                   "learned": learned})
         }
         Err(e) => json!({"error": e}),
     }
@@ -217,12 +231,20 @@ fn limits(plan: &Plan) -> Limits {
     limits
 }
 
-fn filter(plan: &Plan) -> invarlock_seccomp::Program {
-    let profile = match plan.filter.as_deref() {
+fn profile(plan: &Plan) -> invarlock_seccomp::Profile {
+    match plan.filter.as_deref() {
         Some("evaluator") => invarlock_seccomp::Profile::evaluator(),
         Some("no-network") => invarlock_seccomp::Profile::no_network(),
         _ => invarlock_seccomp::Profile::general(),
-    };
+    }
+}
+
+fn meaning(plan: &Plan) -> invarlock_seccomp::Meaning {
+    invarlock_seccomp::Arch::native().and_then(|arch| profile(plan).meaning(arch)).expect("a meaning")
+}
+
+fn filter(plan: &Plan) -> invarlock_seccomp::Program {
+    let profile = profile(plan);
     let program = if plan.host.is_some() { profile.compile() } else { profile.compile_heard() };
     program.expect("a filter")
 }

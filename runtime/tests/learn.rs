@@ -1,0 +1,125 @@
+//! A profile that is learned allows what it always allows and nothing else, and every call is counted, as root and as an ordinary user.
+
+mod common;
+
+use common::{As, assert_error, everybody, launch, leaving_nothing, plan};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn learning(argv: &[&str], profile: &str) -> Value {
+    let mut plan = plan(argv);
+    (plan["filter"], plan["learn"]) = (json!(profile), json!(true));
+    plan
+}
+
+/// How often the rules for a call were used, in the order of the profile.
+fn used(outcome: &Value, syscall: &str) -> Vec<u64> {
+    let rules = outcome["result"]["learned"]["used"].as_array().unwrap_or_else(|| panic!("{outcome:#}"));
+    rules
+        .iter()
+        .filter(|it| it["syscall"] == syscall)
+        .map(|it| it["count"].as_u64().expect("a count"))
+        .collect()
+}
+
+#[test]
+fn what_is_allowed_and_what_is_refused_is_counted() {
+    leaving_nothing(|| {
+        for who in everybody("what_is_allowed_and_what_is_refused_is_counted") {
+            let plan = learning(&["sockets", "2", "1", "2"], "evaluator");
+            let outcome = launch(who, &plan);
+            assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
+            assert_eq!(outcome["stdout"], "1 1 1\n");
+            // A program of the standard library asks for the auxiliary vector, which the evaluator does not.
+            let refused = json!({"prctl": 1, "socket(AF_INET)": 2, "socket(AF_UNIX)": 1});
+            assert_eq!(outcome["result"]["refused"], refused);
+            let tried = json!([
+                {"syscall": "prctl", "args": [[0, 0x4155_5856]], "count": 1},
+                {"syscall": "socket", "args": [[0, 1]], "count": 1},
+                {"syscall": "socket", "args": [[0, 2]], "count": 2},
+            ]);
+            assert_eq!(outcome["result"]["learned"]["refused"], tried);
+            assert_eq!(outcome["result"]["learned"]["unmatched"], json!({}));
+            // What every program does, what this one does once, and what it does not do.
+            assert!(used(&outcome, "read")[0] > 0 && used(&outcome, "mmap")[0] > 0, "{outcome:#}");
+            let once = [used(&outcome, "execve"), used(&outcome, "exit_group"), used(&outcome, "write")];
+            assert_eq!(once, [[1], [1], [1]]);
+            assert_eq!(used(&outcome, "clone"), [0]);
+            // The same run, not learned.
+            let mut ordinary = plan.clone();
+            ordinary["learn"] = json!(false);
+            let ordinary = launch(who, &ordinary);
+            assert_eq!(ordinary["result"]["refused"], outcome["result"]["refused"]);
+            assert_eq!(
+                (&ordinary["stdout"], &ordinary["result"]["learned"]),
+                (&outcome["stdout"], &Value::Null)
+            );
+        }
+    });
+}
+
+#[test]
+fn threads_and_children_are_learned_too() {
+    leaving_nothing(|| {
+        for who in everybody("threads_and_children_are_learned_too") {
+            let outcome = launch(who, &learning(&["eat-together", "3", "1048576"], "general"));
+            assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
+            let sum = |name: &str| used(&outcome, name).iter().sum::<u64>();
+            assert_eq!((sum("execve"), sum("exit_group")), (4, 4), "{outcome:#}");
+            assert!(sum("clone") + sum("vfork") + sum("fork") >= 3, "{outcome:#}");
+        }
+    });
+}
+
+/// A deny-list allows what it does not name: counted by name.
+#[test]
+fn what_no_rule_names_is_counted_by_name() {
+    leaving_nothing(|| {
+        let outcome = launch(As::User, &learning(&["sockets", "1", "2"], "no-network"));
+        assert_eq!(outcome["stdout"], "0 1\n", "{outcome:#}");
+        let learned = &outcome["result"]["learned"];
+        assert_eq!(
+            (&learned["unmatched"]["socket(AF_UNIX)"], &learned["unmatched"]["execve"]),
+            (&json!(1), &json!(1))
+        );
+        assert_eq!(learned["refused"], json!([{"syscall": "socket", "args": [[0, 2]], "count": 1}]));
+    });
+}
+
+/// What a workload can make the supervisor remember is bounded.
+#[test]
+fn many_different_refusals_are_counted_together() {
+    leaving_nothing(|| {
+        let families: Vec<String> = (100..800).map(|it| it.to_string()).collect();
+        let argv: Vec<&str> = std::iter::once("sockets").chain(families.iter().map(String::as_str)).collect();
+        let outcome = launch(As::User, &learning(&argv, "evaluator"));
+        let refused = outcome["result"]["learned"]["refused"].as_array().expect("refusals");
+        assert_eq!(refused.len(), 513, "{outcome:#}");
+        // The first 512 are that of the standard library and 511 of these.
+        assert!(
+            refused.contains(&json!({"syscall": "socket", "args": [], "count": 700 - 511})),
+            "{outcome:#}"
+        );
+    });
+}
+
+/// Everything that ends a run ends one that is learned.
+#[test]
+fn a_run_that_is_learned_ends_like_any_other() {
+    leaving_nothing(|| {
+        for who in everybody("a_run_that_is_learned_ends_like_any_other") {
+            for (limit, ended) in [("wall_ms", "timed_out"), ("cancel_after_ms", "cancelled")] {
+                let mut plan = learning(&["spam"], "general");
+                plan[limit] = json!(500);
+                let start = Instant::now();
+                assert_eq!(launch(who, &plan)["result"]["status"], ended);
+                assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+            }
+            let killed = launch(who, &learning(&["raise", "9"], "general"));
+            assert_eq!(killed["result"]["status"], json!({"signaled": 9}), "{killed:#}");
+            let mut nothing = learning(&[], "evaluator");
+            nothing["argv"] = json!(["/nothing"]);
+            assert_error(&launch(who, &nothing), "input", &["starting \"/nothing\"", "No such file"]);
+        }
+    });
+}
