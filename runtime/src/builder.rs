@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::init::Init;
 use crate::protocol::{self, Build, FromInit};
 use crate::supervisor::NAMESPACES_REMEDY;
-use crate::{cgroup, hooks, mounts, oci, rootfs, sys};
+use crate::{cgroup, hooks, mounts, observe, oci, rootfs, sys};
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::{channel, init};
@@ -35,8 +35,6 @@ const HOST_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "t
 const DIRECTORIES: [&str; 5] = ["state", "rootfs", "l", "proc", "dev"];
 /// What an administrator can do where there is no `/proc` for the run.
 pub(crate) const PROC_REMEDY: &str = "mount /proc in full: in a container, run it with an unmasked /proc";
-/// What the host is called inside.
-const HOSTNAME: &str = "invarlock";
 
 /// Everything the builder is born with.
 pub(crate) struct Builder {
@@ -62,7 +60,7 @@ impl Builder {
         die_with_supervisor(&self.socket)?;
         hooks::step("builder: started");
         // What is made from here on is made inside the run, for a workload with another id.
-        rustix::process::umask(Mode::from_raw_mode(0o022));
+        rustix::process::umask(Mode::from_raw_mode(observe::UMASK));
         cgroup::enter(&self.entrances)?;
         self.entrances.clear();
         hooks::step("builder: cgroup entered");
@@ -105,10 +103,13 @@ impl Builder {
         rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "becoming the run's own user".into())?;
         // Changing ids made the kernel forget it.
         die_with_supervisor(&self.socket)?;
-        if !hooks::off("uts namespace") {
+        if !hooks::off("uts namespace") && !hooks::off("host name") {
+            let fail = || "row \"namespaces\": naming the container".to_owned();
             // Where a security module gives new user namespaces no rights, this is the first to show it.
-            rustix::system::sethostname(HOSTNAME.as_bytes())
-                .or_unsupported(|| "row \"namespaces\": naming the container".into(), NAMESPACES_REMEDY)?;
+            rustix::system::sethostname(observe::HOST_NAME.as_bytes())
+                .or_unsupported(fail, NAMESPACES_REMEDY)?;
+            // A new namespace begins with the host's.
+            rustix::system::setdomainname(observe::DOMAIN_NAME.as_bytes()).doing(fail)?;
         }
         if !hooks::off("network namespace") {
             sys::raise_loopback()
@@ -166,7 +167,7 @@ impl Builder {
             cgroup_config: libcgroups::common::CgroupConfig {
                 cgroup_path: "/invarlock-no-cgroup".into(),
                 systemd_cgroup: false,
-                container_name: HOSTNAME.into(),
+                container_name: observe::HOST_NAME.into(),
             },
             detached: true,
             executor: Box::new(Init::new(build, self.identity, &self.socket, &self.workload_socket)),
@@ -191,8 +192,10 @@ impl Builder {
 
 /// SIGKILL when the supervisor dies; and if it died before this call, at once.
 pub(crate) fn die_with_supervisor(socket: &UnixStream) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .doing(|| "tying the run to its supervisor".into())?;
+    if !hooks::off("parent death signal") {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .doing(|| "tying the run to its supervisor".into())?;
+    }
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
     rustix::event::poll(&mut fds, Some(&now)).doing(|| "looking for the supervisor".into())?;
@@ -225,8 +228,10 @@ pub(crate) fn null_device() -> Result<OwnedFd> {
 /// names with one still the host's.
 fn prepare_tree() -> Result<OwnedFd> {
     let fail = || "preparing to leave the host's file system".to_owned();
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .or_unsupported(|| format!("row \"root file system\": {}", fail()), NAMESPACES_REMEDY)?;
+    if !hooks::off("private mounts") {
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .or_unsupported(|| format!("row \"root file system\": {}", fail()), NAMESPACES_REMEDY)?;
+    }
     let tree = mounts::tmpfs(
         &[("mode", "0755".into()), ("size", "16m".into())],
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,

@@ -15,7 +15,7 @@ pub fn describe(spec: &ContainerSpec) -> Value {
         json!({"target": "/out", "kind": "tmpfs", "options": ["rw", "nosuid", "nodev", "noexec"],
                "bytes": spec.limits.output_bytes, "files": spec.limits.output_files}),
         json!({"target": "/tmp", "kind": "tmpfs", "options": ["rw", "nosuid", "nodev", "noexec"], "bytes": spec.limits.tmp_bytes}),
-        json!({"target": "/dev", "kind": "tmpfs", "options": ["ro", "nosuid", "noexec"], "devices": DEVICES}),
+        json!({"target": "/dev", "kind": "tmpfs", "options": ["ro", "nosuid", "noexec"], "devices": DEVICES.map(|(name, _)| name)}),
         json!({"target": "/proc", "kind": "proc", "options": ["nosuid", "nodev", "noexec"]}),
     ];
     for input in &spec.inputs {

@@ -9,7 +9,7 @@ use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::hooks;
 use crate::identity::Identity;
 use crate::limits::Rlimit;
-use crate::observe::{DEVICES, InsideObservations};
+use crate::observe::{DEVICES, HostName, IdsInside, SeenByInit, SeenByWorkload, status_numbers};
 use crate::protocol::{self, FromInit};
 use crate::sys::{self, Forked, Vector};
 use invarlock_seccomp::{LEARNING_FD, Listener, Program};
@@ -24,6 +24,13 @@ use std::ffi::CString;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+
+/// The secure bits of the workload: neither id 0 nor an ambient set gives it a capability, and nobody can change that.
+pub(crate) const SECURE_BITS: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
+    .union(CapabilitiesSecureBits::NO_ROOT_LOCKED)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED)
+    .union(CapabilitiesSecureBits::KEEP_CAPS_LOCKED);
 
 /// What init and the workload need to know. It crosses into them by being copied with the process.
 #[derive(Debug, Clone)]
@@ -83,8 +90,8 @@ impl Init {
             false => DumpableBehavior::NotDumpable,
         };
         rustix::process::set_dumpable_behavior(closed).doing(|| "closing init to inspection".into())?;
-        let devices = clear_dev().in_row("/dev")?;
-        let ready = FromInit::Ready(InsideObservations { devices, environment: self.environment() });
+        clear_dev().in_row("/dev")?;
+        let ready = FromInit::Ready(Some(seen_by_init()?));
         hooks::step("init: boundary finished");
         protocol::send(&self.connection(self.socket)?, &ready, &[])?;
         hooks::step("init: ready said");
@@ -93,15 +100,9 @@ impl Init {
 
     /// Host execution: the same, without a boundary to finish.
     pub(crate) fn run_on_host(&self) -> Result<()> {
-        let environment = self.environment();
-        let ready = FromInit::Ready(InsideObservations { devices: Vec::new(), environment });
-        protocol::send(&self.connection(self.socket)?, &ready, &[])?;
+        protocol::send(&self.connection(self.socket)?, &FromInit::Ready(None), &[])?;
         hooks::step("init: host ready said");
         self.run()
-    }
-
-    fn environment(&self) -> Vec<String> {
-        self.env.iter().filter_map(|v| v.split_once('=')).map(|(name, _)| name.to_owned()).collect()
     }
 
     /// The second half: starts the workload and waits for its end.
@@ -183,14 +184,23 @@ impl Init {
         }
     }
 
-    /// The workload-to-be: gives up everything, puts the filter on, waits for Go, becomes the program.
+    /// The workload-to-be: gives up everything, says what it has, puts the filter on, waits for Go, becomes the program.
     fn become_workload(&self, supervisor: &UnixStream) -> ! {
+        let inherited = std::env::vars().map(|(name, value)| format!("{name}={value}"));
+        let env = self.env.iter().cloned().chain(inherited.filter(|_| hooks::off("environment")));
+        let env: Vec<String> = env.collect();
         let moved = match self.give_up().and_then(|()| self.to_be_heard(supervisor)) {
             Ok(moved) => moved,
             Err(error) => Init::not_ready(supervisor, error),
         };
+        if let Err(error) = seen_by_workload(&env).and_then(|seen| {
+            (&*supervisor).write_all(b"S").doing(|| "saying what the workload has".into())?;
+            protocol::send(supervisor, &seen, &[])
+        }) {
+            Init::not_ready(supervisor, error);
+        }
         hooks::step("workload: given up everything");
-        self.filtered(moved.as_ref().unwrap_or(supervisor))
+        self.filtered(moved.as_ref().unwrap_or(supervisor), env)
     }
 
     fn not_ready(supervisor: &UnixStream, error: Error) -> ! {
@@ -201,7 +211,9 @@ impl Init {
     }
 
     fn give_up(&self) -> Result<()> {
-        rustix::process::setsid().doing(|| "making a session for the workload".into())?;
+        if !hooks::off("session") {
+            rustix::process::setsid().doing(|| "making a session for the workload".into())?;
+        }
         sys::reset_signals();
         if let Some(count) = self.processors.filter(|_| !hooks::off("cpu limit")) {
             keep_processors(count)?;
@@ -269,12 +281,9 @@ impl Init {
     }
 
     /// Everything after the filter: only reads, writes, execve and exit, on memory made before.
-    fn filtered(&self, supervisor: &UnixStream) -> ! {
+    fn filtered(&self, supervisor: &UnixStream, env: Vec<String>) -> ! {
         let prepared = (|| {
             let program = CString::new(self.argv.first().map(String::as_str).unwrap_or_default()).ok()?;
-            let own = std::env::vars().map(|(name, value)| format!("{name}={value}"));
-            let inherited = own.filter(|_| hooks::off("environment"));
-            let env = self.env.iter().cloned().chain(inherited);
             Some((program, Vector::new(self.argv.clone()).ok()?, Vector::new(env).ok()?))
         })();
         let Some((program, argv, env)) = prepared else { sys::exit_now(1) };
@@ -321,13 +330,30 @@ fn die_with(parent: rustix::process::Pid) -> bool {
 
 /// Being id 0 gives no capability from here on, not even by execve.
 fn lock_root_out() -> Result<()> {
-    let bits = CapabilitiesSecureBits::NO_ROOT
-        | CapabilitiesSecureBits::NO_ROOT_LOCKED
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED
-        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED;
-    rustix::thread::set_capabilities_secure_bits(bits)
+    rustix::thread::set_capabilities_secure_bits(SECURE_BITS)
         .doing(|| "row \"capabilities\": setting the secure bits".into())
+}
+
+fn seen_by_init() -> Result<SeenByInit> {
+    let names = rustix::system::uname();
+    let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
+    let signal = rustix::process::parent_process_death_signal()
+        .doing(|| "row \"life\": reading what its parent's death does to init".into())?;
+    Ok(SeenByInit {
+        host_name: HostName { host: text(names.nodename()), domain: text(names.domainname()) },
+        parent_death_signal: signal.map_or(0, Signal::as_raw),
+    })
+}
+
+fn seen_by_workload(env: &[String]) -> Result<SeenByWorkload> {
+    let bits = rustix::thread::capabilities_secure_bits()
+        .doing(|| "row \"capabilities\": reading the secure bits".into())?;
+    let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
+    Ok(SeenByWorkload {
+        environment: env.iter().map(name).collect(),
+        secure_bits: format!("{:#x}", bits.bits()),
+        ids: IdsInside { uid: status_numbers("Uid")?, gid: status_numbers("Gid")? },
+    })
 }
 
 /// Every capability set empty.
@@ -339,14 +365,14 @@ fn no_capabilities() -> Result<()> {
     rustix::thread::set_capabilities(None, sets).doing(|| "row \"capabilities\": clearing them".into())
 }
 
-/// Leaves in `/dev` the five devices that programs need, closes it for writing, and gives what is there.
-fn clear_dev() -> Result<Vec<String>> {
+/// Leaves in `/dev` the five devices that programs need, and closes it for writing.
+fn clear_dev() -> Result<()> {
     let fail = || "row \"/dev\": clearing it".to_owned();
     let unwanted =
         if hooks::off("five devices") { None } else { Some(std::fs::read_dir("/dev").doing(fail)?) };
     for entry in unwanted.into_iter().flatten() {
         let entry = entry.doing(fail)?;
-        if DEVICES.iter().any(|d| entry.file_name() == *d) {
+        if DEVICES.iter().any(|(name, _)| entry.file_name() == *name) {
             continue;
         }
         let path = entry.path();
@@ -371,12 +397,7 @@ fn clear_dev() -> Result<Vec<String>> {
     if !hooks::off("closed /dev") {
         sys::mount_setattr(dev.as_fd(), true, closed, None).doing(fail)?;
     }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir("/dev").doing(fail)? {
-        names.push(entry.doing(fail)?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
+    Ok(())
 }
 
 /// Restricts this process to the first `count` of the processors it has.

@@ -11,7 +11,7 @@
 //! 4. The *builder* (`builder.rs`) is process 1 inside. It puts the file system together (`rootfs.rs`, `mounts.rs`), and has
 //!    libcontainer finish it from `oci.rs`.
 //! 5. So it becomes *init* (`init.rs`); that starts the *workload*, which puts its filter on and waits.
-//! 6. The supervisor looks at the waiting workload from outside (`observe.rs`) and lets it go only if the kernel says what was asked for.
+//! 6. The supervisor looks at the waiting workload from outside (`observe/`) and lets it go only if the kernel says what was asked for.
 //! 7. When every process is dead, the files of `/out` are read (`collect.rs`), and the launcher gets the [`Outcome`].
 //!
 //! Trusted: the caller, its plan, the kernel. Not trusted: the image, the inputs, and whatever runs inside.
@@ -50,8 +50,8 @@ pub use describe::describe;
 pub use error::{Error, Result};
 pub use identity::{INSIDE, Identity, ROOT_BASE};
 pub use observe::{
-    By, Capabilities, Descriptor, HostIds, IdMaps, LimitRow, MountRow, Namespace, Observations, Observer,
-    Seccomp, Seen,
+    By, Capabilities, Contained, Descriptor, HostIds, HostName, IdMaps, IdsInside, InitRow, InputRow,
+    LimitRow, MountRow, Namespace, Observations, Observer, ProcFiles, Process, Seccomp, Seen,
 };
 pub use printable::printable;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};

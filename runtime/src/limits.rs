@@ -3,9 +3,9 @@
 use crate::cgroup::{Controller, RunCgroup, millicpus, round_to_pages};
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks;
-use crate::observe::{By, LimitRow};
+use crate::observe::{By, LimitRow, Root};
 use crate::spec::{LimitName, Limits};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Resource};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -189,7 +189,7 @@ impl Holding {
             return Ok(None);
         }
         let out = out.ok_or_else(|| Error::System("the run has no handle of its /out".into()))?;
-        let tmp = scratch_of(pid)?;
+        let tmp = Root::of(pid)?.open("/tmp", OFlags::PATH | OFlags::DIRECTORY)?;
         let (output, scratch) = (Room::of(out)?, Room::of(&tmp)?);
         if scratch.files != crate::rootfs::TMP_INODES {
             differs(LimitName::Tmp, crate::rootfs::TMP_INODES, &format!("{} files fit in", scratch.files))?;
@@ -239,15 +239,6 @@ fn differs(name: LimitName, asked: u64, found: &str) -> Result<()> {
     Err(Error::Integrity(format!(
         "the boundary is not what was asked for: row \"limits\": {name:?} was set to {asked}, but {found}; the workload was not started"
     )))
-}
-
-/// `/tmp` of the container that the process is in.
-fn scratch_of(pid: i32) -> Result<OwnedFd> {
-    let fail = || "observing the workload's /tmp".to_owned();
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()).doing(fail)?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(&root, "tmp", flags, Mode::empty(), resolve).doing(fail)
 }
 
 /// What a tmpfs holds at most, and what of it is left.

@@ -2,7 +2,7 @@
 
 use crate::error::{Doing as _, Error, Result};
 use crate::limits::Rlimit;
-use crate::observe::{InsideObservations, Observations};
+use crate::observe::{Observations, SeenByInit};
 use crate::spec::{Learned, Limits, Status, Usage};
 use invarlock_seccomp::{Meaning, Program};
 use rustix::net::{
@@ -102,16 +102,12 @@ pub(crate) struct Build<'a> {
 pub(crate) enum FromInit {
     /// `/out`, as a descriptor.
     Output,
-    Ready(InsideObservations),
+    /// The boundary is finished as far as init finishes it; nothing is to be seen of a plain child's.
+    Ready(Option<SeenByInit>),
     /// The step that failed.
     Failed(Error),
     /// The workload's end, as `wait(2)` encodes it, and its processor time.
-    Exited {
-        status: i32,
-        user_us: u64,
-        system_us: u64,
-        peak_kib: u64,
-    },
+    Exited { status: i32, user_us: u64, system_us: u64, peak_kib: u64 },
 }
 
 /// Sends one message.
@@ -181,7 +177,7 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &UnixStream) -> Result<Option<(
 }
 
 /// The workload-to-be speaks with single bytes, since its filter is on: `R` and a number ([`receive_number`]): it is ready, `E` and an
-/// errno: it could not become the program. This gives the first byte and who sent it, in the reader's process ids.
+/// errno: it could not become the program. Before that, `S` and a message: what it saw, `X` and one: why it gave up. This gives the first byte and who sent it, in the reader's process ids.
 pub(crate) fn receive_ready(from: &UnixStream) -> Result<Option<(u8, i32)>> {
     let mut byte = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];

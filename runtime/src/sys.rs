@@ -71,7 +71,7 @@ pub(crate) fn mount_setattr(
     let attr = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
+        propagation: if crate::hooks::off("private mounts") { libc::MS_SLAVE } else { libc::MS_PRIVATE },
         userns_fd: userns.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };

@@ -35,19 +35,20 @@ const fn by_mode(
 /// Every control that the boundary can be built without. Not among them: user and mount namespace, since the kernel lets nobody make the
 /// rest without them, and `no_new_privs`, without which it takes no filter.
 pub const CONTROLS: &[Control] = &[
-    control("pid namespace", &["namespaces"], &["ns-pid"]),
+    control("pid namespace", &["namespaces", "proc", "init"], &["ns-pid"]),
     control(
         "network namespace",
-        &["namespaces", "interfaces", "routes"],
+        &["namespaces", "interfaces", "routes", "sockets"],
         &["ns-net", "interfaces", "routes"],
     ),
     control("ipc namespace", &["namespaces"], &["ns-ipc"]),
-    control("uts namespace", &["namespaces"], &["ns-uts", "hostname"]),
+    control("uts namespace", &["namespaces", "host_name"], &["ns-uts", "hostname"]),
+    control("host name", &["host_name"], &["hostname"]),
     control("cgroup namespace", &["namespaces"], &["ns-cgroup", "cgroup-path"]),
     by_mode("supplementary groups", &["identity"], &["groups"], &[]),
     by_mode(
         "workload id",
-        &["identity", "capabilities"],
+        &["identity", "capabilities", "ids_inside"],
         &[
             "host-id",
             "inside-id",
@@ -63,7 +64,7 @@ pub const CONTROLS: &[Control] = &[
     by_mode("setgroups", &["id_maps"], &["setgroups-file"], &[]),
     by_mode("capabilities", &["capabilities"], &[], &["before"]),
     control("bounding set", &["capabilities"], &["before", "bounding"]),
-    control("secure bits", &[], &["secure-bits"]),
+    control("secure bits", &["secure_bits"], &["secure-bits"]),
     control(
         "filter",
         &["seccomp"],
@@ -80,6 +81,7 @@ pub const CONTROLS: &[Control] = &[
             "tiocsti",
         ],
     ),
+    control("private mounts", &["mounts"], &["shared-mounts"]),
     control("root read-only", &["mounts"], &["root-create", "root-overwrite", "root-flags", "canary"]),
     control("root nosuid", &["mounts"], &["root-flags"]),
     control("root nodev", &["mounts"], &["root-flags"]),
@@ -104,9 +106,17 @@ pub const CONTROLS: &[Control] = &[
     by_mode("closed /dev", &["mounts"], &["dev-flags"], &["dev-create", "dev-flags"]),
     control("masked paths", &["mounts"], &["masks"]),
     control("read-only paths", &["mounts"], &["closed-paths"]),
-    by_mode("init not dumpable", &[], &[], &["init-environ", "init-memory", "init-program", "init-root"]),
+    by_mode(
+        "init not dumpable",
+        &["init"],
+        &[],
+        &["init-environ", "init-memory", "init-program", "init-root"],
+    ),
     control("descriptors", &["descriptors"], &["descriptors"]),
-    control("environment", &[], &["environment"]),
+    control("environment", &["environment"], &["environment"]),
+    control("session", &["process"], &["session"]),
+    // Init also sees the end of its supervisor's socket.
+    control("parent death signal", &["parent_death_signal"], &[]),
     control("memory limit", &["limits"], &["memory"]),
     control("pids limit", &["limits"], &["processes-limit"]),
     control("cpu limit", &["limits"], &["processors"]),

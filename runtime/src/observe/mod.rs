@@ -1,12 +1,21 @@
 //! What the kernel says of the boundary, before the workload's first instruction: written down, and compared with what was asked for.
 
 mod check;
+mod files;
+mod limit;
+mod rows;
 mod view;
 
-use crate::spec::LimitName;
+pub(crate) use files::{Root, expected_inputs};
+pub use limit::{By, LimitRow};
+pub use rows::{
+    Capabilities, Descriptor, HostIds, HostName, IdMaps, IdsInside, InitRow, InputRow, MountRow, Namespace,
+    ProcFiles, Process, Seccomp,
+};
+pub(crate) use view::{View, status_numbers};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-pub(crate) use view::View;
 
 /// Who saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,164 +61,67 @@ pub struct Observations {
     pub mounts: Seen<Vec<MountRow>>,
     /// Descriptors that the program gets.
     pub descriptors: Seen<Vec<Descriptor>>,
-    /// Names of environment variables.
+    /// Names of the environment variables that the program gets.
     pub environment: Seen<Vec<String>>,
-    /// Entries of `/dev`.
-    pub devices: Seen<Vec<String>>,
     /// Limits, with what holds each.
     pub limits: Seen<Vec<LimitRow>>,
     /// Lines of `/proc/<pid>/cgroup`.
     pub cgroup: Seen<Vec<String>>,
+    /// The rest, of a container only.
+    #[serde(flatten)]
+    pub contained: Option<Contained>,
 }
 
-/// One namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Namespace {
-    /// Inode number of the launcher's.
-    pub launcher: u64,
-    /// Inode number of the container's.
-    pub container: u64,
-    /// Whether they differ.
-    pub new: bool,
-}
-
-/// The filter of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seccomp {
-    /// 2: filters.
-    pub mode: u64,
-    /// Number of filters; none where the kernel does not say.
-    pub filters: Option<u64>,
-    /// How many of them the launcher had already.
-    pub inherited: Option<u64>,
-    /// Digest of ours.
-    pub digest: String,
-}
-
-/// Capability sets as the kernel prints them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capabilities {
-    /// `CapInh`.
-    pub inheritable: String,
-    /// `CapPrm`.
-    pub permitted: String,
-    /// `CapEff`.
-    pub effective: String,
-    /// `CapBnd`.
-    pub bounding: String,
-    /// `CapAmb`.
-    pub ambient: String,
-}
-
-/// Ids as the host sees them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostIds {
-    /// Real, effective, saved, file system.
-    pub uid: Vec<u32>,
-    /// Real, effective, saved, file system.
-    pub gid: Vec<u32>,
-    /// Supplementary groups; a user's run keeps the caller's, which nobody without privilege can give up.
-    pub groups: Vec<u32>,
-}
-
-/// Maps of a user namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMaps {
-    /// `uid_map`, one line an entry: inside, host, count.
-    pub uid: Vec<String>,
-    /// `gid_map`.
-    pub gid: Vec<String>,
-    /// `setgroups`.
-    pub setgroups: String,
-}
-
-/// One mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountRow {
-    /// Where.
-    pub target: String,
-    /// File system type.
-    pub kind: String,
-    /// Options of the mount.
-    pub options: Vec<String>,
-    /// Groups of mounts that it gives what is mounted on it to, or gets it from. There are none where it is the run's alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub propagation: Vec<String>,
-}
-
-/// One open descriptor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Descriptor {
-    /// Number.
-    pub fd: u32,
-    /// What it is, without inode numbers.
-    pub what: String,
-}
-
-/// What holds a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum By {
-    /// A controller of the run's cgroup.
-    Cgroup,
-    /// A resource limit of each process.
-    Rlimit,
-    /// The set of processors it may run on.
-    Affinity,
-    /// The supervisor's clock.
-    Watchdog,
-    /// The size of a tmpfs.
-    Tmpfs,
-    /// Nothing.
-    None,
-}
-
-/// One limit.
+/// What only a container has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LimitRow {
-    /// Which.
-    pub name: LimitName,
-    /// Unit of the numbers.
-    pub unit: String,
-    /// What was asked for, in the kernel's rounding.
-    pub asked: u64,
-    /// What holds it.
-    pub by: By,
-    /// What was read back.
-    pub effective: Option<u64>,
-    /// Why it is not held, or not by a cgroup.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
+pub struct Contained {
+    /// Abstract unix sockets that the workload could reach: the first of them.
+    pub sockets: Seen<Vec<String>>,
+    /// Its secure bits, as `prctl(2)` numbers them.
+    pub secure_bits: Seen<String>,
+    /// Ids as the workload sees them.
+    pub ids_inside: Seen<IdsInside>,
+    /// What the machine is called inside.
+    pub host_name: Seen<HostName>,
+    /// Files below `/in`.
+    pub inputs: Seen<Vec<InputRow>>,
+    /// Entries of `/dev` with their numbers.
+    pub devices: Seen<BTreeMap<String, String>>,
+    /// What of `/proc` cannot be read off the mount table.
+    pub proc: Seen<ProcFiles>,
+    /// What the program starts with.
+    pub process: Seen<Process>,
+    /// Process 1 of the container.
+    pub init: Seen<InitRow>,
+    /// Which signal init gets when its parent, the supervisor, dies.
+    pub parent_death_signal: Seen<i32>,
 }
 
-impl LimitRow {
-    pub(crate) fn new(
-        name: LimitName,
-        asked: u64,
-        by: By,
-        effective: Option<u64>,
-        reason: Option<String>,
-    ) -> Self {
-        let unit = match name {
-            LimitName::Memory | LimitName::Output | LimitName::Tmp | LimitName::Core => "bytes",
-            LimitName::Pids => "processes",
-            LimitName::Cpu => "millicpus",
-            LimitName::Files | LimitName::OutputFiles => "files",
-            LimitName::Wall => "milliseconds",
-        };
-        LimitRow { name, unit: unit.into(), asked, by, effective, reason }
-    }
-}
-
-/// What init saw.
+/// What init saw of itself and around it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct InsideObservations {
-    pub(crate) devices: Vec<String>,
+pub(crate) struct SeenByInit {
+    pub(crate) host_name: HostName,
+    pub(crate) parent_death_signal: i32,
+}
+
+/// What the workload-to-be, which is a copy of init, saw of itself last before its filter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SeenByWorkload {
     pub(crate) environment: Vec<String>,
+    pub(crate) secure_bits: String,
+    pub(crate) ids: IdsInside,
 }
 
 /// Namespaces that are always new.
 pub(crate) const NAMESPACES: [&str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
 
-/// What `/dev` holds.
-pub(crate) const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
+/// What `/dev` holds: names, and major and minor numbers.
+pub(crate) const DEVICES: [(&str, &str); 5] =
+    [("full", "1:7"), ("null", "1:3"), ("random", "1:8"), ("urandom", "1:9"), ("zero", "1:5")];
+
+/// What the machine is called inside.
+pub(crate) const HOST_NAME: &str = "invarlock";
+/// Its NIS domain: the kernel's word for none.
+pub(crate) const DOMAIN_NAME: &str = "(none)";
+/// The umask that the workload starts with.
+pub(crate) const UMASK: u32 = 0o022;

@@ -1,8 +1,8 @@
 //! Looking at the waiting workload from outside.
 
 use super::{
-    Capabilities, Descriptor, HostIds, IdMaps, InsideObservations, LimitRow, MountRow, NAMESPACES, Namespace,
-    Observations, Observer, Seccomp, Seen,
+    Capabilities, Contained, Descriptor, HostIds, IdMaps, InitRow, InputRow, LimitRow, MountRow, NAMESPACES,
+    Namespace, Observations, Observer, Process, Root, Seccomp, Seen, SeenByInit, SeenByWorkload,
 };
 use crate::cgroup::RunCgroup;
 use crate::error::{Doing as _, Error, Result};
@@ -10,6 +10,11 @@ use crate::identity::Identity;
 use crate::protocol::Request;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+
+/// Abstract sockets that are written down; one is too many already.
+const MOST_SOCKETS: usize = 16;
 
 fn outside<T>(value: T) -> Seen<T> {
     Seen { observer: Observer::Supervisor, value }
@@ -22,19 +27,29 @@ fn inside<T>(value: T) -> Seen<T> {
 /// Everything seen from outside of process `pid`, which waits for Go.
 pub(crate) struct View<'a> {
     pub(crate) pid: i32,
+    pub(crate) init: i32,
     pub(crate) request: &'a Request,
     pub(crate) identity: Identity,
     pub(crate) limits: Vec<LimitRow>,
+    /// What has to be below `/in`.
+    pub(crate) inputs: &'a [InputRow],
     pub(crate) cgroup: &'a RunCgroup,
 }
 
 impl View<'_> {
     /// Writes everything down.
-    pub(crate) fn take(&self, init: InsideObservations) -> Result<Observations> {
+    pub(crate) fn take(&self, init: Option<SeenByInit>, workload: SeenByWorkload) -> Result<Observations> {
         let status = Status::of(&format!("/proc/{}/status", self.pid))?;
         let own = Status::of("/proc/self/status")?;
         let lines = |path: &str| -> Result<Vec<String>> {
             Ok(self.read(path)?.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect())
+        };
+        let mounts = Mounts::of(&self.read("mountinfo")?);
+        let (environment, inside_ids, secure_bits) =
+            (workload.environment, workload.ids, workload.secure_bits);
+        let contained = match init {
+            Some(init) => Some(self.contained(&status, &mounts, init, inside_ids, secure_bits)?),
+            None => None,
         };
         Ok(Observations {
             mode: if self.request.host.is_some() { "host-bypass" } else { "container" }.into(),
@@ -65,12 +80,73 @@ impl View<'_> {
                 gid: lines("gid_map")?,
                 setgroups: self.read("setgroups")?.trim().to_owned(),
             }),
-            mounts: outside(mounts(&self.read("mountinfo")?)),
+            mounts: outside(mounts.0.into_iter().map(|(_, row)| row).collect()),
             descriptors: outside(self.descriptors()?),
-            environment: inside(init.environment),
-            devices: inside(init.devices),
+            environment: inside(environment),
             limits: outside(self.limits.clone()),
             cgroup: outside(lines("cgroup")?),
+            contained,
+        })
+    }
+
+    fn contained(
+        &self,
+        status: &Status,
+        mounts: &Mounts,
+        init: SeenByInit,
+        ids: super::IdsInside,
+        secure_bits: String,
+    ) -> Result<Contained> {
+        let root = Root::of(self.pid)?;
+        Ok(Contained {
+            sockets: outside(abstract_sockets(&self.read("net/unix")?)),
+            secure_bits: inside(secure_bits),
+            ids_inside: inside(ids),
+            host_name: inside(init.host_name),
+            inputs: outside(root.inputs(self.request)?),
+            devices: outside(root.devices()?),
+            proc: outside(root.proc()?),
+            process: outside(self.process(status, mounts)?),
+            init: outside(self.init_row(status)?),
+            parent_death_signal: inside(init.parent_death_signal),
+        })
+    }
+
+    fn process(&self, status: &Status, mounts: &Mounts) -> Result<Process> {
+        let stat = Stat::of(&self.read("stat")?)?;
+        let path = format!("/proc/{}/cwd", self.pid);
+        let fail = || format!("observing {path}");
+        let cwd = fs::read_link(&path).doing(fail)?.to_string_lossy().into_owned();
+        let handle = rustix::fs::open(
+            &path,
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        );
+        let on = mount_id(&handle.doing(fail)?)?;
+        let cwd_mount = mounts.0.iter().find(|(id, _)| *id == on).map(|(_, row)| row.target.clone());
+        let oom = self.read("oom_score_adj")?;
+        Ok(Process {
+            cwd,
+            cwd_mount,
+            umask: status.get("Umask")?.to_owned(),
+            session_leader: stat.session == self.pid,
+            group_leader: stat.group == self.pid,
+            terminal: stat.terminal != 0,
+            oom_score_adj: oom.trim().parse().doing(|| "observing oom_score_adj".into())?,
+        })
+    }
+
+    fn init_row(&self, workload: &Status) -> Result<InitRow> {
+        let status = Status::of(&format!("/proc/{}/status", self.init))?;
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        // The kernel gives the files of a process that may not be inspected to root, whoever it is.
+        let path = format!("/proc/{}/environ", self.init);
+        let owner = fs::metadata(&path).doing(|| format!("observing {path}"))?.uid();
+        Ok(InitRow {
+            pid: status.numbers("NSpid")?.last().copied().unwrap_or_default(),
+            child_of_supervisor: status.number("PPid")? == u64::from(me.unsigned_abs()),
+            parent_of_workload: workload.number("PPid")? == u64::from(self.init.unsigned_abs()),
+            dumpable: status.numbers("Uid")?.contains(&owner),
         })
     }
 
@@ -125,20 +201,68 @@ impl View<'_> {
     }
 }
 
-fn mounts(mountinfo: &str) -> Vec<MountRow> {
-    let row = |line: &str| {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(4);
-        let target = crate::cgroup::unescape(left.next()?);
-        let options = left.next()?.split(',').map(str::to_owned).collect();
-        let propagation = left.map(str::to_owned).collect();
-        Some(MountRow { target, kind: right.split(' ').next()?.to_owned(), options, propagation })
-    };
-    mountinfo.lines().filter_map(row).collect()
+/// The mount table: ids and rows.
+struct Mounts(Vec<(u64, MountRow)>);
+
+impl Mounts {
+    fn of(mountinfo: &str) -> Self {
+        let row = |line: &str| {
+            let (left, right) = line.split_once(" - ")?;
+            let mut left = left.split(' ');
+            let id = left.next()?.parse().ok()?;
+            let mut left = left.skip(3);
+            let target = crate::cgroup::unescape(left.next()?);
+            let options = left.next()?.to_owned();
+            let ties = left.collect::<Vec<_>>().join(" ");
+            let propagation = if ties.is_empty() { "private".to_owned() } else { ties };
+            let kind = right.split(' ').next()?.to_owned();
+            Some((id, MountRow { target, kind, options, propagation }))
+        };
+        Mounts(mountinfo.lines().filter_map(row).collect())
+    }
+}
+
+/// Which mount a descriptor of this process is on.
+fn mount_id(of: &OwnedFd) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", of.as_raw_fd());
+    let text = fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
+    let id = text.lines().find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| Error::System(format!("observing {path}: it has no mnt_id")))
+}
+
+/// Names of sockets in `/proc/<pid>/net/unix` that are no files.
+fn abstract_sockets(unix: &str) -> Vec<String> {
+    let names = unix.lines().skip(1).filter_map(|l| l.split_whitespace().nth(7));
+    names.filter(|name| name.starts_with('@')).take(MOST_SOCKETS).map(str::to_owned).collect()
 }
 
 fn interfaces(dev: &str) -> Vec<String> {
     dev.lines().skip(2).filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned())).collect()
+}
+
+/// What is used of `/proc/<pid>/stat`, whose fields are numbers after a name in parentheses.
+struct Stat {
+    group: i32,
+    session: i32,
+    terminal: i32,
+}
+
+impl Stat {
+    fn of(text: &str) -> Result<Self> {
+        let rest = text.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+        // State and parent come first.
+        let mut fields = rest.split_whitespace().skip(2).map(str::parse);
+        let mut next = || fields.next().and_then(std::result::Result::ok);
+        match (next(), next(), next()) {
+            (Some(group), Some(session), Some(terminal)) => Ok(Stat { group, session, terminal }),
+            _ => Err(Error::System(format!("observing the workload's stat: {text}"))),
+        }
+    }
+}
+
+/// Numbers of a line of this process's own status.
+pub(crate) fn status_numbers(key: &str) -> Result<Vec<u32>> {
+    Status::of("/proc/self/status")?.numbers(key)
 }
 
 /// `/proc/<pid>/status`.

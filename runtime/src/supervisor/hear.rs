@@ -99,6 +99,13 @@ impl Run<'_> {
         let Some(socket) = &self.workload else { return Ok(()) };
         match protocol::receive_ready(socket)? {
             None => self.workload = None,
+            Some((b'S', _)) => {
+                self.own = protocol::receive(socket)?.map(|(seen, _)| seen);
+                // More may have come already, and be its last words.
+                if readable(socket) {
+                    return self.hear_workload();
+                }
+            }
             Some((b'R', pid)) => self.waiting = Some((pid, protocol::receive_number(socket)?)),
             Some((b'E', _)) => {
                 let mut errno = [0; 4];
@@ -124,9 +131,12 @@ impl Run<'_> {
 
     /// The workload waits, filter on. What the kernel says of it decides whether it starts.
     pub(super) fn observe_and_go(&mut self) -> Result<()> {
-        let (Some((pid, listener)), Some(inside), Some(socket), Some(Told { request, holding })) =
-            (self.waiting.take(), self.inside.take(), &self.workload, &mut self.told)
+        let (Some((pid, listener)), Some(inside), Some(own)) =
+            (self.waiting.take(), self.inside.take(), self.own.take())
         else {
+            return Ok(());
+        };
+        let (Some(socket), Some(Told { request, holding, inputs })) = (&self.workload, &mut self.told) else {
             return Ok(());
         };
         hooks::step("supervisor: workload waits");
@@ -147,9 +157,16 @@ impl Run<'_> {
             // With a handle of its mounts its last process need not wait for the kernel to take them away.
             self.mounts = Some(mount_namespace(pid)?);
         }
-        let view =
-            View { pid, request, identity: self.identity, limits: holding.rows.clone(), cgroup: self.cgroup };
-        let seen = view.take(inside)?;
+        let view = View {
+            pid,
+            init: self.init_pid.unwrap_or_default(),
+            request,
+            identity: self.identity,
+            limits: holding.rows.clone(),
+            inputs,
+            cgroup: self.cgroup,
+        };
+        let seen = view.take(inside, own)?;
         view.check(&seen)?;
         self.observations = Some(seen);
         self.workload_pidfd = Some(handle);

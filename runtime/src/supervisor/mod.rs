@@ -16,7 +16,7 @@ use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::limits::{self, Holding};
-use crate::observe::{InsideObservations, Observations};
+use crate::observe::{InputRow, Observations, SeenByInit, SeenByWorkload, expected_inputs};
 use crate::protocol::{self, Build, Done, Prepare, Request, Verdict};
 use crate::spec::Usage;
 use crate::state::{self, Lock};
@@ -151,7 +151,10 @@ struct Run<'a> {
     tmp: Option<OwnedFd>,
     /// Where no cgroup holds the memory.
     watch: Option<watch::Memory>,
-    inside: Option<InsideObservations>,
+    /// What init saw, once it has said that it is ready.
+    inside: Option<Option<SeenByInit>>,
+    /// What the workload-to-be saw.
+    own: Option<SeenByWorkload>,
     observations: Option<Observations>,
     /// The workload's process id and the number of its listener, while it waits for Go.
     waiting: Option<(i32, Option<RawFd>)>,
@@ -169,6 +172,8 @@ struct Run<'a> {
 struct Told {
     request: Request,
     holding: Holding,
+    /// What has to be below `/in`.
+    inputs: Vec<InputRow>,
 }
 
 impl Told {
@@ -204,6 +209,7 @@ impl<'a> Run<'a> {
             tmp: None,
             watch: None,
             inside: None,
+            own: None,
             observations: None,
             waiting: None,
             refusals: None,
@@ -298,6 +304,7 @@ impl<'a> Run<'a> {
         holding.insist(&request.limits)?;
         hooks::step("supervisor: limits set");
         let handles = fds.split_off(2);
+        let inputs = expected_inputs(&request, &handles[request.rootfs.len()..])?;
         let handles = match self.identity.by_root {
             true => prepare::mounts(&request, self.identity, handles).in_row("root file system")?,
             false => handles,
@@ -305,7 +312,7 @@ impl<'a> Run<'a> {
         fds.extend(handles);
         hooks::step("supervisor: handles prepared");
         self.deadline = Some(Instant::now() + BUILDING);
-        let told = self.told.insert(Told { request, holding });
+        let told = self.told.insert(Told { request, holding, inputs });
         match (&told.request.host, &self.init) {
             (None, Some(init)) => {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
@@ -366,7 +373,7 @@ impl<'a> Run<'a> {
             self.hear_workload()?;
         }
         self.hear_silence()?;
-        if self.waiting.is_some() && self.inside.is_some() {
+        if self.waiting.is_some() && self.inside.is_some() && self.own.is_some() {
             self.observe_and_go()?;
         }
         if ready.contains(&Who::Signal) {

@@ -69,6 +69,19 @@ pub(super) const ROOT: &[Attack] = &[
     ),
     attack(
         ROOT_ROW,
+        "shared-mounts",
+        "find a mount that follows one of the host's",
+        Expect::Says("none"),
+        Some(|| {
+            let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let tied = |l: &&str| l.split(" - ").next().is_some_and(|l| l.split(' ').nth(6).is_some());
+            let targets = text.lines().filter(tied).filter_map(|l| l.split(' ').nth(4));
+            let targets: Vec<&str> = targets.collect();
+            Answer::Said(if targets.is_empty() { "none".into() } else { targets.join(" ") })
+        }),
+    ),
+    attack(
+        ROOT_ROW,
         "own-program",
         "overwrite its own program (CVE-2019-5736)",
         Expect::Refused(&[EROFS, ETXTBSY, EACCES]),

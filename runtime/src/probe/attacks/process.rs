@@ -63,6 +63,24 @@ pub(super) const NAMESPACES: &[Attack] = &[
     ),
     attack(
         NAMESPACES_ROW,
+        "domainname",
+        "learn the host's NIS domain",
+        Expect::Says("(none)"),
+        Some(|| Answer::Said(rustix::system::uname().domainname().to_string_lossy().into_owned())),
+    ),
+    attack(
+        NAMESPACES_ROW,
+        "session",
+        "be in the launcher's session",
+        Expect::Says("its own"),
+        Some(|| {
+            // The attacker's own, of which each attack is a child.
+            let (session, own) = (rustix::process::getsid(None), rustix::process::getppid());
+            Answer::Said(if session.ok() == own { "its own" } else { "another" }.into())
+        }),
+    ),
+    attack(
+        NAMESPACES_ROW,
         "cgroup-path",
         "learn where its cgroup lies on the host",
         Expect::Says("/"),

@@ -1,0 +1,392 @@
+//! What the kernel says of a running container, read here from the host and shaped as the observations are. Nothing of the runtime's own
+//! reading is used.
+
+use invarlock_tests::{is_root, leaks};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Paths of `/proc` that are covered or closed where the kernel has them.
+const COVERED: [&str; 15] = [
+    "acpi",
+    "asound",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "pressure",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+    "bus",
+    "fs",
+    "irq",
+    "sys",
+    "sysrq-trigger",
+];
+
+/// A container whose workload is running.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    pub supervisor: u32,
+    pub init: u32,
+    pub workload: u32,
+}
+
+/// The container below the launcher whose workload has this name, as soon as it has become its program.
+pub fn running(launcher: u32, name: &str) -> Running {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < patience {
+        for supervisor in leaks::children(launcher) {
+            for init in leaks::children(supervisor) {
+                let mut workloads = leaks::children(init).into_iter();
+                let is_it = |pid: &u32| read(&format!("/proc/{pid}/comm")).trim() == name;
+                if let Some(workload) = workloads.find(is_it) {
+                    return Running { supervisor, init, workload };
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("no workload {name} below {launcher}");
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn status(pid: u32, key: &str) -> String {
+    let text = read(&format!("/proc/{pid}/status"));
+    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{key} of {pid}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn numbers(text: &str) -> Vec<u64> {
+    text.split_whitespace().map(|n| n.parse().unwrap()).collect()
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap()
+}
+
+impl Running {
+    fn of(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.workload);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    fn link(&self, file: &str) -> String {
+        fs::read_link(format!("/proc/{}/{file}", self.workload)).unwrap().display().to_string()
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        Path::new("/proc").join(self.workload.to_string()).join(file)
+    }
+
+    /// Every row that can be read of a process from outside, by its name.
+    pub fn rows(&self, launcher: u32) -> Map<String, Value> {
+        let of = |key| status(self.workload, key);
+        let lines = |file: &str| -> Vec<String> {
+            self.of(file).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+        };
+        let rows = json!({
+            "namespaces": self.namespaces(launcher),
+            "interfaces": self.of("net/dev").lines().skip(2).map(|l| l.split(':').next().unwrap().trim()).collect::<Vec<_>>(),
+            "routes": self.routes(),
+            "sockets": self.of("net/unix").lines().filter(|l| l.contains(" @")).collect::<Vec<_>>(),
+            "seccomp": self.seccomp(),
+            "no_new_privs": of("NoNewPrivs") == "1",
+            "capabilities": {
+                "inheritable": of("CapInh"), "permitted": of("CapPrm"), "effective": of("CapEff"), "bounding": of("CapBnd"),
+                "ambient": of("CapAmb"),
+            },
+            "identity": {"uid": numbers(&of("Uid")), "gid": numbers(&of("Gid")), "groups": numbers(&of("Groups"))},
+            "ids_inside": {"uid": self.inside("uid_map", "Uid"), "gid": self.inside("gid_map", "Gid")},
+            "id_maps": {"uid": lines("uid_map"), "gid": lines("gid_map"), "setgroups": self.of("setgroups").trim()},
+            "host_name": self.host_name(),
+            "mounts": self.mounts(),
+            "inputs": self.inputs(),
+            "devices": self.devices(),
+            "proc": self.proc(),
+            "descriptors": self.descriptors(),
+            "environment": self.of("environ").split_terminator('\0').map(|v| v.split('=').next()).collect::<Vec<_>>(),
+            "process": self.process(),
+            "init": self.init(),
+            "cgroup": lines("cgroup"),
+            "limits": self.limits(),
+        });
+        rows.as_object().unwrap().clone()
+    }
+
+    fn namespaces(&self, launcher: u32) -> Value {
+        let id = |pid: u32, name: &str| {
+            let link = fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap().display().to_string();
+            number(link.split(['[', ']']).nth(1).unwrap())
+        };
+        let one = |name: &str| {
+            let (outer, inner) = (id(launcher, name), id(self.workload, name));
+            (name.to_owned(), json!({"launcher": outer, "container": inner, "new": outer != inner}))
+        };
+        ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"]
+            .map(one)
+            .into_iter()
+            .collect::<Map<_, _>>()
+            .into()
+    }
+
+    fn routes(&self) -> Vec<String> {
+        let (v4, v6) = (self.of("net/route"), read(&format!("/proc/{}/net/ipv6_route", self.workload)));
+        let v4 = v4.lines().skip(1).filter(|l| !l.starts_with("lo"));
+        v4.chain(v6.lines().filter(|l| !l.ends_with("lo"))).map(str::to_owned).collect()
+    }
+
+    /// The digest is of the program in the kernel, which tells it to root only.
+    fn seccomp(&self) -> Value {
+        let count = |pid| number(&status(pid, "Seccomp_filters"));
+        let (filters, inherited) = (count(self.workload), count(self.supervisor));
+        let digest = match is_root() {
+            true => {
+                let programs =
+                    super::sys::filters(self.workload as i32, (filters - inherited) as usize).unwrap();
+                // Their number, then the length and the bytes of each.
+                let mut digest = Sha256::new();
+                digest.update((programs.len() as u32).to_le_bytes());
+                for program in programs {
+                    digest.update((program.len() as u32).to_le_bytes());
+                    digest.update(program);
+                }
+                let digest = digest.finalize();
+                json!(format!("sha256:{}", digest.iter().map(|b| format!("{b:02x}")).collect::<String>()))
+            }
+            false => Value::Null,
+        };
+        let mode = number(&status(self.workload, "Seccomp"));
+        json!({"mode": mode, "filters": filters, "inherited": inherited, "digest": digest})
+    }
+
+    /// Ids on the host, looked up in the map.
+    fn inside(&self, map: &str, key: &str) -> Vec<u64> {
+        let map: Vec<Vec<u64>> = self.of(map).lines().map(numbers).collect();
+        let inside = |id: u64| {
+            let line = map.iter().find(|l| (l[1]..l[1] + l[2]).contains(&id)).unwrap();
+            line[0] + id - line[1]
+        };
+        numbers(&status(self.workload, key)).into_iter().map(inside).collect()
+    }
+
+    /// From inside its namespace.
+    fn host_name(&self) -> Value {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.workload.to_string(), "--uts"]);
+        if !is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        let out = command
+            .args(["cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        let names: Vec<&str> = text.lines().collect();
+        json!({"host": names[0], "domain": names[1]})
+    }
+
+    fn mount_rows(&self) -> Vec<(u64, Value)> {
+        let row = |line: &str| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let dash = fields.iter().position(|f| *f == "-").unwrap();
+            let ties = fields[6..dash].join(" ");
+            let propagation = if ties.is_empty() { "private" } else { &ties };
+            let row = json!({
+                "target": fields[4], "options": fields[5], "kind": fields[dash + 1], "propagation": propagation,
+            });
+            (number(fields[0]), row)
+        };
+        self.of("mountinfo").lines().map(row).collect()
+    }
+
+    fn mounts(&self) -> Vec<Value> {
+        self.mount_rows().into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// Every file below `/in`: where a file of the host is mounted, also which one it is.
+    fn inputs(&self) -> Value {
+        let root = self.path("root");
+        let own = fs::metadata(root.join("in")).unwrap().dev();
+        let (mut rows, mut queue) = (Map::new(), vec![root.join("in")]);
+        while let Some(path) = queue.pop() {
+            let meta = path.symlink_metadata().unwrap();
+            if meta.is_dir() {
+                queue.extend(fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+                continue;
+            }
+            let target = format!("/{}", path.strip_prefix(&root).unwrap().display());
+            let mut row = json!({"target": target, "bytes": meta.len()});
+            if meta.dev() != own {
+                row["file"] = json!(device_and_inode(&meta));
+            }
+            rows.insert(target, row);
+        }
+        // In order of their names.
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+
+    fn devices(&self) -> Value {
+        let entries = fs::read_dir(self.path("root/dev")).unwrap().map(|e| e.unwrap());
+        let one = |entry: fs::DirEntry| {
+            let meta = entry.path().symlink_metadata().unwrap();
+            assert!(meta.file_type().is_char_device(), "{entry:?}");
+            (entry.file_name().to_string_lossy().into_owned(), json!(device(meta.rdev())))
+        };
+        entries.map(one).collect::<Map<_, _>>().into()
+    }
+
+    fn proc(&self) -> Value {
+        let entries = fs::read_dir(self.path("root/proc")).unwrap();
+        let mut processes: Vec<u64> =
+            entries.filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok()).collect();
+        processes.sort_unstable();
+        let absent = COVERED.iter().filter(|name| !self.path(&format!("root/proc/{name}")).exists());
+        json!({"processes": processes, "absent": absent.map(|name| format!("/proc/{name}")).collect::<Vec<_>>()})
+    }
+
+    fn descriptors(&self) -> Vec<Value> {
+        let mut open: Vec<(u64, String)> = fs::read_dir(self.path("fd"))
+            .unwrap()
+            .map(|e| e.unwrap())
+            .map(|e| {
+                (
+                    number(e.file_name().to_str().unwrap()),
+                    fs::read_link(e.path()).unwrap().display().to_string(),
+                )
+            })
+            .collect();
+        open.sort();
+        open.iter().map(|(fd, what)| json!({"fd": fd, "what": what.split(':').next()})).collect()
+    }
+
+    fn process(&self) -> Value {
+        let stat = self.of("stat");
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let own = self.workload.to_string();
+        let cwd = fs::File::open(self.path("cwd")).unwrap();
+        let info = read(&format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&cwd)));
+        let id = number(info.lines().find_map(|l| l.strip_prefix("mnt_id:")).unwrap());
+        let mount = self
+            .mount_rows()
+            .into_iter()
+            .find(|(mount, _)| *mount == id)
+            .map(|(_, row)| row["target"].clone());
+        json!({
+            "cwd": self.link("cwd"), "cwd_mount": mount, "umask": status(self.workload, "Umask"),
+            "group_leader": fields[2] == own, "session_leader": fields[3] == own, "terminal": fields[4] != "0",
+            "oom_score_adj": self.of("oom_score_adj").trim().parse::<i64>().unwrap(),
+        })
+    }
+
+    fn init(&self) -> Value {
+        let last = |key| number(status(self.init, key).split(' ').next_back().unwrap());
+        let files = fs::metadata(format!("/proc/{}/environ", self.init)).unwrap();
+        let itself = fs::metadata(format!("/proc/{}", self.init)).unwrap();
+        json!({
+            "pid": last("NSpid"),
+            "child_of_supervisor": status(self.init, "PPid") == self.supervisor.to_string(),
+            "parent_of_workload": status(self.workload, "PPid") == self.init.to_string(),
+            // What may be inspected belongs to whom it runs as.
+            "dumpable": files.uid() == itself.uid(),
+        })
+    }
+
+    /// What there is of each limit, by what could hold it. (The wall clock is the supervisor's own; a test of its own sees it strike.)
+    fn limits(&self) -> Value {
+        let processors = numbers_in_list(&status(self.workload, "Cpus_allowed_list")) * 1000;
+        json!({
+            "memory": {"cgroup": self.in_cgroup("memory"), "rlimit": self.rlimit("Max data size")},
+            "pids": {"cgroup": self.in_cgroup("pids"), "rlimit": self.rlimit("Max processes")},
+            "cpu": {"cgroup": self.in_cgroup("cpu"), "affinity": processors},
+            "core": {"rlimit": self.rlimit("Max core file size")},
+            "files": {"rlimit": self.rlimit("Max open files")},
+            "output": {"tmpfs": self.room("out").0},
+            // One is the directory itself.
+            "output_files": {"tmpfs": self.room("out").1 - 1},
+            "tmp": {"tmpfs": self.room("tmp").0},
+        })
+    }
+
+    fn rlimit(&self, label: &str) -> Value {
+        let limits = self.of("limits");
+        let line = limits.lines().find_map(|l| l.strip_prefix(label)).unwrap();
+        let both: Vec<&str> = line.split_whitespace().take(2).collect();
+        if both[0] == both[1] { json!(both[0].parse::<u64>().ok()) } else { json!(both) }
+    }
+
+    /// Bytes and files that fit.
+    fn room(&self, dir: &str) -> (u64, u64) {
+        let room = rustix::fs::statvfs(self.path(&format!("root/{dir}"))).unwrap();
+        (room.f_blocks * room.f_frsize, room.f_files)
+    }
+
+    /// What the files of the run's own cgroup say, where it has one for this controller; the workload must be in it.
+    fn in_cgroup(&self, controller: &str) -> Option<u64> {
+        let groups = self.of("cgroup");
+        let of = |wanted: &str| {
+            groups.lines().find_map(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                let (controllers, path) = (parts.next()?, parts.next()?);
+                controllers.split(',').any(|c| c == wanted).then(|| path.trim_start_matches('/').to_owned())
+            })
+        };
+        let mounts = read("/proc/self/mountinfo");
+        let mount = |wanted: &dyn Fn(&str) -> bool| {
+            mounts.lines().find(|l| wanted(l)).map(|l| PathBuf::from(l.split(' ').nth(4).unwrap()))
+        };
+        let old = |l: &str| {
+            l.contains(" - cgroup ") && l.rsplit(' ').next().unwrap().split(',').any(|o| o == controller)
+        };
+        let (dir, version) = match mount(&old) {
+            Some(mount) => (mount.join(of(controller)?), 1),
+            None => (mount(&|l: &str| l.contains(" - cgroup2 "))?.join(of("")?), 2),
+        };
+        if !dir.file_name()?.to_str()?.starts_with("invarlock-") {
+            return None;
+        }
+        let file = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        assert!(file("cgroup.procs").lines().any(|l| l == self.workload.to_string()), "{dir:?}");
+        Some(match (controller, version) {
+            ("memory", 1) => number(&file("memory.limit_in_bytes")),
+            ("memory", _) => number(&file("memory.max")),
+            ("pids", _) => number(&file("pids.max")),
+            (_, 1) => number(&file("cpu.cfs_quota_us")) * 1000 / number(&file("cpu.cfs_period_us")),
+            _ => {
+                let both = numbers(&file("cpu.max"));
+                both[0] * 1000 / both[1]
+            }
+        })
+    }
+}
+
+fn device(number: u64) -> String {
+    format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number))
+}
+
+pub fn device_and_inode(meta: &fs::Metadata) -> String {
+    format!("{} {}", device(meta.dev()), meta.ino())
+}
+
+/// How many numbers `0-3,5` has.
+fn numbers_in_list(list: &str) -> u64 {
+    let one = |part: &str| match part.split_once('-') {
+        Some((first, last)) => number(last) - number(first) + 1,
+        None => 1,
+    };
+    list.split(',').map(one).sum()
+}
