@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Rows of a table; the rest is counted.
 const ROWS: usize = 64;
 /// Members of one observation.
-const MEMBERS: usize = 24;
+const MEMBERS: usize = 48;
 /// Files and layers of one list.
 const FILES: usize = 12;
 
@@ -129,34 +129,41 @@ fn summary(manifest: &Value) -> Vec<Fact> {
     facts
 }
 
-/// What a control is for, by words of its name.
+/// The rows of the boundary in the order of the page, and what each is for.
+const CONTROLS: [(&str, &str); 24] = [
+    ("mode", ""),
+    ("namespaces", "own view of processes, mounts, network, users"),
+    ("host_name", "not the host’s"),
+    ("interfaces", "no way out: loopback only"),
+    ("routes", "no way out: none"),
+    ("sockets", "abstract sockets of the host in reach: none"),
+    ("identity", "not root on the host"),
+    ("ids_inside", "the same, as the workload sees it"),
+    ("id_maps", "no ids of others"),
+    ("capabilities", "no privilege in any set"),
+    ("secure_bits", "being root inside gives none"),
+    ("no_new_privs", "privileges cannot be gained"),
+    ("seccomp", "only the listed system calls"),
+    ("mounts", "image and inputs read-only; what can be written is bounded and gone afterwards"),
+    ("inputs", "the files that were hashed"),
+    ("devices", "null, zero, full, random, urandom only"),
+    ("proc", "own processes only"),
+    ("descriptors", "standard input, output and error only"),
+    ("environment", "listed variables only"),
+    ("process", "a session of its own"),
+    ("init", "its end is the end of every process of the container"),
+    ("parent_death_signal", "nothing outlives the run"),
+    ("cgroup", "where limits are held"),
+    ("limits", "read back after they were set"),
+];
+
+/// The place of a control on the page; what is not known comes last.
+fn place(name: &str) -> usize {
+    CONTROLS.iter().position(|(known, _)| *known == name).unwrap_or(CONTROLS.len())
+}
+
 fn purpose(name: &str) -> &'static str {
-    let name = name.to_ascii_lowercase();
-    [
-        ("namespace", "own view of processes, mounts, network, users"),
-        ("network", "no way out: loopback only, no route"),
-        ("interface", "no way out: loopback only, no route"),
-        ("identit", "not root on the host"),
-        ("capabilit", "no privilege in any set"),
-        ("no_new_priv", "privileges cannot be gained"),
-        ("seccomp", "only the listed system calls"),
-        ("system_call", "only the listed system calls"),
-        ("syscall", "only the listed system calls"),
-        ("root", "the image, read-only"),
-        ("input", "read-only, hashed as they were opened"),
-        ("output", "the one place that could be written to"),
-        ("scratch", "bounded, gone afterwards"),
-        ("proc", "own processes only"),
-        ("dev", "null, zero, full, random, urandom only"),
-        ("descriptor", "standard input, output and error only"),
-        ("environment", "listed variables only"),
-        ("limit", "read back after they were set"),
-        ("life", "nothing outlives the run"),
-        ("clean", "nothing was left behind"),
-    ]
-    .into_iter()
-    .find(|(word, _)| name.contains(word))
-    .map_or("", |(_, what)| what)
+    CONTROLS.get(place(name)).map_or("", |(_, what)| what)
 }
 
 fn rows(baseline: &Value, subject: &Value, wanted: impl Fn(&str) -> bool, observed: bool) -> Rows {
@@ -166,6 +173,9 @@ fn rows(baseline: &Value, subject: &Value, wanted: impl Fn(&str) -> bool, observ
     let mut all = names(baseline);
     let known: std::collections::HashSet<String> = all.iter().cloned().collect();
     all.extend(names(subject).into_iter().filter(|name| !known.contains(name)));
+    if observed {
+        all.sort_by_key(|name| place(name));
+    }
     let more = all.len().saturating_sub(ROWS);
     let rows = all
         .iter()
@@ -186,19 +196,50 @@ fn rows(baseline: &Value, subject: &Value, wanted: impl Fn(&str) -> bool, observ
 }
 
 fn cell(name: &str, value: &Value) -> Cell {
-    let Some(members) = value.as_object() else {
-        let member = Member { name: String::new(), value: text::compact(name, value) };
-        return Cell { observer: String::new(), members: vec![member], more: 0 };
+    let observer = value.get("observer").and_then(Value::as_str);
+    // What somebody saw stands in a member of its own.
+    let value = value.get("value").filter(|_| observer.is_some()).unwrap_or(value);
+    let member = |name: &str, value: String| Member { name: text::label(name), value };
+    let mut members: Vec<Member> = match value {
+        Value::Object(members) => {
+            let others = members.iter().filter(|(key, _)| observer.is_none() || *key != "observer");
+            others.map(|(key, value)| member(key, text::compact(key, value))).collect()
+        }
+        Value::Array(items) if items.first().is_some_and(Value::is_object) => {
+            items.iter().map(|item| Member { name: item_name(item), value: item_text(item) }).collect()
+        }
+        _ => vec![member("", text::compact(name, value))],
     };
-    let observer = members.get("observer").and_then(Value::as_str);
-    let shown = members.iter().filter(|(key, _)| observer.is_none() || *key != "observer");
-    Cell {
-        observer: observer.unwrap_or_default().to_owned(),
-        more: members.len().saturating_sub(usize::from(observer.is_some())).saturating_sub(MEMBERS),
-        members: shown
-            .take(MEMBERS)
-            .map(|(key, value)| Member { name: text::label(key), value: text::compact(key, value) })
-            .collect(),
+    let more = members.len().saturating_sub(MEMBERS);
+    members.truncate(MEMBERS);
+    Cell { observer: observer.unwrap_or_default().to_owned(), members, more }
+}
+
+/// Members that name an item of a list.
+const NAMES: [&str; 3] = ["target", "name", "fd"];
+
+fn item_name(item: &Value) -> String {
+    let name = NAMES.iter().find_map(|name| item.get(name));
+    name.map_or(String::new(), |name| text::compact("", name))
+}
+
+/// The rest of an item: a limit as a sentence, anything else member by member.
+fn item_text(item: &Value) -> String {
+    if let (Some(unit), Some(by)) = (item["unit"].as_str(), item["by"].as_str()) {
+        let amount = |member: &str| match number(item, member) {
+            Some(n) if unit == "bytes" => text::bytes(n),
+            Some(n) => format!("{} {unit}", text::whole(n)),
+            None => "unknown".to_owned(),
+        };
+        let reason = item["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
+        return format!("{} of {}, by {by}{reason}", amount("effective"), amount("asked"));
+    }
+    match item {
+        Value::Object(members) => {
+            let rest = members.iter().filter(|(key, _)| !NAMES.contains(&key.as_str()));
+            text::compact("", &Value::Object(rest.map(|(key, value)| (key.clone(), value.clone())).collect()))
+        }
+        other => text::compact("", other),
     }
 }
 

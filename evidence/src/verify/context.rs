@@ -3,16 +3,13 @@
 //!
 //! Nothing of it is signed, so it raises no trust: it refuses a manifest that contradicts itself or its report.
 
+use super::observed;
 use crate::numerics::digest::{canonical_json, sha256_hex};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Sides, with the report's names of them.
 const SIDES: [(&str, &str); 2] = [("baseline", "baseline"), ("subject", "edited")];
-const NAMESPACES: [&str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
-const CAPABILITY_SETS: [&str; 5] = ["ambient", "bounding", "effective", "inheritable", "permitted"];
-/// `SECCOMP_MODE_FILTER`.
-const SECCOMP_FILTER: u64 = 2;
 
 /// What is missing or wrong in the manifest's context of a container run.
 pub(super) fn faults(report: &Value, manifest: &Value) -> Vec<String> {
@@ -164,61 +161,17 @@ impl Check<'_> {
 
     /// What was seen of the container before its first instruction.
     fn observations(&mut self, place: &str, side: &Value, planned: &Value) {
-        let seen = &side["observations"];
-        let at = format!("{place}.observations");
-        if !seen.is_object() {
-            return self.faults.push(format!("{at} are missing: nobody saw the boundary of this container"));
-        }
-        self.same(&format!("{at}.mode"), &seen["mode"], &json!("container"), "the run claims a container");
         let filter = &side["filter_digest"];
         let planned_filter = &planned["seccomp"]["digest"];
         self.same(&format!("{place}.filter_digest"), filter, planned_filter, "it is the planned filter");
-        let seccomp = &seen["seccomp"]["value"];
-        self.same(
-            &format!("{at}.seccomp.value.mode"),
-            &seccomp["mode"],
-            &json!(SECCOMP_FILTER),
-            "the system-call filter was not on",
-        );
-        let privileges = &seen["no_new_privs"]["value"];
-        self.same(
-            &format!("{at}.no_new_privs.value"),
-            privileges,
-            &json!(true),
-            "the workload could gain privileges",
-        );
-        for set in CAPABILITY_SETS {
-            let bits = &seen["capabilities"]["value"][set];
-            let none =
-                bits.as_str().is_some_and(|bits| !bits.is_empty() && bits.bytes().all(|bit| bit == b'0'));
-            if !none {
-                let bits = brief(bits);
-                self.faults.push(format!(
-                    "{at}.capabilities.value.{set} is {bits}, it must be all zero: the workload had privileges"
-                ));
-            }
-        }
-        let interfaces = &seen["interfaces"]["value"];
-        self.same(
-            &format!("{at}.interfaces.value"),
-            interfaces,
-            &json!(["lo"]),
-            "the workload could reach a network",
-        );
-        for namespace in NAMESPACES {
-            let ids = &seen["namespaces"]["value"][namespace];
-            let apart = ids["container"].is_u64() && ids["container"] != ids["launcher"];
-            if ids["new"] != json!(true) || !apart {
-                self.faults.push(format!(
-                    "{at}.namespaces.value.{namespace} is not a new one: the workload shared it with the launcher"
-                ));
-            }
-        }
+        // A baseline that is used again was measured under a plan of its own, perhaps by somebody else.
+        let planned = (side["reused"] != json!(true)).then_some(planned);
+        self.faults.extend(observed::faults(place, &observed::Side { side, planned }));
     }
 }
 
 /// A value short enough for a message.
-fn brief(value: &Value) -> String {
+pub(super) fn brief(value: &Value) -> String {
     if value.is_null() {
         return "missing".to_owned();
     }

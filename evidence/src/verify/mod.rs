@@ -1,6 +1,7 @@
 //! Re-reading evidence and trusting nothing in it (`spec/verify.md`, `spec/manifest.md` sections 4 to 6).
 
 mod context;
+mod observed;
 mod open;
 mod output;
 mod python;

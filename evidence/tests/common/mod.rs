@@ -165,60 +165,49 @@ pub fn synthetic(n: usize, shift: f64) -> RunReport {
     serde_json::from_value(report).unwrap()
 }
 
-/// What a launcher's manifest says of the run behind `report`.
+/// What a launcher's manifest says of the run behind `report`: that of a real run by root, with this report's digests in it.
 pub fn launcher_context(report: &Value) -> Value {
-    use invarlock_evidence::numerics::digest::canonical_json;
-    let zero = "0000000000000000";
-    let filter = format!("sha256:{}", "ef".repeat(32));
-    let new = |id: u64| json!({"container": id, "launcher": 1, "new": true});
-    let side = |named: &str| {
+    context_of("root", report)
+}
+
+/// The same of a run by `root` or by an ordinary `user`. The files are the contexts of two evaluations of the demo; a whole-program test
+/// sees that runs still say the same.
+pub fn context_of(who: &str, report: &Value) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("context.{who}.json"));
+    let mut context: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    context["ä"] = json!("ö");
+    for (side, named) in [("baseline", "baseline"), ("subject", "edited")] {
         let known = &report["provenance"][named];
-        json!({
-            "reused": false,
-            "checkpoint": {"tree_sha256": known["checkpoint_sha256"]},
-            "outputs": [{"name": "report.json", "sha256": known["report_sha256"], "bytes": 1}],
-            "filter_digest": filter,
-            "observations": {
-                "mode": "container",
-                "seccomp": {"value": {"mode": 2}, "observer": "supervisor"},
-                "no_new_privs": {"value": true, "observer": "supervisor"},
-                "capabilities": {"value": {
-                    "ambient": zero, "bounding": zero, "effective": zero, "inheritable": zero, "permitted": zero,
-                }},
-                "interfaces": {"value": ["lo"]},
-                "namespaces": {"value": {
-                    "user": new(2), "pid": new(3), "mnt": new(4), "net": new(5), "ipc": new(6), "uts": new(7),
-                    "cgroup": new(8),
-                }},
-            },
-        })
-    };
-    let planned = |named: &str| {
-        json!({
-            "checkpoint": {"tree_sha256": report["provenance"][named]["checkpoint_sha256"]},
-            "seccomp": {"digest": filter},
-        })
-    };
-    let allowances = json!({"network": false, "host_execution": false, "granted_by": {}});
-    let plan = json!({
-        "profile": report["context"]["profile"],
-        "tier": report["auto"]["tier"],
-        "allowances": allowances,
-        "image": {"manifest_digest": format!("sha256:{}", "ab".repeat(32))},
-        "sides": {"baseline": planned("baseline"), "subject": planned("edited")},
-    });
-    json!({
-        "command": "evaluate",
-        "ä": "ö",
-        "allowances": allowances,
-        "loosened": [],
-        "plan": {"digest": format!("sha256:{}", sha256_hex(canonical_json(&plan).as_bytes())), "content": plan},
-        "sides": {"baseline": side("baseline"), "subject": side("edited")},
-    })
+        let measured = &mut context["sides"][side];
+        measured["checkpoint"]["tree_sha256"] = known["checkpoint_sha256"].clone();
+        // The first is the log of its events.
+        assert_eq!(measured["outputs"][1]["name"], "report.json");
+        measured["outputs"][1]["sha256"] = known["report_sha256"].clone();
+        context["plan"]["content"]["sides"][side]["checkpoint"]["tree_sha256"] =
+            known["checkpoint_sha256"].clone();
+    }
+    let plan = &mut context["plan"]["content"];
+    plan["profile"] = report["context"]["profile"].clone();
+    plan["tier"] = report["auto"]["tier"].clone();
+    plan["image"]["manifest_digest"] = json!(format!("sha256:{}", "ab".repeat(32)));
+    reseal(&mut context);
+    context
+}
+
+/// Writes the digest of a changed plan anew.
+pub fn reseal(context: &mut Value) {
+    use invarlock_evidence::numerics::digest::canonical_json;
+    let plan = canonical_json(&context["plan"]["content"]);
+    context["plan"]["digest"] = json!(format!("sha256:{}", sha256_hex(plan.as_bytes())));
 }
 
 /// Writes report and manifest into `folder`; returns the report's path.
 pub fn write_bundle(folder: &Path, report: &Value) -> PathBuf {
+    write_bundle_with(folder, report, launcher_context(report))
+}
+
+/// The same with this context.
+pub fn write_bundle_with(folder: &Path, report: &Value, context: Value) -> PathBuf {
     use invarlock_evidence::manifest::{Config, FILE_NAME, ManifestInput, build, to_bytes};
     let bytes = invarlock_evidence::compare::to_bytes(report);
     let path = folder.join("evaluation.report.json");
@@ -235,7 +224,7 @@ pub fn write_bundle(folder: &Path, report: &Value) -> PathBuf {
         allow_network: false,
         allow_remote_code: false,
         allow_third_party_plugins: false,
-        context: launcher_context(report).as_object().unwrap().clone(),
+        context: context.as_object().unwrap().clone(),
     });
     std::fs::write(folder.join(FILE_NAME), to_bytes(&manifest)).unwrap();
     path
