@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 /// Rows of init, which nobody can read of a process from outside: a test of its own sees what each does.
 const BY_EFFECT: [&str; 2] = ["secure_bits", "parent_death_signal"];
@@ -44,9 +45,13 @@ fn run<T>(
     if is_root() && user == As::Caller {
         args.extend(["--memory", "128M", "--cpus", "0.5"]);
     }
-    args.extend(["--", "/invarlock-evaluator", "sleep"]);
+    args.extend(["--", "/invarlock-evaluator", "ignore-term"]);
     let mut launcher = start(place, &args);
     let container = running(launcher.id(), "invarlock-evalu");
+    // From here on it only sleeps, and holds nothing open of its own.
+    while !std::fs::read_to_string(place.path("stdout")).unwrap().contains("ignoring") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let looked = look(launcher.id(), container);
     end(container);
     launcher.wait().unwrap();
@@ -167,7 +172,7 @@ fn container_is_left(place: &Place) -> bool {
         if !alive() {
             return false;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     true
 }
@@ -197,7 +202,7 @@ fn every_row_of_a_manifest_is_what_the_kernel_says() {
             rows["descriptors"].as_array_mut().unwrap().retain(|row| row["fd"].as_u64() < Some(3));
             looks.push(rows);
             while std::path::Path::new(&format!("/proc/{}", container.workload)).exists() {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
         let status = launcher.wait().unwrap();
