@@ -18,16 +18,32 @@ pub(crate) const TAG: &str = "org.opencontainers.image.ref.name";
 /// The bytes of one blob, in a file of its own or as a part of an archive. Nobody else's reading moves it.
 #[derive(Debug)]
 pub(crate) struct Blob {
-    file: File,
+    bytes: Bytes,
     at: u64,
     left: u64,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    File(File),
+    Memory(Vec<u8>),
 }
 
 impl Blob {
     /// All of a file.
     pub fn whole(file: File) -> io::Result<Self> {
         let left = file.metadata()?.len();
-        Ok(Self { file, at: 0, left })
+        Ok(Self::part(file, 0, left))
+    }
+
+    /// A part of a file.
+    pub fn part(file: File, at: u64, left: u64) -> Self {
+        Self { bytes: Bytes::File(file), at, left }
+    }
+
+    /// Bytes that lie in no file.
+    pub fn memory(bytes: Vec<u8>) -> Self {
+        Self { at: 0, left: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
     }
 
     /// Bytes that are left.
@@ -39,7 +55,14 @@ impl Blob {
 impl Read for Blob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let read = self.file.read_at(&mut buffer[..most], self.at)?;
+        let read = match &self.bytes {
+            Bytes::File(file) => file.read_at(&mut buffer[..most], self.at)?,
+            Bytes::Memory(bytes) => {
+                let from = usize::try_from(self.at).map_or(&[][..], |at| bytes.get(at..).unwrap_or_default());
+                buffer[..most].copy_from_slice(&from[..most]);
+                most
+            }
+        };
         self.at += read as u64;
         self.left -= read as u64;
         Ok(read)

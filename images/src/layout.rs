@@ -2,8 +2,8 @@
 //!
 //! # Locks
 //!
-//! Whoever adds to a layout or uses it for long holds `lock` together with others; whoever takes away from it holds it alone. The index
-//! is changed under `index.lock`. Both go with the process that holds them.
+//! Whoever adds to a layout or uses it for long holds the lock of its directory together with others; whoever takes away from it holds it
+//! alone. The index is changed under the lock of the directory of blobs. Both go with the process that holds them, and leave no file.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,6 +12,7 @@ use std::path::Path;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::blobs::{Blob, Blobs, LONGEST_JSON, TAG};
@@ -58,7 +59,7 @@ impl Layout {
     pub fn open_or_create(dir: Dir) -> Result<Self> {
         let there = |name: &str| dir.symlink_metadata(name).is_ok();
         if !(there("oci-layout") && there("index.json") && there("blobs/sha256")) {
-            let _lock = lock(&dir, "lock", FlockOperation::LockExclusive)?;
+            let _lock = lock(&dir, FlockOperation::LockExclusive)?;
             make_dir(&dir, "blobs")?;
             make_dir(&open_dir(&dir, "blobs")?, "sha256")?;
             if !there("index.json") {
@@ -83,12 +84,12 @@ impl Layout {
 
     /// Waits until nobody takes away.
     pub fn shared(&self) -> Result<Held<'_>> {
-        Ok(Held { layout: self, _lock: lock(&self.dir, "lock", FlockOperation::LockShared)? })
+        Ok(Held { layout: self, _lock: lock(&self.dir, FlockOperation::LockShared)? })
     }
 
     /// Waits until nobody else adds or uses.
     pub fn alone(&self) -> Result<Held<'_>> {
-        Ok(Held { layout: self, _lock: lock(&self.dir, "lock", FlockOperation::LockExclusive)? })
+        Ok(Held { layout: self, _lock: lock(&self.dir, FlockOperation::LockExclusive)? })
     }
 
     /// The size of a blob that is there.
@@ -157,7 +158,7 @@ impl Held<'_> {
 
     /// Lets `edit` change the list of manifests.
     pub fn edit_index(&self, edit: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
-        let _lock = lock(&self.layout.dir, "index.lock", FlockOperation::LockExclusive)?;
+        let _lock = lock(&self.layout.blobs, FlockOperation::LockExclusive)?;
         let mut index: Value = parse("index.json", &self.layout.index_bytes()?)?;
         let Some(manifests) = index.get_mut("manifests").and_then(|it| it.as_array_mut()) else {
             return Err(Error::Integrity("index.json has no list of manifests".to_owned()));
@@ -197,19 +198,18 @@ pub(crate) fn is_version_known(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Takes a lock; it goes with the file that is returned, and with the process.
-fn lock(dir: &Dir, name: &str, how: FlockOperation) -> Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
+/// Takes the lock of a directory; it goes with the file that is returned, and with the process. A file system without such locks, which
+/// the store does not lie on, has whoever exports to it see to it that nobody else does.
+fn lock(dir: &Dir, how: FlockOperation) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, ".", flags, Mode::empty())
         .map(File::from)
-        .map_err(|error| Error::System(format!("opening the store's lock: {error}")))?;
+        .map_err(|error| Error::System(format!("opening a layout to lock it: {error}")))?;
     loop {
         match flock(&file, how) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => {
-                other.map_err(|error| Error::System(format!("waiting for the store's lock: {error}")))?;
-                return Ok(file);
-            }
+            Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(file),
+            Err(error) => return Err(Error::System(format!("waiting for the lock of a layout: {error}"))),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Images by digest: where they lie, what a reference means, and trees that are what the digest says.
 //!
 //! In the order of an image's life: [`Reference`] (what the user typed), `blobs` and `layout` (an OCI image layout: blobs and an index,
-//! every byte read through a verifying reader), `build` (the default image from one file), `resolve` (reference → manifest → config →
-//! layers), `packing`, `archive` and `unpack` (a hostile tar becomes a tree, or an error), `record` and `tree` (what was unpacked,
+//! every byte read through a verifying reader), `build` (the default image from one file), `bundle` and `docker` (the same in archives), `resolve` (reference → manifest →
+//! config → layers), `import` and `export`, `packing`, `archive` and `unpack` (a hostile tar becomes a tree, or an error), `record` and `tree` (what was unpacked,
 //! verified before each use), `trees` (unpacked layers, shared by all images), and [`Store`], which ties them together; `manage` has
 //! what is done with images besides running them.
 //!
@@ -14,7 +14,6 @@
 //! trees/sha256-<diff id>/       root/ is the unpacked layer, record what it must hold, stamps what the file system notes of changes
 //! trees/sha256-<diff id>.seal   digest of that record, and totals
 //! trees/empty/                  a directory with nothing in it
-//! lock, index.lock              held by processes, see `layout`; they die with their holder
 //! ```
 //!
 //! Files are written beside their place, synced and renamed; a layer gets its name when it is whole. Whatever kills us leaves a store
@@ -35,15 +34,21 @@ mod archive;
 mod attributes;
 mod blobs;
 mod build;
+mod bundle;
 mod cursor;
 mod digest;
+mod docker;
 mod error;
+mod export;
 mod files;
+mod grow;
 pub mod hooks;
+mod import;
 mod layout;
 mod manage;
 mod packing;
 mod parallel;
+mod policy;
 mod record;
 mod reference;
 mod resolve;
@@ -55,10 +60,11 @@ mod verify;
 
 pub use digest::Digest;
 pub use error::{Error, Result};
+pub use import::{Imported, Progress};
 pub use manage::{Checked, Freed};
+pub use policy::{Policy, Unwanted};
 pub use record::Totals;
 pub use reference::Reference;
 pub use resolve::{Layer, ResolvedImage};
 pub use store::{Care, ListedImage, Store, VerifiedRootfs};
-pub use unpack::{Policy, Unwanted};
 pub use verify::{Level, Verify};

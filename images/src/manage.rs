@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use cap_std::fs::Dir;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Serialize;
 use serde_json::Value;
@@ -12,9 +13,9 @@ use crate::digest::Hashing;
 use crate::files::parse;
 use crate::hooks::step;
 use crate::layout::Held;
+use crate::policy::Policy;
 use crate::resolve::{self, Layer, ResolvedImage, digest_of, is_index};
 use crate::trees::tree_name;
-use crate::unpack::Policy;
 use crate::verify::Verify;
 use crate::{Digest, Error, Reference, Result, Store, parallel};
 
@@ -211,18 +212,13 @@ impl Store {
             })?;
         }
         let mut freed = Freed::default();
-        for name in self.blob_names()? {
-            if from_hex(&name).is_some_and(|digest| needed.blobs.contains(&digest)) {
-                continue;
-            }
-            let doing = || Error::io(format!("removing blob {name}"));
-            let blobs = self.layout.blobs();
-            freed.bytes += blobs.symlink_metadata(&name).map_err(doing())?.len();
-            if !dry_run {
-                blobs.remove_file(&name).map_err(doing())?;
-                step("gc: blob removed");
-            }
-            freed.blobs.push(name);
+        let unneeded = |name: &String| from_hex(name).is_none_or(|digest| !needed.blobs.contains(&digest));
+        for name in self.blob_names()?.into_iter().filter(unneeded) {
+            free(self.layout.blobs(), name, dry_run, &mut freed)?;
+        }
+        // What a change of the index left that was killed.
+        for name in names(self.layout.dir())?.into_iter().filter(|name| name.contains(".tmp-")) {
+            free(self.layout.dir(), name, dry_run, &mut freed)?;
         }
         self.free_trees(&needed, dry_run, &mut freed)?;
         Ok(freed)
@@ -285,10 +281,25 @@ impl Store {
     }
 
     fn blob_names(&self) -> Result<Vec<String>> {
-        let doing = || Error::io("looking at the store's blobs");
-        let entries = self.layout.blobs().entries().map_err(doing())?;
-        entries.map(|it| Ok(it.map_err(doing())?.file_name().to_string_lossy().into_owned())).collect()
+        names(self.layout.blobs())
     }
+}
+
+fn names(dir: &Dir) -> Result<Vec<String>> {
+    let doing = || Error::io("looking at what is in the store");
+    let entries = dir.entries().map_err(doing())?;
+    entries.map(|it| Ok(it.map_err(doing())?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+fn free(dir: &Dir, name: String, dry_run: bool, freed: &mut Freed) -> Result<()> {
+    let doing = || Error::io(format!("removing {name} from the store"));
+    freed.bytes += dir.symlink_metadata(&name).map_err(doing())?.len();
+    if !dry_run {
+        dir.remove_file(&name).map_err(doing())?;
+        step("gc: blob removed");
+    }
+    freed.blobs.push(name);
+    Ok(())
 }
 
 #[derive(Default)]

@@ -20,8 +20,9 @@ impl Packing {
     pub fn of(media_type: &str) -> Option<Self> {
         match media_type {
             crate::resolve::LAYER_TAR => Some(Self::Plain),
-            "application/vnd.oci.image.layer.v1.tar+gzip"
-            | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Some(Self::Gzip),
+            crate::resolve::LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
+                Some(Self::Gzip)
+            }
             "application/vnd.oci.image.layer.v1.tar+zstd" => Some(Self::Zstd),
             _ => None,
         }

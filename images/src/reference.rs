@@ -31,6 +31,24 @@ pub enum Reference {
         /// The manifest's digest.
         digest: Option<Digest>,
     },
+    /// `oci-archive:FILE`, `oci-archive:FILE:TAG`, `oci-archive:FILE@sha256:…`: an image of a layout in a tar archive.
+    Archive {
+        /// The archive.
+        file: PathBuf,
+        /// The tag in it.
+        tag: Option<String>,
+        /// The manifest's digest.
+        digest: Option<Digest>,
+    },
+    /// `docker-archive:FILE`, `docker-archive:FILE:NAME:TAG`, `docker-archive:FILE@sha256:…`: an image of what `docker save` writes.
+    DockerArchive {
+        /// The archive.
+        file: PathBuf,
+        /// The name and tag in it.
+        name: Option<String>,
+        /// The digest of the manifest that is made of it.
+        digest: Option<Digest>,
+    },
     /// `registry/name…` or `docker://…`: understood, not built.
     Registry(String),
 }
@@ -40,7 +58,7 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
             Err(Error::Input(format!(
-                "image reference {text:?} {why}; it looks like NAME:TAG, NAME@sha256:HEX, sha256:HEX, oci:DIR:TAG or oci:DIR@sha256:HEX"
+                "image reference {text:?} {why}; it looks like NAME:TAG, NAME@sha256:HEX, sha256:HEX, oci:DIR:TAG, oci:DIR@sha256:HEX, oci-archive:FILE:TAG or docker-archive:FILE"
             )))
         };
         if text.is_empty() || text.len() > 4096 || text.chars().any(char::is_control) {
@@ -50,16 +68,35 @@ impl Reference {
             return Digest::parse(text).map(Self::Digest);
         }
         if let Some(rest) = text.strip_prefix("oci:") {
-            return Self::parse_layout(rest).unwrap_or_else(|| wrong("names no directory"));
+            return split_place(rest).map_or_else(
+                || wrong("names no directory"),
+                |place| place.map(|(dir, tag, digest)| Self::Layout { dir, tag, digest }),
+            );
+        }
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            return split_place(rest).map_or_else(
+                || wrong("names no file"),
+                |place| place.map(|(file, tag, digest)| Self::Archive { file, tag, digest }),
+            );
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            // As other tools have it: the file's name ends at the first colon.
+            let (rest, digest) = split_digest(rest)?;
+            let (file, name) = rest.split_once(':').map_or((rest, None), |(file, name)| (file, Some(name)));
+            if file.is_empty() || name.is_some_and(|name| !is_docker_name(name)) {
+                return wrong("names no file, or no NAME:TAG in it");
+            }
+            return Ok(Self::DockerArchive {
+                file: PathBuf::from(file),
+                name: name.map(str::to_owned),
+                digest,
+            });
         }
         if let Some((transport, _)) = text.split_once("://") {
             return match transport {
                 "docker" => Ok(Self::Registry(text.to_owned())),
                 _ => wrong("has an unknown transport"),
             };
-        }
-        if text.starts_with("oci-archive:") || text.starts_with("docker-archive:") {
-            return Err(Error::Unsupported(format!("image reference {text:?}: archives are not built yet")));
         }
         let (rest, digest) = split_digest(text)?;
         if rest.contains('/') {
@@ -79,35 +116,49 @@ impl Reference {
         }
     }
 
-    fn parse_layout(rest: &str) -> Option<Result<Self>> {
-        let (rest, digest) = match split_digest(rest) {
-            Ok(split) => split,
-            Err(error) => return Some(Err(error)),
-        };
-        // A tag has no '/', so a colon inside the directory's name needs a tag behind it.
-        let (dir, tag) = match rest.rsplit_once(':') {
-            Some((dir, tag)) if is_tag(tag) => (dir, Some(tag.to_owned())),
-            _ => (rest, None),
-        };
-        (!dir.is_empty()).then(|| Ok(Self::Layout { dir: PathBuf::from(dir), tag, digest }))
-    }
-
     /// The value of `org.opencontainers.image.ref.name` that this reference asks for.
     pub(crate) fn tag_in_index(&self) -> Option<String> {
         match self {
             Self::Tag { name, tag: Some(tag), .. } => Some(format!("{name}:{tag}")),
-            Self::Layout { tag, .. } => tag.clone(),
+            Self::Layout { tag, .. } | Self::Archive { tag, .. } => tag.clone(),
+            Self::DockerArchive { name, .. } => name.clone(),
             _ => None,
         }
     }
 
     pub(crate) fn digest(&self) -> Option<Digest> {
         match self {
-            Self::Tag { digest, .. } | Self::Layout { digest, .. } => *digest,
+            Self::Tag { digest, .. }
+            | Self::Layout { digest, .. }
+            | Self::Archive { digest, .. }
+            | Self::DockerArchive { digest, .. } => *digest,
             Self::Digest(digest) => Some(*digest),
             Self::Registry(_) => None,
         }
     }
+}
+
+/// A path with what stands behind it; nothing where there is no path.
+#[allow(clippy::type_complexity, reason = "three parts of one text, named by who takes them")]
+fn split_place(rest: &str) -> Option<Result<(PathBuf, Option<String>, Option<Digest>)>> {
+    let (rest, digest) = match split_digest(rest) {
+        Ok(split) => split,
+        Err(error) => return Some(Err(error)),
+    };
+    // A tag has no '/', so a colon inside the path needs a tag behind it.
+    let (path, tag) = match rest.rsplit_once(':') {
+        Some((path, tag)) if is_tag(tag) => (path, Some(tag.to_owned())),
+        _ => (rest, None),
+    };
+    (!path.is_empty()).then(|| Ok((PathBuf::from(path), tag, digest)))
+}
+
+/// A name with its tag, as other tools write it: of several parts, with a registry's host and port before them.
+fn is_docker_name(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(name, tag)| {
+        let host = |part: &str| part.split(':').all(is_name);
+        is_tag(tag) && name.split('/').enumerate().all(|(i, part)| is_name(part) || i == 0 && host(part))
+    })
 }
 
 fn split_digest(text: &str) -> Result<(&str, Option<Digest>)> {
@@ -142,6 +193,14 @@ impl fmt::Display for Reference {
                 write!(f, "oci:{}", dir.display())?;
                 (tag, digest)
             }
+            Self::Archive { file, tag, digest } => {
+                write!(f, "oci-archive:{}", file.display())?;
+                (tag, digest)
+            }
+            Self::DockerArchive { file, name, digest } => {
+                write!(f, "docker-archive:{}", file.display())?;
+                (name, digest)
+            }
         };
         tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
         digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
@@ -169,6 +228,11 @@ mod tests {
             "oci:/some/dir".to_owned(),
             "oci:dir:tag".to_owned(),
             "oci:dir:with:colon:tag".to_owned(),
+            "oci-archive:image.tar".to_owned(),
+            format!("oci-archive:/some/image.tar:tag@{digest}"),
+            "docker-archive:image.tar".to_owned(),
+            "docker-archive:image.tar:localhost:5000/some/name:tag".to_owned(),
+            format!("docker-archive:image.tar@{digest}"),
             format!("oci:./dir@{digest}"),
             "ghcr.io/invarlock/invarlock-runtime:latest".to_owned(),
             "docker://registry/name:tag".to_owned(),
@@ -191,6 +255,11 @@ mod tests {
             "name:tag:more",
             "oci:",
             "oci::tag",
+            "oci-archive:",
+            "docker-archive:",
+            "docker-archive::name:tag",
+            "docker-archive:image.tar:Name:tag",
+            "docker-archive:image.tar:name",
             "sha256:00",
             "name@sha256:00",
             "http://x/y",
@@ -201,8 +270,6 @@ mod tests {
         ] {
             assert!(matches!(Reference::parse(text), Err(Error::Input(_))), "{text:?}");
         }
-        for text in ["name@sha512:00", "oci-archive:x.tar", "docker-archive:x.tar"] {
-            assert!(matches!(Reference::parse(text), Err(Error::Unsupported(_))), "{text:?}");
-        }
+        assert!(matches!(Reference::parse("name@sha512:00"), Err(Error::Unsupported(_))));
     }
 }

@@ -13,13 +13,14 @@ pub(crate) const LABEL: &str = "org.invarlock.speaks";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// Layers that a run can mount.
-const MOST_LAYERS: usize = 128;
+pub(crate) const MOST_LAYERS: usize = 128;
 /// Indexes within indexes.
 const DEEPEST: u32 = 2;
 
@@ -77,8 +78,12 @@ pub struct ResolvedImage {
     pub reference: Reference,
     /// The manifest's digest: the image's name for good.
     pub manifest_digest: Digest,
+    /// The manifest's size.
+    pub manifest_size: u64,
     /// The configuration's digest.
     pub config_digest: Digest,
+    /// The configuration's size.
+    pub config_size: u64,
     /// The layers, lowest first.
     pub layers: Vec<Layer>,
     /// What the image speaks, by its label: `measure`, `delegate`.
@@ -123,7 +128,7 @@ pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descript
         .manifests()
         .iter()
         .filter(|it| match &tag {
-            Some(tag) => tag_of(it).as_ref() == Some(tag),
+            Some(tag) => tag_of(it).is_some_and(|it| is_named(&it, tag, reference)),
             None => {
                 digest.is_none_or(|digest| it.digest().to_string() == digest.to_string()) && name_fits(it)
             }
@@ -139,7 +144,11 @@ pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descript
             ))),
             _ => Ok((*one).clone()),
         },
-        [] => Err(Error::Input(format!("image {reference} is not in the store"))),
+        [] => {
+            let names: Vec<String> = index.manifests().iter().filter_map(tag_of).take(10).collect();
+            let there = if names.is_empty() { "no named image".to_owned() } else { names.join(", ") }; // join: for people
+            Err(Error::Input(format!("image {reference} is not there; there is {there}")))
+        }
         several => {
             let digests: Vec<String> = several.iter().map(|it| it.digest().to_string()).collect();
             Err(Error::Input(format!(
@@ -148,6 +157,12 @@ pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descript
             )))
         }
     }
+}
+
+/// Whether the name in an index is the one asked for. What Docker's archives name may have been spelled out by who wrote them.
+fn is_named(name: &str, asked: &str, reference: &Reference) -> bool {
+    let spelled_out = matches!(reference, Reference::DockerArchive { .. });
+    name == asked || spelled_out && name.strip_prefix("docker.io/library/") == Some(asked)
 }
 
 /// Follows indexes to the manifest for this machine.
@@ -197,7 +212,7 @@ pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
 }
 
 /// A digest that a document has, and no user typed.
-fn written_digest(text: &str) -> Result<Digest> {
+pub(crate) fn written_digest(text: &str) -> Result<Digest> {
     Digest::parse(text).map_err(|error| match error {
         Error::Input(message) => Error::Integrity(message),
         other => other,
@@ -253,7 +268,9 @@ fn from_manifest(source: &dyn Blobs, reference: Reference, descriptor: &Descript
     Ok(ResolvedImage {
         reference,
         manifest_digest,
+        manifest_size: descriptor.size(),
         config_digest,
+        config_size: manifest.config().size(),
         layers,
         speaks: run.labels().as_ref().and_then(|labels| labels.get(LABEL)).cloned(),
         entrypoint: run.entrypoint().clone().unwrap_or_default(),

@@ -12,11 +12,13 @@ use serde_json::{Value, json};
 
 use crate::blobs::{Blobs, TAG};
 use crate::build::Measure;
+use crate::bundle::OciArchive;
+use crate::docker::DockerArchive;
 use crate::files::parse;
 use crate::layout::Layout;
+use crate::policy::Policy;
 use crate::resolve::{self, Layer, ResolvedImage};
 use crate::trees::{Tree, Trees};
-use crate::unpack::Policy;
 use crate::verify::{Level, SMALL_IMAGE, Verify};
 use crate::{Digest, Error, Reference, Result, parallel};
 
@@ -142,13 +144,18 @@ impl Store {
     ) -> Result<T> {
         let result = match reference {
             Reference::Layout { dir, .. } => Layout::open(dir).and_then(|layout| work(&layout)),
+            Reference::Archive { file, .. } => OciArchive::open(file).and_then(|archive| work(&archive)),
+            Reference::DockerArchive { file, .. } => DockerArchive::open(file).and_then(|archive| work(&archive)),
             Reference::Registry(_) => Err(Error::Unsupported(
-                "pull is not built yet; copy the image into a layout and name it as oci:DIR".to_owned(),
+                "pull is not built yet; copy the image into a layout or an archive, name it as oci:DIR or oci-archive:FILE, and import it".to_owned(),
             )),
             _ => work(&self.layout),
         };
         let remedy = match reference {
             Reference::Layout { dir, .. } => format!("copy the image into {} anew", dir.display()),
+            Reference::Archive { file, .. } | Reference::DockerArchive { file, .. } => {
+                format!("get {} anew", file.display())
+            }
             _ => "run `invarlock runtime image build`, which makes the default image anew".to_owned(),
         };
         result.map_err(|error| error.within(format_args!("image {reference}")).with_remedy(&remedy))

@@ -1,7 +1,8 @@
 //! Unpacked layers by diff id, shared by all images.
 //!
-//! A tree grows in `….partial`, whose lock its maker holds; it gets its name when it is whole, on disk and sealed. Whoever uses a tree
-//! holds its lock together with others; whoever takes it away holds it alone. All of these locks go with the process.
+//! A tree grows inside `….partial`, whose lock its maker holds; it leaves that and gets its name when it is whole, on disk and sealed.
+//! Whoever uses a tree holds its own lock together with others; whoever takes it away holds that alone, and never waits for it. So who
+//! waits for a maker waits for nobody who uses what was made. All of these locks go with the process.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,10 @@ use crate::files::{
     make_dir, open, open_dir, parse, random, read_bounded, sync, write_bytes, write_verified,
 };
 use crate::hooks::step;
+use crate::policy::{Bounds, Policy};
 use crate::record::{Seal, Totals};
 use crate::resolve::Layer;
-use crate::unpack::{Bounds, Policy, unpack};
+use crate::unpack::unpack;
 use crate::verify::{Level, Verify};
 use crate::{Digest, Error, Result, tree};
 
@@ -135,9 +137,11 @@ impl Trees {
         let blob = source.blob(&layer.digest, layer.size)?;
         let name = tree_name(&layer.diff_id);
         let partial = format!("{name}.partial");
-        let Some(dir) = self.claim(&partial, &name)? else { return Ok(false) };
+        let Some(workplace) = self.claim(&partial, &name)? else { return Ok(false) };
         step("store: partial made");
         let work = || -> Result<()> {
+            make_dir(&workplace, "tree")?;
+            let dir = open_dir(&workplace, "tree")?;
             make_dir(&dir, "root")?;
             let root = open_dir(&dir, "root")?;
             let seal =
@@ -146,21 +150,23 @@ impl Trees {
             step("store: layer unpacked");
             self.write_stamps(&dir, &seal)?;
             let text = serde_json::to_vec(&seal).map_err(|error| doing(error.into()))?;
-            write_bytes(&dir, "seal", &text)?;
+            write_bytes(&workplace, "seal", &text)?;
             step("store: record sealed");
             // One call for all files, before the name that makes them count.
             syncfs(&dir).map_err(|error| doing(error.into()))?;
             step("store: tree synced");
             // Beside the tree, so that whoever alters the tree alone is found out.
-            dir.rename("seal", &self.dir, format!("{name}.seal")).map_err(doing)?;
+            workplace.rename("seal", &self.dir, format!("{name}.seal")).map_err(doing)?;
             step("store: seal beside");
-            self.dir.rename(&partial, &self.dir, &name).map_err(doing)?;
+            workplace.rename("tree", &self.dir, &name).map_err(doing)?;
             sync(&self.dir).map_err(doing)?;
             step("store: tree named");
             Ok(())
         };
-        work().inspect_err(|_| drop(self.dir.remove_dir_all(&partial)))?;
-        Ok(true)
+        let done = work();
+        // Only now may the next one have its lock.
+        let _ = self.dir.remove_dir_all(&partial);
+        done.map(|()| true)
     }
 
     /// An empty directory of our own to unpack in, or nothing where the tree is there meanwhile. Waits for whoever unpacks the same
@@ -174,7 +180,7 @@ impl Trees {
             };
             take(&dir, FlockOperation::LockExclusive)?;
             if self.dir.symlink_metadata(name).is_ok() {
-                // The one we waited for was done and cleared; what is at the place now is a new and empty one.
+                // The one we waited for is done; if this is not its workplace, it is one that we have just made.
                 if is_at(&dir, &self.dir, partial) {
                     let _ = self.dir.remove_dir_all(partial);
                 }

@@ -9,76 +9,23 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek as _, SeekFrom, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat, futimens, linkat,
-    mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
+    mknodat, openat, statat, symlinkat,
 };
 use rustix::io::Errno;
 
 use crate::archive::{self, Item, Kind, Piece, damaged};
 use crate::cursor::{Cursor, directory, split};
 use crate::digest::Hashing;
+use crate::grow::{enter, look, made, make, make_room, too_many, twice};
+use crate::policy::{Bounds, Policy, Unwanted};
 use crate::record::{Line, Seal, Totals, Writer};
 use crate::resolve::Layer;
 use crate::tree::{is_whiteout, kind, walk};
 use crate::{Digest, Error, Result, attributes};
-
-/// How much one layer may be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// Bytes of the archive, and of all files.
-    pub bytes: u64,
-    /// Entries, and directories made on the way.
-    pub entries: u64,
-    /// Bytes of the archive for each of the blob, above [`Bounds::always`].
-    pub ratio: u64,
-    /// Bytes of the archive that are fine whatever the blob's size.
-    pub always: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 1_000_000, ratio: 200, always: 64 << 20 }
-    }
-}
-
-/// What becomes of a thing that no container of ours gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unwanted {
-    /// The image is not unpacked.
-    Refuse,
-    /// The image is unpacked without it, and the tree says so.
-    Drop,
-}
-
-/// What an image may have that its tree does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Devices and fifos.
-    pub devices: Unwanted,
-    /// Set-user-id and set-group-id bits.
-    pub set_id: Unwanted,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { devices: Unwanted::Refuse, set_id: Unwanted::Drop }
-    }
-}
-
-impl Policy {
-    /// Whether a tree that was unpacked under another policy would have been under this one.
-    pub(crate) fn allows(&self, totals: &Totals) -> Result<()> {
-        let refused = |what: &str, policy, dropped| match policy == Unwanted::Refuse && dropped > 0 {
-            true => Err(Error::Safety(format!("it has {what}, which were to be refused"))),
-            false => Ok(()),
-        };
-        refused("devices or fifos", self.devices, totals.dropped_devices)?;
-        refused("set-id programs", self.set_id, totals.dropped_set_id)
-    }
-}
 
 /// Unpacks `blob` into the empty directory `root` and writes the record. An error leaves what is there; the caller throws it away.
 pub(crate) fn unpack(
@@ -89,7 +36,7 @@ pub(crate) fn unpack(
     bounds: Bounds,
     policy: Policy,
 ) -> Result<Seal> {
-    let most = bounds.bytes.min(bounds.always.max(layer.size.saturating_mul(bounds.ratio)));
+    let most = bounds.most(layer.size);
     let mut blob = BufReader::with_capacity(1 << 17, Hashing::bounded(blob, layer.size));
     let cursor = || Cursor::new(root).map_err(made("the tree"));
     let mut tree = Tree {
@@ -320,88 +267,6 @@ impl Tree<'_> {
     }
 }
 
-/// The handle of the directory `path`. Archives may leave directories out.
-fn enter<'a>(
-    cursor: &'a mut Cursor,
-    totals: &mut Totals,
-    bounds: Bounds,
-    path: &str,
-) -> Result<BorrowedFd<'a>> {
-    cursor.enter(path, |above, name, path| match directory(above, name) {
-        Err(Errno::NOENT) => {
-            make_room(totals, bounds)?;
-            make_directory(above, name)
-        }
-        Err(Errno::NOTDIR) if is_whiteout(&look(above, name)?) => {
-            replace_whiteout(above, name, totals)?;
-            make_opaque_directory(above, name, totals)
-        }
-        Err(Errno::NOTDIR) => Err(Error::Safety(format!("it lies below {path:?}, which is not a directory"))),
-        other => other.map_err(made("a directory")),
-    })
-}
-
-/// Makes something new. Where the layer has said that lower layers' thing of that name is gone, that is no longer needed.
-fn make<T>(
-    cursor: &mut Cursor,
-    totals: &mut Totals,
-    bounds: Bounds,
-    path: &str,
-    what: &str,
-    how: impl Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<T>,
-) -> Result<T> {
-    make_room(totals, bounds)?;
-    let (parent, name) = split(path);
-    let above = enter(cursor, totals, bounds, parent)?;
-    match how(above, name) {
-        Err(Errno::EXIST) => {
-            if !is_whiteout(&look(above, name)?) {
-                return Err(twice());
-            }
-            replace_whiteout(above, name, totals)?;
-            how(above, name).map_err(made(what))
-        }
-        other => other.map_err(made(what)),
-    }
-}
-
-fn make_room(totals: &mut Totals, bounds: Bounds) -> Result<()> {
-    totals.entries += 1;
-    if totals.entries <= bounds.entries { Ok(()) } else { Err(too_many(bounds)) }
-}
-
-fn too_many(bounds: Bounds) -> Error {
-    Error::Safety(format!("more than the {} entries allowed", bounds.entries))
-}
-
-fn make_directory(above: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    mkdirat(above, name, Mode::from_raw_mode(0o700)).map_err(made("a directory"))?;
-    let made_now = directory(above, name).map_err(made("a directory"))?;
-    // Whatever the umask.
-    fchmod(&made_now, Mode::from_raw_mode(0o755)).map_err(made("a directory"))?;
-    Ok(made_now)
-}
-
-/// A directory in the place of a whiteout hides what lower layers have in theirs.
-fn make_opaque_directory(above: BorrowedFd<'_>, name: &str, totals: &mut Totals) -> Result<OwnedFd> {
-    let handle = make_directory(above, name)?;
-    totals.entries += 1;
-    totals.removals += 1;
-    attributes::make_opaque(&handle)?;
-    Ok(handle)
-}
-
-fn replace_whiteout(above: BorrowedFd<'_>, name: &str, totals: &mut Totals) -> Result<()> {
-    unlinkat(above, name, AtFlags::empty()).map_err(made("room for what replaces a whiteout"))?;
-    totals.entries -= 1;
-    totals.removals -= 1;
-    Ok(())
-}
-
-fn look(above: BorrowedFd<'_>, name: &str) -> Result<rustix::fs::Stat> {
-    statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(made("an entry"))
-}
-
 /// Writes the pieces of a file of `size` bytes, and leaves holes between them. The digest is that of the file as it reads.
 fn write(
     mut file: &File,
@@ -450,13 +315,4 @@ fn set_time(file: &File, seconds: u64) {
         last_modification: Timespec { tv_sec, tv_nsec: 0 },
     };
     let _ = futimens(file, &times);
-}
-
-fn twice() -> Error {
-    Error::Safety("it is in the archive twice".to_owned())
-}
-
-fn made<E: Into<std::io::Error>>(what: &str) -> impl FnOnce(E) -> Error {
-    let doing = format!("making {what}");
-    move |error| Error::io(doing)(error.into())
 }

@@ -1,6 +1,8 @@
-//! Archives and layouts that attack, each with its class. `archives` has one hostile layer each, `layouts` whole hostile images.
+//! Archives and layouts that attack, each with its class. `archives` has one hostile layer each, `layouts` whole hostile images,
+//! `bundles` images in hostile archives.
 
 mod archives;
+mod bundles;
 mod layouts;
 
 use std::path::Path;
@@ -44,6 +46,7 @@ pub struct Attack {
 pub fn attacks() -> Vec<Attack> {
     let mut all = archives::attacks();
     all.extend(layouts::attacks());
+    all.extend(bundles::attacks());
     all
 }
 

@@ -37,6 +37,39 @@ pub enum ImageCommand {
         #[arg(default_value = "invarlock-runtime:local")]
         image: String,
     },
+    /// Copy an image into the store, byte for byte, and unpack it
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime image import oci-archive:image.tar python:3.11\n  \
+        invarlock runtime image import oci:layout@sha256:… python:3.11\n  \
+        invarlock runtime image import docker-archive:saved.tar")]
+    Import {
+        /// Where it is: oci:DIR, oci-archive:FILE or docker-archive:FILE, each with :TAG or @sha256:… where it has several
+        from: String,
+        /// The name it gets, NAME:TAG [default: none; it is known by its digest]
+        name: Option<String>,
+        /// Leave out devices and fifos that its layers have, which are refused otherwise
+        #[arg(long)]
+        drop_devices: bool,
+        /// Refuse set-id programs, whose bits are dropped otherwise
+        #[arg(long)]
+        refuse_set_id: bool,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write an image where other tools read it; its digest stays
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime image export invarlock-runtime:local oci-archive:runtime.tar:local\n  \
+        invarlock runtime image export invarlock-runtime:local docker-archive:runtime.tar:invarlock-runtime:local")]
+    Export {
+        /// Image reference
+        image: String,
+        /// Where to: oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME:TAG]; an archive must not be there yet
+        to: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Give an image of the store another name
     Tag {
         /// Image reference
@@ -83,6 +116,8 @@ impl ImageCommand {
         match self {
             Self::Build { json, .. }
             | Self::Ls { json }
+            | Self::Import { json, .. }
+            | Self::Export { json, .. }
             | Self::Tag { json, .. }
             | Self::Rm { json, .. }
             | Self::Verify { json, .. }

@@ -2,8 +2,9 @@
 
 use crate::args::ImageCommand;
 use crate::error::{Error, Kind, Result};
-use crate::{image, ui};
-use invarlock_images::{Checked, Freed, Reference};
+use crate::image;
+use crate::ui::{self, Level, Step, Ui};
+use invarlock_images::{Checked, Freed, Policy, Reference, Store, Unwanted};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -17,6 +18,14 @@ pub fn run(command: &ImageCommand) -> Result<u8> {
             ui::out(&ui::ascii(&format!("{value:#}")));
             Ok(0)
         }
+        ImageCommand::Import { from, name, drop_devices, refuse_set_id, json } => {
+            let policy = Policy {
+                devices: if *drop_devices { Unwanted::Drop } else { Unwanted::Refuse },
+                set_id: if *refuse_set_id { Unwanted::Refuse } else { Unwanted::Drop },
+            };
+            import(from, name.as_deref(), policy, *json)
+        }
+        ImageCommand::Export { image, to, json } => export(image, to, *json),
         ImageCommand::Tag { image, name, json } => {
             let digest = image::store()?.tag(&Reference::parse(image)?, name)?;
             let value = json!({"format_version": "runtime-image-tag-v1", "reference": name, "manifest_digest": digest});
@@ -59,6 +68,41 @@ fn build(evaluator: Option<&Path>, json: bool) -> Result<u8> {
     });
     say(json, &value, &format!("{} {}", resolved.reference, resolved.manifest_digest));
     Ok(0)
+}
+
+fn import(from: &str, name: Option<&str>, policy: Policy, json: bool) -> Result<u8> {
+    let store = image::store()?;
+    let reference = Reference::parse(from)?;
+    let step = progress("importing", &store, &reference)?;
+    let imported = store.import(&reference, name, policy, &|bytes| step.add(bytes))?;
+    drop(step);
+    let mut value = json!(imported);
+    value["format_version"] = "runtime-image-import-v1".into();
+    say(
+        json,
+        &value,
+        &match name {
+            Some(name) => format!("{name} {}", imported.manifest_digest),
+            None => imported.reference,
+        },
+    );
+    Ok(0)
+}
+
+fn export(image: &str, to: &str, json: bool) -> Result<u8> {
+    let store = image::store()?;
+    let (reference, place) = (Reference::parse(image)?, Reference::parse(to)?);
+    let step = progress("exporting", &store, &reference)?;
+    let digest = store.export(&reference, &place, &|bytes| step.add(bytes))?;
+    drop(step);
+    let value = json!({"format_version": "runtime-image-export-v1", "to": place, "manifest_digest": digest});
+    say(json, &value, &format!("{} {digest}", ui::printable(to)));
+    Ok(0)
+}
+
+/// A bar over the bytes of an image's blobs, on a terminal.
+fn progress(doing: &str, store: &Store, reference: &Reference) -> Result<Step> {
+    Ok(Ui::new(Level::Normal).step(doing, store.resolve(reference)?.bytes, true))
 }
 
 fn list(json: bool) -> Result<u8> {

@@ -7,6 +7,7 @@ use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use crate::{image, plan, refused};
+use invarlock_images::VerifiedRootfs;
 use invarlock_runtime::{ContainerSpec, Outcome, Sink, Status};
 use invarlock_seccomp::Profile;
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ pub(super) struct Prepared {
     pub(super) spec: ContainerSpec,
     /// Its filter, as part of the container and as what it decides.
     pub(super) filter: Filter,
+    /// The image's trees, which stay as long as this is held.
+    pub(super) rootfs: VerifiedRootfs,
     /// The image, for people's programs.
     image: Value,
 }
@@ -52,7 +55,7 @@ pub(super) fn prepare(what: &RunArgs) -> Result<Prepared> {
         _ => Profile::general(),
     })?;
     let spec = ContainerSpec {
-        rootfs: image.rootfs.layers,
+        rootfs: image.rootfs.layers.clone(),
         argv,
         env: image.resolved.env.clone(),
         cwd: image.resolved.cwd,
@@ -61,13 +64,13 @@ pub(super) fn prepare(what: &RunArgs) -> Result<Prepared> {
         limits: plan::limits(&what.limits, plan::OUTPUT_BYTES),
         collect_output: false,
     };
-    Ok(Prepared { spec, filter, image: ran })
+    Ok(Prepared { spec, filter, rootfs: image.rootfs, image: ran })
 }
 
 /// The workload's output goes straight through; only a terminal gets it with escapes made harmless.
 fn run_image(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
-    let Prepared { spec, filter, image } = prepare(what)?;
+    let Prepared { spec, filter, rootfs: _held, image } = prepare(what)?;
     let mut output = PassThrough::default();
     let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
     let outcome =

@@ -1,0 +1,239 @@
+//! An image of the store, or any other, into a layout or an archive that other tools read. A layout and its archive have the image's
+//! blobs byte for byte, so its digest stays. The same image gives the same archive.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use serde_json::{Value, json};
+
+use crate::blobs::{Blobs, TAG};
+use crate::digest::Hashing;
+use crate::files::random;
+use crate::import::{Progress, copy_blobs};
+use crate::layout::{LAYOUT, Layout};
+use crate::manage::bare;
+use crate::policy::Bounds;
+use crate::resolve::{self, INDEX, Layer, ResolvedImage};
+use crate::{Digest, Error, Reference, Result, Store};
+
+impl Store {
+    /// Writes the image that `reference` means to `to`: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME:TAG]`.
+    /// A layout may have other images already; an archive must not be there. Returns the manifest's digest.
+    pub fn export(&self, reference: &Reference, to: &Reference, progress: Progress<'_>) -> Result<Digest> {
+        if to.digest().is_some() {
+            return Err(Error::Input(format!(
+                "{to}: a place to write to has no digest; the image's own is kept"
+            )));
+        }
+        self.with_source(reference, |source| {
+            let descriptor = bare(&resolve::descriptor(source, reference)?)?;
+            let image = resolve::resolve(source, reference)?;
+            match to {
+                Reference::Layout { dir, tag, .. } => to_layout(dir, tag.as_deref(), descriptor, |layout| {
+                    copy_blobs(source, layout, &image, progress)
+                }),
+                Reference::Archive { file, tag, .. } => write_archive(file, |archive| {
+                    oci_archive(archive, source, &image, tagged(descriptor.clone(), tag.as_deref()), progress)
+                }),
+                Reference::DockerArchive { file, name, .. } => {
+                    write_archive(file, |archive| docker_archive(archive, source, &image, name.as_deref(), progress))
+                }
+                _ => Err(Error::Input(format!(
+                    "{to} is no place to export to: it looks like oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME:TAG"
+                ))),
+            }?;
+            Ok(image.manifest_digest)
+        })
+    }
+}
+
+fn tagged(mut descriptor: Value, tag: Option<&str>) -> Value {
+    if let Some(tag) = tag {
+        descriptor["annotations"] = json!({ TAG: tag });
+    }
+    descriptor
+}
+
+fn to_layout(
+    dir: &Path,
+    tag: Option<&str>,
+    descriptor: Value,
+    copy: impl FnOnce(&crate::layout::Held<'_>) -> Result<()>,
+) -> Result<()> {
+    let doing = || format!("exporting to {}", dir.display());
+    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(Error::io(doing()))?;
+    let opened = Dir::open_ambient_dir(dir, ambient_authority()).map_err(Error::io(doing()))?;
+    let foreign = opened.symlink_metadata("oci-layout").is_err()
+        && opened.entries().map_err(Error::io(doing()))?.next().is_some();
+    if foreign {
+        return Err(Error::Input(format!("{}: it has something in it and is no image layout", doing())));
+    }
+    let work = || {
+        let layout = Layout::open_or_create(opened)?;
+        let held = layout.shared()?;
+        copy(&held)?;
+        held.tag(tag, descriptor)
+    };
+    work().map_err(|error| error.within(doing()))
+}
+
+/// Writes a file beside its place, syncs and renames it. There must be none yet.
+fn write_archive(path: &Path, fill: impl FnOnce(&mut Archive) -> Result<()>) -> Result<()> {
+    let doing = || format!("exporting to {}", path.display());
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::Input(format!(
+            "{}: it is there already; remove it or name another file",
+            doing()
+        )));
+    }
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".tmp-{}", random()));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&partial);
+    let mut archive = Archive { file: file.map_err(Error::io(doing()))? };
+    let work = |archive: &mut Archive| {
+        fill(archive)?;
+        let synced = archive.file.write_all(&[0; 1024]).and_then(|()| archive.file.sync_all());
+        // A link fails where a rename would replace what came there meanwhile.
+        synced.and_then(|()| std::fs::hard_link(&partial, path)).map_err(Error::io("writing it"))
+    };
+    let done = work(&mut archive).map_err(|error| error.within(doing()));
+    let _ = std::fs::remove_file(&partial);
+    done
+}
+
+/// A tar archive under way. Everything in it is of 1970, belongs to nobody and is readable.
+struct Archive {
+    file: File,
+}
+
+impl Archive {
+    fn header(&mut self, name: &str, size: u64) -> io::Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name)?;
+        let directory = name.ends_with('/');
+        header.set_entry_type(if directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
+        header.set_mode(if directory { 0o755 } else { 0o644 });
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(size);
+        header.set_cksum();
+        self.file.write_all(header.as_bytes())
+    }
+
+    fn directory(&mut self, name: &str) -> Result<()> {
+        self.header(name, 0).map_err(Error::io("writing it"))
+    }
+
+    fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.stream(name, bytes).map(drop)
+    }
+
+    /// A member whose size shows when it has been read; gives that and the digest.
+    fn stream(&mut self, name: &str, mut from: impl Read) -> Result<(u64, Digest)> {
+        let mut work = || -> io::Result<(u64, Digest)> {
+            let start = self.file.stream_position()?;
+            self.header(name, 0)?;
+            let mut hashing = Hashing::new(&self.file);
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match from.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(count) => hashing.write_all(&buffer[..count])?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            let (_, size, digest) = hashing.finish();
+            let padding = (512 - size % 512) % 512;
+            self.file.write_all(&[0; 512][..usize::try_from(padding).unwrap_or_default()])?;
+            self.file.seek(SeekFrom::Start(start))?;
+            self.header(name, size)?;
+            self.file.seek(SeekFrom::End(0))?;
+            Ok((size, digest))
+        };
+        work().map_err(crate::archive::damaged)
+    }
+
+    /// A blob, verified on its way.
+    fn blob(
+        &mut self,
+        name: &str,
+        source: &dyn Blobs,
+        digest: &Digest,
+        size: u64,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let found = self.stream(name, source.blob(digest, size)?)?;
+        progress(size);
+        if found == (size, *digest) {
+            return Ok(());
+        }
+        Err(Error::Integrity(format!(
+            "blob {digest} holds bytes with digest {}: it was altered or is damaged",
+            found.1
+        )))
+    }
+}
+
+fn oci_archive(
+    archive: &mut Archive,
+    source: &dyn Blobs,
+    image: &ResolvedImage,
+    descriptor: Value,
+    progress: Progress<'_>,
+) -> Result<()> {
+    archive.bytes("oci-layout", LAYOUT.as_bytes())?;
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor] }).to_string();
+    archive.bytes("index.json", index.as_bytes())?;
+    archive.directory("blobs/")?;
+    archive.directory("blobs/sha256/")?;
+    let mut blobs: Vec<(Digest, u64)> = image.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+    blobs.extend([(image.config_digest, image.config_size), (image.manifest_digest, image.manifest_size)]);
+    blobs.sort_unstable();
+    blobs.dedup();
+    blobs.iter().try_for_each(|(digest, size)| {
+        archive.blob(&format!("blobs/sha256/{}", digest.hex()), source, digest, *size, progress)
+    })
+}
+
+/// Layers unpacked, since not every reader of this format takes others.
+fn docker_archive(
+    archive: &mut Archive,
+    source: &dyn Blobs,
+    image: &ResolvedImage,
+    name: Option<&str>,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let member = |layer: &Layer| format!("{}.tar", layer.diff_id.hex());
+    let mut written = Vec::new();
+    for layer in &image.layers {
+        if !written.contains(&layer.diff_id) {
+            let mut blob =
+                BufReader::new(Hashing::bounded(source.blob(&layer.digest, layer.size)?, layer.size));
+            let unpacked =
+                Hashing::bounded(layer.packing()?.open(&mut blob)?, Bounds::default().most(layer.size));
+            let (_, found) = archive.stream(&member(layer), unpacked)?;
+            io::copy(&mut blob, &mut io::sink()).map_err(Error::io("reading a layer"))?;
+            layer.is_blob(blob.into_inner())?;
+            if found != layer.diff_id {
+                return Err(Error::Integrity(format!(
+                    "layer {} unpacks to {found}, but the configuration says {}",
+                    layer.digest, layer.diff_id
+                )));
+            }
+            written.push(layer.diff_id);
+        }
+        progress(layer.size);
+    }
+    let config = format!("{}.json", image.config_digest.hex());
+    archive.blob(&config, source, &image.config_digest, image.config_size, progress)?;
+    let layers: Vec<String> = image.layers.iter().map(member).collect();
+    let tags: Vec<&str> = name.into_iter().collect();
+    let manifest = json!([{ "Config": config, "RepoTags": tags, "Layers": layers }]);
+    archive.bytes("manifest.json", manifest.to_string().as_bytes())
+}

@@ -1,0 +1,179 @@
+//! Killed at every step, and several at once: what is left can always be used, and is consistent.
+#![allow(clippy::print_stdout, reason = "a table")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::*;
+use invarlock_images::hooks::STEPS;
+use invarlock_images::{Care, Policy, Reference, Store, Verify};
+
+/// What the copy of this program is to do, and where.
+const TASK: &str = "INVARLOCK_TEST_TASK";
+const PLACE: &str = "INVARLOCK_TEST_PLACE";
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).expect("reference")
+}
+
+/// An image of three layers, the middle one of some size, so that a kill can hit it anywhere.
+fn make_layout(dir: &Path) {
+    let layout = TestLayout::new(&dir.join("layout"));
+    let middle =
+        (0..200).fold(Tar::default().dir("d/"), |tar, i| tar.file(&format!("d/{i}"), &"x".repeat(i * 37)));
+    let archives = [
+        Tar::default().file("a", "one").end(),
+        middle.end(),
+        Tar::default().file("a", "two").file("d/.wh.7", "").end(),
+    ];
+    let layers: Vec<_> = archives.into_iter().map(|it| (GZIP, gzip(&it), it)).collect();
+    let image = layout.image(&layers);
+    layout.index(&[image]);
+}
+
+/// Everything that changes a store, by name. Run in a copy of this program, which may be killed.
+fn perform(task: &str, dir: &Path) {
+    let store = Store::open(&dir.join("store")).expect("store");
+    let from = format!("oci:{}", dir.join("layout").display());
+    match task {
+        "import" => {
+            store.import(&reference(&from), Some("it:1"), Policy::default(), &|_| {}).expect("import");
+        }
+        "run" => {
+            let image = store.resolve(&reference(&from)).expect("resolve");
+            store.rootfs(&image, Care { verify: Verify::Full, ..Care::default() }).expect("rootfs");
+        }
+        "tidy" => {
+            store.remove(&reference("it:1")).expect("rm");
+            store.gc(false).expect("gc");
+        }
+        "churn" => (0..6).for_each(|round| {
+            let tag = format!("it:{}", std::process::id());
+            store.import(&reference(&from), Some(&tag), Policy::default(), &|_| {}).expect("import");
+            let image = store.resolve(&reference(&tag)).expect("resolve");
+            let rootfs = store.rootfs(&image, Care::default()).expect("rootfs");
+            if round % 2 == 1 {
+                store.remove(&reference(&tag)).expect("rm");
+            }
+            store.gc(false).expect("gc");
+            assert!(rootfs.layers.iter().all(|layer| layer.is_dir()), "what is used stays");
+        }),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+#[ignore = "what the others run in processes of their own"]
+fn copy() {
+    if let (Some(task), Some(place)) = (std::env::var(TASK).ok(), std::env::var_os(PLACE)) {
+        perform(&task, place.as_ref());
+    }
+}
+
+fn start(task: &str, dir: &Path, kill_at: Option<&str>) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("own program"));
+    command.args(["--exact", "copy", "--ignored", "--nocapture"]).env(TASK, task).env(PLACE, dir);
+    command.env_remove("INVARLOCK_TEST_KILL_AT").stdout(Stdio::null()).stderr(Stdio::piped());
+    if let Some(step) = kill_at {
+        command.env("INVARLOCK_TEST_KILL_AT", step);
+    }
+    command.spawn().expect("copy")
+}
+
+/// Whether it was killed. Whatever else than that or success it ends with is an error.
+fn finish(child: Child, what: &str) -> bool {
+    let output = child.wait_with_output().expect("wait");
+    let killed = output.status.signal() == Some(9);
+    assert!(killed || output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    killed
+}
+
+/// All that is there is sound, it can be used, and tidying up leaves nothing that nobody needs.
+fn assert_usable(dir: &Path, what: &str) {
+    let store = Store::open(&dir.join("store")).expect("store");
+    let problems: Vec<_> =
+        store.verify(None, false).expect("verify").into_iter().filter(|it| it.problem.is_some()).collect();
+    assert!(problems.is_empty(), "{what}: {problems:?}");
+    perform("import", dir);
+    let image = store.resolve(&reference("it:1")).expect("resolve");
+    store
+        .rootfs(&image, Care { verify: Verify::Full, ..Care::default() })
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    store.remove(&reference("it:1")).expect("rm");
+    store.gc(false).expect("gc");
+    assert_eq!(
+        left(&store),
+        0,
+        "{what}: {:?}",
+        fs::read_dir(store.root().join("trees")).expect("list").collect::<Vec<_>>()
+    );
+}
+
+/// Files and trees in a store that no image has.
+fn left(store: &Store) -> usize {
+    let names = |place: &str| {
+        let entries = fs::read_dir(store.root().join(place)).expect("list");
+        entries.map(|it| it.expect("entry").file_name().into_string().expect("name")).collect::<Vec<_>>()
+    };
+    let known = ["blobs", "trees", "index.json", "oci-layout"];
+    names("blobs/sha256").len()
+        + names("trees").iter().filter(|it| *it != "empty").count()
+        + names(".").iter().filter(|it| !known.contains(&it.as_str())).count()
+}
+
+#[test]
+fn killed_at_every_step_the_store_stays_sound() {
+    if cfg!(not(debug_assertions)) {
+        return println!("SKIPPED killed_at_every_step: only debug builds have the steps");
+    }
+    for step in STEPS {
+        let mut killed = 0;
+        for task in ["import", "run", "tidy"] {
+            let dir = scratch();
+            make_layout(dir.path());
+            if task == "tidy" {
+                perform("import", dir.path());
+            }
+            killed += usize::from(finish(start(task, dir.path(), Some(step)), step));
+            assert_usable(dir.path(), &format!("{task} killed at {step}"));
+        }
+        println!("{step}: killed in {killed} of 3 tasks, the store is sound");
+        assert!(killed > 0, "{step} is reached by no task");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_the_store_stays_sound() {
+    let dir = scratch();
+    make_layout(dir.path());
+    let mut killed = 0;
+    for round in 0..30u64 {
+        let mut child = start("churn", dir.path(), None);
+        std::thread::sleep(std::time::Duration::from_millis(5 + round * 7));
+        let _ = child.kill();
+        killed += usize::from(finish(child, "churn"));
+    }
+    println!("killed {killed} of 30 times");
+    assert!(killed >= 10, "{killed}");
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    for image in store.list().expect("list") {
+        store.remove(&reference(&image.reference)).expect("rm");
+    }
+    assert_usable(dir.path(), "killed at any moment");
+}
+
+#[test]
+fn four_at_once_agree_and_none_takes_what_another_needs() {
+    let dir = scratch();
+    make_layout(dir.path());
+    let children: Vec<Child> = (0..4).map(|_| start("churn", dir.path(), None)).collect();
+    for child in children {
+        assert!(!finish(child, "churn"));
+    }
+    assert_eq!(Store::open(&dir.path().join("store")).expect("store").list().expect("list").len(), 0);
+    assert_usable(dir.path(), "four at once");
+}
