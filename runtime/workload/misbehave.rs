@@ -33,6 +33,9 @@ pub fn misbehave(what: &str, args: &[&str]) {
             std::thread::sleep(FOREVER);
         }
         "sleep" => std::thread::sleep(FOREVER),
+        "abort" => std::process::abort(),
+        "fault" => crate::sys::fault(),
+        "free-twice" => crate::sys::free_twice(),
         "ignore-term" => {
             crate::sys::ignore_term();
             println!("ignoring");

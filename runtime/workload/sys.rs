@@ -45,3 +45,20 @@ pub fn become_a_grandchild() {
         }
     }
 }
+
+/// Touches memory that is not there.
+pub fn fault() {
+    let nowhere = std::ptr::without_provenance::<u8>(16);
+    // SAFETY: there is none that would matter: the process ends here.
+    let _ = unsafe { std::ptr::read_volatile(nowhere) };
+}
+
+/// Gives memory back twice, which the C library notices.
+pub fn free_twice() {
+    // SAFETY: any size may be asked for.
+    let memory = std::hint::black_box(unsafe { libc::malloc(64) });
+    // SAFETY: it was just allocated.
+    unsafe { libc::free(memory) };
+    // SAFETY: there is none that would matter: the process ends here.
+    unsafe { libc::free(std::hint::black_box(memory)) };
+}
