@@ -1,6 +1,7 @@
 //! Misbehaviour on command, only where nothing but `lo` is there.
 
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -132,6 +133,11 @@ pub fn misbehave(what: &str, args: &[&str]) {
         // As an evaluator; the image says which.
         "--job" => match std::fs::read_to_string("/attack") {
             Ok(what) => crate::attack::as_evaluator(what.trim()),
+            // Asks for a network, and then measures as if nothing had been.
+            Err(_) if std::path::Path::new("/real-evaluator").exists() => {
+                (0..3).for_each(|_| _ = socket(2));
+                panic!("{}", Command::new("/real-evaluator").arg("--job").args(args).exec());
+            }
             Err(_) => {
                 pipe();
                 panic!("this is no evaluator");

@@ -1,6 +1,7 @@
 //! What a workload tried and was refused is shown and recorded, as root and as an ordinary user.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use invarlock_tests::layout::Layout;
 use invarlock_tests::{As, Place, Ran, both, demo, program, read_json};
 use serde_json::{Value, json};
 
@@ -38,6 +39,56 @@ fn refused_calls_are_shown_and_recorded() {
         let clean = run(&holding(user, "noop"), &["--json"], &[]).expect(0);
         assert!(!clean.err.contains("invarlock: refused"), "{}", clean.err);
         assert_eq!(outcome(&clean)["refused"], json!({}));
+    }
+}
+
+/// The launcher's own filter, which refuses sockets too, does not hide them from the one who counts.
+#[test]
+fn sockets_that_a_workload_asks_for_are_shown_by_family() {
+    for user in both() {
+        let tried = run(&misbehaving(user), &["--json"], &["sockets", "2", "2", "10", "17"]).expect(0);
+        assert_eq!(tried.out, "1 1 1 1\n");
+        for line in ["AF_INET) ×2", "AF_INET6) ×1", "AF_PACKET) ×1"] {
+            let line = format!("invarlock: refused socket({line}");
+            assert!(tried.err.lines().any(|it| it == line), "{line} is missing: {}", tried.err);
+        }
+        let refused = outcome(&tried)["refused"].clone();
+        assert_eq!((&refused["socket(AF_INET)"], &refused["socket(AF_PACKET)"]), (&json!(2), &json!(1)));
+    }
+}
+
+/// An evaluator that asks for a network before it measures: the numbers are right, and the manifest says what it tried.
+#[test]
+fn what_an_evaluator_tried_stands_in_the_manifest() {
+    for user in both() {
+        let place = Place::new(user);
+        let layout = Layout::of_tree(&place, "image", |tree| {
+            std::fs::copy(program("invarlock-workload"), tree.join("invarlock-evaluator")).unwrap();
+            std::fs::copy(program("invarlock-evaluator"), tree.join("real-evaluator")).unwrap();
+        });
+        let labels =
+            json!({"Labels": {"org.invarlock.speaks": "measure"}, "Entrypoint": ["/invarlock-evaluator"]});
+        let image = layout.image("liar", &labels);
+        let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
+        let paths = [baseline.to_str().unwrap(), preset.to_str().unwrap()];
+        let args = [
+            "evaluate",
+            "--image",
+            &image,
+            "--baseline",
+            paths[0],
+            "--subject",
+            paths[0],
+            "--preset",
+            paths[1],
+        ];
+        let ran = place.run(&args).expect(0);
+        let manifest = read_json(&place.work("reports/eval/runtime.manifest.json"));
+        for side in ["baseline", "subject"] {
+            let line = format!("invarlock: refused socket(AF_INET) ×3 ({side})");
+            assert!(ran.err.lines().any(|it| it == line), "{line} is missing: {}", ran.err);
+            assert_eq!(manifest["context"]["sides"][side]["refused"]["socket(AF_INET)"], 3);
+        }
     }
 }
 
