@@ -7,7 +7,9 @@ use crate::side::Side;
 use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use invarlock_evidence::run_report::RunReport;
-use invarlock_evidence::verify::{MANIFEST_LIMIT, RUN_REPORT_LIMIT, read_evidence, runtime_verify_bytes};
+use invarlock_evidence::verify::{
+    MANIFEST_LIMIT, RUN_REPORT_LIMIT, container_faults, read_evidence, runtime_verify_bytes,
+};
 use serde_json::Value;
 use std::path::Path;
 
@@ -38,6 +40,15 @@ pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
     same_measurement(&report, &manifest, plan)
         .map_err(|why| input(format!("[INVARLOCK:E222] {why}; measure the baseline again")))?;
     let mut evidence = manifest["context"]["sides"]["baseline"].clone();
+    if plan.image.is_some()
+        && let Some(why) = container_faults("context.sides.baseline", &evidence).first()
+    {
+        // The report would not verify, and that would be found when everything is measured.
+        return Err(Error::new(
+            Kind::Integrity,
+            format!("{doing}: its manifest does not hold: {why}; measure the baseline again"),
+        ));
+    }
     evidence["reused"] = Value::Bool(true);
     evidence["report_sha256"] = Value::String(sha256_hex(&bytes));
     Ok(Side { report, path: path.to_path_buf(), sha256: sha256_hex(&bytes), evidence })

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, both, demo, read_json};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 
 /// `evaluate` of a demo subject with the ci profile into `<name>/`.
@@ -102,6 +102,18 @@ fn a_measured_baseline_is_reused_only_for_what_it_measured() {
     ];
     let args = [&args[..], &[preset.to_str().unwrap(), "--baseline-report", &measured]].concat();
     place.run(&args).expect(2).one_error(&["E222", "checkpoint digest"]);
+
+    // A manifest that says that the boundary was open would not verify: that is said before anything is measured.
+    let path = place.work(&measured).with_file_name("runtime.manifest.json");
+    let kept = std::fs::read(&path).unwrap();
+    let mut open = read_json(&path);
+    open["context"]["sides"]["baseline"]["observations"]["routes"]["value"] = json!(["eth0"]);
+    std::fs::write(&path, open.to_string()).unwrap();
+    evaluate(&place, "damaged", "open", &["--baseline-report", &measured])
+        .expect(3)
+        .one_error(&["context.sides.baseline.observations.routes", "measure the baseline again"]);
+    assert_eq!(place.names("work/open/runs"), Vec::<String>::new());
+    std::fs::write(&path, kept).unwrap();
 
     // One changed byte: its manifest no longer holds.
     let path = place.work(&measured);

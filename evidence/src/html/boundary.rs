@@ -93,9 +93,10 @@ impl Boundary {
             limits: rows(&baseline, &subject, limit, true),
             usage: rows(&usage[0], &usage[1], |_| true, false),
             planned: rows(
-                at(context, "plan.sides.baseline"),
-                at(context, "plan.sides.subject"),
-                |_| true,
+                at(context, "plan.content.sides.baseline"),
+                at(context, "plan.content.sides.subject"),
+                // Its files stand among the digests.
+                |name| name != "checkpoint",
                 false,
             ),
             digests: if known { digests(manifest) } else { Vec::new() },

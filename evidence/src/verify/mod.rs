@@ -192,6 +192,11 @@ impl Verdict {
     }
 }
 
+/// What is missing or wrong in what was seen of one container: of `side`, which is `context.sides.<name>` of a manifest, at `place`.
+pub fn container_faults(place: &str, side: &Value) -> Vec<String> {
+    observed::faults(place, &observed::Side { side, planned: None })
+}
+
 /// Name of the report in a directory.
 const REPORT_NAME: &str = "evaluation.report.json";
 

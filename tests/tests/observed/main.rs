@@ -5,10 +5,11 @@
 mod kernel;
 mod sys;
 
-use invarlock_tests::{As, Place, both, demo, is_root, program, read_json};
+use invarlock_tests::{As, Place, both, demo, is_root, program, read_json, root};
 use kernel::{Running, device_and_inode, running, signal};
 use rustix::process::Signal;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -114,6 +115,18 @@ fn same_filter(kernel: &Value, seen: &Value) -> bool {
     kernel == *seen && seen["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:"))
 }
 
+/// Names of members, wherever they are; of lists, those of all items together.
+fn shape(value: &Value) -> BTreeSet<String> {
+    let below = |name: &str, value: &Value| -> Vec<String> {
+        shape(value).into_iter().map(|path| format!("{name}/{path}")).chain([name.to_owned()]).collect()
+    };
+    match value {
+        Value::Object(members) => members.iter().flat_map(|(name, value)| below(name, value)).collect(),
+        Value::Array(items) => items.iter().flat_map(|item| below("*", item)).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
 #[test]
 fn every_row_of_a_run_is_what_the_kernel_says() {
     for user in both() {
@@ -213,6 +226,10 @@ fn every_row_of_a_manifest_is_what_the_kernel_says() {
             let seen = &manifest["context"]["sides"][side]["observations"];
             assert_eq!(compare(&format!("the {side} as {user:?}"), look, seen), 23);
         }
+        // What the verifier's own tests tamper with is such a manifest.
+        let name = if user == As::Caller && is_root() { "root" } else { "user" };
+        let kept = read_json(&root().join(format!("evidence/tests/data/context.{name}.json")));
+        assert_eq!(shape(&manifest["context"]), shape(&kept), "evidence/tests/data is of an older version");
         // The mounted file is the one that the user named.
         let inputs =
             manifest["context"]["sides"]["subject"]["observations"]["inputs"]["value"].as_array().unwrap();
