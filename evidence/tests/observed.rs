@@ -211,3 +211,25 @@ fn every_value_that_says_less_is_refused() {
         );
     }
 }
+
+/// Every row is on the page of the report, with who saw it.
+#[cfg(feature = "html")]
+#[test]
+fn every_row_is_shown() {
+    for who in WHO {
+        let bundle = Bundle::new(who);
+        let report = serde_json::from_slice(&std::fs::read(&bundle.report).unwrap()).unwrap();
+        let page = invarlock_evidence::html::render(&report, Some(&bundle.manifest)).unwrap();
+        let start = page.find("id=\"h-boundary\"").unwrap();
+        let boundary = &page[start..page.find("id=\"h-digests\"").unwrap()];
+        for name in bundle.rows("subject") {
+            assert!(boundary.contains(&format!(">{}<", name.replace('_', " "))), "{who}: {name}");
+        }
+        let wall = "86\u{202f}400\u{202f}000 milliseconds";
+        for shown in ["seen by init", "seen by supervisor", "model.safetensors", wall, "Planned"] {
+            assert!(boundary.contains(shown), "{who}: {shown}");
+        }
+        assert_eq!(boundary.contains("by cgroup"), who == "root", "what holds the limits is said");
+        assert!(!boundary.contains("left out"), "{who}: something is cut");
+    }
+}
