@@ -4,7 +4,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::inputs;
 use invarlock_evidence::numerics::digest::sha256_hex;
-use invarlock_seccomp::{Arch, Given, Machine, Meaning, Profile, Program};
+use invarlock_seccomp::{Arch, Given, Machine, Meaning, Ours, Program};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -17,23 +17,35 @@ const NAMES: usize = 64;
 
 /// A filter for containers.
 pub struct Filter {
-    /// What it decides.
-    pub meaning: Meaning,
     /// As it is installed: refused calls are heard.
     pub program: Program,
     /// What the evidence says of a profile that the user brought; null for one of ours.
     pub custom: Value,
+    profile: Profile,
+}
+
+/// What a filter was made from.
+enum Profile {
+    Ours(Ours),
+    Given(Box<Meaning>),
 }
 
 impl Filter {
     /// The user's profile, where there is one, else `ours`.
-    pub fn choose(given: Option<&Path>, ours: impl FnOnce() -> Profile) -> Result<Self> {
+    pub fn choose(given: Option<&Path>, ours: Ours) -> Result<Self> {
         match given {
             Some(path) => Filter::read(path),
             None => {
-                let meaning = ours().meaning(Arch::native()?)?;
-                Ok(Filter { program: meaning.compile_heard()?, meaning, custom: Value::Null })
+                Ok(Filter { program: ours.program()?, custom: Value::Null, profile: Profile::Ours(ours) })
             }
+        }
+    }
+
+    /// What it decides.
+    pub fn meaning(&self) -> Result<Meaning> {
+        match &self.profile {
+            Profile::Ours(ours) => Ok(ours.profile().meaning(Arch::native()?)?),
+            Profile::Given(meaning) => Ok(Meaning::clone(meaning)),
         }
     }
 
@@ -56,7 +68,7 @@ impl Filter {
             "program_digest": program.digest,
             "no_calls_here": given.elsewhere.iter().take(NAMES).collect::<Vec<_>>(),
         });
-        Ok(Filter { meaning: given.meaning, program, custom })
+        Ok(Filter { program, custom, profile: Profile::Given(Box::new(given.meaning)) })
     }
 }
 

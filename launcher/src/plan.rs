@@ -13,7 +13,7 @@ use crate::ui::Ui;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_runtime::{LimitName, Limits, Outcome};
-use invarlock_seccomp::{Profile as FilterProfile, Program};
+use invarlock_seccomp::{Ours, Profile as FilterProfile, Program};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -110,7 +110,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
 fn filter(args: &EvaluateArgs, policy: &Policy) -> Result<(Program, Value)> {
     match (policy.mode, &args.runtime.seccomp) {
         (ExecutionMode::Container, given) => {
-            let filter = Filter::choose(given.as_deref(), FilterProfile::evaluator)?;
+            let filter = Filter::choose(given.as_deref(), Ours::Evaluator)?;
             Ok((filter.program, filter.custom))
         }
         (ExecutionMode::Host, None) => Ok((FilterProfile::no_network().compile()?, Value::Null)),

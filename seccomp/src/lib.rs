@@ -7,6 +7,7 @@
 //! 2. [`Given`] (`given.rs`): what users bring, in our format or in Docker's (`docker.rs`).
 //! 3. [`Meaning`] (`meaning.rs`): either of them for one [`Arch`], numbers instead of names. `table/` has both.
 //! 4. [`Meaning::compile`] (`compile.rs`): a meaning becomes a [`Program`].
+//!    Those of the profiles for containers are compiled ahead of time ([`Ours`], `ours.rs`).
 //! 5. [`Program`] (`program.rs`): the BPF as bytes with its digest; [`Program::install`] hands it to the kernel.
 //! 6. [`Listener`] (`listener.rs`): where a program is compiled so that refused calls are heard, what hears and answers them.
 //!    All `unsafe` is in `sys.rs`.
@@ -36,6 +37,7 @@ mod interpret;
 mod learn;
 mod listener;
 mod meaning;
+mod ours;
 mod profile;
 mod program;
 mod sys;
@@ -47,6 +49,7 @@ pub use given::{Format, Given, Machine};
 pub use learn::{Answer, Judge};
 pub use listener::{Call, Listener};
 pub use meaning::{Action, Comparison, Decision, Meaning, NEEDED};
+pub use ours::Ours;
 pub use profile::{Condition, Default, Length, Operator, Profile, Rule, Value};
 pub use program::{Program, Ready};
 pub use table::{name as syscall_name, number as syscall_number};

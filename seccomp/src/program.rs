@@ -40,6 +40,11 @@ impl Program {
         Self::checked(name.to_owned(), arch, filters)
     }
 
+    /// One that was compiled before: the bytes of its only filter.
+    pub(crate) fn compiled(name: &str, arch: Arch, filter: &[u8]) -> Result<Self> {
+        Self::checked(name.to_owned(), arch, vec![filter.to_vec()])
+    }
+
     fn checked(name: String, arch: Arch, filters: Vec<Vec<u8>>) -> Result<Self> {
         if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(|c| c.is_ascii_graphic()) {
             return Err(Error::Integrity(format!("a name has 1 to {LONGEST_NAME} printable characters")));
@@ -188,12 +193,18 @@ fn digest(filters: &[Vec<u8>]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |four: u8| char::from(DIGITS[usize::from(four & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>> {
-    let digit = |c: u8| (c as char).to_digit(16).filter(|_| !c.is_ascii_uppercase());
-    let pair = |pair: &[u8]| Some((digit(pair[0])? * 16 + digit(*pair.get(1)?)?) as u8);
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let pair = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?);
     text.as_bytes().chunks(2).map(pair).collect::<Option<_>>().ok_or_else(|| {
         Error::Integrity("a filter is written as pairs of lower-case hexadecimal digits".to_owned())
     })

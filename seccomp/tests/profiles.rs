@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use invarlock_seccomp::{Arch, Error, Profile, Program};
+use invarlock_seccomp::{Arch, Error, Ours, Profile, Program};
 
 /// Of the program whose refused calls give `EPERM`, of the one that has them heard, and of the one that has every call heard. A change of
 /// one is a change of what the workload may do: say it in the changelog.
@@ -96,6 +96,25 @@ fn digests_are_pinned_and_two_compiles_agree() {
         (name, arch, once.map(|program| program.digest))
     });
     assert_eq!(seen, DIGESTS.map(|(name, arch, digests)| (name, arch, digests.map(str::to_owned))));
+}
+
+/// What a run installs was compiled ahead of time, from these profiles.
+#[test]
+fn programs_are_those_of_their_profiles() {
+    for ours in Ours::ALL {
+        for arch in Arch::ALL {
+            let path =
+                format!("{}/programs/{}-{}.bpf", env!("CARGO_MANIFEST_DIR"), ours.as_str(), arch.as_str());
+            let program = ours.profile().compile_heard_for(arch).expect("program");
+            assert!(
+                std::fs::read(&path).expect(&path) == program.filters.concat(),
+                "{path} is old: cargo run -p invarlock-seccomp --example compile"
+            );
+            if arch == Arch::native().expect("native") {
+                assert_eq!(ours.program().expect("program"), program);
+            }
+        }
+    }
 }
 
 #[test]

@@ -9,23 +9,23 @@ use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui;
 use invarlock_runtime::{Learned, Outcome, Tried};
-use invarlock_seccomp::{Action, Comparison, Decision, Operator, Rule};
+use invarlock_seccomp::{Action, Comparison, Decision, Meaning, Operator, Rule};
 use serde_json::{Value, json};
 
 /// Runs it, with the exit code of `runtime run`.
 pub fn run(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
     let Prepared { spec, filter, rootfs: _held, .. } = prepare(what)?;
-    let profile = filter.meaning.clone();
+    let meaning = filter.meaning()?;
     let mut output = PassThrough::aside();
     let outcome = policy
         .supervisor()
-        .and_then(|supervisor| supervisor.learn(spec, profile, signals.fd(), &mut output))
+        .and_then(|supervisor| supervisor.learn(spec, meaning.clone(), signals.fd(), &mut output))
         .map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
     output.check()?;
     let learned = outcome.learned.as_ref();
     let learned = learned.ok_or_else(|| Error::new(Kind::System, "the supervisor learned nothing"))?;
-    let difference = Difference { filter: &filter, learned };
+    let difference = Difference { filter: &filter, meaning: &meaning, learned };
     if json {
         ui::json(&difference.as_json(&outcome));
     } else {
@@ -36,13 +36,14 @@ pub fn run(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
 
 struct Difference<'a> {
     filter: &'a Filter,
+    meaning: &'a Meaning,
     learned: &'a Learned,
 }
 
 impl Difference<'_> {
     /// What the profile allows, with how often it did.
     fn rules(&self) -> impl Iterator<Item = (&Decision, u64)> {
-        let all = self.filter.meaning.decisions.iter().zip(&self.learned.used);
+        let all = self.meaning.decisions.iter().zip(&self.learned.used);
         all.filter(|(it, _)| it.action == Action::Allow).map(|(it, count)| (it, *count))
     }
 

@@ -9,7 +9,7 @@ use crate::ui::{self, Level, Ui};
 use crate::{image, plan, refused};
 use invarlock_images::VerifiedRootfs;
 use invarlock_runtime::{ContainerSpec, Outcome, Sink, Status};
-use invarlock_seccomp::Profile;
+use invarlock_seccomp::Ours;
 use serde_json::{Value, json};
 use std::io::Write as _;
 
@@ -50,10 +50,11 @@ pub(super) fn prepare(what: &RunArgs) -> Result<Prepared> {
         )));
     }
     // The evaluator image needs no more than the evaluator's calls; anything else gets the general profile.
-    let filter = Filter::choose(what.seccomp.as_deref(), || match image.resolved.speaks.as_deref() {
-        Some("measure") => Profile::evaluator(),
-        _ => Profile::general(),
-    })?;
+    let ours = match image.resolved.speaks.as_deref() {
+        Some("measure") => Ours::Evaluator,
+        _ => Ours::General,
+    };
+    let filter = Filter::choose(what.seccomp.as_deref(), ours)?;
     let spec = ContainerSpec {
         rootfs: image.rootfs.layers.clone(),
         argv,
