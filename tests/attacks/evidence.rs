@@ -64,5 +64,8 @@ fn image_swapped(user: As) {
     // Named by its digest, no other image will do.
     fs::copy(layout.dir.join("other"), &index).unwrap();
     let pinned = format!("oci:{}@{}", layout.dir.display(), digests[0].1.as_str().unwrap());
-    stage.run(&[], &pinned, &["see"]).expect(125).one_error(&["not in the store"]);
+    stage
+        .run(&[], &pinned, &["see"])
+        .expect(125)
+        .one_error(&["error[input]", digests[0].1.as_str().unwrap()]);
 }
