@@ -12,7 +12,7 @@ INVARLOCK := $(RELEASE)/invarlock
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack attack-images bench soak test-vm install clean
+        attack attack-images fuzz bench bench-images soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -62,6 +62,9 @@ bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by 
 	$(CARGO) build --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
 
+bench-images: ## Import, unpack and verify against skopeo, umoci, podman and openssl (needs them, and 3 GB)
+	$(CARGO) bench --locked -p invarlock-images --bench images
+
 attack: ## Every attack of docs/attacks.md and of the probe, as root and as a user: a table of what was held
 	$(CARGO) build --locked --workspace --all-features --bins
 	$(CARGO_TARGET_DIR)/$(TRIPLE)/debug/invarlock-attack
@@ -70,6 +73,13 @@ attack-images: ## Hostile archives and layouts, as root and as an ordinary user:
 	$(CARGO) build --locked -p invarlock-images --tests
 	$(CARGO) nextest run --locked -p invarlock-images --test hostile --test differential --no-fail-fast --success-output immediate | \
 	    grep -E '^ *(root|user)[ :]|damaged archives|alike|^ *(PASS|FAIL)|Summary'
+
+fuzz: ## Fuzz what reads strangers' bytes, FUZZ_SECONDS (60) each, from the seeds kept here (needs a nightly compiler and cargo-fuzz)
+	for target in index manifest config reference bundle unpack whiteouts; do \
+	    mkdir -p fuzz/corpus/$$target; \
+	    CARGO_TARGET_DIR=$(CURDIR)/fuzz/target $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	        -max_total_time=$${FUZZ_SECONDS:-60} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 2>&1 | tail -n 12; \
+	done
 
 soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leave
 	$(CARGO) build --release --locked -p invarlock-tests --bins

@@ -41,6 +41,9 @@ mod docker;
 mod error;
 mod export;
 mod files;
+#[cfg(feature = "fuzz")]
+#[allow(clippy::expect_used, reason = "a fuzz target panics where something is wrong")]
+pub mod fuzz;
 mod grow;
 pub mod hooks;
 mod import;

@@ -316,3 +316,63 @@ fn set_time(file: &File, seconds: u64) {
     };
     let _ = futimens(file, &times);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blobs::Blob;
+    use invarlock_security::SecureTempDir;
+
+    /// Unpacks `entries` (name and kind) within `bounds`.
+    fn unpacked(entries: &[(&str, u8)], bounds: Bounds) -> Result<Seal> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, kind) in entries {
+            let mut header = tar::Header::new_ustar();
+            header.set_path(name).expect("name");
+            header.set_entry_type(tar::EntryType::new(*kind));
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(0);
+            header.set_cksum();
+            archive.append(&header, std::io::empty()).expect("entry");
+        }
+        let bytes = archive.into_inner().expect("archive");
+        let digest = Digest::of(&bytes);
+        let layer = Layer {
+            digest,
+            size: bytes.len() as u64,
+            media_type: crate::resolve::LAYER_TAR.to_owned(),
+            diff_id: digest,
+        };
+        let dir = SecureTempDir::new("invarlock-unpack-").expect("directory");
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).expect("root");
+        let record = File::create(dir.path().join("record")).expect("record");
+        let root = File::open(root).expect("root");
+        unpack(Blob::memory(bytes), &layer, &root, &record, bounds, Policy::default())
+    }
+
+    #[test]
+    fn entries_are_bounded_however_they_come() {
+        let bounds = Bounds { entries: 10, ..Bounds::default() };
+        let nine = ["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(|name| (name, b'0'));
+        assert_eq!(unpacked(&nine, bounds).expect("nine and the root").totals.entries, 10);
+        let deep = [("a/b/c/d/e/f/g/h/i/j", b'5')];
+        let again = [("a/", b'5'); 11];
+        let marks = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"].map(|name| format!(".wh.{name}"));
+        let marks: Vec<(&str, u8)> = marks.iter().map(|name| (name.as_str(), b'0')).collect();
+        let opaque: Vec<(&str, u8)> = [("d/.wh..wh..opq", b'0'); 11].to_vec();
+        for (what, entries) in [
+            ("directories on the way", &deep[..]),
+            ("one again and again", &again),
+            ("whiteouts", &marks),
+            ("marks", &opaque),
+        ] {
+            assert!(matches!(unpacked(entries, bounds), Err(Error::Safety(_))), "{what}");
+        }
+        let bounds = Bounds { bytes: 1000, ..Bounds::default() };
+        assert!(matches!(unpacked(&nine, bounds), Err(Error::Safety(_))), "bytes of the archive");
+    }
+}

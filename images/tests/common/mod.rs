@@ -63,6 +63,21 @@ impl TestLayout {
         )
     }
 
+    /// An image of one plain layer that is moved into the layout, and never into memory.
+    pub fn image_of_file(&self, archive: &Path) -> Value {
+        let output = std::process::Command::new("sha256sum").arg(archive).output().expect("sha256sum");
+        let hex = String::from_utf8(output.stdout).expect("text")[..64].to_owned();
+        let size = std::fs::metadata(archive).expect("archive").len();
+        std::fs::rename(archive, self.dir.join("blobs/sha256").join(&hex)).expect("move");
+        let digest = Digest::parse(&format!("sha256:{hex}")).expect("digest");
+        let layer = json!({"mediaType": TAR, "digest": digest, "size": size});
+        let config = self.config(&[digest]);
+        self.json(
+            MANIFEST,
+            &json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}),
+        )
+    }
+
     pub fn index(&self, manifests: &[Value]) {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
         std::fs::write(self.dir.join("index.json"), index.to_string()).expect("index");

@@ -1,0 +1,186 @@
+//! Importing and unpacking against skopeo, umoci and podman, and the rate of verification, on one image, in one run.
+//!
+//! The image has five gzip layers, about 18,000 files and 500 MB. Each figure is the median of three; ours and theirs take turns.
+#![allow(
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "a benchmark prints, and stops where it cannot go on"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use invarlock_images::{Care, Policy, Reference, Store, Verify};
+use invarlock_security::SecureTempDir;
+
+const ROUNDS: usize = 3;
+/// Told to the copy that measures its own memory.
+const MEMORY: &str = "INVARLOCK_BENCH_MEMORY";
+
+fn main() {
+    if let Some(dir) = std::env::var_os(MEMORY) {
+        return in_a_process_of_its_own(dir.as_ref());
+    }
+    let dir = SecureTempDir::new("invarlock-bench-").expect("a directory");
+    let dir = dir.path();
+    let files = make_image(dir);
+    let size = |path: &str| {
+        run("du", &["-sb", path]).split_whitespace().next().expect("size").parse::<f64>().expect("size")
+    };
+    let (packed, unpacked) = (size(&at(dir, "layout")), size(&at(dir, "tree")));
+    println!("image: 5 layers, {files} files, {:.0} MB, {:.0} MB packed\n", unpacked / 1e6, packed / 1e6);
+    fs::remove_dir_all(dir.join("tree")).expect("remove");
+
+    let mut times: Vec<(&str, Vec<f64>)> = [
+        "ours: import and unpack",
+        "skopeo copy and umoci unpack",
+        "podman load",
+        "ours: full",
+        "ours: quick",
+        "openssl dgst",
+    ]
+    .map(|name| (name, Vec::new()))
+    .into();
+    for _ in 0..ROUNDS {
+        times[0].1.push(timed(|| import(dir)));
+        times[1].1.push(timed(|| skopeo_and_umoci(dir)));
+        times[2].1.push(timed(|| podman(dir)));
+        let store = Store::open(&dir.join("store")).expect("store");
+        let image = store.resolve(&Reference::parse("it:1").expect("reference")).expect("image");
+        let verify = |verify| drop(store.rootfs(&image, Care { verify, ..Care::default() }).expect("rootfs"));
+        times[3].1.push(timed(|| verify(Verify::Full)));
+        times[4].1.push(timed(|| verify(Verify::Quick)));
+        fs::write(dir.join("noise"), vec![7; 256 << 20]).expect("noise");
+        times[5].1.push(timed(|| drop(run("openssl", &["dgst", "-sha256", &at(dir, "noise")]))));
+    }
+    let median = |i: usize| {
+        let mut all = times[i].1.clone();
+        all.sort_by(f64::total_cmp);
+        all[ROUNDS / 2]
+    };
+    for (i, (name, all)) in times.iter().enumerate() {
+        println!("{name:<30} {:>7.2} s   {all:.2?}", median(i));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let (rate, openssl) = (unpacked / median(3), f64::from(256 << 20) / median(5) * cores);
+    println!("\nimport and unpack ÷ (skopeo + umoci)       {:.2}   budget 0.4", median(0) / median(1));
+    println!("import and unpack ÷ podman load            {:.2}   budget 0.5", median(0) / median(2));
+    println!(
+        "full verification ÷ (openssl × {cores} cores)   {:.2}   budget 0.8 ({:.0} MB/s)",
+        rate / openssl,
+        rate / 1e6
+    );
+    println!("quick verification of a file               {:.2} µs, budget 5", median(4) * 1e6 / files as f64);
+    let own = std::env::current_exe().expect("own program");
+    let peak = Command::new(own).env(MEMORY, dir).output().expect("copy");
+    println!(
+        "peak memory                                {}, budget 64 MiB",
+        String::from_utf8_lossy(&peak.stdout).trim()
+    );
+}
+
+fn in_a_process_of_its_own(dir: &Path) {
+    import(dir);
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
+    println!("{}", line.trim_start_matches("VmHWM:").trim());
+}
+
+fn at(dir: &Path, name: &str) -> String {
+    dir.join(name).display().to_string()
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().expect(program);
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Files of many sizes, whose bytes pack to about a half, in five layers that umoci packs.
+fn make_image(dir: &Path) -> usize {
+    let layout = at(dir, "layout");
+    run("umoci", &["init", "--layout", &layout]);
+    run("umoci", &["new", "--image", &format!("{layout}:it")]);
+    let (mut noise, mut files) = (88_172_645_463_325_252u64, 0);
+    let mut next = || {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        noise
+    };
+    for layer in 0..5 {
+        let root = dir.join("tree").join(format!("layer{layer}"));
+        for i in 0..3674 {
+            let below = root.join(format!("usr/lib/package-{}", i % 97));
+            fs::create_dir_all(&below).expect("tree");
+            let size = match i % 100 {
+                0 => 1_000_000 + next() % 1_000_000,
+                1..=20 => 20_000 + next() % 40_000,
+                _ => next() % 8_000,
+            };
+            // Four bits of noise in every byte.
+            let content: Vec<u8> = (0..size).map(|_| b'a' + (next() & 15) as u8).collect();
+            fs::write(below.join(format!("file-{i}.py")), content).expect("tree");
+            files += 1;
+        }
+        let tar = at(dir, "layer.tar");
+        run("tar", &["--sort=name", "-cf", &tar, "-C", &root.display().to_string(), "."]);
+        run("umoci", &["raw", "add-layer", "--image", &format!("{layout}:it"), &tar]);
+        fs::remove_file(tar).expect("remove");
+    }
+    run(
+        "skopeo",
+        &[
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            &format!("oci:{layout}:it"),
+            &format!("oci-archive:{}:it", at(dir, "image.tar")),
+        ],
+    );
+    files
+}
+
+fn clear(dir: &Path, names: &[&str]) {
+    names.iter().for_each(|name| drop(fs::remove_dir_all(dir.join(name))));
+}
+
+fn import(dir: &Path) {
+    clear(dir, &["store"]);
+    let store = Store::open(&dir.join("store")).expect("store");
+    let from = Reference::parse(&format!("oci-archive:{}:it", at(dir, "image.tar"))).expect("reference");
+    store.import(&from, Some("it:1"), Policy::default(), &|_| {}).expect("import");
+}
+
+fn skopeo_and_umoci(dir: &Path) {
+    clear(dir, &["copy", "bundle"]);
+    let copy = at(dir, "copy");
+    run(
+        "skopeo",
+        &[
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            &format!("oci-archive:{}:it", at(dir, "image.tar")),
+            &format!("oci:{copy}:it"),
+        ],
+    );
+    run("umoci", &["unpack", "--rootless", "--image", &format!("{copy}:it"), &at(dir, "bundle")]);
+}
+
+fn podman(dir: &Path) {
+    clear(dir, &["podman", "podman-run"]);
+    let (root, state) = (at(dir, "podman"), at(dir, "podman-run"));
+    run(
+        "podman",
+        &["--root", &root, "--runroot", &state, "load", "--quiet", "--input", &at(dir, "image.tar")],
+    );
+}

@@ -1,0 +1,377 @@
+//! What holds for every image: unpacking undoes packing, no flipped byte of a store goes unnoticed, and no size costs more memory.
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "what is skipped, and figures")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::*;
+use invarlock_images::{Care, Error, Policy, Reference, Store, Verify};
+use proptest::prelude::*;
+
+/// A thing in a tree, as an archive has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Thing {
+    Directory(u32),
+    File(u32, Vec<u8>),
+    Link(String),
+    Name(String),
+}
+
+/// Trees whose every parent is a directory, in an order in which they can be unpacked; hard links lead to files before them.
+fn trees() -> impl Strategy<Value = BTreeMap<String, Thing>> {
+    let name = "[a-z\u{e0}-\u{ff} ._-]{1,12}"
+        .prop_filter("a name of its own", |name| !name.starts_with(".wh.") && name != "." && name != "..");
+    let path = prop::collection::vec(name, 1..5);
+    let mode = prop::sample::select(vec![0o644, 0o755, 0o600, 0o700, 0o555, 0o444]);
+    let thing = prop_oneof![
+        2 => mode.clone().prop_map(|mode| Thing::Directory(mode | 0o700)),
+        5 => (mode, prop::collection::vec(any::<u8>(), 0..2000)).prop_map(|(mode, it)| Thing::File(mode | 0o400, it)),
+        1 => "[!-~]{1,150}".prop_map(Thing::Link),
+        1 => Just(Thing::Name(String::new())),
+    ];
+    prop::collection::vec((path, thing), 1..40).prop_map(|all| {
+        let mut tree: BTreeMap<String, Thing> = BTreeMap::new();
+        for (path, thing) in all {
+            let parents: Vec<String> = (1..path.len()).map(|end| path[..end].join("/")).collect();
+            let blocked =
+                parents.iter().any(|it| tree.get(it).is_some_and(|it| !matches!(it, Thing::Directory(_))));
+            let path = path.join("/");
+            if blocked || tree.contains_key(&path) {
+                continue;
+            }
+            let thing = match thing {
+                Thing::Name(_) => {
+                    let before = |(other, it): (&String, &Thing)| {
+                        (*other < path && matches!(it, Thing::File(..))).then(|| other.clone())
+                    };
+                    match tree.iter().find_map(before) {
+                        Some(target) => Thing::Name(target),
+                        None => continue,
+                    }
+                }
+                other => other,
+            };
+            for parent in parents {
+                tree.entry(parent).or_insert(Thing::Directory(0o755));
+            }
+            tree.insert(path, thing);
+        }
+        tree
+    })
+}
+
+fn pack(tree: &BTreeMap<String, Thing>) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, thing) in tree {
+        let mut header = tar::Header::new_gnu();
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
+        header.set_size(0);
+        let packed = match thing {
+            Thing::Directory(mode) => {
+                header.set_mode(*mode);
+                header.set_entry_type(tar::EntryType::Directory);
+                builder.append_data(&mut header, format!("{path}/"), std::io::empty())
+            }
+            Thing::File(mode, content) => {
+                header.set_mode(*mode);
+                header.set_size(content.len() as u64);
+                builder.append_data(&mut header, path, content.as_slice())
+            }
+            Thing::Link(target) => {
+                header.set_mode(0o777);
+                header.set_entry_type(tar::EntryType::Symlink);
+                builder.append_link(&mut header, path, target)
+            }
+            Thing::Name(target) => {
+                header.set_mode(0o644);
+                header.set_entry_type(tar::EntryType::Link);
+                builder.append_link(&mut header, path, target)
+            }
+        };
+        packed.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    builder.into_inner().expect("archive")
+}
+
+/// The tree on disk, as it was packed.
+fn read(root: &Path, below: &str, inodes: &mut BTreeMap<u64, String>, all: &mut BTreeMap<String, Thing>) {
+    let mut entries: Vec<_> =
+        fs::read_dir(root.join(below)).expect("list").map(|it| it.expect("entry")).collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name().into_string().expect("name");
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let metadata = entry.metadata().expect("metadata");
+        let mode = metadata.permissions().mode() & 0o7777;
+        let thing = if metadata.is_dir() {
+            read(root, &path, inodes, all);
+            Thing::Directory(mode)
+        } else if metadata.is_symlink() {
+            Thing::Link(
+                fs::read_link(entry.path()).expect("link").into_os_string().into_string().expect("link"),
+            )
+        } else if let Some(other) = inodes.get(&metadata.ino()) {
+            Thing::Name(other.clone())
+        } else {
+            inodes.insert(metadata.ino(), path.clone());
+            assert_eq!(metadata.mtime(), 1_000_000_000, "{path}");
+            Thing::File(mode, fs::read(entry.path()).expect("read"))
+        };
+        all.insert(path, thing);
+    }
+}
+
+/// Names of one file are all the same file; which of them is the first is of no account.
+fn without_first_names(tree: &BTreeMap<String, Thing>) -> BTreeMap<String, Thing> {
+    let resolved = |thing: &Thing| match thing {
+        Thing::Name(target) => tree[target].clone(),
+        other => other.clone(),
+    };
+    tree.iter().map(|(path, thing)| (path.clone(), resolved(thing))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn unpacking_undoes_packing(tree in trees(), kind in 0..3usize) {
+        let archive = pack(&tree);
+        let (kind, blob) = match kind {
+            0 => (TAR, archive.clone()),
+            1 => (GZIP, gzip(&archive)),
+            _ => (ZSTD, zstd(&archive)),
+        };
+        let dir = scratch();
+        let rootfs = unpack_as(dir.path(), kind, blob, archive).expect("unpacked");
+        let mut found = BTreeMap::new();
+        read(rootfs.layers.last().expect("layer"), "", &mut BTreeMap::new(), &mut found);
+        prop_assert_eq!(without_first_names(&found), without_first_names(&tree));
+    }
+
+    #[test]
+    fn no_bytes_at_all_make_it_panic_or_lead_out(bytes in prop::collection::vec(any::<u8>(), 0..2048), at in 0..600usize) {
+        // A good header in front lets some of them get further.
+        let mut archive = Tar::default().file("a", "x").end();
+        let at = at.min(archive.len());
+        archive.splice(at.., bytes);
+        let dir = scratch();
+        let refused = unpack(dir.path(), &archive).err();
+        prop_assert!(!matches!(refused, Some(Error::System(_))), "{:?}", refused);
+        prop_assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 2, "layout and store");
+    }
+}
+
+/// Every regular file below `dir`.
+fn files(dir: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("list") {
+        let entry = entry.expect("entry");
+        match entry.file_type().expect("type") {
+            it if it.is_dir() => files(&entry.path(), all),
+            it if it.is_file() => all.push(entry.path()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn any_flipped_byte_of_the_store_is_refused_in_full() {
+    let dir = scratch();
+    let archives = [
+        Tar::default()
+            .dir("d/")
+            .file("d/a", "content")
+            .file("d/.wh.b", "")
+            .symlink("l", "d/a")
+            .hardlink("h", "d/a")
+            .end(),
+        Tar::default()
+            .pax(&[("SCHILY.xattr.user.note", "kept")])
+            .file("e", "more")
+            .file("f/.wh..wh..opq", "")
+            .end(),
+    ];
+    let layout = TestLayout::new(&dir.path().join("layout"));
+    layout.index(&[layout.image(&archives.map(|it| (GZIP, gzip(&it), it)))]);
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let it = Reference::parse("it:1").expect("reference");
+    store.import(&layout.reference(), Some("it:1"), Policy::default(), &|_| {}).expect("import");
+    let care = Care { verify: Verify::Full, ..Care::default() };
+    let open = || Store::open(store.root());
+    let run = || open().and_then(|store| store.rootfs(&store.resolve(&it)?, care));
+    let sound = || {
+        let all = open().and_then(|store| store.verify(None, false));
+        all.is_ok_and(|all| all.iter().all(|it| it.problem.is_none()))
+    };
+    run().expect("sound");
+    let mut all = Vec::new();
+    files(store.root(), &mut all);
+    let mut flipped = 0;
+    for path in all {
+        let good = fs::read(&path).expect("read");
+        let mode = fs::metadata(&path).expect("metadata").permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode");
+        let name = path.strip_prefix(store.root()).expect("below").display().to_string();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 7);
+            fs::write(&path, &bad).expect("write");
+            fs::set_permissions(&path, mode.clone()).expect("mode");
+            // A run takes bytes of layers from their trees, and stamps are no evidence; everything else it refuses itself.
+            let layer = name.starts_with("blobs/") && good.starts_with(&[0x1f, 0x8b]);
+            let refused = match () {
+                () if name.ends_with("/stamps") => continue,
+                () if layer => !sound(),
+                () => run().is_err() && (!sound() || name.ends_with("index.json")),
+            };
+            assert!(refused || same_meaning(&name, &good, &bad), "byte {at} of {name}");
+            flipped += 1;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode");
+        }
+        fs::write(&path, &good).expect("write");
+        fs::set_permissions(&path, mode).expect("mode");
+        run().unwrap_or_else(|error| panic!("{name} is as it was: {error}"));
+    }
+    println!("{flipped} bytes flipped, each refused");
+    assert!(flipped > 2500, "{flipped}");
+}
+
+/// The index is the one document that no digest covers: it is where digests come from. A flip there is refused, or changes no digest, size
+/// or name that a run goes by.
+fn same_meaning(name: &str, good: &[u8], bad: &[u8]) -> bool {
+    let goes_by = |bytes: &[u8]| {
+        let it: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let it = &it["manifests"][0];
+        let tag = it["annotations"]["org.opencontainers.image.ref.name"].clone();
+        Some((it["digest"].clone(), it["size"].clone(), tag))
+    };
+    let unread = |bytes: &[u8]| -> Option<serde_json::Value> { serde_json::from_slice(bytes).ok() };
+    name == "index.json" && goes_by(good) == goes_by(bad)
+        // The version of a layout has other members than the one that is read.
+        || name == "oci-layout" && unread(bad).is_some_and(|it| it["imageLayoutVersion"] == "1.0.0")
+}
+
+#[test]
+fn a_full_disk_leaves_the_store_as_it_was() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED a_full_disk: only root can make a small one");
+    }
+    // In a mount namespace of its own, so that nothing is left whatever happens.
+    let inside = "INVARLOCK_TEST_SMALL_DISK";
+    if std::env::var_os(inside).is_none() {
+        let program = std::env::current_exe().expect("own program");
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-ec"])
+            .arg(format!(
+                "mount -t tmpfs -o size=3m none /mnt; mkdir /mnt/d; exec '{}' --exact a_full_disk_leaves_the_store_as_it_was --nocapture",
+                program.display()
+            ))
+            .env(inside, "1")
+            .output()
+            .expect("unshare");
+        return assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let dir = scratch();
+    let layout = TestLayout::new(&dir.path().join("layout"));
+    let mut noise = 1u64;
+    let mut random = || {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'a' + (noise >> 60) as u8)
+    };
+    let image = |size: usize, random: &mut dyn FnMut() -> char| {
+        let content: String = (0..size).map(|_| random()).collect();
+        let archive = Tar::default().file("a", &content).end();
+        layout.image(&[(TAR, archive.clone(), archive)])
+    };
+    let (small, large, larger) =
+        (image(100, &mut random), image(1_700_000, &mut random), image(4_000_000, &mut random));
+    let store = Store::open("/mnt/d".as_ref()).expect("store");
+    let import = |it: &serde_json::Value, name: &str| {
+        layout.index(std::slice::from_ref(it));
+        store.import(&layout.reference(), Some(name), Policy::default(), &|_| {})
+    };
+    import(&small, "small:1").expect("there is room");
+    for (it, what) in [(&large, "its tree"), (&larger, "its blob")] {
+        let error = import(it, "large:1").expect_err(what);
+        assert!(matches!(&error, Error::System(message) if message.contains("No space")), "{what}: {error}");
+        assert_eq!(store.list().expect("list").len(), 1, "{what}");
+        store.gc(false).expect("gc");
+        assert!(store.verify(None, false).expect("verify").iter().all(|it| it.problem.is_none()), "{what}");
+        let names = fs::read_dir("/mnt/d/trees").expect("list").count();
+        assert_eq!(names, 3, "{what}: the small tree, its seal, and the empty one");
+    }
+    import(&small, "again:1").expect("there is room again");
+}
+
+/// The most memory this process has had, in KiB.
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
+    line.split_whitespace().nth(1).expect("number").parse().expect("number")
+}
+
+#[test]
+fn memory_does_not_grow_with_the_image() {
+    // In a process of its own, which has had nothing else in its memory.
+    let inside = "INVARLOCK_TEST_MEMORY";
+    let name = "memory_does_not_grow_with_the_image";
+    match std::env::var_os(inside) {
+        None => {
+            let dir = scratch();
+            // Packed by GNU tar, so that it is never in our memory: 20,000 files, and a large one.
+            let tree = dir.path().join("tree");
+            for i in 0..20 {
+                fs::create_dir_all(tree.join(format!("d{i}"))).expect("fixture");
+                for j in 0..1000 {
+                    fs::write(tree.join(format!("d{i}/some-name-of-usual-length-{j}")), "x")
+                        .expect("fixture");
+                }
+            }
+            let zeros = fs::File::create(tree.join("zeros")).expect("fixture");
+            zeros.set_len(200 << 20).expect("fixture");
+            fs::create_dir_all(dir.path().join("layout")).expect("fixture");
+            let archive = dir.path().join("archive.tar");
+            let packed = Command::new("tar")
+                .args(["--create", "--sort=name", "--file"])
+                .arg(&archive)
+                .arg("--directory")
+                .args([tree.as_os_str(), ".".as_ref()])
+                .status();
+            assert!(packed.expect("tar").success());
+            fs::remove_dir_all(&tree).expect("fixture");
+            let output = Command::new(std::env::current_exe().expect("own program"))
+                .args(["--exact", name, "--nocapture"])
+                .env(inside, dir.path())
+                .output()
+                .expect("copy");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+            print!(
+                "{}",
+                text.lines().filter(|it| it.contains("KiB")).map(|it| format!("{it}\n")).collect::<String>()
+            );
+        }
+        Some(dir) => {
+            let dir = PathBuf::from(dir);
+            let layout = TestLayout::new(&dir.join("layout"));
+            layout.index(&[layout.image_of_file(&dir.join("archive.tar"))]);
+            let store = Store::open(&dir.join("store")).expect("store");
+            let before = peak();
+            store.import(&layout.reference(), Some("it:1"), Policy::default(), &|_| {}).expect("import");
+            let image = store.resolve(&Reference::parse("it:1").expect("reference")).expect("resolved");
+            for verify in [Verify::Full, Verify::Quick] {
+                store.rootfs(&image, Care { verify, ..Care::default() }).expect("rootfs");
+            }
+            store.verify(None, false).expect("verify");
+            store.gc(false).expect("gc");
+            println!("20,062 things and 220 MB of archive: {} KiB, {before} before", peak());
+            assert!(peak() < 64 << 10, "{} KiB", peak());
+        }
+    }
+}
