@@ -5,7 +5,7 @@
 mod kernel;
 mod sys;
 
-use invarlock_tests::{As, Place, both, demo, is_root, program, read_json, root};
+use invarlock_tests::{As, Place, both, demo, is_root, layout, program, read_json, root};
 use kernel::{Running, device_and_inode, running, signal};
 use rustix::process::Signal;
 use serde_json::{Map, Value};
@@ -25,15 +25,6 @@ fn start(place: &Place, args: &[&str]) -> Child {
     place.command(args).stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap()
 }
 
-/// A place whose default image holds a program that sleeps when told to.
-fn sleeping(user: As) -> Place {
-    let place = Place::new(user);
-    let workload = place.path("bin/workload");
-    std::fs::copy(program("invarlock-workload"), &workload).unwrap();
-    place.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
-    place
-}
-
 /// Runs the sleeper, looks at it, and ends it by `end`. Gives what `--json` says.
 fn run<T>(
     place: &Place,
@@ -41,14 +32,16 @@ fn run<T>(
     look: impl FnOnce(u32, Running) -> T,
     end: impl FnOnce(Running),
 ) -> (T, Value) {
-    let mut args = vec!["runtime", "run", "invarlock-runtime:local", "--json"];
+    // An image of a stranger's, which gets the general filter.
+    let image = layout::of_program(place, "sleeper", &program("invarlock-workload"));
+    let mut args = vec!["runtime", "run", &image, "--json"];
     args.extend(["--pids", "40", "--tmp-size", "3M", "--output-size", "2M", "--timeout", "77"]);
     if is_root() && user == As::Caller {
         args.extend(["--memory", "128M", "--cpus", "0.5"]);
     }
-    args.extend(["--", "/invarlock-evaluator", "ignore-term"]);
+    args.extend(["--", "/workload", "ignore-term"]);
     let mut launcher = start(place, &args);
-    let container = running(launcher.id(), "invarlock-evalu");
+    let container = running(launcher.id(), "workload");
     // From here on it only sleeps, and holds nothing open of its own.
     while !std::fs::read_to_string(place.path("stdout")).unwrap().contains("ignoring") {
         std::thread::sleep(Duration::from_millis(1));
@@ -130,7 +123,7 @@ fn shape(value: &Value) -> BTreeSet<String> {
 #[test]
 fn every_row_of_a_run_is_what_the_kernel_says() {
     for user in both() {
-        let place = sleeping(user);
+        let place = Place::new(user);
         let kill = |container: Running| signal(container.workload, Signal::KILL);
         let (kernel, said) = run(&place, user, |launcher, container| container.rows(launcher), kill);
         assert_eq!(said["status"], serde_json::json!({"signaled": 9}), "{said}");
@@ -155,34 +148,28 @@ fn every_row_of_a_run_is_what_the_kernel_says() {
 #[test]
 fn the_death_signal_of_init_is_what_was_observed() {
     for user in both() {
-        let place = sleeping(user);
+        let place = Place::new(user);
         let cut = |container: Running| {
             signal(container.init, Signal::STOP);
             signal(container.supervisor, Signal::KILL);
         };
-        let ((), said) = run(&place, user, |_, _| (), cut);
+        let (container, said) = run(&place, user, |_, container| container, cut);
         assert_eq!(said["error"]["kind"], "system", "{said}");
-        assert!(!container_is_left(&place), "{user:?}: the container outlived its supervisor");
+        assert!(!is_left(container), "{user:?}: the container outlived its supervisor");
         let kill = |container: Running| signal(container.workload, Signal::KILL);
         let ((), said) = run(&place, user, |_, _| (), kill);
         assert_eq!(said["observations"]["parent_death_signal"]["value"], 9);
     }
 }
 
-/// The sleeper of this place, by its program.
-fn container_is_left(place: &Place) -> bool {
-    let own = place.path("store").display().to_string();
-    let alive = || {
-        let pids =
-            std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().into_string().ok());
-        pids.filter(|name| name.parse::<u32>().is_ok()).any(|pid| {
-            let of = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            of("comm").trim() == "invarlock-evalu" && of("mountinfo").contains(own.trim_start_matches('/'))
-        })
+/// Whether init or the workload is still there after a while: a killed process is a little while in dying.
+fn is_left(container: Running) -> bool {
+    let alive = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     };
-    // A killed process is a little while in dying.
     for _ in 0..200 {
-        if !alive() {
+        if !alive(container.init) && !alive(container.workload) {
             return false;
         }
         std::thread::sleep(Duration::from_millis(10));
