@@ -64,7 +64,7 @@ pub enum ImageCommand {
     Export {
         /// Image reference
         image: String,
-        /// Where to: oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME:TAG]; an archive must not be there yet
+        /// Where to: oci:DIR, oci-archive:FILE or docker-archive:FILE, with :TAG or :NAME:TAG behind; an archive must not be there yet
         to: String,
         /// Print one JSON object
         #[arg(long)]

@@ -1,7 +1,8 @@
 //! What the workload tried and was refused: every call that its filter refuses is heard here, answered with `EPERM`, and counted.
 //!
-//! But where a profile is learned ([`super::learning`]), the answer is always the same, so nothing that the workload can change while a call waits matters. There are as many names to count as
-//! the kernel has calls and address families, and a caller waits for its answer, so counting is bounded in memory and time.
+//! Where a profile is learned, [`super::learning`] answers; otherwise the answer is always the same, so nothing that the workload can
+//! change while a call waits matters. There are as many names to count as the kernel has calls and address families, and a caller
+//! waits for its answer, so counting is bounded in memory and time.
 
 use super::learning::Learning;
 use crate::error::{Doing as _, Error, Result};
