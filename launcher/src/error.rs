@@ -80,6 +80,10 @@ impl Error {
             std::io::ErrorKind::PermissionDenied => {
                 "; check the owner and mode of the path and of the directories above it"
             }
+            std::io::ErrorKind::FileTooLarge => "; allow larger files (`ulimit -f`)",
+            _ if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+                "; allow more open files (`ulimit -n`)"
+            }
             _ => "",
         };
         Error::new(Kind::System, format!("{doing}: {source}{remedy}"))

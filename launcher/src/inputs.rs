@@ -266,7 +266,7 @@ impl<'a> Root<'a> {
             Ok(fd) => fd,
         };
         let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)))
-            .map_err(|e| Error::io(format_args!("finding the path of {what}"), &e))?;
+            .map_err(|e| no_path(&what, &e))?;
         regular(what, name.to_owned(), path, fd).map(Some)
     }
 
@@ -319,6 +319,17 @@ impl<'a> Root<'a> {
             None => format!("there is neither {SINGLE} nor {INDEX}"),
         };
         Error::input(format!("{} checkpoint {}: {why}", self.role, self.dir.display()))
+    }
+}
+
+/// An open file always has one, as long as there is a `/proc` to ask.
+fn no_path(what: &str, cause: &std::io::Error) -> Error {
+    let message = format!("finding the path of {what}: {cause}");
+    match cause.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::new(Kind::Unsupported, format!("{message}; mount /proc: `mount -t proc proc /proc`"))
+        }
+        _ => Error::new(Kind::System, message),
     }
 }
 

@@ -67,8 +67,11 @@ impl<T> InRow for Result<T> {
 pub(crate) trait Doing<T> {
     /// A `System` error that says what was being done.
     fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
-    /// An `Unsupported` error that says what was being done and what an administrator can do.
+    /// An `Unsupported` error that says what was being done and what an administrator can do; a `System` error where there is only
+    /// too little of something.
     fn or_unsupported(self, what: impl FnOnce() -> String, remedy: &str) -> Result<T>;
+    /// A `System` error of a process that could not be made.
+    fn or_no_process(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: std::fmt::Display + 'static> Doing<T> for std::result::Result<T, E> {
@@ -77,24 +80,44 @@ impl<T, E: std::fmt::Display + 'static> Doing<T> for std::result::Result<T, E> {
     }
 
     fn or_unsupported(self, what: impl FnOnce() -> String, remedy: &str) -> Result<T> {
-        self.map_err(|cause| Error::Unsupported(format!("{}: {cause}; {remedy}", what())))
+        self.map_err(|cause| match errno(&cause) {
+            Some(libc::EAGAIN) => no_process(&what(), &cause),
+            Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => failed(what(), &cause),
+            _ => Error::Unsupported(format!("{}: {cause}; {remedy}", what())),
+        })
     }
+
+    fn or_no_process(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|cause| match errno(&cause) {
+            Some(libc::EAGAIN) => no_process(&what(), &cause),
+            _ => failed(what(), &cause),
+        })
+    }
+}
+
+fn no_process(what: &str, cause: &dyn std::fmt::Display) -> Error {
+    Error::System(format!(
+        "{what}: {cause}; allow more processes (`ulimit -u`, or `pids.max` of the caller's cgroup)"
+    ))
 }
 
 /// What to do where a call is missing. Every call of this crate is there since Linux 5.15, or there is another way without it.
 pub(crate) const NO_CALL: &str = "install Linux 5.15 or newer; in a container, let its filter allow the call \
      (`invarlock doctor` says what is missing)";
 
+fn errno(cause: &dyn std::any::Any) -> Option<i32> {
+    match cause.downcast_ref::<std::io::Error>() {
+        Some(error) => error.raw_os_error(),
+        None => cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error()),
+    }
+}
+
 /// The failure of a system call with the remedy that its number alone tells. A call that is missing is the machine's matter.
 fn failed<E: std::fmt::Display + 'static>(what: String, cause: &E) -> Error {
-    let any: &dyn std::any::Any = cause;
-    let errno = match any.downcast_ref::<std::io::Error>() {
-        Some(error) => error.raw_os_error(),
-        None => any.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error()),
-    };
-    let remedy = match errno {
+    let remedy = match errno(cause) {
         Some(libc::ENOSYS) => return Error::Unsupported(format!("{what}: {cause}; {NO_CALL}")),
         Some(libc::ENOSPC | libc::EDQUOT) => "; free some space on that file system",
+        Some(libc::EFBIG) => "; allow larger files (`ulimit -f`)",
         Some(libc::EMFILE | libc::ENFILE) => "; allow more open files (`ulimit -n`)",
         Some(libc::ENOMEM) => "; free some memory or allow more of it (`ulimit -v`)",
         _ => "",
@@ -131,6 +154,22 @@ mod tests {
         );
         let (std, _) = of(libc::EACCES);
         assert!(matches!(&std, Error::System(m) if m.ends_with("(os error 13)")), "{std}");
+    }
+
+    #[test]
+    fn too_little_of_something_is_not_a_missing_feature() {
+        let making = |errno| {
+            Err::<(), _>(rustix::io::Errno::from_raw_os_error(errno))
+                .or_unsupported(|| "making".into(), "ask for it")
+        };
+        for (errno, remedy) in
+            [(libc::EAGAIN, "ulimit -u"), (libc::ENOMEM, "ulimit -v"), (libc::EMFILE, "ulimit -n")]
+        {
+            let error = making(errno).expect_err("a failure");
+            assert!(matches!(&error, Error::System(m) if m.contains(remedy)), "{error}");
+        }
+        let error = making(libc::EPERM).expect_err("a failure");
+        assert!(matches!(&error, Error::Unsupported(m) if m.ends_with("ask for it")), "{error}");
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Init {
             lock_root_out()?;
         }
         let init = rustix::process::getpid();
-        let pid = match sys::clone_process(0, None).doing(|| "forking the workload".into())? {
+        let pid = match sys::clone_process(0, None).or_no_process(|| "forking the workload".into())? {
             Forked::Child => {
                 // Init's socket and signals are init's alone: its death must show at once.
                 let kept = workload_socket.as_raw_fd();

@@ -84,11 +84,6 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
         Rlimit { kind: RlimitKind::Core, value: 0 },
         Rlimit { kind: RlimitKind::Nofile, value: limits.open_files },
     ];
-    // No process may raise its own hard limit: where that is lower, it stays.
-    for limit in &mut rlimits {
-        limit.value =
-            limit.value.min(rustix::process::getrlimit(limit.kind.resource()).maximum.unwrap_or(u64::MAX));
-    }
     let mut processors = None;
     if let Some(reason) = cgroup.missing(Controller::Memory) {
         // Not RLIMIT_AS: read-only mappings of weights count there, and not here.
@@ -131,6 +126,11 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
         (LimitName::Tmp, round_to_pages(limits.tmp_bytes)),
     ] {
         rows.push(LimitRow::new(name, value, by, None, reason.clone()));
+    }
+    // No process may raise its own hard limit: where that is lower, it stays.
+    for limit in &mut rlimits {
+        limit.value =
+            limit.value.min(rustix::process::getrlimit(limit.kind.resource()).maximum.unwrap_or(u64::MAX));
     }
     Ok(Holding { rows, rlimits, processors })
 }

@@ -33,9 +33,11 @@ pub fn run_if_child() {
 static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// The second line of such a `main`: refuses to go on in a program that was started with more rights than its caller's, and keeps
-/// descriptors that its caller left open from every process it will start.
+/// descriptors that its caller left open from every process it will start. A file that may not be that large is an error, and not the
+/// end by a signal.
 pub fn guard() -> Result<()> {
     refuse_elevated()?;
+    sys::ignore(libc::SIGXFSZ);
     keep_descriptors()
 }
 
@@ -82,7 +84,7 @@ fn start(executable: &OwnedFd, socket: UnixStream) -> Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .doing(|| "starting the supervisor".into())
+        .or_no_process(|| "starting the supervisor".into())
 }
 
 pub(crate) fn protected_executable() -> Result<OwnedFd> {

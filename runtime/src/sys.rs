@@ -165,6 +165,12 @@ pub(crate) fn default_action(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// One signal without any effect.
+pub(crate) fn ignore(signal: c_int) {
+    // SAFETY: SIG_IGN is always a valid action.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// Every signal back to its default action and unblocked, as a program expects to be started.
 pub(crate) fn reset_signals() {
     // SIGKILL, SIGSTOP and libc's own are refused by the call.

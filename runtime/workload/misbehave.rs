@@ -149,6 +149,49 @@ pub fn misbehave(what: &str, args: &[&str]) {
             }
         },
         // Goes on in a grandchild with a session of its own, deaf to requests, and stops whoever it may, itself included.
+        // Ways not to end when asked to; each says when it has begun.
+        "stop-itself" => {
+            println!("begun");
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)
+                .expect("stopping");
+            forever();
+        }
+        "deaf" => {
+            crate::sys::ignore_all();
+            println!("begun");
+            forever();
+        }
+        // Nobody of the launcher's session, and nobody's child but init's, all deaf.
+        "daemons" => {
+            crate::sys::ignore_all();
+            crate::sys::become_a_grandchild();
+            println!("begun");
+            forever();
+        }
+        "multiply" => {
+            crate::sys::ignore_all();
+            println!("begun");
+            crate::sys::multiply();
+        }
+        // A daemon that goes on writing what it has open.
+        "write-on" => {
+            crate::sys::ignore_all();
+            let mut file = std::fs::File::create("/out/held").expect("a file");
+            crate::sys::become_a_grandchild();
+            println!("begun");
+            loop {
+                std::thread::sleep(Duration::from_millis(1));
+                drop(file.write_all(b"more"));
+            }
+        }
+        // Init is the one process that it cannot end.
+        "kill-everything" => {
+            crate::sys::fork_a_sleeper();
+            let answer = crate::sys::kill_everything();
+            crate::sys::ignore_all();
+            println!("begun {answer}");
+            forever();
+        }
         "stop-everything" => {
             crate::sys::ignore_term();
             crate::sys::become_a_grandchild();

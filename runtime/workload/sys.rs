@@ -6,6 +6,31 @@ pub fn ignore_term() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
+/// No signal that can be ignored does anything from here on.
+pub fn ignore_all() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_IGN is a valid action; for SIGKILL, SIGSTOP and libc's own it is refused.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Kills every process that this one may signal, but itself.
+pub fn kill_everything() -> i32 {
+    // SAFETY: kill(2) takes no pointers.
+    match unsafe { libc::kill(-1, libc::SIGKILL) } {
+        0 => 0,
+        _ => std::io::Error::last_os_error().raw_os_error().unwrap_or(-1),
+    }
+}
+
+/// Copies itself as fast as it can, and the copies do, for ever.
+pub fn multiply() -> ! {
+    loop {
+        // SAFETY: this program has one thread, and the copies only do the same.
+        unsafe { libc::fork() };
+    }
+}
+
 /// A copy of this process that does nothing for ever.
 pub fn fork_a_sleeper() {
     // SAFETY: this program has one thread, and the copy only waits.

@@ -12,6 +12,7 @@
 pub mod attacks;
 pub mod layout;
 pub mod leaks;
+pub mod stage;
 
 use serde_json::Value;
 use std::io::{Read as _, Write as _};

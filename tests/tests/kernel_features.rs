@@ -3,8 +3,8 @@
 //! than what is forced here.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::leaks::{self, Look, Places};
-use invarlock_tests::{As, Place, Ran, both, demo, is_root, layout, program, root, set_mode, skip};
+use invarlock_tests::stage::{SAID, Stage};
+use invarlock_tests::{As, both, demo, is_root, layout, program, root, skip};
 use serde_json::Value;
 use std::process::Command;
 
@@ -146,104 +146,69 @@ const ABSENCES: [Absence; 42] = [
     Absence::of("overlay", "overlay"),
 ];
 
-struct Stage {
-    user: As,
-    place: Place,
+/// A stage with what the absences need besides.
+struct Poor {
+    stage: Stage,
     stacked: String,
-    places: Places,
-    before: Look,
 }
 
-impl Stage {
+impl Poor {
     fn new(user: As) -> Self {
-        leaks::adopt_orphans();
-        let place = Place::new(user);
-        for name in ["run", "tmp"] {
-            std::fs::create_dir(place.path(name)).unwrap();
-            set_mode(&place.path(name), 0o700);
-            place.give(&place.path(name));
-        }
-        std::fs::copy(program("without"), place.path("bin/without")).unwrap();
-        place.run(&["runtime", "image", "build"]).expect(0);
-        let stacked = layout::of_program(&place, "stacked", &place.path("bin/invarlock-evaluator"));
-        let places = Places { states: vec![place.path("run/invarlock")], temporary: vec![place.path("tmp")] };
-        let before = places.look();
-        Stage { user, place, stacked, places, before }
-    }
-
-    /// The image's program says something, so that it shows whether it ran.
-    fn run_of(&self, image: &str) -> Command {
-        let program = if image == self.stacked { "/workload" } else { "/invarlock-evaluator" };
-        self.command(&["runtime", "run", "--json", image, "--", program, "--self-test"])
-    }
-
-    fn evaluation(&self) -> Command {
-        let (checkpoint, preset) = (demo("baseline"), demo("preset.yaml"));
-        let [checkpoint, preset] = [&checkpoint, &preset].map(|path| path.to_str().unwrap());
-        self.command(&[
-            "evaluate",
-            "--json",
-            "--baseline",
-            checkpoint,
-            "--subject",
-            checkpoint,
-            "--preset",
-            preset,
-        ])
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.place.command(args);
-        command.env("XDG_RUNTIME_DIR", self.place.path("run")).env("TMPDIR", self.place.path("tmp"));
-        command
+        let stage = Stage::new(user);
+        std::fs::copy(program("without"), stage.place.path("bin/without")).unwrap();
+        let evaluator = stage.place.path("bin/invarlock-evaluator");
+        let stacked = layout::of_program(&stage.place, "stacked", &evaluator);
+        Poor { stage, stacked }
     }
 
     /// The command on a kernel without it; none where this user has nothing to lose by it.
     fn without(&self, absence: &Absence, command: Command) -> Option<Command> {
-        let root = is_root() && self.user == As::Caller;
+        let root = self.stage.is_roots();
         match absence.on {
             On::Run | On::Stacked => Some(self.filtered(absence.hidden, &command)),
             On::UsersRun => (!root).then(|| self.filtered(absence.hidden, &command)),
             On::RootsRun | On::RootsEvaluation => root.then(|| self.filtered(absence.hidden, &command)),
             On::Namespaces => (is_root() && !root).then(|| {
-                self.place.inside(&["--mount", "--pid", "--fork", "--mount-proc"], absence.hidden, &command)
+                self.stage.place.inside(
+                    &["--mount", "--pid", "--fork", "--mount-proc"],
+                    absence.hidden,
+                    &command,
+                )
             }),
         }
     }
 
     /// The same command, started by `without`, which is put between `setpriv` and the program.
     fn filtered(&self, hidden: &str, command: &Command) -> Command {
-        let without = self.place.path("bin/without");
+        let without = self.stage.place.path("bin/without");
         let line: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
         let program =
-            line.iter().position(|word| *word == self.place.path("bin/invarlock").as_os_str()).unwrap();
+            line.iter().position(|word| *word == self.stage.place.path("bin/invarlock").as_os_str()).unwrap();
         let args: Vec<&str> = line[program..].iter().map(|word| word.to_str().unwrap()).collect();
-        let mut filtered = self.place.command_of(&without, &[&[hidden, "--"], args.as_slice()].concat());
+        let mut filtered =
+            self.stage.place.command_of(&without, &[&[hidden, "--"], args.as_slice()].concat());
         filtered.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         filtered
     }
 
-    fn end_of(&self, mut command: Command, what: &str) -> Ran {
-        let ran = Ran::from(command.output().unwrap());
-        self.places.left_since(&self.before).is_nothing(what);
-        ran
-    }
-
     fn see(&self, absence: &Absence) {
         let (command, code) = match absence.on {
-            On::RootsEvaluation => (self.evaluation(), 3),
-            On::Stacked => (self.run_of(&self.stacked), 125),
-            _ => (self.run_of("invarlock-runtime:local"), 125),
+            On::RootsEvaluation => (self.stage.evaluation(&["--json"]), 3),
+            On::Stacked => {
+                let run = ["runtime", "run", "--json", &self.stacked, "--", "/workload", "--self-test"];
+                (self.stage.command(&run), 125)
+            }
+            _ => (self.stage.run(&["--json"]), 125),
         };
         let Some(command) = self.without(absence, command) else { return };
-        let what = format!("{:?} without {}", self.user, absence.hidden);
-        let ran = self.end_of(command, &what);
+        let what = format!("{:?} without {}", self.stage.user, absence.hidden);
+        let ran = self.stage.end_of(command, &what);
         let told = if absence.on == On::RootsEvaluation { &ran.out } else { &ran.err };
         let told: Value = serde_json::from_str(told).unwrap_or_else(|e| panic!("{what}: {e}: {ran:?}"));
         match absence.seen {
             Seen::Works => {
                 assert_eq!((ran.code, &told["status"]["exited"]), (0, &0.into()), "{what}: {ran:?}");
-                assert!(ran.out.contains("self_test") && told["observations"].is_object(), "{what}: {ran:?}");
+                assert!(ran.out.contains(SAID) && told["observations"].is_object(), "{what}: {ran:?}");
             }
             Seen::Error(row, cause, remedy) => {
                 let (kind, message) = (&told["error"]["kind"], told["error"]["message"].as_str().unwrap());
@@ -254,8 +219,8 @@ impl Stage {
                 for needle in [row.as_str(), cause, remedy] {
                     assert!(message.contains(needle), "{what}: {needle:?} is not in {message}");
                 }
-                assert!(!ran.out.contains("self_test"), "{what}: the workload ran: {ran:?}");
-                assert_eq!(self.place.names("work/reports/eval"), Vec::<String>::new(), "{what}");
+                assert!(!ran.out.contains(SAID), "{what}: the workload ran: {ran:?}");
+                self.stage.no_evidence(&what);
             }
         }
     }
@@ -264,8 +229,8 @@ impl Stage {
 #[test]
 fn what_a_kernel_lacks_is_an_error_with_its_row_and_remedy_or_done_in_another_way() {
     for user in both() {
-        let stage = Stage::new(user);
-        ABSENCES.iter().for_each(|absence| stage.see(absence));
+        let poor = Poor::new(user);
+        ABSENCES.iter().for_each(|absence| poor.see(absence));
     }
     if !is_root() {
         skip("kernel_features of namespaces and of root's runs", "they need root");
@@ -276,11 +241,12 @@ fn what_a_kernel_lacks_is_an_error_with_its_row_and_remedy_or_done_in_another_wa
 #[test]
 fn doctor_and_people_are_told_as_well() {
     for user in both() {
-        let stage = Stage::new(user);
+        let poor = Poor::new(user);
+        let stage = &poor.stage;
         for absence in &ABSENCES {
             let Seen::Error(row, ..) = absence.seen else { continue };
             let what = format!("{user:?} without {}", absence.hidden);
-            let Some(doctor) = stage.without(absence, stage.command(&["doctor", "--json"])) else { continue };
+            let Some(doctor) = poor.without(absence, stage.command(&["doctor", "--json"])) else { continue };
             let doctor = stage.end_of(doctor, &what);
             let told = doctor.json();
             let required = absence.on != On::Stacked;
@@ -297,7 +263,7 @@ fn doctor_and_people_are_told_as_well() {
             }
             if absence.on == On::Run {
                 let run = stage.command(&["runtime", "run", "invarlock-runtime:local"]);
-                let ran = stage.end_of(stage.filtered(absence.hidden, &run), &what).expect(125);
+                let ran = stage.end_of(poor.filtered(absence.hidden, &run), &what).expect(125);
                 ran.one_error(&["error[unsupported]", &format!("row \"{row}\": ")]);
             }
         }

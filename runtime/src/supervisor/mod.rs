@@ -331,7 +331,7 @@ impl<'a> Run<'a> {
         let target = self.cgroup_target(&mut entrances)?;
         let Some(told) = &self.told else { return Ok(()) };
         match sys::clone_process(0, target.as_ref().map(std::os::fd::AsFd::as_fd))
-            .doing(|| "forking the program's parent".into())?
+            .or_no_process(|| "forking the program's parent".into())?
         {
             Forked::Child => {
                 let init = Init::new(told.build(), self.identity, &socket, &workload_socket);
