@@ -5,6 +5,7 @@ use crate::error::{Doing as _, Error, Result};
 use crate::hooks;
 use crate::observe::{By, LimitRow, Root};
 use crate::spec::{LimitName, Limits};
+use crate::supervisor::is_blind;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Resource};
 use serde::{Deserialize, Serialize};
@@ -87,9 +88,11 @@ pub(crate) fn hold(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Resu
     let mut processors = None;
     if let Some(reason) = cgroup.missing(Controller::Memory) {
         // Not RLIMIT_AS: read-only mappings of weights count there, and not here.
-        let reason = format!(
-            "of each process, mapped files apart, and a watchdog looks at the sum; no memory cgroup: {reason}"
-        );
+        let sum = match is_blind() {
+            false => "a watchdog looks at the sum",
+            true => "nobody looks at the sum, because /proc hides processes from you (hidepid)",
+        };
+        let reason = format!("of each process, mapped files apart, and {sum}; no memory cgroup: {reason}");
         rlimits.push(Rlimit { kind: RlimitKind::Data, value: limits.memory_bytes });
         rows.push(LimitRow::new(LimitName::Memory, limits.memory_bytes, By::Rlimit, None, Some(reason)));
     }
@@ -152,7 +155,10 @@ impl Holding {
     /// Bytes that the supervisor has to watch over, since no cgroup does.
     pub(crate) fn watched(&self) -> Option<u64> {
         let watched = |row: &&LimitRow| {
-            row.name == LimitName::Memory && row.by != By::Cgroup && !hooks::off("memory limit")
+            row.name == LimitName::Memory
+                && row.by != By::Cgroup
+                && !is_blind()
+                && !hooks::off("memory limit")
         };
         let row = self.rows.iter().find(watched);
         row.map(|row| row.asked)

@@ -136,18 +136,33 @@ impl View<'_> {
         })
     }
 
+    /// A `/proc` that hides processes (hidepid) shows an ordinary user nothing of one that may not be inspected, as init may not be.
     fn init_row(&self, workload: &Status) -> Result<InitRow> {
-        let status = Status::of(&format!("/proc/{}/status", self.init))?;
-        let me = rustix::process::getpid().as_raw_nonzero().get();
-        // The kernel gives the files of a process that may not be inspected to root, whoever it is.
-        let path = format!("/proc/{}/environ", self.init);
-        let owner = fs::metadata(&path).doing(|| format!("observing {path}"))?.uid();
+        let fail = || "observing init".to_owned();
+        let pid = rustix::process::Pid::from_raw(self.init)
+            .ok_or_else(|| Error::System(format!("{}: it has no process id", fail())))?;
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).doing(fail)?;
+        let info = Status::of(&format!("/proc/self/fdinfo/{}", handle.as_raw_fd()))?;
         Ok(InitRow {
-            pid: status.numbers("NSpid")?.last().copied().unwrap_or_default(),
-            child_of_supervisor: status.number("PPid")? == u64::from(me.unsigned_abs()),
+            pid: info.numbers("NSpid")?.last().copied().unwrap_or_default(),
+            child_of_supervisor: crate::supervisor::own_children()?.contains(&self.init),
             parent_of_workload: workload.number("PPid")? == u64::from(self.init.unsigned_abs()),
-            dumpable: status.numbers("Uid")?.contains(&owner),
+            dumpable: self.init_is_dumpable()?,
         })
+    }
+
+    fn init_is_dumpable(&self) -> Result<bool> {
+        use std::io::ErrorKind::{NotFound, PermissionDenied};
+        let path = format!("/proc/{}/environ", self.init);
+        match fs::metadata(&path) {
+            // The kernel gives the files of a process that may not be inspected to root, whoever it is.
+            Ok(file) => {
+                Ok(Status::of(&format!("/proc/{}/status", self.init))?.numbers("Uid")?.contains(&file.uid()))
+            }
+            // It is there, or it would be no child, and hidden.
+            Err(e) if matches!(e.kind(), NotFound | PermissionDenied) => Ok(false),
+            Err(e) => Err(e).doing(|| format!("observing {path}")),
+        }
     }
 
     fn read(&self, file: &str) -> Result<String> {

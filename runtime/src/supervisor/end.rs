@@ -149,7 +149,7 @@ impl Run<'_> {
 }
 
 /// Every child of this process: all of them are the run's.
-fn own_children() -> Result<Vec<i32>> {
+pub(crate) fn own_children() -> Result<Vec<i32>> {
     let path = "/proc/thread-self/children";
     let text = std::fs::read_to_string(path).doing(|| format!("reading {path}"))?;
     Ok(text.split_whitespace().filter_map(|n| n.parse().ok()).filter(|pid| *pid > 1).collect())

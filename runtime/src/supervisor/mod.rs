@@ -9,6 +9,9 @@ mod learning;
 mod refusals;
 mod watch;
 
+pub(crate) use end::own_children;
+pub(crate) use watch::is_blind;
+
 use crate::builder::Builder;
 use crate::cgroup::RunCgroup;
 use crate::collect::Collected;

@@ -17,6 +17,19 @@ const SHARE: u32 = 50;
 /// More processes than the pids limit allows are not looked for.
 const MOST: usize = 100_000;
 
+/// Whether `/proc` hides processes from this user: then those that may not be inspected, and what is below them, would not be seen.
+pub(crate) fn is_blind() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    !rustix::process::geteuid().is_root() && hides(&mounts)
+}
+
+/// The last mount on `/proc` is the one that is looked at.
+fn hides(mountinfo: &str) -> bool {
+    let proc = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    let options = proc.and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+    options.split(',').any(|o| o.strip_prefix("hidepid=").is_some_and(|how| how != "0" && how != "off"))
+}
+
 /// What was seen so far.
 pub(super) struct Memory {
     limit: u64,
@@ -94,7 +107,17 @@ fn kib(text: &str, keys: &[&str]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::kib;
+    use super::{hides, kib};
+
+    #[test]
+    fn a_proc_that_hides_is_known() {
+        let line = |options: &str| {
+            format!("22 1 0:5 / /proc rw,nosuid - proc proc {options}\n23 1 0:6 / /tmp rw - tmpfs t rw\n")
+        };
+        assert!(!hides(&line("rw")) && !hides(&line("rw,hidepid=off")) && !hides(""));
+        assert!(hides(&line("rw,gid=4,hidepid=invisible")) && hides(&line("rw,hidepid=2")));
+        assert!(!hides(&(line("rw,hidepid=2") + &line("rw"))), "what is mounted over it is what is seen");
+    }
 
     #[test]
     fn lines_are_added_up() {
