@@ -76,6 +76,7 @@ impl Measure {
         for it in [&self.config, &self.manifest] {
             store.put(&Digest::of(it), it.len() as u64, |to| to.write_all(it))?;
         }
+        store.sync()?;
         store.tag(Some(tag), descriptor(MANIFEST, &self.digest(), self.manifest.len() as u64, true))
     }
 }

@@ -76,6 +76,7 @@ fn to_layout(
         let layout = Layout::open_or_create(opened)?;
         let held = layout.shared()?;
         copy(&held)?;
+        held.sync()?;
         held.tag(tag, descriptor)
     };
     work().map_err(|error| error.within(doing()))

@@ -80,24 +80,30 @@ pub(crate) fn write_verified<T>(
     name: &str,
     fill: impl FnOnce(&mut File) -> Result<T>,
 ) -> Result<T> {
+    write_beside(dir, name, |file| {
+        let filled = fill(file)?;
+        file.sync_all().map_err(Error::io(format_args!("writing {name}")))?;
+        Ok(filled)
+    })
+    .and_then(|filled| sync(dir).map(|()| filled).map_err(Error::io(format_args!("writing {name}"))))
+}
+
+/// The same for one of many files, which whoever writes them syncs all at once before anything names them.
+pub(crate) fn write_beside<T>(dir: &Dir, name: &str, fill: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
     let partial = format!("{name}.tmp-{}", random());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let doing = |error: std::io::Error| Error::System(format!("writing {name}: {error}"));
     let mut file = rustix::fs::openat(dir, &*partial, flags, Mode::from_raw_mode(0o644))
         .map(File::from)
         .map_err(|error| doing(error.into()))?;
-    let work = |file: &mut File| -> Result<T> {
-        let filled = fill(file)?;
+    let work = || -> Result<T> {
         // Whatever the umask: a container's own id reads it.
-        rustix::fs::fchmod(&*file, Mode::from_raw_mode(0o644))
-            .map_err(Into::into)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| dir.rename(&partial, dir, name))
-            .and_then(|()| sync(dir))
-            .map_err(doing)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).map_err(|error| doing(error.into()))?;
+        let filled = fill(&mut file)?;
+        dir.rename(&partial, dir, name).map_err(doing)?;
         Ok(filled)
     };
-    work(&mut file).inspect_err(|_| drop(dir.remove_file(&partial)))
+    work().inspect_err(|_| drop(dir.remove_file(&partial)))
 }
 
 /// Writes a small file like that.

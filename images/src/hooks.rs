@@ -7,7 +7,7 @@ pub const STEPS: [&str; 13] = [
     "store: partial made",
     "store: layer unpacked",
     "store: record sealed",
-    "store: tree synced",
+    "store: trees synced",
     "store: seal beside",
     "store: tree named",
     "store: index written",

@@ -47,6 +47,7 @@ impl Store {
             let ours = ResolvedImage { reference: Reference::Digest(image.manifest_digest), ..image };
             drop(self.unpacked(&self.layout, &ours, policy)?);
             descriptor["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+            held.sync()?;
             held.tag(tag.as_deref(), descriptor)?;
             Ok(Imported {
                 reference: tag.unwrap_or_else(|| ours.manifest_digest.to_string()),

@@ -11,13 +11,15 @@ use std::path::Path;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, syncfs};
 use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::blobs::{Blob, Blobs, LONGEST_JSON, TAG};
 use crate::digest::Hashing;
-use crate::files::{make_dir, open, open_dir, parse, read_bounded, write_bytes, write_verified};
+use crate::files::{
+    make_dir, open, open_dir, parse, read_bounded, write_beside, write_bytes, write_verified,
+};
 use crate::hooks::step;
 use crate::{Digest, Error, Result};
 
@@ -109,7 +111,8 @@ impl Blobs for Layout {
 }
 
 impl Held<'_> {
-    /// Writes a blob whose digest must come out as `expected`, unless it is there and sound.
+    /// Writes a blob whose digest must come out as `expected`, unless it is there and sound. It lasts after [`Held::sync`]; a blob that
+    /// a power cut left without its bytes is found by its digest, and written anew.
     pub fn put(
         &self,
         expected: &Digest,
@@ -119,7 +122,7 @@ impl Held<'_> {
         if self.layout.holds(expected, size) {
             return Ok(());
         }
-        write_verified(&self.layout.blobs, &expected.hex(), |file| {
+        write_beside(&self.layout.blobs, &expected.hex(), |file| {
             // A source that is longer stops here.
             let mut hashing = Hashing::bounded(file, size);
             let filled = fill(&mut hashing);
@@ -136,6 +139,11 @@ impl Held<'_> {
         })?;
         step("store: blob named");
         Ok(())
+    }
+
+    /// Makes blobs last, all at once.
+    pub fn sync(&self) -> Result<()> {
+        syncfs(&self.layout.blobs).map_err(|error| Error::System(format!("syncing blobs: {error}")))
     }
 
     /// Makes `tag` mean the manifest described by `descriptor` (JSON), and nothing else. Without a tag the manifest is just listed.

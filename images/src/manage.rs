@@ -197,7 +197,9 @@ impl Store {
     fn unpack_anew(&self, image: &ResolvedImage, layer: &Layer) -> Result<()> {
         self.trees.discard(&layer.diff_id)?;
         let policy = Policy { devices: crate::Unwanted::Drop, ..Policy::default() };
-        self.with_source(&image.reference, |source| self.trees.get(source, layer, policy).map(drop))
+        self.with_source(&image.reference, |source| {
+            self.trees.get(source, std::slice::from_ref(layer), policy).map(drop)
+        })
     }
 
     /// Frees what no image of the store needs; with `dry_run` it only says what that is. Waits for imports that are under way.

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
@@ -20,7 +19,7 @@ use crate::policy::Policy;
 use crate::resolve::{self, Layer, ResolvedImage};
 use crate::trees::{Tree, Trees};
 use crate::verify::{Level, SMALL_IMAGE, Verify};
-use crate::{Digest, Error, Reference, Result, parallel};
+use crate::{Digest, Error, Reference, Result};
 
 /// Images and trees below one directory.
 #[derive(Debug)]
@@ -109,7 +108,7 @@ impl Store {
         for layer in &self.resolve(&parsed)?.layers {
             if self.verify_tree(layer).is_err() {
                 self.trees.discard(&layer.diff_id)?;
-                self.trees.get(&self.layout, layer, Policy::default())?;
+                self.trees.get(&self.layout, std::slice::from_ref(layer), Policy::default())?;
             }
         }
         Ok(digest)
@@ -187,17 +186,9 @@ impl Store {
         policy: Policy,
     ) -> Result<Vec<Tree>> {
         let _held = self.layout.shared()?;
-        let slots: Vec<(&Layer, Mutex<Option<Tree>>)> =
-            image.layers.iter().map(|layer| (layer, Mutex::new(None))).collect();
-        parallel::each(&slots, |(layer, slot)| {
-            // What runs is the tree. The blob's bytes were hashed when it was unpacked; that it is there is looked at.
-            source.blob(&layer.digest, layer.size)?;
-            let tree = self.trees.get(source, layer, policy)?;
-            *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(tree);
-            Ok(())
-        })?;
-        let taken = |slot: Mutex<Option<Tree>>| slot.into_inner().ok().flatten();
-        Ok(slots.into_iter().filter_map(|(_, slot)| taken(slot)).collect())
+        // What runs is the tree. A blob's bytes were hashed when it was unpacked; that it is there is looked at.
+        image.layers.iter().try_for_each(|layer| source.blob(&layer.digest, layer.size).map(drop))?;
+        self.trees.get(source, &image.layers, policy)
     }
 
     /// What is mounted of them. Below an opaque root nothing is seen. One layer is mounted as it is, so that what it removes would show

@@ -42,7 +42,8 @@ pub(crate) fn verify(root: &(impl AsFd + Sync), record: &File, seal: &Seal) -> R
             Crew { batch: BATCH, start, work: |checker: &mut Checker, line: Line| checker.check(&line) };
         crew.run(|give| record::read(record, seal, give))?;
     }
-    // All that should be there is there. What is there besides shows in the count.
+    // All that should be there is there. What is there besides shows in the count. The handle may be one that only names the root.
+    let root = directory(root.as_fd(), ".").map_err(system(""))?;
     if count(root.as_fd(), "", 0)? != seal.totals.entries {
         return Err(name_extra(root.as_fd(), record, seal)?);
     }

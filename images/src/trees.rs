@@ -4,6 +4,8 @@
 //! Whoever uses a tree holds its own lock together with others; whoever takes it away holds that alone, and never waits for it. So who
 //! waits for a maker waits for nobody who uses what was made. All of these locks go with the process.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,17 +15,15 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FlockOperation, flock, fstat, statat, syncfs};
 use rustix::io::Errno;
 
-use crate::blobs::Blobs;
-use crate::files::{
-    make_dir, open, open_dir, parse, random, read_bounded, sync, write_bytes, write_verified,
-};
+use crate::blobs::{Blob, Blobs};
+use crate::files::{make_dir, open, open_dir, parse, random, read_bounded, sync, write_beside};
 use crate::hooks::step;
 use crate::policy::{Bounds, Policy};
 use crate::record::{Seal, Totals};
 use crate::resolve::Layer;
 use crate::unpack::unpack;
 use crate::verify::{Level, Verify};
-use crate::{Digest, Error, Result, tree};
+use crate::{Digest, Error, Result, parallel, tree};
 
 const LONGEST_SEAL: u64 = 4096;
 /// Times of changes are as fine as the kernel's clock ticks. After this long a later change has another time.
@@ -115,92 +115,91 @@ impl Trees {
         }))
     }
 
-    /// The tree of a layer, unpacked from `source` where there is none.
-    pub fn get(&self, source: &dyn Blobs, layer: &Layer, policy: Policy) -> Result<Tree> {
-        let within = |error: Error| error.within(format_args!("tree of layer {}", layer.diff_id));
-        let mut made = false;
+    /// The trees of layers, in their order, those that are not there unpacked from `source`, all at once.
+    pub fn get(&self, source: &dyn Blobs, layers: &[Layer], policy: Policy) -> Result<Vec<Tree>> {
+        let mut made = BTreeSet::new();
         loop {
-            if let Some(mut tree) = self.find(&layer.diff_id).map_err(within)? {
-                policy.allows(&tree.totals).map_err(within)?;
-                tree.fresh = made;
-                return Ok(tree);
+            let mut missing: BTreeMap<Digest, &Layer> = BTreeMap::new();
+            let mut trees = Vec::new();
+            for layer in layers {
+                let within = |error: Error| error.within(format_args!("tree of layer {}", layer.diff_id));
+                match self.find(&layer.diff_id).map_err(within)? {
+                    Some(mut tree) => {
+                        policy.allows(&tree.totals).map_err(within)?;
+                        tree.fresh = made.contains(&layer.diff_id);
+                        trees.push(tree);
+                    }
+                    None => drop(missing.insert(layer.diff_id, layer)),
+                }
             }
-            made = self.unpack(source, layer, policy)?;
+            if missing.is_empty() {
+                return Ok(trees);
+            }
+            made.extend(self.unpack(source, missing, policy)?);
         }
     }
 
-    /// Unpacks beside the place, verifies blob and diff id, syncs, and only then renames. False where somebody else did it meanwhile.
-    fn unpack(&self, source: &dyn Blobs, layer: &Layer, policy: Policy) -> Result<bool> {
-        let doing =
-            |error: std::io::Error| Error::System(format!("unpacking layer {}: {error}", layer.digest));
+    /// Unpacks beside the places, verifies blobs and diff ids, syncs, and only then renames. Gives the layers that nobody else did
+    /// meanwhile.
+    fn unpack(
+        &self,
+        source: &dyn Blobs,
+        missing: BTreeMap<Digest, &Layer>,
+        policy: Policy,
+    ) -> Result<Vec<Digest>> {
         self.sweep();
-        let blob = source.blob(&layer.digest, layer.size)?;
-        let name = tree_name(&layer.diff_id);
-        let partial = format!("{name}.partial");
-        let Some(workplace) = self.claim(&partial, &name)? else { return Ok(false) };
+        let mut started = Vec::new();
+        // In the order of their names, as everybody does: so nobody waits for one who waits for him.
+        for (diff_id, layer) in missing {
+            if let Some(workplace) = self.claim(&diff_id)? {
+                started.push((layer, workplace));
+            }
+        }
         step("store: partial made");
-        let work = || -> Result<()> {
-            make_dir(&workplace, "tree")?;
-            let dir = open_dir(&workplace, "tree")?;
-            make_dir(&dir, "root")?;
-            let root = open_dir(&dir, "root")?;
-            let seal =
-                write_verified(&dir, "record", |file| unpack(blob, layer, &root, file, self.bounds, policy))
-                    .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))?;
-            step("store: layer unpacked");
-            self.write_stamps(&dir, &seal)?;
-            let text = serde_json::to_vec(&seal).map_err(|error| doing(error.into()))?;
-            write_bytes(&workplace, "seal", &text)?;
-            step("store: record sealed");
-            // One call for all files, before the name that makes them count.
-            syncfs(&dir).map_err(|error| doing(error.into()))?;
-            step("store: tree synced");
-            // Beside the tree, so that whoever alters the tree alone is found out.
-            workplace.rename("seal", &self.dir, format!("{name}.seal")).map_err(doing)?;
-            step("store: seal beside");
-            workplace.rename("tree", &self.dir, &name).map_err(doing)?;
-            sync(&self.dir).map_err(doing)?;
-            step("store: tree named");
-            Ok(())
-        };
-        let done = work();
-        // Only now may the next one have its lock.
-        let _ = self.dir.remove_dir_all(&partial);
-        done.map(|()| true)
+        parallel::each(&started, |(layer, workplace)| {
+            let blob = source.blob(&layer.digest, layer.size)?;
+            workplace
+                .fill(blob, layer, self.bounds, policy)
+                .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))
+        })?;
+        // One call for all files of all of them, before the names that make them count.
+        syncfs(&self.dir).map_err(|error| Error::System(format!("syncing unpacked layers: {error}")))?;
+        step("store: trees synced");
+        started.iter().try_for_each(|(_, workplace)| workplace.finish())?;
+        sync(&self.dir).map_err(Error::io("naming unpacked layers"))?;
+        Ok(started.iter().map(|(layer, _)| layer.diff_id).collect())
     }
 
     /// An empty directory of our own to unpack in, or nothing where the tree is there meanwhile. Waits for whoever unpacks the same
     /// layer; what a killed one left is removed.
-    fn claim(&self, partial: &str, name: &str) -> Result<Option<Dir>> {
+    fn claim(&self, diff_id: &Digest) -> Result<Option<Workplace<'_>>> {
+        let name = tree_name(diff_id);
+        let partial = format!("{name}.partial");
         loop {
-            make_dir(&self.dir, partial)?;
-            let dir = match open_dir(&self.dir, partial) {
+            make_dir(&self.dir, &partial)?;
+            let dir = match open_dir(&self.dir, &partial) {
                 Err(Error::Integrity(_)) => continue,
                 other => other?,
             };
             take(&dir, FlockOperation::LockExclusive)?;
-            if self.dir.symlink_metadata(name).is_ok() {
+            if self.dir.symlink_metadata(&name).is_ok() {
                 // The one we waited for is done; if this is not its workplace, it is one that we have just made.
-                if is_at(&dir, &self.dir, partial) {
-                    let _ = self.dir.remove_dir_all(partial);
+                if is_at(&dir, &self.dir, &partial) {
+                    let _ = self.dir.remove_dir_all(&partial);
                 }
                 return Ok(None);
             }
-            if !is_at(&dir, &self.dir, partial) {
+            if !is_at(&dir, &self.dir, &partial) {
                 continue;
             }
+            let workplace = Workplace { trees: &self.dir, dir, name, partial };
             let doing = || Error::io("removing what a killed unpacking left");
-            for entry in dir.entries().map_err(doing())? {
-                remove(&dir, &entry.map_err(doing())?.file_name().to_string_lossy()).map_err(doing())?;
+            for entry in workplace.dir.entries().map_err(doing())? {
+                let name = entry.map_err(doing())?.file_name();
+                remove(&workplace.dir, &name.to_string_lossy()).map_err(doing())?;
             }
-            return Ok(Some(dir));
+            return Ok(Some(workplace));
         }
-    }
-
-    fn write_stamps(&self, dir: &Dir, seal: &Seal) -> Result<()> {
-        std::thread::sleep(TICK);
-        let (root, record) = (open_dir(dir, "root")?, open(dir, "record")?);
-        write_verified(dir, "stamps", |file| tree::write_stamps(&root, &record, seal, file))
     }
 
     /// Verifies a tree. Where the quick way finds a change, the full way says whether it matters.
@@ -217,7 +216,7 @@ impl Trees {
             }
             tree::verify(&root, &record()?, &tree.seal)?;
             if how == Verify::Quick {
-                self.write_stamps(&tree.dir, &tree.seal)?;
+                write_stamps(&tree.dir, &tree.seal)?;
             }
             Ok(Level::Full)
         };
@@ -296,6 +295,58 @@ impl Trees {
         }
         below(&self.dir, name, 0)
     }
+}
+
+/// Where a layer is unpacked. It goes with this value, and with it the lock.
+struct Workplace<'a> {
+    trees: &'a Dir,
+    dir: Dir,
+    name: String,
+    partial: String,
+}
+
+impl Workplace<'_> {
+    /// Unpacks `blob` and seals what comes of it.
+    fn fill(&self, blob: Blob, layer: &Layer, bounds: Bounds, policy: Policy) -> Result<()> {
+        make_dir(&self.dir, "tree")?;
+        let dir = open_dir(&self.dir, "tree")?;
+        make_dir(&dir, "root")?;
+        let root = open_dir(&dir, "root")?;
+        let seal = write_beside(&dir, "record", |file| unpack(blob, layer, &root, file, bounds, policy))?;
+        step("store: layer unpacked");
+        write_stamps(&dir, &seal)?;
+        let text = serde_json::to_vec(&seal)
+            .map_err(|error| Error::System(format!("writing the seal of a tree: {error}")))?;
+        write_beside(&self.dir, "seal", |file| {
+            file.write_all(&text).map_err(Error::io("writing the seal of a tree"))
+        })?;
+        step("store: record sealed");
+        Ok(())
+    }
+
+    /// Gives what is sealed and synced its name.
+    fn finish(&self) -> Result<()> {
+        let doing = || Error::io(format!("naming unpacked layer {}", self.name));
+        // Beside the tree, so that whoever alters the tree alone is found out.
+        self.dir.rename("seal", self.trees, format!("{}.seal", self.name)).map_err(doing())?;
+        step("store: seal beside");
+        self.dir.rename("tree", self.trees, &self.name).map_err(doing())?;
+        step("store: tree named");
+        Ok(())
+    }
+}
+
+impl Drop for Workplace<'_> {
+    fn drop(&mut self) {
+        // The lock is let go after this, so the next one finds nothing, or waits for a workplace of its own.
+        let _ = self.trees.remove_dir_all(&self.partial);
+    }
+}
+
+fn write_stamps(dir: &Dir, seal: &Seal) -> Result<()> {
+    std::thread::sleep(TICK);
+    let (root, record) = (open_dir(dir, "root")?, open(dir, "record")?);
+    write_beside(dir, "stamps", |file| tree::write_stamps(&root, &record, seal, file))
 }
 
 fn remove(dir: &Dir, name: &str) -> std::io::Result<()> {
