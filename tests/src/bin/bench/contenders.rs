@@ -144,9 +144,18 @@ fn podman(dir: &Path, bundle: &Path) -> Option<Contender> {
     Some(Contender { name: "podman", command: Box::new(command) })
 }
 
+/// Gives it files of its own for its standard descriptors: crun makes the container's user the owner of what it finds there, which must not
+/// be the host's `/dev/null`.
+pub fn detach(command: &mut Command) {
+    let file = || tempfile::tempfile().unwrap();
+    command.stdin(file()).stdout(file()).stderr(file());
+}
+
 /// Runs it once.
 fn works(contender: &Contender) -> bool {
-    let why = match (contender.command)(usize::MAX).stdin(Stdio::null()).output() {
+    let mut command = (contender.command)(usize::MAX);
+    detach(&mut command);
+    let why = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).output() {
         Err(e) => e.to_string(),
         Ok(output) if output.status.success() => return true,
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),

@@ -15,7 +15,7 @@ use contenders::Contender;
 use invarlock_tests::set_mode;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 60;
@@ -87,7 +87,7 @@ fn rounds(contenders: &[Contender], pause: Duration) -> Vec<Vec<f64>> {
         shuffle(&mut order, round);
         for &i in &order {
             let mut command = (contenders[i].command)(round);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            contenders::detach(&mut command);
             std::thread::sleep(pause);
             let start = Instant::now();
             let status = command.status().unwrap();
