@@ -62,7 +62,7 @@ bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by 
 	$(CARGO) build --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
 
-bench-images: ## Import, unpack and verify against skopeo, umoci, podman and openssl (needs them, and 3 GB)
+bench-images: ## Import, unpack and verify against skopeo, umoci, podman and openssl (needs them, and 8 GB of disk)
 	$(CARGO) bench --locked -p invarlock-images --bench images
 
 attack: ## Every attack of docs/attacks.md and of the probe, as root and as a user: a table of what was held
@@ -71,7 +71,7 @@ attack: ## Every attack of docs/attacks.md and of the probe, as root and as a us
 
 attack-images: ## Hostile archives and layouts, as root and as an ordinary user: a row each, and how many were held
 	$(CARGO) build --locked -p invarlock-images --tests
-	$(CARGO) nextest run --locked -p invarlock-images --test hostile --test differential --no-fail-fast --success-output immediate | \
+	$(CARGO) nextest run --locked -p invarlock-images --test hostile --test differential --no-fail-fast --success-output immediate 2>&1 | \
 	    grep -E '^ *(root|user)[ :]|damaged archives|alike|^ *(PASS|FAIL)|Summary'
 
 fuzz: ## Fuzz what reads strangers' bytes, FUZZ_SECONDS (60) each, from the seeds kept here (needs a nightly compiler and cargo-fuzz)
