@@ -3,6 +3,7 @@
 
 mod bpf;
 
+use bpf::{ALLOW, ERRNO, HEARD, KILL, X32};
 use invarlock_seccomp::{Arch, Error, Format, Given, Machine, Meaning, syscall_name, syscall_number};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -11,12 +12,6 @@ use serde_json::{Value, json};
 
 const SAMPLE: &str = include_str!("data/docker-format.json");
 const PODMAN: &str = "/usr/share/containers/seccomp.json";
-
-const KILL: u32 = 0x8000_0000;
-const ERRNO: u32 = 0x0005_0000;
-const HEARD: u32 = 0x7fc0_0000;
-const ALLOW: u32 = 0x7fff_0000;
-const X32: u32 = 0x4000_0000;
 
 fn machine(arch: Arch) -> Machine {
     Machine { arch, kernel: (6, 1) }
@@ -142,7 +137,7 @@ fn agrees(text: &str, arch: Arch, cases: u32) {
         (0u32..500).prop_map(|number| number | X32),
         any::<u32>(),
     ];
-    let audit = if arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 };
+    let audit = bpf::audit(arch);
     let said = prop_oneof![8 => Just(audit), 1 => any::<u32>()];
     let args = prop::array::uniform6(argument(&profile));
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
@@ -212,7 +207,7 @@ fn a_deny_list_is_closed_too() {
     ] {
         for arch in Arch::ALL {
             let program = read(text, arch).compile().expect("a program");
-            let audit = if arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 };
+            let audit = bpf::audit(arch);
             let run = |number| bpf::run(&program, audit, number, [0; 6]);
             let call = |name| syscall_number(arch, name).expect(name);
             assert_eq!([run(call("mount")), run(call("read"))], [ERRNO | 1, ALLOW], "{text}");

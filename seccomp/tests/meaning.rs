@@ -3,19 +3,9 @@
 
 mod bpf;
 
-use bpf::run;
+use bpf::{ALLOW, ERRNO, HEARD, KILL, X32, audit, run};
 use invarlock_seccomp::{Arch, Condition, Default, Length, Operator, Profile, Value, syscall_name};
 use proptest::prelude::*;
-
-const KILL: u32 = 0x8000_0000;
-const ERRNO: u32 = 0x0005_0000;
-const HEARD: u32 = 0x7fc0_0000;
-const ALLOW: u32 = 0x7fff_0000;
-const X32: u32 = 0x4000_0000;
-
-fn audit(arch: Arch) -> u32 {
-    if arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 }
-}
 
 fn value(value: &Value) -> u64 {
     match value {

@@ -95,6 +95,20 @@ impl Place {
         Place::with(user, &program("invarlock"))
     }
 
+    /// Makes one for `user` whose default image holds this program of the build, as its evaluator.
+    pub fn holding(user: As, name: &str) -> Self {
+        let place = Place::new(user);
+        place.hold(name);
+        place
+    }
+
+    /// Builds the default image with this program of the build in it.
+    pub fn hold(&self, name: &str) {
+        let workload = self.path("bin").join(name);
+        std::fs::copy(program(name), &workload).unwrap();
+        self.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
+    }
+
     /// Makes one for `user` with this `invarlock` and the evaluator beside it.
     pub fn with(user: As, invarlock: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("invarlock-test-").tempdir().unwrap();

@@ -4,7 +4,7 @@
 
 use invarlock_runtime::hooks;
 use invarlock_tests::leaks::{self, Look, Places};
-use invarlock_tests::{As, Place, Ran, both, demo, program, set_mode};
+use invarlock_tests::{As, Place, Ran, both, demo, set_mode};
 use std::sync::{Mutex, MutexGuard};
 
 /// One at a time: what is left is looked for below this process and on the whole machine.
@@ -29,9 +29,7 @@ impl Stage {
             set_mode(&place.path(name), 0o700);
             place.give(&place.path(name));
         }
-        let noop = place.path("bin/noop");
-        std::fs::copy(program("noop"), &noop).unwrap();
-        place.run(&["runtime", "image", "build", "--evaluator", noop.to_str().unwrap()]).expect(0);
+        place.hold("noop");
         let places = Places { states: vec![place.path("run/invarlock")], temporary: vec![place.path("tmp")] };
         let before = places.look();
         Stage { place, places, before }

@@ -1,17 +1,8 @@
 //! `invarlock runtime learn`: the difference between what ran and a profile, as root and as an ordinary user.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, Ran, both, program, read_json, root};
+use invarlock_tests::{As, Place, Ran, both, read_json, root};
 use serde_json::{Value, json};
-
-/// A place whose default image holds this program of the build.
-fn holding(user: As, name: &str) -> Place {
-    let place = Place::new(user);
-    let workload = place.path("bin/workload");
-    std::fs::copy(program(name), &workload).unwrap();
-    place.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
-    place
-}
 
 fn runtime(place: &Place, verb: &str, flags: &[&str], command: &[&str]) -> Ran {
     let image = ["invarlock-runtime:local", "--", "/invarlock-evaluator"];
@@ -49,7 +40,7 @@ fn people_see_what_was_used_and_what_was_not() {
 #[test]
 fn a_proposed_rule_is_a_rule_as_soon_as_it_has_a_reason() {
     for user in both() {
-        let place = holding(user, "invarlock-workload");
+        let place = Place::holding(user, "invarlock-workload");
         let command = ["sockets", "2", "10", "2"];
         let learned = runtime(&place, "learn", &["--json"], &command).expect(0).json();
         assert_eq!(learned["format_version"], "runtime-learn-v1");
@@ -86,7 +77,7 @@ fn a_proposed_rule_is_a_rule_as_soon_as_it_has_a_reason() {
 
 #[test]
 fn a_profile_in_dockers_format_is_learned_by_its_entries() {
-    let place = holding(As::User, "invarlock-workload");
+    let place = Place::holding(As::User, "invarlock-workload");
     let sample = root().join("seccomp/tests/data/docker-format.json");
     let flags = ["--json", "--seccomp", sample.to_str().unwrap()];
     let learned = runtime(&place, "learn", &flags, &["sockets", "1", "2", "16"]).expect(0).json();
@@ -99,7 +90,7 @@ fn a_profile_in_dockers_format_is_learned_by_its_entries() {
 
 #[test]
 fn codes_are_those_of_runtime_run() {
-    let place = holding(As::User, "invarlock-workload");
+    let place = Place::holding(As::User, "invarlock-workload");
     runtime(&place, "learn", &[], &["exit", "7"]).expect(7);
     let out_of_time = runtime(&place, "learn", &["--timeout", "1", "--seccomp", "general.json"], &["sleep"]);
     out_of_time.expect(125).one_error(&["--seccomp general.json", "No such file"]);

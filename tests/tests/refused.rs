@@ -7,16 +7,7 @@ use serde_json::{Value, json};
 
 /// A place whose default image holds the program that misbehaves on command.
 fn misbehaving(user: As) -> Place {
-    holding(user, "invarlock-workload")
-}
-
-/// A place whose default image holds this program of the build.
-fn holding(user: As, name: &str) -> Place {
-    let place = Place::new(user);
-    let workload = place.path("bin/workload");
-    std::fs::copy(program(name), &workload).unwrap();
-    place.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
-    place
+    Place::holding(user, "invarlock-workload")
 }
 
 fn run(place: &Place, flags: &[&str], command: &[&str]) -> Ran {
@@ -36,7 +27,7 @@ fn refused_calls_are_shown_and_recorded() {
         let tried = run(&place, &["--json"], &["pipes", "3"]).expect(0);
         assert!(tried.err.lines().any(|line| line == "invarlock: refused pipe2 ×3"), "{}", tried.err);
         assert_eq!(outcome(&tried)["refused"]["pipe2"], 3);
-        let clean = run(&holding(user, "noop"), &["--json"], &[]).expect(0);
+        let clean = run(&Place::holding(user, "noop"), &["--json"], &[]).expect(0);
         assert!(!clean.err.contains("invarlock: refused"), "{}", clean.err);
         assert_eq!(outcome(&clean)["refused"], json!({}));
     }

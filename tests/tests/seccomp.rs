@@ -1,17 +1,14 @@
 //! System-call profiles that users bring: they are what decides, they stand in the evidence, and the default policy rejects them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, Ran, both, demo, program, read_json, root, skip};
+use invarlock_tests::{As, Place, Ran, both, demo, read_json, root, skip};
 use serde_json::{Value, json};
 
 const PODMAN: &str = "/usr/share/containers/seccomp.json";
 
 /// A place whose default image holds the program that misbehaves on command, with a profile in Docker's format beside it.
 fn misbehaving(user: As) -> Place {
-    let place = Place::new(user);
-    let workload = place.path("bin/workload");
-    std::fs::copy(program("invarlock-workload"), &workload).unwrap();
-    place.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
+    let place = Place::holding(user, "invarlock-workload");
     place.write("docker.json", sample().to_string().as_bytes());
     place
 }

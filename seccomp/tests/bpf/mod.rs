@@ -1,10 +1,17 @@
-//! An interpreter of filters, written for the tests and not the one under test.
+//! An interpreter of filters and the names of what they return, written for the tests and not those under test.
 
 use invarlock_seccomp::{Answer, Arch, Judge, LEARNING_FD, Meaning, Program, syscall_name};
 
-const ERRNO: u32 = 0x0005_0000;
-const HEARD: u32 = 0x7fc0_0000;
-const ALLOW: u32 = 0x7fff_0000;
+pub const KILL: u32 = 0x8000_0000;
+pub const ERRNO: u32 = 0x0005_0000;
+pub const HEARD: u32 = 0x7fc0_0000;
+pub const ALLOW: u32 = 0x7fff_0000;
+pub const X32: u32 = 0x4000_0000;
+
+/// `AUDIT_ARCH_*` of the kernel.
+pub fn audit(arch: Arch) -> u32 {
+    if arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 }
+}
 
 /// Where a profile is learned: its program, and who answers it.
 pub struct Learner {
@@ -25,13 +32,13 @@ impl Learner {
             && args[0] as u32 == LEARNING_FD
             && matches!(ordinary, ALLOW | 0x0005_0001);
         let expected = match ordinary {
-            _ if first_words && said == self.audit() => ALLOW,
+            _ if first_words && said == audit(self.arch) => ALLOW,
             ALLOW | 0x0005_0001 => HEARD,
             other => other,
         };
         let seen = run(&self.program, said, number, args);
         assert_eq!(seen, expected, "{:?} {number} {args:?}", self.arch);
-        if said != self.audit() || ordinary == 0x8000_0000 && number >= 0x4000_0000 {
+        if said != audit(self.arch) || ordinary == KILL && number >= X32 {
             return; // killed before anybody is asked
         }
         match (self.judge.judge(number, &args), ordinary) {
@@ -40,10 +47,6 @@ impl Learner {
             (Err(_), other) if other != ALLOW && other != ERRNO | 1 => {}
             (judged, ordinary) => panic!("{:?} {number} {args:?}: {judged:?}, not {ordinary:#x}", self.arch),
         }
-    }
-
-    fn audit(&self) -> u32 {
-        if self.arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 }
     }
 }
 
