@@ -8,6 +8,7 @@ use oci_spec::image::ImageIndex;
 
 use crate::digest::Hashing;
 use crate::files::{parse, refuse_keys};
+use crate::resolve::Layer;
 use crate::{Digest, Error, Result};
 
 /// Longest manifest, config or index.
@@ -69,6 +70,9 @@ impl Read for Blob {
     }
 }
 
+/// What a layer is read from, in whatever thread.
+pub(crate) type LayerReader<'a> = dyn Read + Send + 'a;
+
 /// Where images are read from.
 pub(crate) trait Blobs: Sync {
     /// The bytes of the index.
@@ -95,6 +99,11 @@ pub(crate) trait Blobs: Sync {
                 blob.len()
             ))),
         }
+    }
+
+    /// Has `work` read the blob of a layer, all of it, and verify it.
+    fn layer(&self, layer: &Layer, work: &mut dyn FnMut(&mut LayerReader<'_>) -> Result<()>) -> Result<()> {
+        work(&mut self.blob(&layer.digest, layer.size)?)
     }
 
     /// The bytes of a small blob, verified.

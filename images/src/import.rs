@@ -1,15 +1,16 @@
 //! An image from elsewhere into the store: its blobs byte for byte, so that its digest stays, and its layers unpacked.
 
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde_json::json;
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blob, Blobs, LayerReader};
 use crate::layout::Held;
 use crate::manage::{bare, plain_tag};
 use crate::policy::Policy;
-use crate::resolve::{self, ResolvedImage, architecture};
+use crate::resolve::{self, Layer, ResolvedImage, architecture};
 use crate::{Digest, Reference, Result, Store, parallel};
 
 /// An image that was imported.
@@ -39,13 +40,25 @@ impl Store {
         progress: Progress<'_>,
     ) -> Result<Imported> {
         let tag = tag.map(plain_tag).transpose()?;
+        let told = AtomicU64::new(0);
+        let progress: Progress<'_> = &|count| {
+            told.fetch_add(count, Ordering::Relaxed);
+            progress(count);
+        };
         self.with_source(reference, |source| {
             let mut descriptor = bare(&resolve::descriptor(source, reference)?)?;
             let image = resolve::resolve(source, reference)?;
             let held = self.layout.shared()?;
-            copy_blobs(source, &held, &image, progress)?;
+            // A layer that is not there is unpacked while it is copied; whether that is needed for one that is, the copying finds out.
+            let there = |layer: &Layer| self.layout.blob_size(&layer.digest).is_some();
+            copy_layers(source, &held, image.layers.iter().filter(|it| there(it)), progress)?;
+            drop(self.unpacked(&Copying { source, to: &held, progress }, &image, policy)?);
+            // The trees of others were there.
+            copy_layers(source, &held, image.layers.iter().filter(|it| !there(it)), progress)?;
+            copy_rest(source, &held, &image, progress)?;
+            // What comes twice in it, and what others wrote meanwhile.
+            progress(image.bytes.saturating_sub(told.load(Ordering::Relaxed)));
             let ours = ResolvedImage { reference: Reference::Digest(image.manifest_digest), ..image };
-            drop(self.unpacked(&self.layout, &ours, policy)?);
             descriptor["platform"] = json!({ "architecture": architecture(), "os": "linux" });
             held.sync()?;
             held.tag(tag.as_deref(), descriptor)?;
@@ -65,22 +78,77 @@ pub(crate) fn copy_blobs(
     image: &ResolvedImage,
     progress: Progress<'_>,
 ) -> Result<()> {
-    let copy = |digest: &Digest, size: u64| -> Result<()> {
-        let mut blob = source.blob(digest, size)?;
-        let mut told = 0;
-        to.put(digest, size, |to| {
-            copy_with(&mut blob, to, &mut |count| {
-                told += count;
-                progress(count);
-            })
-        })?;
-        // What was there already.
-        progress(size - told.min(size));
-        Ok(())
-    };
-    parallel::each(&image.layers, |layer| copy(&layer.digest, layer.size))?;
-    copy(&image.config_digest, image.config_size)?;
-    copy(&image.manifest_digest, image.manifest_size)
+    copy_layers(source, to, &image.layers, progress)?;
+    copy_rest(source, to, image, progress)
+}
+
+fn copy_layers<'a>(
+    source: &dyn Blobs,
+    to: &Held<'_>,
+    layers: impl IntoIterator<Item = &'a Layer>,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let layers: Vec<&Layer> = layers.into_iter().collect();
+    parallel::each(&layers, |layer| copy(source, to, &layer.digest, layer.size, progress))
+}
+
+fn copy_rest(source: &dyn Blobs, to: &Held<'_>, image: &ResolvedImage, progress: Progress<'_>) -> Result<()> {
+    copy(source, to, &image.config_digest, image.config_size, progress)?;
+    copy(source, to, &image.manifest_digest, image.manifest_size, progress)
+}
+
+fn copy(source: &dyn Blobs, to: &Held<'_>, digest: &Digest, size: u64, progress: Progress<'_>) -> Result<()> {
+    let mut blob = source.blob(digest, size)?;
+    let mut told = 0;
+    to.put(digest, size, |to| {
+        copy_with(&mut blob, to, &mut |count| {
+            told += count;
+            progress(count);
+        })
+    })?;
+    // What was there already.
+    progress(size - told.min(size));
+    Ok(())
+}
+
+/// Where an image is imported from. Layers that are read of it are in the store afterwards: their bytes are read once, and hashed once.
+struct Copying<'a> {
+    source: &'a dyn Blobs,
+    to: &'a Held<'a>,
+    progress: Progress<'a>,
+}
+
+impl Blobs for Copying<'_> {
+    fn index_bytes(&self) -> Result<Vec<u8>> {
+        self.source.index_bytes()
+    }
+
+    fn open(&self, digest: &Digest) -> Result<Blob> {
+        self.source.open(digest)
+    }
+
+    fn layer(&self, layer: &Layer, work: &mut dyn FnMut(&mut LayerReader<'_>) -> Result<()>) -> Result<()> {
+        let mut blob = Told { from: self.source.blob(&layer.digest, layer.size)?, progress: self.progress };
+        match self.to.layout.blob_size(&layer.digest) {
+            // It was told of when it was found there.
+            Some(_) => work(&mut blob.from),
+            None => self.to.put_while(&layer.digest, &mut blob, work),
+        }
+    }
+}
+
+/// What is read of it is told.
+struct Told<'a> {
+    from: Blob,
+    progress: Progress<'a>,
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        (self.progress)(read as u64);
+        Ok(read)
+    }
 }
 
 fn copy_with(from: &mut dyn Read, to: &mut dyn Write, told: &mut dyn FnMut(u64)) -> io::Result<()> {

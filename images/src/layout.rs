@@ -6,7 +6,7 @@
 //! alone. The index is changed under the lock of the directory of blobs. Both go with the process that holds them, and leave no file.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use cap_std::ambient_authority;
@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, syncfs};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::blobs::{Blob, Blobs, LONGEST_JSON, TAG};
+use crate::blobs::{Blob, Blobs, LONGEST_JSON, LayerReader, TAG};
 use crate::digest::Hashing;
 use crate::files::{
     make_dir, open, open_dir, parse, read_bounded, write_beside, write_bytes, write_verified,
@@ -141,6 +141,27 @@ impl Held<'_> {
         Ok(())
     }
 
+    /// Writes the blob that `from` gives, while `work` reads it from there. What `work` says of its digest goes.
+    pub fn put_while(
+        &self,
+        expected: &Digest,
+        from: &mut LayerReader<'_>,
+        work: &mut dyn FnMut(&mut LayerReader<'_>) -> Result<()>,
+    ) -> Result<()> {
+        write_beside(&self.layout.blobs, &expected.hex(), |to| {
+            let mut passing = Passing { from, to, failed: None };
+            let worked = work(&mut passing);
+            if let Some(error) = passing.failed {
+                return Err(Error::io(format_args!("writing blob {expected}"))(error));
+            }
+            worked?;
+            step("store: blob written");
+            Ok(())
+        })?;
+        step("store: blob named");
+        Ok(())
+    }
+
     /// Makes blobs last, all at once.
     pub fn sync(&self) -> Result<()> {
         syncfs(&self.layout.blobs).map_err(|error| Error::System(format!("syncing blobs: {error}")))
@@ -190,6 +211,28 @@ impl Held<'_> {
         })?;
         step("store: index named");
         Ok(())
+    }
+}
+
+/// What is read of it is written, too.
+struct Passing<'a> {
+    from: &'a mut LayerReader<'a>,
+    to: &'a mut File,
+    /// Why no more is written, whoever else is told it.
+    failed: Option<std::io::Error>,
+}
+
+impl Read for Passing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        if self.failed.is_none() {
+            self.failed = self.to.write_all(&buffer[..read]).err();
+        }
+        match &self.failed {
+            // Nobody needs the rest.
+            Some(error) => Err(error.kind().into()),
+            None => Ok(read),
+        }
     }
 }
 

@@ -51,6 +51,7 @@ mod layout;
 mod manage;
 mod packing;
 mod parallel;
+mod pipe;
 mod policy;
 mod record;
 mod reference;

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, Read};
 
-use crate::archive::Input;
 use crate::{Error, Result};
 
 /// Zstandard's own recommendation of what every reader must be able to hold: 8 MiB. More would not fit into our memory's bound.
@@ -61,5 +60,3 @@ impl Read for Unpacked<'_> {
     "a zstd frame that needs a window of more than 8 MiB; compress the layer with a level up to 19 and without --long"
 )]
 pub(crate) struct WindowTooLarge;
-
-impl Input for Unpacked<'_> {}

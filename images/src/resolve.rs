@@ -54,7 +54,7 @@ impl Layer {
         match (size, digest) == (self.size, self.digest) {
             true => Ok(()),
             false => Err(Error::Integrity(format!(
-                "blob {} holds {size} bytes with digest {digest}: the store was altered or is damaged",
+                "blob {} holds {size} bytes with digest {digest}: it was altered or is damaged",
                 self.digest
             ))),
         }

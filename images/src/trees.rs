@@ -15,7 +15,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FlockOperation, flock, fstat, statat, syncfs};
 use rustix::io::Errno;
 
-use crate::blobs::{Blob, Blobs};
+use crate::blobs::{Blobs, LayerReader};
 use crate::files::{make_dir, open, open_dir, parse, random, read_bounded, sync, write_beside};
 use crate::hooks::step;
 use crate::policy::{Bounds, Policy};
@@ -157,10 +157,11 @@ impl Trees {
         }
         step("store: partial made");
         parallel::each(&started, |(layer, workplace)| {
-            let blob = source.blob(&layer.digest, layer.size)?;
-            workplace
-                .fill(blob, layer, self.bounds, policy)
-                .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))
+            source.layer(layer, &mut |blob| {
+                workplace
+                    .fill(blob, layer, self.bounds, policy)
+                    .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))
+            })
         })?;
         // One call for all files of all of them, before the names that make them count.
         syncfs(&self.dir).map_err(|error| Error::System(format!("syncing unpacked layers: {error}")))?;
@@ -307,7 +308,7 @@ struct Workplace<'a> {
 
 impl Workplace<'_> {
     /// Unpacks `blob` and seals what comes of it.
-    fn fill(&self, blob: Blob, layer: &Layer, bounds: Bounds, policy: Policy) -> Result<()> {
+    fn fill(&self, blob: &mut LayerReader<'_>, layer: &Layer, bounds: Bounds, policy: Policy) -> Result<()> {
         make_dir(&self.dir, "tree")?;
         let dir = open_dir(&self.dir, "tree")?;
         make_dir(&dir, "root")?;

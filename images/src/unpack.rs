@@ -21,15 +21,18 @@ use crate::archive::{self, Item, Kind, Piece, damaged};
 use crate::cursor::{Cursor, directory, split};
 use crate::digest::Hashing;
 use crate::grow::{enter, look, made, make, make_room, too_many, twice};
+use crate::parallel::beside;
+use crate::pipe::{Giver, pipe};
 use crate::policy::{Bounds, Policy, Unwanted};
 use crate::record::{Line, Seal, Totals, Writer};
 use crate::resolve::Layer;
 use crate::tree::{is_whiteout, kind, walk};
 use crate::{Digest, Error, Result, attributes};
 
-/// Unpacks `blob` into the empty directory `root` and writes the record. An error leaves what is there; the caller throws it away.
+/// Unpacks `blob` into the empty directory `root` and writes the record: one thread reads, hashes and unpacks, this one hashes and writes
+/// what comes of it. An error leaves what is there; the caller throws it away.
 pub(crate) fn unpack(
-    blob: impl Read,
+    blob: impl Read + Send,
     layer: &Layer,
     root: &impl AsFd,
     record: &File,
@@ -37,7 +40,6 @@ pub(crate) fn unpack(
     policy: Policy,
 ) -> Result<Seal> {
     let most = bounds.most(layer.size);
-    let mut blob = BufReader::with_capacity(1 << 17, Hashing::bounded(blob, layer.size));
     let cursor = || Cursor::new(root).map_err(made("the tree"));
     let mut tree = Tree {
         cursor: cursor()?,
@@ -50,13 +52,11 @@ pub(crate) fn unpack(
         bounds,
         policy,
     };
-    let filled = match layer.packing()?.open(&mut blob) {
-        Ok(unpacked) => tree.fill(Hashing::bounded(unpacked, most)),
-        Err(error) => Err(error),
-    };
-    // Also after an error: bytes that are not the image's explain every other complaint about them.
-    std::io::copy(&mut blob, &mut std::io::sink()).map_err(damaged)?;
-    layer.is_blob(blob.into_inner())?;
+    let (give, take) = pipe();
+    let (read, filled) =
+        beside(move || unpack_to(give, blob, layer), || tree.fill(Hashing::bounded(take, most)))?;
+    // Bytes that are not the image's explain every other complaint about them.
+    read?;
     let diff_id = filled?;
     if diff_id != layer.diff_id {
         return Err(Error::Integrity(format!(
@@ -65,6 +65,15 @@ pub(crate) fn unpack(
         )));
     }
     tree.finish(root)
+}
+
+/// Gives what is packed in `blob`, and says whether that is the layer's. It is read to its end whatever becomes of what is in it.
+fn unpack_to(give: Giver, blob: impl Read, layer: &Layer) -> Result<()> {
+    let mut blob = BufReader::with_capacity(1 << 17, Hashing::bounded(blob, layer.size));
+    let opened = layer.packing()?.open(&mut blob).map(|unpacked| give.all(unpacked));
+    std::io::copy(&mut blob, &mut std::io::sink()).map_err(damaged)?;
+    layer.is_blob(blob.into_inner())?;
+    opened
 }
 
 struct Tree<'a> {
@@ -82,7 +91,7 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    fn fill(&mut self, mut archive: Hashing<impl archive::Input>) -> Result<Digest> {
+    fn fill(&mut self, mut archive: Hashing<impl Read>) -> Result<Digest> {
         archive::entries(&mut archive, |item, content| {
             let path = item.path.clone();
             self.add(item, content).map_err(|error| error.within(format_args!("entry {path:?}")))
