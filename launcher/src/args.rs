@@ -160,6 +160,14 @@ pub struct RuntimeArgs {
     /// Image to run: a tag of the store, oci:DIR@sha256:…, oci:DIR:TAG or sha256:…
     #[arg(long, env = "INVARLOCK_RUNTIME_IMAGE", value_name = "IMAGE", help_heading = "Container")]
     pub image: Option<String>,
+    /// Digest the image's manifest must have; another one is an error
+    #[arg(
+        long,
+        env = "INVARLOCK_RUNTIME_IMAGE_DIGEST",
+        value_name = "sha256:HEX",
+        help_heading = "Container"
+    )]
+    pub image_digest: Option<String>,
     /// The evaluator the default image is built from [default: beside this program]
     #[arg(long, value_name = "FILE", help_heading = "Container")]
     pub evaluator: Option<PathBuf>,

@@ -1,8 +1,11 @@
-//! Which image runs: the reference, the store, and the default image built on first use from the evaluator beside us.
+//! Which image runs. In this order: `--image`, `INVARLOCK_RUNTIME_IMAGE`, and the default image, built on first use from the evaluator
+//! beside us. Nothing else is tried: an image that only happens to be there, or that a registry happens to have, is nobody's choice.
+//! A digest that somebody names beside that is compared with the image that was found, before anything of it is used.
 
+use crate::args::RuntimeArgs;
 use crate::error::{Error, Kind, Result};
 use crate::ui::{Level, Ui};
-use invarlock_images::{Care, Reference, ResolvedImage, Store, VerifiedRootfs, Verify};
+use invarlock_images::{Care, Digest, Reference, ResolvedImage, Store, VerifiedRootfs, Verify};
 use std::path::{Path, PathBuf};
 
 /// Tag of the default image.
@@ -16,6 +19,28 @@ pub struct Image {
     pub resolved: ResolvedImage,
     /// The unpacked layers, verified just now.
     pub rootfs: VerifiedRootfs,
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// The reference; a blank one means the default image, as upstream has it.
+    pub reference: Option<&'a str>,
+    /// The digest its manifest must have; a blank one means none, likewise.
+    pub digest: Option<&'a str>,
+    /// What the default image is built from, where not from what lies beside us.
+    pub evaluator: Option<&'a Path>,
+}
+
+impl<'a> From<&'a RuntimeArgs> for Choice<'a> {
+    fn from(args: &'a RuntimeArgs) -> Self {
+        let said = |text: &'a Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        Self {
+            reference: said(&args.image),
+            digest: said(&args.image_digest),
+            evaluator: args.evaluator.as_deref(),
+        }
+    }
 }
 
 /// Opens this user's store.
@@ -56,34 +81,51 @@ pub fn existing(ui: &Ui, reference: &str, verify: Verify) -> Result<Image> {
     match store.resolve(&Reference::parse(reference)?) {
         Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved, care(verify))?, resolved }),
         Err(invarlock_images::Error::Input(_)) if reference == DEFAULT_IMAGE => {
-            prepare(ui, None, None, verify)
+            prepare(ui, &Choice::default(), verify)
         }
         Err(e) => Err(e.into()),
     }
 }
 
-/// Resolves `reference` and unpacks and verifies its root file system. The default image is built anew when it is missing
-/// or `evaluator` is not what it was built from.
-pub fn prepare(
-    ui: &Ui,
-    reference: Option<&str>,
-    evaluator_given: Option<&Path>,
-    verify: Verify,
-) -> Result<Image> {
+/// Resolves what was chosen and unpacks and verifies its root file system. The default image is built anew when it is missing
+/// or the evaluator is not what it was built from.
+pub fn prepare(ui: &Ui, choice: &Choice<'_>, verify: Verify) -> Result<Image> {
     let step = ui.step("image", 2, false);
-    // A blank variable means the default, as upstream has it.
-    let reference = reference.map(str::trim).filter(|r| !r.is_empty()).unwrap_or(DEFAULT_IMAGE);
+    let reference = choice.reference.unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
+    let wanted = choice.digest.map(Digest::parse).transpose().map_err(|e| {
+        let e = Error::from(e);
+        Error::new(e.kind, format!("reading --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST): {}", e.message))
+    })?;
     let store = store()?;
     let resolved = if reference == DEFAULT_IMAGE {
-        build_if_evaluator(&store, ui, evaluator_given, &parsed)?
+        build_if_evaluator(&store, ui, choice.evaluator, &parsed)?
     } else {
         store.resolve(&parsed)?
     };
+    if let Some(wanted) = wanted {
+        is_wanted(&resolved, &wanted)?;
+    }
     step.set(1, 2);
     let rootfs = store.rootfs(&resolved, care(verify))?;
     step.done(&format!("{reference} {}", resolved.manifest_digest));
     Ok(Image { resolved, rootfs })
+}
+
+/// Upstream believes this digest; here it is compared. Container engines also print the digest of an image's configuration.
+fn is_wanted(image: &ResolvedImage, wanted: &Digest) -> Result<()> {
+    let found = &image.manifest_digest;
+    if found == wanted {
+        return Ok(());
+    }
+    let what = match *wanted == image.config_digest {
+        true => "is that of its configuration; name the manifest's",
+        false => {
+            "was asked for (--image-digest, INVARLOCK_RUNTIME_IMAGE_DIGEST); name the image that you mean"
+        }
+    };
+    let message = format!("image {}: its manifest has digest {found}, and {wanted} {what}", image.reference);
+    Err(Error::new(Kind::Integrity, message))
 }
 
 fn care(verify: Verify) -> Care {

@@ -81,7 +81,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
         ExecutionMode::Container => {
             let runtime = &args.runtime;
             let verify = runtime.care.verify_image;
-            let image = image::prepare(ui, runtime.image.as_deref(), runtime.evaluator.as_deref(), verify)?;
+            let image = image::prepare(ui, &runtime.into(), verify)?;
             require_measure(&image)?;
             (Some(image), None)
         }

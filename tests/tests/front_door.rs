@@ -1,6 +1,7 @@
 //! The main job from outside: evaluate, verify, report, on the demo checkpoints, as root and as an ordinary user.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use invarlock_tests::layout::of_program;
 use invarlock_tests::{As, Place, Ran, both, demo, read_json};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
@@ -179,6 +180,59 @@ fn the_environment_cannot_pretend_to_be_a_container() {
         (&manifest["execution_mode"], &manifest["runtime"]["image_digest"]),
         (&"host-bypass".into(), &Value::Null)
     );
+}
+
+/// The plan of an evaluation under these variables.
+fn plan(place: &Place, variables: &[(&str, &str)], flags: &[&str]) -> Ran {
+    let mut command = place.command(&["evaluate", "--dry-run", "--json"]);
+    command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
+    command.arg("--preset").arg(demo("preset.yaml")).args(flags);
+    Ran::from(command.envs(variables.iter().copied()).output().unwrap())
+}
+
+#[test]
+fn the_image_is_chosen_by_flag_then_variable_then_default() {
+    for user in both() {
+        let place = Place::new(user);
+        let stranger = of_program(&place, "layout", &place.path("bin/invarlock-evaluator"));
+        place.run(&["runtime", "image", "import", &stranger, "flag:1"]).expect(0);
+        place.run(&["runtime", "image", "import", &stranger, "variable:1"]).expect(0);
+        let chosen = |variables: &[(&str, &str)], flags: &[&str]| {
+            let ran = plan(&place, variables, flags);
+            // A stranger's image is refused by what it speaks, and is named; the default image makes a plan.
+            if ran.code == 0 { ran.json()["image"]["reference"].to_string() } else { ran.out + &ran.err }
+        };
+        let variable = ("INVARLOCK_RUNTIME_IMAGE", "variable:1");
+        assert!(chosen(&[variable], &["--image", "flag:1"]).contains("flag:1"), "{user:?}");
+        assert!(chosen(&[variable], &[]).contains("variable:1"), "{user:?}");
+        assert_eq!(chosen(&[], &[]), "\"invarlock-runtime:local\"", "{user:?}");
+        assert_eq!(
+            chosen(&[("INVARLOCK_RUNTIME_IMAGE", "  ")], &[]),
+            "\"invarlock-runtime:local\"",
+            "{user:?}"
+        );
+    }
+}
+
+#[test]
+fn a_named_digest_is_compared_and_never_believed() {
+    for user in both() {
+        let place = Place::new(user);
+        let built = place.run(&["runtime", "image", "build", "--json"]).expect(0).json();
+        let digest = built["manifest_digest"].as_str().unwrap();
+        let named = |digest: &str| plan(&place, &[("INVARLOCK_RUNTIME_IMAGE_DIGEST", digest)], &[]);
+        assert_eq!(named(digest).expect(0).json()["image"]["manifest_digest"], digest, "{user:?}");
+        named(" ").expect(0);
+        let other = format!("sha256:{}", "a".repeat(64));
+        let refused = named(&other).expect(3);
+        assert_eq!(refused.json()["error"]["kind"], "integrity", "{user:?}");
+        assert!(refused.out.contains(&other) && refused.out.contains(digest), "{user:?}: {}", refused.out);
+        // What a container engine prints as an image's id.
+        let config = named(built["config_digest"].as_str().unwrap()).expect(3);
+        assert!(config.out.contains("configuration"), "{user:?}: {}", config.out);
+        assert_eq!(named("sha256:12").expect(2).json()["error"]["kind"], "input", "{user:?}");
+        plan(&place, &[("INVARLOCK_RUNTIME_IMAGE_DIGEST", &other)], &["--image-digest", digest]).expect(0);
+    }
 }
 
 #[test]
