@@ -285,7 +285,7 @@ fn id_mapped() -> Result<String, String> {
 }
 
 fn cgroup(controller: Controller) -> Result<String, String> {
-    let place = cgroup::find(controller)?;
+    let place = cgroup::Hierarchies::read()?.find(controller)?;
     let probe = place.parent.join(format!("{}probe-{}", cgroup::PREFIX, std::process::id()));
     fs::create_dir(&probe).map_err(|e| format!("making {}: {e}", probe.display()))?;
     fs::remove_dir(&probe).map_err(|e| format!("removing {}: {e}", probe.display()))?;

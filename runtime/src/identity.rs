@@ -10,6 +10,7 @@
 //! So no account and no other container runtime owns a file or a process of theirs.
 
 use crate::error::{Doing as _, Error, Result};
+use crate::kernel;
 use serde::{Deserialize, Serialize};
 
 /// First of the two host ids of a run started by root.
@@ -54,7 +55,7 @@ impl Identity {
             first <= u64::from(ROOT_BASE) && first + count > u64::from(ROOT_BASE) + 1
         };
         for file in ["/proc/self/uid_map", "/proc/self/gid_map"] {
-            let text = std::fs::read_to_string(file).doing(|| format!("reading {file}"))?;
+            let text = kernel::read(file).doing(|| format!("reading {file}"))?;
             if self.by_root && !text.lines().any(covers) {
                 return Err(Error::Unsupported(format!(
                     "row \"identity\": this root is the root of a user namespace without the ids {ROOT_BASE} and {}; \

@@ -30,6 +30,7 @@ pub mod hooks;
 mod host;
 mod identity;
 mod init;
+mod kernel;
 mod limits;
 mod mounts;
 mod observe;

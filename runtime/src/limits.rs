@@ -2,14 +2,13 @@
 
 use crate::cgroup::{Controller, RunCgroup, millicpus, round_to_pages};
 use crate::error::{Doing as _, Error, Result};
-use crate::hooks;
 use crate::observe::{By, LimitRow, Root};
 use crate::spec::{LimitName, Limits};
 use crate::supervisor::is_blind;
+use crate::{hooks, kernel};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Resource};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::os::fd::OwnedFd;
 
 /// One resource limit, soft and hard, and which limit of the run it holds.
@@ -223,7 +222,7 @@ impl Holding {
 
     fn read_rlimits(&mut self, pid: i32) -> Result<()> {
         let path = format!("/proc/{pid}/limits");
-        let text = fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
+        let text = kernel::read(&path).doing(|| format!("observing {path}"))?;
         for limit in &self.rlimits {
             let line = text.lines().find_map(|l| l.strip_prefix(limit.kind.label())).unwrap_or_default();
             let found: Vec<Option<u64>> = line.split_whitespace().take(2).map(|n| n.parse().ok()).collect();

@@ -56,8 +56,8 @@ fn refuse_elevated() -> Result<()> {
     }
 }
 
-/// Starts a supervisor; its end of the socket is its standard input. The mount it was started through, where there is one, is the
-/// caller's to drop, when there is time: that takes a grace period of the kernel, and nobody needs it any more.
+/// Starts a supervisor; its end of the socket is its standard input. Gives the mount it was started through, where there is one: nobody
+/// needs it any more.
 pub(crate) fn spawn(socket: UnixStream) -> Result<(Child, Option<OwnedFd>)> {
     refuse_elevated()?;
     if let Some(mount) = own_mount() {
@@ -136,9 +136,10 @@ fn sealed_copy() -> Result<OwnedFd> {
 
 /// The supervisor's first act: what a caller left open or ignored must not reach a run. A SIGCHLD that is ignored would have the kernel
 /// reap the run's processes by itself, and nobody would hear of their end.
-pub(crate) fn shed() {
-    _ = sys::close_all_but(&[]);
+pub(crate) fn shed() -> Result<()> {
+    sys::close_all_but(&[]).doing(|| "closing what a caller left open".into())?;
     sys::default_action(libc::SIGCHLD);
+    Ok(())
 }
 
 /// The supervisor's end of the launcher's socket, taken from standard input, which becomes `/dev/null`.

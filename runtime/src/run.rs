@@ -31,6 +31,8 @@ const BLOCK: usize = 64 << 10;
 pub struct Supervisor {
     socket: UnixStream,
     child: Reaper,
+    /// What it was started through; dropped when there is time, because that takes a grace period of the kernel.
+    mount: Option<OwnedFd>,
 }
 
 /// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL three seconds later.
@@ -51,13 +53,12 @@ impl Supervisor {
 
     fn start(host: bool) -> Result<Self> {
         let (socket, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
-        let (child, executable) = reexec::spawn(theirs)?;
-        let supervisor = Supervisor { socket, child: Reaper(Some(child)) };
+        let (child, mount) = reexec::spawn(theirs)?;
+        let supervisor = Supervisor { socket, child: Reaper(Some(child)), mount };
         hooks::step("launcher: supervisor started");
         let prepare = Prepare { state: state::directory()?, host, hooks: Hooks::from_environment() };
         protocol::send(&supervisor.socket, &prepare, &[])
             .map_err(|e| e.while_("talking to the supervisor"))?;
-        drop(executable);
         Ok(supervisor)
     }
 
@@ -165,6 +166,7 @@ impl Supervisor {
         let sent = protocol::send(&self.socket, &Order::Run(Box::new(request)), &fds);
         drop(handed_over);
         hooks::step("launcher: run handed over");
+        drop(self.mount);
         let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
         let result = match sent {
             Ok(()) => relay.until_verdict(&self.socket, cancel, sink),

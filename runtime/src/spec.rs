@@ -1,6 +1,7 @@
 //! What the caller asks for and what it gets back: the public values of this crate.
 
 use crate::error::{Error, Result};
+use crate::kernel;
 use crate::observe::Observations;
 use invarlock_seccomp::Program;
 use serde::{Deserialize, Serialize};
@@ -158,7 +159,7 @@ impl Limits {
 }
 
 fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let text = kernel::read("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

@@ -1,7 +1,7 @@
 //! Which hierarchy has a controller, and where in it a run may have its cgroup.
 
 use super::Controller;
-use std::fs;
+use crate::kernel;
 use std::path::{Path, PathBuf};
 
 /// Version of a hierarchy.
@@ -18,15 +18,28 @@ pub(crate) struct Place {
     pub(crate) parent: PathBuf,
 }
 
-/// The place for a controller, or why there is none.
-pub(crate) fn find(controller: Controller) -> Result<Place, String> {
-    let read = |path: &str| fs::read_to_string(path).map_err(|e| format!("reading {path}: {e}"));
-    let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
-    let (version, mount) = hierarchy(controller, &mounts).ok_or("no cgroup hierarchy is mounted")?;
-    let dir = own_dir(version, controller, &mount, &own).ok_or("the caller's own cgroup is not visible")?;
-    match version {
-        Version::V1 => Ok(Place { version, parent: dir }),
-        Version::V2 => v2_parent(controller, &mount, &dir).map(|parent| Place { version, parent }),
+/// What the kernel says of this process's cgroups.
+pub(crate) struct Hierarchies {
+    mounts: String,
+    own: String,
+}
+
+impl Hierarchies {
+    /// Reads it once, because the mount table is the slowest of these files.
+    pub(crate) fn read() -> Result<Self, String> {
+        let read = |path: &str| kernel::read(path).map_err(|e| format!("reading {path}: {e}"));
+        Ok(Hierarchies { mounts: read("/proc/self/mountinfo")?, own: read("/proc/self/cgroup")? })
+    }
+
+    /// The place for a controller, or why there is none.
+    pub(crate) fn find(&self, controller: Controller) -> Result<Place, String> {
+        let (version, mount) = hierarchy(controller, &self.mounts).ok_or("no cgroup hierarchy is mounted")?;
+        let dir = own_dir(version, controller, &mount, &self.own)
+            .ok_or("the caller's own cgroup is not visible")?;
+        match version {
+            Version::V1 => Ok(Place { version, parent: dir }),
+            Version::V2 => v2_parent(controller, &mount, &dir).map(|parent| Place { version, parent }),
+        }
     }
 }
 
@@ -78,7 +91,7 @@ fn own_dir(version: Version, controller: Controller, mount: &Mount, own: &str) -
 /// only where that has none to itself, and else beside it.
 fn v2_parent(controller: Controller, mount: &Mount, own: &Path) -> Result<PathBuf, String> {
     let gives = |dir: &Path| {
-        let text = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+        let text = kernel::read(dir.join("cgroup.subtree_control")).unwrap_or_default();
         text.split_whitespace().any(|c| c == controller.name())
     };
     let above = own.parent().filter(|p| p.starts_with(&mount.point));

@@ -9,9 +9,10 @@ mod v1;
 mod v2;
 
 use crate::error::{Doing as _, Error, Result};
+use crate::kernel;
 use crate::observe::{By, LimitRow};
 use crate::spec::{LimitName, Limits};
-pub(crate) use detect::{Place, Version, find, unescape};
+pub(crate) use detect::{Hierarchies, Place, Version, unescape};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -89,8 +90,9 @@ impl RunCgroup {
     /// Where the directories of run `id` would be; nothing is made yet.
     pub(crate) fn plan(id: &str) -> Self {
         let mut cgroup = RunCgroup::default();
+        let hierarchies = Hierarchies::read();
         for controller in Controller::ALL {
-            match find(controller) {
+            match hierarchies.as_ref().map_err(Clone::clone).and_then(|all| all.find(controller)) {
                 Ok(Place { version, parent }) => {
                     let dir = parent.join(format!("{PREFIX}{id}"));
                     match cgroup.groups.iter_mut().find(|g| g.dir == dir) {
@@ -195,7 +197,7 @@ impl RunCgroup {
         Counted { forks_refused, ..memory }
     }
 
-    /// Removes the directories.
+    /// Removes the directories. Whoever is still inside is killed.
     pub(crate) fn remove(&self) -> Result<()> {
         self.groups.iter().try_for_each(|g| remove_dir(&g.dir))
     }
@@ -215,7 +217,6 @@ pub(crate) fn sweep(dir: &Path, id: &str) -> Result<()> {
     {
         return Ok(());
     }
-    kill_dir(dir)?;
     remove_dir(dir)
 }
 
@@ -246,7 +247,7 @@ fn kill_dir(dir: &Path) -> Result<()> {
 
 fn pids(dir: &Path) -> Result<Vec<i32>> {
     let path = dir.join("cgroup.procs");
-    match fs::read_to_string(&path) {
+    match kernel::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         other => Ok(other
             .doing(|| format!("reading {}", path.display()))?
@@ -261,7 +262,10 @@ fn remove_dir(dir: &Path) -> Result<()> {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(PAUSE),
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+                kill_dir(dir)?;
+                std::thread::sleep(PAUSE);
+            }
             Err(e) => return Err(Error::System(format!("removing {}: {e}", dir.display()))),
         }
     }
@@ -273,7 +277,7 @@ fn write(path: &Path, value: &str) -> Result<()> {
 }
 
 fn read_number(path: &Path) -> Result<u64> {
-    let text = fs::read_to_string(path).doing(|| format!("reading {}", path.display()))?;
+    let text = kernel::read(path).doing(|| format!("reading {}", path.display()))?;
     match text.trim() {
         "max" | "-1" => Ok(u64::MAX),
         number => number.parse().doing(|| format!("reading {}", path.display())),
@@ -282,7 +286,7 @@ fn read_number(path: &Path) -> Result<u64> {
 
 /// The number after `key` in a file of `key value` lines.
 fn read_keyed(path: &Path, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
+    let text = kernel::read(path).ok()?;
     text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Controller, Counted, PERIOD, millicpus, read_keyed, read_number, round_to_pages, write};
 use crate::error::{Doing as _, Error, Result};
+use crate::kernel;
 use crate::spec::Limits;
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::path::Path;
 /// Makes a group and checks that it has the controllers.
 pub(super) fn create(dir: &Path, controllers: &[Controller]) -> std::result::Result<(), String> {
     fs::create_dir(dir).map_err(|e| format!("making {}: {e}", dir.display()))?;
-    let text = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    let text = kernel::read(dir.join("cgroup.controllers")).unwrap_or_default();
     let has: Vec<&str> = text.split_whitespace().collect();
     if let Some(absent) = controllers.iter().find(|c| !has.contains(&c.name())) {
         // Best effort: the directory is empty and new; where it stays, the sweep finds it.
@@ -39,7 +40,7 @@ pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Resu
         Controller::Cpu => {
             let (file, asked) = (dir.join("cpu.max"), millicpus(limits));
             write(&file, &format!("{} {PERIOD}", asked * PERIOD / 1000))?;
-            let text = fs::read_to_string(&file).doing(|| format!("reading {}", file.display()))?;
+            let text = kernel::read(&file).doing(|| format!("reading {}", file.display()))?;
             Ok((
                 asked,
                 parse_cpu_max(&text)

@@ -5,10 +5,10 @@ use super::view::{View, status_numbers};
 use super::{Contained, DEVICES, DOMAIN_NAME, HOST_NAME, HostName, MountRow, Observations, UMASK};
 use crate::error::{Doing as _, Error, Result};
 use crate::hooks::unseen;
+use crate::kernel;
 use crate::oci::{MASKED, READ_ONLY};
 use crate::protocol::Request;
 use std::fmt::Debug;
-use std::fs;
 
 /// The first row that differs ends the run.
 fn row(name: &str, good: bool, found: impl Debug) -> Result<()> {
@@ -114,12 +114,12 @@ impl View<'_> {
 }
 
 fn holds(dir: &std::path::Path, pid: i32) -> bool {
-    fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|text| text.lines().any(|l| l.parse() == Ok(pid)))
+    kernel::read(dir.join("cgroup.procs")).is_ok_and(|text| text.lines().any(|l| l.parse() == Ok(pid)))
 }
 
 fn own_oom_score() -> Result<i32> {
     let path = "/proc/self/oom_score_adj";
-    let text = fs::read_to_string(path).doing(|| format!("observing {path}"))?;
+    let text = kernel::read(path).doing(|| format!("observing {path}"))?;
     text.trim().parse().doing(|| format!("observing {path}"))
 }
 

@@ -7,6 +7,7 @@ use super::{
 use crate::cgroup::RunCgroup;
 use crate::error::{Doing as _, Error, Result};
 use crate::identity::Identity;
+use crate::kernel;
 use crate::protocol::Request;
 use std::collections::BTreeMap;
 use std::fs;
@@ -167,7 +168,7 @@ impl View<'_> {
 
     fn read(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.pid);
-        fs::read_to_string(&path).doing(|| format!("observing {path}"))
+        kernel::read(&path).doing(|| format!("observing {path}"))
     }
 
     fn namespaces(&self) -> Result<BTreeMap<String, Namespace>> {
@@ -240,7 +241,7 @@ impl Mounts {
 /// Which mount a descriptor of this process is on.
 fn mount_id(of: &OwnedFd) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", of.as_raw_fd());
-    let text = fs::read_to_string(&path).doing(|| format!("observing {path}"))?;
+    let text = kernel::read(&path).doing(|| format!("observing {path}"))?;
     let id = text.lines().find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or_else(|| Error::System(format!("observing {path}: it has no mnt_id")))
 }
@@ -285,7 +286,7 @@ pub(super) struct Status(String);
 
 impl Status {
     pub(super) fn of(path: &str) -> Result<Self> {
-        fs::read_to_string(path).map(Status).doing(|| format!("observing {path}"))
+        kernel::read(path).map(Status).doing(|| format!("observing {path}"))
     }
 
     fn get(&self, key: &str) -> Result<&str> {

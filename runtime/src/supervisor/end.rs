@@ -7,7 +7,7 @@ use crate::error::{Doing as _, Error, Result};
 use crate::limits::Room;
 use crate::protocol::Done;
 use crate::spec::{LimitName, Status, Usage};
-use crate::sys;
+use crate::{kernel, sys};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -151,7 +151,7 @@ impl Run<'_> {
 /// Every child of this process: all of them are the run's.
 pub(crate) fn own_children() -> Result<Vec<i32>> {
     let path = "/proc/thread-self/children";
-    let text = std::fs::read_to_string(path).doing(|| format!("reading {path}"))?;
+    let text = kernel::read(path).doing(|| format!("reading {path}"))?;
     Ok(text.split_whitespace().filter_map(|n| n.parse().ok()).filter(|pid| *pid > 1).collect())
 }
 

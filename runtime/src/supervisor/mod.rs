@@ -47,14 +47,14 @@ const SENTENCE: Duration = Duration::from_secs(10);
 
 /// The supervisor's whole life.
 pub(crate) fn main() -> ! {
-    reexec::shed();
+    let shed = reexec::shed();
     // The launcher's terminal is not ours: its Ctrl-C asks the launcher, who asks us.
     _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Ok(launcher) = reexec::launcher_socket() else { sys::exit_now(125) };
     // Let go only when the launcher has its answer, because it takes the kernel a while: the run's mounts, which nobody else has any more.
     let mut mounts = None;
-    let verdict = match protocol::receive::<Prepare>(&launcher) {
+    let verdict = match shed.and_then(|()| protocol::receive::<Prepare>(&launcher)) {
         Ok(Some((prepare, _))) => {
             prepare.hooks.clone().set();
             hooks::share_timeline().and_then(|()| supervise(&prepare, &launcher, &mut mounts))
@@ -100,7 +100,7 @@ fn supervise(
         result.and_then(|()| run.report())
     });
     hooks::step("supervisor: output collected");
-    let emptied = cgroup.kill().and_then(|()| cgroup.remove());
+    let emptied = cgroup.remove();
     hooks::step("supervisor: cgroup removed");
     let result = result.and_then(|done| emptied.map(|()| done));
     // Where the cgroup could not be removed the file stays, and the next start tries again.

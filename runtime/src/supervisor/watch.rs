@@ -6,6 +6,7 @@
 
 use super::Run;
 use crate::error::Result;
+use crate::kernel;
 use crate::limits::Room;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ const MOST: usize = 100_000;
 
 /// Whether `/proc` hides processes from this user: then those that may not be inspected, and what is below them, would not be seen.
 pub(crate) fn is_blind() -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = kernel::read("/proc/self/mountinfo").unwrap_or_default();
     !rustix::process::geteuid().is_root() && hides(&mounts)
 }
 
@@ -81,19 +82,19 @@ fn descendants() -> Vec<u32> {
 
 fn children(process: &str) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let lists = tasks.filter_map(|task| kernel::read(task.path().join("children")).ok());
     lists.flat_map(|l| l.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Bytes that the process has; none where it is gone.
 fn own(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let text = kernel::read(format!("/proc/{pid}/status")).ok()?;
     Some(kib(&text, &["RssAnon:", "RssShmem:", "VmSwap:"]) * 1024)
 }
 
 /// The same, with shared pages divided among those who share them; none where the process does not let itself be looked at.
 fn fair_share(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let text = kernel::read(format!("/proc/{pid}/smaps_rollup")).ok()?;
     Some(kib(&text, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]) * 1024)
 }
 
