@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::{Error, Result};
 
@@ -30,8 +31,21 @@ pub(crate) fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync)
         Ok(())
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
-        threads.into_iter().try_for_each(join)
+        // This thread works as well, so that fewer than wanted are enough.
+        let threads: Vec<_> = (1..workers).map_while(|_| start(scope, run).ok()).collect();
+        let own = run();
+        threads.into_iter().map(join).fold(own, Result::and)
+    })
+}
+
+/// A thread, where the system has one left.
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    std::thread::Builder::new().spawn_scoped(scope, work).map_err(|cause| {
+        let remedy = "allow more processes (`ulimit -u`, or `pids.max` of the caller's cgroup)";
+        Error::System(format!("starting a thread: {cause}; {remedy}"))
     })
 }
 
@@ -41,14 +55,13 @@ pub(crate) fn beside<A: Send, B>(
     own: impl FnOnce() -> B,
 ) -> Result<(A, B)> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, other);
-        let thread = thread.map_err(Error::io("starting a thread"))?;
+        let thread = start(scope, other)?;
         let own = own();
         Ok((join(thread), own))
     })
 }
 
-fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     match thread.join() {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -79,7 +92,8 @@ impl<Start, Work> Crew<Start, Work> {
         let (give, take) = sync_channel::<Vec<T>>(workers * 2);
         let take = Mutex::new(take);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| self.worker(&take))).collect();
+            let mut threads = vec![start(scope, || self.worker(&take))?];
+            threads.extend((1..workers).map_while(|_| start(scope, || self.worker(&take)).ok()));
             let mut batch = Vec::with_capacity(self.batch);
             // Nobody takes any more: all have failed, and say why.
             let stopped = |_| Error::System("nobody is left to work".to_owned());

@@ -191,9 +191,13 @@ pub fn digest(
         Ok::<_, Error>(done)
     };
     let results: Vec<Result<Vec<FileDigest>>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let thread = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..workers).map_while(thread).collect();
+        // This thread works as well, so that fewer than wanted are enough.
+        let own = work();
         let panicked = || Err(Error::new(Kind::System, "a hashing thread panicked"));
-        handles.into_iter().map(|h| h.join().unwrap_or_else(|_| panicked())).collect()
+        let others = others.into_iter().map(|h| h.join().unwrap_or_else(|_| panicked()));
+        std::iter::once(own).chain(others).collect()
     });
     let mut digests = Vec::new();
     for result in results {
