@@ -49,6 +49,31 @@ fn start<'scope, T: Send + 'scope>(
     })
 }
 
+/// The same, and calls `after` in a thread of its own when items are done and others are not yet: not once for each, but as often as it
+/// manages.
+pub(crate) fn each_and_after<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<()> + Sync,
+    after: impl Fn() -> Result<()> + Send,
+) -> Result<()> {
+    if items.len() < 2 {
+        return each(items, work);
+    }
+    let (tell, told) = sync_channel::<()>(1);
+    let done = AtomicUsize::new(0);
+    let work = move |item: &T| {
+        work(item)?;
+        if done.fetch_add(1, Ordering::Relaxed) + 1 < items.len() {
+            // Where one call is due already, that is enough.
+            let _ = tell.try_send(());
+        }
+        Ok(())
+    };
+    let after = move || told.iter().try_for_each(|()| after());
+    let (after, worked) = beside(after, move || each(items, work))?;
+    worked.and(after)
+}
+
 /// Does one thing in a thread of its own, and another meanwhile.
 pub(crate) fn beside<A: Send, B>(
     other: impl FnOnce() -> A + Send,

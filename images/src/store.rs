@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
@@ -19,7 +20,7 @@ use crate::policy::Policy;
 use crate::resolve::{self, Layer, ResolvedImage};
 use crate::trees::{Tree, Trees};
 use crate::verify::{Level, SMALL_IMAGE, Verify};
-use crate::{Digest, Error, Reference, Result};
+use crate::{Digest, Error, Reference, Result, parallel};
 
 /// Images and trees below one directory.
 #[derive(Debug)]
@@ -170,10 +171,15 @@ impl Store {
                 Verify::Auto => Verify::Quick,
                 asked => asked,
             };
-            let mut level = Level::Full;
-            for tree in trees.iter().filter(|tree| !tree.fresh) {
-                level = level.min(self.trees.verify(tree, how)?);
-            }
+            let stale: Vec<&Tree> = trees.iter().filter(|tree| !tree.fresh).collect();
+            let weakest = Mutex::new(Level::Full);
+            parallel::each(&stale, |tree| {
+                let level = self.trees.verify(tree, how)?;
+                let mut weakest = weakest.lock().unwrap_or_else(PoisonError::into_inner);
+                *weakest = level.min(*weakest);
+                Ok(())
+            })?;
+            let level = weakest.into_inner().unwrap_or_else(PoisonError::into_inner);
             Ok(VerifiedRootfs { layers: self.stack(&trees)?, level, _trees: trees })
         })
     }

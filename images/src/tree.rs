@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::archive::DEEPEST;
 use crate::cursor::{Cursor, directory, split};
 use crate::digest::Hashing;
-use crate::parallel::Crew;
+use crate::parallel::{Crew, beside};
 use crate::record::{self, Line, Seal};
 use crate::{Digest, Error, Result, attributes};
 
@@ -32,22 +32,26 @@ fn system(path: &str) -> impl FnOnce(Errno) -> Error {
 
 /// Compares the tree in `root` with its record, completely.
 pub(crate) fn verify(root: &(impl AsFd + Sync), record: &File, seal: &Seal) -> Result<()> {
+    // What is there besides shows in the count. The handle may be one that only names the root.
+    let top = directory(root.as_fd(), ".").map_err(system(""))?;
     let start = || Checker::new(root);
     let length = record.metadata().map_err(Error::io("looking at the record of a tree"))?.len();
-    if length <= SMALL {
+    let found = if length <= SMALL {
         let mut checker = start()?;
         record::read(record, seal, |line| checker.check(&line))?;
+        count(top.as_fd(), "", 0)?
     } else {
         let crew =
             Crew { batch: BATCH, start, work: |checker: &mut Checker, line: Line| checker.check(&line) };
-        crew.run(|give| record::read(record, seal, give))?;
+        let (found, checked) =
+            beside(|| count(top.as_fd(), "", 0), || crew.run(|give| record::read(record, seal, give)))?;
+        checked?;
+        found?
+    };
+    match found == seal.totals.entries {
+        true => Ok(()),
+        false => Err(name_extra(top.as_fd(), record, seal)?),
     }
-    // All that should be there is there. What is there besides shows in the count. The handle may be one that only names the root.
-    let root = directory(root.as_fd(), ".").map_err(system(""))?;
-    if count(root.as_fd(), "", 0)? != seal.totals.entries {
-        return Err(name_extra(root.as_fd(), record, seal)?);
-    }
-    Ok(())
 }
 
 /// What one thread needs to verify lines.

@@ -156,15 +156,19 @@ impl Trees {
             }
         }
         step("store: partial made");
-        parallel::each(&started, |(layer, workplace)| {
+        let fill = |(layer, workplace): &(&Layer, Workplace<'_>)| {
             source.layer(layer, &mut |blob| {
                 workplace
                     .fill(blob, layer, self.bounds, policy)
                     .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))
             })
-        })?;
-        // One call for all files of all of them, before the names that make them count.
-        syncfs(&self.dir).map_err(|error| Error::System(format!("syncing unpacked layers: {error}")))?;
+        };
+        let flush =
+            || syncfs(&self.dir).map_err(|error| Error::System(format!("syncing unpacked layers: {error}")));
+        // The disk is kept busy while others are unpacked. What counts is the last call, for all files of all of them, before the names
+        // that make them count.
+        parallel::each_and_after(&started, fill, flush)?;
+        flush()?;
         step("store: trees synced");
         started.iter().try_for_each(|(_, workplace)| workplace.finish())?;
         sync(&self.dir).map_err(Error::io("naming unpacked layers"))?;
