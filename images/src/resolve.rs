@@ -60,6 +60,15 @@ impl Layer {
         }
     }
 
+    /// Reads and verifies the blob where it lies.
+    pub(crate) fn verify_in(&self, source: &dyn Blobs) -> Result<()> {
+        let mut hashing = Hashing::bounded((), self.size);
+        hashing
+            .read_all(source.blob(&self.digest, self.size)?)
+            .map_err(Error::io(format_args!("reading blob {}", self.digest)))?;
+        self.is_blob(hashing)
+    }
+
     pub(crate) fn packing(&self) -> Result<Packing> {
         Packing::of(&self.media_type).ok_or_else(|| {
             Error::Unsupported(format!(

@@ -41,6 +41,12 @@ pub struct VerifiedRootfs {
     _trees: Vec<Tree>,
 }
 
+/// What is verified before a run.
+enum Stored<'a> {
+    Tree(&'a Tree),
+    Blob(&'a Layer),
+}
+
 /// How an image is made ready to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Care {
@@ -156,7 +162,7 @@ impl Store {
             Reference::Archive { file, .. } | Reference::DockerArchive { file, .. } => {
                 format!("get {} anew", file.display())
             }
-            _ => "run `invarlock runtime image build`, which makes the default image anew".to_owned(),
+            _ => "run `invarlock runtime image build`, which makes the default image anew, or import the image anew".to_owned(),
         };
         result.map_err(|error| error.within(format_args!("image {reference}")).with_remedy(&remedy))
     }
@@ -171,14 +177,23 @@ impl Store {
                 Verify::Auto => Verify::Quick,
                 asked => asked,
             };
-            let stale: Vec<&Tree> = trees.iter().filter(|tree| !tree.fresh).collect();
             let weakest = Mutex::new(Level::Full);
-            parallel::each(&stale, |tree| {
-                let level = self.trees.verify(tree, how)?;
-                let mut weakest = weakest.lock().unwrap_or_else(PoisonError::into_inner);
-                *weakest = level.min(*weakest);
-                Ok(())
-            })?;
+            let verify = |thing: &Stored<'_>| match thing {
+                Stored::Tree(tree) => {
+                    let level = self.trees.verify(tree, how)?;
+                    let mut weakest = weakest.lock().unwrap_or_else(PoisonError::into_inner);
+                    *weakest = level.min(*weakest);
+                    Ok(())
+                }
+                Stored::Blob(layer) => layer.verify_in(source),
+            };
+            let stale = || trees.iter().zip(&image.layers).filter(|(tree, _)| !tree.fresh);
+            let mut things: Vec<Stored<'_>> = stale().map(|(tree, _)| Stored::Tree(tree)).collect();
+            // A tree is what runs, whatever became of its blob since; who asks for all gets all.
+            if care.verify == Verify::Full {
+                things.extend(stale().map(|(_, layer)| Stored::Blob(layer)));
+            }
+            parallel::each(&things, verify)?;
             let level = weakest.into_inner().unwrap_or_else(PoisonError::into_inner);
             Ok(VerifiedRootfs { layers: self.stack(&trees)?, level, _trees: trees })
         })

@@ -227,7 +227,8 @@ impl Tree<'_> {
                 _ => Ok(()),
             },
             Err(Errno::PERM) => Err(Error::Unsupported(
-                "a whiteout: here an ordinary user may make none; Linux 5.8 or newer lets him, on a local file system"
+                "a whiteout: a store on an overlay can have none, nor can an ordinary user's before Linux 5.8; set INVARLOCK_STORE to a \
+                 directory on ext4, xfs, btrfs or tmpfs"
                     .to_owned(),
             )),
             Err(error) => Err(made("a whiteout")(error)),

@@ -15,7 +15,7 @@ pub enum Verify {
     /// In full for a small image, else quickly.
     #[default]
     Auto,
-    /// Every name, mode, link and attribute compared, every byte hashed.
+    /// Every name, mode, link and attribute compared, every byte hashed; also of the blobs that the trees were unpacked from.
     Full,
     /// What the file system notes of every change compared.
     Quick,

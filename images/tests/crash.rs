@@ -16,6 +16,9 @@ use invarlock_images::{Care, Policy, Reference, Store, Verify};
 const TASK: &str = "INVARLOCK_TEST_TASK";
 const PLACE: &str = "INVARLOCK_TEST_PLACE";
 
+/// What is killed at every step.
+const TASKS: [&str; 5] = ["import", "run", "name", "export", "tidy"];
+
 fn reference(text: &str) -> Reference {
     Reference::parse(text).expect("reference")
 }
@@ -46,6 +49,14 @@ fn perform(task: &str, dir: &Path) {
         "run" => {
             let image = store.resolve(&reference(&from)).expect("resolve");
             store.rootfs(&image, Care { verify: Verify::Full, ..Care::default() }).expect("rootfs");
+        }
+        "name" => {
+            store.tag(&reference("it:1"), "it:2").expect("tag");
+            store.remove(&reference("it:2")).expect("rm");
+        }
+        "export" => {
+            let to = reference(&format!("oci:{}:it", dir.join("out").display()));
+            store.export(&reference("it:1"), &to, &|_| {}).expect("export");
         }
         "tidy" => {
             store.remove(&reference("it:1")).expect("rm");
@@ -104,7 +115,9 @@ fn assert_usable(dir: &Path, what: &str) {
     store
         .rootfs(&image, Care { verify: Verify::Full, ..Care::default() })
         .unwrap_or_else(|error| panic!("{what}: {error}"));
-    store.remove(&reference("it:1")).expect("rm");
+    for image in store.list().expect("list") {
+        store.remove(&reference(&image.reference)).expect("rm");
+    }
     store.gc(false).expect("gc");
     assert_eq!(
         left(&store),
@@ -133,16 +146,25 @@ fn killed_at_every_step_the_store_stays_sound() {
     }
     for step in STEPS {
         let mut killed = 0;
-        for task in ["import", "run", "tidy"] {
+        for task in TASKS {
             let dir = scratch();
             make_layout(dir.path());
-            if task == "tidy" {
+            if !["import", "run"].contains(&task) {
                 perform("import", dir.path());
             }
             killed += usize::from(finish(start(task, dir.path(), Some(step)), step));
+            if task == "export" {
+                // What it left of a layout is taken up again.
+                perform(task, dir.path());
+                let out = reference(&format!("oci:{}:it", dir.path().join("out").display()));
+                let store = Store::open(&dir.path().join("store")).expect("store");
+                let digests =
+                    [out, reference("it:1")].map(|it| store.resolve(&it).expect(step).manifest_digest);
+                assert_eq!(digests[0], digests[1], "{step}");
+            }
             assert_usable(dir.path(), &format!("{task} killed at {step}"));
         }
-        println!("{step}: killed in {killed} of 3 tasks, the store is sound");
+        println!("{step}: killed in {killed} of {} tasks, the store is sound", TASKS.len());
         assert!(killed > 0, "{step} is reached by no task");
     }
 }

@@ -3,6 +3,7 @@
 
 use invarlock_tests::{As, Place, Ran, both, layout, program};
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 const DEFAULT: &str = "invarlock-runtime:local";
 
@@ -110,5 +111,66 @@ fn a_strangers_image_is_imported_run_and_removed_while_it_runs() {
             (freed["in_use"].as_array().unwrap().len(), freed["trees"].as_array().unwrap().len()),
             (0, 1)
         );
+    }
+}
+
+fn files(dir: &Path, all: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap() {
+            it if it.is_dir() => files(&entry.path(), all),
+            it if it.is_file() => all.push(entry.path()),
+            _ => {}
+        }
+    }
+}
+
+/// A flipped bit, cut short, emptied, longer. In the two documents that no digest covers it is a byte that says something.
+fn altered(name: &str, good: &[u8]) -> [(&'static str, Vec<u8>); 4] {
+    let says = |text: &[u8]| good.windows(text.len()).position(|it| it == text).unwrap() + text.len() - 1;
+    let at = match name {
+        "index.json" => says(b"sha256:") + 20,
+        "oci-layout" => says(b"1.0.0"),
+        _ => good.len() / 2,
+    };
+    let mut flipped = good.to_vec();
+    flipped[at] ^= 1;
+    [
+        ("flipped", flipped),
+        ("cut", good[..good.len() - 1].to_vec()),
+        ("emptied", Vec::new()),
+        ("longer", [good, b"x"].concat()),
+    ]
+}
+
+#[test]
+fn no_run_takes_a_store_in_which_any_file_was_altered() {
+    for user in both() {
+        let place = Place::new(user);
+        let from = layout::of_program(&place, "image", &program("invarlock-workload"));
+        place.run(&["runtime", "image", "import", &from, "stranger:1"]).expect(0);
+        let run =
+            || place.run(&["runtime", "run", "--verify-image=full", "stranger:1", "--", "/workload", "noop"]);
+        run().expect(0);
+        let (store, mut all) = (place.path("store"), Vec::new());
+        files(&store, &mut all);
+        // Stamps are no evidence: the full way does not look at them.
+        all.retain(|file| !file.ends_with("stamps"));
+        assert!(all.len() >= 8, "index, layout, three blobs, seal, record, a file: {all:?}");
+        for file in all {
+            let name = file.strip_prefix(&store).unwrap().to_str().unwrap();
+            let good = std::fs::read(&file).unwrap();
+            for (what, bad) in altered(name, &good) {
+                std::fs::write(&file, bad).unwrap();
+                let ran = run();
+                assert_eq!(ran.code, 125, "{name} {what}: {}", ran.err);
+                let kinds = ["error[integrity]", "error[safety_violation]", "error[input]"];
+                let version = name == "oci-layout" && ran.err.contains("error[unsupported]");
+                assert!(version || kinds.iter().any(|it| ran.err.contains(it)), "{name} {what}: {}", ran.err);
+                let verified = place.run(&["runtime", "image", "verify"]);
+                assert_ne!(verified.code, 0, "{name} {what}: {}{}", verified.out, verified.err);
+            }
+            std::fs::write(&file, good).unwrap();
+            run().expect(0);
+        }
     }
 }

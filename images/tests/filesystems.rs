@@ -1,0 +1,119 @@
+//! The store on every kind of file system that a machine is likely to have, each mounted in a mount namespace of its own.
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "what is skipped, and what was seen")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::*;
+use invarlock_images::{Care, Error, Level, Policy, Reference, Store, Verify};
+
+/// The name of the file system on [`PLACE`], told to the copy that works there.
+const INSIDE: &str = "INVARLOCK_TEST_FILE_SYSTEM";
+
+const PLACE: &str = "/mnt/store";
+
+/// A file system's name, what makes one in `$D/disk`, and what mounts it on `/mnt`. The disk is as small as its maker allows.
+const KINDS: [(&str, &str, &str); 5] = [
+    ("tmpfs", "true", "mount -t tmpfs -o size=64m none /mnt"),
+    (
+        "overlay",
+        "mkdir $D/lower $D/upper $D/work",
+        "mount -t overlay -o lowerdir=$D/lower,upperdir=$D/upper,workdir=$D/work none /mnt",
+    ),
+    ("ext4", "truncate -s 64M $D/disk && mkfs.ext4 -q $D/disk", "mount -o loop $D/disk /mnt"),
+    ("xfs", "truncate -s 320M $D/disk && mkfs.xfs -q $D/disk", "mount -o loop $D/disk /mnt"),
+    ("btrfs", "truncate -s 256M $D/disk && mkfs.btrfs -q $D/disk", "mount -o loop $D/disk /mnt"),
+];
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).expect("reference")
+}
+
+/// Runs `script` in a mount namespace of its own; what it says where it fails.
+fn inside(name: &str, script: &str, dir: &Path) -> Result<(), String> {
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-ec", script])
+        .env("D", dir)
+        .env(INSIDE, name)
+        .output()
+        .expect("unshare");
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            Err([output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat())
+        }
+    }
+}
+
+#[test]
+fn the_store_works_on_every_local_file_system() {
+    if let Some(name) = std::env::var_os(INSIDE) {
+        return works(name == "overlay");
+    }
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED the_store_works_on_every_local_file_system: only root can mount them");
+    }
+    let program = std::env::current_exe().expect("own program");
+    let itself =
+        format!("'{}' --exact the_store_works_on_every_local_file_system --nocapture", program.display());
+    for (name, make, mount) in KINDS {
+        // On the disk, not in memory: an overlay needs attributes of the trusted name space above.
+        let dir = scratch();
+        if let Err(why) = inside(name, &format!("{make}; {mount}"), dir.path()) {
+            assert!(!["tmpfs", "ext4"].contains(&name), "every machine has {name}: {why}");
+            eprintln!("SKIPPED the_store_works_on_every_local_file_system: {name}: {}", why.trim());
+            continue;
+        }
+        inside(name, &format!("{mount}; exec {itself}"), dir.path())
+            .unwrap_or_else(|why| panic!("{name}: {why}"));
+        println!("{name}: import, verify, alter, repair, remove");
+    }
+}
+
+/// All that the store wants of a file system: attributes, whiteouts, hard links, locks, stamps, renames. An overlay takes a whiteout for
+/// one of its own, and makes none: only images that need none can be there.
+fn works(without_whiteouts: bool) {
+    let archives = [
+        Tar::default().dir("d/").file("d/a", "content").symlink("l", "d/a").hardlink("h", "d/a").end(),
+        Tar::default()
+            .pax(&[("SCHILY.xattr.user.note", "kept")])
+            .file("e", "more")
+            .file("d/.wh.a", "")
+            .file("f/.wh..wh..opq", "")
+            .end(),
+    ];
+    let elsewhere = scratch();
+    let layout = TestLayout::new(&elsewhere.path().join("layout"));
+    layout.index(&[layout.image(&archives.map(|it| (ZSTD, zstd(&it), it)))]);
+    let store = Store::open(PLACE.as_ref()).expect("store");
+    if without_whiteouts {
+        let refused =
+            store.import(&layout.reference(), None, Policy::default(), &|_| {}).expect_err("a whiteout");
+        assert!(matches!(&refused, Error::Unsupported(it) if it.contains("overlay")), "{refused}");
+        let archives = [
+            Tar::default().dir("d/").file("d/a", "content").end(),
+            Tar::default().file("f/.wh..wh..opq", "").end(),
+        ];
+        layout.index(&[layout.image(&archives.map(|it| (ZSTD, zstd(&it), it)))]);
+    }
+    store.import(&layout.reference(), Some("it:1"), Policy::default(), &|_| {}).expect("import");
+    let image = store.resolve(&reference("it:1")).expect("resolved");
+    let rootfs = |verify| store.rootfs(&image, Care { verify, ..Care::default() });
+    assert_eq!(rootfs(Verify::Quick).expect("quick").level, Level::Quick);
+    let whole = rootfs(Verify::Full).expect("full");
+    assert_eq!(whole.level, Level::Full);
+    let file = whole.layers[0].join("d/a");
+    drop(whole);
+    fs::write(&file, "cOntent").expect("write");
+    for verify in [Verify::Quick, Verify::Full] {
+        rootfs(verify).expect_err("altered");
+    }
+    store.verify(None, true).expect("repair");
+    rootfs(Verify::Full).expect("repaired");
+    store.remove(&reference("it:1")).expect("rm");
+    store.gc(false).expect("gc");
+    assert_eq!(fs::read_dir(store.root().join("trees")).expect("list").count(), 1, "the empty one");
+}
