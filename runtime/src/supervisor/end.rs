@@ -20,6 +20,8 @@ impl Run<'_> {
         if self.wall.is_zero() {
             self.wall = self.started.map_or(Duration::ZERO, |s| s.elapsed());
         }
+        // On a busy machine the kernel closes a dead init's descriptors long before it can be reaped.
+        let was_dead = self.init.is_none();
         (self.init, self.workload) = (None, None);
         let patience = Instant::now() + Duration::from_secs(30);
         // A run that ended or failed by itself is dying already; it is given that long before it is hit.
@@ -29,8 +31,8 @@ impl Run<'_> {
             match sys::reap() {
                 Err(_) => return Ok(()),
                 Ok(Some(dead)) => {
-                    // After that, it is us who ended it.
-                    if !hit {
+                    // Whoever lived until then was ended by us.
+                    if !hit || was_dead {
                         self.note_early_end(&dead);
                     }
                     continue;
