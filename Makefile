@@ -11,7 +11,7 @@ RELEASE := $(CARGO_TARGET_DIR)/$(TRIPLE)/release
 INVARLOCK := $(RELEASE)/invarlock
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help build demo test check lint runtime-image runtime-smoke container-default-smoke container-front-door-smoke \
+.PHONY: help build demo test check lint runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
         attack attack-images fuzz bench bench-images soak test-vm install clean
 
 help: ## Show this list
@@ -48,6 +48,9 @@ lint: ## Format and clippy only
 
 runtime-image: build ## Build invarlock-runtime:local from the evaluator
 	$(INVARLOCK) runtime image build
+
+python-image: build ## Build an image with upstream's Python package and PyTorch, 2.7 GB (needs mmdebstrap, pip, a network, 12 GB of disk)
+	bash images/recipes/python/image.sh $(INVARLOCK) $${PYTHON_ROOT:-/var/tmp/invarlock-python-root} 0.8.0 0.12.1
 
 runtime-smoke: runtime-image ## The image starts and loads its parts
 	$(INVARLOCK) runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test

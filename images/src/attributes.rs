@@ -10,6 +10,9 @@ use crate::{Digest, Error, Result};
 
 /// What an overlay mounted with `userxattr` understands as "nothing of lower layers below here".
 const OPAQUE: &str = "user.overlay.opaque";
+/// Attributes that images keep, and those among them that mean something to overlays and container engines.
+const KEPT: &str = "user.";
+const NOT_KEPT: [&str; 2] = ["user.overlay.", "user.containers."];
 /// More than a file system has room for.
 const LONGEST: usize = 64 << 10;
 
@@ -38,30 +41,62 @@ fn set(of: impl AsFd, name: &str, value: &[u8]) -> Result<()> {
     }
 }
 
+/// By name.
+pub(crate) type Attributes = Vec<(String, Vec<u8>)>;
+
+/// Whether a thing in an image may have an attribute of this name.
+pub(crate) fn is_kept(name: &str) -> bool {
+    name.starts_with(KEPT) && !NOT_KEPT.iter().any(|it| name.starts_with(it))
+}
+
+/// Those that an image may have, by name, and how many there are besides.
+pub(crate) fn read(of: impl AsFd) -> rustix::io::Result<(Attributes, u64)> {
+    let (mut kept, mut dropped) = (Vec::new(), 0);
+    for name in list(&of)? {
+        match std::str::from_utf8(&name) {
+            Ok(text) if is_kept(text) => {
+                let mut value = vec![0; LONGEST];
+                let length = fgetxattr(&of, text, &mut value[..])?;
+                value.truncate(length);
+                kept.push((text.to_owned(), value));
+            }
+            _ => dropped += 1,
+        }
+    }
+    Ok((kept, dropped))
+}
+
 /// The digest of all that are there, by name; none where none is.
 pub(crate) fn digest(of: impl AsFd) -> rustix::io::Result<Option<Digest>> {
-    let mut list = vec![0; 256];
-    let length = loop {
-        match flistxattr(&of, &mut list[..]) {
-            Err(Errno::RANGE) if list.len() < LONGEST => list.resize(list.len() * 4, 0),
-            Err(Errno::OPNOTSUPP) => return Ok(None),
-            other => break other?,
-        }
-    };
-    let mut names: Vec<&[u8]> =
-        list[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")).collect();
+    let mut names = list(&of)?;
+    names.retain(|name| name.starts_with(b"user."));
     if names.is_empty() {
         return Ok(None);
     }
-    names.sort_unstable();
     let mut hash = Sha256::new();
     let mut value = vec![0; LONGEST];
-    for name in names {
-        let length = fgetxattr(&of, name, &mut value[..])?;
+    for name in &names {
+        let length = fgetxattr(&of, &name[..], &mut value[..])?;
         for part in [name, &value[..length]] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
     }
     Ok(Some(Digest::of_finished(hash)))
+}
+
+/// Their names, sorted.
+fn list(of: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut list = vec![0; 256];
+    let length = loop {
+        match flistxattr(&of, &mut list[..]) {
+            Err(Errno::RANGE) if list.len() < LONGEST => list.resize(list.len() * 4, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            other => break other?,
+        }
+    };
+    let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
+    names.sort_unstable();
+    Ok(names)
 }

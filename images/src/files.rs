@@ -90,16 +90,25 @@ pub(crate) fn write_verified<T>(
 
 /// The same for one of many files, which whoever writes them syncs all at once before anything names them.
 pub(crate) fn write_beside<T>(dir: &Dir, name: &str, fill: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
-    let partial = format!("{name}.tmp-{}", random());
+    write_then_name(dir, name, |file| Ok((fill(file)?, name.to_owned())))
+}
+
+/// The same for a file that gets its name from what was written.
+pub(crate) fn write_then_name<T>(
+    dir: &Dir,
+    what: &str,
+    fill: impl FnOnce(&mut File) -> Result<(T, String)>,
+) -> Result<T> {
+    let partial = format!("{what}.tmp-{}", random());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let doing = |error: std::io::Error| Error::System(format!("writing {name}: {error}"));
+    let doing = |error: std::io::Error| Error::System(format!("writing {what}: {error}"));
     let mut file = rustix::fs::openat(dir, &*partial, flags, Mode::from_raw_mode(0o644))
         .map(File::from)
         .map_err(|error| doing(error.into()))?;
     let work = || -> Result<T> {
         // Whatever the umask: a container's own id reads it.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).map_err(|error| doing(error.into()))?;
-        let filled = fill(&mut file)?;
+        let (filled, name) = fill(&mut file)?;
         dir.rename(&partial, dir, name).map_err(doing)?;
         Ok(filled)
     };

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::blobs::{Blob, Blobs, LONGEST_JSON, LayerReader, TAG};
 use crate::digest::Hashing;
 use crate::files::{
-    make_dir, open, open_dir, parse, read_bounded, write_beside, write_bytes, write_verified,
+    make_dir, open, open_dir, parse, read_bounded, write_beside, write_bytes, write_then_name, write_verified,
 };
 use crate::hooks::step;
 use crate::{Digest, Error, Result};
@@ -160,6 +160,18 @@ impl Held<'_> {
         })?;
         step("store: blob named");
         Ok(())
+    }
+
+    /// Writes a blob whose digest shows when it is written; gives that and its size.
+    pub fn add<T>(&self, fill: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<(T, Digest, u64)> {
+        let added = write_then_name(&self.layout.blobs, "new-blob", |file| {
+            let mut hashing = Hashing::new(file);
+            let filled = fill(&mut hashing)?;
+            let (_, size, digest) = hashing.finish();
+            Ok(((filled, digest, size), digest.hex()))
+        })?;
+        step("store: blob named");
+        Ok(added)
     }
 
     /// Makes blobs last, all at once.

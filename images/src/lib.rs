@@ -1,7 +1,8 @@
 //! Images by digest: where they lie, what a reference means, and trees that are what the digest says.
 //!
 //! In the order of an image's life: [`Reference`] (what the user typed), `blobs` and `layout` (an OCI image layout: blobs and an index,
-//! every byte read through a verifying reader), `build` (the default image from one file), `bundle` and `docker` (the same in archives), `resolve` (reference → manifest →
+//! every byte read through a verifying reader), `build` (the default image from one file, others from
+//! directories and archives), `sbom` (what an image is made of), `bundle` and `docker` (the same in archives), `resolve` (reference → manifest →
 //! config → layers), `import` and `export`, `packing`, `archive` and `unpack` (a hostile tar becomes a tree, or an error), `record` and `tree` (what was unpacked,
 //! verified before each use), `trees` (unpacked layers, shared by all images), and [`Store`], which ties them together; `manage` has
 //! what is done with images besides running them.
@@ -56,12 +57,14 @@ mod policy;
 mod record;
 mod reference;
 mod resolve;
+mod sbom;
 mod store;
 mod tree;
 mod trees;
 mod unpack;
 mod verify;
 
+pub use build::{Base, Built, Changes, LeftOut, Recipe, parse_command, parse_pair, parse_time};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use import::{Imported, Progress};

@@ -104,7 +104,7 @@ impl Store {
             Some(reference) => images.push(self.resolve(reference)?),
             None => {
                 let index = self.layout.index()?;
-                for descriptor in index.manifests() {
+                for descriptor in index.manifests().iter().filter(|it| !resolve::is_artifact(it)) {
                     let digest = digest_of(descriptor)?;
                     let named = descriptor.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
                     let resolved = self.resolve(&Reference::Digest(digest));
@@ -204,9 +204,15 @@ impl Store {
 
     /// Frees what no image of the store needs; with `dry_run` it only says what that is. Waits for imports that are under way.
     pub fn gc(&self, dry_run: bool) -> Result<Freed> {
-        let _held: Held<'_> = self.layout.alone()?;
+        let held: Held<'_> = self.layout.alone()?;
         let mut needed = Needed::default();
-        for descriptor in self.layout.index()?.manifests() {
+        // What was attached to images that are gone goes with them.
+        let orphans = self.orphans()?;
+        let stays = |digest: &str| !orphans.iter().any(|it| it == digest);
+        if !dry_run && !orphans.is_empty() {
+            held.edit_index(|manifests| manifests.retain(|it| it["digest"].as_str().is_none_or(stays)))?;
+        }
+        for descriptor in self.layout.index()?.manifests().iter().filter(|it| stays(it.digest().as_ref())) {
             self.reach(descriptor, DEEPEST, &mut needed).map_err(|error| {
                 error.within(format_args!("looking at what image {} needs", descriptor.digest())).with_remedy(
                     "take the damaged image away with `invarlock runtime image rm`, then try again",

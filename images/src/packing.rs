@@ -22,8 +22,26 @@ impl Packing {
             crate::resolve::LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
                 Some(Self::Gzip)
             }
-            "application/vnd.oci.image.layer.v1.tar+zstd" => Some(Self::Zstd),
+            crate::resolve::LAYER_ZSTD => Some(Self::Zstd),
             _ => None,
+        }
+    }
+
+    /// The media type that the image specification has for it.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Plain => crate::resolve::LAYER_TAR,
+            Self::Gzip => crate::resolve::LAYER_GZIP,
+            Self::Zstd => crate::resolve::LAYER_ZSTD,
+        }
+    }
+
+    /// By the first bytes of a file.
+    pub fn by_magic(bytes: &[u8]) -> Self {
+        match bytes {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::Plain,
         }
     }
 

@@ -14,6 +14,7 @@ pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(crate) const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -113,9 +114,21 @@ pub(crate) fn resolve(source: &dyn Blobs, reference: &Reference) -> Result<Resol
     from_manifest(source, reference.clone(), &descriptor(source, reference)?)
 }
 
+/// The image of a manifest that is there.
+pub(crate) fn of_manifest(source: &dyn Blobs, digest: Digest, size: u64) -> Result<ResolvedImage> {
+    let descriptor = crate::build::descriptor(MANIFEST, &digest, size, true);
+    let descriptor = parse("a descriptor", descriptor.to_string().as_bytes())?;
+    from_manifest(source, Reference::Digest(digest), &descriptor)
+}
+
 /// The descriptor of the manifest for this machine that a reference means.
 pub(crate) fn descriptor(source: &dyn Blobs, reference: &Reference) -> Result<Descriptor> {
     to_manifest(source, find(source, reference)?, DEEPEST)
+}
+
+/// Whether a descriptor of an index is of something that belongs to an image, and is none.
+pub(crate) fn is_artifact(descriptor: &Descriptor) -> bool {
+    descriptor.artifact_type().is_some()
 }
 
 pub(crate) fn is_index(descriptor: &Descriptor) -> bool {
@@ -136,6 +149,7 @@ pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descript
     let mut found: Vec<&Descriptor> = index
         .manifests()
         .iter()
+        .filter(|it| !is_artifact(it))
         .filter(|it| match &tag {
             Some(tag) => tag_of(it).is_some_and(|it| is_named(&it, tag, reference)),
             None => {

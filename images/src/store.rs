@@ -226,7 +226,7 @@ impl Store {
     /// The images of the store.
     pub fn list(&self) -> Result<Vec<ListedImage>> {
         let mut list = Vec::new();
-        for descriptor in self.layout.index()?.manifests() {
+        for descriptor in self.layout.index()?.manifests().iter().filter(|it| !resolve::is_artifact(it)) {
             let image = resolve::digest_of(descriptor)
                 .and_then(|digest| resolve::resolve(&self.layout, &Reference::Digest(digest)));
             let tag = descriptor.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();

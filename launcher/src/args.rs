@@ -5,7 +5,7 @@
 use crate::error::OURS;
 mod image;
 
-pub use image::{CareArgs, ImageCommand};
+pub use image::{BuildArgs, CareArgs, ImageCommand};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -4,14 +4,11 @@ use std::io::Read;
 
 use super::block::Header;
 use super::{damaged, decimal, set, sparse};
+use crate::attributes::is_kept;
 use crate::{Error, Result};
 
 /// Most bytes of one extension header.
 const LONGEST: u64 = 1 << 20;
-/// Extended attributes that are kept, by how they begin; all others are dropped. What a file system or a runtime reads meaning into is
-/// not among them.
-const KEPT: &str = "user.";
-const NOT_KEPT: [&str; 2] = ["user.overlay.", "user.containers."];
 /// Most attributes of one entry.
 const MOST_ATTRIBUTES: usize = 64;
 
@@ -81,12 +78,11 @@ impl Extensions {
             self.dropped += u32::from(key.starts_with(b"LIBARCHIVE.xattr."));
             return Ok(());
         };
-        let kept = |name: &&str| name.starts_with(KEPT) && !NOT_KEPT.iter().any(|it| name.starts_with(it));
-        let Some(name) = std::str::from_utf8(name).ok().filter(kept) else {
+        let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_kept(name)) else {
             self.dropped += 1;
             return Ok(());
         };
-        if name.len() > 255 || name.len() == KEPT.len() || name.contains('\0') {
+        if name.len() > 255 || name == "user." || name.contains('\0') {
             return Err(Error::Safety("an extended attribute whose name no file can have".to_owned()));
         }
         if self.attributes.iter().any(|(other, _)| other == name) {

@@ -1,7 +1,7 @@
 //! `invarlock runtime image …`.
 
 use clap::{Args, Subcommand};
-use invarlock_images::Verify;
+use invarlock_images::{Verify, parse_command, parse_pair};
 use std::path::PathBuf;
 
 /// How what is unpacked of an image is verified before each use.
@@ -13,18 +13,70 @@ pub struct CareArgs {
     pub verify_image: Verify,
 }
 
+/// `invarlock runtime image build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The evaluator of the default image [default: beside this program]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "base"])]
+    pub evaluator: Option<PathBuf>,
+    /// Root directory that the image is made from, or a tar archive of one
+    #[arg(long, value_name = "DIR|TAR", conflicts_with = "base", requires = "name")]
+    pub from: Option<PathBuf>,
+    /// Image that it is made from [default: the default image]
+    #[arg(long, value_name = "IMAGE", requires = "name")]
+    pub base: Option<String>,
+    /// Directory or tar archive on top of it; can be given again
+    #[arg(long = "layer", value_name = "DIR|TAR", requires = "name")]
+    pub layers: Vec<PathBuf>,
+    /// Name it gets, NAME:TAG
+    #[arg(long, value_name = "NAME:TAG")]
+    pub name: Option<String>,
+    /// Label; can be given again
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair, requires = "name")]
+    pub labels: Vec<(String, String)>,
+    /// Variable of the environment; can be given again
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_pair, requires = "name")]
+    pub env: Vec<(String, String)>,
+    /// Program and first arguments: words, or a JSON array of them
+    #[arg(long, value_name = "WORDS", value_parser = parse_words, requires = "name")]
+    pub entrypoint: Option<Words>,
+    /// Further arguments, for other runtimes: words, or a JSON array of them
+    #[arg(long, value_name = "WORDS", value_parser = parse_words, requires = "name")]
+    pub cmd: Option<Words>,
+    /// Working directory
+    #[arg(long, value_name = "PATH", requires = "name")]
+    pub workdir: Option<String>,
+    /// User, for other runtimes; a container of ours has its own
+    #[arg(long, value_name = "UID[:GID]", requires = "name")]
+    pub user: Option<String>,
+    /// Leave out devices, fifos and sockets, which are refused otherwise
+    #[arg(long)]
+    pub drop_devices: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The words of a command.
+#[derive(Debug, Clone)]
+pub struct Words(pub Vec<String>);
+
+fn parse_words(text: &str) -> invarlock_images::Result<Words> {
+    parse_command(text).map(Words)
+}
+
 /// `invarlock runtime image …`.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one value a process")]
 pub enum ImageCommand {
-    /// Build invarlock-runtime:local from the evaluator beside this program
-    Build {
-        /// The evaluator [default: beside this program]
-        #[arg(long, value_name = "FILE")]
-        evaluator: Option<PathBuf>,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    /// Build invarlock-runtime:local from the evaluator beside this program, or an image of your own
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime image build\n  \
+        invarlock runtime image build --from root/ --name python:3.13 --env PATH=/usr/bin --entrypoint /usr/bin/python3\n  \
+        invarlock runtime image build --base python:3.13 --layer models/ --name python:with-models\n\n\
+        The same files give the same digest, wherever they lie, whoever owns them and whenever they were written.\n\
+        SOURCE_DATE_EPOCH, in seconds since 1970, is the time of everything in the image and of itself [default: 0, and none].")]
+    Build(BuildArgs),
     /// List the images of the store
     Ls {
         /// Print one JSON object
@@ -33,6 +85,13 @@ pub enum ImageCommand {
     },
     /// Show an image's digests, configuration and layers as JSON
     Inspect {
+        /// Image reference
+        #[arg(default_value = "invarlock-runtime:local")]
+        image: String,
+    },
+    /// Print an image's bill of materials (CycloneDX)
+    #[command(after_help = "Example:\n  invarlock runtime image sbom invarlock-runtime:local > bom.json")]
+    Sbom {
         /// Image reference
         #[arg(default_value = "invarlock-runtime:local")]
         image: String,
@@ -114,7 +173,7 @@ impl ImageCommand {
     /// Whether errors are to be printed as JSON.
     pub fn wants_json(&self) -> bool {
         match self {
-            Self::Build { json, .. }
+            Self::Build(BuildArgs { json, .. })
             | Self::Ls { json }
             | Self::Import { json, .. }
             | Self::Export { json, .. }
@@ -122,7 +181,7 @@ impl ImageCommand {
             | Self::Rm { json, .. }
             | Self::Verify { json, .. }
             | Self::Gc { json, .. } => *json,
-            Self::Inspect { .. } => false,
+            Self::Inspect { .. } | Self::Sbom { .. } => false,
         }
     }
 }

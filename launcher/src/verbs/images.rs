@@ -6,12 +6,21 @@ use crate::image;
 use crate::ui::{self, Level, Step, Ui};
 use invarlock_images::{Checked, Freed, Policy, Reference, Store, Unwanted};
 use serde_json::{Value, json};
-use std::path::Path;
+
+mod build;
 
 /// Runs the sub-command.
 pub fn run(command: &ImageCommand) -> Result<u8> {
     match command {
-        ImageCommand::Build { evaluator, json } => build(evaluator.as_deref(), *json),
+        ImageCommand::Build(args) => build::run(args),
+        ImageCommand::Sbom { image } => {
+            let bill = image::store()?.sbom(&Reference::parse(image)?)?;
+            let bill: Value = serde_json::from_slice(&bill).map_err(|e| {
+                Error::new(Kind::Integrity, format!("reading the bill of materials of {image}: {e}"))
+            })?;
+            ui::out(&ui::ascii(&format!("{bill:#}")));
+            Ok(0)
+        }
         ImageCommand::Ls { json } => list(*json),
         ImageCommand::Inspect { image } => {
             let value = image::store()?.inspect(&Reference::parse(image)?)?;
@@ -54,20 +63,6 @@ pub fn run(command: &ImageCommand) -> Result<u8> {
 
 fn say(as_json: bool, value: &Value, text: &str) {
     if as_json { ui::json(value) } else { ui::out(text) }
-}
-
-fn build(evaluator: Option<&Path>, json: bool) -> Result<u8> {
-    let path = image::evaluator(evaluator)?;
-    let resolved = image::build(&path)?;
-    let value = json!({
-        "format_version": "runtime-image-build-v1",
-        "reference": resolved.reference,
-        "manifest_digest": resolved.manifest_digest,
-        "config_digest": resolved.config_digest,
-        "evaluator": path,
-    });
-    say(json, &value, &format!("{} {}", resolved.reference, resolved.manifest_digest));
-    Ok(0)
 }
 
 fn import(from: &str, name: Option<&str>, policy: Policy, json: bool) -> Result<u8> {

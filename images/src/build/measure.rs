@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::{bytes, descriptor};
 use crate::digest::Hashing;
 use crate::layout::Held;
 use crate::resolve::{CONFIG, LABEL, LAYER_TAR, MANIFEST, architecture};
@@ -81,10 +82,6 @@ impl Measure {
     }
 }
 
-fn bytes(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| Error::System(format!("writing JSON: {error}")))
-}
-
 /// The layer: sorted, owned by 0, of 1970, with fixed modes.
 fn write_layer(mut program: &File, size: u64, to: &mut dyn Write) -> io::Result<()> {
     program.seek(io::SeekFrom::Start(0))?;
@@ -141,12 +138,4 @@ fn manifest((layer, length): (&Digest, u64), config: &[u8]) -> Value {
         "config": descriptor(CONFIG, &Digest::of(config), config.len() as u64, false),
         "layers": [descriptor(LAYER_TAR, layer, length, false)],
     })
-}
-
-fn descriptor(media_type: &str, digest: &Digest, size: u64, with_platform: bool) -> Value {
-    let mut it = json!({ "mediaType": media_type, "digest": digest, "size": size });
-    if with_platform {
-        it["platform"] = json!({ "architecture": architecture(), "os": "linux" });
-    }
-    it
 }
