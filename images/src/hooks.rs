@@ -1,7 +1,9 @@
 //! The steps at which the store on disk changes, and, in debug builds, dying at one of them. In a release build no variable is read.
 
-/// Everything that changes the store, in the order in which importing an image and tidying up do it.
-pub const STEPS: [&str; 13] = [
+/// Everything that changes the store, in the order in which pulling or importing an image and tidying up do it.
+pub const STEPS: [&str; 15] = [
+    "pull: part opened",
+    "pull: bytes kept",
     "store: blob written",
     "store: blob named",
     "store: partial made",

@@ -11,7 +11,7 @@ use crate::layout::Held;
 use crate::manage::{bare, plain_tag};
 use crate::policy::Policy;
 use crate::resolve::{self, Layer, ResolvedImage, architecture};
-use crate::{Digest, Reference, Result, Store, parallel};
+use crate::{Digest, Error, Reference, Result, Store, parallel};
 
 /// An image that was imported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +40,11 @@ impl Store {
         progress: Progress<'_>,
     ) -> Result<Imported> {
         let tag = tag.map(plain_tag).transpose()?;
+        if matches!(reference, Reference::Registry(_)) {
+            return Err(Error::Input(format!(
+                "{reference} is an image of a registry, which is pulled: `invarlock runtime image pull {reference} --allow-network`"
+            )));
+        }
         let told = AtomicU64::new(0);
         let progress: Progress<'_> = &|count| {
             told.fetch_add(count, Ordering::Relaxed);

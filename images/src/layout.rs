@@ -188,7 +188,7 @@ impl Held<'_> {
                     manifests.retain(|it| {
                         it["annotations"][TAG] != tag && !(is_untagged(it) && it["digest"] == same)
                     });
-                    descriptor["annotations"] = serde_json::json!({ TAG: tag });
+                    descriptor["annotations"][TAG] = tag.into();
                 }
                 None if manifests.iter().any(|it| it["digest"] == same) => return,
                 None => {}

@@ -3,7 +3,8 @@
 //! In the order of an image's life: [`Reference`] (what the user typed), `blobs` and `layout` (an OCI image layout: blobs and an index,
 //! every byte read through a verifying reader), `build` (the default image from one file, others from
 //! directories and archives), `sbom` (what an image is made of), `bundle` and `docker` (the same in archives), `resolve` (reference → manifest →
-//! config → layers), `import` and `export`, `packing`, `archive` and `unpack` (a hostile tar becomes a tree, or an error), `record` and `tree` (what was unpacked,
+//! config → layers), `import` and `export`, `pull`, `receive` and `push` (the same with
+//! a [`Remote`], which another room makes: nothing here opens a socket), `packing`, `archive` and `unpack` (a hostile tar becomes a tree, or an error), `record` and `tree` (what was unpacked,
 //! verified before each use), `trees` (unpacked layers, shared by all images), and [`Store`], which ties them together; `manage` has
 //! what is done with images besides running them.
 //!
@@ -27,7 +28,7 @@
 //!
 //! Owners and times of directories, set-id bits, extended attributes but those of the user's name space, and, where that is allowed,
 //! devices and fifos; what was dropped is counted in the record. Layers are unpacked each for itself, so nothing that one of them says
-//! can lead into another. Names that are not UTF-8 and registries are answered with [`Error::Unsupported`].
+//! can lead into another. Names that are not UTF-8 are answered with [`Error::Unsupported`].
 
 #![forbid(unsafe_code)]
 
@@ -50,12 +51,17 @@ pub mod hooks;
 mod import;
 mod layout;
 mod manage;
+mod name;
 mod packing;
 mod parallel;
 mod pipe;
 mod policy;
+mod pull;
+mod push;
+mod receive;
 mod record;
 mod reference;
+mod remote;
 mod resolve;
 mod sbom;
 mod store;
@@ -69,9 +75,12 @@ pub use digest::Digest;
 pub use error::{Error, Result};
 pub use import::{Imported, Progress};
 pub use manage::{Checked, Freed};
+pub use name::RegistryName;
 pub use policy::{Policy, Unwanted};
+pub use pull::Pulled;
 pub use record::Totals;
 pub use reference::Reference;
+pub use remote::{Document, OfTotal, Remote, Sink};
 pub use resolve::{Layer, ResolvedImage};
 pub use store::{Care, ListedImage, Store, VerifiedRootfs};
 pub use verify::{Level, Verify};

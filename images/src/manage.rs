@@ -65,7 +65,11 @@ impl Store {
     /// are gone, or the digest where there was none.
     pub fn remove(&self, reference: &Reference) -> Result<Vec<String>> {
         let held = self.layout.shared()?;
-        let descriptor = self.own(reference, |source| resolve::find(source, reference))?;
+        let descriptor = self.own(reference, |source| match reference {
+            // It may be named by the index that it was chosen from.
+            Reference::Registry(_) => resolve::descriptor(source, reference),
+            _ => resolve::find(source, reference),
+        })?;
         let digest = descriptor.digest().to_string();
         let tag = reference.tag_in_index();
         let mut gone = Vec::new();
@@ -90,7 +94,9 @@ impl Store {
         work: impl FnOnce(&dyn crate::blobs::Blobs) -> Result<T>,
     ) -> Result<T> {
         match reference {
-            Reference::Tag { .. } | Reference::Digest(_) => self.with_source(reference, work),
+            Reference::Tag { .. } | Reference::Digest(_) | Reference::Registry(_) => {
+                self.with_source(reference, work)
+            }
             _ => Err(Error::Input(format!("{reference} is no image of the store; import it first"))),
         }
     }
@@ -267,6 +273,8 @@ impl Store {
             return Ok(());
         }
         needed.blobs.insert(digest);
+        let chosen_from = descriptor.annotations().as_ref().and_then(|all| all.get(resolve::CHOSEN_FROM));
+        needed.blobs.extend(chosen_from.and_then(|it| Digest::parse(it).ok()));
         let bytes = self.layout.json(&digest, descriptor.size())?;
         if is_index(descriptor) {
             if deeper == 0 {

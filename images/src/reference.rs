@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, RegistryName, Result};
 
 /// Names an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub enum Reference {
         /// The digest of the manifest that is made of it.
         digest: Option<Digest>,
     },
-    /// `registry/name…` or `docker://…`: understood, not built.
-    Registry(String),
+    /// `docker://HOST/NAME…` or `HOST/NAME…`: an image of a registry, as it was pulled into the store.
+    Registry(RegistryName),
 }
 
 impl Reference {
@@ -58,7 +58,7 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
             Err(Error::Input(format!(
-                "image reference {text:?} {why}; it looks like NAME:TAG, NAME@sha256:HEX, sha256:HEX, oci:DIR:TAG, oci:DIR@sha256:HEX, oci-archive:FILE:TAG or docker-archive:FILE"
+                "image reference {text:?} {why}; it looks like NAME:TAG, NAME@sha256:HEX, sha256:HEX, oci:DIR:TAG, oci:DIR@sha256:HEX, oci-archive:FILE:TAG, docker-archive:FILE or docker://HOST/NAME:TAG"
             )))
         };
         if text.is_empty() || text.len() > 4096 || text.chars().any(char::is_control) {
@@ -94,13 +94,13 @@ impl Reference {
         }
         if let Some((transport, _)) = text.split_once("://") {
             return match transport {
-                "docker" => Ok(Self::Registry(text.to_owned())),
+                "docker" => RegistryName::parse(text).map(Self::Registry),
                 _ => wrong("has an unknown transport"),
             };
         }
         let (rest, digest) = split_digest(text)?;
         if rest.contains('/') {
-            return Ok(Self::Registry(text.to_owned()));
+            return RegistryName::parse(text).map(Self::Registry);
         }
         let (name, tag) = match rest.split_once(':') {
             Some((name, tag)) => (name, Some(tag)),
@@ -122,6 +122,7 @@ impl Reference {
             Self::Tag { name, tag: Some(tag), .. } => Some(format!("{name}:{tag}")),
             Self::Layout { tag, .. } | Self::Archive { tag, .. } => tag.clone(),
             Self::DockerArchive { name, .. } => name.clone(),
+            Self::Registry(name) => name.in_store(),
             _ => None,
         }
     }
@@ -133,7 +134,7 @@ impl Reference {
             | Self::Archive { digest, .. }
             | Self::DockerArchive { digest, .. } => *digest,
             Self::Digest(digest) => Some(*digest),
-            Self::Registry(_) => None,
+            Self::Registry(name) => name.digest,
         }
     }
 }
@@ -161,19 +162,19 @@ fn is_docker_name(text: &str) -> bool {
     })
 }
 
-fn split_digest(text: &str) -> Result<(&str, Option<Digest>)> {
+pub(crate) fn split_digest(text: &str) -> Result<(&str, Option<Digest>)> {
     match text.rsplit_once('@') {
         Some((rest, digest)) => Ok((rest, Some(Digest::parse(digest)?))),
         None => Ok((text, None)),
     }
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
     name.len() <= 128 && name.chars().all(inner) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     tag.len() <= 128
         && tag.chars().all(inner)
@@ -184,7 +185,7 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tag, digest) = match self {
             Self::Digest(digest) => return digest.fmt(f),
-            Self::Registry(text) => return f.write_str(text),
+            Self::Registry(name) => return name.fmt(f),
             Self::Tag { name, tag, digest } => {
                 f.write_str(name)?;
                 (tag, digest)
@@ -235,7 +236,7 @@ mod tests {
             format!("docker-archive:image.tar@{digest}"),
             format!("oci:./dir@{digest}"),
             "ghcr.io/invarlock/invarlock-runtime:latest".to_owned(),
-            "docker://registry/name:tag".to_owned(),
+            "docker://registry.example/name:tag".to_owned(),
         ] {
             assert_eq!(Reference::parse(&text).expect(&text).to_string(), text);
         }

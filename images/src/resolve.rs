@@ -20,6 +20,9 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
+/// In the index of a store: the digest of the registry's index that an image was chosen from.
+pub(crate) const CHOSEN_FROM: &str = "org.invarlock.chosen-from";
+
 /// Layers that a run can mount.
 pub(crate) const MOST_LAYERS: usize = 128;
 /// Indexes within indexes.
@@ -152,21 +155,25 @@ pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descript
         .filter(|it| !is_artifact(it))
         .filter(|it| match &tag {
             Some(tag) => tag_of(it).is_some_and(|it| is_named(&it, tag, reference)),
-            None => {
-                digest.is_none_or(|digest| it.digest().to_string() == digest.to_string()) && name_fits(it)
-            }
+            None => digest.is_none_or(|digest| is_digest(it, &digest, reference)) && name_fits(it),
         })
         .collect();
     found.sort_by_key(|it| it.digest().to_string());
     found.dedup_by_key(|it| it.digest().to_string());
     match found.as_slice() {
         [one] => match digest {
-            Some(wanted) if one.digest().to_string() != wanted.to_string() => Err(Error::Integrity(format!(
+            Some(wanted) if !is_digest(one, &wanted, reference) => Err(Error::Integrity(format!(
                 "{reference}: the tag means {}, not the digest given; remedy: name the image by the digest it has",
                 one.digest()
             ))),
+            // The index it was chosen from is read again: what it is said to be is not believed.
+            Some(wanted) if one.digest().to_string() != wanted.to_string() => chosen_from(source, &wanted),
             _ => Ok((*one).clone()),
         },
+        [] if matches!(reference, Reference::Registry(_)) => Err(Error::Input(format!(
+            "it is not in the store; pull it first, `invarlock runtime image pull {reference} --allow-network`, or give this command \
+             --allow-network where it has that option"
+        ))),
         [] => {
             let names: Vec<String> = index.manifests().iter().filter_map(tag_of).take(10).collect();
             let there = if names.is_empty() { "no named image".to_owned() } else { names.join(", ") }; // join: for people
@@ -180,6 +187,20 @@ pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descript
             )))
         }
     }
+}
+
+/// Whether a descriptor is that of a digest. What was pulled is known by the digest of the index it was chosen from, too.
+fn is_digest(it: &Descriptor, digest: &Digest, reference: &Reference) -> bool {
+    let chosen_from = || it.annotations().as_ref().and_then(|all| all.get(CHOSEN_FROM)).cloned();
+    it.digest().to_string() == digest.to_string()
+        || matches!(reference, Reference::Registry(_)) && chosen_from() == Some(digest.to_string())
+}
+
+fn chosen_from(source: &dyn Blobs, digest: &Digest) -> Result<Descriptor> {
+    let size = source.open(digest).map_err(|error| error.within(format_args!("index {digest}")))?.len();
+    let digest = oci_spec::image::Digest::try_from(digest.to_string())
+        .map_err(|error| Error::System(format!("writing a digest: {error}")))?;
+    Ok(Descriptor::new(INDEX.into(), size, digest))
 }
 
 /// Whether the name in an index is the one asked for. What Docker's archives name may have been spelled out by who wrote them.

@@ -151,16 +151,18 @@ impl Store {
         let result = match reference {
             Reference::Layout { dir, .. } => Layout::open(dir).and_then(|layout| work(&layout)),
             Reference::Archive { file, .. } => OciArchive::open(file).and_then(|archive| work(&archive)),
-            Reference::DockerArchive { file, .. } => DockerArchive::open(file).and_then(|archive| work(&archive)),
-            Reference::Registry(_) => Err(Error::Unsupported(
-                "pull is not built yet; copy the image into a layout or an archive, name it as oci:DIR or oci-archive:FILE, and import it".to_owned(),
-            )),
+            Reference::DockerArchive { file, .. } => {
+                DockerArchive::open(file).and_then(|archive| work(&archive))
+            }
             _ => work(&self.layout),
         };
         let remedy = match reference {
             Reference::Layout { dir, .. } => format!("copy the image into {} anew", dir.display()),
             Reference::Archive { file, .. } | Reference::DockerArchive { file, .. } => {
                 format!("get {} anew", file.display())
+            }
+            Reference::Registry(_) => {
+                format!("pull it again: `invarlock runtime image pull {reference} --allow-network`")
             }
             _ => "run `invarlock runtime image build`, which makes the default image anew, or import the image anew".to_owned(),
         };

@@ -10,14 +10,14 @@ use std::process::{Child, Command, Stdio};
 
 use common::*;
 use invarlock_images::hooks::STEPS;
-use invarlock_images::{Care, Policy, Reference, Store, Verify};
+use invarlock_images::{Care, Policy, Reference, RegistryName, Store, Verify};
 
 /// What the copy of this program is to do, and where.
 const TASK: &str = "INVARLOCK_TEST_TASK";
 const PLACE: &str = "INVARLOCK_TEST_PLACE";
 
 /// What is killed at every step.
-const TASKS: [&str; 5] = ["import", "run", "name", "export", "tidy"];
+const TASKS: [&str; 6] = ["import", "pull", "run", "name", "export", "tidy"];
 
 fn reference(text: &str) -> Reference {
     Reference::parse(text).expect("reference")
@@ -46,6 +46,23 @@ fn perform(task: &str, dir: &Path) {
         "import" => {
             store.import(&reference(&from), Some("it:1"), Policy::default(), &|_| {}).expect("import");
         }
+        "pull" => {
+            let name = RegistryName::parse("localhost:1/it:1").expect("name");
+            let registry = Directory(dir.join("layout"));
+            store.pull(&name, &registry, Some("it:1"), Policy::default(), &|_, _| {}).expect("pull");
+        }
+        "pulls" => (0..6).for_each(|round| {
+            let text = format!("localhost:1/it:{}", std::process::id());
+            let name = RegistryName::parse(&text).expect("name");
+            let registry = Directory(dir.join("layout"));
+            store.pull(&name, &registry, None, Policy::default(), &|_, _| {}).expect("pull");
+            let image = store.resolve(&reference(&text)).expect("resolve");
+            drop(store.rootfs(&image, Care::default()).expect("rootfs"));
+            store.remove(&reference(&text)).expect("rm");
+            if round % 2 == 1 {
+                store.gc(false).expect("gc");
+            }
+        }),
         "run" => {
             let image = store.resolve(&reference(&from)).expect("resolve");
             store.rootfs(&image, Care { verify: Verify::Full, ..Care::default() }).expect("rootfs");
@@ -111,6 +128,7 @@ fn assert_usable(dir: &Path, what: &str) {
         store.verify(None, false).expect("verify").into_iter().filter(|it| it.problem.is_some()).collect();
     assert!(problems.is_empty(), "{what}: {problems:?}");
     perform("import", dir);
+    perform("pull", dir);
     let image = store.resolve(&reference("it:1")).expect("resolve");
     store
         .rootfs(&image, Care { verify: Verify::Full, ..Care::default() })
@@ -149,7 +167,7 @@ fn killed_at_every_step_the_store_stays_sound() {
         for task in TASKS {
             let dir = scratch();
             make_layout(dir.path());
-            if !["import", "run"].contains(&task) {
+            if !["import", "pull", "run"].contains(&task) {
                 perform("import", dir.path());
             }
             killed += usize::from(finish(start(task, dir.path(), Some(step)), step));
@@ -190,9 +208,11 @@ fn killed_at_any_moment_the_store_stays_sound() {
 fn four_at_once_agree_and_none_takes_what_another_needs() {
     let dir = scratch();
     make_layout(dir.path());
-    let children: Vec<Child> = (0..4).map(|_| start("churn", dir.path(), None)).collect();
-    for child in children {
-        assert!(!finish(child, "churn"));
+    for task in ["churn", "pulls"] {
+        let children: Vec<Child> = (0..4).map(|_| start(task, dir.path(), None)).collect();
+        for child in children {
+            assert!(!finish(child, task));
+        }
     }
     assert_eq!(Store::open(&dir.path().join("store")).expect("store").list().expect("list").len(), 0);
     assert_usable(dir.path(), "four at once");

@@ -7,7 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use common::*;
-use invarlock_images::{Care, Error, Level, Reference, ResolvedImage, Store, Verify};
+use invarlock_images::{
+    Care, Digest, Error, Level, Policy, Reference, RegistryName, ResolvedImage, Store, Verify,
+};
+use serde_json::json;
 
 fn reference(text: &str) -> Reference {
     Reference::parse(text).expect("reference")
@@ -162,4 +165,65 @@ fn the_quick_level_finds_changes_and_never_complains_of_harmless_ones() {
     assert_eq!(level(Verify::Quick).expect("again"), Level::Quick);
     assert!(matches!("fsverity".parse::<Verify>(), Err(Error::Unsupported(_))));
     assert!(matches!("none".parse::<Verify>(), Err(Error::Input(_))));
+}
+
+#[test]
+fn what_was_pulled_is_found_by_its_name_and_by_the_index_it_was_chosen_from() {
+    let dir = scratch();
+    let layout = TestLayout::new(&dir.path().join("layout"));
+    let archive = Tar::default().file("a", "one").end();
+    let mut ours = layout.image(&[(GZIP, gzip(&archive), archive)]);
+    ours["platform"] = json!({"os": "linux", "architecture": arch()});
+    let other = json!({"mediaType": MANIFEST, "digest": Digest::of(b"other"), "size": 5, "platform": {"os": "linux", "architecture": "s390x"}});
+    let index =
+        layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [other, ours]}));
+    layout.index(std::slice::from_ref(&index));
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let registry = Directory(layout.dir);
+    let name = |text: &str| RegistryName::parse(text).expect("name");
+    let pull = |text: &str| store.pull(&name(text), &registry, None, Policy::default(), &|_, _| {});
+    let pulled = pull("docker://host.example/team/it:1").expect("pull");
+    assert_eq!(pulled.reference, "host.example/team/it:1");
+    assert_eq!(json!(pulled.index_digest), index["digest"]);
+    let manifest = pulled.manifest_digest;
+    let by_index = format!("host.example/team/it@{}", index["digest"].as_str().expect("digest"));
+    for text in [
+        "host.example/team/it:1",
+        "docker://host.example/team/it:1",
+        &by_index,
+        &format!("docker://{by_index}"),
+    ] {
+        let image = store.resolve(&Reference::parse(text).expect(text)).expect(text);
+        assert_eq!(image.manifest_digest, manifest, "{text}");
+    }
+    let lie = format!("host.example/team/it:1@{}", Digest::of(b"lie"));
+    assert!(matches!(store.resolve(&Reference::parse(&lie).expect("reference")), Err(Error::Integrity(_))));
+    assert!(matches!(pull(&lie), Err(Error::Integrity(_))));
+    assert!(matches!(
+        pull("host.example/team/it@sha256:0000000000000000000000000000000000000000000000000000000000000000"),
+        Err(Error::Input(_) | Error::Integrity(_))
+    ));
+    // The index stays as long as what was chosen from it.
+    assert_eq!(store.gc(false).expect("gc").blobs, Vec::<String>::new());
+    // To another machine and registry, with its digest.
+    let file = dir.path().join("image.tar").display().to_string();
+    let archive = Reference::parse(&format!("oci-archive:{file}:it")).expect("reference");
+    let from = Reference::parse("host.example/team/it:1").expect("reference");
+    assert_eq!(store.export(&from, &archive, &|_| {}).expect("export"), manifest);
+    let second = Store::open(&dir.path().join("second")).expect("store");
+    let imported = second.import(&archive, Some("it:2"), Policy::default(), &|_| {}).expect("import");
+    assert_eq!(imported.manifest_digest, manifest);
+    let to = Directory(TestLayout::new(&dir.path().join("other")).dir);
+    let sent = second.push(
+        &Reference::parse("it:2").expect("reference"),
+        &name("other.example/it:3"),
+        &to,
+        &|_, _| {},
+    );
+    assert_eq!(sent.expect("push"), manifest);
+    let moved = Reference::parse(&format!("oci:{}:3", to.0.display())).expect("reference");
+    assert_eq!(second.resolve(&moved).expect("moved").manifest_digest, manifest);
+    store.remove(&Reference::parse(&by_index).expect("reference")).expect("rm");
+    assert_eq!(store.list().expect("list"), []);
+    assert_eq!(store.gc(false).expect("gc").blobs.len(), 4, "manifest, config, layer and index");
 }

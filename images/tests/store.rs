@@ -97,7 +97,7 @@ fn the_default_image_is_what_the_design_says() {
     assert!(matches!(store.resolve(&none), Err(Error::Input(_))));
     let registry = Reference::parse("ghcr.io/a/b:latest").expect("reference");
     assert!(
-        matches!(store.resolve(&registry), Err(Error::Unsupported(message)) if message.contains("pull is not built yet"))
+        matches!(store.resolve(&registry), Err(Error::Input(message)) if message.contains("not in the store; pull it first"))
     );
 }
 

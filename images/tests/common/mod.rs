@@ -1,10 +1,10 @@
 //! Layouts and archives made by hand, honest and hostile.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use invarlock_images::{Care, Digest, Reference, Result, Store, VerifiedRootfs};
+use invarlock_images::{Care, Digest, Document, Reference, Remote, Result, Sink, Store, VerifiedRootfs};
 use invarlock_security::SecureTempDir;
 use serde_json::{Value, json};
 
@@ -85,6 +85,64 @@ impl TestLayout {
 
     pub fn reference(&self) -> Reference {
         Reference::parse(&format!("oci:{}", self.dir.display())).expect("reference")
+    }
+}
+
+/// A registry that is a layout on this disk. What it gives it gives in small pieces.
+pub struct Directory(pub PathBuf);
+
+impl Directory {
+    fn bytes(&self, digest: &str) -> Result<Vec<u8>> {
+        let path = self.0.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        std::fs::read(path).map_err(|error| invarlock_images::Error::Input(error.to_string()))
+    }
+}
+
+impl Remote for Directory {
+    fn manifest(&self, which: &str, _: u64) -> Result<Document> {
+        let index: Value =
+            serde_json::from_slice(&std::fs::read(self.0.join("index.json")).expect("index")).expect("index");
+        let root = &index["manifests"][0];
+        let digest =
+            if which.starts_with("sha256:") { which } else { root["digest"].as_str().expect("digest") };
+        let bytes = self.bytes(digest)?;
+        let value: Value = serde_json::from_slice(&bytes).expect("manifest");
+        Ok(Document { media_type: value["mediaType"].as_str().expect("type").to_owned(), bytes })
+    }
+
+    fn blob(&self, digest: &Digest, _: u64, to: &mut dyn Sink) -> Result<()> {
+        let bytes = self.bytes(&digest.to_string())?;
+        let have = usize::try_from(to.have()).expect("size");
+        bytes[have..].chunks(bytes.len() / 3 + 1).try_for_each(|piece| to.take(piece))
+    }
+
+    fn has_blob(&self, digest: &Digest, _: u64) -> Result<bool> {
+        Ok(self.bytes(&digest.to_string()).is_ok())
+    }
+
+    fn put_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        open: &(dyn Fn() -> Result<Box<dyn Read>> + Sync),
+    ) -> Result<()> {
+        let mut bytes = Vec::new();
+        open()?
+            .read_to_end(&mut bytes)
+            .map_err(|error| invarlock_images::Error::System(error.to_string()))?;
+        assert_eq!((bytes.len() as u64, Digest::of(&bytes)), (size, *digest));
+        TestLayout { dir: self.0.clone() }.blob(&bytes);
+        Ok(())
+    }
+
+    fn put_manifest(&self, tag: &str, document: &Document) -> Result<()> {
+        let layout = TestLayout { dir: self.0.clone() };
+        let digest = layout.blob(&document.bytes);
+        layout.index(&[json!({
+            "mediaType": document.media_type, "digest": digest, "size": document.bytes.len(),
+            "annotations": {"org.opencontainers.image.ref.name": tag},
+        })]);
+        Ok(())
     }
 }
 
