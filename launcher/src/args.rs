@@ -4,8 +4,10 @@
 
 use crate::error::OURS;
 mod image;
+mod transport;
 
 pub use image::{BuildArgs, CareArgs, ImageCommand};
+pub use transport::{PullArgs, PushArgs, ReachArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -60,7 +62,8 @@ pub enum Command {
 /// Named exceptions to the default policy; each stands in the evidence.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AllowArgs {
-    /// Let this command use the network (recorded; the default verification policy rejects it)
+    /// Let this command use the network, to pull an image docker://… that is not in the store; containers get none (recorded; the default
+    /// verification policy rejects it)
     #[arg(long, help_heading = "Exceptions")]
     pub allow_network: bool,
     /// Run the measuring on the host, without a container (recorded as host-bypass)
@@ -157,7 +160,7 @@ pub struct EvaluateArgs {
 /// Image and evaluator of a container, and its limits.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RuntimeArgs {
-    /// Image to run: a tag of the store, oci:DIR@sha256:…, oci:DIR:TAG or sha256:…
+    /// Image to run: a tag of the store, oci:DIR@sha256:…, oci:DIR:TAG, sha256:… or, once pulled, docker://HOST/NAME:TAG
     #[arg(long, env = "INVARLOCK_RUNTIME_IMAGE", value_name = "IMAGE", help_heading = "Container")]
     pub image: Option<String>,
     /// Digest the image's manifest must have; another one is an error
@@ -320,6 +323,9 @@ pub struct RunArgs {
     /// Verification of the image.
     #[command(flatten)]
     pub care: CareArgs,
+    /// Let this program pull an image docker://… that is not in the store; the container gets no network by it
+    #[arg(long, help_heading = "Container")]
+    pub allow_network: bool,
     /// System-call profile of yours: Docker's, the OCI's or our format [default: by what the image speaks]
     #[arg(long, value_name = "FILE", help_heading = "Container")]
     pub seccomp: Option<PathBuf>,

@@ -4,6 +4,8 @@
 
 use crate::args::RuntimeArgs;
 use crate::error::{Error, Kind, Result};
+use crate::policy::Policy;
+use crate::transport;
 use crate::ui::{Level, Ui};
 use invarlock_images::{Care, Digest, Reference, ResolvedImage, Store, VerifiedRootfs, Verify};
 use std::path::{Path, PathBuf};
@@ -76,12 +78,14 @@ pub fn build(evaluator: &Path) -> Result<ResolvedImage> {
 }
 
 /// An image of the store as it is; only a missing default image is built first.
-pub fn existing(ui: &Ui, reference: &str, verify: Verify) -> Result<Image> {
+pub fn existing(ui: &Ui, reference: &str, verify: Verify, policy: &Policy) -> Result<Image> {
     let store = store()?;
-    match store.resolve(&Reference::parse(reference)?) {
+    let parsed = Reference::parse(reference)?;
+    transport::pull_missing(ui, &store, &parsed, policy)?;
+    match store.resolve(&parsed) {
         Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved, care(verify))?, resolved }),
         Err(invarlock_images::Error::Input(_)) if reference == DEFAULT_IMAGE => {
-            prepare(ui, &Choice::default(), verify)
+            prepare(ui, &Choice::default(), verify, policy)
         }
         Err(e) => Err(e.into()),
     }
@@ -89,7 +93,7 @@ pub fn existing(ui: &Ui, reference: &str, verify: Verify) -> Result<Image> {
 
 /// Resolves what was chosen and unpacks and verifies its root file system. The default image is built anew when it is missing
 /// or the evaluator is not what it was built from.
-pub fn prepare(ui: &Ui, choice: &Choice<'_>, verify: Verify) -> Result<Image> {
+pub fn prepare(ui: &Ui, choice: &Choice<'_>, verify: Verify, policy: &Policy) -> Result<Image> {
     let step = ui.step("image", 2, false);
     let reference = choice.reference.unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
@@ -101,6 +105,7 @@ pub fn prepare(ui: &Ui, choice: &Choice<'_>, verify: Verify) -> Result<Image> {
     let resolved = if reference == DEFAULT_IMAGE {
         build_if_evaluator(&store, ui, choice.evaluator, &parsed)?
     } else {
+        transport::pull_missing(ui, &store, &parsed, policy)?;
         store.resolve(&parsed)?
     };
     if let Some(wanted) = wanted {

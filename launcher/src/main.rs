@@ -21,6 +21,7 @@ mod refused;
 mod reuse;
 mod side;
 mod signals;
+mod transport;
 mod ui;
 mod verbs;
 

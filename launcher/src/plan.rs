@@ -81,7 +81,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
         ExecutionMode::Container => {
             let runtime = &args.runtime;
             let verify = runtime.care.verify_image;
-            let image = image::prepare(ui, &runtime.into(), verify)?;
+            let image = image::prepare(ui, &runtime.into(), verify, policy)?;
             require_measure(&image)?;
             (Some(image), None)
         }

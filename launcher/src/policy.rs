@@ -1,6 +1,6 @@
 //! What is allowed, and why: flags and variables become allowances once, before any work, and the network goes off.
 
-use crate::args::{AllowArgs, Cli, Command, ExecutionMode, RuntimeCommand};
+use crate::args::{AllowArgs, Cli, Command, ExecutionMode, ImageCommand, RuntimeCommand};
 use crate::error::Result;
 use crate::filter;
 use invarlock_runtime::Supervisor;
@@ -31,7 +31,7 @@ pub fn enter(cli: &Cli) -> Result<Policy> {
         _ => (&none, ExecutionMode::Container),
     };
     let flags = Flags {
-        network: allow.allow_network,
+        network: allow.allow_network || allows_network(&cli.command),
         host_execution: allow.allow_host_execution,
         execution_mode_host: asked == ExecutionMode::Host,
         ..Flags::default()
@@ -47,6 +47,18 @@ pub fn enter(cli: &Cli) -> Result<Policy> {
     };
     let custom_filter = matches!(&cli.command, Command::Evaluate(a) if a.runtime.seccomp.is_some());
     Ok(Policy { allowances, mode, custom_filter, network_filter, early: RefCell::new(early) })
+}
+
+/// Whether the network was allowed for an image alone.
+fn allows_network(command: &Command) -> bool {
+    match command {
+        Command::Runtime(RuntimeCommand::Image(ImageCommand::Pull(it))) => it.reach.allow_network,
+        Command::Runtime(RuntimeCommand::Image(ImageCommand::Push(it))) => it.reach.allow_network,
+        Command::Runtime(RuntimeCommand::Run { what, .. } | RuntimeCommand::Learn { what, .. }) => {
+            what.allow_network
+        }
+        _ => false,
+    }
 }
 
 /// How many containers the command will run.

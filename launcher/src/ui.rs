@@ -77,6 +77,12 @@ impl Step {
         self.bar.inc(n);
     }
 
+    /// Adds `n` units of a total that shows only on the way.
+    pub fn grow(&self, n: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.inc(n);
+    }
+
     /// Ends the step; without a terminal this prints its one line.
     pub fn done(self, result: &str) {
         let (seconds, name) = (self.bar.elapsed().as_secs_f64(), &self.name);

@@ -249,7 +249,7 @@ fn options_that_are_unsupported_say_so_before_work() {
     ];
     case.place.run(&release).expect(3).one_error(&["release", "guards"]);
     case.evaluate(&["--tier", "lenient"]).expect(2).one_error(&["lenient", "balanced"]);
-    case.evaluate(&["--image", "registry.invalid/name:tag"]).expect(3);
+    case.evaluate(&["--image", "registry.invalid/name:tag"]).expect(2);
     case.evaluate(&["--image", "invarlock-runtime:nosuch"]).expect(2).one_error(&["nosuch"]);
     assert_eq!(case.place.names("work/runs"), Vec::<String>::new());
 }

@@ -78,7 +78,10 @@ fn through_all_verbs(user: As) {
         (&["tag", "none:such", "x:y"], 2),
         (&["rm", "none:such"], 2),
         (&["export", "mine:1", "mine:2"], 2),
-        (&["import", "docker://registry.invalid/x:1"], 3),
+        (&["import", "docker://registry.invalid/x:1"], 2),
+        (&["pull", "docker://registry.invalid/x:1"], 2),
+        (&["pull", "--allow-network", "docker://python:3"], 2),
+        (&["push", "invarlock-runtime:local", "docker://registry.invalid/x:1"], 2),
     ] {
         let ran = image(bad);
         assert_eq!(ran.code, code, "{bad:?}: {}", ran.err);

@@ -1,5 +1,6 @@
 //! `invarlock runtime image …`.
 
+use super::transport::{PullArgs, PushArgs};
 use clap::{Args, Subcommand};
 use invarlock_images::{Verify, parse_command, parse_pair};
 use std::path::PathBuf;
@@ -116,6 +117,17 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Pull an image from a registry into the store and unpack it; its digest stays
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime image pull --allow-network docker://ghcr.io/org/runtime:1.2\n  \
+        invarlock runtime image pull --allow-network docker://ghcr.io/org/runtime@sha256:… --tag runtime:1.2\n\n\
+        Credentials are those of `podman login` and `docker login`. What was pulled is used by the same name, without the\n\
+        network: invarlock runtime run docker://ghcr.io/org/runtime:1.2. An interrupted pull goes on where it ended.")]
+    Pull(PullArgs),
+    /// Push an image to a registry; its digest stays
+    #[command(after_help = "Example:\n  \
+        invarlock runtime image push --allow-network invarlock-runtime:local docker://ghcr.io/org/runtime:1.2")]
+    Push(PushArgs),
     /// Write an image where other tools read it; its digest stays
     #[command(after_help = "Examples:\n  \
         invarlock runtime image export invarlock-runtime:local oci-archive:runtime.tar:local\n  \
@@ -181,6 +193,7 @@ impl ImageCommand {
             | Self::Rm { json, .. }
             | Self::Verify { json, .. }
             | Self::Gc { json, .. } => *json,
+            Self::Pull(PullArgs { json, .. }) | Self::Push(PushArgs { json, .. }) => *json,
             Self::Inspect { .. } | Self::Sbom { .. } => false,
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 mod build;
 
 /// Runs the sub-command.
-pub fn run(command: &ImageCommand) -> Result<u8> {
+pub fn run(command: &ImageCommand, network: &crate::policy::Policy) -> Result<u8> {
     match command {
         ImageCommand::Build(args) => build::run(args),
         ImageCommand::Sbom { image } => {
@@ -34,6 +34,8 @@ pub fn run(command: &ImageCommand) -> Result<u8> {
             };
             import(from, name.as_deref(), policy, *json)
         }
+        ImageCommand::Pull(args) => super::transport::pull(args, network),
+        ImageCommand::Push(args) => super::transport::push(args, network),
         ImageCommand::Export { image, to, json } => export(image, to, *json),
         ImageCommand::Tag { image, name, json } => {
             let digest = image::store()?.tag(&Reference::parse(image)?, name)?;
@@ -61,7 +63,7 @@ pub fn run(command: &ImageCommand) -> Result<u8> {
     }
 }
 
-fn say(as_json: bool, value: &Value, text: &str) {
+pub(super) fn say(as_json: bool, value: &Value, text: &str) {
     if as_json { ui::json(value) } else { ui::out(text) }
 }
 

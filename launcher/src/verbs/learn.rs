@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Runs it, with the exit code of `runtime run`.
 pub fn run(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
-    let Prepared { spec, filter, rootfs: _held, .. } = prepare(what)?;
+    let Prepared { spec, filter, rootfs: _held, .. } = prepare(what, policy)?;
     let meaning = filter.meaning()?;
     let mut output = PassThrough::aside();
     let outcome = policy

@@ -7,6 +7,7 @@ mod learn;
 mod probe;
 mod report;
 mod runtime;
+mod transport;
 mod verify;
 
 use crate::args::{AdvancedCommand, Cli, Command, ReportCommand};

@@ -6,7 +6,7 @@ use crate::filter::Filter;
 use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
-use crate::{image, plan, refused};
+use crate::{image, plan, refused, transport};
 use invarlock_images::VerifiedRootfs;
 use invarlock_runtime::{ContainerSpec, Outcome, Sink, Status};
 use invarlock_seccomp::Ours;
@@ -16,7 +16,7 @@ use std::io::Write as _;
 /// Runs the sub-command.
 pub fn run(command: &RuntimeCommand, policy: &Policy) -> Result<u8> {
     match command {
-        RuntimeCommand::Image(command) => super::images::run(command),
+        RuntimeCommand::Image(command) => super::images::run(command, policy),
         RuntimeCommand::Probe { json } => super::probe::run(*json),
         RuntimeCommand::Run { what, json } => run_image(what, *json, policy),
         RuntimeCommand::Learn { what, json } => super::learn::run(what, *json, policy),
@@ -36,8 +36,9 @@ pub(super) struct Prepared {
 }
 
 /// Resolves image and profile.
-pub(super) fn prepare(what: &RunArgs) -> Result<Prepared> {
-    let image = image::existing(&Ui::new(Level::Quiet), &what.image, what.care.verify_image)?;
+pub(super) fn prepare(what: &RunArgs, policy: &Policy) -> Result<Prepared> {
+    let image = image::existing(&Ui::new(Level::Quiet), &what.image, what.care.verify_image, policy)?;
+    transport::close(policy)?;
     let ran = json!({
         "reference": image.resolved.reference, "manifest_digest": image.resolved.manifest_digest,
         "verification": image.rootfs.level,
@@ -71,7 +72,7 @@ pub(super) fn prepare(what: &RunArgs) -> Result<Prepared> {
 /// The workload's output goes straight through; only a terminal gets it with escapes made harmless.
 fn run_image(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
-    let Prepared { spec, filter, rootfs: _held, image } = prepare(what)?;
+    let Prepared { spec, filter, rootfs: _held, image } = prepare(what, policy)?;
     let mut output = PassThrough::default();
     let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
     let outcome =
