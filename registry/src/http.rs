@@ -144,6 +144,9 @@ impl Http {
             .zip(Uri::parse(from).ok())
             .and_then(|(to, from)| to.resolve_against(&from).ok().map(|it| it.normalize()));
         let Some(to) = resolved else { return no("which is no address") };
+        if !["http", "https"].contains(&to.scheme().as_str()) {
+            return no("which is not HTTP");
+        }
         let Some(authority) = to.authority() else { return no("which is no address of a host") };
         if authority.userinfo().is_some() || authority.host().is_empty() {
             return no("which has more than a host in it");
@@ -154,8 +157,7 @@ impl Http {
             "https" => {}
             "http" if from.starts_with("https:") => return no("which is without TLS, and we came with it"),
             "http" if same || is_loopback(authority.host()) => {}
-            "http" => return no("another host, which is without TLS"),
-            _ => return no("which is not HTTP"),
+            _ => return no("another host, which is without TLS"),
         }
         let at = authority.host().trim_matches(['[', ']']).parse::<IpAddr>().ok().map(place);
         let at = if authority.host() == "localhost" { Some(Place::Here) } else { at };
