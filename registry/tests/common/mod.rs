@@ -187,6 +187,22 @@ impl Image {
     }
 }
 
+/// The kind of an error, for a table.
+pub fn kind(error: &Error) -> &'static str {
+    match error {
+        Error::Input(_) => "input",
+        Error::Integrity(_) => "integrity",
+        Error::Safety(_) => "safety",
+        Error::Unsupported(_) => "unsupported",
+        _ => "system",
+    }
+}
+
+/// An image, and nothing wrong with it.
+pub fn honest() -> Image {
+    Image::new(300_000, |_| {})
+}
+
 pub fn network() -> Network {
     let flags = Flags { network: true, ..Flags::default() };
     Allowances::resolve(&flags, &|_| None).network().expect("allowed")
