@@ -77,11 +77,11 @@ attack-images: ## Hostile archives and layouts, as root and as an ordinary user:
 	$(CARGO) nextest run --locked -p invarlock-images --test hostile --test differential --no-fail-fast --success-output immediate 2>&1 | \
 	    grep -E '^ *(root|user)[ :]|damaged archives|alike|^ *(PASS|FAIL)|Summary'
 
-fuzz: ## Fuzz what reads strangers' bytes, FUZZ_SECONDS (60) each, from the seeds kept here (needs a nightly compiler and cargo-fuzz)
+fuzz: ## Fuzz what reads strangers' bytes, FUZZ_SECONDS (180) each, from the seeds kept here (needs a nightly compiler and cargo-fuzz)
 	for target in index manifest config reference bundle unpack whiteouts registry; do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    CARGO_TARGET_DIR=$(CURDIR)/fuzz/target $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
-	        -max_total_time=$${FUZZ_SECONDS:-60} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 2>&1 | tail -n 12; \
+	        -max_total_time=$${FUZZ_SECONDS:-180} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 2>&1 | tail -n 12; \
 	done
 
 soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leave

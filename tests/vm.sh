@@ -36,7 +36,7 @@ for program in /bin/sh /bin/sleep /usr/bin/setpriv; do
     for file in $program $(ldd $program | grep -o '/[^ ]*'); do place "$file"; done
 done
 rm -f "$out/root.ext4"
-mke2fs -q -t ext4 -d "$root" -E root_owner=0:0 "$out/root.ext4" 1G
+mke2fs -q -t ext4 -b 4096 -O verity -d "$root" -E root_owner=0:0 "$out/root.ext4" 1G
 
 timeout "${VM_SECONDS:-1800}" qemu-system-x86_64 -accel "$accel$([ "$accel" = tcg ] && echo ,thread=multi)" -cpu max -smp 2 -m 2G -nographic -no-reboot -nic none -monitor none \
     -kernel "$kernel"/boot/vmlinuz-* -append "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet" \

@@ -13,7 +13,8 @@
 //! ```text
 //! oci-layout, index.json        an OCI image layout; tags are `org.opencontainers.image.ref.name`
 //! blobs/sha256/<hex>
-//! trees/sha256-<diff id>/       root/ is the unpacked layer, record what it must hold, stamps what the file system notes of changes
+//! trees/sha256-<diff id>/       root/ is the unpacked layer, record what it must hold, stamps what the file system notes of changes,
+//!                               verity the digests by which the kernel holds its files, where that was asked for
 //! trees/sha256-<diff id>.seal   digest of that record, and totals
 //! trees/empty/                  a directory with nothing in it
 //! ```
@@ -30,7 +31,7 @@
 //! devices and fifos; what was dropped is counted in the record. Layers are unpacked each for itself, so nothing that one of them says
 //! can lead into another. Names that are not UTF-8 are answered with [`Error::Unsupported`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod archive;
 mod attributes;
@@ -65,10 +66,12 @@ mod remote;
 mod resolve;
 mod sbom;
 mod store;
+mod sys;
 mod tree;
 mod trees;
 mod unpack;
 mod verify;
+mod verity;
 
 pub use build::{Base, Built, Changes, LeftOut, Recipe, parse_command, parse_pair, parse_time};
 pub use digest::Digest;

@@ -88,6 +88,9 @@ pub struct Totals {
 pub(crate) struct Seal {
     pub record: Digest,
     pub totals: Totals,
+    /// Of the list of digests by which the kernel holds its files, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<Digest>,
 }
 
 /// Writes a record.
@@ -110,7 +113,7 @@ impl<W: Write> Writer<W> {
         self.line(&Line::End(totals))?;
         let (mut inner, _, record) = self.0.finish();
         inner.flush().map_err(Error::io("writing the record of a tree"))?;
-        Ok(Seal { record, totals })
+        Ok(Seal { record, totals, verity: None })
     }
 }
 

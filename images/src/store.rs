@@ -189,7 +189,9 @@ impl Store {
                 }
                 Stored::Blob(layer) => layer.verify_in(source),
             };
-            let stale = || trees.iter().zip(&image.layers).filter(|(tree, _)| !tree.fresh);
+            // What was unpacked just now was verified on the way; the kernel does not hold it yet.
+            let due = |tree: &Tree| !tree.fresh || how == Verify::FsVerity;
+            let stale = || trees.iter().zip(&image.layers).filter(|(tree, _)| due(tree));
             let mut things: Vec<Stored<'_>> = stale().map(|(tree, _)| Stored::Tree(tree)).collect();
             // A tree is what runs, whatever became of its blob since; who asks for all gets all.
             if care.verify == Verify::Full {

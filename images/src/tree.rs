@@ -21,7 +21,7 @@ const SMALL: u64 = 16 << 10;
 /// Lines that a thread takes at once.
 const BATCH: usize = 64;
 
-fn altered(path: &str, what: &str) -> Error {
+pub(crate) fn altered(path: &str, what: &str) -> Error {
     Error::Integrity(format!("unpacked file /{path} {what}: the tree was altered or is damaged"))
 }
 
@@ -48,38 +48,60 @@ pub(crate) fn verify(root: &(impl AsFd + Sync), record: &File, seal: &Seal) -> R
         checked?;
         found?
     };
+    nothing_besides(found, top.as_fd(), record, seal)
+}
+
+/// All lines of the record are there; so is nothing else.
+pub(crate) fn whole(root: &impl AsFd, record: &File, seal: &Seal) -> Result<()> {
+    let top = directory(root.as_fd(), ".").map_err(system(""))?;
+    nothing_besides(count(top.as_fd(), "", 0)?, top.as_fd(), record, seal)
+}
+
+fn nothing_besides(found: u64, top: BorrowedFd<'_>, record: &File, seal: &Seal) -> Result<()> {
     match found == seal.totals.entries {
         true => Ok(()),
-        false => Err(name_extra(top.as_fd(), record, seal)?),
+        false => Err(name_extra(top, record, seal)?),
     }
 }
 
 /// What one thread needs to verify lines.
-struct Checker {
+pub(crate) struct Checker {
     cursor: Cursor,
     targets: Cursor,
     buffer: Vec<u8>,
 }
 
 impl Checker {
-    fn new(root: &impl AsFd) -> Result<Self> {
+    pub fn new(root: &impl AsFd) -> Result<Self> {
         let cursor = || Cursor::new(root).map_err(system(""));
         Ok(Self { cursor: cursor()?, targets: cursor()?, buffer: vec![0; 256 << 10] })
     }
 
     fn check(&mut self, line: &Line) -> Result<()> {
+        self.check_with(line, |file, path, buffer| match line {
+            Line::File { size, sha256, .. } => Ok(hash(file, path, *size, buffer)? == *sha256),
+            _ => Ok(false),
+        })
+    }
+
+    /// The same, a file's content judged by `content`.
+    pub fn check_with(
+        &mut self,
+        line: &Line,
+        content: impl FnOnce(OwnedFd, &str, &mut [u8]) -> Result<bool>,
+    ) -> Result<()> {
         let path = line.path();
         let (parent, name) = split(path);
         let parent = self.cursor.enter(parent, known_directory)?;
         let same = match line {
-            Line::File { mode, size, sha256, attributes, .. } => {
+            Line::File { mode, size, attributes, .. } => {
                 let file = open_known(parent, path, name, OFlags::RDONLY)?;
                 let stat = rustix::fs::fstat(&file).map_err(system(path))?;
                 kind(&stat) == FileType::RegularFile
                     && permissions(&stat) == *mode
                     && stat.st_size.unsigned_abs() == *size
                     && attributes::digest(&file).map_err(system(path))? == *attributes
-                    && hash(file, path, *size, &mut self.buffer)? == *sha256
+                    && content(file, path, &mut self.buffer)?
             }
             Line::Directory { mode, attributes, .. } => {
                 let handle = match name {
@@ -113,7 +135,7 @@ impl Checker {
     }
 }
 
-fn known_directory(above: BorrowedFd<'_>, name: &str, path: &str) -> Result<OwnedFd> {
+pub(crate) fn known_directory(above: BorrowedFd<'_>, name: &str, path: &str) -> Result<OwnedFd> {
     directory(above, name).map_err(|error| match error {
         Errno::NOENT => altered(path, "is missing"),
         Errno::NOTDIR => altered(path, "is no directory any more"),
@@ -121,7 +143,7 @@ fn known_directory(above: BorrowedFd<'_>, name: &str, path: &str) -> Result<Owne
     })
 }
 
-fn open_known(above: BorrowedFd<'_>, path: &str, name: &str, flags: OFlags) -> Result<OwnedFd> {
+pub(crate) fn open_known(above: BorrowedFd<'_>, path: &str, name: &str, flags: OFlags) -> Result<OwnedFd> {
     // NONBLOCK: a fifo that was put there must not stop us.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     openat(above, name, flags, Mode::empty()).map_err(|error| match error {

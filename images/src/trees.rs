@@ -5,6 +5,7 @@
 //! waits for a maker waits for nobody who uses what was made. All of these locks go with the process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,14 +17,16 @@ use rustix::fs::{AtFlags, FlockOperation, flock, fstat, statat, syncfs};
 use rustix::io::Errno;
 
 use crate::blobs::{Blobs, LayerReader};
-use crate::files::{make_dir, open, open_dir, parse, random, read_bounded, sync, write_beside};
+use crate::files::{
+    make_dir, open, open_dir, parse, random, read_bounded, sync, write_beside, write_verified,
+};
 use crate::hooks::step;
 use crate::policy::{Bounds, Policy};
 use crate::record::{Seal, Totals};
 use crate::resolve::Layer;
 use crate::unpack::unpack;
 use crate::verify::{Level, Verify};
-use crate::{Digest, Error, Result, parallel, tree};
+use crate::{Digest, Error, Result, parallel, tree, verity};
 
 const LONGEST_SEAL: u64 = 4096;
 /// Times of changes are as fine as the kernel's clock ticks. After this long a later change has another time.
@@ -219,6 +222,10 @@ impl Trees {
                     return Ok(Level::Quick);
                 }
             }
+            if how == Verify::FsVerity {
+                self.verify_held(tree, &root)?;
+                return Ok(Level::FsVerity);
+            }
             tree::verify(&root, &record()?, &tree.seal)?;
             if how == Verify::Quick {
                 write_stamps(&tree.dir, &tree.seal)?;
@@ -233,6 +240,30 @@ impl Trees {
             );
             error.within(format_args!("tree of layer {}", tree.diff_id)).with_remedy(&remedy)
         })
+    }
+
+    /// Where the kernel does not hold a tree's files, or not as was noted, it is told to, and then they are proven to be the right ones.
+    fn verify_held(&self, tree: &Tree, root: &Dir) -> Result<()> {
+        let record = || open(&tree.dir, "record");
+        if let Some(digests) = &tree.seal.verity {
+            let held = open(&tree.dir, "verity")
+                .and_then(|list| verity::verify(root, &record()?, &tree.seal, &list, digests));
+            if held.is_ok() {
+                return Ok(());
+            }
+        }
+        let holding =
+            write_beside(&tree.dir, "verity", |file| verity::hold(root, &record()?, &tree.seal, file));
+        if matches!(&holding, Err(Error::Unsupported(_))) {
+            return holding.map(drop);
+        }
+        // What is wrong with the tree explains why it could not be held, too.
+        tree::verify(root, &record()?, &tree.seal)?;
+        let digests = holding?;
+        write_stamps(&tree.dir, &tree.seal)?;
+        let seal = Seal { verity: Some(digests), ..tree.seal };
+        let name = format!("{}.seal", tree_name(&tree.diff_id));
+        write_verified(&self.dir, &name, |file| write_seal(&seal, file))
     }
 
     /// Takes a tree out of the way, and away unless somebody still uses it.
@@ -320,11 +351,7 @@ impl Workplace<'_> {
         let seal = write_beside(&dir, "record", |file| unpack(blob, layer, &root, file, bounds, policy))?;
         step("store: layer unpacked");
         write_stamps(&dir, &seal)?;
-        let text = serde_json::to_vec(&seal)
-            .map_err(|error| Error::System(format!("writing the seal of a tree: {error}")))?;
-        write_beside(&self.dir, "seal", |file| {
-            file.write_all(&text).map_err(Error::io("writing the seal of a tree"))
-        })?;
+        write_beside(&self.dir, "seal", |file| write_seal(&seal, file))?;
         step("store: record sealed");
         Ok(())
     }
@@ -352,6 +379,12 @@ fn write_stamps(dir: &Dir, seal: &Seal) -> Result<()> {
     std::thread::sleep(TICK);
     let (root, record) = (open_dir(dir, "root")?, open(dir, "record")?);
     write_beside(dir, "stamps", |file| tree::write_stamps(&root, &record, seal, file))
+}
+
+fn write_seal(seal: &Seal, to: &mut File) -> Result<()> {
+    let text = serde_json::to_vec(seal)
+        .map_err(|error| Error::System(format!("writing the seal of a tree: {error}")))?;
+    to.write_all(&text).map_err(Error::io("writing the seal of a tree"))
 }
 
 fn remove(dir: &Dir, name: &str) -> std::io::Result<()> {

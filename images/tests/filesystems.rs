@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::*;
-use invarlock_images::{Care, Error, Level, Policy, Reference, Store, Verify};
+use invarlock_images::{Care, Error, Level, Policy, Reference, Store, VerifiedRootfs, Verify};
 
 /// The name of the file system on [`PLACE`], told to the copy that works there.
 const INSIDE: &str = "INVARLOCK_TEST_FILE_SYSTEM";
@@ -23,7 +23,11 @@ const KINDS: [(&str, &str, &str); 5] = [
         "mkdir $D/lower $D/upper $D/work",
         "mount -t overlay -o lowerdir=$D/lower,upperdir=$D/upper,workdir=$D/work none /mnt",
     ),
-    ("ext4", "truncate -s 64M $D/disk && mkfs.ext4 -q $D/disk", "mount -o loop $D/disk /mnt"),
+    (
+        "ext4",
+        "truncate -s 64M $D/disk && mkfs.ext4 -q -b 4096 -O verity $D/disk",
+        "mount -o loop $D/disk /mnt",
+    ),
     ("xfs", "truncate -s 320M $D/disk && mkfs.xfs -q $D/disk", "mount -o loop $D/disk /mnt"),
     ("btrfs", "truncate -s 256M $D/disk && mkfs.btrfs -q $D/disk", "mount -o loop $D/disk /mnt"),
 ];
@@ -51,7 +55,7 @@ fn inside(name: &str, script: &str, dir: &Path) -> Result<(), String> {
 #[test]
 fn the_store_works_on_every_local_file_system() {
     if let Some(name) = std::env::var_os(INSIDE) {
-        return works(name == "overlay");
+        return works(&name.to_string_lossy());
     }
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED the_store_works_on_every_local_file_system: only root can mount them");
@@ -75,7 +79,7 @@ fn the_store_works_on_every_local_file_system() {
 
 /// All that the store wants of a file system: attributes, whiteouts, hard links, locks, stamps, renames. An overlay takes a whiteout for
 /// one of its own, and makes none: only images that need none can be there.
-fn works(without_whiteouts: bool) {
+fn works(name: &str) {
     let archives = [
         Tar::default().dir("d/").file("d/a", "content").symlink("l", "d/a").hardlink("h", "d/a").end(),
         Tar::default()
@@ -89,7 +93,7 @@ fn works(without_whiteouts: bool) {
     let layout = TestLayout::new(&elsewhere.path().join("layout"));
     layout.index(&[layout.image(&archives.map(|it| (ZSTD, zstd(&it), it)))]);
     let store = Store::open(PLACE.as_ref()).expect("store");
-    if without_whiteouts {
+    if name == "overlay" {
         let refused =
             store.import(&layout.reference(), None, Policy::default(), &|_| {}).expect_err("a whiteout");
         assert!(matches!(&refused, Error::Unsupported(it) if it.contains("overlay")), "{refused}");
@@ -113,7 +117,34 @@ fn works(without_whiteouts: bool) {
     }
     store.verify(None, true).expect("repair");
     rootfs(Verify::Full).expect("repaired");
+    match rootfs(Verify::FsVerity) {
+        Ok(held) => {
+            assert!(["ext4", "btrfs"].contains(&name), "{name} has no fs-verity");
+            assert_eq!(held.level, Level::FsVerity);
+            drop(held);
+            is_held(&store, &rootfs, &file);
+            println!("{name} here has fs-verity");
+        }
+        Err(refused) => {
+            let says = matches!(&refused, Error::Unsupported(it) if it.contains("CONFIG_FS_VERITY") && it.contains("=full"));
+            assert!(says, "{refused}");
+            assert_eq!(rootfs(Verify::Quick).expect("as before").level, Level::Quick);
+        }
+    }
     store.remove(&reference("it:1")).expect("rm");
     store.gc(false).expect("gc");
     assert_eq!(fs::read_dir(store.root().join("trees")).expect("list").count(), 1, "the empty one");
+}
+
+/// The kernel keeps a file as it is; another one in its place is found.
+fn is_held(store: &Store, rootfs: &dyn Fn(Verify) -> invarlock_images::Result<VerifiedRootfs>, file: &Path) {
+    fs::write(file, "cOntent").expect_err("root, too, may not");
+    for level in [Verify::FsVerity, Verify::Full, Verify::Quick] {
+        rootfs(level).expect("nothing was changed");
+    }
+    fs::remove_file(file).expect("rm");
+    fs::write(file, "cOntent").expect("write");
+    assert!(matches!(rootfs(Verify::FsVerity), Err(Error::Integrity(_))));
+    store.verify(None, true).expect("repair");
+    assert_eq!(rootfs(Verify::FsVerity).expect("repaired").level, Level::FsVerity);
 }

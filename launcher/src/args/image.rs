@@ -8,8 +8,8 @@ use std::path::PathBuf;
 /// How what is unpacked of an image is verified before each use.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct CareArgs {
-    /// Verification of the image before use: full (every byte), quick (what the file system notes of changes) or auto (full up to
-    /// 256 MiB, else quick); the level is recorded
+    /// Verification of the image before use: full (every byte), quick (what the file system notes of changes), fsverity (files that the
+    /// kernel holds; needs a file system that has it) or auto (full up to 256 MiB, else quick); the level is recorded
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = str::parse::<Verify>, help_heading = "Container")]
     pub verify_image: Verify,
 }

@@ -21,6 +21,7 @@ pub fn all() -> Vec<Case> {
         cases.push((who, "doctor", doctor));
         cases.push((who, "image-build", image_build));
         cases.push((who, "run", run));
+        cases.push((who, "fs-verity", fs_verity));
         cases.push((who, "memory-flag", memory_flag));
         cases.push((who, "pids-are-limited", pids));
         cases.push((who, "killed-launcher", killed_launcher));
@@ -104,6 +105,39 @@ fn run(who: Who) {
     let seen: Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
     held_by_cgroup(who, &seen["observations"]);
     places.left_since(&before).is_nothing("a run");
+}
+
+/// The disk has fs-verity: the kernel holds the files of an image, for root and for a user, and what is put in the place of one is found.
+fn fs_verity(who: Who) {
+    let verified = |how: &str, code: i32| {
+        let how = format!("--verify-image={how}");
+        invarlock(who, &["runtime", "run", "--json", &how, IMAGE, "--", "/invarlock-evaluator", "noop"])
+            .expect(code)
+    };
+    for _ in 0..2 {
+        let ran = verified("fsverity", 0);
+        let said: Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
+        assert_eq!(said["image"]["verification"], "fs-verity", "{said:#}");
+    }
+    let trees = std::fs::read_dir(format!("/home/{}/store/trees", who.name())).unwrap();
+    let mut files = trees.map(|it| it.unwrap().path().join("root/invarlock-evaluator"));
+    let file = files.find(|it| it.exists()).unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let held = std::fs::OpenOptions::new().write(true).open(&file).unwrap_err();
+    assert_eq!(held.raw_os_error(), Some(1), "root, too, may not write: {held}");
+    verified("full", 0);
+    // Other bytes under the name.
+    let aside = file.parent().unwrap().parent().unwrap().join("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::write(&file, [&good[..good.len() - 1], b"x"].concat()).unwrap();
+    invarlock_tests::set_mode(&file, 0o555);
+    if !who.is_root() {
+        std::os::unix::fs::chown(&file, Some(invarlock_tests::USER), Some(invarlock_tests::USER)).unwrap();
+    }
+    let refused = verified("fsverity", 125);
+    assert!(refused.err.contains("integrity") && refused.err.contains("invarlock-evaluator"), "{refused:?}");
+    std::fs::rename(&aside, &file).unwrap();
+    verified("fsverity", 0);
 }
 
 fn memory_flag(who: Who) {
