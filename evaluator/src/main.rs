@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use invarlock_evaluator::progress::Progress;
-use invarlock_evaluator::{Error, Result, run, selftest};
+use invarlock_evaluator::{Error, Result, run, selftest, sys};
 
 /// Measures one checkpoint: reads a job, writes report.json and events.jsonl, prints progress as JSON lines.
 ///
@@ -26,6 +26,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    std::hint::black_box(sys::crates::packed());
     let arguments = Arguments::parse();
     let progress = Progress::to_stdout();
     // A panic is a fault of this program (or of a library on input nobody foresaw): it is reported, not shown as noise.

@@ -1,4 +1,6 @@
-//! The one place that maps files into memory.
+//! The one place that maps files into memory, and [`crates`], a section of the program.
+
+pub mod crates;
 
 use std::fs::File;
 use std::ops::Deref;

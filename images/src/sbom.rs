@@ -157,7 +157,8 @@ impl Store {
             return Ok(());
         }
         let document = bytes(&bill.document(name, image.0))?;
-        let there = self.attached(image.0)?;
+        // One that is damaged is replaced.
+        let there = self.attached(image.0).unwrap_or(None);
         if there.as_ref().is_some_and(|(_, there)| *there == document) {
             return Ok(());
         }
@@ -176,9 +177,8 @@ impl Store {
         let mut listed = descriptor(MANIFEST, &digest, manifest.len() as u64, false);
         listed["artifactType"] = json!(CYCLONEDX);
         held.edit_index(|manifests| {
-            if let Some((old, _)) = &there {
-                manifests.retain(|it| it["digest"] != old["digest"]);
-            }
+            let old = there.as_ref().map(|(old, _)| &old["digest"]);
+            manifests.retain(|it| it["digest"] != listed["digest"] && Some(&it["digest"]) != old);
             manifests.push(listed);
         })
     }

@@ -22,6 +22,9 @@ use crate::trees::{Tree, Trees};
 use crate::verify::{Level, SMALL_IMAGE, Verify};
 use crate::{Digest, Error, Reference, Result, parallel};
 
+/// What the default image is called in its bill of materials.
+const MEASURE: &str = "invarlock-runtime";
+
 /// Images and trees below one directory.
 #[derive(Debug)]
 pub struct Store {
@@ -107,10 +110,14 @@ impl Store {
         };
         let image = Measure::of(evaluator)?;
         let digest = image.digest();
+        let held = self.layout.shared()?;
         if self.is_sound(&parsed, &digest) {
+            // Not what earlier builds left, nor a bill that is damaged.
+            if !matches!(self.bill(&digest), Ok(Some(_))) {
+                self.attach(&held, MEASURE, (&digest, image.manifest_size()), &image.bill()?)?;
+            }
             return Ok(digest);
         }
-        let held = self.layout.shared()?;
         image.write(&held, &tag)?;
         for layer in &self.resolve(&parsed)?.layers {
             if self.verify_tree(layer).is_err() {
@@ -118,6 +125,7 @@ impl Store {
                 self.trees.get(&self.layout, std::slice::from_ref(layer), Policy::default())?;
             }
         }
+        self.attach(&held, MEASURE, (&digest, image.manifest_size()), &image.bill()?)?;
         Ok(digest)
     }
 

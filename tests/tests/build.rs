@@ -334,3 +334,55 @@ fn a_bill_of_materials_is_attached_listed_by_nobody_and_goes_with_its_image() {
         assert_eq!(std::fs::read_dir(place.path("store/blobs/sha256")).unwrap().count(), 0, "{user:?}");
     }
 }
+
+#[test]
+fn the_default_image_says_which_crates_its_program_is_made_of() {
+    for user in both() {
+        let place = Place::new(user);
+        let image = digest(build(&place, &[]));
+        let bill = place.run(&["runtime", "image", "sbom"]).expect(0).json();
+        assert_eq!(bill["metadata"]["component"]["version"], image);
+        let components = bill["components"].as_array().unwrap();
+        let names: Vec<&str> = components.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        for linked in [
+            "invarlock-evaluator",
+            "invarlock-evidence",
+            "tokenizers",
+            "safetensors",
+            "gemm-f32",
+            "serde_json",
+        ] {
+            assert!(names.contains(&linked), "{user:?}: {linked} is not in {names:?}");
+        }
+        // Of tests, of the build, of macros, of the launcher.
+        for other in ["proptest", "auditable-serde", "serde_derive", "libcontainer", "clap_derive"] {
+            assert!(!names.contains(&other), "{user:?}: {other} is in the program");
+        }
+        // All of them stand in the lock file, and each needs only what is listed.
+        let lock = std::fs::read_to_string(invarlock_tests::root().join("Cargo.lock")).unwrap();
+        for it in components {
+            let (name, version) = (it["name"].as_str().unwrap(), it["version"].as_str().unwrap());
+            assert!(
+                lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")),
+                "{name} {version}"
+            );
+            assert_eq!(it["purl"], format!("pkg:cargo/{name}@{}", version.replace('+', "%2B")));
+        }
+        let refs: Vec<&Value> = components.iter().map(|it| &it["bom-ref"]).collect();
+        let needs = bill["dependencies"].as_array().unwrap();
+        assert!(
+            needs.iter().all(|it| it["dependsOn"].as_array().unwrap().iter().all(|it| refs.contains(&it)))
+        );
+        // Built again, and without its bill: the same image, the same bill.
+        let index = place.path("store/index.json");
+        let mut without = invarlock_tests::read_json(&index);
+        without["manifests"].as_array_mut().unwrap().retain(|it| it["artifactType"].is_null());
+        std::fs::write(&index, without.to_string()).unwrap();
+        place.run(&["runtime", "image", "sbom"]).expect(3);
+        assert_eq!(digest(build(&place, &[])), image);
+        assert_eq!(place.run(&["runtime", "image", "sbom"]).expect(0).json(), bill);
+        // A program that says nothing of the kind makes an image all the same.
+        place.hold("invarlock-workload");
+        place.run(&["runtime", "image", "sbom"]).expect(3);
+    }
+}

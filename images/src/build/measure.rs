@@ -7,10 +7,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{bytes, descriptor};
+use super::{bytes, descriptor, linked};
 use crate::digest::Hashing;
 use crate::layout::Held;
 use crate::resolve::{CONFIG, LABEL, LAYER_TAR, MANIFEST, architecture};
+use crate::sbom::Bill;
 use crate::{Digest, Error, Result};
 
 /// Name of the program in the image.
@@ -68,6 +69,16 @@ impl Measure {
     /// The image's digest.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.manifest)
+    }
+
+    /// Its manifest's size.
+    pub fn manifest_size(&self) -> u64 {
+        self.manifest.len() as u64
+    }
+
+    /// What the program says that it is made of.
+    pub fn bill(&self) -> Result<Bill> {
+        linked::bill(&self.program)
     }
 
     /// Writes the blobs, and then lets `tag` mean them.

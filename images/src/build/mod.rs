@@ -3,6 +3,7 @@
 //! by one compressor at one level, whose version this project's lock file names.
 
 mod changes;
+mod linked;
 mod measure;
 mod pack;
 pub(crate) mod packages;
