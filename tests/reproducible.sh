@@ -9,11 +9,12 @@ invarlock=$(realpath "${1:?usage: reproducible.sh INVARLOCK}")
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/invarlock-reproducible-XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
+commit=$(git -C "$root" rev-parse HEAD)
 unset SOURCE_DATE_EPOCH CARGO_TARGET_DIR
 
 for name in one another/place; do
     mkdir -p "$work/$name/tree"
-    git -C "$root" archive HEAD | tar -C "$work/$name/tree" -x
+    git -C "$root" archive "$commit" | tar -C "$work/$name/tree" -x
     # Also Cargo's own directory has another name the second time.
     ln -s "${CARGO_HOME:-$HOME/.cargo}" "$work/$name/crates"
     CARGO_HOME="$work/$name/crates" make -s -C "$work/$name/tree" CARGO_TARGET_DIR="$work/$name/target" evaluator
@@ -23,8 +24,11 @@ for name in one another/place; do
     rm -rf "$work/$name/target"
     INVARLOCK_STORE="$work/$name/store" "$invarlock" runtime image build --evaluator "$work/$name/bin/invarlock-evaluator" |
         tee "$work/$name/digest"
+    INVARLOCK_STORE="$work/$name/store" "$invarlock" runtime image sbom >"$work/$name/bom.json"
 done
 cmp "$work/one/bin/invarlock-evaluator" "$work/another/place/bin/invarlock-evaluator"
 cmp "$work/one/digest" "$work/another/place/digest"
+cmp "$work/one/bom.json" "$work/another/place/bom.json"
+grep -q '"purl": "pkg:cargo/tokenizers@' "$work/one/bom.json"
 sha256sum "$work/one/bin/invarlock-evaluator" | cut -d' ' -f1
-echo "the same program and the same image, twice"
+echo "the same program, image and bill of materials, twice"
