@@ -75,7 +75,7 @@ bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by 
 	$(CARGO) build $(PLACELESS) --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
 
-bench-images: ## Import, unpack and verify against skopeo, umoci, podman and openssl (needs them, and 8 GB of disk)
+bench-images: ## Import, pull, unpack and verify against skopeo, umoci, podman and openssl (needs them, docker-registry, and 8 GB of disk)
 	$(CARGO) bench --locked -p invarlock-images --bench images
 
 attack: ## Every attack of docs/attacks.md and of the probe, as root and as a user: a table of what was held

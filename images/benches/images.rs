@@ -1,4 +1,4 @@
-//! Importing and unpacking against skopeo, umoci and podman, and the rate of verification, on one image, in one run.
+//! Importing and unpacking against skopeo, umoci and podman, pulling against skopeo, and the rate of verification, on one image, in one run.
 //!
 //! The image has five gzip layers, about 18,000 files and 500 MB. Each figure is the median of three; each comes first once, and all that
 //! others wrote is on disk before. Ours is on disk when its time ends; what the others still have in memory then is shown by rows of its own.
@@ -14,12 +14,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use invarlock_images::{Care, Policy, Reference, Store, Verify};
-use invarlock_security::SecureTempDir;
+use invarlock_images::{Care, Policy, Reference, RegistryName, Store, Verify};
+use invarlock_registry::{Client, Options};
+use invarlock_security::{Allowances, Flags, SecureTempDir};
 
 const ROUNDS: usize = 3;
 /// Told to the copy that measures its own memory.
 const MEMORY: &str = "INVARLOCK_BENCH_MEMORY";
+/// Told to it where it pulls.
+const HOST: &str = "INVARLOCK_BENCH_HOST";
 
 fn main() {
     if let Some(dir) = std::env::var_os(MEMORY) {
@@ -46,6 +49,8 @@ fn main() {
     .map(|name| (name, Vec::new()))
     .into();
     fs::write(dir.join("noise"), vec![7; 256 << 20]).expect("noise");
+    let registry = Registry::start(dir);
+    let mut pulls: [Vec<f64>; 4] = Default::default();
     let contenders: [fn(&Path, &Path); 3] = [import, skopeo_and_umoci, podman];
     for round in 0..ROUNDS {
         // A short name: podman takes no long one.
@@ -64,6 +69,22 @@ fn main() {
                 times[5 + i].1.push(start.elapsed().as_secs_f64());
             }
         }
+        for i in (0..pulls.len()).map(|i| (i + round) % pulls.len()) {
+            drop(run("sync", &[]));
+            pulls[i].push(timed(|| match i {
+                0 => pull(&registry.host, &place.join("pulled"), None),
+                1 => drop(skopeo_from(&registry.host, &place, "from")),
+                2 => pull(&registry.host, &place.join("unpacked"), Some(Policy::default())),
+                _ => {
+                    let copy = skopeo_from(&registry.host, &place, "from-too");
+                    let image = format!("{copy}:it");
+                    drop(run(
+                        "umoci",
+                        &["unpack", "--rootless", "--image", &image, &at(&place, "bundle-too")],
+                    ));
+                }
+            }));
+        }
         let store = Store::open(&place.join("store")).expect("store");
         let image = store.resolve(&Reference::parse("it:1").expect("reference")).expect("image");
         let verify = |verify| drop(store.rootfs(&image, Care { verify, ..Care::default() }).expect("rootfs"));
@@ -71,6 +92,13 @@ fn main() {
         times[4].1.push(timed(|| verify(Verify::Quick)));
         times[5].1.push(timed(|| drop(run("openssl", &["dgst", "-sha256", &at(dir, "noise")]))));
     }
+    let names = [
+        "ours: pull",
+        "skopeo copy from the registry",
+        "ours: pull and unpack",
+        "skopeo and umoci from there",
+    ];
+    times.extend(names.into_iter().zip(pulls));
     let median = |i: usize| {
         let mut all = times[i].1.clone();
         all.sort_by(f64::total_cmp);
@@ -84,6 +112,8 @@ fn main() {
     let (rate, openssl) = ((packed + unpacked) / median(3), f64::from(256 << 20) / median(5) * cores);
     println!("\nimport and unpack ÷ (skopeo + umoci)       {:.2}   budget 0.4", median(0) / median(1));
     println!("import and unpack ÷ podman load            {:.2}   budget 0.5", median(0) / median(2));
+    println!("pull ÷ skopeo copy                         {:.2}   budget 1.0", median(8) / median(9));
+    println!("pull and unpack ÷ (skopeo + umoci)         {:.2}   budget 0.4", median(10) / median(11));
     println!(
         "full verification ÷ (openssl × {cores} cores)   {:.2}   budget 0.8 ({:.0} MB/s)",
         rate / openssl,
@@ -91,16 +121,22 @@ fn main() {
     );
     println!("quick verification of a file               {:.2} µs, budget 5", median(4) * 1e6 / files as f64);
     let own = std::env::current_exe().expect("own program");
-    let peak = Command::new(own).env(MEMORY, dir).output().expect("copy");
-    assert!(peak.status.success(), "{}", String::from_utf8_lossy(&peak.stderr));
-    println!(
-        "peak memory                                {}, budget 64 MiB",
-        String::from_utf8_lossy(&peak.stdout).trim()
-    );
+    let peak = |what: &str, host: Option<&str>| {
+        let mut copy = Command::new(&own);
+        copy.env(MEMORY, dir).envs(host.map(|host| (HOST, host)));
+        let peak = copy.output().expect("copy");
+        assert!(peak.status.success(), "{}", String::from_utf8_lossy(&peak.stderr));
+        println!("{what} {}, budget 64 MiB", String::from_utf8_lossy(&peak.stdout).trim());
+    };
+    peak("peak memory of importing                  ", None);
+    peak("peak memory of pulling                    ", Some(&registry.host));
 }
 
 fn in_a_process_of_its_own(dir: &Path) {
-    import(dir, dir);
+    match std::env::var(HOST) {
+        Ok(host) => pull(&host, &dir.join("pulled"), Some(Policy::default())),
+        Err(_) => import(dir, dir),
+    }
     let status = fs::read_to_string("/proc/self/status").expect("status");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
     println!("{}", line.trim_start_matches("VmHWM:").trim());
@@ -193,4 +229,61 @@ fn podman(dir: &Path, place: &Path) {
         "podman",
         &["--root", &root, "--runroot", &state, "load", "--quiet", "--input", &at(dir, "image.tar")],
     );
+}
+
+/// Debian's registry, without TLS, with the image in it.
+struct Registry {
+    child: std::process::Child,
+    host: String,
+}
+
+impl Registry {
+    fn start(dir: &Path) -> Self {
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("port").port();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+            at(dir, "registry")
+        );
+        fs::write(dir.join("registry.yml"), config).expect("settings");
+        let child = Command::new("docker-registry")
+            .args(["serve", &at(dir, "registry.yml")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry");
+        let registry = Self { child, host: format!("localhost:{port}") };
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let from = format!("oci:{}:it", at(dir, "layout"));
+        let to = format!("docker://{}/it:1", registry.host);
+        let args = ["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", &from, &to];
+        run("skopeo", &args);
+        registry
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn pull(host: &str, store: &Path, policy: Option<Policy>) {
+    let flags = Flags { network: true, ..Flags::default() };
+    let network = Allowances::resolve(&flags, &|_| None).network().expect("allowed");
+    let name = RegistryName::parse(&format!("docker://{host}/it:1")).expect("name");
+    let client = Client::new(network, &name, Options::default()).expect("client");
+    let store = Store::open(store).expect("store");
+    store.pull(&name, &client, None, policy, &|_, _| {}).expect("pull");
+}
+
+fn skopeo_from(host: &str, place: &Path, name: &str) -> String {
+    let copy = at(place, name);
+    let (from, to) = (format!("docker://{host}/it:1"), format!("oci:{copy}:it"));
+    run("skopeo", &["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", &from, &to]);
+    copy
 }

@@ -37,13 +37,13 @@ pub struct Pulled {
 
 impl Store {
     /// Pulls the image `name` means at `remote`. The store then knows it by that name, and by `tag` where one is given. It gets its names
-    /// when it is whole, unpacked and on disk. What a failure leaves of it is gone on with next time, and goes when the store is tidied up.
+    /// when it is whole, unpacked and on disk; without a `policy` it stays packed until it is used, for machines that only pass it on. What a failure leaves of it is gone on with next time, and goes when the store is tidied up.
     pub fn pull(
         &self,
         name: &RegistryName,
         remote: &dyn Remote,
         tag: Option<&str>,
-        policy: Policy,
+        policy: Option<Policy>,
         progress: OfTotal<'_>,
     ) -> Result<Pulled> {
         let tag = tag.map(plain_tag).transpose()?;
@@ -63,7 +63,7 @@ impl Store {
         &self,
         pull: &Pull<'_>,
         image: &ResolvedImage,
-        policy: Policy,
+        policy: Option<Policy>,
         progress: OfTotal<'_>,
     ) -> Result<()> {
         // In the order in which they are unpacked.
@@ -79,7 +79,10 @@ impl Store {
         };
         std::thread::scope(|scope| {
             (0..AT_ONCE.min(queue.len())).for_each(|_| drop(scope.spawn(fetch)));
-            let unpacked = self.trees.get(pull, &image.layers, policy).map(drop);
+            let unpacked = match policy {
+                Some(policy) => self.trees.get(pull, &image.layers, policy).map(drop),
+                None => Ok(()),
+            };
             if unpacked.is_err() {
                 pull.stop.store(true, Ordering::Relaxed);
             } else {

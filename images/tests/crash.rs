@@ -49,13 +49,13 @@ fn perform(task: &str, dir: &Path) {
         "pull" => {
             let name = RegistryName::parse("localhost:1/it:1").expect("name");
             let registry = Directory(dir.join("layout"));
-            store.pull(&name, &registry, Some("it:1"), Policy::default(), &|_, _| {}).expect("pull");
+            store.pull(&name, &registry, Some("it:1"), Some(Policy::default()), &|_, _| {}).expect("pull");
         }
         "pulls" => (0..6).for_each(|round| {
             let text = format!("localhost:1/it:{}", std::process::id());
             let name = RegistryName::parse(&text).expect("name");
             let registry = Directory(dir.join("layout"));
-            store.pull(&name, &registry, None, Policy::default(), &|_, _| {}).expect("pull");
+            store.pull(&name, &registry, None, Some(Policy::default()), &|_, _| {}).expect("pull");
             let image = store.resolve(&reference(&text)).expect("resolve");
             drop(store.rootfs(&image, Care::default()).expect("rootfs"));
             store.remove(&reference(&text)).expect("rm");

@@ -183,7 +183,7 @@ fn what_was_pulled_is_found_by_its_name_and_by_the_index_it_was_chosen_from() {
     let store = Store::open(&dir.path().join("store")).expect("store");
     let registry = Directory(layout.dir);
     let name = |text: &str| RegistryName::parse(text).expect("name");
-    let pull = |text: &str| store.pull(&name(text), &registry, None, Policy::default(), &|_, _| {});
+    let pull = |text: &str| store.pull(&name(text), &registry, None, Some(Policy::default()), &|_, _| {});
     let pulled = pull("docker://host.example/team/it:1").expect("pull");
     assert_eq!(pulled.reference, "host.example/team/it:1");
     assert_eq!(json!(pulled.index_digest), index["digest"]);

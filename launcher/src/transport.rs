@@ -45,7 +45,8 @@ pub fn pull_missing(ui: &Ui, store: &Store, reference: &Reference, policy: &Poli
     }
     let client = client(network, name, ReachArgs::default(), false)?;
     let step = ui.step("pulling", 0, true);
-    let pulled = store.pull(name, &client, None, Keep::default(), &|more, total| step.grow(more, total))?;
+    let pulled =
+        store.pull(name, &client, None, Some(Keep::default()), &|more, total| step.grow(more, total))?;
     step.done(&format!("{name} {}", pulled.manifest_digest));
     ui.say(Level::Verbose, &format!("{name} is in the store as {}", pulled.reference));
     Ok(())

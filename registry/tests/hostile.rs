@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
-use invarlock_images::{Digest, Error};
+use invarlock_images::Digest;
 use serde_json::json;
 
 /// Pulls from a registry that answers as `handler`, which may leave the answer to an honest one.

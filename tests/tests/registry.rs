@@ -114,7 +114,12 @@ fn there_and_back(user: As) {
         json(&with("three", &["pull", "--allow-network", &by_digest, "--json"]))["manifest_digest"],
         built.as_str()
     );
-    assert_eq!(with("three", &["pull", "--allow-network", &format!("{image}@{built}")]).code, 0);
+    assert!(place.names("work/three/trees").len() > 1);
+    assert_eq!(
+        with("eight", &["pull", "--allow-network", "--no-unpack", &format!("{image}@{built}")]).code,
+        0
+    );
+    assert_eq!(place.names("work/eight/trees"), ["empty"]);
     let lie = format!("{image}@sha256:{}", "0".repeat(64));
     assert_eq!(with("three", &["pull", "--allow-network", &lie]).code, 3);
     assert_eq!(json(&with("two", &["verify", "--json"]))["ok"], true);
@@ -125,12 +130,14 @@ fn there_and_back(user: As) {
     );
 
     // What was pulled runs without the network, by every name; what was not is pulled where that is allowed.
+    // One of them is unpacked now.
     let test = ["--", "/invarlock-evaluator", "--self-test"];
     for (store, name) in [
         ("two", image.as_str()),
         ("two", "mine:1"),
         ("two", by_digest.as_str()),
         ("three", by_digest.as_str()),
+        ("eight", image.as_str()),
     ] {
         let ran = run(&place, store, false, &[&["runtime", "run", name][..], &test].concat());
         assert_eq!(ran.code, 0, "{name}: {}", ran.err);

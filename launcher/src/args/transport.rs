@@ -22,6 +22,9 @@ pub struct PullArgs {
     /// A further name for it, NAME:TAG
     #[arg(long, value_name = "NAME:TAG")]
     pub tag: Option<String>,
+    /// Leave it packed, to be passed on; the first run unpacks it
+    #[arg(long, conflicts_with_all = ["drop_devices", "refuse_set_id"])]
+    pub no_unpack: bool,
     /// Leave out devices and fifos that its layers have, which are refused otherwise
     #[arg(long)]
     pub drop_devices: bool,

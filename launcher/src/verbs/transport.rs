@@ -17,6 +17,7 @@ pub fn pull(args: &PullArgs, policy: &Policy) -> Result<u8> {
         devices: if args.drop_devices { Unwanted::Drop } else { Unwanted::Refuse },
         set_id: if args.refuse_set_id { Unwanted::Refuse } else { Unwanted::Drop },
     };
+    let keep = (!args.no_unpack).then_some(keep);
     let store = image::store()?;
     let client = transport::client(network, &name, args.reach, false)?;
     let step = Ui::new(Level::Normal).step("pulling", 0, true);

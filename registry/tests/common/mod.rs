@@ -232,7 +232,7 @@ impl Place {
 
     pub fn pull(&self, name: &RegistryName) -> Result<Pulled, Error> {
         let client = Client::new(network(), name, options())?;
-        self.store.pull(name, &client, None, Policy::default(), &|_, _| {})
+        self.store.pull(name, &client, None, Some(Policy::default()), &|_, _| {})
     }
 
     /// Names of blobs, trees and what else lies around.
