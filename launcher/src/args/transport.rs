@@ -17,7 +17,7 @@ pub struct ReachArgs {
 /// `invarlock runtime image pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// Where it is: docker://HOST[:PORT]/NAME, with :TAG or @sha256:… behind [default tag: latest]
+    /// Where it is: docker://HOST:PORT/NAME, with :TAG or @sha256:… behind [default tag: latest]
     pub from: String,
     /// A further name for it, NAME:TAG
     #[arg(long, value_name = "NAME:TAG")]
@@ -44,7 +44,7 @@ pub struct PullArgs {
 pub struct PushArgs {
     /// Image reference
     pub image: String,
-    /// Where to: docker://HOST[:PORT]/NAME:TAG
+    /// Where to: docker://HOST:PORT/NAME:TAG
     pub to: String,
     /// Print one JSON object
     #[arg(long)]
