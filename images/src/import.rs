@@ -4,13 +4,12 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
-use serde_json::json;
 
 use crate::blobs::{Blob, Blobs, LayerReader};
 use crate::layout::Held;
 use crate::manage::{bare, plain_tag};
 use crate::policy::Policy;
-use crate::resolve::{self, Layer, ResolvedImage, architecture};
+use crate::resolve::{self, Layer, ResolvedImage, platform};
 use crate::{Digest, Error, Reference, Result, Store, parallel};
 
 /// An image that was imported.
@@ -64,7 +63,7 @@ impl Store {
             // What comes twice in it, and what others wrote meanwhile.
             progress(image.bytes.saturating_sub(told.load(Ordering::Relaxed)));
             let ours = ResolvedImage { reference: Reference::Digest(image.manifest_digest), ..image };
-            descriptor["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+            descriptor["platform"] = platform();
             held.sync()?;
             held.tag(tag.as_deref(), descriptor)?;
             Ok(Imported {

@@ -83,7 +83,7 @@ pub use policy::{Policy, Unwanted};
 pub use pull::Pulled;
 pub use record::Totals;
 pub use reference::Reference;
-pub use remote::{Document, OfTotal, Remote, Sink};
+pub use remote::{Document, OfTotal, Opener, Remote, Sink};
 pub use resolve::{Layer, ResolvedImage};
 pub use store::{Care, ListedImage, Store, VerifiedRootfs};
 pub use verify::{Level, Verify};

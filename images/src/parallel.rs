@@ -16,7 +16,16 @@ fn processors() -> usize {
 
 /// Calls `work` for every item, at most as many at once as there are processors.
 pub(crate) fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    let workers = if items.len() < 2 { items.len() } else { processors().min(items.len()) };
+    each_of_some(processors(), items, work)
+}
+
+/// The same for work that waits rather than computes: at most `most` at once.
+pub(crate) fn each_of_some<T: Sync>(
+    most: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let workers = most.min(items.len());
     if workers < 2 {
         return items.iter().try_for_each(work);
     }
@@ -35,17 +44,6 @@ pub(crate) fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync)
         let threads: Vec<_> = (1..workers).map_while(|_| start(scope, run).ok()).collect();
         let own = run();
         threads.into_iter().map(join).fold(own, Result::and)
-    })
-}
-
-/// A thread, where the system has one left.
-fn start<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> Result<ScopedJoinHandle<'scope, T>> {
-    std::thread::Builder::new().spawn_scoped(scope, work).map_err(|cause| {
-        let remedy = "allow more processes (`ulimit -u`, or `pids.max` of the caller's cgroup)";
-        Error::System(format!("starting a thread: {cause}; {remedy}"))
     })
 }
 
@@ -86,6 +84,34 @@ pub(crate) fn beside<A: Send, B>(
     })
 }
 
+/// A thread, where the system has one left.
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    std::thread::Builder::new().spawn_scoped(scope, work).map_err(|cause| {
+        let remedy = "allow more processes (`ulimit -u`, or `pids.max` of the caller's cgroup)";
+        Error::System(format!("starting a thread: {cause}; {remedy}"))
+    })
+}
+
+/// `wanted` threads for the same, or as many as the system has left, but one.
+pub(crate) fn several<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    wanted: usize,
+    work: impl FnOnce() -> T + Send + Copy + 'scope,
+) -> Result<Vec<ScopedJoinHandle<'scope, T>>> {
+    let mut threads = Vec::new();
+    while threads.len() < wanted {
+        match start(scope, work) {
+            Ok(thread) => threads.push(thread),
+            Err(error) if threads.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(threads)
+}
+
 fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     match thread.join() {
         Ok(result) => result,
@@ -117,8 +143,7 @@ impl<Start, Work> Crew<Start, Work> {
         let (give, take) = sync_channel::<Vec<T>>(workers * 2);
         let take = Mutex::new(take);
         std::thread::scope(|scope| {
-            let mut threads = vec![start(scope, || self.worker(&take))?];
-            threads.extend((1..workers).map_while(|_| start(scope, || self.worker(&take)).ok()));
+            let threads = several(scope, workers, || self.worker(&take))?;
             let mut batch = Vec::with_capacity(self.batch);
             // Nobody takes any more: all have failed, and say why.
             let stopped = |_| Error::System("nobody is left to work".to_owned());

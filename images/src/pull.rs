@@ -13,8 +13,8 @@ use crate::layout::Held;
 use crate::manage::{bare, plain_tag};
 use crate::policy::Policy;
 use crate::remote::{Document, OfTotal, Remote, Sink};
-use crate::resolve::{self, CHOSEN_FROM, Layer, ResolvedImage, architecture};
-use crate::{Digest, Error, Reference, RegistryName, Result, Store};
+use crate::resolve::{self, CHOSEN_FROM, Layer, ResolvedImage, platform};
+use crate::{Digest, Error, Reference, RegistryName, Result, Store, parallel};
 
 /// Blobs that come at once.
 pub(crate) const AT_ONCE: usize = 4;
@@ -37,7 +37,8 @@ pub struct Pulled {
 
 impl Store {
     /// Pulls the image `name` means at `remote`. The store then knows it by that name, and by `tag` where one is given. It gets its names
-    /// when it is whole, unpacked and on disk; without a `policy` it stays packed until it is used, for machines that only pass it on. What a failure leaves of it is gone on with next time, and goes when the store is tidied up.
+    /// when it is whole, unpacked and on disk; without a `policy` it stays packed until it is used, for machines that only pass it
+    /// on. What a failure leaves of it is gone on with next time, and goes when the store is tidied up.
     pub fn pull(
         &self,
         name: &RegistryName,
@@ -78,7 +79,7 @@ impl Store {
             }
         };
         std::thread::scope(|scope| {
-            (0..AT_ONCE.min(queue.len())).for_each(|_| drop(scope.spawn(fetch)));
+            parallel::several(scope, AT_ONCE.min(queue.len()), fetch)?;
             let unpacked = match policy {
                 Some(policy) => self.trees.get(pull, &image.layers, policy).map(drop),
                 None => Ok(()),
@@ -113,7 +114,7 @@ impl Store {
         }
         pull.held.sync()?;
         let mut descriptor = bare(&resolve::descriptor(pull, &Reference::Digest(pull.root))?)?;
-        descriptor["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+        descriptor["platform"] = platform();
         if let Some(index) = index_digest {
             descriptor["annotations"] = json!({ CHOSEN_FROM: index });
         }
@@ -289,23 +290,9 @@ impl Blobs for Pull<'_> {
         }
     }
 
-    fn json(&self, digest: &Digest, size: u64) -> Result<Vec<u8>> {
-        if size > LONGEST_JSON {
-            return Err(Error::Safety(format!(
-                "blob {digest} is said to have {size} bytes; {LONGEST_JSON} are the most for JSON"
-            )));
-        }
-        if !lock(&self.documents).contains_key(digest) {
-            self.fetch_document(digest, size)?;
-        }
-        let bytes = self.document(digest)?;
-        match bytes.len() as u64 == size {
-            true => Ok(bytes),
-            false => Err(Error::Integrity(format!(
-                "blob {digest} has {} bytes, but its descriptor says {size}",
-                bytes.len()
-            ))),
-        }
+    fn fetch(&self, digest: &Digest, size: u64) -> Result<()> {
+        let known = lock(&self.documents).contains_key(digest);
+        if known { Ok(()) } else { self.fetch_document(digest, size) }
     }
 }
 

@@ -1,13 +1,12 @@
 //! An image into a registry, byte for byte, so that its digest stays: blobs that are not there first, the manifest last.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::blobs::{Blob, Blobs};
 use crate::digest::Hashing;
 use crate::pull::AT_ONCE;
 use crate::remote::{Document, OfTotal, Remote};
-use crate::{Digest, Error, Reference, RegistryName, Result, Store, resolve};
+use crate::{Digest, Error, Reference, RegistryName, Result, Store, parallel, resolve};
 
 impl Store {
     /// Pushes the image that `reference` means, and lets `to` mean it at `remote`. Returns the manifest's digest.
@@ -31,22 +30,11 @@ impl Store {
             blobs.push((image.config_digest, image.config_size));
             blobs.sort_unstable();
             blobs.dedup();
-            let next = AtomicUsize::new(0);
-            let send = || {
-                while let Some((digest, size)) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = put(source, remote, digest, *size) {
-                        next.store(blobs.len(), Ordering::Relaxed);
-                        return Err(error.within(format_args!("blob {digest}")));
-                    }
-                    progress(*size, image.bytes);
-                }
+            parallel::each_of_some(AT_ONCE, &blobs, |(digest, size)| {
+                put(source, remote, digest, *size)
+                    .map_err(|error| error.within(format_args!("blob {digest}")))?;
+                progress(*size, image.bytes);
                 Ok(())
-            };
-            std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..AT_ONCE.min(blobs.len())).map(|_| scope.spawn(send)).collect();
-                threads
-                    .into_iter()
-                    .try_for_each(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             })?;
             let media_type = descriptor.media_type().to_string();
             remote.put_manifest(tag, &Document { media_type, bytes: manifest })?;

@@ -16,6 +16,9 @@ pub struct Document {
     pub bytes: Vec<u8>,
 }
 
+/// Opens a blob to be sent, as often as that must be tried.
+pub type Opener<'a> = &'a (dyn Fn() -> Result<Box<dyn Read>> + Sync);
+
 /// Where the bytes of a blob go, in their order.
 pub trait Sink {
     /// How many there are already: what an earlier try left.
@@ -39,13 +42,8 @@ pub trait Remote: Sync {
     /// Whether the registry has a blob.
     fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool>;
 
-    /// Sends a blob, which `open` opens as often as it must be tried.
-    fn put_blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        open: &(dyn Fn() -> Result<Box<dyn Read>> + Sync),
-    ) -> Result<()>;
+    /// Sends a blob.
+    fn put_blob(&self, digest: &Digest, size: u64, open: Opener<'_>) -> Result<()>;
 
     /// Lets `tag` mean a manifest.
     fn put_manifest(&self, tag: &str, document: &Document) -> Result<()>;

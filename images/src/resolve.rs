@@ -2,6 +2,7 @@
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::blobs::{Blobs, TAG};
 use crate::digest::Hashing;
@@ -35,6 +36,11 @@ pub(crate) fn architecture() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
+}
+
+/// The platform of our images, as a descriptor has it.
+pub(crate) fn platform() -> Value {
+    json!({ "architecture": architecture(), "os": "linux" })
 }
 
 /// One layer.

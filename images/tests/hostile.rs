@@ -8,14 +8,10 @@ mod corpus;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::Command;
 
 use common::*;
 use corpus::{As, kind};
 use invarlock_images::{Care, Digest, Error, Policy, Store, Unwanted, VerifiedRootfs};
-
-/// Told to the copy of this program that runs as an ordinary user.
-const AS_USER: &str = "INVARLOCK_TEST_AS_USER";
 
 /// A tree that no image may touch, with something of every kind.
 fn canary(dir: &Path) {
@@ -67,39 +63,6 @@ fn left_in(store: &Path) -> Vec<String> {
         }
     }
     left
-}
-
-/// Runs this program's test `name` as an ordinary user, who has no part in root's files. Not where we are one ourselves.
-fn again_as_a_user(name: &str) {
-    if std::env::var_os(AS_USER).is_some() {
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED {name} as another user: this is not root");
-    }
-    let place = scratch();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("mode");
-    let program = place.path().join("test");
-    fs::copy(std::env::current_exe().expect("own program"), &program).expect("copy");
-    let output = Command::new("setpriv")
-        .args(["--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all", "--"])
-        .arg(&program)
-        .args(["--exact", name, "--nocapture"])
-        .env(AS_USER, "1")
-        .current_dir("/")
-        .output()
-        .expect("setpriv");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    print!(
-        "{}",
-        text(&output.stdout)
-            .lines()
-            .filter(|it| it.contains(" held"))
-            .map(|it| format!("{it}\n"))
-            .collect::<String>()
-    );
-    let passed = output.status.success() && text(&output.stdout).contains("1 passed");
-    assert!(passed, "as a user:\n{}{}", text(&output.stdout), text(&output.stderr));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use crate::layout::Held;
 use crate::manage::plain_tag;
 use crate::packing::Packing;
 use crate::policy::{Bounds, Policy};
-use crate::resolve::{self, CONFIG, LAYER_ZSTD, MANIFEST, architecture};
+use crate::resolve::{self, CONFIG, LAYER_ZSTD, MANIFEST, architecture, platform};
 use crate::sbom::Bill;
 use crate::{Digest, Error, Progress, Reference, ResolvedImage, Result, Store};
 use pack::How;
@@ -259,7 +259,7 @@ pub(crate) fn put_bytes(held: &Held<'_>, bytes: &[u8]) -> Result<Digest> {
 pub(crate) fn descriptor(media_type: &str, digest: &Digest, size: u64, with_platform: bool) -> Value {
     let mut it = json!({ "mediaType": media_type, "digest": digest, "size": size });
     if with_platform {
-        it["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+        it["platform"] = platform();
     }
     it
 }

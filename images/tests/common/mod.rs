@@ -1,10 +1,14 @@
 //! Layouts and archives made by hand, honest and hostile.
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tables, and what is skipped")]
 
 use std::io::{Read, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use invarlock_images::{Care, Digest, Document, Reference, Remote, Result, Sink, Store, VerifiedRootfs};
+use invarlock_images::{
+    Care, Digest, Document, Opener, Reference, Remote, Result, Sink, Store, VerifiedRootfs,
+};
 use invarlock_security::SecureTempDir;
 use serde_json::{Value, json};
 
@@ -120,12 +124,7 @@ impl Remote for Directory {
         Ok(self.bytes(&digest.to_string()).is_ok())
     }
 
-    fn put_blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        open: &(dyn Fn() -> Result<Box<dyn Read>> + Sync),
-    ) -> Result<()> {
+    fn put_blob(&self, digest: &Digest, size: u64, open: Opener<'_>) -> Result<()> {
         let mut bytes = Vec::new();
         open()?
             .read_to_end(&mut bytes)
@@ -231,4 +230,40 @@ impl Tar {
         self.0.extend([0; 1024]);
         self.0
     }
+}
+
+/// Told to the copy of this program that runs as an ordinary user.
+const AS_USER: &str = "INVARLOCK_TEST_AS_USER";
+
+/// Runs this program's test `name` as an ordinary user, who has no part in root's files. Not where we are one ourselves.
+pub fn again_as_a_user(name: &str) {
+    if std::env::var_os(AS_USER).is_some() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED {name} as another user: this is not root");
+    }
+    let place = scratch();
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("mode");
+    let program = place.path().join("test");
+    std::fs::copy(std::env::current_exe().expect("own program"), &program).expect("copy");
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all", "--"])
+        .arg(&program)
+        .args(["--exact", name, "--nocapture"])
+        .env(AS_USER, "1")
+        .current_dir("/")
+        .output()
+        .expect("setpriv");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    print!(
+        "{}",
+        text(&output.stdout)
+            .lines()
+            .filter(|it| it.contains(" held"))
+            .map(|it| format!("{it}\n"))
+            .collect::<String>()
+    );
+    let passed = output.status.success() && text(&output.stdout).contains("1 passed");
+    assert!(passed, "as a user:\n{}{}", text(&output.stdout), text(&output.stderr));
 }

@@ -2,7 +2,7 @@
 
 use super::transport::{PullArgs, PushArgs};
 use clap::{Args, Subcommand};
-use invarlock_images::{Verify, parse_command, parse_pair};
+use invarlock_images::{Policy, Unwanted, Verify, parse_command, parse_pair};
 use std::path::PathBuf;
 
 /// How what is unpacked of an image is verified before each use.
@@ -12,6 +12,26 @@ pub struct CareArgs {
     /// kernel holds; needs a file system that has it) or auto (full up to 256 MiB, else quick); the level is recorded
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = str::parse::<Verify>, help_heading = "Container")]
     pub verify_image: Verify,
+}
+
+/// What becomes of things in an image that no container of ours gets.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct UnwantedArgs {
+    /// Leave out devices and fifos that its layers have, which are refused otherwise
+    #[arg(long)]
+    pub drop_devices: bool,
+    /// Refuse set-id programs, whose bits are dropped otherwise
+    #[arg(long)]
+    pub refuse_set_id: bool,
+}
+
+impl From<UnwantedArgs> for Policy {
+    fn from(args: UnwantedArgs) -> Self {
+        Policy {
+            devices: if args.drop_devices { Unwanted::Drop } else { Unwanted::Refuse },
+            set_id: if args.refuse_set_id { Unwanted::Refuse } else { Unwanted::Drop },
+        }
+    }
 }
 
 /// `invarlock runtime image build`.
@@ -107,12 +127,9 @@ pub enum ImageCommand {
         from: String,
         /// The name it gets, NAME:TAG [default: none; it is known by its digest]
         name: Option<String>,
-        /// Leave out devices and fifos that its layers have, which are refused otherwise
-        #[arg(long)]
-        drop_devices: bool,
-        /// Refuse set-id programs, whose bits are dropped otherwise
-        #[arg(long)]
-        refuse_set_id: bool,
+        /// What becomes of things that no container of ours gets.
+        #[command(flatten)]
+        unwanted: UnwantedArgs,
         /// Print one JSON object
         #[arg(long)]
         json: bool,

@@ -1,5 +1,6 @@
 //! Images from and to registries: what `runtime image pull` and `push` take.
 
+use super::image::UnwantedArgs;
 use clap::Args;
 
 /// How a registry is reached.
@@ -25,12 +26,9 @@ pub struct PullArgs {
     /// Leave it packed, to be passed on; the first run unpacks it
     #[arg(long, conflicts_with_all = ["drop_devices", "refuse_set_id"])]
     pub no_unpack: bool,
-    /// Leave out devices and fifos that its layers have, which are refused otherwise
-    #[arg(long)]
-    pub drop_devices: bool,
-    /// Refuse set-id programs, whose bits are dropped otherwise
-    #[arg(long)]
-    pub refuse_set_id: bool,
+    /// What becomes of things that no container of ours gets.
+    #[command(flatten)]
+    pub unwanted: UnwantedArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -4,7 +4,7 @@ use crate::args::ImageCommand;
 use crate::error::{Error, Kind, Result};
 use crate::image;
 use crate::ui::{self, Level, Step, Ui};
-use invarlock_images::{Checked, Freed, Policy, Reference, Store, Unwanted};
+use invarlock_images::{Checked, Freed, Policy, Reference, Store};
 use serde_json::{Value, json};
 
 mod build;
@@ -27,12 +27,8 @@ pub fn run(command: &ImageCommand, network: &crate::policy::Policy) -> Result<u8
             ui::out(&ui::ascii(&format!("{value:#}")));
             Ok(0)
         }
-        ImageCommand::Import { from, name, drop_devices, refuse_set_id, json } => {
-            let policy = Policy {
-                devices: if *drop_devices { Unwanted::Drop } else { Unwanted::Refuse },
-                set_id: if *refuse_set_id { Unwanted::Refuse } else { Unwanted::Drop },
-            };
-            import(from, name.as_deref(), policy, *json)
+        ImageCommand::Import { from, name, unwanted, json } => {
+            import(from, name.as_deref(), (*unwanted).into(), *json)
         }
         ImageCommand::Pull(args) => super::transport::pull(args, network),
         ImageCommand::Push(args) => super::transport::push(args, network),

@@ -6,18 +6,14 @@ use crate::error::Result;
 use crate::policy::Policy;
 use crate::ui::{self, Level, Ui};
 use crate::{image, transport};
-use invarlock_images::{Policy as Keep, Reference, Unwanted};
+use invarlock_images::Reference;
 use serde_json::json;
 
 /// Pulls an image.
 pub fn pull(args: &PullArgs, policy: &Policy) -> Result<u8> {
     let name = transport::name(&args.from)?;
     let network = transport::network(policy, "pulling an image")?;
-    let keep = Keep {
-        devices: if args.drop_devices { Unwanted::Drop } else { Unwanted::Refuse },
-        set_id: if args.refuse_set_id { Unwanted::Refuse } else { Unwanted::Drop },
-    };
-    let keep = (!args.no_unpack).then_some(keep);
+    let keep = (!args.no_unpack).then(|| args.unwanted.into());
     let store = image::store()?;
     let client = transport::client(network, &name, args.reach, false)?;
     let step = Ui::new(Level::Normal).step("pulling", 0, true);
