@@ -120,10 +120,9 @@ impl Auth {
                     ("refresh_token", &token),
                 ]);
                 let form = encode(&query);
-                let mut body = form.as_bytes();
                 let mut ask =
                     Ask::new(Method::POST, realm).header("Content-Type", "application/x-www-form-urlencoded");
-                ask.body = Some((form.len() as u64, &mut body));
+                ask.body = Some((form.len() as u64, Box::new(form.as_bytes())));
                 self.ask_for_token(http, ask, known, realm_host)?
             }
             other => {

@@ -1,9 +1,8 @@
 //! The distribution protocol, for one repository.
 
-use std::io::Read;
 use std::time::Duration;
 
-use invarlock_images::{Digest, Document, Error, RegistryName, Remote, Result, Sink};
+use invarlock_images::{Digest, Document, Error, Opener, RegistryName, Remote, Result, Sink};
 use invarlock_security::Network;
 use ureq::Body;
 use ureq::http::{Method, Response, StatusCode};
@@ -82,23 +81,20 @@ impl Client {
         format!("{}/v2/{}/{kind}/{which}", self.http.base, self.name.repository)
     }
 
-    /// Sends what `make` makes, twice where the registry asks who we are.
+    /// Sends what `make` makes, and once more where the registry asks who we are.
     pub(crate) fn send<'a>(&self, make: &mut dyn FnMut() -> Result<Ask<'a>>) -> Tried<Response<Body>> {
-        for last in [false, true] {
+        let mut once = |used: Option<&String>| -> Tried<Response<Body>> {
             let mut ask = make()?;
-            let used = self.auth.header();
-            ask.authorization = used.clone().map(|it| (self.http.base.clone(), it));
-            let url = ask.url.clone();
-            let response = self.http.send(ask)?;
-            if response.status() != StatusCode::UNAUTHORIZED {
-                return Ok(response);
-            }
-            if last {
-                return Err(of_status(&self.http, &url, response, &format!("asking for {}", self.name)));
-            }
-            self.auth.answer(&self.http, &challenges(&response), used.as_ref())?;
+            ask.authorization = used.map(|it| (self.http.base.clone(), it.clone()));
+            self.http.send(ask)
+        };
+        let used = self.auth.header();
+        let response = once(used.as_ref())?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
         }
-        Err(Error::System("nothing was sent".to_owned()).into())
+        self.auth.answer(&self.http, &challenges(&response), used.as_ref())?;
+        once(self.auth.header().as_ref())
     }
 
     /// The same, tried again where that may help.
@@ -192,7 +188,7 @@ impl Client {
 }
 
 /// What a registry asks for.
-pub(crate) fn challenges(response: &Response<Body>) -> Vec<Challenge> {
+fn challenges(response: &Response<Body>) -> Vec<Challenge> {
     let headers = response.headers().get_all("www-authenticate").iter().take(8);
     headers.filter_map(|it| it.to_str().ok()).flat_map(challenge::parse).collect()
 }
@@ -269,12 +265,7 @@ impl Remote for Client {
         self.retry(|| self.try_has_blob(digest, size))
     }
 
-    fn put_blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        open: &(dyn Fn() -> Result<Box<dyn Read>> + Sync),
-    ) -> Result<()> {
+    fn put_blob(&self, digest: &Digest, size: u64, open: Opener<'_>) -> Result<()> {
         self.retry(|| self.try_put_blob(digest, size, open))
     }
 

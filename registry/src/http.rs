@@ -44,7 +44,7 @@ pub(crate) struct Ask<'a> {
     pub headers: Vec<(&'static str, String)>,
     /// Whom it may be shown to, by the beginning of his URLs, and what.
     pub authorization: Option<(String, String)>,
-    pub body: Option<(u64, &'a mut dyn Read)>,
+    pub body: Option<(u64, Box<dyn Read + 'a>)>,
     /// Whether the answer is small.
     pub document: bool,
 }
@@ -122,7 +122,8 @@ impl Http {
         let wrong = |error| Error::Integrity(format!("{} is no address: {error}", printable(&ask.url)));
         let sent = match &mut ask.body {
             Some((size, from)) => {
-                let request = request.header("Content-Length", *size).body(SendBody::from_reader(*from));
+                let request =
+                    request.header("Content-Length", *size).body(SendBody::from_reader(from.as_mut()));
                 let request = request.map_err(wrong)?;
                 agent.run(agent.configure_request(request).timeout_global(limit).build())
             }

@@ -1,8 +1,6 @@
 //! Sending: a blob in one piece to where the registry opens an upload, then the manifest.
 
-use std::io::Read;
-
-use invarlock_images::{Digest, Document, Error, Result};
+use invarlock_images::{Digest, Document, Error, Opener};
 use ureq::http::{Method, StatusCode};
 
 use crate::auth::encode;
@@ -21,12 +19,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn try_put_blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        open: &(dyn Fn() -> Result<Box<dyn Read>> + Sync),
-    ) -> Tried<()> {
+    pub(crate) fn try_put_blob(&self, digest: &Digest, size: u64, open: Opener<'_>) -> Tried<()> {
         let url = self.url("blobs", "uploads/");
         let response = self.send(&mut || {
             let mut ask = Ask::new(Method::POST, url.clone());
@@ -43,10 +36,9 @@ impl Client {
         let joint = if place.contains('?') { '&' } else { '?' };
         let place = format!("{place}{joint}{}", encode(&[("digest", &digest.to_string())]));
         // Who we are was asked for when the upload was opened.
-        let mut blob = open()?;
         let mut ask = Ask::new(Method::PUT, place.clone()).header("Content-Type", "application/octet-stream");
         ask.authorization = self.auth.header().map(|it| (self.http.base.clone(), it));
-        ask.body = Some((size, &mut blob));
+        ask.body = Some((size, open()?));
         ask.document = false;
         let response = self.http.send(ask)?;
         match response.status() {
@@ -57,29 +49,22 @@ impl Client {
 
     pub(crate) fn try_put_manifest(&self, tag: &str, document: &Document) -> Tried<()> {
         let url = self.url("manifests", tag);
-        for last in [false, true] {
-            let mut bytes = document.bytes.as_slice();
+        let response = self.send(&mut || {
             let mut ask = Ask::new(Method::PUT, url.clone()).header("Content-Type", &document.media_type);
-            let used = self.auth.header();
-            ask.authorization = used.clone().map(|it| (self.http.base.clone(), it));
-            ask.body = Some((bytes.len() as u64, &mut bytes));
-            let response = self.http.send(ask)?;
-            if response.status() == StatusCode::UNAUTHORIZED && !last {
-                self.auth.answer(&self.http, &crate::client::challenges(&response), used.as_ref())?;
-                continue;
-            }
-            if response.status() != StatusCode::CREATED {
-                return Err(of_status(&self.http, &url, response, "sending the manifest"));
-            }
-            let digest = Digest::of(&document.bytes).to_string();
-            return match header(&response, "docker-content-digest") {
-                Some(said) if said.starts_with("sha256:") && said != digest => Err(Error::Integrity(
-                    format!("the registry says that it keeps {digest} as {}", printable(said)),
-                )
-                .into()),
-                _ => Ok(()),
-            };
+            ask.body = Some((document.bytes.len() as u64, Box::new(document.bytes.as_slice())));
+            Ok(ask)
+        })?;
+        if response.status() != StatusCode::CREATED {
+            return Err(of_status(&self.http, &url, response, "sending the manifest"));
         }
-        Err(Error::System("nothing was sent".to_owned()).into())
+        let digest = Digest::of(&document.bytes).to_string();
+        match header(&response, "docker-content-digest") {
+            Some(said) if said.starts_with("sha256:") && said != digest => Err(Error::Integrity(format!(
+                "the registry says that it keeps {digest} as {}",
+                printable(said)
+            ))
+            .into()),
+            _ => Ok(()),
+        }
     }
 }
