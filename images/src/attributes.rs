@@ -69,7 +69,7 @@ pub(crate) fn read(of: impl AsFd) -> rustix::io::Result<(Attributes, u64)> {
 /// The digest of all that are there, by name; none where none is.
 pub(crate) fn digest(of: impl AsFd) -> rustix::io::Result<Option<Digest>> {
     let mut names = list(&of)?;
-    names.retain(|name| name.starts_with(b"user."));
+    names.retain(|name| name.starts_with(KEPT.as_bytes()));
     if names.is_empty() {
         return Ok(None);
     }

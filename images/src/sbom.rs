@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::blobs::Blobs as _;
@@ -16,6 +17,9 @@ use crate::{Digest, Error, Reference, Result, Store};
 
 const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
+/// What does not stand for itself in a part of a package URL.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
 
 /// One thing that an image is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,18 +95,9 @@ impl Bill {
     }
 }
 
-/// A part of a package URL: everything but what stands for itself in it is written as its bytes.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' => {
-                escaped.push(char::from(byte))
-            }
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
+/// A part of a package URL.
+fn escaped(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, ESCAPED)
 }
 
 impl Store {

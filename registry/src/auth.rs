@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use invarlock_images::{Error, RegistryName, Result};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::http::Method;
 
@@ -14,6 +15,8 @@ use crate::credentials::{self, Credential};
 use crate::http::{Ask, Http, Tried, is_loopback, printable, without_port};
 
 const LONGEST_ANSWER: u64 = 1 << 20;
+/// What does not stand for itself in a query or form.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
 const LONGEST_TOKEN: usize = 64 << 10;
 
 /// Who we are to one repository.
@@ -203,18 +206,7 @@ fn is_of(realm_host: &str, host: &str) -> bool {
 
 /// A query or form.
 pub(crate) fn encode(pairs: &[(&str, &str)]) -> String {
-    let mut text = String::new();
-    let mut put = |part: &str| {
-        for byte in part.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    text.push(char::from(byte))
-                }
-                other => text.push_str(&format!("%{other:02X}")),
-            }
-        }
-        std::mem::take(&mut text)
-    };
+    let put = |part| utf8_percent_encode(part, ESCAPED);
     let pairs: Vec<String> =
         pairs.iter().map(|(key, value)| format!("{}={}", put(key), put(value))).collect();
     pairs.join("&")
