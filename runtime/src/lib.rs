@@ -42,6 +42,7 @@ mod protocol;
 pub mod reexec;
 mod rootfs;
 mod run;
+mod seal;
 mod spec;
 mod state;
 mod supervisor;

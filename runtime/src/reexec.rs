@@ -5,8 +5,8 @@
 //! own, anybody else from a sealed memory file. Besides, init cannot be inspected from inside at all (it is not dumpable).
 
 use crate::error::{Doing as _, Error, NO_CALL, Result};
-use crate::sys;
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use crate::{seal, sys};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use std::fs::File;
@@ -127,8 +127,7 @@ fn sealed_copy() -> Result<OwnedFd> {
     let memory = memory.or_unsupported(fail, NO_MEMFD)?;
     let mut memory = File::from(memory);
     std::io::copy(&mut from, &mut memory).doing(fail)?;
-    let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&memory, all).doing(fail)?;
+    seal::seal(&memory).doing(fail)?;
     // Executing needs that nobody can write, so a descriptor that only reads.
     let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(fail)

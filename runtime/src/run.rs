@@ -6,10 +6,10 @@ use crate::protocol::{self, Done, Order, Prepare, Request, Verdict, WireInput};
 use crate::spec::{
     ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings,
 };
-use crate::{reexec, state};
+use crate::{reexec, seal, state};
 use invarlock_seccomp::Meaning;
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -188,11 +188,7 @@ pub(crate) fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create("invarlock-input", flags).doing(fail)?);
     file.write_all(bytes).doing(fail)?;
     file.rewind().doing(fail)?;
-    rustix::fs::fcntl_add_seals(
-        &file,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )
-    .doing(fail)?;
+    seal::seal(&file).doing(fail)?;
     Ok(file.into())
 }
 
