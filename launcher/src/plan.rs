@@ -9,6 +9,7 @@ use crate::inputs::{self, InputFile, TreeDigest};
 use crate::policy::Policy;
 use crate::preset::{self, Dataset};
 use crate::signals::Signals;
+use crate::transport;
 use crate::ui::Ui;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
@@ -87,6 +88,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
         }
         ExecutionMode::Host => (None, Some(image::evaluator(args.runtime.evaluator.as_deref())?)),
     };
+    transport::close(policy)?;
     let data_path = dataset.files.first().cloned().unwrap_or_default();
     let digest = |label: &str, path: &Path, files: Vec<InputFile>| -> Result<Input> {
         Ok(Input { digest: inputs::digest(ui, signals, label, path, &files)?, files })
