@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fchmod, openat, readlinkat, statat};
 use rustix::io::Errno;
 
 use crate::archive::DEEPEST;
@@ -20,6 +20,8 @@ use crate::{Digest, Error, Result, attributes};
 const SMALL: u64 = 16 << 10;
 /// Lines that a thread takes at once.
 const BATCH: usize = 64;
+/// The bit of a mode by which a file's owner may write.
+pub(crate) const OWNER_WRITES: u32 = 0o200;
 
 pub(crate) fn altered(path: &str, what: &str) -> Error {
     Error::Integrity(format!("unpacked file /{path} {what}: the tree was altered or is damaged"))
@@ -98,7 +100,7 @@ impl Checker {
                 let file = open_known(parent, path, name, OFlags::RDONLY)?;
                 let stat = rustix::fs::fstat(&file).map_err(system(path))?;
                 kind(&stat) == FileType::RegularFile
-                    && permissions(&stat) == *mode
+                    && (permissions(&stat) == *mode || leave_taken_back(&file, &stat, *mode))
                     && stat.st_size.unsigned_abs() == *size
                     && attributes::digest(&file).map_err(system(path))? == *attributes
                     && content(file, path, &mut self.buffer)?
@@ -133,6 +135,12 @@ impl Checker {
             Err(altered(path, "has another kind, mode, size, target, attribute or content"))
         }
     }
+}
+
+/// Whether a file differs from its recorded mode by the leave to write that its owner has for a moment while the kernel is told to hold
+/// it (`verity`). Where somebody was killed in that moment, the mode is set back; whoever owns a file could give himself such leave anyway.
+fn leave_taken_back(file: &OwnedFd, found: &Stat, mode: u32) -> bool {
+    permissions(found) == mode | OWNER_WRITES && fchmod(file, Mode::from_raw_mode(mode)).is_ok()
 }
 
 pub(crate) fn known_directory(above: BorrowedFd<'_>, name: &str, path: &str) -> Result<OwnedFd> {

@@ -13,11 +13,13 @@ use rustix::io::Errno;
 use crate::cursor::{Cursor, split};
 use crate::digest::Hashing;
 use crate::record::{self, Line, Seal};
-use crate::tree::{Checker, altered, kind, known_directory, open_known, whole};
+use crate::tree::{Checker, OWNER_WRITES, altered, kind, known_directory, open_known, whole};
 use crate::{Digest, Error, Result, sys};
 
 /// How long somebody else may take to have the kernel hash one file.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the leave to write is given anew where others take it back.
+const TRIES: u32 = 100;
 
 /// Has the kernel hold every file of a tree, and writes the digests by which it does, in the order of the record. What the files hold is
 /// not looked at: a full verification behind it proves that, and nothing changes it any more. Gives the digest of what was written.
@@ -32,7 +34,7 @@ pub(crate) fn hold(root: &impl AsFd, record: &File, seal: &Seal, to: &File) -> R
         if kind(&stat) != FileType::RegularFile {
             return Err(altered(path, "is no file any more"));
         }
-        enable(file.as_fd(), stat.st_mode & 0o7777, *mode, path)?;
+        enable(file.as_fd(), *mode, path)?;
         let digest = sys::measure_verity(&file).map_err(doing(path))?;
         let digest = digest.ok_or_else(|| {
             Error::Integrity(format!(
@@ -73,20 +75,21 @@ pub(crate) fn verify(
     whole(root, record, seal)
 }
 
-/// Enables it. The kernel wants to see that the owner may write: root always may, others get leave for a moment. The mode is the
-/// recorded one afterwards, also where somebody was killed in that moment.
-fn enable(file: BorrowedFd<'_>, found: u32, mode: u32, path: &str) -> Result<()> {
+/// Enables it. The kernel wants to see that the owner may write: root always may, others get leave for a moment. Whoever verifies the
+/// file in that moment takes the leave back, and so does the next to verify it where somebody was killed.
+fn enable(file: BorrowedFd<'_>, mode: u32, path: &str) -> Result<()> {
     let change = |mode| fchmod(file, Mode::from_raw_mode(mode)).map_err(doing(path));
-    let enabled = match enable_once_free(file) {
-        Err(Errno::ACCESS) if mode & 0o200 == 0 => {
-            change(mode | 0o200)?;
-            let enabled = enable_once_free(file);
-            change(mode)?;
-            enabled
+    let mut enabled = enable_once_free(file);
+    if mode & OWNER_WRITES == 0 && enabled == Err(Errno::ACCESS) {
+        for _ in 0..TRIES {
+            change(mode | OWNER_WRITES)?;
+            enabled = enable_once_free(file);
+            if enabled != Err(Errno::ACCESS) {
+                break;
+            }
         }
-        enabled if found == mode | 0o200 && found != mode => change(mode).map(|()| enabled)?,
-        enabled => enabled,
-    };
+        change(mode)?;
+    }
     enabled.map_err(doing(path))
 }
 

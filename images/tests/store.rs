@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use common::*;
-use invarlock_images::{Care, Digest, Error, Reference, Store};
+use invarlock_images::{Care, Digest, Error, Reference, Store, Verify};
 use serde_json::json;
 
 const NAME: &str = "invarlock-runtime:local";
@@ -206,6 +206,26 @@ fn write_over(path: &Path, bytes: &[u8]) {
     fs::set_permissions(path, Permissions::from_mode(0o755)).expect("mode");
     fs::write(path, bytes).expect("write");
     fs::set_permissions(path, Permissions::from_mode(0o555)).expect("mode");
+}
+
+/// Whoever has the kernel hold a file lets its owner write for a moment (fs-verity), and may be killed in it.
+#[test]
+fn a_leave_to_write_that_was_left_behind_is_taken_back() {
+    let dir = scratch();
+    let (store, _) = built(dir.path());
+    let image = store.resolve(&tagged()).expect("resolved");
+    let attempt = |verify| store.rootfs(&image, Care { verify, ..Care::default() });
+    let program = attempt(Verify::Full).expect("sound").layers[0].join("invarlock-evaluator");
+    let change = |mode| fs::set_permissions(&program, Permissions::from_mode(mode)).expect("mode");
+    for verify in [Verify::Full, Verify::Quick] {
+        change(0o755);
+        attempt(verify).expect("as it was");
+        assert_eq!(fs::metadata(&program).expect("file").permissions().mode() & 0o7777, 0o555);
+        for mode in [0o575, 0o557, 0o775, 0o655, 0o355, 0o1555, 0o4755] {
+            change(mode);
+            assert!(matches!(attempt(verify), Err(Error::Integrity(_))), "{mode:o}");
+        }
+    }
 }
 
 #[test]
