@@ -63,10 +63,12 @@ rm -rf /var/cache/apt /var/cache/debconf /var/cache/ldconfig /var/lib/apt/lists 
 rm -f /etc/resolv.conf /etc/hostname /etc/machine-id /var/log/*.log
 INSTALL
 
+# Whoever is root in there may be nobody out here: it is handed in, not fetched.
+tar -C "$work" --owner=0 --group=0 --numeric-owner -cf "$work/opt.tar" opt
 mmdebstrap --quiet --variant=minbase --architectures=amd64 --format=tar --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --customize-hook="tar -C '$work' -cf - opt | tar -C \"\$1\" --no-same-owner -xf -" \
+    --customize-hook="tar-in '$work/opt.tar' /" \
     --customize-hook="chroot \"\$1\" sh /opt/wheels/install.sh ${versions[*]}" \
     "$suite" - ${MIRROR:+"$MIRROR"} >"$work/root.tar"
 
