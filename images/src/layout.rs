@@ -21,6 +21,7 @@ use crate::files::{
     make_dir, open, open_dir, parse, read_bounded, write_beside, write_bytes, write_then_name, write_verified,
 };
 use crate::hooks::step;
+use crate::resolve::CHOSEN_FROM;
 use crate::{Digest, Error, Result};
 
 pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -94,6 +95,11 @@ impl Layout {
         Ok(Held { layout: self, _lock: lock(&self.dir, FlockOperation::LockExclusive)? })
     }
 
+    /// The layout with its index as it is now, whatever becomes of that meanwhile.
+    pub fn frozen(&self) -> Result<Frozen<'_>> {
+        Ok(Frozen { layout: self, index: self.index_bytes()? })
+    }
+
     /// The size of a blob that is there.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
         self.blobs.symlink_metadata(digest.hex()).ok().filter(|it| it.is_file()).map(|it| it.len())
@@ -107,6 +113,22 @@ impl Blobs for Layout {
 
     fn open(&self, digest: &Digest) -> Result<Blob> {
         Blob::whole(open(&self.blobs, &digest.hex())?).map_err(Error::io("looking at it"))
+    }
+}
+
+/// What [`Layout::frozen`] gives. Blobs stay as long as the layout's lock is held.
+pub(crate) struct Frozen<'a> {
+    layout: &'a Layout,
+    index: Vec<u8>,
+}
+
+impl Blobs for Frozen<'_> {
+    fn index_bytes(&self) -> Result<Vec<u8>> {
+        Ok(self.index.clone())
+    }
+
+    fn open(&self, digest: &Digest) -> Result<Blob> {
+        self.layout.open(digest)
     }
 }
 
@@ -181,18 +203,24 @@ impl Held<'_> {
 
     /// Makes `tag` mean the manifest described by `descriptor` (JSON), and nothing else. Without a tag the manifest is just listed.
     pub fn tag(&self, tag: Option<&str>, mut descriptor: Value) -> Result<()> {
-        let same = descriptor["digest"].clone();
+        let digest = descriptor["digest"].clone();
+        let from = descriptor["annotations"][CHOSEN_FROM].clone();
+        if let Some(tag) = tag {
+            descriptor["annotations"][TAG] = tag.into();
+        }
         self.edit_index(|manifests| {
-            match tag {
-                Some(tag) => {
-                    manifests.retain(|it| {
-                        it["annotations"][TAG] != tag && !(is_untagged(it) && it["digest"] == same)
-                    });
-                    descriptor["annotations"][TAG] = tag.into();
-                }
-                None if manifests.iter().any(|it| it["digest"] == same) => return,
-                None => {}
+            let chosen_from = |it: &Value| it["annotations"][CHOSEN_FROM].clone();
+            let says_so = |it: &Value| it["digest"] == digest && (from.is_null() || chosen_from(it) == from);
+            if tag.is_none() && manifests.iter().any(says_so) {
+                return;
             }
+            manifests.retain(|it| {
+                // What was chosen from another index is found by that, too.
+                let says_no_more = is_untagged(it)
+                    && it["digest"] == digest
+                    && (chosen_from(it).is_null() || chosen_from(it) == from);
+                !says_no_more && tag.is_none_or(|tag| it["annotations"][TAG] != tag)
+            });
             manifests.push(descriptor);
         })
     }

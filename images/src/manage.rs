@@ -72,19 +72,37 @@ impl Store {
         })?;
         let digest = descriptor.digest().to_string();
         let tag = reference.tag_in_index();
-        let mut gone = Vec::new();
-        held.edit_index(|manifests| {
-            manifests.retain(|it| {
-                let own = it["annotations"][TAG].as_str();
-                let goes =
-                    it["digest"] == digest.as_str() && tag.as_deref().is_none_or(|tag| own == Some(tag));
-                if goes {
-                    gone.push(own.unwrap_or(&digest).to_owned());
-                }
-                !goes
-            });
-        })?;
-        Ok(gone)
+        let take_away = || {
+            let mut gone = BTreeSet::new();
+            held.edit_index(|manifests| {
+                manifests.retain(|it| {
+                    let own = it["annotations"][TAG].as_str();
+                    let goes =
+                        it["digest"] == digest.as_str() && tag.as_deref().is_none_or(|tag| own == Some(tag));
+                    if goes {
+                        gone.insert(own.unwrap_or(&digest).to_owned());
+                    }
+                    !goes
+                });
+            })?;
+            Ok(gone.into_iter().collect())
+        };
+        match take_away() {
+            // A disk without room for a new index. Trees are made anew where they are needed.
+            Err(Error::System(_)) => {
+                self.discard_unused(&digest)?;
+                take_away()
+            }
+            other => other,
+        }
+    }
+
+    /// Removes those trees of the image with this manifest that nobody uses.
+    fn discard_unused(&self, manifest: &str) -> Result<()> {
+        let image = self.resolve(&Reference::Digest(Digest::parse(manifest)?));
+        let layers = image.map(|image| image.layers).unwrap_or_default();
+        let unused = layers.iter().filter(|it| self.trees.is_unused(&it.diff_id));
+        unused.into_iter().try_for_each(|it| self.trees.discard(&it.diff_id))
     }
 
     /// Runs `work` with the store itself; an image elsewhere must be imported first.
@@ -104,16 +122,18 @@ impl Store {
     /// Verifies in full: the image that `reference` means, or everything in the store. Trees that are wrong are unpacked anew where that
     /// is asked for and their blobs are sound.
     pub fn verify(&self, reference: Option<&Reference>, repair: bool) -> Result<Vec<Checked>> {
+        let _held = self.layout.shared()?;
         let mut images = Vec::new();
         let mut checked = Vec::new();
         match reference {
             Some(reference) => images.push(self.resolve(reference)?),
             None => {
-                let index = self.layout.index()?;
-                for descriptor in index.manifests().iter().filter(|it| !resolve::is_artifact(it)) {
+                let frozen = self.layout.frozen()?;
+                for descriptor in frozen.index()?.manifests().iter().filter(|it| !resolve::is_artifact(it)) {
                     let digest = digest_of(descriptor)?;
                     let named = descriptor.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
-                    let resolved = self.resolve(&Reference::Digest(digest));
+                    let own = Reference::Digest(digest);
+                    let resolved = self.with_source(&own, |_| resolve::resolve(&frozen, &own));
                     checked.push(Checked {
                         kind: "image",
                         name: named.unwrap_or_else(|| digest.to_string()),
@@ -130,10 +150,12 @@ impl Store {
     }
 
     fn verify_blobs(&self, reference: Option<&Reference>, images: &[ResolvedImage]) -> Result<Vec<Checked>> {
-        let mut blobs: BTreeSet<Digest> = BTreeSet::new();
-        match reference {
-            Some(_) => blobs.extend(images.iter().flat_map(|image| image.layers.iter().map(|it| it.digest))),
-            None => blobs.extend(self.blob_names()?.iter().filter_map(|name| from_hex(name))),
+        // What images need, and what else is there.
+        let needed = images.iter().flat_map(|image| image.layers.iter().map(|it| it.digest));
+        let mut blobs: BTreeSet<Digest> = needed.collect();
+        if reference.is_none() {
+            blobs.extend(self.layout.index()?.manifests().iter().filter_map(chosen_from));
+            blobs.extend(self.blob_names()?.iter().filter_map(|name| from_hex(name)));
         }
         let check = |digest: &Digest| -> Result<()> {
             let work = |source: &dyn crate::blobs::Blobs| {
@@ -215,9 +237,6 @@ impl Store {
         // What was attached to images that are gone goes with them.
         let orphans = self.orphans()?;
         let stays = |digest: &str| !orphans.iter().any(|it| it == digest);
-        if !dry_run && !orphans.is_empty() {
-            held.edit_index(|manifests| manifests.retain(|it| it["digest"].as_str().is_none_or(stays)))?;
-        }
         for descriptor in self.layout.index()?.manifests().iter().filter(|it| stays(it.digest().as_ref())) {
             self.reach(descriptor, DEEPEST, &mut needed).map_err(|error| {
                 error.within(format_args!("looking at what image {} needs", descriptor.digest())).with_remedy(
@@ -226,6 +245,11 @@ impl Store {
             })?;
         }
         let mut freed = Freed::default();
+        // Trees first: where the disk is full, they make the room that a new index needs.
+        self.free_trees(&needed, dry_run, &mut freed)?;
+        if !dry_run && !orphans.is_empty() {
+            held.edit_index(|manifests| manifests.retain(|it| it["digest"].as_str().is_none_or(stays)))?;
+        }
         let unneeded = |name: &String| from_hex(name).is_none_or(|digest| !needed.blobs.contains(&digest));
         for name in self.blob_names()?.into_iter().filter(unneeded) {
             free(self.layout.blobs(), name, dry_run, &mut freed)?;
@@ -234,7 +258,6 @@ impl Store {
         for name in names(self.layout.dir())?.into_iter().filter(|name| name.contains(".tmp-")) {
             free(self.layout.dir(), name, dry_run, &mut freed)?;
         }
-        self.free_trees(&needed, dry_run, &mut freed)?;
         Ok(freed)
     }
 
@@ -273,8 +296,7 @@ impl Store {
             return Ok(());
         }
         needed.blobs.insert(digest);
-        let chosen_from = descriptor.annotations().as_ref().and_then(|all| all.get(resolve::CHOSEN_FROM));
-        needed.blobs.extend(chosen_from.and_then(|it| Digest::parse(it).ok()));
+        needed.blobs.extend(chosen_from(descriptor));
         let bytes = self.layout.json(&digest, descriptor.size())?;
         if is_index(descriptor) {
             if deeper == 0 {
@@ -322,6 +344,11 @@ fn free(dir: &Dir, name: String, dry_run: bool, freed: &mut Freed) -> Result<()>
 struct Needed {
     blobs: BTreeSet<Digest>,
     trees: BTreeSet<Digest>,
+}
+
+/// The index that an image was chosen from.
+fn chosen_from(descriptor: &Descriptor) -> Option<Digest> {
+    Digest::parse(descriptor.annotations().as_ref()?.get(resolve::CHOSEN_FROM)?).ok()
 }
 
 fn from_hex(name: &str) -> Option<Digest> {

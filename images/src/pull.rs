@@ -68,9 +68,10 @@ impl Store {
         progress: OfTotal<'_>,
     ) -> Result<()> {
         // In the order in which they are unpacked.
-        let layers: BTreeMap<Digest, &Layer> = image.layers.iter().map(|it| (it.diff_id, it)).collect();
+        let mut queue: Vec<&Layer> = image.layers.iter().collect();
+        queue.sort_by_key(|it| it.diff_id);
         let mut seen = BTreeSet::new();
-        let queue: Vec<&Layer> = layers.into_values().filter(|it| seen.insert(it.digest)).collect();
+        queue.retain(|it| seen.insert(it.digest));
         lock(&pull.layers).extend(queue.iter().map(|it| (it.digest, State::Coming)));
         let next = AtomicUsize::new(0);
         let fetch = || {

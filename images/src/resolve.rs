@@ -8,6 +8,7 @@ use crate::blobs::{Blobs, TAG};
 use crate::digest::Hashing;
 use crate::files::{parse, refuse_keys};
 use crate::packing::Packing;
+use crate::policy::Bounds;
 use crate::{Digest, Error, Reference, Result};
 
 pub(crate) const LABEL: &str = "org.invarlock.speaks";
@@ -347,6 +348,14 @@ fn layers(what: &str, manifest: &ImageManifest, config: &ImageConfiguration) -> 
     }
     let layer = |(blob, diff_id): (&Descriptor, &String)| {
         let media_type = blob.media_type().to_string();
+        let most = Bounds::default().bytes;
+        if blob.size() > most {
+            return Err(Error::Safety(format!(
+                "{what}: layer {} is said to have {} bytes; {most} are the most",
+                blob.digest(),
+                blob.size()
+            )));
+        }
         let layer = Layer {
             digest: digest_of(blob)?,
             size: blob.size(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use oci_spec::image::Descriptor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -107,7 +108,8 @@ impl Store {
         self.attached(&image.manifest_digest)?.map(|(_, bill)| bill).ok_or_else(|| {
             Error::Unsupported(format!(
                 "image {reference} has no bill of materials here; images have one that were built here from an evaluator that says what \
-                 it is made of, or from directories with Debian's or Python's packages (`invarlock runtime image build`)"
+                 it is made of, or from directories with Debian's or Python's packages (`invarlock runtime image build`); whether one is \
+                 damaged says `invarlock runtime image verify`"
             ))
         })
     }
@@ -117,27 +119,36 @@ impl Store {
         Ok(Bill::of_document(&parse("the bill of materials", &bytes)?))
     }
 
-    /// The artifact's descriptor in the index, and the document.
+    /// The artifact's descriptor in the index, and the document. One whose manifest is damaged could be any image's: it is nobody's.
     fn attached(&self, image: &Digest) -> Result<Option<(Value, Vec<u8>)>> {
         for artifact in self.layout.index()?.manifests() {
             if artifact.artifact_type().as_ref().is_none_or(|it| it.to_string() != CYCLONEDX) {
                 continue;
             }
-            let digest = digest_of(artifact)?;
-            let manifest: Value = parse(digest, &self.layout.json(&digest, artifact.size())?)?;
-            if manifest["subject"]["digest"] != json!(image) {
-                continue;
+            match self.artifact(artifact) {
+                Ok((manifest, subject)) if subject == image.to_string() => {
+                    return Ok(Some((json!(artifact), self.document(&manifest)?)));
+                }
+                _ => {}
             }
-            let blob = &manifest["layers"][0];
-            let (Some(size), Some(digest)) = (blob["size"].as_u64(), blob["digest"].as_str()) else {
-                return Err(Error::Integrity(format!(
-                    "the bill of materials of {image} is not what it should be"
-                )));
-            };
-            let bill = self.layout.json(&Digest::parse(digest)?, size)?;
-            return Ok(Some((json!(artifact), bill)));
         }
         Ok(None)
+    }
+
+    /// The manifest of an artifact, and the digest of the image that it is attached to.
+    fn artifact(&self, descriptor: &Descriptor) -> Result<(Value, String)> {
+        let digest = digest_of(descriptor)?;
+        let manifest: Value = parse(digest, &self.layout.json(&digest, descriptor.size())?)?;
+        let subject = manifest["subject"]["digest"].as_str().unwrap_or_default().to_owned();
+        Ok((manifest, subject))
+    }
+
+    fn document(&self, manifest: &Value) -> Result<Vec<u8>> {
+        let blob = &manifest["layers"][0];
+        let (Some(size), Some(digest)) = (blob["size"].as_u64(), blob["digest"].as_str()) else {
+            return Err(Error::Integrity("a bill of materials is not what it should be".to_owned()));
+        };
+        self.layout.json(&Digest::parse(digest)?, size)
     }
 
     /// Attaches a bill to an image in place of the one it has. An empty one is none.
@@ -178,18 +189,19 @@ impl Store {
         })
     }
 
-    /// Those artifacts of the index whose image is no longer in it.
+    /// Those artifacts of the index whose image is no longer in it, and those that are damaged, which are of no use to anybody.
     pub(crate) fn orphans(&self) -> Result<Vec<String>> {
         let index = self.layout.index()?;
         let (artifacts, images): (Vec<_>, Vec<_>) =
             index.manifests().iter().partition(|it| it.artifact_type().is_some());
         let mut orphans = Vec::new();
         for artifact in artifacts {
-            let digest = digest_of(artifact)?;
-            let manifest: Value = parse(digest, &self.layout.json(&digest, artifact.size())?)?;
-            let subject = manifest["subject"]["digest"].as_str();
-            if !images.iter().any(|it| Some(it.digest().to_string().as_str()) == subject) {
-                orphans.push(digest.to_string());
+            let sound = self.artifact(artifact).and_then(|(manifest, subject)| {
+                self.document(&manifest)?;
+                Ok(images.iter().any(|it| it.digest().to_string() == subject))
+            });
+            if !sound.unwrap_or(false) {
+                orphans.push(artifact.digest().to_string());
             }
         }
         Ok(orphans)

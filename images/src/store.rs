@@ -1,5 +1,6 @@
 //! The store: a layout, and trees unpacked from it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -224,12 +225,16 @@ impl Store {
         self.trees.get(source, &image.layers, policy)
     }
 
-    /// What is mounted of them. Below an opaque root nothing is seen. One layer is mounted as it is, so that what it removes would show
-    /// as devices; over an empty one it does not.
+    /// What is mounted of them. Below an opaque root nothing is seen, and nothing of a tree that lies higher up once more, which the kernel
+    /// would refuse. One layer is mounted as it is, so that what it removes would show as devices; over an empty one it does not.
     fn stack(&self, trees: &[Tree]) -> Result<Vec<PathBuf>> {
         let first = trees.iter().rposition(|tree| tree.totals.opaque_root).unwrap_or(0);
-        let mut layers: Vec<PathBuf> = trees[first..].iter().map(|tree| tree.root.clone()).collect();
-        if layers.len() == 1 && trees[first].totals.removals > 0 {
+        let mut seen = BTreeSet::new();
+        let mut stacked: Vec<&Tree> =
+            trees[first..].iter().rev().filter(|tree| seen.insert(tree.diff_id)).collect();
+        stacked.reverse();
+        let mut layers: Vec<PathBuf> = stacked.iter().map(|tree| tree.root.clone()).collect();
+        if layers.len() == 1 && stacked[0].totals.removals > 0 {
             layers.insert(0, self.trees.empty()?);
         }
         Ok(layers)
@@ -237,10 +242,12 @@ impl Store {
 
     /// The images of the store.
     pub fn list(&self) -> Result<Vec<ListedImage>> {
+        let _held = self.layout.shared()?;
+        let frozen = self.layout.frozen()?;
         let mut list = Vec::new();
-        for descriptor in self.layout.index()?.manifests().iter().filter(|it| !resolve::is_artifact(it)) {
+        for descriptor in frozen.index()?.manifests().iter().filter(|it| !resolve::is_artifact(it)) {
             let image = resolve::digest_of(descriptor)
-                .and_then(|digest| resolve::resolve(&self.layout, &Reference::Digest(digest)));
+                .and_then(|digest| resolve::resolve(&frozen, &Reference::Digest(digest)));
             let tag = descriptor.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
             let reference = tag.unwrap_or_else(|| descriptor.digest().to_string());
             let image = image.map_err(|error| {
@@ -251,11 +258,14 @@ impl Store {
             list.push(ListedImage { reference, manifest_digest: image.manifest_digest, bytes: image.bytes });
         }
         list.sort_by(|a, b| a.reference.cmp(&b.reference));
+        // Pulled by several indexes, it has an entry for each.
+        list.dedup();
         Ok(list)
     }
 
     /// Everything about an image: what it resolves to, its manifest and configuration, and the state of its trees.
     pub fn inspect(&self, reference: &Reference) -> Result<Value> {
+        let _held = self.layout.shared()?;
         let image = self.resolve(reference)?;
         let document = |digest: &Digest| {
             self.with_source(reference, |source| {

@@ -126,7 +126,7 @@ impl Trees {
             let mut trees = Vec::new();
             for layer in layers {
                 let within = |error: Error| error.within(format_args!("tree of layer {}", layer.diff_id));
-                match self.find(&layer.diff_id).map_err(within)? {
+                match self.find(&layer.diff_id).map_err(|error| self.damaged(&layer.diff_id, error))? {
                     Some(mut tree) => {
                         policy.allows(&tree.totals).map_err(within)?;
                         tree.fresh = made.contains(&layer.diff_id);
@@ -232,14 +232,17 @@ impl Trees {
             }
             Ok(Level::Full)
         };
-        work().map_err(|error| {
-            let remedy = format!(
-                "run `invarlock runtime image build` where it is the default image's, else `invarlock runtime image verify --repair`, \
-                 which unpacks it anew, or remove {}",
-                self.place(&tree_name(&tree.diff_id)).display()
-            );
-            error.within(format_args!("tree of layer {}", tree.diff_id)).with_remedy(&remedy)
-        })
+        work().map_err(|error| self.damaged(&tree.diff_id, error))
+    }
+
+    /// An error of a tree that is there, with how it is made anew.
+    fn damaged(&self, diff_id: &Digest, error: Error) -> Error {
+        let remedy = format!(
+            "run `invarlock runtime image build` where it is the default image's, else `invarlock runtime image verify --repair`, \
+             which unpacks it anew, or remove {}",
+            self.place(&tree_name(diff_id)).display()
+        );
+        error.within(format_args!("tree of layer {diff_id}")).with_remedy(&remedy)
     }
 
     /// Where the kernel does not hold a tree's files, or not as was noted, it is told to, and then they are proven to be the right ones.
@@ -262,8 +265,12 @@ impl Trees {
         let digests = holding?;
         write_stamps(&tree.dir, &tree.seal)?;
         let seal = Seal { verity: Some(digests), ..tree.seal };
-        let name = format!("{}.seal", tree_name(&tree.diff_id));
-        write_verified(&self.dir, &name, |file| write_seal(&seal, file))
+        // In the tree's own directory, whose lock is held: beside it, somebody who unpacks would take it for what a killed one left.
+        let own = format!("seal.{}", random());
+        write_verified(&tree.dir, &own, |file| write_seal(&seal, file))?;
+        let doing = || Error::io("sealing a tree anew");
+        tree.dir.rename(own, &self.dir, format!("{}.seal", tree_name(&tree.diff_id))).map_err(doing())?;
+        sync(&self.dir).map_err(doing())
     }
 
     /// Takes a tree out of the way, and away unless somebody still uses it.

@@ -29,6 +29,9 @@ use crate::resolve::Layer;
 use crate::tree::{is_whiteout, kind, walk};
 use crate::{Digest, Error, Result, attributes};
 
+/// Bytes of a blob that are read, and written to the store, after it turned out to be of no use: only to say whether it is the image's.
+const FAR: u64 = 256 << 20;
+
 /// Unpacks `blob` into the empty directory `root` and writes the record: one thread reads, hashes and unpacks, this one hashes and writes
 /// what comes of it. An error leaves what is there; the caller throws it away.
 pub(crate) fn unpack(
@@ -56,8 +59,11 @@ pub(crate) fn unpack(
     let (read, filled) =
         beside(move || unpack_to(give, blob, layer), || tree.fill(Hashing::bounded(take, most)))?;
     // Bytes that are not the image's explain every other complaint about them.
-    read?;
+    let whole = read?;
     let diff_id = filled?;
+    if !whole {
+        return Err(Error::Safety(format!("layer {} goes on behind what is packed in it", layer.digest)));
+    }
     if diff_id != layer.diff_id {
         return Err(Error::Integrity(format!(
             "layer {} unpacks to {diff_id}, but the configuration says {}",
@@ -67,13 +73,17 @@ pub(crate) fn unpack(
     tree.finish(root)
 }
 
-/// Gives what is packed in `blob`, and says whether that is the layer's. It is read to its end whatever becomes of what is in it.
-fn unpack_to(give: Giver, blob: impl Read, layer: &Layer) -> Result<()> {
+/// Gives what is packed in `blob`, and says whether that is the layer's. It is read to its end whatever becomes of what is in it, unless
+/// that is far away: then it is not known.
+fn unpack_to(give: Giver, blob: impl Read, layer: &Layer) -> Result<bool> {
     let mut blob = BufReader::with_capacity(1 << 17, Hashing::bounded(blob, layer.size));
     let opened = layer.packing()?.open(&mut blob).map(|unpacked| give.all(unpacked));
-    std::io::copy(&mut blob, &mut std::io::sink()).map_err(damaged)?;
+    let rest = std::io::copy(&mut (&mut blob).take(FAR), &mut std::io::sink()).map_err(damaged)?;
+    if rest == FAR {
+        return opened.map(|()| false);
+    }
     layer.is_blob(blob.into_inner())?;
-    opened
+    opened.map(|()| true)
 }
 
 struct Tree<'a> {

@@ -31,6 +31,17 @@ fn images() -> Vec<Stacked> {
             &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=2"],
         ),
         (
+            "a layer once more, above what changed it and an empty one",
+            vec![
+                base(),
+                tar().file(".wh.f", "").file("d/a", "2").file("n", "2").end(),
+                tar().end(),
+                base(),
+                tar().end(),
+            ],
+            &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=1", "n=2"],
+        ),
+        (
             "whiteout of a file",
             vec![base(), tar().file(".wh.f", "").end()],
             &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1"],

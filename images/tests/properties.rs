@@ -321,6 +321,14 @@ fn a_full_disk_leaves_the_store_as_it_was() {
         assert_eq!(names, 3, "{what}: the small tree, its seal, and the empty one");
     }
     import(&small, "again:1").expect("there is room again");
+    // Not a byte is left: what is taken away makes the room that it takes.
+    fs::write("/mnt/rest", vec![7; 4 << 20]).expect_err("full");
+    import(&large, "large:1").expect_err("no room");
+    for name in ["small:1", "again:1"] {
+        store.remove(&Reference::parse(name).expect("reference")).expect("rm");
+    }
+    assert!(store.gc(false).expect("gc").bytes > 0);
+    assert_eq!(store.list().expect("list"), []);
 }
 
 /// The most memory this process has had, in KiB.

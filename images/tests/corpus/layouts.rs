@@ -102,12 +102,12 @@ fn documents() -> Vec<Attack> {
         ),
         manifest(
             "layer of an endless size",
-            Integrity,
+            Safety,
             |_, good| json!({"layers": [but(&good.layer, "size", i64::MAX)]}),
         ),
         manifest(
             "layer of a size no number holds",
-            Integrity,
+            Safety,
             |_, good| json!({"layers": [but(&good.layer, "size", u64::MAX)]}),
         ),
         manifest(
