@@ -10,6 +10,7 @@ use ureq::http::{Method, Response, StatusCode};
 use crate::auth::{Auth, api_host};
 use crate::challenge::{self, Challenge};
 use crate::http::{Ask, Http, Tried, header, printable};
+use crate::resolver::Names;
 use crate::retry::{Patience, Problem};
 
 const MANIFESTS: [&str; 4] = [
@@ -58,15 +59,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Finds out how the registry is spoken to. Only one that is this machine may do without TLS unasked.
+    /// Finds out how the registry is spoken to. Only one that is this machine by its name as it is written may do without TLS unasked.
     pub fn new(_: Network, name: &RegistryName, options: Options) -> Result<Self> {
+        Self::with(&Names::of_machine(), name, options)
+    }
+
+    fn with(names: &Names, name: &RegistryName, options: Options) -> Result<Self> {
         let host = api_host(&name.host);
         let scheme = if options.plain_http { "http" } else { "https" };
-        let mut http = Http::new(host, scheme, options.stall)?;
+        let mut http = Http::new(names, host, scheme, options.stall)?;
         if http.is_here() && !options.plain_http {
             let looked = http.look(&format!("{}/v2/", http.base));
             if looked.is_err_and(|error| Http::is_plain(&error)) {
-                http = Http::new(host, "http", options.stall)?;
+                http = Http::new(names, host, "http", options.stall)?;
             }
         }
         Ok(Self {
@@ -271,5 +276,50 @@ impl Remote for Client {
 
     fn put_manifest(&self, tag: &str, document: &Document) -> Result<()> {
         self.retry(|| self.try_put_manifest(tag, document))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    /// A registry that speaks no TLS and asks for a password, and what it was sent.
+    fn plain() -> (u16, Arc<Mutex<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("socket");
+        let port = listener.local_addr().expect("address").port();
+        let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let noted = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut buffer) = (stream.expect("connection"), [0; 4096]);
+                let read = stream.read(&mut buffer).expect("request");
+                noted.lock().expect("seen").extend(&buffer[..read]);
+                let _ = stream.write_all(
+                    b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"it\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                );
+            }
+        });
+        (port, seen)
+    }
+
+    #[test]
+    fn a_name_that_leads_here_is_not_spoken_to_without_tls() {
+        let (port, seen) = plain();
+        let names = Names::of("127.0.0.1 far.example\n".to_owned(), "", 53);
+        let name = |host: &str| RegistryName::parse(&format!("docker://{host}:{port}/a:1")).expect("name");
+        let client = Client::with(&names, &name("far.example"), Options::default()).expect("client");
+        assert!(client.http.base.starts_with("https://"), "{}", client.http.base);
+        let refused = client.manifest("1", 1000).expect_err("no TLS");
+        assert!(matches!(&refused, Error::Input(it) if it.contains("does not speak TLS")), "{refused}");
+        let sent = seen.lock().expect("seen").clone();
+        assert!(!sent.is_empty() && !sent.windows(5).any(|it| it == b"HTTP/"), "{sent:?}");
+        // One that is this machine by its name may.
+        for host in ["127.0.0.1", "localhost", "it.localhost"] {
+            let client = Client::with(&names, &name(host), Options::default()).expect("client");
+            assert!(client.http.base.starts_with("http://"), "{host}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy, SendBody};
 
 use crate::address::{Place, place};
-use crate::resolver::{Forbidden, Guarded, Names};
+use crate::resolver::{Forbidden, Guarded, Names, is_localhost};
 use crate::retry::Problem;
 use crate::trust;
 
@@ -34,6 +34,8 @@ pub(crate) struct Http {
     /// `https://HOST` or `http://HOST`.
     pub base: String,
     place: Place,
+    /// Whether the registry is this machine by its name as it is written.
+    here: bool,
     stall: Duration,
 }
 
@@ -62,13 +64,15 @@ impl<'a> Ask<'a> {
 
 impl Http {
     /// For the registry at `host`; `scheme` is `https` or `http`.
-    pub fn new(host: &str, scheme: &str, stall: Duration) -> Result<Self> {
-        let names = Names::of_machine();
+    pub fn new(names: &Names, host: &str, scheme: &str, stall: Duration) -> Result<Self> {
         let bare = without_port(host);
-        // Which of several is connected to is open: what the strictest of them may not do, it may not.
+        let here = is_loopback(bare);
+        // Which of several is connected to is open: what the strictest of them may not do, it may not. A name that leads here only by
+        // what somebody says of it, who may say another thing the next time, is not this machine.
         let places = names.resolve(bare).unwrap_or_default().into_iter().map(place);
-        let place = places.max().unwrap_or(Place::Far).max(Place::Here);
-        let proxy = Proxy::try_from_env().filter(|_| place != Place::Here);
+        let nearest = if here { Place::Here } else { Place::Near };
+        let place = places.max().unwrap_or(Place::Far).max(nearest);
+        let proxy = Proxy::try_from_env().filter(|_| !here);
         let machine = trust::of_machine();
         let own = [trust::of_registry(host)?, machine.clone()].concat();
         let agent = |from: Place, roots: &[Certificate<'static>]| {
@@ -81,13 +85,14 @@ impl Http {
             elsewhere: agent(place, &machine),
             base: format!("{scheme}://{host}"),
             place,
+            here,
             stall,
         })
     }
 
-    /// Whether the registry is this machine.
+    /// Whether the registry is this machine, whatever anybody says of its name.
     pub fn is_here(&self) -> bool {
-        self.place == Place::Here
+        self.here
     }
 
     /// Sends a request and follows where it leads.
@@ -161,7 +166,7 @@ impl Http {
             _ => return no("another host, which is without TLS"),
         }
         let at = authority.host().trim_matches(['[', ']']).parse::<IpAddr>().ok().map(place);
-        let at = if authority.host() == "localhost" { Some(Place::Here) } else { at };
+        let at = if is_localhost(authority.host()) { Some(Place::Here) } else { at };
         match at {
             Some(at) if !same && at < self.place => {
                 no("an address of this machine or its network, where no registry elsewhere may send us")
@@ -311,10 +316,10 @@ pub(crate) fn is_below(url: &str, base: &str) -> bool {
     url.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 
-/// Whether a host is this machine by its name alone.
+/// Whether a host is this machine by its name alone. An address that somebody else would translate to a loopback one is not.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|it| place(it) == Place::Here)
+    is_localhost(host) || bare.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_loopback())
 }
 
 /// A host without its port.
@@ -339,7 +344,7 @@ mod tests {
     use super::*;
 
     fn http(host: &str, scheme: &str) -> Http {
-        Http::new(host, scheme, Duration::from_secs(1)).expect("clients")
+        Http::new(&Names::of_machine(), host, scheme, Duration::from_secs(1)).expect("clients")
     }
 
     #[test]
@@ -382,6 +387,46 @@ mod tests {
         }
         for to in ["http://cdn.example/x", "http://10.0.0.1/x", "https://169.254.169.254/x"] {
             assert!(matches!(follow(to), Err(Error::Safety(_))), "{to}");
+        }
+    }
+
+    #[test]
+    fn only_a_written_name_is_this_machine() {
+        for host in
+            ["localhost", "localhost:5000", "a.localhost", "127.0.0.1:5000", "127.8.8.8", "[::1]:5000"]
+        {
+            assert!(is_loopback(without_port(host)), "{host}");
+            assert!(http(host, "http").is_here(), "{host}");
+        }
+        for host in [
+            "localhost.example",
+            "notlocalhost",
+            "127.0.0.1.example",
+            "10.0.0.1",
+            "[64:ff9b::7f00:1]",
+            "127.1",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+        assert!(is_loopback("[::ffff:127.0.0.1]"));
+    }
+
+    #[test]
+    fn a_name_that_leads_here_is_not_this_machine() {
+        let names = Names::of("127.0.0.1 one.example\n10.0.0.1 two.example\n".to_owned(), "", 53);
+        for host in ["one.example:5000", "two.example:5000"] {
+            let http = Http::new(&names, host, "https", Duration::from_secs(1)).expect("clients");
+            assert!(!http.is_here(), "{host}");
+            let from = format!("https://{host}/v2/");
+            let follow = |to: &str| http.follow(&from, to);
+            for to in
+                ["https://127.0.0.1/x", "https://localhost/x", "https://a.localhost/x", "http://127.0.0.1/x"]
+            {
+                assert!(matches!(follow(to), Err(Error::Safety(_))), "{host} {to}");
+            }
+            for to in ["/v2/b", "https://10.0.0.2/x", "https://cdn.example/x"] {
+                follow(to).expect(to);
+            }
         }
     }
 

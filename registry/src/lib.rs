@@ -12,7 +12,8 @@
 //! # Rules
 //!
 //! - TLS, always; plain HTTP only to this machine itself, or where the user said so for the registry he named. Credentials never go over
-//!   plain HTTP to another machine.
+//!   plain HTTP to another machine. This machine is `localhost`, a name below it or a loopback address, as it is written: a name that
+//!   leads here by `/etc/hosts` or a name server is one like any other.
 //! - Credentials go to the host they were stored for. A token server gets them where it is the same host or in the same domain.
 //! - At most five redirects; none from TLS to plain HTTP, none from another machine to an address of this machine or its network; no
 //!   credentials to another host or port.

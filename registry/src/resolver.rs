@@ -42,7 +42,7 @@ impl Names {
         Self::of(read("/etc/hosts"), &read("/etc/resolv.conf"), 53)
     }
 
-    fn of(hosts: String, settings: &str, port: u16) -> Self {
+    pub fn of(hosts: String, settings: &str, port: u16) -> Self {
         let words = |key: &'static str| {
             settings
                 .lines()
@@ -66,8 +66,7 @@ impl Names {
         if let Ok(address) = bare.parse() {
             return Ok(vec![address]);
         }
-        // It is this machine, whatever anybody says.
-        if host == "localhost" || host.ends_with(".localhost") {
+        if is_localhost(host) {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
         let known = self.in_hosts(host);
@@ -110,6 +109,11 @@ impl Names {
         }
         Err(io::Error::new(last.kind(), format!("asking the name servers of /etc/resolv.conf: {last}")))
     }
+}
+
+/// Whether a name is that of this machine, whatever anybody says.
+pub(crate) fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// One question to one server, over TCP where the answer does not fit.

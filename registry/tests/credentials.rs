@@ -1,5 +1,9 @@
 //! Registries that ask who we are, and those who would like to know it.
-#![allow(clippy::print_stdout, reason = "results for who started the copy, and a table")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results for who started the copy, a table, and what is skipped"
+)]
 
 mod common;
 
@@ -9,6 +13,8 @@ use serde_json::json;
 
 /// The name of a credential file for the copy of this program, and whom it is for.
 const HOST: &str = "INVARLOCK_TEST_HOST";
+/// Told to a copy that does without TLS.
+const PLAIN: &str = "INVARLOCK_TEST_PLAIN";
 
 #[test]
 #[ignore = "what others run in a process of its own, with credentials"]
@@ -17,7 +23,9 @@ fn copy() {
         let name =
             invarlock_images::RegistryName::parse(&format!("docker://{host}/team/it:1")).expect("name");
         let place = Place::new();
-        match place.pull(&name) {
+        let mut options = options();
+        options.plain_http = std::env::var_os(PLAIN).is_some();
+        match place.pull_with(&name, options) {
             Ok(pulled) => println!("RESULT pulled {}", pulled.manifest_digest),
             Err(error) => println!("RESULT {}: {error}", kind(&error)),
         }
@@ -27,6 +35,10 @@ fn copy() {
 
 /// What a pull with credentials for `server` comes to.
 fn with_credentials(server: &Server, entry: serde_json::Value) -> String {
+    with(server, entry, None)
+}
+
+fn with(server: &Server, entry: serde_json::Value, plain: Option<&str>) -> String {
     let place = Place::new();
     let file = place.path().join("auth.json");
     std::fs::write(&file, json!({"auths": {&*server.host: entry}}).to_string()).expect("file");
@@ -34,6 +46,7 @@ fn with_credentials(server: &Server, entry: serde_json::Value) -> String {
         .args(["--exact", "copy", "--ignored", "--nocapture"])
         .env("REGISTRY_AUTH_FILE", file)
         .env(HOST, &server.host)
+        .envs(plain.map(|it| (it, "1")))
         .output()
         .expect("copy");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -176,4 +189,46 @@ fn token_servers_that_are_not_the_registrys() {
         Server::new(move |_, s| answer(s, "401 Unauthorized", &[("WWW-Authenticate", &endless)], b""));
     let error = Place::new().pull(&server.name()).expect_err("endless");
     assert!(matches!(&error, Error::Unsupported(_) | Error::Safety(_)), "{error}");
+}
+
+/// Told to the copy of this program for which `far.example` is this machine by `/etc/hosts`.
+const INSIDE: &str = "INVARLOCK_TEST_HOSTS";
+
+/// A forged answer of a name server looks the same.
+#[test]
+fn a_name_that_leads_here_gets_no_password_without_tls() {
+    let name = "a_name_that_leads_here_gets_no_password_without_tls";
+    if std::env::var_os(INSIDE).is_none() {
+        let hosts = Place::new();
+        let file = hosts.path().join("hosts");
+        std::fs::write(&file, "127.0.0.1 far.example\n").expect("hosts");
+        let program = std::env::current_exe().expect("own program");
+        let inside = |script: String| {
+            let unshare = ["--mount", "--propagation", "private", "sh", "-ec"];
+            let mount = format!("mount --bind '{}' /etc/hosts; {script}", file.display());
+            let mut command = std::process::Command::new("unshare");
+            command.args(unshare).arg(mount).env(INSIDE, "1").output().expect("unshare")
+        };
+        let tried = inside(String::new());
+        if !tried.status.success() {
+            let why = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+            return eprintln!("SKIPPED {name}: /etc/hosts cannot be replaced: {why}");
+        }
+        let output = inside(format!("exec '{}' --exact {name} --nocapture", program.display()));
+        let text =
+            [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+        print!("{text}");
+        return assert!(output.status.success(), "{text}");
+    }
+    let mut server =
+        Server::new(|_, s| answer(s, "401 Unauthorized", &[("WWW-Authenticate", "Basic realm=\"it\"")], b""));
+    server.host = server.host.replace("127.0.0.1", "far.example");
+    let result = with_credentials(&server, ann());
+    assert!(result.starts_with("input") && result.contains("does not speak TLS"), "{result}");
+    assert!(server.seen().is_empty(), "{:?}", server.seen());
+    // Not where the user does without TLS, either.
+    let result = with(&server, ann(), Some(PLAIN));
+    assert!(result.starts_with("safety") && result.contains("without TLS; it is not sent"), "{result}");
+    assert!(!server.seen().is_empty());
+    assert!(server.seen().iter().all(|it| it.header("authorization").is_none()));
 }

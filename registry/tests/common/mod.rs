@@ -231,7 +231,11 @@ impl Place {
     }
 
     pub fn pull(&self, name: &RegistryName) -> Result<Pulled, Error> {
-        let client = Client::new(network(), name, options())?;
+        self.pull_with(name, options())
+    }
+
+    pub fn pull_with(&self, name: &RegistryName, options: Options) -> Result<Pulled, Error> {
+        let client = Client::new(network(), name, options)?;
         self.store.pull(name, &client, None, Some(Policy::default()), &|_, _| {})
     }
 
