@@ -6,7 +6,8 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use simple_dns::rdata::RData;
@@ -21,6 +22,7 @@ use crate::address::{Place, place};
 const WAIT: Duration = Duration::from_secs(3);
 const TRIES: usize = 2;
 const MOST_SERVERS: usize = 3;
+const MOST_DOMAINS: usize = 6;
 const LONGEST_FILE: u64 = 1 << 20;
 
 /// What this machine says of names.
@@ -43,21 +45,23 @@ impl Names {
     }
 
     pub fn of(hosts: String, settings: &str, port: u16) -> Self {
-        let words = |key: &'static str| {
-            settings
-                .lines()
-                .filter_map(move |line| line.trim().strip_prefix(key))
-                .flat_map(str::split_whitespace)
-        };
-        let mut servers: Vec<SocketAddr> = words("nameserver ")
-            .filter_map(|it| it.parse::<IpAddr>().ok())
-            .take(MOST_SERVERS)
-            .map(|it| SocketAddr::new(it, port))
-            .collect();
+        let (mut servers, mut domains) = (Vec::new(), Vec::new());
+        for line in settings.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => servers.extend(words.next().and_then(|it| server(it, port))),
+                // The last of both counts. The root alone adds nothing to a name.
+                Some("search" | "domain") => {
+                    domains = words.filter(|it| *it != ".").take(MOST_DOMAINS).map(str::to_owned).collect();
+                }
+                _ => {}
+            }
+        }
+        servers.truncate(MOST_SERVERS);
         if servers.is_empty() {
             servers.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
         }
-        Self { hosts, servers, domains: words("search ").take(6).map(str::to_owned).collect() }
+        Self { hosts, servers, domains }
     }
 
     /// The addresses of a host, which may be one itself.
@@ -109,6 +113,23 @@ impl Names {
         }
         Err(io::Error::new(last.kind(), format!("asking the name servers of /etc/resolv.conf: {last}")))
     }
+}
+
+/// A name server as it is written; a link-local address has the interface that leads to it behind a `%`.
+fn server(text: &str, port: u16) -> Option<SocketAddr> {
+    let Some((address, interface)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, port));
+    };
+    Some(SocketAddrV6::new(address.parse().ok()?, port, 0, index_of(interface)?).into())
+}
+
+/// The number of a network interface, by its name or as it is.
+fn index_of(interface: &str) -> Option<u32> {
+    if let Ok(index) = interface.parse() {
+        return Some(index);
+    }
+    let path = Path::new("/sys/class/net").join(Path::new(interface).file_name()?).join("ifindex");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// Whether a name is that of this machine, whatever anybody says.
@@ -306,6 +327,44 @@ mod tests {
             assert_eq!(resolve("two.example"), asked);
             assert_eq!(resolve("plain"), asked);
         }
+    }
+
+    #[test]
+    fn settings_are_read_as_the_c_library_reads_them() {
+        let of = |settings: &str| {
+            let names = Names::of(String::new(), settings, 53);
+            (
+                names.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                names.domains.join(" "),
+            )
+        };
+        for (settings, servers, domains) in [
+            ("", "127.0.0.1:53", ""),
+            ("nameserver\t192.0.2.1\nsearch\ta.example\tb.example\n", "192.0.2.1:53", "a.example b.example"),
+            (" nameserver  ::1 # ours\r\n", "[::1]:53", ""),
+            (
+                "nameserver nonsense\nnameservers 192.0.2.1\n#nameserver 192.0.2.2\n; search c\n",
+                "127.0.0.1:53",
+                "",
+            ),
+            ("search a.example\ndomain b.example\n", "127.0.0.1:53", "b.example"),
+            ("domain b.example\nsearch a.example c\n", "127.0.0.1:53", "a.example c"),
+            ("search .\n", "127.0.0.1:53", ""),
+            ("search a b c d e f g\n", "127.0.0.1:53", "a b c d e f"),
+            (
+                "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n",
+                "192.0.2.1:53 192.0.2.2:53 192.0.2.3:53",
+                "",
+            ),
+            ("nameserver fe80::1%7\n", "[fe80::1%7]:53", ""),
+            ("nameserver fe80::1%no-such-one\nnameserver 10.0.0.1%lo\n", "127.0.0.1:53", ""),
+        ] {
+            assert_eq!(of(settings), (servers.to_owned(), domains.to_owned()), "{settings:?}");
+        }
+        // The loopback interface is the first of every machine.
+        let known = Path::new("/sys/class/net/lo/ifindex").exists();
+        let expected = if known { "[fe80::1%1]:53" } else { "127.0.0.1:53" };
+        assert_eq!(of("nameserver fe80::1%lo\n").0, expected);
     }
 
     #[test]
