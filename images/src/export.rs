@@ -8,6 +8,8 @@ use std::path::Path;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, CWD, RenameFlags, linkat, renameat_with};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use crate::blobs::{Blobs, TAG};
@@ -82,14 +84,12 @@ fn to_layout(
     work().map_err(|error| error.within(doing()))
 }
 
-/// Writes a file beside its place, syncs and renames it. There must be none yet.
+/// Writes a file beside its place, syncs and renames it, and syncs its directory. There must be none yet.
 fn write_archive(path: &Path, fill: impl FnOnce(&mut Archive) -> Result<()>) -> Result<()> {
     let doing = || format!("exporting to {}", path.display());
+    let taken = || Error::Input("it is there already; remove it or name another file".to_owned());
     if path.symlink_metadata().is_ok() {
-        return Err(Error::Input(format!(
-            "{}: it is there already; remove it or name another file",
-            doing()
-        )));
+        return Err(taken().within(doing()));
     }
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".tmp-{}", random()));
@@ -98,12 +98,48 @@ fn write_archive(path: &Path, fill: impl FnOnce(&mut Archive) -> Result<()>) -> 
     let work = |archive: &mut Archive| {
         fill(archive)?;
         let synced = archive.file.write_all(&[0; 1024]).and_then(|()| archive.file.sync_all());
-        // A link fails where a rename would replace what came there meanwhile.
-        synced.and_then(|()| std::fs::hard_link(&partial, path)).map_err(Error::io("writing it"))
+        synced.map_err(Error::io("writing it"))?;
+        match give_name(partial.as_ref(), path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken()),
+            other => other.map_err(Error::io("giving it its name")),
+        }?;
+        sync_directory(path).map_err(Error::io("syncing its directory"))
     };
     let done = work(&mut archive).map_err(|error| error.within(doing()));
     let _ = std::fs::remove_file(&partial);
     done
+}
+
+/// Gives the file `from` the name `to`, which nothing has yet; what came there meanwhile is not replaced. Not every file system can rename
+/// like that, and of those not every one has hard links, which do the same.
+fn give_name(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        other => return Ok(other?),
+    }
+    match linkat(CWD, from, CWD, to, AtFlags::empty()) {
+        Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => give_name_after_a_look(from, to),
+        other => Ok(other?),
+    }
+}
+
+/// The same where only a look tells whether something has the name.
+fn give_name_after_a_look(from: &Path, to: &Path) -> io::Result<()> {
+    match to.symlink_metadata() {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::rename(from, to),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the name of a file last. A directory that may be written and not read, or whose file system syncs none, is left to the kernel.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| ".".as_ref());
+    let synced = File::open(parent).and_then(|it| it.sync_all());
+    match synced.as_ref().err().map(|error| (error.kind(), Errno::from_io_error(error))) {
+        Some((io::ErrorKind::PermissionDenied, _) | (_, Some(Errno::INVAL))) => Ok(()),
+        _ => synced,
+    }
 }
 
 /// A tar archive under way. Everything in it is of 1970, belongs to nobody and is readable.
@@ -237,4 +273,62 @@ fn docker_archive(
     let tags: Vec<&str> = name.into_iter().collect();
     let manifest = json!([{ "Config": config, "RepoTags": tags, "Layers": layers }]);
     archive.bytes("manifest.json", manifest.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn scratch() -> invarlock_security::SecureTempDir {
+        invarlock_security::SecureTempDir::new("invarlock-images-").expect("directory")
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |it: io::Result<fs::DirEntry>| it.expect("entry").file_name().into_string().expect("name");
+        fs::read_dir(dir).expect("list").map(name).collect()
+    }
+
+    #[test]
+    fn an_archive_that_appears_meanwhile_is_not_replaced() {
+        let dir = scratch();
+        let path = dir.path().join("it.tar");
+        let refused = write_archive(&path, |_| fs::write(&path, "theirs").map_err(Error::io("a test")));
+        assert!(matches!(&refused, Err(Error::Input(it)) if it.contains("name another file")), "{refused:?}");
+        assert_eq!(fs::read(&path).expect("read"), b"theirs");
+        assert_eq!(names(dir.path()), ["it.tar"]);
+        fs::remove_file(&path).expect("rm");
+        write_archive(&path, |_| Ok(())).expect("written");
+        assert_eq!((fs::read(&path).expect("read").len(), names(dir.path()).len()), (1024, 1));
+    }
+
+    #[test]
+    fn every_way_to_a_name_replaces_nothing() {
+        for way in [give_name, give_name_after_a_look] {
+            let dir = scratch();
+            let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+            fs::write(&from, "ours").expect("write");
+            // A link to nothing is something, too.
+            std::os::unix::fs::symlink("nothing", &to).expect("link");
+            let refused = way(&from, &to).expect_err("it is there");
+            assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&from).expect("read"), b"ours");
+            fs::remove_file(&to).expect("rm");
+            way(&from, &to).expect("named");
+            assert_eq!(
+                (fs::read(&to).expect("read"), names(dir.path())),
+                (b"ours".to_vec(), vec!["to".to_owned()])
+            );
+        }
+    }
+
+    #[test]
+    fn a_directory_is_synced_where_it_can_be() {
+        let dir = scratch();
+        sync_directory(&dir.path().join("it")).expect("a directory");
+        sync_directory("it".as_ref()).expect("this one");
+        // A file system that syncs no directory.
+        sync_directory("/proc/it".as_ref()).expect("none to be synced");
+        assert!(sync_directory(&dir.path().join("no/it")).is_err());
+    }
 }
