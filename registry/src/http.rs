@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,14 +76,17 @@ impl Http {
         let proxy = Proxy::try_from_env().filter(|_| !here);
         let machine = trust::of_machine();
         let own = [trust::of_registry(host)?, machine.clone()].concat();
-        let agent = |from: Place, roots: &[Certificate<'static>]| {
-            let guarded =
-                Guarded { names: names.clone(), from, proxy: proxy.as_ref().map(|it| it.host().to_owned()) };
+        let agent = |places: RangeInclusive<Place>, roots: &[Certificate<'static>]| {
+            let guarded = Guarded {
+                names: names.clone(),
+                places,
+                proxy: proxy.as_ref().map(|it| it.host().to_owned()),
+            };
             agent(guarded, roots, proxy.clone(), stall)
         };
         Ok(Self {
-            registry: agent(Place::Odd, &own),
-            elsewhere: agent(place, &machine),
+            registry: agent(Place::Odd..=place, &own),
+            elsewhere: agent(place..=Place::Far, &machine),
             base: format!("{scheme}://{host}"),
             place,
             here,

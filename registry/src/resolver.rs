@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -211,15 +212,16 @@ pub(crate) fn answer(bytes: &[u8], id: u16, name: &str) -> Option<Answer> {
 /// Names for the HTTP client, and whom it may speak with.
 pub(crate) struct Guarded {
     pub names: Names,
-    /// Addresses before this place are refused.
-    pub from: Place,
+    /// Addresses elsewhere are refused: before, since no stranger may send us there; behind, since the host was nearer when it was
+    /// decided where it may send us.
+    pub places: RangeInclusive<Place>,
     /// The proxy that the user named is where he says.
     pub proxy: Option<String>,
 }
 
 impl fmt::Debug for Guarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded").field("from", &self.from).finish_non_exhaustive()
+        f.debug_struct("Guarded").field("places", &self.places).finish_non_exhaustive()
     }
 }
 
@@ -235,6 +237,26 @@ impl fmt::Display for Forbidden {
 
 impl std::error::Error for Forbidden {}
 
+impl Guarded {
+    fn allow(&self, host: &str, address: IpAddr) -> Result<(), Forbidden> {
+        let at = place(address);
+        if self.proxy.as_deref() == Some(host) || self.places.contains(&at) {
+            return Ok(());
+        }
+        Err(Forbidden(if at < *self.places.start() {
+            format!(
+                "it leads to {host}, which is {address}: an address of this machine or its network, where no registry elsewhere may \
+                 send us"
+            )
+        } else {
+            format!(
+                "{host} is {address} now, and was an address of this machine or its network a moment ago: its name servers play \
+                 tricks, or the network was changed meanwhile; in that case try again"
+            )
+        }))
+    }
+}
+
 impl Resolver for Guarded {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().unwrap_or_default();
@@ -242,14 +264,9 @@ impl Resolver for Guarded {
         let found = self.names.resolve(host).map_err(|error| {
             ureq::Error::Io(io::Error::new(error.kind(), format!("looking up {host}: {error}")))
         })?;
-        let is_proxy = self.proxy.as_deref() == Some(host);
         let mut addresses = self.empty();
         for address in found.into_iter().take(16) {
-            if place(address) < self.from && !is_proxy {
-                return Err(ureq::Error::Other(Box::new(Forbidden(format!(
-                    "it leads to {host}, which is {address}: an address of this machine or its network, where no registry elsewhere may send us"
-                )))));
-            }
+            self.allow(host, address).map_err(|it| ureq::Error::Other(Box::new(it)))?;
             addresses.push(SocketAddr::new(address, port));
         }
         match addresses.is_empty() {
@@ -326,6 +343,27 @@ mod tests {
                 ["192.0.2.7", "2001:db8::7"].map(|it| it.parse().expect("address")).into();
             assert_eq!(resolve("two.example"), asked);
             assert_eq!(resolve("plain"), asked);
+        }
+    }
+
+    #[test]
+    fn a_host_is_no_farther_than_it_was_when_it_was_judged() {
+        let names = Names::of(String::new(), "", 53);
+        let with = |places| Guarded { names: names.clone(), places, proxy: Some("proxy".to_owned()) };
+        let (registry, elsewhere) = (with(Place::Odd..=Place::Near), with(Place::Near..=Place::Far));
+        let address = |text: &str| text.parse::<IpAddr>().expect("address");
+        for near in ["127.0.0.1", "10.0.0.1", "fd00::1"] {
+            registry.allow("it.example", address(near)).expect(near);
+        }
+        let refused = registry.allow("it.example", address("192.0.2.1")).expect_err("far").to_string();
+        assert!(refused.contains("a moment ago"), "{refused}");
+        elsewhere.allow("it.example", address("192.0.2.1")).expect("far");
+        elsewhere.allow("it.example", address("10.0.0.1")).expect("near, as the registry");
+        let refused = elsewhere.allow("it.example", address("::1")).expect_err("here").to_string();
+        assert!(refused.contains("no registry elsewhere"), "{refused}");
+        for guarded in [registry, elsewhere] {
+            guarded.allow("proxy", address("127.0.0.1")).expect("the user said so");
+            guarded.allow("proxy", address("192.0.2.1")).expect("the user said so");
         }
     }
 
