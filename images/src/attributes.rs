@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, fstatvfs};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -26,27 +26,45 @@ pub(crate) fn make_opaque(directory: impl AsFd) -> Result<()> {
     set(directory, OPAQUE, b"y")
 }
 
+/// Whether it is.
+pub(crate) fn is_opaque(directory: impl AsFd) -> bool {
+    fgetxattr(directory, OPAQUE, &mut [0u8; 1][..]).is_ok()
+}
+
 fn set(of: impl AsFd, name: &str, value: &[u8]) -> Result<()> {
-    match fsetxattr(of, name, value, XattrFlags::empty()) {
+    match fsetxattr(&of, name, value, XattrFlags::empty()) {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP) => Err(Error::Unsupported(format!(
             "extended attribute {name}: the store's file system keeps none of the user's name space; set INVARLOCK_STORE to a \
              directory on ext4, xfs, btrfs or, from Linux 6.6 on, tmpfs"
         ))),
-        Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => Err(Error::Safety(format!(
-            "extended attribute {name} of {} bytes is more than the file system has room for",
+        Err(Errno::NOSPC) if !is_full(&of) => Err(Error::Unsupported(format!(
+            "extended attribute {name} of {} bytes: the store's file system has no room for as many at one file; set INVARLOCK_STORE to a \
+             directory on xfs or btrfs",
+            value.len()
+        ))),
+        Err(Errno::TOOBIG | Errno::RANGE) => Err(Error::Safety(format!(
+            "extended attribute {name} of {} bytes is more than any file system has room for",
             value.len()
         ))),
         Err(error) => Err(Error::System(format!("writing extended attribute {name}: {error}"))),
     }
 }
 
+/// Whether the file system has hardly any room left.
+fn is_full(of: impl AsFd) -> bool {
+    fstatvfs(of).is_ok_and(|it| {
+        let bytes = it.f_bavail.saturating_mul(it.f_frsize);
+        bytes < 1 << 20 || it.f_files > 0 && it.f_favail < 1024
+    })
+}
+
 /// By name.
 pub(crate) type Attributes = Vec<(String, Vec<u8>)>;
 
-/// Whether a thing in an image may have an attribute of this name.
+/// Whether a thing in an image may have an attribute of this name. In an archive `=` ends it.
 pub(crate) fn is_kept(name: &str) -> bool {
-    name.starts_with(KEPT) && !NOT_KEPT.iter().any(|it| name.starts_with(it))
+    name.starts_with(KEPT) && !name.contains('=') && !NOT_KEPT.iter().any(|it| name.starts_with(it))
 }
 
 /// Those that an image may have, by name, and how many there are besides.

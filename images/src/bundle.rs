@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use crate::archive::{Input, Kind, entries};
 use crate::blobs::{Blob, Blobs, LONGEST_JSON};
 use crate::layout::is_version_known;
+use crate::packing::{MAGIC, Packing};
 use crate::{Digest, Error, Result};
 
 /// More members than this are no image of ours: it has at most 128 layers.
@@ -108,12 +109,15 @@ fn beside(parent: &str, target: &str) -> Option<String> {
 }
 
 fn is_plain(file: &File) -> Result<()> {
-    let mut magic = [0; 4];
+    let mut magic = [0; MAGIC];
     let read = file.read_at(&mut magic, 0).map_err(Error::io("reading an image archive"))?;
-    let packed = match &magic[..read] {
-        [0x1f, 0x8b, ..] => "gzip -d",
-        [0x28, 0xb5, 0x2f, 0xfd] => "zstd -d",
-        _ => return Ok(()),
+    let packed = match Packing::by_magic(&magic[..read]) {
+        Packing::Gzip => "gzip -d",
+        Packing::Zstd => "zstd -d",
+        Packing::Plain => match Packing::foreign(&magic[..read]) {
+            Some(packed) => packed,
+            None => return Ok(()),
+        },
     };
     Err(Error::Unsupported(format!("it is compressed as a whole; unpack it first with `{packed}`")))
 }

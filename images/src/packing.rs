@@ -14,6 +14,9 @@ pub(crate) enum Packing {
     Zstd,
 }
 
+/// First bytes that tell how a file is packed.
+pub(crate) const MAGIC: usize = 10;
+
 impl Packing {
     /// By the media type of a layer.
     pub fn of(media_type: &str) -> Option<Self> {
@@ -42,6 +45,16 @@ impl Packing {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             _ => Self::Plain,
+        }
+    }
+
+    /// What unpacks a file with these first bytes that nothing here unpacks.
+    pub fn foreign(bytes: &[u8]) -> Option<&'static str> {
+        match bytes {
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz -d"),
+            // Its first block begins with the digits of pi.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some("bzip2 -d"),
+            _ => None,
         }
     }
 

@@ -139,12 +139,20 @@ impl Reference {
     }
 }
 
+/// How digests begin, those that are not built included.
+const DIGESTS: [&str; 4] = ["sha256:", "sha384:", "sha512:", "blake3:"];
+
 /// A path with what stands behind it; nothing where there is no path.
 #[allow(clippy::type_complexity, reason = "three parts of one text, named by who takes them")]
 fn split_place(rest: &str) -> Option<Result<(PathBuf, Option<String>, Option<Digest>)>> {
-    let (rest, digest) = match split_digest(rest) {
-        Ok(split) => split,
-        Err(error) => return Some(Err(error)),
+    // A directory's name may hold a '@', too.
+    let is_digest = |text: &str| DIGESTS.iter().any(|it| text.starts_with(it)) && !text.contains('/');
+    let (rest, digest) = match rest.rsplit_once('@').filter(|(_, text)| is_digest(text)) {
+        Some((rest, digest)) => match Digest::parse(digest) {
+            Ok(digest) => (rest, Some(digest)),
+            Err(error) => return Some(Err(error)),
+        },
+        None => (rest, None),
     };
     // A tag has no '/', so a colon inside the path needs a tag behind it.
     let (path, tag) = match rest.rsplit_once(':') {

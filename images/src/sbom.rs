@@ -53,6 +53,14 @@ impl Bill {
         self.0.is_empty()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Component> {
+        self.0.values()
+    }
+
+    pub fn retain(&mut self, stays: impl Fn(&Component) -> bool) {
+        self.0.retain(|_, it| stays(it));
+    }
+
     /// The document. It follows from what it lists and from the image alone: its number is made of its digest, and it has no time.
     fn document(&self, name: &str, image: &Digest) -> Value {
         let component = |it: &Component| json!({ "type": "library", "bom-ref": it.purl, "name": it.name, "version": it.version, "purl": it.purl });

@@ -53,6 +53,13 @@ pub(crate) struct Tree {
     _lock: Arc<OwnedFd>,
 }
 
+impl Tree {
+    /// The directory to mount, by its handle.
+    pub fn open_root(&self) -> Result<Dir> {
+        open_dir(&self.dir, "root")
+    }
+}
+
 pub(crate) fn tree_name(diff_id: &Digest) -> String {
     format!("sha256-{}", diff_id.hex())
 }
@@ -213,7 +220,7 @@ impl Trees {
     /// Verifies a tree. Where the quick way finds a change, the full way says whether it matters.
     pub fn verify(&self, tree: &Tree, how: Verify) -> Result<Level> {
         let work = || -> Result<Level> {
-            let root = open_dir(&tree.dir, "root")?;
+            let root = tree.open_root()?;
             let record = || open(&tree.dir, "record");
             if how == Verify::Quick {
                 let quickly = open(&tree.dir, "stamps")

@@ -148,3 +148,34 @@ fn is_held(store: &Store, rootfs: &dyn Fn(Verify) -> invarlock_images::Result<Ve
     store.verify(None, true).expect("repair");
     assert_eq!(rootfs(Verify::FsVerity).expect("repaired").level, Level::FsVerity);
 }
+
+/// Attributes are the last straw: the disk is full, and nobody attacked.
+#[test]
+fn attributes_that_a_full_disk_has_no_room_for() {
+    let name = "attributes_that_a_full_disk_has_no_room_for";
+    if std::env::var_os(INSIDE).is_none() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("SKIPPED {name}: only root can make a small disk");
+        }
+        let program = std::env::current_exe().expect("own program");
+        let mount = "mount -t tmpfs -o size=64m,nr_inodes=400 none /mnt";
+        let script = format!("{mount}; exec '{}' --exact {name} --nocapture", program.display());
+        return inside("tmpfs", &script, scratch().path()).unwrap_or_else(|why| panic!("{why}"));
+    }
+    let value = "x".repeat(30_000);
+    let files = (0..40).fold(Tar::default(), |tar, i| {
+        tar.pax(&[("SCHILY.xattr.user.note", &value)]).file(&format!("f{i}"), "")
+    });
+    let elsewhere = scratch();
+    let layout = TestLayout::new(&elsewhere.path().join("layout"));
+    let archive = files.end();
+    layout.index(&[layout.image(&[(ZSTD, zstd(&archive), archive)])]);
+    let store = Store::open(PLACE.as_ref()).expect("store");
+    let error = store.import(&layout.reference(), None, Policy::default(), &|_| {}).expect_err("full");
+    match &error {
+        Error::Unsupported(why) if why.contains("keeps none") => eprintln!("SKIPPED {name}: {why}"),
+        Error::System(why) => assert!(why.contains("user.note") && why.contains("No space left"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.list().expect("list"), []);
+}

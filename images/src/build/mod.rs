@@ -5,6 +5,7 @@
 mod changes;
 mod linked;
 mod measure;
+mod on_top;
 mod pack;
 pub(crate) mod packages;
 mod tar;
@@ -26,7 +27,7 @@ use crate::files::parse;
 use crate::import::copy_blobs;
 use crate::layout::Held;
 use crate::manage::plain_tag;
-use crate::packing::Packing;
+use crate::packing::{MAGIC, Packing};
 use crate::policy::{Bounds, Policy};
 use crate::resolve::{self, CONFIG, LAYER_ZSTD, MANIFEST, architecture, platform};
 use crate::sbom::Bill;
@@ -107,6 +108,7 @@ impl Store {
             let how = How {
                 time: recipe.time.unwrap_or(0),
                 on_top: !layers.is_empty(),
+                store: self.layout.dir(),
                 policy: recipe.policy,
                 progress,
             };
@@ -117,11 +119,17 @@ impl Store {
         }
         recipe.changes.apply(&mut config, recipe.time)?;
         let image = self.write(&held, &config, layers)?;
-        drop(self.unpacked(&self.layout, &image, recipe.policy)?);
+        let trees = self.unpacked(&self.layout, &image, recipe.policy)?;
+        let first_own = trees.len() - recipe.layers.len();
+        for (i, path) in (first_own..).zip(&recipe.layers).filter(|(_, path)| path.is_dir()) {
+            on_top::replaces_no_link(&trees[i], &trees[..i])
+                .map_err(|error| error.within(format_args!("building an image from {}", path.display())))?;
+        }
+        // What is taken away may be a package.
+        bill = bill.filter(|_| trees[first_own..].iter().all(|it| it.totals.removals == 0));
         held.sync()?;
         held.tag(Some(&tag), descriptor(MANIFEST, &image.manifest_digest, image.manifest_size, true))?;
-        if let Some(mut bill) = bill {
-            packages.list(&mut bill);
+        if let Some(bill) = bill.and_then(|it| packages.list(it)) {
             let name = tag.split(':').next().unwrap_or_default();
             self.attach(&held, name, (&image.manifest_digest, image.manifest_size), &bill)?;
         }
@@ -201,8 +209,13 @@ fn layer(
 fn archive(held: &Held<'_>, path: &Path, progress: Progress<'_>) -> Result<Added> {
     let reading = || format!("reading {}", path.display());
     let mut file = File::open(path).map_err(Error::io(reading()))?;
-    let mut magic = [0; 4];
+    let mut magic = [0; MAGIC];
     let read = file.read(&mut magic).map_err(Error::io(reading()))?;
+    if let Some(packed) = Packing::foreign(&magic[..read]) {
+        return Err(Error::Unsupported(format!(
+            "it is packed otherwise than images are (gzip, zstd); unpack it first with `{packed}`"
+        )));
+    }
     let packing = Packing::by_magic(&magic[..read]);
     let ((), digest, size) = held.add(|to| {
         to.write_all(&magic[..read]).map_err(Error::io("writing the layer"))?;

@@ -43,6 +43,8 @@ pub(crate) struct How<'a> {
     pub time: u64,
     /// There are layers below from which it may take away.
     pub on_top: bool,
+    /// Where the image is going to be, which cannot be in it.
+    pub store: &'a cap_std::fs::Dir,
     pub policy: Policy,
     /// Told how many bytes of files are done.
     pub progress: Progress<'a>,
@@ -96,6 +98,12 @@ impl Packer<'_> {
         if before.st_dev != self.device {
             return Err(Error::Input(format!(
                 "/{path}: another file system is mounted there; unmount it, or build from a copy"
+            )));
+        }
+        let store = fstat(self.how.store).map_err(failed(path, "looking at the store"))?;
+        if (before.st_dev, before.st_ino) == (store.st_dev, store.st_ino) {
+            return Err(Error::Input(format!(
+                "/{path}: that is the store itself, which cannot be in an image of its own; set INVARLOCK_STORE to a directory elsewhere"
             )));
         }
         if depth >= DEEPEST {
@@ -157,7 +165,7 @@ impl Packer<'_> {
         let attributes = self.attributes(&handle, path)?;
         let entry = Entry::new(path, self.how.time, self.mode(stat)).with(attributes);
         self.head(&entry.file(size))?;
-        let mut noted = self.packages.wants(path, size).then(Vec::new);
+        let mut noted = self.packages.look_at(path, size).then(Vec::new);
         let mut file = File::from(handle);
         let mut left = size;
         while left > 0 {
@@ -199,9 +207,10 @@ impl Packer<'_> {
     }
 }
 
-/// The mode without set-id bits.
+/// The mode without set-id bits, and without leave for others to write, whatever the umask was that files were made under; but where
+/// everybody may leave things, as in `/tmp`, that stays.
 fn bare(stat: &Stat) -> u32 {
-    stat.st_mode & 0o1777
+    stat.st_mode & if stat.st_mode & 0o1000 == 0 { 0o755 } else { 0o1777 }
 }
 
 /// The names in a directory, sorted by their bytes.

@@ -6,33 +6,54 @@ use crate::sbom::{Bill, Component};
 const LONGEST: u64 = 16 << 20;
 const DEBIAN: &str = "var/lib/dpkg/status";
 const PYTHON: &str = ".dist-info/METADATA";
+/// Where notes are that nobody here reads: of apk, rpm, and images without dpkg.
+const UNREAD: [&str; 4] =
+    ["lib/apk/db/installed", "var/lib/rpm/", "usr/lib/sysimage/rpm/", "var/lib/dpkg/status.d/"];
 
 /// The packages found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Packages {
-    debian: Vec<Component>,
+    /// None where there is no note of it.
+    debian: Option<Vec<Component>>,
     python: Vec<Component>,
+    /// There are notes that were not read.
+    unread: bool,
 }
 
 impl Packages {
-    /// Whether the file at `path` is such a note.
-    pub fn wants(&self, path: &str, size: u64) -> bool {
-        size <= LONGEST && (path == DEBIAN || path.ends_with(PYTHON))
+    /// Whether the file at `path` is such a note that can be read.
+    pub fn look_at(&mut self, path: &str, size: u64) -> bool {
+        let is_note = path == DEBIAN || path.ends_with(PYTHON);
+        self.unread |= is_note && size > LONGEST || UNREAD.iter().any(|it| path.starts_with(it));
+        is_note && size <= LONGEST
     }
 
     /// Takes in what it says. Debian's speaks of all its packages: a later layer's counts.
     pub fn note(&mut self, path: &str, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
         if path == DEBIAN {
-            self.debian = text.split("\n\n").filter_map(debian).collect();
+            self.debian = Some(text.split("\n\n").filter_map(debian).collect());
         } else {
             self.python.extend(python(&text));
         }
     }
 
-    /// Adds them to a bill.
-    pub fn list(self, bill: &mut Bill) {
-        self.debian.into_iter().chain(self.python).for_each(|it| bill.add(it));
+    /// Adds them to the bill of what lies below. None where it is not known which packages there are: two versions of one that lie over
+    /// one another, or notes that nobody read.
+    pub fn list(self, mut bill: Bill) -> Option<Bill> {
+        if let Some(debian) = self.debian {
+            // It speaks of those below as well.
+            bill.retain(|it| !it.purl.starts_with("pkg:deb/"));
+            debian.into_iter().for_each(|it| bill.add(it));
+        }
+        for package in self.python {
+            let same = |it: &&Component| it.name == package.name && it.purl.starts_with("pkg:pypi/");
+            if bill.iter().filter(same).any(|it| it.version != package.version) {
+                return None;
+            }
+            bill.add(package);
+        }
+        (!self.unread).then_some(bill)
     }
 }
 
@@ -73,7 +94,7 @@ mod tests {
         );
         packages.note("b.dist-info/METADATA", b"\n\nName: no\nVersion: 1\n");
         let purls: Vec<&str> =
-            packages.debian.iter().chain(&packages.python).map(|it| it.purl.as_str()).collect();
+            packages.debian.iter().flatten().chain(&packages.python).map(|it| it.purl.as_str()).collect();
         assert_eq!(
             purls,
             ["pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64", "pkg:pypi/huggingface-hub@2.4.0"]
