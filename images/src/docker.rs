@@ -8,7 +8,6 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::Path;
 
-use oci_spec::image::ImageConfiguration;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -17,7 +16,9 @@ use crate::blobs::{Blob, Blobs, TAG};
 use crate::bundle::Bundle;
 use crate::digest::Hashing;
 use crate::files::parse;
-use crate::resolve::{CONFIG, INDEX, LAYER_GZIP, LAYER_TAR, MANIFEST, MOST_LAYERS, written_digest};
+use crate::resolve::{
+    CONFIG, Configuration, INDEX, LAYER_GZIP, LAYER_TAR, MANIFEST, MOST_LAYERS, written_digest,
+};
 use crate::{Digest, Error, Result};
 
 /// Images in one archive.
@@ -191,8 +192,8 @@ impl Opening {
     fn config(&mut self, name: &str) -> Result<Config> {
         self.spend(name)?;
         let bytes = self.archive.bundle.text(name)?;
-        let parsed: ImageConfiguration = parse(name, &bytes)?;
-        let ids = parsed.rootfs().diff_ids();
+        let parsed: Configuration = parse(name, &bytes)?;
+        let ids = parsed.rootfs.diff_ids();
         if ids.len() > MOST_LAYERS {
             return Err(Error::Integrity(format!(
                 "the configuration names {} layers; at most {MOST_LAYERS} can be mounted",

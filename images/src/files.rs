@@ -1,11 +1,13 @@
 //! Files right below a directory handle: read with a bound, following nothing; written beside their place, synced and renamed.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use serde::de::IgnoredAny;
 
 use crate::{Error, Result};
 
@@ -65,8 +67,8 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: impl std::fmt::Display
 
 /// Refuses a document that could be read as one of two kinds (CVE-2021-41190).
 pub(crate) fn refuse_keys(what: impl std::fmt::Display, bytes: &[u8], keys: &[&str]) -> Result<()> {
-    let value: serde_json::Value = parse(&what, bytes)?;
-    match keys.iter().find(|key| value.get(**key).is_some()) {
+    let members: BTreeMap<String, IgnoredAny> = parse(&what, bytes)?;
+    match keys.iter().find(|key| members.contains_key(**key)) {
         Some(key) => {
             Err(Error::Safety(format!("{what} also has {key:?}: it could be read as two different things")))
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use cap_std::fs::Dir;
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -312,8 +312,8 @@ impl Store {
         }
         let config = self.layout.json(&digest_of(manifest.config())?, manifest.config().size());
         // Other things than images have configurations, too; they have no trees.
-        if let Ok(config) = parse::<ImageConfiguration>("", &config?) {
-            needed.trees.extend(config.rootfs().diff_ids().iter().filter_map(|id| Digest::parse(id).ok()));
+        if let Ok(config) = parse::<resolve::Configuration>("", &config?) {
+            needed.trees.extend(config.rootfs.diff_ids().iter().filter_map(|id| Digest::parse(id).ok()));
         }
         Ok(())
     }

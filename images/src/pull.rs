@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::blobs::{Blob, Blobs, LONGEST_JSON};
@@ -154,6 +154,18 @@ struct Pull<'a> {
     total: AtomicU64,
 }
 
+/// What of a document names others as manifests.
+#[derive(Default, Deserialize)]
+struct Names {
+    #[serde(default)]
+    manifests: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    digest: String,
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Coming,
@@ -199,9 +211,8 @@ impl<'a> Pull<'a> {
 
     /// Keeps a document, and notes which others it names as manifests.
     fn keep(&self, digest: Digest, document: Document) {
-        let value: Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
-        let named = value["manifests"].as_array().into_iter().flatten();
-        let named = named.filter_map(|it| Digest::parse(it["digest"].as_str()?).ok());
+        let names: Names = serde_json::from_slice(&document.bytes).unwrap_or_default();
+        let named = names.manifests.into_iter().filter_map(|it| Digest::parse(&it.digest).ok());
         lock(&self.manifests).extend(named);
         lock(&self.documents).insert(digest, document.bytes);
     }

@@ -1,7 +1,7 @@
 //! From a reference to an image: index → manifest → config, each verified, and each of one kind only.
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
-use serde::Serialize;
+use oci_spec::image::{Arch, Config, Descriptor, ImageIndex, ImageManifest, Os, RootFs};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::blobs::{Blobs, TAG};
@@ -293,11 +293,11 @@ fn from_manifest(source: &dyn Blobs, reference: Reference, descriptor: &Descript
         )));
     }
     let config_digest = digest_of(manifest.config())?;
-    let config: ImageConfiguration = parse(
+    let config: Configuration = parse(
         format_args!("config {config_digest}"),
         &source.json(&config_digest, manifest.config().size())?,
     )?;
-    let (os, arch) = (config.os().to_string(), config.architecture().to_string());
+    let (os, arch) = (config.os.to_string(), config.architecture.to_string());
     if (os.as_str(), arch.as_str()) != ("linux", architecture()) {
         return Err(Error::Unsupported(format!(
             "{what} is for {os}/{arch}; this machine runs linux/{}",
@@ -309,7 +309,7 @@ fn from_manifest(source: &dyn Blobs, reference: Reference, descriptor: &Descript
     let sizes =
         [descriptor.size(), manifest.config().size()].into_iter().chain(layers.iter().map(|it| it.size));
     let bytes = sizes.fold(0, u64::saturating_add);
-    let run = config.config().clone().unwrap_or_default();
+    let run = config.config.unwrap_or_default();
     let env = run
         .env()
         .iter()
@@ -332,8 +332,17 @@ fn from_manifest(source: &dyn Blobs, reference: Reference, descriptor: &Descript
     })
 }
 
-fn layers(what: &str, manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Layer>> {
-    let diff_ids = config.rootfs().diff_ids();
+/// What of a configuration means something here. Its history does not, and could be long.
+#[derive(Deserialize)]
+pub(crate) struct Configuration {
+    architecture: Arch,
+    os: Os,
+    config: Option<Config>,
+    pub rootfs: RootFs,
+}
+
+fn layers(what: &str, manifest: &ImageManifest, config: &Configuration) -> Result<Vec<Layer>> {
+    let diff_ids = config.rootfs.diff_ids();
     if diff_ids.len() != manifest.layers().len() {
         let (blobs, ids) = (manifest.layers().len(), diff_ids.len());
         return Err(Error::Integrity(format!(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::*;
-use invarlock_images::{Care, Error, Policy, Reference, Store, Verify};
+use invarlock_images::{Care, Digest, Error, Policy, Reference, Store, Verify};
 use proptest::prelude::*;
 
 /// A thing in a tree, as an archive has it.
@@ -338,6 +338,24 @@ fn peak() -> u64 {
     line.split_whitespace().nth(1).expect("number").parse().expect("number")
 }
 
+/// Imports an image whose configuration is about as long as one may be.
+fn long_history(layout: &TestLayout, store: &Store) {
+    let archive = Tar::default().file("a", "1").end();
+    let layer = Digest::of(&archive);
+    let config = format!(
+        r#"{{"architecture":"{}","os":"linux","rootfs":{{"type":"layers","diff_ids":["{layer}"]}},"history":[{}{{}}]}}"#,
+        arch(),
+        "{},".repeat(1_300_000)
+    );
+    let descriptor = |kind: &str, bytes: &[u8]| serde_json::json!({"mediaType": kind, "digest": layout.blob(bytes), "size": bytes.len()});
+    let (config, layers) = (descriptor(CONFIG, config.as_bytes()), [descriptor(TAR, &archive)]);
+    let manifest =
+        serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+    layout.index(&[layout.json(MANIFEST, &manifest)]);
+    store.import(&layout.reference(), Some("long:1"), Policy::default(), &|_| {}).expect("import");
+    store.gc(false).expect("gc");
+}
+
 #[test]
 fn memory_does_not_grow_with_the_image() {
     // In a process of its own, which has had nothing else in its memory.
@@ -394,6 +412,9 @@ fn memory_does_not_grow_with_the_image() {
             store.gc(false).expect("gc");
             println!("30,001 files and 240 MB of archive: {} KiB, {before} before", peak());
             assert!(peak() < 24 << 10, "{} KiB", peak());
+            long_history(&layout, &store);
+            println!("a configuration of 4 MB of nothing: {} KiB", peak());
+            assert!(peak() < 32 << 10, "{} KiB", peak());
         }
     }
 }
