@@ -16,6 +16,7 @@ use crate::blobs::{Blob, Blobs, TAG};
 use crate::bundle::Bundle;
 use crate::digest::Hashing;
 use crate::files::parse;
+use crate::packing::Packing;
 use crate::resolve::{
     CONFIG, Configuration, INDEX, LAYER_GZIP, LAYER_TAR, MANIFEST, MOST_LAYERS, written_digest,
 };
@@ -225,7 +226,7 @@ impl Opening {
         let size = blob.len();
         let mut magic = [0; 2];
         let mut packed = None;
-        if blob.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b] {
+        if blob.read_exact(&mut magic).is_ok() && Packing::by_magic(&magic) == Packing::Gzip {
             self.spend(name)?;
             let mut hashing = Hashing::new(());
             let all = self.archive.bundle.member(name)?;

@@ -101,8 +101,8 @@ impl Store {
     fn discard_unused(&self, manifest: &str) -> Result<()> {
         let image = self.resolve(&Reference::Digest(Digest::parse(manifest)?));
         let layers = image.map(|image| image.layers).unwrap_or_default();
-        let unused = layers.iter().filter(|it| self.trees.is_unused(&it.diff_id));
-        unused.into_iter().try_for_each(|it| self.trees.discard(&it.diff_id))
+        let mut unused = layers.iter().filter(|it| self.trees.is_unused(&it.diff_id));
+        unused.try_for_each(|it| self.trees.discard(&it.diff_id))
     }
 
     /// Runs `work` with the store itself; an image elsewhere must be imported first.

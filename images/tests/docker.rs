@@ -54,13 +54,6 @@ fn a_layer_that_is_named_very_often_is_read_once() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
-/// The most memory this process has had, in KiB.
-fn peak() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("status");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
-    line.split_whitespace().nth(1).expect("number").parse().expect("number")
-}
-
 #[test]
 fn memory_does_not_grow_with_the_number_of_images() {
     // In a process of its own, which has had nothing else in its memory.

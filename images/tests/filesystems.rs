@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use common::*;
 use invarlock_images::{Care, Error, Level, Policy, Reference, Store, VerifiedRootfs, Verify};
@@ -36,22 +35,6 @@ fn reference(text: &str) -> Reference {
     Reference::parse(text).expect("reference")
 }
 
-/// Runs `script` in a mount namespace of its own; what it says where it fails.
-fn inside(name: &str, script: &str, dir: &Path) -> Result<(), String> {
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-ec", script])
-        .env("D", dir)
-        .env(INSIDE, name)
-        .output()
-        .expect("unshare");
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            Err([output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat())
-        }
-    }
-}
-
 #[test]
 fn the_store_works_on_every_local_file_system() {
     if let Some(name) = std::env::var_os(INSIDE) {
@@ -66,12 +49,12 @@ fn the_store_works_on_every_local_file_system() {
     for (name, make, mount) in KINDS {
         // On the disk, not in memory: an overlay needs attributes of the trusted name space above.
         let dir = scratch();
-        if let Err(why) = inside(name, &format!("{make}; {mount}"), dir.path()) {
+        if let Err(why) = inside((INSIDE, name), &format!("{make}; {mount}"), dir.path()) {
             assert!(!["tmpfs", "ext4"].contains(&name), "every machine has {name}: {why}");
             eprintln!("SKIPPED the_store_works_on_every_local_file_system: {name}: {}", why.trim());
             continue;
         }
-        inside(name, &format!("{mount}; exec {itself}"), dir.path())
+        inside((INSIDE, name), &format!("{mount}; exec {itself}"), dir.path())
             .unwrap_or_else(|why| panic!("{name}: {why}"));
         println!("{name}: import, verify, alter, repair, remove");
     }
@@ -160,7 +143,7 @@ fn attributes_that_a_full_disk_has_no_room_for() {
         let program = std::env::current_exe().expect("own program");
         let mount = "mount -t tmpfs -o size=64m,nr_inodes=400 none /mnt";
         let script = format!("{mount}; exec '{}' --exact {name} --nocapture", program.display());
-        return inside("tmpfs", &script, scratch().path()).unwrap_or_else(|why| panic!("{why}"));
+        return inside((INSIDE, "tmpfs"), &script, scratch().path()).unwrap_or_else(|why| panic!("{why}"));
     }
     let value = "x".repeat(30_000);
     let files = (0..40).fold(Tar::default(), |tar, i| {

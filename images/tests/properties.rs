@@ -331,13 +331,6 @@ fn a_full_disk_leaves_the_store_as_it_was() {
     assert_eq!(store.list().expect("list"), []);
 }
 
-/// The most memory this process has had, in KiB.
-fn peak() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("status");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
-    line.split_whitespace().nth(1).expect("number").parse().expect("number")
-}
-
 /// Imports an image whose configuration is about as long as one may be.
 fn long_history(layout: &TestLayout, store: &Store) {
     let archive = Tar::default().file("a", "1").end();

@@ -19,18 +19,6 @@ const KINDS: [(&str, &str); 2] = [
     ("exfat", "truncate -s 64M $D/disk && mkfs.exfat $D/disk"),
 ];
 
-/// Runs `script` in a mount namespace of its own; what it says where it fails.
-fn inside(kind: &str, script: &str, dir: &Path) -> Result<(), String> {
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-ec", script])
-        .env("D", dir)
-        .env(INSIDE, kind)
-        .output()
-        .expect("unshare");
-    let text = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
-    if output.status.success() { Ok(()) } else { Err(text) }
-}
-
 #[test]
 fn an_archive_is_written_where_there_are_no_hard_links() {
     let test = "an_archive_is_written_where_there_are_no_hard_links";
@@ -48,11 +36,11 @@ fn an_archive_is_written_where_there_are_no_hard_links() {
     for (kind, make) in KINDS {
         let dir = scratch();
         let mount = format!("mount -t {kind} -o loop $D/disk /mnt");
-        if let Err(why) = inside(kind, &format!("{make}; {mount}"), dir.path()) {
+        if let Err(why) = inside((INSIDE, kind), &format!("{make}; {mount}"), dir.path()) {
             eprintln!("SKIPPED {test}: {kind}: {}", why.trim());
             continue;
         }
-        inside(kind, &format!("{mount}; exec {itself}"), dir.path())
+        inside((INSIDE, kind), &format!("{mount}; exec {itself}"), dir.path())
             .unwrap_or_else(|why| panic!("{kind}: {why}"));
         println!("{kind}: exported, not replaced, imported");
     }

@@ -93,6 +93,8 @@ impl Store {
     pub fn build(&self, recipe: &Recipe, progress: Progress<'_>) -> Result<Built> {
         let tag = plain_tag(&recipe.name)?;
         let held = self.layout.shared()?;
+        let own = rustix::fs::fstat(self.layout.dir())
+            .map_err(|error| Error::System(format!("looking at the store: {error}")))?;
         let mut packages = Packages::default();
         let mut left_out = LeftOut::default();
         // A bill that lists a part would be a false one: what stands on something unknown, or holds something unread, has none.
@@ -108,7 +110,7 @@ impl Store {
             let how = How {
                 time: recipe.time.unwrap_or(0),
                 on_top: !layers.is_empty(),
-                store: self.layout.dir(),
+                store: (own.st_dev, own.st_ino),
                 policy: recipe.policy,
                 progress,
             };

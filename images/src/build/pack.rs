@@ -43,8 +43,8 @@ pub(crate) struct How<'a> {
     pub time: u64,
     /// There are layers below from which it may take away.
     pub on_top: bool,
-    /// Where the image is going to be, which cannot be in it.
-    pub store: &'a cap_std::fs::Dir,
+    /// Device and inode of the store, which cannot be in an image of its own.
+    pub store: (u64, u64),
     pub policy: Policy,
     /// Told how many bytes of files are done.
     pub progress: Progress<'a>,
@@ -100,8 +100,7 @@ impl Packer<'_> {
                 "/{path}: another file system is mounted there; unmount it, or build from a copy"
             )));
         }
-        let store = fstat(self.how.store).map_err(failed(path, "looking at the store"))?;
-        if (before.st_dev, before.st_ino) == (store.st_dev, store.st_ino) {
+        if (before.st_dev, before.st_ino) == self.how.store {
             return Err(Error::Input(format!(
                 "/{path}: that is the store itself, which cannot be in an image of its own; set INVARLOCK_STORE to a directory elsewhere"
             )));

@@ -235,6 +235,25 @@ impl Tar {
 /// Told to the copy of this program that runs as an ordinary user.
 const AS_USER: &str = "INVARLOCK_TEST_AS_USER";
 
+/// The most memory this process has had, in KiB.
+pub fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
+    line.split_whitespace().nth(1).expect("number").parse().expect("number")
+}
+
+/// Runs `script` in a mount namespace of its own, with `dir` as `$D` and a variable; what it says where it fails.
+pub fn inside(variable: (&str, &str), script: &str, dir: &Path) -> std::result::Result<(), String> {
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-ec", script])
+        .env("D", dir)
+        .env(variable.0, variable.1)
+        .output()
+        .expect("unshare");
+    let text = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+    if output.status.success() { Ok(()) } else { Err(text) }
+}
+
 /// Runs this program's test `name` as an ordinary user, who has no part in root's files. Not where we are one ourselves.
 pub fn again_as_a_user(name: &str) {
     if std::env::var_os(AS_USER).is_some() {
