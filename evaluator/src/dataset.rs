@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::error::{Result, fail};
 use crate::files::{LineError, Lines};
 use crate::{files, limits};
+use invarlock_error::{Result, bail};
 
 /// Texts in the order of the files.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Texts {
 /// other than what the user meant.
 pub fn read(paths: &[String], field: &str, most: usize) -> Result<Texts> {
     if paths.is_empty() || paths.len() > limits::DATASET_FILES {
-        fail!(Input, "the dataset has {} files; give between 1 and {}", paths.len(), limits::DATASET_FILES);
+        bail!(Input, "the dataset has {} files; give between 1 and {}", paths.len(), limits::DATASET_FILES);
     }
     let mut found = Texts::default();
     let mut bytes = 0usize;
@@ -40,16 +40,16 @@ pub fn read(paths: &[String], field: &str, most: usize) -> Result<Texts> {
                 Ok(Some(line)) => line,
                 Ok(None) => break,
                 Err(LineError::TooLong) => {
-                    fail!(Input, "dataset {path}, line {number}: longer than {} bytes", limits::LINE_BYTES)
+                    bail!(Input, "dataset {path}, line {number}: longer than {} bytes", limits::LINE_BYTES)
                 }
-                Err(LineError::Io(e)) => fail!(Input, "cannot read dataset {path}, line {number}: {e}"),
+                Err(LineError::Io(e)) => bail!(Input, "cannot read dataset {path}, line {number}: {e}"),
             };
             match text(line, field) {
                 Ok(text) if text.trim().is_empty() => found.blank += 1,
                 Ok(text) => {
                     bytes += text.len();
                     if bytes > limits::TEXT_BYTES {
-                        fail!(
+                        bail!(
                             Input,
                             "dataset {path}, line {number}: more than {} bytes of text",
                             limits::TEXT_BYTES
@@ -57,7 +57,7 @@ pub fn read(paths: &[String], field: &str, most: usize) -> Result<Texts> {
                     }
                     found.texts.push(text);
                 }
-                Err(problem) => fail!(Input, "dataset {path}, line {number}: {problem}"),
+                Err(problem) => bail!(Input, "dataset {path}, line {number}: {problem}"),
             }
         }
     }
@@ -86,7 +86,7 @@ fn text(line: &[u8], field: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use invarlock_error::Kind;
 
     fn read_all(files: &[&[u8]], most: usize) -> Result<Texts> {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -124,7 +124,10 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             match read_all(&[bytes], 10) {
-                Err(Error::Input(m)) if m.contains(expected) && m.contains("0.jsonl") => {}
+                Err(m)
+                    if m.kind() == Kind::Input
+                        && m.message().contains(expected)
+                        && m.message().contains("0.jsonl") => {}
                 other => panic!("{expected}: {other:?}"),
             }
         }

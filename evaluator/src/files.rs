@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
-use crate::error::{Error, Result, fail};
+use invarlock_error::{Error, Result, bail};
 
 /// Opens a regular file (a device or a pipe could block or never end) and tells its size.
 pub fn open(path: &Path, what: &str) -> Result<(File, u64)> {
-    let problem = |e: io::Error| Error::Input(format!("cannot open {what} {}: {e}", path.display()));
+    let problem = |e: io::Error| Error::input(format!("cannot open {what} {}: {e}", path.display()));
     let kind = std::fs::metadata(path).map_err(problem)?;
     if !kind.is_file() {
-        fail!(Input, "{what} {} is not a regular file", path.display());
+        bail!(Input, "{what} {} is not a regular file", path.display());
     }
     let file = File::open(path).map_err(problem)?;
     let size = file.metadata().map_err(problem)?.len();
@@ -21,14 +21,14 @@ pub fn open(path: &Path, what: &str) -> Result<(File, u64)> {
 /// Reads a whole file of at most `limit` bytes.
 pub fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
     let (file, size) = open(path, what)?;
-    let too_large = || Error::Input(format!("{what} {} is larger than {limit} bytes", path.display()));
+    let too_large = || Error::input(format!("{what} {} is larger than {limit} bytes", path.display()));
     if size > limit {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).map_err(|_| too_large())?);
     file.take(limit + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| Error::Input(format!("cannot read {what} {}: {e}", path.display())))?;
+        .map_err(|e| Error::input(format!("cannot read {what} {}: {e}", path.display())))?;
     if bytes.len() as u64 > limit {
         return Err(too_large());
     }
@@ -39,7 +39,7 @@ pub fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str, limit: u64) -> Result<T> {
     let bytes = read(path, what, limit)?;
     serde_json::from_slice(&bytes)
-        .map_err(|e| Error::Input(format!("{what} {} is not valid: {e}", path.display())))
+        .map_err(|e| Error::input(format!("{what} {} is not valid: {e}", path.display())))
 }
 
 /// Lines of a file, each of at most a bound.

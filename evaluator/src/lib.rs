@@ -11,7 +11,6 @@
 pub mod checkpoint;
 pub mod dataset;
 pub mod digests;
-pub mod error;
 mod files;
 pub mod limits;
 pub mod math;
@@ -25,7 +24,7 @@ pub mod sys;
 pub mod tokenizer;
 pub mod windows;
 
-pub use error::{Error, Result};
+pub use invarlock_error::{Error, Kind, Result};
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

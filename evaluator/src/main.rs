@@ -34,12 +34,12 @@ fn main() -> ExitCode {
     let failure = match outcome {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(error)) => error,
-        Err(_) => Error::System(
-            "the evaluator failed unexpectedly; its standard error says where: please report this with the input".to_owned(),
+        Err(_) => Error::system(
+            "the evaluator failed unexpectedly; its standard error says where: please report this with the input",
         ),
     };
     progress.error(&failure);
-    ExitCode::from(failure.exit_code())
+    ExitCode::from(failure.kind().exit_code())
 }
 
 fn start(arguments: &Arguments, progress: &Progress) -> Result<()> {

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::{Model, Scratch};
 use crate::windows::Arm;
+use invarlock_error::{Error, Result};
 
 /// Tokens that pass through the model together: short windows share the cost of preparing weights. Which windows go
 /// together depends on the windows only, so the numbers do not depend on threads.
@@ -27,10 +27,10 @@ impl Workers {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = threads.unwrap_or_else(cores);
         if !(1..=limits::THREADS).contains(&threads) {
-            return Err(Error::Input(format!("{threads} threads: ask for 1 to {}", limits::THREADS)));
+            return Err(Error::input(format!("{threads} threads: ask for 1 to {}", limits::THREADS)));
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|e| Error::System(format!("cannot start {threads} threads: {e}")))?;
+        let pool = pool.map_err(|e| Error::system(format!("cannot start {threads} threads: {e}")))?;
         let scratch = (0..threads).map(|_| Mutex::default()).collect();
         Ok(Self { pool, scratch })
     }
@@ -73,7 +73,7 @@ impl Workers {
         let windows: Vec<&[u32]> = arm.windows.iter().map(|w| w.tokens()).collect();
         let losses = self.losses(model, &windows, progress);
         match losses.iter().zip(&arm.ids).find(|(loss, _)| !loss.is_finite()) {
-            Some((loss, id)) => Err(Error::Input(format!(
+            Some((loss, id)) => Err(Error::input(format!(
                 "{name} window {id} has the loss {loss}: the checkpoint's weights overflow on it; it cannot be measured"
             ))),
             None => Ok(losses),

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use invarlock_evidence::events::Event;
+use invarlock_evidence::events::{Cause, Event};
 use serde::Serialize;
 
-use crate::error::Error;
+use invarlock_error::Error;
 
 /// Time between two lines of one phase.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -59,7 +59,14 @@ impl Progress {
 
     /// The reason for a failure, the last line of a run.
     pub fn error(&self, error: &Error) {
-        self.line(&Event::Error { kind: error.kind(), message: error.to_string() });
+        // An evaluator writes nowhere but below its output directory.
+        let full = error.io_kind() == Some(std::io::ErrorKind::StorageFull);
+        self.line(&Event::Error {
+            kind: error.kind(),
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+            cause: full.then_some(Cause::OutputFull),
+        });
     }
 
     /// Any one line.
@@ -102,7 +109,7 @@ mod tests {
         let progress = Progress::to(Some(Box::new(out.clone())));
         (0..=10_000).for_each(|i| progress.report("load", i, 10_000));
         progress.report("final", 0, 1);
-        progress.error(&Error::Input("no\nway".to_owned()));
+        progress.error(&Error::input("no\nway"));
         let text = String::from_utf8(out.0.lock().expect("not poisoned").clone()).expect("text");
         let lines: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).expect("an event")).collect();
         assert!(lines.len() < 200);

@@ -10,12 +10,12 @@ use invarlock_evidence::run_report::{
 use serde_json::{Map, Value, json};
 
 use crate::digests;
-use crate::error::{Error, Result, fail};
 use crate::math::simd;
 use crate::measure::weighted_mean;
-use crate::model::Facts;
+use crate::model::ModelInfo;
 use crate::tokenizer::Tokenizer;
 use crate::windows::{Arm, Windows};
+use invarlock_error::{Error, Result, bail};
 
 /// Unused tensors named in a report at most.
 const UNUSED_NAMED: usize = 32;
@@ -24,7 +24,7 @@ const UNUSED_NAMED: usize = 32;
 #[derive(Debug)]
 pub struct Measured<'m> {
     pub job: &'m Job,
-    pub facts: &'m Facts<'m>,
+    pub facts: &'m ModelInfo<'m>,
     pub tokenizer: &'m Tokenizer,
     pub windows: &'m Windows,
     pub preview: &'m [f64],
@@ -161,7 +161,7 @@ fn edit(role: Role) -> Map<String, Value> {
 
 fn guards(m: &Measured<'_>) -> Result<Vec<Guard>> {
     let checks = serde_json::to_value(&m.facts.checks)
-        .map_err(|e| Error::System(format!("cannot write the checks of the invariants guard: {e}")))?;
+        .map_err(|e| Error::system(format!("cannot write the checks of the invariants guard: {e}")))?;
     let performed = checks.as_object().map_or(0, Map::len);
     let invariants = Guard {
         name: "invariants".to_owned(),
@@ -191,7 +191,7 @@ fn metrics(m: &Measured<'_>) -> Result<RunMetrics> {
     let final_ = weighted_mean(m.final_, &m.windows.final_);
     let perplexity = |name: &str, mean: f64| match mean.exp() {
         ppl if ppl.is_finite() => Ok(ppl),
-        _ => fail!(
+        _ => bail!(
             Input,
             "the mean loss of the {name} arm is {mean}: its perplexity is not a number; the checkpoint is broken"
         ),

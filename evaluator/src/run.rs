@@ -10,7 +10,6 @@ use invarlock_evidence::run_report::BaselineWindows;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, scan};
-use crate::error::{Error, Result, fail};
 use crate::measure::{Workers, weighted_mean};
 use crate::model::Model;
 use crate::progress::Progress;
@@ -18,6 +17,7 @@ use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
 use crate::windows::{Asked, Windows, check_size, replay, select};
 use crate::{dataset, files, limits};
+use invarlock_error::{Context as _, Error, Result, bail};
 
 /// Does what the job file says, writes `events.jsonl` and `report.json` into `out`; nothing is left there on failure.
 pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
@@ -26,7 +26,7 @@ pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
     let mut events = Events::new();
     let report = measure(&job, progress, &mut events)?;
     let mut bytes =
-        serde_json::to_vec(&report).map_err(|e| Error::System(format!("cannot write the report: {e}")))?;
+        serde_json::to_vec(&report).map_err(|e| Error::system(format!("cannot write the report: {e}")))?;
     bytes.push(b'\n');
     output.write(&events.lines, &bytes)
 }
@@ -46,7 +46,7 @@ fn measure(
     let checkpoint = Checkpoint::open(Path::new(&job.checkpoint))?;
     let model = Model::load(&checkpoint)?;
     if let Some(most) = model.facts.positions.filter(|most| *most < job.seq_len) {
-        fail!(
+        bail!(
             Input,
             "seq_len is {} but the checkpoint has only {most} positions: lower seq_len",
             job.seq_len
@@ -112,7 +112,7 @@ fn measure(
 
 fn check(job: &Job) -> Result<()> {
     if job.contract != JOB_CONTRACT {
-        fail!(
+        bail!(
             Unsupported,
             "the job's contract is {:?}; this evaluator speaks {JOB_CONTRACT:?}",
             job.contract
@@ -124,10 +124,10 @@ fn check(job: &Job) -> Result<()> {
             Ok(())
         }
         (Role::Baseline, _) => {
-            fail!(Input, "a baseline selects its windows from a dataset, but the job gives windows")
+            bail!(Input, "a baseline selects its windows from a dataset, but the job gives windows")
         }
         (Role::Subject, _) => {
-            fail!(Input, "a subject is measured on the baseline's windows, but the job gives a dataset")
+            bail!(Input, "a subject is measured on the baseline's windows, but the job gives a dataset")
         }
     }
 }
@@ -152,7 +152,7 @@ fn windows(job: &Job, model: &Model<'_>, tokenizer: &Tokenizer, progress: &Progr
             let given: BaselineWindows =
                 files::read_json(Path::new(file), "baseline windows", limits::WINDOWS_BYTES)?;
             if given.tokenizer_hash.as_deref() != Some(tokenizer.hash.as_str()) {
-                fail!(
+                bail!(
                     Input,
                     "tokenizer mismatch: the baseline's windows were made with the tokenizer {}, the subject's is {}: \
                      losses over different vocabularies cannot be compared; give both checkpoints the same tokenizer.json",
@@ -201,8 +201,7 @@ impl Output {
     fn create(&mut self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.directory.join(name);
         self.written.push(path.clone());
-        fs::write(&path, bytes)
-            .map_err(|e| Error::System(format!("cannot write {}: {e}", path.display())))?;
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
 
@@ -213,8 +212,7 @@ impl Output {
         ] {
             let partial = self.create(partial, bytes)?;
             let target = self.directory.join(name);
-            fs::rename(&partial, &target)
-                .map_err(|e| Error::System(format!("cannot write {}: {e}", target.display())))?;
+            fs::rename(&partial, &target).with_context(|| format!("writing {}", target.display()))?;
             self.written.push(target);
         }
         self.keep = true;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result, fail};
 use crate::math::{gemm, simd};
+use invarlock_error::{Error, Result, bail};
 
 /// A small tokenizer that needs the library's regular expressions.
 const TOKENIZER: &str = r#"{
@@ -20,17 +20,17 @@ const TOLERANCE: f32 = 1e-4;
 
 /// Tries each part; gives the line to print.
 pub fn run() -> Result<Value> {
-    let broken = |e: tokenizers::Error| Error::System(format!("the tokenizer library does not work: {e}"));
+    let broken = |e: tokenizers::Error| Error::system(format!("the tokenizer library does not work: {e}"));
     let tokenizer = tokenizers::Tokenizer::from_bytes(TOKENIZER).map_err(broken)?;
     let ids = tokenizer.encode_fast("ab abab", true).map_err(broken)?.get_ids().to_vec();
     if ids != [2, 4, 2] {
-        fail!(System, "the tokenizer library does not work: it gives {ids:?}");
+        bail!(System, "the tokenizer library does not work: it gives {ids:?}");
     }
     let error = gemm::check();
     // Written so that a NaN fails.
     let exact = error <= TOLERANCE;
     if !exact {
-        fail!(System, "the matrix kernel {} is wrong by {error} on this processor", simd::kernel());
+        bail!(System, "the matrix kernel {} is wrong by {error} on this processor", simd::kernel());
     }
     Ok(json!({
         "self_test": "ok",

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use invarlock_error::{Error, Result};
 
 /// A file's bytes, read as they are needed.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Mapped {
         // launcher reports; bytes that change give other numbers, which is what measuring a changing file means.
         let map = unsafe { memmap2::Mmap::map(file) };
         let map =
-            map.map_err(|e| Error::System(format!("cannot map {} into memory: {e}", path.display())))?;
+            map.map_err(|e| Error::system(format!("cannot map {} into memory: {e}", path.display())))?;
         Ok(Self(map))
     }
 }

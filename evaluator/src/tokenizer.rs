@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use tokenizers::{TruncationDirection, TruncationParams};
 
 use crate::checkpoint::{Checkpoint, Config, present};
-use crate::error::{Error, Result, fail};
-use crate::model::Facts;
+use crate::model::ModelInfo;
 use crate::{digests, files, limits};
+use invarlock_error::{Error, Result, bail};
 
 /// A tokenizer that cuts texts to a window.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Opens the tokenizer of a checkpoint for windows of `seq_len` tokens.
-    pub fn open(checkpoint: &Checkpoint, facts: &Facts<'_>, seq_len: usize) -> Result<Self> {
+    pub fn open(checkpoint: &Checkpoint, facts: &ModelInfo<'_>, seq_len: usize) -> Result<Self> {
         Self::open_in(checkpoint.directory(), &checkpoint.config, seq_len, facts.vocab, facts.starts_with_bos)
     }
 
@@ -43,7 +43,7 @@ impl Tokenizer {
     ) -> Result<Self> {
         let path = directory.join("tokenizer.json");
         if !present(&path) {
-            fail!(
+            bail!(
                 Input,
                 "checkpoint {} has no tokenizer.json: save the tokenizer with the checkpoint (a fast tokenizer is needed)",
                 directory.display()
@@ -55,7 +55,7 @@ impl Tokenizer {
             true => files::read_json(&config_path, "tokenizer configuration", limits::CONFIG_BYTES)?,
             false => Map::new(),
         };
-        let bad = |e: String| Error::Input(format!("tokenizer {} cannot be used: {e}", path.display()));
+        let bad = |e: String| Error::input(format!("tokenizer {} cannot be used: {e}", path.display()));
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(bad)?;
         drop(bytes);
 
@@ -69,7 +69,7 @@ impl Tokenizer {
         if let Some((token, id)) =
             vocabulary.iter().max_by_key(|(_, id)| **id).filter(|(_, id)| **id as usize >= embedding)
         {
-            fail!(
+            bail!(
                 Input,
                 "vocabulary larger than the embedding: the tokenizer gives {token:?} the id {id}, but the checkpoint \
                  embeds {embedding} tokens: the tokenizer is of another checkpoint"
@@ -95,7 +95,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = guarded(|| self.inner.encode_fast(text, true));
         let encoding =
-            encoding.map_err(|e| Error::Input(format!("the tokenizer cannot encode a row: {e}")))?;
+            encoding.map_err(|e| Error::input(format!("the tokenizer cannot encode a row: {e}")))?;
         let mut ids = encoding.get_ids().to_vec();
         // As upstream does it: unless the tokenizer itself put it there, and cut afterwards.
         if let Some(bos) = self.bos.filter(|bos| ids.first() != Some(bos)) {
@@ -132,7 +132,7 @@ fn pad_id(
     if let Some(token) = token_text(settings, "pad_token") {
         return match tokenizer.token_to_id(token) {
             Some(id) => Ok(id),
-            None => fail!(
+            None => bail!(
                 Input,
                 "tokenizer_config.json names the pad token {token:?}, which the tokenizer does not have"
             ),
@@ -142,7 +142,7 @@ fn pad_id(
     let Some(id) = config.get("pad_token_id").and_then(Value::as_u64) else { return Ok(0) };
     match u32::try_from(id) {
         Ok(small) if (small as usize) < embedding => Ok(small),
-        _ => fail!(
+        _ => bail!(
             Input,
             "{}: `pad_token_id` {id} is not below the {embedding} embedded tokens",
             config.name()
@@ -153,6 +153,7 @@ fn pad_id(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use invarlock_error::Kind;
     use serde_json::json;
 
     /// A word-level tokenizer of single letters a to z, ids from 1; 0 is `<pad>`.
@@ -202,7 +203,7 @@ pub(crate) mod tests {
     fn bad_tokenizers_are_input_errors() {
         let bytes = letters().to_string().into_bytes();
         let message = |r: Result<Tokenizer>| match r {
-            Err(Error::Input(m)) => m,
+            Err(m) if m.kind() == Kind::Input => m.message().to_owned(),
             other => panic!("{other:?}"),
         };
         assert!(message(open(&bytes, None, json!({}), 26)).contains("vocabulary larger than the embedding"));

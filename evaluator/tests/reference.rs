@@ -1,6 +1,7 @@
 //! Losses of the reference cases (`tests/reference/` of the workspace), made with PyTorch and transformers.
 #![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
 
+use invarlock_error::Kind;
 use std::fs;
 use std::path::PathBuf;
 
@@ -100,7 +101,7 @@ fn what_is_not_implemented_is_refused_by_name() {
         fs::write(directory.path().join("model.safetensors"), empty).expect("written");
         let checkpoint = Checkpoint::open(directory.path()).expect("opened");
         let error = Model::load(&checkpoint).expect_err(&case.display().to_string());
-        assert!(matches!(error, invarlock_evaluator::Error::Unsupported(_)), "{}: {error:?}", case.display());
+        assert!(error.kind() == Kind::Unsupported, "{}: {error:?}", case.display());
         for word in expected.lines() {
             assert!(error.to_string().contains(word), "{}: {error} lacks {word:?}", case.display());
         }

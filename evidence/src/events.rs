@@ -1,5 +1,6 @@
 //! What a measuring container prints on its standard output, one JSON object a line. Untrusted when read.
 
+use invarlock_error::Kind;
 use serde::{Deserialize, Serialize};
 
 /// One line of progress or the reason for a failure.
@@ -17,25 +18,23 @@ pub enum Event {
     },
     /// The run failed; nothing was written to `/out`.
     Error {
-        /// Whose fault it is.
-        kind: ErrorKind,
-        /// What was being done, to what, why it failed, what to do.
+        /// The kind of failure.
+        kind: Kind,
+        /// What was being done, to what, and why it failed.
         message: String,
+        /// What the user can do.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+        /// A cause that the launcher knows more about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
     },
 }
 
-/// Kinds of failure an evaluator reports.
+/// A cause of a failure that the launcher knows more about than the evaluator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    /// The user can mend the input.
-    Input,
-    /// Bytes are not what they were said to be.
-    Integrity,
-    /// Looks like an attack.
-    Safety,
-    /// This evaluator does not do that.
-    Unsupported,
-    /// The machine failed.
-    System,
+pub enum Cause {
+    /// The output directory is full.
+    OutputFull,
 }

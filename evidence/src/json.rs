@@ -3,8 +3,8 @@
 //! Strict: a repeated member is an error (two readers could see two reports), as are NaN, infinities, a byte order
 //! mark, nesting deeper than 128 and anything after the value.
 
-use crate::error::Error;
 use crate::run_report::RunReport;
+use invarlock_error::Error;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::Cell;
@@ -22,22 +22,22 @@ pub fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
     let objects = bytes.iter().filter(|byte| **byte == b'{').count();
     let members = bytes.iter().filter(|byte| **byte == b',').count();
     if objects > MAX_OBJECTS || members > MAX_MEMBERS {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "{what} has {objects} objects and {members} members; at most {MAX_OBJECTS} and {MAX_MEMBERS} are read"
         )));
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let length = Cell::new(0);
     let value = Strict(&length).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    value.map_err(|why| Error::Input(format!("{what} is not strict JSON: {why}")))
+    value.map_err(|why| Error::input(format!("{what} is not strict JSON: {why}")))
 }
 
 /// Parses a run report strictly; `what` names it in the error.
 pub fn parse_run_report(what: &str, bytes: &[u8]) -> Result<RunReport, Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let unique = Unique.deserialize(&mut reader).and_then(|()| reader.end());
-    unique.map_err(|why| Error::Input(format!("{what} is not strict JSON: {why}")))?;
-    serde_json::from_slice(bytes).map_err(|why| Error::Input(format!("{what} is not a run report: {why}")))
+    unique.map_err(|why| Error::input(format!("{what} is not strict JSON: {why}")))?;
+    serde_json::from_slice(bytes).map_err(|why| Error::input(format!("{what} is not a run report: {why}")))
 }
 
 /// Builds a [`Value`] and refuses repeated members.

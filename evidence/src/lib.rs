@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
-mod error;
 pub mod events;
 pub mod gates;
 #[cfg(feature = "html")]
@@ -22,4 +21,4 @@ pub mod run_report;
 #[cfg(feature = "verify")]
 pub mod verify;
 
-pub use error::Error;
+pub use invarlock_error::{Error, Kind, Result};

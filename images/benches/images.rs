@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use invarlock_images::{Care, Policy, Reference, RegistryName, Store, Verify};
+use invarlock_images::{Policy, Reference, RegistryName, RootfsOptions, Store, Verify};
 use invarlock_registry::{Client, Options};
 use invarlock_security::{Allowances, Flags, SecureTempDir};
 
@@ -87,7 +87,9 @@ fn main() {
         }
         let store = Store::open(&place.join("store")).expect("store");
         let image = store.resolve(&Reference::parse("it:1").expect("reference")).expect("image");
-        let verify = |verify| drop(store.rootfs(&image, Care { verify, ..Care::default() }).expect("rootfs"));
+        let verify = |verify| {
+            drop(store.rootfs(&image, RootfsOptions { verify, ..RootfsOptions::default() }).expect("rootfs"))
+        };
         warm(dir, &format!("noise {round}/store"));
         times[3].1.push(timed(|| verify(Verify::Full)));
         times[4].1.push(timed(|| verify(Verify::Quick)));

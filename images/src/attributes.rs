@@ -34,20 +34,20 @@ pub(crate) fn is_opaque(directory: impl AsFd) -> bool {
 fn set(of: impl AsFd, name: &str, value: &[u8]) -> Result<()> {
     match fsetxattr(&of, name, value, XattrFlags::empty()) {
         Ok(()) => Ok(()),
-        Err(Errno::OPNOTSUPP) => Err(Error::Unsupported(format!(
+        Err(Errno::OPNOTSUPP) => Err(Error::unsupported(format!(
             "extended attribute {name}: the store's file system keeps none of the user's name space; set INVARLOCK_STORE to a \
              directory on ext4, xfs, btrfs or, from Linux 6.6 on, tmpfs"
         ))),
-        Err(Errno::NOSPC) if !is_full(&of) => Err(Error::Unsupported(format!(
+        Err(Errno::NOSPC) if !is_full(&of) => Err(Error::unsupported(format!(
             "extended attribute {name} of {} bytes: the store's file system has no room for as many at one file; set INVARLOCK_STORE to a \
              directory on xfs or btrfs",
             value.len()
         ))),
-        Err(Errno::TOOBIG | Errno::RANGE) => Err(Error::Safety(format!(
+        Err(Errno::TOOBIG | Errno::RANGE) => Err(Error::safety(format!(
             "extended attribute {name} of {} bytes is more than any file system has room for",
             value.len()
         ))),
-        Err(error) => Err(Error::System(format!("writing extended attribute {name}: {error}"))),
+        Err(error) => Err(Error::system(format!("writing extended attribute {name}: {error}"))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Blobs by digest and an index of what they mean, wherever they lie. Every byte of them is verified by whoever reads it.
 
+use invarlock_error::Context as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
@@ -96,10 +97,10 @@ pub(crate) trait Blobs: Sync {
     /// Opens a blob that has the size its descriptor says. What is read of it is verified by the caller, through [`Hashing`], or by
     /// [`Blobs::json`].
     fn blob(&self, digest: &Digest, size: u64) -> Result<Blob> {
-        let blob = self.open(digest).map_err(|error| error.within(format_args!("blob {digest}")))?;
+        let blob = self.open(digest).map_err(|error| error.context(format_args!("blob {digest}")))?;
         match blob.len() == size {
             true => Ok(blob),
-            false => Err(Error::Integrity(format!(
+            false => Err(Error::integrity(format!(
                 "blob {digest} has {} bytes, but its descriptor says {size}",
                 blob.len()
             ))),
@@ -114,18 +115,18 @@ pub(crate) trait Blobs: Sync {
     /// The bytes of a small blob, verified.
     fn json(&self, digest: &Digest, size: u64) -> Result<Vec<u8>> {
         if size > LONGEST_JSON {
-            return Err(Error::Safety(format!(
+            return Err(Error::safety(format!(
                 "blob {digest} is said to have {size} bytes; {LONGEST_JSON} are the most for JSON"
             )));
         }
         self.fetch(digest, size)?;
         let mut bytes = Vec::new();
         let mut blob = self.blob(digest, size)?;
-        blob.read_to_end(&mut bytes).map_err(Error::io(format_args!("reading blob {digest}")))?;
+        blob.read_to_end(&mut bytes).context(format_args!("reading blob {digest}"))?;
         let found = Digest::of(&bytes);
         match found == *digest && bytes.len() as u64 == size {
             true => Ok(bytes),
-            false => Err(Error::Integrity(format!(
+            false => Err(Error::integrity(format!(
                 "blob {digest} holds bytes with digest {found}: the store was altered or is damaged"
             ))),
         }

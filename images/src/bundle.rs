@@ -1,5 +1,6 @@
 //! A file that bundles many: an OCI layout in a tar archive. It is read once for where everything lies; blobs are then read in place.
 
+use invarlock_error::Context as _;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -30,19 +31,19 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     pub fn open(path: &Path) -> Result<Self> {
-        let within = |error: Error| error.within(format_args!("image archive {}", path.display()));
+        let within = |error: Error| error.context(format_args!("image archive {}", path.display()));
         // NONBLOCK: a fifo must not stop us.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map(File::from);
         let file = file.map_err(|error| match error {
             rustix::io::Errno::NOENT => {
-                Error::Input(format!("image archive {} is not there", path.display()))
+                Error::input(format!("image archive {} is not there", path.display()))
             }
-            error => Error::System(format!("opening image archive {}: {error}", path.display())),
+            error => Error::system(format!("opening image archive {}: {error}", path.display())),
         })?;
-        let metadata = file.metadata().map_err(Error::io(format!("looking at {}", path.display())))?;
+        let metadata = file.metadata().context(format!("looking at {}", path.display()))?;
         if !metadata.is_file() {
-            return Err(within(Error::Input("it is no regular file".to_owned())));
+            return Err(within(Error::input("it is no regular file")));
         }
         is_plain(&file).and_then(|()| Self::index(file, metadata.len())).map_err(within)
     }
@@ -52,7 +53,7 @@ impl Bundle {
         let (mut members, mut links) = (BTreeMap::new(), BTreeMap::new());
         entries(InPlace { file: &file, at: &at, length }, |item, _| {
             if members.len() + links.len() >= MOST_MEMBERS {
-                return Err(Error::Safety(format!("more than {MOST_MEMBERS} members")));
+                return Err(Error::safety(format!("more than {MOST_MEMBERS} members")));
             }
             let fresh = !members.contains_key(&item.path) && !links.contains_key(&item.path);
             let fresh = match item.kind {
@@ -61,11 +62,11 @@ impl Bundle {
                 Kind::Symlink(target) | Kind::Hardlink(target) => {
                     links.insert(item.path.clone(), target).is_none() && fresh
                 }
-                other => return Err(Error::Safety(format!("member {:?} is {other:?}", item.path))),
+                other => return Err(Error::safety(format!("member {:?} is {other:?}", item.path))),
             };
             match fresh {
                 true => Ok(()),
-                false => Err(Error::Safety(format!("member {:?} is in the archive twice", item.path))),
+                false => Err(Error::safety(format!("member {:?} is in the archive twice", item.path))),
             }
         })?;
         Ok(Self { file, members, links })
@@ -77,8 +78,8 @@ impl Bundle {
             let (parent, _) = name.rsplit_once('/').unwrap_or(("", name));
             self.members.get(&beside(parent, self.links.get(name)?)?)
         });
-        let (at, size) = place.ok_or_else(|| Error::Integrity(format!("{name} is missing")))?;
-        let file = self.file.try_clone().map_err(Error::io("reading an image archive"))?;
+        let (at, size) = place.ok_or_else(|| Error::integrity(format!("{name} is missing")))?;
+        let file = self.file.try_clone().context("reading an image archive")?;
         Ok(Blob::part(file, *at, *size))
     }
 
@@ -86,10 +87,10 @@ impl Bundle {
     pub fn text(&self, name: &str) -> Result<Vec<u8>> {
         let member = self.member(name)?;
         if member.len() > LONGEST_JSON {
-            return Err(Error::Safety(format!("{name} is longer than the {LONGEST_JSON} bytes allowed")));
+            return Err(Error::safety(format!("{name} is longer than the {LONGEST_JSON} bytes allowed")));
         }
         let (size, mut bytes) = (member.len(), Vec::new());
-        member.take(size).read_to_end(&mut bytes).map_err(Error::io(format_args!("reading {name}")))?;
+        member.take(size).read_to_end(&mut bytes).context(format_args!("reading {name}"))?;
         Ok(bytes)
     }
 }
@@ -110,7 +111,7 @@ fn beside(parent: &str, target: &str) -> Option<String> {
 
 fn is_plain(file: &File) -> Result<()> {
     let mut magic = [0; MAGIC];
-    let read = file.read_at(&mut magic, 0).map_err(Error::io("reading an image archive"))?;
+    let read = file.read_at(&mut magic, 0).context("reading an image archive")?;
     let packed = match Packing::by_magic(&magic[..read]) {
         Packing::Gzip => "gzip -d",
         Packing::Zstd => "zstd -d",
@@ -119,7 +120,7 @@ fn is_plain(file: &File) -> Result<()> {
             None => return Ok(()),
         },
     };
-    Err(Error::Unsupported(format!("it is compressed as a whole; unpack it first with `{packed}`")))
+    Err(Error::unsupported(format!("it is compressed as a whole; unpack it first with `{packed}`")))
 }
 
 /// A file that is read where `at` says, so that what nobody needs is passed over.
@@ -159,7 +160,7 @@ impl OciArchive {
         bundle
             .text("oci-layout")
             .and_then(|text| is_version_known(&text))
-            .map_err(|error| error.within(format_args!("image archive {}", path.display())))?;
+            .map_err(|error| error.context(format_args!("image archive {}", path.display())))?;
         Ok(Self(bundle))
     }
 }

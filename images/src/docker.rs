@@ -3,6 +3,7 @@
 //! It names no manifest, so one is made here, the same for the same image: its layers' digests are what the configuration says of
 //! their archives, and are verified like any other when they are read.
 
+use invarlock_error::Context as _;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
@@ -111,11 +112,10 @@ fn at_most<'de, const MOST: usize, D: Deserializer<'de>>(
 impl DockerArchive {
     pub fn open(path: &Path) -> Result<Self> {
         let bundle = Bundle::open(path)?;
-        let length =
-            std::fs::metadata(path).map_err(Error::io(format!("looking at {}", path.display())))?.len();
+        let length = std::fs::metadata(path).context(format!("looking at {}", path.display()))?.len();
         Opening::of(bundle, length)
             .map(|it| it.archive)
-            .map_err(|error| error.within(format_args!("image archive {}", path.display())))
+            .map_err(|error| error.context(format_args!("image archive {}", path.display())))
     }
 }
 
@@ -124,7 +124,7 @@ impl Opening {
         let saved: Vec<Saved> = parse("manifest.json", &bundle.text("manifest.json")?)?;
         let names: usize = saved.iter().map(|it| it.repo_tags.len()).sum();
         if saved.len() > MOST_IMAGES || names > MOST_NAMES {
-            return Err(Error::Safety(format!(
+            return Err(Error::safety(format!(
                 "{} images with {names} names; {MOST_IMAGES} with {MOST_NAMES} are the most that are read of one archive",
                 saved.len()
             )));
@@ -162,7 +162,7 @@ impl Opening {
         };
         let ids = &config.diff_ids;
         if ids.len() != image.layers.len() {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "{} layers, but the configuration names {}",
                 image.layers.len(),
                 ids.len()
@@ -179,7 +179,7 @@ impl Opening {
         let (size, digest) = (manifest.len(), Digest::of(&manifest));
         if !self.archive.manifests.contains_key(&digest) {
             self.room = self.room.checked_sub(size).ok_or_else(|| {
-                Error::Safety(format!(
+                Error::safety(format!(
                     "its images have so many layers that their manifests are longer than the {MOST_MADE} bytes allowed; save fewer \
                      images in one archive"
                 ))
@@ -196,7 +196,7 @@ impl Opening {
         let parsed: Configuration = parse(name, &bytes)?;
         let ids = parsed.rootfs.diff_ids();
         if ids.len() > MOST_LAYERS {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "the configuration names {} layers; at most {MOST_LAYERS} can be mounted",
                 ids.len()
             )));
@@ -230,7 +230,7 @@ impl Opening {
             self.spend(name)?;
             let mut hashing = Hashing::new(());
             let all = self.archive.bundle.member(name)?;
-            hashing.read_all(all).map_err(Error::io(format_args!("reading {name}")))?;
+            hashing.read_all(all).context(format_args!("reading {name}"))?;
             packed = Some(hashing.finish().2);
         }
         let member = Member { size, packed };
@@ -242,7 +242,7 @@ impl Opening {
     fn spend(&mut self, name: &str) -> Result<()> {
         let size = self.archive.bundle.member(name)?.len();
         self.left = self.left.checked_sub(size).ok_or_else(|| {
-            Error::Safety(format!(
+            Error::safety(format!(
                 "its members are named by so many links that {MOST_READ} times its length would have to be read; name each by one"
             ))
         })?;
@@ -251,7 +251,7 @@ impl Opening {
 }
 
 fn text(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| Error::System(format!("writing JSON: {error}")))
+    serde_json::to_vec(value).map_err(|error| Error::system(format!("writing JSON: {error}")))
 }
 
 impl Blobs for DockerArchive {
@@ -265,7 +265,7 @@ impl Blobs for DockerArchive {
         }
         match self.configs.get(digest).or_else(|| self.layers.get(digest)) {
             Some(name) => self.bundle.member(name),
-            None => Err(Error::Integrity("it is not in the archive".to_owned())),
+            None => Err(Error::integrity("it is not in the archive")),
         }
     }
 }
@@ -275,6 +275,7 @@ mod tests {
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use invarlock_error::Kind;
     use std::io::Write as _;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -334,7 +335,7 @@ mod tests {
         // What is altered since is found when it is read again.
         opened.archive.configs.insert(Digest::of(b"other"), "c".to_owned());
         let altered = opened.archive.json(&Digest::of(b"other"), config.len() as u64);
-        assert!(matches!(altered, Err(Error::Integrity(_))), "{altered:?}");
+        assert!(matches!(&altered, Err(error) if error.kind() == Kind::Integrity), "{altered:?}");
     }
 
     #[test]
@@ -354,7 +355,10 @@ mod tests {
         };
         with(8).expect("some links");
         let refused = with(MOST_LAYERS).map(drop);
-        assert!(matches!(&refused, Err(Error::Safety(it)) if it.contains("links")), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(it) if it.kind() == Kind::Safety && it.message().contains("links")),
+            "{refused:?}"
+        );
     }
 
     #[test]
@@ -375,9 +379,15 @@ mod tests {
         let some = with(100, 2).expect("a hundred images");
         assert_eq!((some.archive.manifests.len(), some.archive.configs.len()), (100, 100));
         let refused = with(MOST_IMAGES, 0).map(drop);
-        assert!(matches!(&refused, Err(Error::Safety(it)) if it.contains("manifests")), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(it) if it.kind() == Kind::Safety && it.message().contains("manifests")),
+            "{refused:?}"
+        );
         let refused = with(2, MOST_NAMES).map(drop);
-        assert!(matches!(&refused, Err(Error::Safety(it)) if it.contains("names")), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(it) if it.kind() == Kind::Safety && it.message().contains("names")),
+            "{refused:?}"
+        );
     }
 
     #[test]

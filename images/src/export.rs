@@ -1,6 +1,7 @@
 //! An image of the store, or any other, into a layout or an archive that other tools read. A layout and its archive have the image's
 //! blobs byte for byte, so its digest stays. The same image gives the same archive.
 
+use invarlock_error::Context as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -27,7 +28,7 @@ impl Store {
     /// A layout may have other images already; an archive must not be there. Returns the manifest's digest.
     pub fn export(&self, reference: &Reference, to: &Reference, progress: Progress<'_>) -> Result<Digest> {
         if to.digest().is_some() {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "{to}: a place to write to has no digest; the image's own is kept"
             )));
         }
@@ -44,7 +45,7 @@ impl Store {
                 Reference::DockerArchive { file, name, .. } => {
                     write_archive(file, |archive| docker_archive(archive, source, &image, name.as_deref(), progress))
                 }
-                _ => Err(Error::Input(format!(
+                _ => Err(Error::input(format!(
                     "{to} is no place to export to: it looks like oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME:TAG"
                 ))),
             }?;
@@ -67,12 +68,12 @@ fn to_layout(
     copy: impl FnOnce(&crate::layout::Held<'_>) -> Result<()>,
 ) -> Result<()> {
     let doing = || format!("exporting to {}", dir.display());
-    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(Error::io(doing()))?;
-    let opened = Dir::open_ambient_dir(dir, ambient_authority()).map_err(Error::io(doing()))?;
-    let foreign = opened.symlink_metadata("oci-layout").is_err()
-        && opened.entries().map_err(Error::io(doing()))?.next().is_some();
+    DirBuilder::new().recursive(true).mode(0o755).create(dir).context(doing())?;
+    let opened = Dir::open_ambient_dir(dir, ambient_authority()).context(doing())?;
+    let foreign =
+        opened.symlink_metadata("oci-layout").is_err() && opened.entries().context(doing())?.next().is_some();
     if foreign {
-        return Err(Error::Input(format!("{}: it has something in it and is no image layout", doing())));
+        return Err(Error::input(format!("{}: it has something in it and is no image layout", doing())));
     }
     let work = || {
         let layout = Layout::open_or_create(opened)?;
@@ -81,31 +82,31 @@ fn to_layout(
         held.sync()?;
         held.tag(tag, descriptor)
     };
-    work().map_err(|error| error.within(doing()))
+    work().map_err(|error| error.context(doing()))
 }
 
 /// Writes a file beside its place, syncs and renames it, and syncs its directory. There must be none yet.
 fn write_archive(path: &Path, fill: impl FnOnce(&mut Archive) -> Result<()>) -> Result<()> {
     let doing = || format!("exporting to {}", path.display());
-    let taken = || Error::Input("it is there already; remove it or name another file".to_owned());
+    let taken = || Error::input("it is there already; remove it or name another file");
     if path.symlink_metadata().is_ok() {
-        return Err(taken().within(doing()));
+        return Err(taken().context(doing()));
     }
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".tmp-{}", random()));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&partial);
-    let mut archive = Archive { file: file.map_err(Error::io(doing()))? };
+    let mut archive = Archive { file: file.context(doing())? };
     let work = |archive: &mut Archive| {
         fill(archive)?;
         let synced = archive.file.write_all(&[0; 1024]).and_then(|()| archive.file.sync_all());
-        synced.map_err(Error::io("writing it"))?;
+        synced.context("writing it")?;
         match give_name(partial.as_ref(), path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken()),
-            other => other.map_err(Error::io("giving it its name")),
+            other => other.context("giving it its name"),
         }?;
-        sync_directory(path).map_err(Error::io("syncing its directory"))
+        sync_directory(path).context("syncing its directory")
     };
-    let done = work(&mut archive).map_err(|error| error.within(doing()));
+    let done = work(&mut archive).map_err(|error| error.context(doing()));
     let _ = std::fs::remove_file(&partial);
     done
 }
@@ -163,7 +164,7 @@ impl Archive {
     }
 
     fn directory(&mut self, name: &str) -> Result<()> {
-        self.header(name, 0).map_err(Error::io("writing it"))
+        self.header(name, 0).context("writing it")
     }
 
     fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -210,7 +211,7 @@ impl Archive {
         if found == (size, *digest) {
             return Ok(());
         }
-        Err(Error::Integrity(format!(
+        Err(Error::integrity(format!(
             "blob {digest} holds bytes with digest {}: it was altered or is damaged",
             found.1
         )))
@@ -255,10 +256,10 @@ fn docker_archive(
             let unpacked =
                 Hashing::bounded(layer.packing()?.open(&mut blob)?, Bounds::default().most(layer.size));
             let (_, found) = archive.stream(&member(layer), unpacked)?;
-            io::copy(&mut blob, &mut io::sink()).map_err(Error::io("reading a layer"))?;
+            io::copy(&mut blob, &mut io::sink()).context("reading a layer")?;
             layer.is_blob(blob.into_inner())?;
             if found != layer.diff_id {
-                return Err(Error::Integrity(format!(
+                return Err(Error::integrity(format!(
                     "layer {} unpacks to {found}, but the configuration says {}",
                     layer.digest, layer.diff_id
                 )));
@@ -277,6 +278,8 @@ fn docker_archive(
 
 #[cfg(test)]
 mod tests {
+    use invarlock_error::Kind;
+
     use super::*;
     use std::fs;
 
@@ -293,8 +296,11 @@ mod tests {
     fn an_archive_that_appears_meanwhile_is_not_replaced() {
         let dir = scratch();
         let path = dir.path().join("it.tar");
-        let refused = write_archive(&path, |_| fs::write(&path, "theirs").map_err(Error::io("a test")));
-        assert!(matches!(&refused, Err(Error::Input(it)) if it.contains("name another file")), "{refused:?}");
+        let refused = write_archive(&path, |_| fs::write(&path, "theirs").context("a test"));
+        assert!(
+            matches!(&refused, Err(it) if it.kind() == Kind::Input && it.message().contains("name another file")),
+            "{refused:?}"
+        );
         assert_eq!(fs::read(&path).expect("read"), b"theirs");
         assert_eq!(names(dir.path()), ["it.tar"]);
         fs::remove_file(&path).expect("rm");

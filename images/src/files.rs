@@ -1,5 +1,6 @@
 //! Files right below a directory handle: read with a bound, following nothing; written beside their place, synced and renamed.
 
+use invarlock_error::Context as _;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -17,14 +18,14 @@ pub(crate) fn open(dir: &Dir, name: &str) -> Result<File> {
     let file =
         rustix::fs::openat(dir, name, flags, Mode::empty()).map(File::from).map_err(|error| match error {
             Errno::LOOP => {
-                Error::Safety(format!("{name} is a symbolic link, which nothing of ours ever makes there"))
+                Error::safety(format!("{name} is a symbolic link, which nothing of ours ever makes there"))
             }
-            Errno::NOENT => Error::Integrity(format!("{name} is missing")),
-            error => Error::System(format!("opening {name}: {error}")),
+            Errno::NOENT => Error::integrity(format!("{name} is missing")),
+            error => Error::system(format!("opening {name}: {error}")),
         })?;
-    match file.metadata().map_err(Error::io(format_args!("looking at {name}")))?.is_file() {
+    match file.metadata().context(format_args!("looking at {name}"))?.is_file() {
         true => Ok(file),
-        false => Err(Error::Safety(format!("{name} is not a regular file"))),
+        false => Err(Error::safety(format!("{name} is not a regular file"))),
     }
 }
 
@@ -33,9 +34,9 @@ pub(crate) fn open_dir(dir: &Dir, name: &str) -> Result<Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => Ok(Dir::from_std_file(File::from(fd))),
-        Err(Errno::NOTDIR | Errno::LOOP) => Err(Error::Safety(format!("{name} is not a directory"))),
-        Err(Errno::NOENT) => Err(Error::Integrity(format!("{name} is missing"))),
-        Err(error) => Err(Error::System(format!("opening {name}: {error}"))),
+        Err(Errno::NOTDIR | Errno::LOOP) => Err(Error::safety(format!("{name} is not a directory"))),
+        Err(Errno::NOENT) => Err(Error::integrity(format!("{name} is missing"))),
+        Err(error) => Err(Error::system(format!("opening {name}: {error}"))),
     }
 }
 
@@ -43,7 +44,7 @@ pub(crate) fn open_dir(dir: &Dir, name: &str) -> Result<Dir> {
 pub(crate) fn make_dir(dir: &Dir, name: &str) -> Result<()> {
     match dir.create_dir_with(name, DirBuilder::new().mode(0o755)) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(Error::System(format!("making directory {name}: {error}")))
+            Err(Error::system(format!("making directory {name}: {error}")))
         }
         _ => Ok(()),
     }
@@ -52,9 +53,9 @@ pub(crate) fn make_dir(dir: &Dir, name: &str) -> Result<()> {
 /// Reads all of `file`, which may not be longer than `most`.
 pub(crate) fn read_bounded(file: File, most: u64, what: impl std::fmt::Display) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io(format_args!("reading {what}")))?;
+    file.take(most + 1).read_to_end(&mut bytes).context(format_args!("reading {what}"))?;
     match bytes.len() as u64 > most {
-        true => Err(Error::Safety(format!("{what} is longer than the {most} bytes allowed"))),
+        true => Err(Error::safety(format!("{what} is longer than the {most} bytes allowed"))),
         false => Ok(bytes),
     }
 }
@@ -62,7 +63,7 @@ pub(crate) fn read_bounded(file: File, most: u64, what: impl std::fmt::Display) 
 /// JSON that says what it is, or damage.
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
-        .map_err(|error| Error::Integrity(format!("{what} is not what it should be: {error}")))
+        .map_err(|error| Error::integrity(format!("{what} is not what it should be: {error}")))
 }
 
 /// Refuses a document that could be read as one of two kinds (CVE-2021-41190).
@@ -70,7 +71,7 @@ pub(crate) fn refuse_keys(what: impl std::fmt::Display, bytes: &[u8], keys: &[&s
     let members: BTreeMap<String, IgnoredAny> = parse(&what, bytes)?;
     match keys.iter().find(|key| members.contains_key(**key)) {
         Some(key) => {
-            Err(Error::Safety(format!("{what} also has {key:?}: it could be read as two different things")))
+            Err(Error::safety(format!("{what} also has {key:?}: it could be read as two different things")))
         }
         None => Ok(()),
     }
@@ -84,10 +85,10 @@ pub(crate) fn write_verified<T>(
 ) -> Result<T> {
     write_beside(dir, name, |file| {
         let filled = fill(file)?;
-        file.sync_all().map_err(Error::io(format_args!("writing {name}")))?;
+        file.sync_all().context(format_args!("writing {name}"))?;
         Ok(filled)
     })
-    .and_then(|filled| sync(dir).map(|()| filled).map_err(Error::io(format_args!("writing {name}"))))
+    .and_then(|filled| sync(dir).map(|()| filled).context(format_args!("writing {name}")))
 }
 
 /// The same for one of many files, which whoever writes them syncs all at once before anything names them.
@@ -103,7 +104,7 @@ pub(crate) fn write_then_name<T>(
 ) -> Result<T> {
     let partial = format!("{what}.tmp-{}", random());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let doing = |error: std::io::Error| Error::System(format!("writing {what}: {error}"));
+    let doing = |error: std::io::Error| Error::system(format!("writing {what}: {error}"));
     let mut file = rustix::fs::openat(dir, &*partial, flags, Mode::from_raw_mode(0o644))
         .map(File::from)
         .map_err(|error| doing(error.into()))?;
@@ -119,7 +120,7 @@ pub(crate) fn write_then_name<T>(
 
 /// Writes a small file like that.
 pub(crate) fn write_bytes(dir: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
-    write_verified(dir, name, |file| file.write_all(bytes).map_err(Error::io(format_args!("writing {name}"))))
+    write_verified(dir, name, |file| file.write_all(bytes).context(format_args!("writing {name}")))
 }
 
 /// Makes the names in `dir` last. Its own handle may be one that only names it, so it is opened anew.

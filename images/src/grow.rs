@@ -27,7 +27,7 @@ pub(crate) fn enter<'a>(
             replace_whiteout(above, name, totals)?;
             make_opaque_directory(above, name, totals)
         }
-        Err(Errno::NOTDIR) => Err(Error::Safety(format!("it lies below {path:?}, which is not a directory"))),
+        Err(Errno::NOTDIR) => Err(Error::safety(format!("it lies below {path:?}, which is not a directory"))),
         other => other.map_err(made("a directory")),
     })
 }
@@ -62,7 +62,7 @@ pub(crate) fn make_room(totals: &mut Totals, bounds: Bounds) -> Result<()> {
 }
 
 pub(crate) fn too_many(bounds: Bounds) -> Error {
-    Error::Safety(format!("more than the {} entries allowed", bounds.entries))
+    Error::safety(format!("more than the {} entries allowed", bounds.entries))
 }
 
 fn make_directory(above: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
@@ -94,10 +94,10 @@ pub(crate) fn look(above: BorrowedFd<'_>, name: &str) -> Result<rustix::fs::Stat
 }
 
 pub(crate) fn twice() -> Error {
-    Error::Safety("it is in the archive twice".to_owned())
+    Error::safety("it is in the archive twice")
 }
 
 pub(crate) fn made<E: Into<std::io::Error>>(what: &str) -> impl FnOnce(E) -> Error {
     let doing = format!("making {what}");
-    move |error| Error::io(doing)(error.into())
+    move |error| Error::from(error.into()).context(doing)
 }

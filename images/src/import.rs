@@ -40,7 +40,7 @@ impl Store {
     ) -> Result<Imported> {
         let tag = tag.map(plain_tag).transpose()?;
         if matches!(reference, Reference::Registry(_)) {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "{reference} is an image of a registry, which is pulled: `invarlock runtime image pull {reference} --allow-network`"
             )));
         }

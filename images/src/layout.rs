@@ -5,6 +5,7 @@
 //! Whoever adds to a layout or uses it for long holds the lock of its directory together with others; whoever takes away from it holds it
 //! alone. The index is changed under the lock of the directory of blobs. Both go with the process that holds them, and leave no file.
 
+use invarlock_error::Context as _;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -45,11 +46,11 @@ impl Layout {
     pub fn open(path: &Path) -> Result<Self> {
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::Input(format!("image layout {} is not there", path.display()))
+                Error::input(format!("image layout {} is not there", path.display()))
             }
-            _ => Error::System(format!("opening image layout {}: {error}", path.display())),
+            _ => Error::system(format!("opening image layout {}: {error}", path.display())),
         })?;
-        Self::in_dir(dir).map_err(|error| error.within(format_args!("image layout {}", path.display())))
+        Self::in_dir(dir).map_err(|error| error.context(format_args!("image layout {}", path.display())))
     }
 
     fn in_dir(dir: Dir) -> Result<Self> {
@@ -112,7 +113,7 @@ impl Blobs for Layout {
     }
 
     fn open(&self, digest: &Digest) -> Result<Blob> {
-        Blob::whole(open(&self.blobs, &digest.hex())?).map_err(Error::io("looking at it"))
+        Blob::whole(open(&self.blobs, &digest.hex())?).context("looking at it")
     }
 }
 
@@ -150,12 +151,12 @@ impl Held<'_> {
             let filled = fill(&mut hashing);
             let (_, count, digest) = hashing.finish();
             if count > size || filled.is_ok() && (count, &digest) != (size, expected) {
-                return Err(Error::Integrity(format!(
+                return Err(Error::integrity(format!(
                     "writing blob {expected} of {size} bytes: its source holds {count} or more with digest {digest}: it was altered, \
                      is damaged, or changed meanwhile"
                 )));
             }
-            filled.map_err(Error::io(format_args!("writing blob {expected}")))?;
+            filled.context(format_args!("writing blob {expected}"))?;
             step("store: blob written");
             Ok(())
         })?;
@@ -174,7 +175,7 @@ impl Held<'_> {
             let mut passing = Passing { from, to, failed: None };
             let worked = work(&mut passing);
             if let Some(error) = passing.failed {
-                return Err(Error::io(format_args!("writing blob {expected}"))(error));
+                return Err(Error::from(error).context(format_args!("writing blob {expected}")));
             }
             worked?;
             step("store: blob written");
@@ -198,7 +199,7 @@ impl Held<'_> {
 
     /// Makes blobs last, all at once.
     pub fn sync(&self) -> Result<()> {
-        syncfs(&self.layout.blobs).map_err(|error| Error::System(format!("syncing blobs: {error}")))
+        syncfs(&self.layout.blobs).map_err(|error| Error::system(format!("syncing blobs: {error}")))
     }
 
     /// Makes `tag` mean the manifest described by `descriptor` (JSON), and nothing else. Without a tag the manifest is just listed.
@@ -230,7 +231,7 @@ impl Held<'_> {
         let _lock = lock(&self.layout.blobs, FlockOperation::LockExclusive)?;
         let mut index: Value = parse("index.json", &self.layout.index_bytes()?)?;
         let Some(manifests) = index.get_mut("manifests").and_then(|it| it.as_array_mut()) else {
-            return Err(Error::Integrity("index.json has no list of manifests".to_owned()));
+            return Err(Error::integrity("index.json has no list of manifests"));
         };
         let before = manifests.clone();
         edit(manifests);
@@ -238,14 +239,14 @@ impl Held<'_> {
             return Ok(());
         }
         let text = serde_json::to_vec(&index)
-            .map_err(|error| Error::System(format!("writing index.json: {error}")))?;
+            .map_err(|error| Error::system(format!("writing index.json: {error}")))?;
         if text.len() as u64 > LONGEST_JSON {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "index.json would be longer than {LONGEST_JSON} bytes: remove images first"
             )));
         }
         write_verified(&self.layout.dir, "index.json", |file| {
-            file.write_all(&text).map_err(Error::io("writing index.json"))?;
+            file.write_all(&text).context("writing index.json")?;
             step("store: index written");
             Ok(())
         })?;
@@ -285,7 +286,7 @@ pub(crate) fn is_version_known(bytes: &[u8]) -> Result<()> {
     let version: Value = parse("oci-layout", bytes)?;
     match version.get("imageLayoutVersion").and_then(|it| it.as_str()) {
         Some("1.0.0") => Ok(()),
-        other => Err(Error::Unsupported(format!("oci-layout has version {other:?}; 1.0.0 is known"))),
+        other => Err(Error::unsupported(format!("oci-layout has version {other:?}; 1.0.0 is known"))),
     }
 }
 
@@ -295,12 +296,12 @@ fn lock(dir: &Dir, how: FlockOperation) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, ".", flags, Mode::empty())
         .map(File::from)
-        .map_err(|error| Error::System(format!("opening a layout to lock it: {error}")))?;
+        .map_err(|error| Error::system(format!("opening a layout to lock it: {error}")))?;
     loop {
         match flock(&file, how) {
             Err(Errno::INTR) => {}
             Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(file),
-            Err(error) => return Err(Error::System(format!("waiting for the lock of a layout: {error}"))),
+            Err(error) => return Err(Error::system(format!("waiting for the lock of a layout: {error}"))),
         }
     }
 }

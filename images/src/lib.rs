@@ -41,7 +41,6 @@ mod bundle;
 mod cursor;
 mod digest;
 mod docker;
-mod error;
 mod export;
 mod files;
 #[cfg(feature = "fuzz")]
@@ -75,15 +74,15 @@ mod verity;
 
 pub use build::{Base, Built, Changes, LeftOut, Recipe, parse_command, parse_pair, parse_time};
 pub use digest::Digest;
-pub use error::{Error, Result};
 pub use import::{Imported, Progress};
+pub use invarlock_error::{Error, Kind, Result};
 pub use manage::{Checked, Freed};
 pub use name::RegistryName;
-pub use policy::{Policy, Unwanted};
+pub use policy::{Policy, SpecialFilePolicy};
 pub use pull::Pulled;
 pub use record::Totals;
 pub use reference::Reference;
 pub use remote::{Document, OfTotal, Opener, Remote, Sink};
 pub use resolve::{Layer, ResolvedImage};
-pub use store::{Care, ListedImage, Store, VerifiedRootfs};
+pub use store::{ListedImage, RootfsOptions, Store, VerifiedRootfs};
 pub use verify::{Level, Verify};

@@ -1,5 +1,7 @@
 //! What is done with the images of the store besides running them: naming, removing, verifying, and freeing what no image needs.
 
+use invarlock_error::Context as _;
+use invarlock_error::Kind;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -72,7 +74,7 @@ impl Store {
         })?;
         let digest = descriptor.digest().to_string();
         let tag = reference.tag_in_index();
-        let take_away = || {
+        let take_away = || -> Result<Vec<String>> {
             let mut gone = BTreeSet::new();
             held.edit_index(|manifests| {
                 manifests.retain(|it| {
@@ -89,7 +91,7 @@ impl Store {
         };
         match take_away() {
             // A disk without room for a new index. Trees are made anew where they are needed.
-            Err(Error::System(_)) => {
+            Err(error) if error.kind() == Kind::System => {
                 self.discard_unused(&digest)?;
                 take_away()
             }
@@ -115,7 +117,7 @@ impl Store {
             Reference::Tag { .. } | Reference::Digest(_) | Reference::Registry(_) => {
                 self.with_source(reference, work)
             }
-            _ => Err(Error::Input(format!("{reference} is no image of the store; import it first"))),
+            _ => Err(Error::input(format!("{reference} is no image of the store; import it first"))),
         }
     }
 
@@ -160,10 +162,10 @@ impl Store {
         let check = |digest: &Digest| -> Result<()> {
             let work = |source: &dyn crate::blobs::Blobs| {
                 let mut hashing = Hashing::new(());
-                hashing.read_all(source.open(digest)?).map_err(Error::io("reading it"))?;
+                hashing.read_all(source.open(digest)?).context("reading it")?;
                 match hashing.finish().2 {
                     found if found == *digest => Ok(()),
-                    found => Err(Error::Integrity(format!("it holds bytes with digest {found}"))),
+                    found => Err(Error::integrity(format!("it holds bytes with digest {found}"))),
                 }
             };
             match reference {
@@ -224,7 +226,7 @@ impl Store {
 
     fn unpack_anew(&self, image: &ResolvedImage, layer: &Layer) -> Result<()> {
         self.trees.discard(&layer.diff_id)?;
-        let policy = Policy { devices: crate::Unwanted::Drop, ..Policy::default() };
+        let policy = Policy { devices: crate::SpecialFilePolicy::Drop, ..Policy::default() };
         self.with_source(&image.reference, |source| {
             self.trees.get(source, std::slice::from_ref(layer), policy).map(drop)
         })
@@ -239,9 +241,12 @@ impl Store {
         let stays = |digest: &str| !orphans.iter().any(|it| it == digest);
         for descriptor in self.layout.index()?.manifests().iter().filter(|it| stays(it.digest().as_ref())) {
             self.reach(descriptor, DEEPEST, &mut needed).map_err(|error| {
-                error.within(format_args!("looking at what image {} needs", descriptor.digest())).with_remedy(
-                    "take the damaged image away with `invarlock runtime image rm`, then try again",
-                )
+                error
+                    .context(format_args!("looking at what image {} needs", descriptor.digest()))
+                    .with_hint_if(
+                        Kind::Integrity,
+                        "take the damaged image away with `invarlock runtime image rm`, then try again",
+                    )
             })?;
         }
         let mut freed = Freed::default();
@@ -300,7 +305,7 @@ impl Store {
         let bytes = self.layout.json(&digest, descriptor.size())?;
         if is_index(descriptor) {
             if deeper == 0 {
-                return Err(Error::Safety("indexes within indexes, deeper than any image needs".to_owned()));
+                return Err(Error::safety("indexes within indexes, deeper than any image needs"));
             }
             let index: ImageIndex = parse(digest, &bytes)?;
             return index.manifests().iter().try_for_each(|it| self.reach(it, deeper - 1, needed));
@@ -324,16 +329,16 @@ impl Store {
 }
 
 fn names(dir: &Dir) -> Result<Vec<String>> {
-    let doing = || Error::io("looking at what is in the store");
-    let entries = dir.entries().map_err(doing())?;
-    entries.map(|it| Ok(it.map_err(doing())?.file_name().to_string_lossy().into_owned())).collect()
+    let doing = || "looking at what is in the store";
+    let entries = dir.entries().context(doing())?;
+    entries.map(|it| Ok(it.context(doing())?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn free(dir: &Dir, name: String, dry_run: bool, freed: &mut Freed) -> Result<()> {
-    let doing = || Error::io(format!("removing {name} from the store"));
-    freed.bytes += dir.symlink_metadata(&name).map_err(doing())?.len();
+    let doing = || format!("removing {name} from the store");
+    freed.bytes += dir.symlink_metadata(&name).context(doing())?.len();
     if !dry_run {
-        dir.remove_file(&name).map_err(doing())?;
+        dir.remove_file(&name).context(doing())?;
         step("gc: blob removed");
     }
     freed.blobs.push(name);
@@ -359,14 +364,14 @@ fn from_hex(name: &str) -> Option<Digest> {
 pub(crate) fn plain_tag(text: &str) -> Result<String> {
     match Reference::parse(text)? {
         reference @ Reference::Tag { tag: Some(_), digest: None, .. } => Ok(reference.to_string()),
-        _ => Err(Error::Input(format!("{text:?} is no name for an image: it looks like NAME:TAG"))),
+        _ => Err(Error::input(format!("{text:?} is no name for an image: it looks like NAME:TAG"))),
     }
 }
 
 /// A descriptor without what an index says of it.
 pub(crate) fn bare(descriptor: &Descriptor) -> Result<Value> {
     let mut value = serde_json::to_value(descriptor)
-        .map_err(|error| Error::System(format!("writing a descriptor: {error}")))?;
+        .map_err(|error| Error::system(format!("writing a descriptor: {error}")))?;
     if let Some(members) = value.as_object_mut() {
         members.retain(|key, _| ["mediaType", "digest", "size", "platform"].contains(&key.as_str()));
     }

@@ -1,8 +1,9 @@
 //! How a layer's bytes are packed.
 
+use invarlock_error::Context as _;
 use std::io::{BufRead, Read};
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// Zstandard's own recommendation of what every reader must be able to hold: 8 MiB. More would not fit into our memory's bound.
 const LARGEST_WINDOW_LOG: u32 = 23;
@@ -65,8 +66,8 @@ impl Packing {
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)
-                    .map_err(Error::io("making room for a zstd window"))?;
-                decoder.window_log_max(LARGEST_WINDOW_LOG).map_err(Error::io("bounding the zstd window"))?;
+                    .context("making room for a zstd window")?;
+                decoder.window_log_max(LARGEST_WINDOW_LOG).context("bounding the zstd window")?;
                 Box::new(decoder)
             }
         }))

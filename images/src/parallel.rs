@@ -1,5 +1,6 @@
 //! Work on all processors, of which the first error ends all.
 
+use invarlock_error::Context as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -89,10 +90,10 @@ fn start<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, T>> {
-    std::thread::Builder::new().spawn_scoped(scope, work).map_err(|cause| {
-        let remedy = "allow more processes (`ulimit -u`, or `pids.max` of the caller's cgroup)";
-        Error::System(format!("starting a thread: {cause}; {remedy}"))
-    })
+    std::thread::Builder::new()
+        .spawn_scoped(scope, work)
+        .context("starting a thread")
+        .hint("allow more processes (`ulimit -u`, or `pids.max` of the caller's cgroup)")
 }
 
 /// `wanted` threads for the same, or as many as the system has left, but one.
@@ -120,7 +121,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// Threads for a stream of items, each with a state of its own.
-pub(crate) struct Crew<Start, Work> {
+pub(crate) struct WorkerPool<Start, Work> {
     /// Items that a thread takes at once.
     pub batch: usize,
     /// Makes a thread's state.
@@ -129,7 +130,7 @@ pub(crate) struct Crew<Start, Work> {
     pub work: Work,
 }
 
-impl<Start, Work> Crew<Start, Work> {
+impl<Start, Work> WorkerPool<Start, Work> {
     /// Has `produce` give items until it is done or somebody failed.
     pub fn run<T: Send, S>(
         self,
@@ -146,7 +147,7 @@ impl<Start, Work> Crew<Start, Work> {
             let threads = several(scope, workers, || self.worker(&take))?;
             let mut batch = Vec::with_capacity(self.batch);
             // Nobody takes any more: all have failed, and say why.
-            let stopped = |_| Error::System("nobody is left to work".to_owned());
+            let stopped = |_| Error::system("nobody is left to work");
             let mut produced = produce(&mut |item| {
                 batch.push(item);
                 match batch.len() < self.batch {
@@ -191,20 +192,20 @@ mod tests {
                 sum.fetch_add(item, Ordering::Relaxed);
                 Ok(())
             };
-            let crew = Crew { batch: 7, start: || Ok(()), work: add };
+            let crew = WorkerPool { batch: 7, start: || Ok(()), work: add };
             crew.run(|give| (0..count).try_for_each(give)).expect("worked");
             assert_eq!(sum.into_inner(), (0..count).sum::<usize>());
         }
         let fail = |_: &mut (), item: usize| match item {
-            500 => Err(Error::Input("500".to_owned())),
+            500 => Err(Error::input("500")),
             _ => Ok(()),
         };
-        let crew = Crew { batch: 7, start: || Ok(()), work: fail };
+        let crew = WorkerPool { batch: 7, start: || Ok(()), work: fail };
         assert_eq!(crew.run(|give| (0..1000).try_for_each(give)).expect_err("500").to_string(), "500");
-        let crew = Crew { batch: 7, start: || Err::<(), _>(Error::Input("start".to_owned())), work: fail };
+        let crew = WorkerPool { batch: 7, start: || Err::<(), _>(Error::input("start")), work: fail };
         assert_eq!(crew.run(|give| (0..1000).try_for_each(give)).expect_err("start").to_string(), "start");
-        let crew = Crew { batch: 7, start: || Ok(()), work: |_: &mut (), _: usize| Ok(()) };
-        let produced = crew.run(|give| give(1).and_then(|()| Err(Error::Input("produce".to_owned()))));
+        let crew = WorkerPool { batch: 7, start: || Ok(()), work: |_: &mut (), _: usize| Ok(()) };
+        let produced = crew.run(|give| give(1).and_then(|()| Err(Error::input("produce"))));
         assert_eq!(produced.expect_err("produce").to_string(), "produce");
     }
 
@@ -218,6 +219,6 @@ mod tests {
         })
         .expect("worked");
         assert_eq!(done.into_inner(), 100);
-        assert!(each(&all, |it| if *it == 50 { Err(Error::Input(String::new())) } else { Ok(()) }).is_err());
+        assert!(each(&all, |it| if *it == 50 { Err(Error::input(String::new())) } else { Ok(()) }).is_err());
     }
 }

@@ -31,7 +31,7 @@ impl Bounds {
 
 /// What becomes of a thing that no container of ours gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unwanted {
+pub enum SpecialFilePolicy {
     /// The image is not unpacked.
     Refuse,
     /// The image is unpacked without it, and the tree says so.
@@ -42,22 +42,22 @@ pub enum Unwanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Devices and fifos.
-    pub devices: Unwanted,
+    pub devices: SpecialFilePolicy,
     /// Set-user-id and set-group-id bits.
-    pub set_id: Unwanted,
+    pub set_id: SpecialFilePolicy,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { devices: Unwanted::Refuse, set_id: Unwanted::Drop }
+        Self { devices: SpecialFilePolicy::Refuse, set_id: SpecialFilePolicy::Drop }
     }
 }
 
 impl Policy {
     /// Whether a tree that was unpacked under another policy would have been under this one.
     pub(crate) fn allows(&self, totals: &Totals) -> Result<()> {
-        let refused = |what: &str, policy, dropped| match policy == Unwanted::Refuse && dropped > 0 {
-            true => Err(Error::Safety(format!("it has {what}, which were to be refused"))),
+        let refused = |what: &str, policy, dropped| match policy == SpecialFilePolicy::Refuse && dropped > 0 {
+            true => Err(Error::safety(format!("it has {what}, which were to be refused"))),
             false => Ok(()),
         };
         refused("devices or fifos", self.devices, totals.dropped_devices)?;

@@ -56,7 +56,7 @@ impl Store {
             self.fetch(&pull, &image, policy, progress)?;
             self.record(&pull, &image, name, tag)
         };
-        work().map_err(|error| error.within(format_args!("pulling {name}")))
+        work().map_err(|error| error.context(format_args!("pulling {name}")))
     }
 
     /// Layers, each unpacked when it is there.
@@ -183,12 +183,11 @@ impl<'a> Pull<'a> {
         let document = remote.manifest(&asked, LONGEST_JSON)?;
         let root = Digest::of(&document.bytes);
         if let Some(wanted) = name.digest.filter(|wanted| *wanted != root) {
-            return Err(Error::Integrity(match &name.tag {
-                Some(tag) => format!(
-                    "tag {tag} means {root} there, not the digest given; remedy: leave the tag out, and the image is found by its digest"
-                ),
-                None => format!("the registry gave {root} for {wanted}"),
-            }));
+            return Err(match &name.tag {
+                Some(tag) => Error::integrity(format!("tag {tag} is {root} in the registry, not {wanted}"))
+                    .with_hint("leave the tag out to pull the image by its digest"),
+                None => Error::integrity(format!("the registry sent {root} for {wanted}")),
+            });
         }
         let descriptor =
             json!({ "mediaType": document.media_type, "digest": root, "size": document.bytes.len() });
@@ -218,7 +217,7 @@ impl<'a> Pull<'a> {
     }
 
     fn document(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let missing = || Error::System(format!("{digest} was never fetched"));
+        let missing = || Error::system(format!("{digest} was never fetched"));
         lock(&self.documents).get(digest).cloned().ok_or_else(missing)
     }
 
@@ -237,7 +236,7 @@ impl<'a> Pull<'a> {
         };
         let found = (document.bytes.len() as u64, Digest::of(&document.bytes));
         if found != (size, *digest) {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "the registry gave {} bytes with digest {} for {digest} of {size} bytes",
                 found.0, found.1
             )));
@@ -298,7 +297,7 @@ impl Blobs for Pull<'_> {
         }
         match self.is_there(digest) {
             true => self.held.layout.open(digest),
-            false => Err(Error::System("it did not come".to_owned())),
+            false => Err(Error::system("it did not come")),
         }
     }
 
@@ -309,7 +308,7 @@ impl Blobs for Pull<'_> {
 }
 
 fn stopped() -> Error {
-    Error::System("stopped, since the image cannot be had".to_owned())
+    Error::system("stopped, since the image cannot be had")
 }
 
 /// A small blob on its way into memory.
@@ -330,7 +329,7 @@ impl Sink for Memory {
 
     fn take(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() as u64 > self.size - self.have() {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "the registry gives more than the {} bytes that were said",
                 self.size
             )));

@@ -18,7 +18,7 @@ impl Store {
         progress: OfTotal<'_>,
     ) -> Result<Digest> {
         let (Some(tag), None) = (&to.tag, to.digest) else {
-            return Err(Error::Input(format!("{to}: an image is pushed to a tag; its digest is its own")));
+            return Err(Error::input(format!("{to}: an image is pushed to a tag; its digest is its own")));
         };
         // What is being sent is not taken away.
         let _held = self.layout.shared()?;
@@ -32,7 +32,7 @@ impl Store {
             blobs.dedup();
             parallel::each_of_some(AT_ONCE, &blobs, |(digest, size)| {
                 put(source, remote, digest, *size)
-                    .map_err(|error| error.within(format_args!("blob {digest}")))?;
+                    .map_err(|error| error.context(format_args!("blob {digest}")))?;
                 progress(*size, image.bytes);
                 Ok(())
             })?;
@@ -41,7 +41,7 @@ impl Store {
             progress(image.manifest_size, image.bytes);
             Ok(image.manifest_digest)
         })
-        .map_err(|error| error.within(format_args!("pushing to {to}")))
+        .map_err(|error| error.context(format_args!("pushing to {to}")))
     }
 }
 
@@ -54,7 +54,7 @@ fn put(source: &dyn Blobs, remote: &dyn Remote, digest: &Digest, size: u64) -> R
     };
     match remote.put_blob(digest, size, &open) {
         // Whatever came of it: bytes that are not the image's are the reason.
-        Err(error) if !source.holds(digest, size) => Err(Error::Integrity(format!(
+        Err(error) if !source.holds(digest, size) => Err(Error::integrity(format!(
             "it was altered or is damaged here, and was not sent whole ({error})"
         ))),
         other => other,

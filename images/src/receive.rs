@@ -1,6 +1,8 @@
 //! Blobs from afar, which come in parts: what came before a failure or a kill is kept under the blob's name with `.part` behind, gone on
 //! with by whoever wants the blob next, and freed by `gc`. A blob gets its name when all its bytes are there and have its digest.
 
+use invarlock_error::Context as _;
+use invarlock_error::Kind;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 
@@ -24,28 +26,29 @@ impl Held<'_> {
     ) -> Result<()> {
         let blobs = self.layout.blobs();
         let (name, partial) = (digest.hex(), format!("{}.part", digest.hex()));
-        let within = |error: Error| error.within(format_args!("blob {digest}"));
+        let within = |error: Error| error.context(format_args!("blob {digest}"));
         let Some(file) = self.claim_part(&partial, &name).map_err(within)? else { return Ok(()) };
         step("pull: part opened");
         let mut part = Part::of(file, size).map_err(within)?;
         let resumed = part.at > 0;
         let mut received = fetch(&mut part).and_then(|()| part.is_blob(digest));
-        if resumed && matches!(received, Err(Error::Integrity(_))) && !part.fresh {
+        if resumed && matches!(&received, Err(error) if error.kind() == Kind::Integrity) && !part.fresh {
             // What was there may have been the bad part.
             received = part.restart().and_then(|()| fetch(&mut part)).and_then(|()| part.is_blob(digest));
         }
         let work = || -> Result<()> {
             received?;
             fchmod(&part.file, Mode::from_raw_mode(0o644))
-                .map_err(|error| Error::System(format!("writing it: {error}")))?;
+                .map_err(|error| Error::system(format!("writing it: {error}")))?;
             step("store: blob written");
-            blobs.rename(&partial, blobs, &name).map_err(Error::io("writing it"))?;
+            blobs.rename(&partial, blobs, &name).context("writing it")?;
             step("store: blob named");
             Ok(())
         };
         let done = work();
-        let of_no_use =
-            part.at == 0 || part.failed || matches!(done, Err(Error::Integrity(_) | Error::Safety(_)));
+        let of_no_use = part.at == 0
+            || part.failed
+            || done.as_ref().is_err_and(|error| matches!(error.kind(), Kind::Integrity | Kind::Safety));
         if done.is_err() && of_no_use {
             let _ = blobs.remove_file(&partial);
         }
@@ -56,13 +59,13 @@ impl Held<'_> {
     fn claim_part(&self, partial: &str, name: &str) -> Result<Option<File>> {
         let blobs = self.layout.blobs();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let failed = |error: Errno| Error::System(format!("opening what came so far: {error}"));
+        let failed = |error: Errno| Error::system(format!("opening what came so far: {error}"));
         loop {
             let file = match rustix::fs::openat(blobs, partial, flags, Mode::from_raw_mode(0o600)) {
                 Ok(file) => File::from(file),
                 // Nothing of ours makes such a thing.
                 Err(Errno::LOOP) => {
-                    blobs.remove_file(partial).map_err(Error::io("removing a link"))?;
+                    blobs.remove_file(partial).context("removing a link")?;
                     continue;
                 }
                 Err(error) => return Err(failed(error)),
@@ -98,16 +101,16 @@ struct Part {
 
 impl Part {
     fn of(mut file: File, size: u64) -> Result<Self> {
-        let metadata = file.metadata().map_err(Error::io("looking at what came so far"))?;
+        let metadata = file.metadata().context("looking at what came so far")?;
         if !metadata.is_file() {
-            return Err(Error::Safety("what came so far is not a regular file".to_owned()));
+            return Err(Error::safety("what came so far is not a regular file"));
         }
         if metadata.len() > size {
-            file.set_len(0).map_err(Error::io("throwing away what came so far"))?;
+            file.set_len(0).context("throwing away what came so far")?;
         }
         let mut hashing = Hashing::new(());
-        hashing.read_all(&mut file).map_err(Error::io("reading what came so far"))?;
-        let at = file.stream_position().map_err(Error::io("reading what came so far"))?;
+        hashing.read_all(&mut file).context("reading what came so far")?;
+        let at = file.stream_position().context("reading what came so far")?;
         Ok(Self { file, hashing, at, size, fresh: at == 0, failed: false })
     }
 
@@ -115,7 +118,7 @@ impl Part {
         let (_, count, found) = std::mem::replace(&mut self.hashing, Hashing::new(())).finish();
         match (count, found) == (self.size, *digest) {
             true => Ok(()),
-            false => Err(Error::Integrity(format!(
+            false => Err(Error::integrity(format!(
                 "the registry gave {count} bytes with digest {found}, and the manifest says {}; nothing of it was kept",
                 self.size
             ))),
@@ -129,16 +132,16 @@ impl Sink for Part {
     }
 
     fn restart(&mut self) -> Result<()> {
-        let doing = || Error::io("throwing away what came so far");
-        self.file.set_len(0).map_err(doing())?;
-        self.file.seek(SeekFrom::Start(0)).map_err(doing())?;
+        let doing = || "throwing away what came so far";
+        self.file.set_len(0).context(doing())?;
+        self.file.seek(SeekFrom::Start(0)).context(doing())?;
         (self.hashing, self.at, self.fresh) = (Hashing::new(()), 0, true);
         Ok(())
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() as u64 > self.size - self.at {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "the registry gives more than the {} bytes that the manifest says",
                 self.size
             )));
@@ -146,7 +149,7 @@ impl Sink for Part {
         self.hashing.update(bytes);
         self.file.write_all(bytes).map_err(|error| {
             self.failed = true;
-            Error::System(format!("writing it: {error}"))
+            Error::system(format!("writing it: {error}"))
         })?;
         self.at += bytes.len() as u64;
         step("pull: bytes kept");

@@ -1,6 +1,7 @@
 //! What an unpacked layer holds: a line of JSON for each thing in it, written and read as a stream, so that no image is too large for
 //! our memory.
 
+use invarlock_error::Context as _;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
 use serde::{Deserialize, Serialize};
@@ -105,14 +106,14 @@ impl<W: Write> Writer<W> {
         serde_json::to_writer(&mut self.0, line)
             .map_err(io::Error::from)
             .and_then(|()| self.0.write_all(b"\n"))
-            .map_err(Error::io("writing the record of a tree"))
+            .context("writing the record of a tree")
     }
 
     /// The last line, and the seal of all.
     pub fn finish(mut self, totals: Totals) -> Result<Seal> {
         self.line(&Line::End(totals))?;
         let (mut inner, _, record) = self.0.finish();
-        inner.flush().map_err(Error::io("writing the record of a tree"))?;
+        inner.flush().context("writing the record of a tree")?;
         Ok(Seal { record, totals, verity: None })
     }
 }
@@ -122,10 +123,10 @@ impl<W: Write> Writer<W> {
 pub(crate) fn read(from: impl Read, seal: &Seal, mut each: impl FnMut(Line) -> Result<()>) -> Result<()> {
     let mut reader = BufReader::with_capacity(64 << 10, Hashing::new(from));
     let result = lines(&mut reader, seal, &mut each);
-    io::copy(&mut reader, &mut io::sink()).map_err(Error::io("reading the record of a tree"))?;
+    io::copy(&mut reader, &mut io::sink()).context("reading the record of a tree")?;
     let found = reader.into_inner().finish().2;
     if found != seal.record {
-        return Err(Error::Integrity(format!(
+        return Err(Error::integrity(format!(
             "the record of what it holds has digest {found}, not the one that was noted"
         )));
     }
@@ -133,16 +134,16 @@ pub(crate) fn read(from: impl Read, seal: &Seal, mut each: impl FnMut(Line) -> R
 }
 
 fn lines(reader: &mut impl BufRead, seal: &Seal, each: &mut impl FnMut(Line) -> Result<()>) -> Result<()> {
-    let damaged = || Error::Integrity("the record of what it holds is damaged".to_owned());
+    let damaged = || Error::integrity("the record of what it holds is damaged");
     let mut text = Vec::new();
     let mut count = 0u64;
     loop {
         text.clear();
         let read = reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut text);
-        read.map_err(Error::io("reading the record of a tree"))?;
+        read.context("reading the record of a tree")?;
         match serde_json::from_slice(&text).map_err(|_| damaged())? {
             Line::End(totals) => {
-                let end = reader.fill_buf().map_err(Error::io("reading the record of a tree"))?.is_empty();
+                let end = reader.fill_buf().context("reading the record of a tree")?.is_empty();
                 return match end && totals == seal.totals && totals.entries == count {
                     true => Ok(()),
                     false => Err(damaged()),

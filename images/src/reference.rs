@@ -57,7 +57,7 @@ impl Reference {
     /// Reads one.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
-            Err(Error::Input(format!(
+            Err(Error::input(format!(
                 "image reference {text:?} {why}; it looks like NAME:TAG, NAME@sha256:HEX, sha256:HEX, oci:DIR:TAG, oci:DIR@sha256:HEX, oci-archive:FILE:TAG, docker-archive:FILE or docker://HOST/NAME:TAG"
             )))
         };
@@ -225,6 +225,7 @@ impl Serialize for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use invarlock_error::Kind;
 
     #[test]
     fn good_references_are_read_and_written_alike() {
@@ -277,8 +278,10 @@ mod tests {
             "name:-tag",
             "..:x",
         ] {
-            assert!(matches!(Reference::parse(text), Err(Error::Input(_))), "{text:?}");
+            assert!(matches!(Reference::parse(text), Err(error) if error.kind() == Kind::Input), "{text:?}");
         }
-        assert!(matches!(Reference::parse("name@sha512:00"), Err(Error::Unsupported(_))));
+        assert!(
+            matches!(Reference::parse("name@sha512:00"), Err(error) if error.kind() == Kind::Unsupported)
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! From a reference to an image: index → manifest → config, each verified, and each of one kind only.
 
+use invarlock_error::Context as _;
+use invarlock_error::Kind;
 use oci_spec::image::{Arch, Config, Descriptor, ImageIndex, ImageManifest, Os, RootFs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -64,7 +66,7 @@ impl Layer {
         let (_, size, digest) = read.finish();
         match (size, digest) == (self.size, self.digest) {
             true => Ok(()),
-            false => Err(Error::Integrity(format!(
+            false => Err(Error::integrity(format!(
                 "blob {} holds {size} bytes with digest {digest}: it was altered or is damaged",
                 self.digest
             ))),
@@ -76,13 +78,13 @@ impl Layer {
         let mut hashing = Hashing::bounded((), self.size);
         hashing
             .read_all(source.blob(&self.digest, self.size)?)
-            .map_err(Error::io(format_args!("reading blob {}", self.digest)))?;
+            .context(format_args!("reading blob {}", self.digest))?;
         self.is_blob(hashing)
     }
 
     pub(crate) fn packing(&self) -> Result<Packing> {
         Packing::of(&self.media_type).ok_or_else(|| {
-            Error::Unsupported(format!(
+            Error::unsupported(format!(
                 "layer {} has media type {}; plain, gzip and zstd are known",
                 self.digest, self.media_type
             ))
@@ -169,26 +171,26 @@ pub(crate) fn find(source: &dyn Blobs, reference: &Reference) -> Result<Descript
     found.dedup_by_key(|it| it.digest().to_string());
     match found.as_slice() {
         [one] => match digest {
-            Some(wanted) if !is_digest(one, &wanted, reference) => Err(Error::Integrity(format!(
-                "{reference}: the tag means {}, not the digest given; remedy: name the image by the digest it has",
-                one.digest()
-            ))),
+            Some(wanted) if !is_digest(one, &wanted, reference) => {
+                Err(Error::integrity(format!("{reference}: the tag is {}, not {wanted}", one.digest()))
+                    .with_hint("name the image by the digest it has"))
+            }
             // The index it was chosen from is read again: what it is said to be is not believed.
             Some(wanted) if one.digest().to_string() != wanted.to_string() => chosen_from(source, &wanted),
             _ => Ok((*one).clone()),
         },
-        [] if matches!(reference, Reference::Registry(_)) => Err(Error::Input(format!(
+        [] if matches!(reference, Reference::Registry(_)) => Err(Error::input(format!(
             "it is not in the store; pull it first, `invarlock runtime image pull {reference} --allow-network`, or give this command \
              --allow-network where it has that option"
         ))),
         [] => {
             let names: Vec<String> = index.manifests().iter().filter_map(tag_of).take(10).collect();
             let there = if names.is_empty() { "no named image".to_owned() } else { names.join(", ") }; // join: for people
-            Err(Error::Input(format!("image {reference} is not there; there is {there}")))
+            Err(Error::input(format!("image {reference} is not there; there is {there}")))
         }
         several => {
             let digests: Vec<String> = several.iter().map(|it| it.digest().to_string()).collect();
-            Err(Error::Input(format!(
+            Err(Error::input(format!(
                 "{reference} could mean any of {}; name one by its digest",
                 digests.join(", ")
             )))
@@ -204,9 +206,9 @@ fn is_digest(it: &Descriptor, digest: &Digest, reference: &Reference) -> bool {
 }
 
 fn chosen_from(source: &dyn Blobs, digest: &Digest) -> Result<Descriptor> {
-    let size = source.open(digest).map_err(|error| error.within(format_args!("index {digest}")))?.len();
+    let size = source.open(digest).map_err(|error| error.context(format_args!("index {digest}")))?.len();
     let digest = oci_spec::image::Digest::try_from(digest.to_string())
-        .map_err(|error| Error::System(format!("writing a digest: {error}")))?;
+        .map_err(|error| Error::system(format!("writing a digest: {error}")))?;
     Ok(Descriptor::new(INDEX.into(), size, digest))
 }
 
@@ -222,10 +224,10 @@ fn to_manifest(source: &dyn Blobs, descriptor: Descriptor, deeper: u32) -> Resul
         MANIFEST | DOCKER_MANIFEST => return Ok(descriptor),
         INDEX | DOCKER_LIST if deeper > 0 => {}
         INDEX | DOCKER_LIST => {
-            return Err(Error::Safety("indexes within indexes, deeper than any image needs".to_owned()));
+            return Err(Error::safety("indexes within indexes, deeper than any image needs"));
         }
         other => {
-            return Err(Error::Unsupported(format!(
+            return Err(Error::unsupported(format!(
                 "{} has media type {other}, which is no image's",
                 descriptor.digest()
             )));
@@ -246,10 +248,10 @@ fn to_manifest(source: &dyn Blobs, descriptor: Descriptor, deeper: u32) -> Resul
         .collect();
     match ours.as_slice() {
         [one] => to_manifest(source, (*one).clone(), deeper - 1),
-        [] => Err(Error::Unsupported(format!("{what} has no image for linux/{}", architecture()))),
+        [] => Err(Error::unsupported(format!("{what} has no image for linux/{}", architecture()))),
         several => {
             let digests: Vec<String> = several.iter().map(|it| it.digest().to_string()).collect();
-            Err(Error::Input(format!(
+            Err(Error::input(format!(
                 "{what} has several images for linux/{}: {}",
                 architecture(),
                 digests.join(", ")
@@ -264,9 +266,9 @@ pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
 
 /// A digest that a document has, and no user typed.
 pub(crate) fn written_digest(text: &str) -> Result<Digest> {
-    Digest::parse(text).map_err(|error| match error {
-        Error::Input(message) => Error::Integrity(message),
-        other => other,
+    Digest::parse(text).map_err(|error| match error.kind() {
+        Kind::Input => error.with_kind(Kind::Integrity),
+        _ => error,
     })
 }
 
@@ -277,18 +279,18 @@ fn from_manifest(source: &dyn Blobs, reference: Reference, descriptor: &Descript
     refuse_keys(&what, &bytes, &["manifests", "fsLayers"])?;
     let manifest: ImageManifest = parse(&what, &bytes)?;
     if manifest.schema_version() != 2 {
-        return Err(Error::Unsupported(format!(
+        return Err(Error::unsupported(format!(
             "{what} has schema version {}; 2 is known",
             manifest.schema_version()
         )));
     }
     if manifest.media_type().as_ref().is_some_and(|it| it.to_string() != descriptor.media_type().to_string())
     {
-        return Err(Error::Integrity(format!("{what} says another media type than its descriptor")));
+        return Err(Error::integrity(format!("{what} says another media type than its descriptor")));
     }
     let config_type = manifest.config().media_type().to_string();
     if config_type != CONFIG && config_type != DOCKER_CONFIG {
-        return Err(Error::Unsupported(format!(
+        return Err(Error::unsupported(format!(
             "{what} has a configuration of media type {config_type}, which is no image's"
         )));
     }
@@ -299,7 +301,7 @@ fn from_manifest(source: &dyn Blobs, reference: Reference, descriptor: &Descript
     )?;
     let (os, arch) = (config.os.to_string(), config.architecture.to_string());
     if (os.as_str(), arch.as_str()) != ("linux", architecture()) {
-        return Err(Error::Unsupported(format!(
+        return Err(Error::unsupported(format!(
             "{what} is for {os}/{arch}; this machine runs linux/{}",
             architecture()
         )));
@@ -345,12 +347,12 @@ fn layers(what: &str, manifest: &ImageManifest, config: &Configuration) -> Resul
     let diff_ids = config.rootfs.diff_ids();
     if diff_ids.len() != manifest.layers().len() {
         let (blobs, ids) = (manifest.layers().len(), diff_ids.len());
-        return Err(Error::Integrity(format!(
+        return Err(Error::integrity(format!(
             "{what} has {blobs} layers, but its configuration names {ids}"
         )));
     }
     if diff_ids.is_empty() || diff_ids.len() > MOST_LAYERS {
-        return Err(Error::Unsupported(format!(
+        return Err(Error::unsupported(format!(
             "{what} has {} layers; 1 to {MOST_LAYERS} can be mounted",
             diff_ids.len()
         )));
@@ -359,7 +361,7 @@ fn layers(what: &str, manifest: &ImageManifest, config: &Configuration) -> Resul
         let media_type = blob.media_type().to_string();
         let most = Bounds::default().bytes;
         if blob.size() > most {
-            return Err(Error::Safety(format!(
+            return Err(Error::safety(format!(
                 "{what}: layer {} is said to have {} bytes; {most} are the most",
                 blob.digest(),
                 blob.size()

@@ -42,9 +42,9 @@ impl Component {
 
 /// What an image is made of, by package URL.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bill(BTreeMap<String, Component>);
+pub(crate) struct Sbom(BTreeMap<String, Component>);
 
-impl Bill {
+impl Sbom {
     pub fn add(&mut self, component: Component) {
         self.0.insert(component.purl.clone(), component);
     }
@@ -114,7 +114,7 @@ impl Store {
     pub fn sbom(&self, reference: &Reference) -> Result<Vec<u8>> {
         let image = self.resolve(reference)?;
         self.attached(&image.manifest_digest)?.map(|(_, bill)| bill).ok_or_else(|| {
-            Error::Unsupported(format!(
+            Error::unsupported(format!(
                 "image {reference} has no bill of materials here; images have one that were built here from an evaluator that says what \
                  it is made of, or from directories with Debian's or Python's packages (`invarlock runtime image build`); whether one is \
                  damaged says `invarlock runtime image verify`"
@@ -122,9 +122,9 @@ impl Store {
         })
     }
 
-    pub(crate) fn bill(&self, image: &Digest) -> Result<Option<Bill>> {
+    pub(crate) fn bill(&self, image: &Digest) -> Result<Option<Sbom>> {
         let Some((_, bytes)) = self.attached(image)? else { return Ok(None) };
-        Ok(Bill::of_document(&parse("the bill of materials", &bytes)?))
+        Ok(Sbom::of_document(&parse("the bill of materials", &bytes)?))
     }
 
     /// The artifact's descriptor in the index, and the document. One whose manifest is damaged could be any image's: it is nobody's.
@@ -154,7 +154,7 @@ impl Store {
     fn document(&self, manifest: &Value) -> Result<Vec<u8>> {
         let blob = &manifest["layers"][0];
         let (Some(size), Some(digest)) = (blob["size"].as_u64(), blob["digest"].as_str()) else {
-            return Err(Error::Integrity("a bill of materials is not what it should be".to_owned()));
+            return Err(Error::integrity("a bill of materials is not what it should be"));
         };
         self.layout.json(&Digest::parse(digest)?, size)
     }
@@ -165,7 +165,7 @@ impl Store {
         held: &Held<'_>,
         name: &str,
         image: (&Digest, u64),
-        bill: &Bill,
+        bill: &Sbom,
     ) -> Result<()> {
         if bill.is_empty() {
             return Ok(());

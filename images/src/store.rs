@@ -1,5 +1,7 @@
 //! The store: a layout, and trees unpacked from it.
 
+use invarlock_error::Context as _;
+use invarlock_error::Kind;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -53,7 +55,7 @@ enum Stored<'a> {
 
 /// How an image is made ready to run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Care {
+pub struct RootfsOptions {
     /// How what is unpacked already is verified.
     pub verify: Verify,
     /// What it may have that its tree does not.
@@ -80,16 +82,15 @@ impl Store {
 
     /// Opens the store at `root`, and makes it first where there is none. One that others can write is refused.
     pub fn open(root: &Path) -> Result<Self> {
-        let root = std::path::absolute(root)
-            .map_err(Error::io(format_args!("resolving store {}", root.display())))?;
+        let root = std::path::absolute(root).context(format_args!("resolving store {}", root.display()))?;
         let opening = || format!("opening store {}", root.display());
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(Error::io(opening()))?;
-        invarlock_security::is_secure_path(&root).map_err(|error| Error::from(error).within(opening()))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).context(opening())?;
+        invarlock_security::is_secure_path(&root).map_err(|error| error.context(opening()))?;
         // Nobody else needs to come in: containers get their trees by handle. What a layer lets everyone write stays out of reach,
         // and nobody else can hold the lock.
         close_to_others(&root)?;
-        let dir = Dir::open_ambient_dir(&root, ambient_authority()).map_err(Error::io(opening()))?;
-        let within = |error: Error| error.within(opening());
+        let dir = Dir::open_ambient_dir(&root, ambient_authority()).context(opening())?;
+        let within = |error: Error| error.context(opening());
         is_local(&dir, &root)?;
         let layout = Layout::open_or_create(dir).map_err(within)?;
         let trees = Trees::open_or_create(layout.dir(), &root).map_err(within)?;
@@ -107,7 +108,7 @@ impl Store {
     pub fn build_measure_image(&self, evaluator: &Path, reference: &str) -> Result<Digest> {
         let parsed = Reference::parse(reference)?;
         let (Reference::Tag { digest: None, .. }, Some(tag)) = (&parsed, parsed.tag_in_index()) else {
-            return Err(Error::Input(format!("an image is built as NAME:TAG, not as {reference:?}")));
+            return Err(Error::input(format!("an image is built as NAME:TAG, not as {reference:?}")));
         };
         let image = Measure::of(evaluator)?;
         let digest = image.digest();
@@ -175,11 +176,13 @@ impl Store {
             }
             _ => "run `invarlock runtime image build`, which makes the default image anew, or import the image anew".to_owned(),
         };
-        result.map_err(|error| error.within(format_args!("image {reference}")).with_remedy(&remedy))
+        result.map_err(|error| {
+            error.context(format_args!("image {reference}")).with_hint_if(Kind::Integrity, remedy)
+        })
     }
 
     /// The image's layers as trees, unpacked where they are not yet, each verified now.
-    pub fn rootfs(&self, image: &ResolvedImage, care: Care) -> Result<VerifiedRootfs> {
+    pub fn rootfs(&self, image: &ResolvedImage, care: RootfsOptions) -> Result<VerifiedRootfs> {
         self.with_source(&image.reference, |source| {
             let trees = self.unpacked(source, image, care.policy)?;
             let bytes = trees.iter().fold(0u64, |sum, tree| sum.saturating_add(tree.totals.bytes));
@@ -251,7 +254,8 @@ impl Store {
             let tag = descriptor.annotations().as_ref().and_then(|all| all.get(TAG)).cloned();
             let reference = tag.unwrap_or_else(|| descriptor.digest().to_string());
             let image = image.map_err(|error| {
-                error.within(format_args!("image {reference}")).with_remedy(
+                error.context(format_args!("image {reference}")).with_hint_if(
+                    Kind::Integrity,
                     "`invarlock runtime image verify` says what is wrong, `invarlock runtime image rm` takes the image away",
                 )
             })?;
@@ -300,7 +304,7 @@ fn default_root_with(env: &dyn Fn(&str) -> Option<OsString>, is_root: bool) -> R
         return match store.is_absolute() {
             true => Ok(store),
             false => {
-                Err(Error::Input(format!("INVARLOCK_STORE={} is not an absolute path", store.display())))
+                Err(Error::input(format!("INVARLOCK_STORE={} is not an absolute path", store.display())))
             }
         };
     }
@@ -312,17 +316,17 @@ fn default_root_with(env: &dyn Fn(&str) -> Option<OsString>, is_root: bool) -> R
         .filter(absolute)
         .or_else(|| given("HOME").filter(absolute).map(|home| home.join(".local/share")))
         .map(|data| data.join("invarlock"))
-        .ok_or_else(|| Error::Input("no place for the image store: set INVARLOCK_STORE or HOME".to_owned()))
+        .ok_or_else(|| Error::input("no place for the image store: set INVARLOCK_STORE or HOME"))
 }
 
 /// Takes the directory's permissions for group and others away, where the caller owns it.
 fn close_to_others(root: &Path) -> Result<()> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let doing = || format!("closing store {} to others", root.display());
-    let metadata = std::fs::metadata(root).map_err(Error::io(doing()))?;
+    let metadata = std::fs::metadata(root).context(doing())?;
     let owned = metadata.uid() == rustix::process::geteuid().as_raw();
     if owned && metadata.mode() & 0o077 != 0 {
-        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).map_err(Error::io(doing()))?;
+        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).context(doing())?;
     }
     Ok(())
 }
@@ -330,11 +334,11 @@ fn close_to_others(root: &Path) -> Result<()> {
 /// File systems of other machines: locks and times of changes there are not what the store needs.
 fn is_local(dir: &Dir, root: &Path) -> Result<()> {
     let kind = rustix::fs::fstatfs(dir).map_err(|error| {
-        Error::System(format!("looking at the file system of store {}: {error}", root.display()))
+        Error::system(format!("looking at the file system of store {}: {error}", root.display()))
     })?;
     match network_file_system(kind.f_type as u64 & 0xffff_ffff) {
         None => Ok(()),
-        Some(name) => Err(Error::Unsupported(format!(
+        Some(name) => Err(Error::unsupported(format!(
             "store {} lies on {name}, a file system of another machine, whose locks and times cannot be relied on; set \
              INVARLOCK_STORE to a directory of this machine, such as one in /var/tmp that is yours alone",
             root.display()

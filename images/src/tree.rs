@@ -1,6 +1,7 @@
 //! The proof that a tree is still what was unpacked: in full, every name, mode, link, attribute and byte; or quickly, by what the file
 //! system notes of every change.
 
+use invarlock_error::Context as _;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek as _, Write as _};
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 use crate::archive::DEEPEST;
 use crate::cursor::{Cursor, directory, split};
 use crate::digest::Hashing;
-use crate::parallel::{Crew, beside};
+use crate::parallel::{WorkerPool, beside};
 use crate::record::{self, Line, Seal};
 use crate::{Digest, Error, Result, attributes};
 
@@ -24,12 +25,12 @@ const BATCH: usize = 64;
 pub(crate) const OWNER_WRITES: u32 = 0o200;
 
 pub(crate) fn altered(path: &str, what: &str) -> Error {
-    Error::Integrity(format!("unpacked file /{path} {what}: the tree was altered or is damaged"))
+    Error::integrity(format!("unpacked file /{path} {what}: the tree was altered or is damaged"))
 }
 
 fn system(path: &str) -> impl FnOnce(Errno) -> Error {
     let doing = format!("looking at unpacked file /{path}");
-    move |error| Error::System(format!("{doing}: {error}"))
+    move |error| Error::system(format!("{doing}: {error}"))
 }
 
 /// Compares the tree in `root` with its record, completely.
@@ -37,14 +38,17 @@ pub(crate) fn verify(root: &(impl AsFd + Sync), record: &File, seal: &Seal) -> R
     // What is there besides shows in the count. The handle may be one that only names the root.
     let top = directory(root.as_fd(), ".").map_err(system(""))?;
     let start = || Checker::new(root);
-    let length = record.metadata().map_err(Error::io("looking at the record of a tree"))?.len();
+    let length = record.metadata().context("looking at the record of a tree")?.len();
     let found = if length <= SMALL {
         let mut checker = start()?;
         record::read(record, seal, |line| checker.check(&line))?;
         count(top.as_fd(), "", 0)?
     } else {
-        let crew =
-            Crew { batch: BATCH, start, work: |checker: &mut Checker, line: Line| checker.check(&line) };
+        let crew = WorkerPool {
+            batch: BATCH,
+            start,
+            work: |checker: &mut Checker, line: Line| checker.check(&line),
+        };
         let (found, checked) =
             beside(|| count(top.as_fd(), "", 0), || crew.run(|give| record::read(record, seal, give)))?;
         checked?;
@@ -188,7 +192,7 @@ fn hash(file: OwnedFd, path: &str, size: u64, buffer: &mut [u8]) -> Result<Diges
     let mut hashing = Hashing::new(());
     hashing
         .read_all_with(File::from(file).take(size), buffer)
-        .map_err(Error::io(format_args!("reading unpacked file /{path}")))?;
+        .context(format_args!("reading unpacked file /{path}"))?;
     Ok(hashing.finish().2)
 }
 
@@ -236,7 +240,7 @@ fn count(dir: BorrowedFd<'_>, path: &str, depth: usize) -> Result<u64> {
 
 /// Which thing is not of the image. Only an altered tree takes this way, so it may cost memory.
 fn name_extra(root: BorrowedFd<'_>, mut record: &File, seal: &Seal) -> Result<Error> {
-    record.rewind().map_err(Error::io("reading the record of a tree"))?;
+    record.rewind().context("reading the record of a tree")?;
     let mut known = HashSet::new();
     record::read(record, seal, |line| {
         known.insert(line.path().to_owned());
@@ -274,13 +278,13 @@ fn stamp(stat: &Stat) -> [u8; STAMP] {
 pub(crate) fn write_stamps(root: &impl AsFd, record: &File, seal: &Seal, to: &File) -> Result<()> {
     let mut cursor = Cursor::new(root).map_err(system(""))?;
     let mut to = BufWriter::with_capacity(64 << 10, to);
-    let writing = || Error::io("writing the stamps of a tree");
+    let writing = || "writing the stamps of a tree";
     record::read(record, seal, |line| {
         let (parent, name) = split(line.path());
         let stat = stat_known(cursor.enter(parent, known_directory)?, line.path(), name)?;
-        to.write_all(&stamp(&stat)).map_err(writing())
+        to.write_all(&stamp(&stat)).context(writing())
     })?;
-    to.flush().map_err(writing())
+    to.flush().context(writing())
 }
 
 /// Compares everything in the record with its stamp. Whatever was added or removed shows in the stamp of its directory. An error says
@@ -290,7 +294,7 @@ pub(crate) fn verify_quickly(root: &impl AsFd, record: &File, seal: &Seal, stamp
     let mut stamps = BufReader::with_capacity(64 << 10, stamps);
     record::read(record, seal, |line| {
         let mut expected = [0; STAMP];
-        stamps.read_exact(&mut expected).map_err(Error::io("reading the stamps of a tree"))?;
+        stamps.read_exact(&mut expected).context("reading the stamps of a tree")?;
         let path = line.path();
         let (parent, name) = split(path);
         let stat = stat_known(cursor.enter(parent, known_directory)?, path, name)?;

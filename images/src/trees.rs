@@ -4,6 +4,8 @@
 //! Whoever uses a tree holds its own lock together with others; whoever takes it away holds that alone, and never waits for it. So who
 //! waits for a maker waits for nobody who uses what was made. All of these locks go with the process.
 
+use invarlock_error::Context as _;
+use invarlock_error::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
@@ -74,13 +76,10 @@ impl Trees {
 
     /// A directory with nothing in it.
     pub fn empty(&self) -> Result<PathBuf> {
-        let entries =
-            open_dir(&self.dir, "empty")?.entries().map_err(Error::io("looking at the empty tree"))?;
+        let entries = open_dir(&self.dir, "empty")?.entries().context("looking at the empty tree")?;
         match entries.count() {
             0 => Ok(self.path.join("empty")),
-            _ => {
-                Err(Error::Integrity("the empty tree has something in it: the store was altered".to_owned()))
-            }
+            _ => Err(Error::integrity("the empty tree has something in it: the store was altered")),
         }
     }
 
@@ -90,9 +89,9 @@ impl Trees {
 
     /// The names that are there.
     pub fn names(&self) -> Result<Vec<String>> {
-        let doing = || Error::io("looking at the store's trees");
-        let entries = self.dir.entries().map_err(doing())?;
-        entries.map(|it| Ok(it.map_err(doing())?.file_name().to_string_lossy().into_owned())).collect()
+        let doing = || "looking at the store's trees";
+        let entries = self.dir.entries().context(doing())?;
+        entries.map(|it| Ok(it.context(doing())?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     /// The tree of a layer, where there is one. Waits until nobody takes it away.
@@ -100,13 +99,13 @@ impl Trees {
         let name = tree_name(diff_id);
         match statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(None),
-            other => drop(other.map_err(|error| Error::System(format!("looking at tree {name}: {error}")))?),
+            other => drop(other.map_err(|error| Error::system(format!("looking at tree {name}: {error}")))?),
         }
         let dir = match open_dir(&self.dir, &name) {
-            Err(Error::Integrity(_)) => return Ok(None),
+            Err(error) if error.kind() == Kind::Integrity => return Ok(None),
             other => other?,
         };
-        let lock = dir.as_fd().try_clone_to_owned().map_err(Error::io("opening a tree"))?;
+        let lock = dir.as_fd().try_clone_to_owned().context("opening a tree")?;
         take(&lock, FlockOperation::LockShared)?;
         if !is_at(&lock, &self.dir, &name) {
             return Ok(None);
@@ -132,7 +131,7 @@ impl Trees {
             let mut missing: BTreeMap<Digest, &Layer> = BTreeMap::new();
             let mut trees = Vec::new();
             for layer in layers {
-                let within = |error: Error| error.within(format_args!("tree of layer {}", layer.diff_id));
+                let within = |error: Error| error.context(format_args!("tree of layer {}", layer.diff_id));
                 match self.find(&layer.diff_id).map_err(|error| self.damaged(&layer.diff_id, error))? {
                     Some(mut tree) => {
                         policy.allows(&tree.totals).map_err(within)?;
@@ -166,34 +165,34 @@ impl Trees {
             }
         }
         step("store: partial made");
-        let fill = |(layer, workplace): &(&Layer, Workplace<'_>)| {
+        let fill = |(layer, workplace): &(&Layer, PartialTree<'_>)| {
             source.layer(layer, &mut |blob| {
                 workplace
                     .fill(blob, layer, self.bounds, policy)
-                    .map_err(|error| error.within(format_args!("unpacking layer {}", layer.digest)))
+                    .map_err(|error| error.context(format_args!("unpacking layer {}", layer.digest)))
             })
         };
         let flush =
-            || syncfs(&self.dir).map_err(|error| Error::System(format!("syncing unpacked layers: {error}")));
+            || syncfs(&self.dir).map_err(|error| Error::system(format!("syncing unpacked layers: {error}")));
         // The disk is kept busy while others are unpacked. What counts is the last call, for all files of all of them, before the names
         // that make them count.
         parallel::each_and_after(&started, fill, flush)?;
         flush()?;
         step("store: trees synced");
         started.iter().try_for_each(|(_, workplace)| workplace.finish())?;
-        sync(&self.dir).map_err(Error::io("naming unpacked layers"))?;
+        sync(&self.dir).context("naming unpacked layers")?;
         Ok(started.iter().map(|(layer, _)| layer.diff_id).collect())
     }
 
     /// An empty directory of our own to unpack in, or nothing where the tree is there meanwhile. Waits for whoever unpacks the same
     /// layer; what a killed one left is removed.
-    fn claim(&self, diff_id: &Digest) -> Result<Option<Workplace<'_>>> {
+    fn claim(&self, diff_id: &Digest) -> Result<Option<PartialTree<'_>>> {
         let name = tree_name(diff_id);
         let partial = format!("{name}.partial");
         loop {
             make_dir(&self.dir, &partial)?;
             let dir = match open_dir(&self.dir, &partial) {
-                Err(Error::Integrity(_)) => continue,
+                Err(error) if error.kind() == Kind::Integrity => continue,
                 other => other?,
             };
             take(&dir, FlockOperation::LockExclusive)?;
@@ -207,11 +206,11 @@ impl Trees {
             if !is_at(&dir, &self.dir, &partial) {
                 continue;
             }
-            let workplace = Workplace { trees: &self.dir, dir, name, partial };
-            let doing = || Error::io("removing what a killed unpacking left");
-            for entry in workplace.dir.entries().map_err(doing())? {
-                let name = entry.map_err(doing())?.file_name();
-                remove(&workplace.dir, &name.to_string_lossy()).map_err(doing())?;
+            let workplace = PartialTree { trees: &self.dir, dir, name, partial };
+            let doing = || "removing what a killed unpacking left";
+            for entry in workplace.dir.entries().context(doing())? {
+                let name = entry.context(doing())?.file_name();
+                remove(&workplace.dir, &name.to_string_lossy()).context(doing())?;
             }
             return Ok(Some(workplace));
         }
@@ -249,7 +248,7 @@ impl Trees {
              which unpacks it anew, or remove {}",
             self.place(&tree_name(diff_id)).display()
         );
-        error.within(format_args!("tree of layer {diff_id}")).with_remedy(&remedy)
+        error.context(format_args!("tree of layer {diff_id}")).with_hint_if(Kind::Integrity, remedy)
     }
 
     /// Where the kernel does not hold a tree's files, or not as was noted, it is told to, and then they are proven to be the right ones.
@@ -264,7 +263,7 @@ impl Trees {
         }
         let holding =
             write_beside(&tree.dir, "verity", |file| verity::hold(root, &record()?, &tree.seal, file));
-        if matches!(&holding, Err(Error::Unsupported(_))) {
+        if matches!(&holding, Err(error) if error.kind() == Kind::Unsupported) {
             return holding.map(drop);
         }
         // What is wrong with the tree explains why it could not be held, too.
@@ -275,9 +274,9 @@ impl Trees {
         // In the tree's own directory, whose lock is held: beside it, somebody who unpacks would take it for what a killed one left.
         let own = format!("seal.{}", random());
         write_verified(&tree.dir, &own, |file| write_seal(&seal, file))?;
-        let doing = || Error::io("sealing a tree anew");
-        tree.dir.rename(own, &self.dir, format!("{}.seal", tree_name(&tree.diff_id))).map_err(doing())?;
-        sync(&self.dir).map_err(doing())
+        let doing = || "sealing a tree anew";
+        tree.dir.rename(own, &self.dir, format!("{}.seal", tree_name(&tree.diff_id))).context(doing())?;
+        sync(&self.dir).context(doing())
     }
 
     /// Takes a tree out of the way, and away unless somebody still uses it.
@@ -285,7 +284,7 @@ impl Trees {
         let name = tree_name(diff_id);
         match self.dir.rename(&name, &self.dir, format!("{name}.tmp-{}", random())) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            other => other.map_err(Error::io(format_args!("removing the tree of layer {diff_id}")))?,
+            other => other.context(format_args!("removing the tree of layer {diff_id}"))?,
         }
         step("gc: tree put aside");
         let _ = self.dir.remove_file(format!("{name}.seal"));
@@ -320,7 +319,7 @@ impl Trees {
     pub fn remove_seals(&self) -> Result<()> {
         for name in self.names()? {
             if name.strip_suffix(".seal").is_some_and(|tree| self.dir.symlink_metadata(tree).is_err()) {
-                remove(&self.dir, &name).map_err(Error::io("removing the seal of a tree that is gone"))?;
+                remove(&self.dir, &name).context("removing the seal of a tree that is gone")?;
             }
         }
         Ok(())
@@ -348,14 +347,14 @@ impl Trees {
 }
 
 /// Where a layer is unpacked. It goes with this value, and with it the lock.
-struct Workplace<'a> {
+struct PartialTree<'a> {
     trees: &'a Dir,
     dir: Dir,
     name: String,
     partial: String,
 }
 
-impl Workplace<'_> {
+impl PartialTree<'_> {
     /// Unpacks `blob` and seals what comes of it.
     fn fill(&self, blob: &mut LayerReader<'_>, layer: &Layer, bounds: Bounds, policy: Policy) -> Result<()> {
         make_dir(&self.dir, "tree")?;
@@ -372,17 +371,17 @@ impl Workplace<'_> {
 
     /// Gives what is sealed and synced its name.
     fn finish(&self) -> Result<()> {
-        let doing = || Error::io(format!("naming unpacked layer {}", self.name));
+        let doing = || format!("naming unpacked layer {}", self.name);
         // Beside the tree, so that whoever alters the tree alone is found out.
-        self.dir.rename("seal", self.trees, format!("{}.seal", self.name)).map_err(doing())?;
+        self.dir.rename("seal", self.trees, format!("{}.seal", self.name)).context(doing())?;
         step("store: seal beside");
-        self.dir.rename("tree", self.trees, &self.name).map_err(doing())?;
+        self.dir.rename("tree", self.trees, &self.name).context(doing())?;
         step("store: tree named");
         Ok(())
     }
 }
 
-impl Drop for Workplace<'_> {
+impl Drop for PartialTree<'_> {
     fn drop(&mut self) {
         // The lock is let go after this, so the next one finds nothing, or waits for a workplace of its own.
         let _ = self.trees.remove_dir_all(&self.partial);
@@ -397,8 +396,8 @@ fn write_stamps(dir: &Dir, seal: &Seal) -> Result<()> {
 
 fn write_seal(seal: &Seal, to: &mut File) -> Result<()> {
     let text = serde_json::to_vec(seal)
-        .map_err(|error| Error::System(format!("writing the seal of a tree: {error}")))?;
-    to.write_all(&text).map_err(Error::io("writing the seal of a tree"))
+        .map_err(|error| Error::system(format!("writing the seal of a tree: {error}")))?;
+    to.write_all(&text).context("writing the seal of a tree")
 }
 
 fn remove(dir: &Dir, name: &str) -> std::io::Result<()> {
@@ -414,7 +413,7 @@ fn take(file: impl AsFd, how: FlockOperation) -> Result<()> {
             Err(Errno::INTR) => {}
             other => {
                 return other
-                    .map_err(|error| Error::System(format!("waiting for the lock of a tree: {error}")));
+                    .map_err(|error| Error::system(format!("waiting for the lock of a tree: {error}")));
             }
         }
     }

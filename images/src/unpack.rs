@@ -7,6 +7,7 @@
 //! What a layer removes from lower ones is written as overlayfs reads it: a device 0:0 for a whiteout, an attribute for an opaque
 //! directory.
 
+use invarlock_error::Context as _;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,7 +24,7 @@ use crate::digest::Hashing;
 use crate::grow::{enter, look, made, make, make_room, too_many, twice};
 use crate::parallel::beside;
 use crate::pipe::{Giver, pipe};
-use crate::policy::{Bounds, Policy, Unwanted};
+use crate::policy::{Bounds, Policy, SpecialFilePolicy};
 use crate::record::{Line, Seal, Totals, Writer};
 use crate::resolve::Layer;
 use crate::tree::{is_whiteout, kind, walk};
@@ -62,10 +63,10 @@ pub(crate) fn unpack(
     let whole = read?;
     let diff_id = filled?;
     if !whole {
-        return Err(Error::Safety(format!("layer {} goes on behind what is packed in it", layer.digest)));
+        return Err(Error::safety(format!("layer {} goes on behind what is packed in it", layer.digest)));
     }
     if diff_id != layer.diff_id {
-        return Err(Error::Integrity(format!(
+        return Err(Error::integrity(format!(
             "layer {} unpacks to {diff_id}, but the configuration says {}",
             layer.digest, layer.diff_id
         )));
@@ -104,7 +105,7 @@ impl Tree<'_> {
     fn fill(&mut self, mut archive: Hashing<impl Read>) -> Result<Digest> {
         archive::entries(&mut archive, |item, content| {
             let path = item.path.clone();
-            self.add(item, content).map_err(|error| error.within(format_args!("entry {path:?}")))
+            self.add(item, content).map_err(|error| error.context(format_args!("entry {path:?}")))
         })?;
         Ok(archive.finish().2)
     }
@@ -125,8 +126,8 @@ impl Tree<'_> {
             Kind::Whiteout => self.whiteout(&item.path),
             Kind::Opaque => self.opaque(&item.path),
             Kind::Special(what) => match self.policy.devices {
-                Unwanted::Refuse => Err(Error::Safety((*what).to_owned())),
-                Unwanted::Drop => {
+                SpecialFilePolicy::Refuse => Err(Error::safety((*what).to_owned())),
+                SpecialFilePolicy::Drop => {
                     self.totals.dropped_devices += 1;
                     Ok(())
                 }
@@ -156,7 +157,7 @@ impl Tree<'_> {
     fn file(&mut self, item: &Item, pieces: Option<&[Piece]>, content: &mut dyn Read) -> Result<()> {
         self.totals.bytes = self.totals.bytes.saturating_add(item.size);
         if self.totals.bytes > self.most {
-            return Err(Error::Safety(format!("files of more than the {} bytes allowed", self.most)));
+            return Err(Error::safety(format!("files of more than the {} bytes allowed", self.most)));
         }
         let flags = OFlags::WRONLY
             | OFlags::CREATE
@@ -197,7 +198,7 @@ impl Tree<'_> {
 
     fn hardlink(&mut self, path: &str, target: &str) -> Result<()> {
         let none =
-            || Error::Safety(format!("a hard link to {target:?}, which is no file of this layer before it"));
+            || Error::safety(format!("a hard link to {target:?}, which is no file of this layer before it"));
         let (parent, name) = split(target);
         let there = self.targets.enter(parent, |above, name, _| match directory(above, name) {
             Err(Errno::NOENT | Errno::NOTDIR) => Err(none()),
@@ -236,7 +237,7 @@ impl Tree<'_> {
                 it if kind(&it) == FileType::Directory => self.opaque(path),
                 _ => Ok(()),
             },
-            Err(Errno::PERM) => Err(Error::Unsupported(
+            Err(Errno::PERM) => Err(Error::unsupported(
                 "a whiteout: a store on an overlay can have none, nor can an ordinary user's before Linux 5.8; set INVARLOCK_STORE to a \
                  directory on ext4, xfs, btrfs or tmpfs"
                     .to_owned(),
@@ -258,8 +259,8 @@ impl Tree<'_> {
     fn note_set_id(&mut self, mode: u32) -> Result<()> {
         if mode & 0o6000 != 0 {
             self.totals.dropped_set_id += 1;
-            if self.policy.set_id == Unwanted::Refuse {
-                return Err(Error::Safety("a set-id bit".to_owned()));
+            if self.policy.set_id == SpecialFilePolicy::Refuse {
+                return Err(Error::safety("a set-id bit"));
             }
         }
         Ok(())
@@ -300,19 +301,19 @@ fn write(
     for piece in pieces {
         hashing.zeros(piece.at - at);
         if piece.at != at {
-            file.seek(SeekFrom::Start(piece.at)).map_err(Error::io("writing a file"))?;
+            file.seek(SeekFrom::Start(piece.at)).context("writing a file")?;
         }
         let mut left = piece.length;
         while left > 0 {
             let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = match content.read(&mut buffer[..most]) {
-                Ok(0) => return Err(Error::Integrity("the archive ends inside a file".to_owned())),
+                Ok(0) => return Err(Error::integrity("the archive ends inside a file")),
                 Ok(read) => read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(damaged(error)),
             };
             hashing.update(&buffer[..read]);
-            file.write_all(&buffer[..read]).map_err(Error::io("writing a file"))?;
+            file.write_all(&buffer[..read]).context("writing a file")?;
             left -= read as u64;
         }
         at = piece.at + piece.length;
@@ -322,7 +323,7 @@ fn write(
     }
     hashing.zeros(size - at);
     if written != size {
-        file.set_len(size).map_err(Error::io("writing a file"))?;
+        file.set_len(size).context("writing a file")?;
     }
     Ok(hashing.finish().2)
 }
@@ -390,9 +391,15 @@ mod tests {
             ("whiteouts", &marks),
             ("marks", &opaque),
         ] {
-            assert!(matches!(unpacked(entries, bounds), Err(Error::Safety(_))), "{what}");
+            assert!(
+                matches!(unpacked(entries, bounds), Err(error) if error.kind() == invarlock_error::Kind::Safety),
+                "{what}"
+            );
         }
         let bounds = Bounds { bytes: 1000, ..Bounds::default() };
-        assert!(matches!(unpacked(&nine, bounds), Err(Error::Safety(_))), "bytes of the archive");
+        assert!(
+            matches!(unpacked(&nine, bounds), Err(error) if error.kind() == invarlock_error::Kind::Safety),
+            "bytes of the archive"
+        );
     }
 }

@@ -33,7 +33,7 @@ impl std::str::FromStr for Verify {
             "full" => Ok(Self::Full),
             "quick" => Ok(Self::Quick),
             "fsverity" | "fs-verity" => Ok(Self::FsVerity),
-            other => Err(Error::Input(format!(
+            other => Err(Error::input(format!(
                 "{other:?} is no way to verify an image: auto, full, quick or fsverity"
             ))),
         }

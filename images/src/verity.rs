@@ -2,6 +2,7 @@
 //! system is an error where it is read. Before a run each file is asked for the digest by which it is held; names, modes, links and
 //! attributes, which that does not cover, are compared as in the full way.
 
+use invarlock_error::Context as _;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,14 +38,14 @@ pub(crate) fn hold(root: &impl AsFd, record: &File, seal: &Seal, to: &File) -> R
         enable(file.as_fd(), *mode, path)?;
         let digest = sys::measure_verity(&file).map_err(doing(path))?;
         let digest = digest.ok_or_else(|| {
-            Error::Integrity(format!(
+            Error::integrity(format!(
                 "unpacked file /{path} is held by another kind of digest: it was not put there by us"
             ))
         })?;
-        to.write_all(&digest).map_err(Error::io("writing digests of fs-verity"))
+        to.write_all(&digest).context("writing digests of fs-verity")
     })?;
     let (mut to, _, digest) = to.finish();
-    to.flush().map_err(Error::io("writing digests of fs-verity"))?;
+    to.flush().context("writing digests of fs-verity")?;
     Ok(digest)
 }
 
@@ -56,21 +57,21 @@ pub(crate) fn verify(
     list: &File,
     digests: &Digest,
 ) -> Result<()> {
-    let reading = || Error::io("reading digests of fs-verity");
+    let reading = || "reading digests of fs-verity";
     let mut checker = Checker::new(root)?;
     let mut list = BufReader::new(Hashing::new(list));
     record::read(record, seal, |line| {
         let mut expected = [0; 32];
         if matches!(line, Line::File { .. }) {
-            list.read_exact(&mut expected).map_err(reading())?;
+            list.read_exact(&mut expected).context(reading())?;
         }
         checker.check_with(&line, |file, path, _| {
             Ok(sys::measure_verity(file).map_err(doing(path))? == Some(expected))
         })
     })?;
-    std::io::copy(&mut list, &mut std::io::sink()).map_err(reading())?;
+    std::io::copy(&mut list, &mut std::io::sink()).context(reading())?;
     if list.into_inner().finish().2 != *digests {
-        return Err(Error::Integrity("the digests of fs-verity are not those that were noted".to_owned()));
+        return Err(Error::integrity("the digests of fs-verity are not those that were noted"));
     }
     whole(root, record, seal)
 }
@@ -111,13 +112,13 @@ fn enable_once_free(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
 fn doing(path: &str) -> impl FnOnce(Errno) -> Error {
     move |error| {
         match error {
-        Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS => Error::Unsupported(
+        Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS => Error::unsupported(
             "the store's file system has no fs-verity: it takes ext4 made or tuned with `-O verity`, f2fs likewise, or btrfs, each with \
              blocks of 4096 bytes, and a kernel with CONFIG_FS_VERITY; set INVARLOCK_STORE to a directory on one, or verify with \
              --verify-image=full"
                 .to_owned(),
         ),
-        error => Error::System(format!("having the kernel hold unpacked file /{path}: {error}")),
+        error => Error::system(format!("having the kernel hold unpacked file /{path}: {error}")),
     }
     }
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::*;
 use invarlock_images::hooks::STEPS;
-use invarlock_images::{Care, Policy, Reference, RegistryName, Store, Verify};
+use invarlock_images::{Policy, Reference, RegistryName, RootfsOptions, Store, Verify};
 
 /// What the copy of this program is to do, and where.
 const TASK: &str = "INVARLOCK_TEST_TASK";
@@ -57,7 +57,7 @@ fn perform(task: &str, dir: &Path) {
             let registry = Directory(dir.join("layout"));
             store.pull(&name, &registry, None, Some(Policy::default()), &|_, _| {}).expect("pull");
             let image = store.resolve(&reference(&text)).expect("resolve");
-            drop(store.rootfs(&image, Care::default()).expect("rootfs"));
+            drop(store.rootfs(&image, RootfsOptions::default()).expect("rootfs"));
             store.remove(&reference(&text)).expect("rm");
             if round % 2 == 1 {
                 store.gc(false).expect("gc");
@@ -65,7 +65,9 @@ fn perform(task: &str, dir: &Path) {
         }),
         "run" => {
             let image = store.resolve(&reference(&from)).expect("resolve");
-            store.rootfs(&image, Care { verify: Verify::Full, ..Care::default() }).expect("rootfs");
+            store
+                .rootfs(&image, RootfsOptions { verify: Verify::Full, ..RootfsOptions::default() })
+                .expect("rootfs");
         }
         "name" => {
             store.tag(&reference("it:1"), "it:2").expect("tag");
@@ -84,7 +86,7 @@ fn perform(task: &str, dir: &Path) {
             let tag = format!("it:{}", std::process::id());
             store.import(&reference(&from), Some(&tag), Policy::default(), &|_| {}).expect("import");
             let image = store.resolve(&reference(&tag)).expect("resolve");
-            let rootfs = store.rootfs(&image, Care::default()).expect("rootfs");
+            let rootfs = store.rootfs(&image, RootfsOptions::default()).expect("rootfs");
             if round % 2 == 1 {
                 store.remove(&reference(&tag)).expect("rm");
             }
@@ -131,7 +133,7 @@ fn assert_usable(dir: &Path, what: &str) {
     perform("pull", dir);
     let image = store.resolve(&reference("it:1")).expect("resolve");
     store
-        .rootfs(&image, Care { verify: Verify::Full, ..Care::default() })
+        .rootfs(&image, RootfsOptions { verify: Verify::Full, ..RootfsOptions::default() })
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     for image in store.list().expect("list") {
         store.remove(&reference(&image.reference)).expect("rm");

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use common::*;
 use corpus::{As, kind};
-use invarlock_images::{Care, Digest, Error, Policy, Store, Unwanted, VerifiedRootfs};
+use invarlock_images::{Digest, Error, Policy, RootfsOptions, SpecialFilePolicy, Store, VerifiedRootfs};
 
 /// A tree that no image may touch, with something of every kind.
 fn canary(dir: &Path) {
@@ -48,7 +48,7 @@ fn state(dir: &Path) -> String {
 fn attempt(dir: &Path, make: &dyn Fn(&Path) -> invarlock_images::Reference) -> Result<VerifiedRootfs, Error> {
     let reference = make(dir);
     let store = Store::open(&dir.join("store"))?;
-    store.rootfs(&store.resolve(&reference)?, Care::default())
+    store.rootfs(&store.resolve(&reference)?, RootfsOptions::default())
 }
 
 /// What is in the store besides what an empty one has.
@@ -127,10 +127,10 @@ fn devices_and_set_id_are_refused_or_dropped_as_configured() {
     layout.index(&[layout.image(&[(TAR, archive.clone(), archive)])]);
     let store = Store::open(&dir.path().join("store")).expect("store");
     let attempt = |devices, set_id| {
-        let care = Care { policy: Policy { devices, set_id }, ..Care::default() };
+        let care = RootfsOptions { policy: Policy { devices, set_id }, ..RootfsOptions::default() };
         store.rootfs(&store.resolve(&layout.reference()).expect("resolved"), care)
     };
-    use Unwanted::{Drop, Refuse};
+    use SpecialFilePolicy::{Drop, Refuse};
     for (devices, set_id) in [(Refuse, Drop), (Drop, Refuse), (Refuse, Refuse)] {
         assert_eq!(kind(&attempt(devices, set_id).expect_err("refused")), Some(As::Safety));
     }

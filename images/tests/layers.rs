@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::*;
-use invarlock_images::{Care, Reference, Store};
+use invarlock_images::{Reference, RootfsOptions, Store};
 
 fn tar() -> Tar {
     Tar::default()
@@ -199,8 +199,9 @@ fn a_container_sees_what_the_specification_says() {
         let image = store.resolve(&reference).expect("resolved");
         for _ in 0..2 {
             // Fresh, and then from the verified trees.
-            let rootfs =
-                store.rootfs(&image, Care::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let rootfs = store
+                .rootfs(&image, RootfsOptions::default())
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
             if let Some(seen) = stacked(&rootfs.layers, dir.path()) {
                 assert_eq!(seen, expected, "{name}");
             }

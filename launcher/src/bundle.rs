@@ -1,6 +1,7 @@
 //! Files of a run and of the evidence: each appears whole or not at all.
 
 use crate::error::{Error, Kind, Result};
+use invarlock_error::Context as _;
 use invarlock_runtime::hooks;
 use invarlock_security::{abandoned, claim};
 use std::fs::File;
@@ -17,7 +18,7 @@ pub const MANIFEST: &str = "runtime.manifest.json";
 
 /// Fails early when `dir`, or the directory it would be made in, cannot be written.
 pub fn check_writable(flag: &str, dir: &Path) -> Result<()> {
-    let absolute = std::path::absolute(dir).map_err(|e| Error::io(format_args!("resolving {flag}"), &e))?;
+    let absolute = std::path::absolute(dir).context(format_args!("resolving {flag}"))?;
     let existing =
         absolute.ancestors().find(|a| a.symlink_metadata().is_ok()).unwrap_or_else(|| Path::new("/"));
     if !existing.is_dir() {
@@ -51,7 +52,7 @@ impl RunDir {
     pub fn begin(out: &Path, side: &str) -> Result<Self> {
         let parent = out.join(side);
         let failed = |e: std::io::Error| {
-            Error::io(format_args!("making a run directory below {}", parent.display()), &e)
+            Error::from(e).context(format_args!("making a run directory below {}", parent.display()))
         };
         std::fs::create_dir_all(&parent).map_err(failed)?;
         sweep(&parent, is_stamp);
@@ -95,7 +96,8 @@ impl RunDir {
 
     /// Gives the directory its name.
     pub fn commit(self) -> Result<()> {
-        let failed = |e: std::io::Error| Error::io(format_args!("finishing {}", self.target.display()), &e);
+        let failed =
+            |e: std::io::Error| Error::from(e).context(format_args!("finishing {}", self.target.display()));
         hooks::step("files: run directory filled");
         std::fs::rename(&self.staged, &self.target).map_err(failed)?;
         hooks::step("files: run directory named");
@@ -151,7 +153,7 @@ fn is_staged(name: &str) -> bool {
 /// Makes renames in the directory of `path` survive a power cut.
 fn sync_directory(path: &Path) -> Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let failed = |e: std::io::Error| Error::io(format_args!("syncing {}", parent.display()), &e);
+    let failed = |e: std::io::Error| Error::from(e).context(format_args!("syncing {}", parent.display()));
     std::fs::File::open(parent).and_then(|d| d.sync_all()).map_err(failed)
 }
 
@@ -163,13 +165,13 @@ pub fn earlier_evidence(dir: &Path) -> Option<String> {
 
 /// Writes report and manifest so that a manifest never stands beside a report it does not bind.
 pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(PathBuf, PathBuf)> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(format_args!("making {}", dir.display()), &e))?;
+    std::fs::create_dir_all(dir).context(format_args!("making {}", dir.display()))?;
     let (report_path, manifest_path) = (dir.join(REPORT), dir.join(MANIFEST));
     let (staged_report, staged_manifest) = (stage(dir, report)?, stage(dir, manifest)?);
     hooks::step("files: evidence staged");
     match std::fs::remove_file(&manifest_path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io(format_args!("replacing {}", manifest_path.display()), &e));
+            return Err(Error::from(e).context(format_args!("replacing {}", manifest_path.display())));
         }
         _ => {}
     }
@@ -186,25 +188,23 @@ pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(Pat
 /// Writes any output file of a verb; refuses to replace one without `force`.
 pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    std::fs::create_dir_all(parent)
-        .map_err(|e| Error::io(format_args!("making {}", parent.display()), &e))?;
+    std::fs::create_dir_all(parent).context(format_args!("making {}", parent.display()))?;
     let staged = stage(parent, bytes)?;
     if force {
         return persist(staged, path);
     }
     staged.persist_noclobber(path).map(drop).map_err(|e| match e.error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::input(format!("writing {}: the file exists; pass --force to replace it", path.display()))
-                .with_exit_code(1)
-        }
-        _ => Error::io(format_args!("writing {}", path.display()), &e.error),
+        std::io::ErrorKind::AlreadyExists => Error::from_source(Kind::Input, crate::error::OutputExists)
+            .context(format_args!("writing {}", path.display()))
+            .with_hint("pass --force to replace it"),
+        _ => Error::from(e.error).context(format_args!("writing {}", path.display())),
     })
 }
 
 /// A whole file under a hidden name, gone with this process unless it is persisted.
 fn stage(dir: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let failed = |e: std::io::Error| Error::io(format_args!("writing in {}", dir.display()), &e);
+    let failed = |e: std::io::Error| Error::from(e).context(format_args!("writing in {}", dir.display()));
     sweep(dir, is_staged);
     let make = |path: &Path| {
         let file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
@@ -218,8 +218,5 @@ fn stage(dir: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
 }
 
 fn persist(staged: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    staged
-        .persist(path)
-        .map(drop)
-        .map_err(|e| Error::io(format_args!("writing {}", path.display()), &e.error))
+    staged.persist(path).map(drop).map_err(|e| e.error).context(format_args!("writing {}", path.display()))
 }

@@ -3,8 +3,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::inputs;
+use invarlock_error::Context as _;
 use invarlock_evidence::numerics::digest::sha256_hex;
-use invarlock_seccomp::{Arch, Given, Machine, Meaning, Ours, Program};
+use invarlock_seccomp::{Arch, BuiltinProfile, Machine, Program, ResolvedProfile, UserProfile};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -26,26 +27,28 @@ pub struct Filter {
 
 /// What a filter was made from.
 enum Profile {
-    Ours(Ours),
-    Given(Box<Meaning>),
+    BuiltinProfile(BuiltinProfile),
+    UserProfile(Box<ResolvedProfile>),
 }
 
 impl Filter {
     /// The user's profile, where there is one, else `ours`.
-    pub fn choose(given: Option<&Path>, ours: Ours) -> Result<Self> {
+    pub fn choose(given: Option<&Path>, ours: BuiltinProfile) -> Result<Self> {
         match given {
             Some(path) => Filter::read(path),
-            None => {
-                Ok(Filter { program: ours.program()?, custom: Value::Null, profile: Profile::Ours(ours) })
-            }
+            None => Ok(Filter {
+                program: ours.program()?,
+                custom: Value::Null,
+                profile: Profile::BuiltinProfile(ours),
+            }),
         }
     }
 
     /// What it decides.
-    pub fn meaning(&self) -> Result<Meaning> {
+    pub fn meaning(&self) -> Result<ResolvedProfile> {
         match &self.profile {
-            Profile::Ours(ours) => Ok(ours.profile().meaning(Arch::native()?)?),
-            Profile::Given(meaning) => Ok(Meaning::clone(meaning)),
+            Profile::BuiltinProfile(ours) => Ok(ours.profile().meaning(Arch::native()?)?),
+            Profile::UserProfile(meaning) => Ok(ResolvedProfile::clone(meaning)),
         }
     }
 
@@ -57,9 +60,9 @@ impl Filter {
     fn read(path: &Path) -> Result<Self> {
         let what = format!("--seccomp {}", path.display());
         let text = inputs::read_small(&what, path, LONGEST)?;
-        let given = Given::parse(&text, machine()?)
+        let given = UserProfile::parse(&text, machine()?)
             .and_then(|given| Ok((given.meaning.compile_heard()?, given)))
-            .map_err(|e| Error { message: format!("{what}: {e}"), ..Error::from(e) })?;
+            .context(&what)?;
         let (program, given) = given;
         let custom = json!({
             "path": path,
@@ -68,7 +71,7 @@ impl Filter {
             "program_digest": program.digest,
             "no_calls_here": given.elsewhere.iter().take(NAMES).collect::<Vec<_>>(),
         });
-        Ok(Filter { program, custom, profile: Profile::Given(Box::new(given.meaning)) })
+        Ok(Filter { program, custom, profile: Profile::UserProfile(Box::new(given.meaning)) })
     }
 }
 

@@ -7,7 +7,8 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::Policy;
 use crate::transport;
 use crate::ui::{Level, Ui};
-use invarlock_images::{Care, Digest, Reference, ResolvedImage, Store, VerifiedRootfs, Verify};
+use invarlock_error::Context as _;
+use invarlock_images::{Digest, Reference, ResolvedImage, RootfsOptions, Store, VerifiedRootfs, Verify};
 use std::path::{Path, PathBuf};
 
 /// Tag of the default image.
@@ -47,16 +48,15 @@ impl<'a> From<&'a RuntimeArgs> for Choice<'a> {
 
 /// Opens this user's store.
 pub fn store() -> Result<Store> {
-    Ok(Store::open(&Store::default_root()?)?)
+    Store::open(&Store::default_root()?)
 }
 
 /// The evaluator: `--evaluator`, else the one beside this program. One that others could have written is refused.
 pub fn evaluator(given: Option<&Path>) -> Result<PathBuf> {
     let path = match given {
-        Some(path) => std::path::absolute(path).map_err(|e| Error::io("resolving --evaluator", &e))?,
+        Some(path) => std::path::absolute(path).context("resolving --evaluator")?,
         None => {
-            let own =
-                std::env::current_exe().map_err(|e| Error::io("finding this program's own path", &e))?;
+            let own = std::env::current_exe().context("finding this program's own path")?;
             own.with_file_name(EVALUATOR)
         }
     };
@@ -74,7 +74,7 @@ pub fn evaluator(given: Option<&Path>) -> Result<PathBuf> {
 pub fn build(evaluator: &Path) -> Result<ResolvedImage> {
     let store = store()?;
     store.build_measure_image(evaluator, DEFAULT_IMAGE)?;
-    Ok(store.resolve(&Reference::parse(DEFAULT_IMAGE)?)?)
+    store.resolve(&Reference::parse(DEFAULT_IMAGE)?)
 }
 
 /// An image of the store as it is; only a missing default image is built first.
@@ -84,10 +84,10 @@ pub fn existing(ui: &Ui, reference: &str, verify: Verify, policy: &Policy) -> Re
     transport::pull_missing(ui, &store, &parsed, policy)?;
     match store.resolve(&parsed) {
         Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved, care(verify))?, resolved }),
-        Err(invarlock_images::Error::Input(_)) if reference == DEFAULT_IMAGE => {
+        Err(error) if error.kind() == Kind::Input && reference == DEFAULT_IMAGE => {
             prepare(ui, &Choice::default(), verify, policy)
         }
-        Err(e) => Err(e.into()),
+        Err(e) => Err(e),
     }
 }
 
@@ -97,10 +97,11 @@ pub fn prepare(ui: &Ui, choice: &Choice<'_>, verify: Verify, policy: &Policy) ->
     let step = ui.step("image", 2, false);
     let reference = choice.reference.unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
-    let wanted = choice.digest.map(Digest::parse).transpose().map_err(|e| {
-        let e = Error::from(e);
-        Error::new(e.kind, format!("reading --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST): {}", e.message))
-    })?;
+    let wanted = choice
+        .digest
+        .map(Digest::parse)
+        .transpose()
+        .context("reading --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST)")?;
     let store = store()?;
     let resolved = if reference == DEFAULT_IMAGE {
         build_if_evaluator(&store, ui, choice.evaluator, &parsed)?
@@ -133,8 +134,8 @@ fn is_wanted(image: &ResolvedImage, wanted: &Digest) -> Result<()> {
     Err(Error::new(Kind::Integrity, message))
 }
 
-fn care(verify: Verify) -> Care {
-    Care { verify, ..Care::default() }
+fn care(verify: Verify) -> RootfsOptions {
+    RootfsOptions { verify, ..RootfsOptions::default() }
 }
 
 /// The default image follows the evaluator beside us; where there is none, the image of the store is used as it is.
@@ -145,20 +146,11 @@ fn build_if_evaluator(
     parsed: &Reference,
 ) -> Result<ResolvedImage> {
     match evaluator(given) {
-        Ok(path) => store.build_measure_image(&path, DEFAULT_IMAGE).map(drop).map_err(Error::from)?,
-        Err(e) if given.is_none() && e.kind == Kind::Input => {
+        Ok(path) => store.build_measure_image(&path, DEFAULT_IMAGE).map(drop)?,
+        Err(e) if given.is_none() && e.kind() == Kind::Input => {
             ui.say(Level::Verbose, "no evaluator beside this program")
         }
         Err(e) => return Err(e),
     }
-    store.resolve(parsed).map_err(|e| {
-        let e = Error::from(e);
-        Error::new(
-            e.kind,
-            format!(
-                "{}; build the image with `invarlock runtime image build` or `make runtime-image`",
-                e.message
-            ),
-        )
-    })
+    store.resolve(parsed).hint("build the image with `invarlock runtime image build` or `make runtime-image`")
 }

@@ -8,6 +8,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::Ui;
+use invarlock_error::Context as _;
 use invarlock_evidence::numerics::digest::hex;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use rustix::io::Errno;
@@ -68,7 +69,8 @@ impl Stamp {
 impl InputFile {
     /// Fails when the file behind the handle, or the file at its path, is no longer the one that was opened.
     pub fn check_unchanged(&self) -> Result<()> {
-        let failed = |e: std::io::Error| Error::io(format_args!("examining {}", self.path.display()), &e);
+        let failed =
+            |e: std::io::Error| Error::from(e).context(format_args!("examining {}", self.path.display()));
         let behind = self.file.metadata().map_err(failed)?;
         let named = std::fs::symlink_metadata(&self.path).map_err(failed)?;
         if Stamp::of(&behind) == self.stamp && Stamp::of(&named) == self.stamp {
@@ -161,11 +163,7 @@ pub fn read_small(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>> {
         openat2(CWD, &real, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(|e| failed(e.into()))?;
     let input = regular(what.to_owned(), String::new(), real, fd)?;
     let mut bytes = Vec::new();
-    input
-        .file
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io(format_args!("reading {what}"), &e))?;
+    input.file.take(limit + 1).read_to_end(&mut bytes).context(format_args!("reading {what}"))?;
     match bytes.len() as u64 > limit {
         true => Err(Error::input(format!("reading {what}: larger than {limit} bytes"))),
         false => Ok(bytes),
@@ -214,7 +212,7 @@ pub fn digest(
 }
 
 fn hash(input: &InputFile, signals: &Signals, progress: &dyn Fn(u64)) -> Result<FileDigest> {
-    let failed = |e: std::io::Error| Error::io(format_args!("hashing {}", input.path.display()), &e);
+    let failed = |e: std::io::Error| Error::from(e).context(format_args!("hashing {}", input.path.display()));
     let (mut hasher, mut block, mut offset) = (Sha256::new(), vec![0u8; HASH_BLOCK], 0u64);
     loop {
         signals.check("nothing was written")?;
@@ -339,7 +337,7 @@ fn no_path(what: &str, cause: &std::io::Error) -> Error {
 
 fn regular(what: String, name: String, path: PathBuf, fd: OwnedFd) -> Result<InputFile> {
     let file = File::from(fd);
-    let metadata = file.metadata().map_err(|e| Error::io(format_args!("examining {what}"), &e))?;
+    let metadata = file.metadata().context(format_args!("examining {what}"))?;
     if !metadata.is_file() {
         return Err(Error::new(Kind::Safety, format!("opening {what}: not a regular file")));
     }
@@ -367,9 +365,8 @@ fn shards(root: &Root<'_>, index: &InputFile) -> Result<Vec<String>> {
         let plain =
             name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !name.starts_with('.');
         if !plain || !name.ends_with(".safetensors") {
-            let message =
-                bad(format!("shard name {name:?} is not a plain name ending in .safetensors")).message;
-            return Err(Error::new(Kind::Safety, message));
+            return Err(bad(format!("shard name {name:?} is not a plain name ending in .safetensors"))
+                .with_kind(Kind::Safety));
         }
     }
     Ok(names.into_iter().collect())
@@ -378,10 +375,7 @@ fn shards(root: &Root<'_>, index: &InputFile) -> Result<Vec<String>> {
 /// Refuses a pickle (bare or zipped) that calls itself safetensors, by its first bytes.
 fn refuse_pickle(role: &str, input: &InputFile) -> Result<()> {
     let mut head = [0u8; 9];
-    let n = input
-        .file
-        .read_at(&mut head, 0)
-        .map_err(|e| Error::io(format_args!("reading {}", input.path.display()), &e))?;
+    let n = input.file.read_at(&mut head, 0).context(format_args!("reading {}", input.path.display()))?;
     let zipped = head[..n].starts_with(b"PK\x03\x04");
     // A safetensors header of such a length is possible; its ninth byte is then the opening brace.
     let pickled = head[0] == 0x80 && (2..=5).contains(&head[1]) && head[8] != b'{';

@@ -11,10 +11,11 @@ use crate::preset::{self, Dataset};
 use crate::signals::Signals;
 use crate::transport;
 use crate::ui::Ui;
+use invarlock_error::Context as _;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_runtime::{LimitName, Limits, Outcome};
-use invarlock_seccomp::{Ours, Profile as FilterProfile, Program};
+use invarlock_seccomp::{BuiltinProfile, Profile as FilterProfile, Program};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -112,7 +113,7 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
 fn filter(args: &EvaluateArgs, policy: &Policy) -> Result<(Program, Value)> {
     match (policy.mode, &args.runtime.seccomp) {
         (ExecutionMode::Container, given) => {
-            let filter = Filter::choose(given.as_deref(), Ours::Evaluator)?;
+            let filter = Filter::choose(given.as_deref(), BuiltinProfile::Evaluator)?;
             Ok((filter.program, filter.custom))
         }
         (ExecutionMode::Host, None) => Ok((FilterProfile::no_network().compile()?, Value::Null)),
@@ -181,7 +182,7 @@ fn require_measure(image: &Image) -> Result<()> {
 /// An output directory inside a checkpoint would change what was measured.
 fn refuse_inside(flag: &str, out: &Path, role: &str, checkpoint: &Path) -> Result<()> {
     let Ok(checkpoint) = std::fs::canonicalize(checkpoint) else { return Ok(()) };
-    let absolute = std::path::absolute(out).map_err(|e| Error::io(format_args!("resolving {flag}"), &e))?;
+    let absolute = std::path::absolute(out).context(format_args!("resolving {flag}"))?;
     let existing = absolute.ancestors().find_map(|a| std::fs::canonicalize(a).ok().map(|real| (a, real)));
     let Some((prefix, existing)) = existing else { return Ok(()) };
     // What does not exist yet is made by its name; a `..` in it would mean something else by then.

@@ -127,8 +127,7 @@ pub fn read(path: &Path) -> Result<Dataset> {
     }
     let seq_len = section.seq_len.unwrap_or(SEQ_LEN);
     let dataset = Dataset {
-        files: files(path, &inner, &section.source)
-            .map_err(|(kind, why)| Error::new(kind, bad(why).message))?,
+        files: files(path, &inner, &section.source).map_err(|(kind, why)| bad(why).with_kind(kind))?,
         text_field: inner.text_field.or(section.source.text_field).unwrap_or_else(|| "text".into()),
         max_samples: inner.max_samples.or(section.source.max_samples).unwrap_or(MAX_SAMPLES),
         split: section.split.unwrap_or_else(|| "validation".into()),
@@ -304,7 +303,7 @@ mod tests {
         ];
         for (yaml, needle, kind) in cases {
             let e = parse(yaml).unwrap_err();
-            assert!(e.message.contains(needle) && e.kind == kind, "{yaml}: {e:?}");
+            assert!(e.message().contains(needle) && e.kind() == kind, "{yaml}: {e:?}");
         }
     }
 }

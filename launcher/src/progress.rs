@@ -1,14 +1,20 @@
 //! What a measuring container prints, as progress for people: every line of it is untrusted and bounded.
 
-use crate::error::Kind;
+use crate::error::Error;
 use crate::ui::{Level, Step, Ui, printable};
-use invarlock_evidence::events::Event;
+use invarlock_evidence::events::{Cause, Event};
 use invarlock_runtime::Sink;
 
 /// Longest line of progress accepted from a container.
 const MAX_LINE: usize = 64 << 10;
 /// How much of a container's standard error is kept for the log.
 const MAX_STDERR: usize = 1 << 20;
+
+/// The reason that the evaluator gave for its failure. Untrusted; printable.
+pub struct ReportedError {
+    pub error: Error,
+    pub cause: Option<Cause>,
+}
 
 /// Turns the evaluator's lines into bars; everything it says is untrusted.
 pub struct Progress<'a> {
@@ -19,7 +25,7 @@ pub struct Progress<'a> {
     seen: Vec<&'static str>,
     step: Option<Step>,
     /// The reason the evaluator gave for its failure.
-    pub error: Option<(Kind, String)>,
+    pub error: Option<ReportedError>,
     /// What it printed that is no event.
     pub strange: Vec<u8>,
     /// What it printed on standard error.
@@ -44,8 +50,14 @@ impl<'a> Progress<'a> {
     fn event(&mut self, line: &[u8]) {
         match serde_json::from_slice::<Event>(line) {
             Ok(Event::Progress { phase, done, total }) => self.progress(&phase, done, total),
-            Ok(Event::Error { kind, message }) => {
-                self.error = Some((kind.into(), printable(&message.replace('\n', " "))))
+            Ok(Event::Error { kind, message, hint, cause }) => {
+                let one_line = |text: &str| printable(&text.replace('\n', " "));
+                let error = Error::new(kind, one_line(&message));
+                let error = match hint {
+                    Some(hint) => error.with_hint(one_line(&hint)),
+                    None => error,
+                };
+                self.error = Some(ReportedError { error, cause });
             }
             Err(_) => keep(&mut self.strange, line),
         }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::side::{self, Run, Side};
+use invarlock_error::Context as _;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest::{Config, ExecutionMode as Mode, ManifestInput, build, to_bytes};
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
@@ -92,7 +93,7 @@ impl Record<'_> {
     }
 
     fn manifest(&self, path: &Path, sha256: &str, context: Map<String, Value>) -> Result<Vec<u8>> {
-        let absolute = std::path::absolute(path).map_err(|e| Error::io("resolving the report's path", &e))?;
+        let absolute = std::path::absolute(path).context("resolving the report's path")?;
         let filename = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let image = self.plan.image.as_ref().map(|i| &i.resolved);
         Ok(to_bytes(&build(&ManifestInput {
@@ -176,7 +177,7 @@ impl Record<'_> {
 
 /// SHA-256 of this program's own file.
 fn own_digest() -> Result<String> {
-    let failed = |e: std::io::Error| Error::io("hashing this program", &e);
+    let failed = |e: std::io::Error| Error::from(e).context("hashing this program");
     std::fs::read("/proc/self/exe").map(|bytes| sha256_hex(&bytes)).map_err(failed)
 }
 

@@ -5,10 +5,12 @@ use crate::bundle::RunDir;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Input, JobPaths, Plan};
 use crate::policy::Policy;
-use crate::progress::Progress;
+use crate::progress::{Progress, ReportedError};
 use crate::refused;
 use crate::signals::Signals;
 use crate::ui::{Level, Ui, printable};
+use invarlock_error::Context as _;
+use invarlock_evidence::events::Cause;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::sha256_hex;
@@ -71,9 +73,9 @@ impl Run<'_> {
         let run_dir = RunDir::begin(&self.args.out, directory(self.role))?;
         let mut sink = Progress::new(ui, name(self.role));
         let outcome = match &self.plan.image {
-            Some(_) => self
-                .container()
-                .and_then(|spec| Ok(self.policy.supervisor()?.run(spec, signals.fd(), &mut sink)?)),
+            Some(_) => {
+                self.container().and_then(|spec| self.policy.supervisor()?.run(spec, signals.fd(), &mut sink))
+            }
             None => self.on_host(signals, &mut sink),
         };
         sink.finish();
@@ -128,7 +130,7 @@ impl Run<'_> {
     fn on_host(&self, signals: &Signals, sink: &mut Progress<'_>) -> Result<Outcome> {
         let scratch = invarlock_security::secure_tempdir("invarlock-host-")?;
         let at = |name: &str| scratch.path().join(name).to_string_lossy().into_owned();
-        let failed = |e: std::io::Error| Error::io("preparing host execution", &e);
+        let failed = |e: std::io::Error| Error::from(e).context("preparing host execution");
         let link = |dir: &str, input: &Input| -> Result<Vec<String>> {
             std::fs::create_dir(at(dir)).map_err(failed)?;
             let one = |f: &crate::inputs::InputFile| {
@@ -214,9 +216,9 @@ fn keep_log(error: Error, run_dir: RunDir, sink: &Progress<'_>) -> Error {
     let path = run_dir.path("stderr.log");
     let kept = match keep_only(run_dir, log.as_bytes()) {
         Ok(()) => format!("what it printed is in {}", path.display()),
-        Err(e) => format!("and its log could not be kept: {}", e.message),
+        Err(e) => format!("its log could not be kept: {e}"),
     };
-    Error { message: format!("{}; {kept}", error.message), ..error }
+    error.with_note(kept)
 }
 
 /// Commits a run directory that holds the log and nothing that was measured.
@@ -245,7 +247,7 @@ pub fn baseline_windows(report: &RunReport) -> BaselineWindows {
 
 fn mounts(target: &str, input: &Input) -> Result<Vec<Mount>> {
     let mount = |f: &crate::inputs::InputFile| {
-        let file = f.file.try_clone().map_err(|e| Error::io("duplicating a file handle", &e))?;
+        let file = f.file.try_clone().context("duplicating a file handle")?;
         let source = InputSource::File { path: f.path.clone(), file };
         Ok(Mount { target: format!("{target}/{}", f.name), source })
     };
@@ -306,12 +308,18 @@ fn failure(outcome: &Outcome, sink: &Progress<'_>, signals: &Signals) -> Option<
             Kind::System,
             format!("measuring the {side}: {}, or use a smaller model", hit.join(", and ")),
         )),
-        (_, Some((kind, message))) => {
-            // It takes away what it could not write whole, so that nothing is full at the end.
-            let full = message.contains("/out/") && message.contains("No space left");
-            let also = if full { "; raise --output-size" } else { &also };
-            let message = message.replace("/in/checkpoint", "its checkpoint");
-            Some(Error::new(*kind, format!("measuring the {side}: {message}{also}")))
+        (_, Some(ReportedError { error, cause })) => {
+            let message = error.message().replace("/in/checkpoint", "its checkpoint");
+            let reported = Error::new(error.kind(), format!("measuring the {side}: {message}"));
+            // The evaluator removes what it could not write whole, so that no limit is met at the end.
+            Some(match (cause, error.hint()) {
+                (Some(Cause::OutputFull), _) => reported.with_hint("raise --output-size"),
+                (None, hint) => {
+                    let reported =
+                        if hit.is_empty() { reported } else { reported.with_note(hit.join(", and ")) };
+                    hint.into_iter().fold(reported, Error::with_hint)
+                }
+            })
         }
         (status, None) => Some(Error::new(
             Kind::System,

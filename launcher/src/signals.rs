@@ -17,7 +17,7 @@ pub struct Signals {
 impl Signals {
     /// Starts catching.
     pub fn catch() -> Result<Self> {
-        let failed = |e: std::io::Error| Error::io("catching signals", &e);
+        let failed = |e: std::io::Error| Error::from(e).context("catching signals");
         let (readable, writable) = UnixStream::pair().map_err(failed)?;
         let again = Arc::new(AtomicBool::new(false));
         let caught = Arc::new(AtomicUsize::new(0));

@@ -4,6 +4,7 @@ use crate::args::ReachArgs;
 use crate::error::{Error, Result};
 use crate::policy::Policy;
 use crate::ui::{Level, Ui};
+use invarlock_error::Kind;
 use invarlock_images::{Policy as Keep, Reference, RegistryName, Store};
 use invarlock_registry::{Client, Options};
 use invarlock_security::{Network, deny_network_for_this_process};
@@ -31,7 +32,7 @@ pub fn network(policy: &Policy, doing: &str) -> Result<Network> {
 pub fn client(network: Network, name: &RegistryName, reach: ReachArgs, push: bool) -> Result<Client> {
     let mut options = Options::default();
     (options.plain_http, options.push) = (reach.plain_http, push);
-    Ok(Client::new(network, name, options)?)
+    Client::new(network, name, options)
 }
 
 /// Pulls an image of a registry that is not in the store, where this command was allowed the network; where not, whoever needs it
@@ -40,7 +41,7 @@ pub fn pull_missing(ui: &Ui, store: &Store, reference: &Reference, policy: &Poli
     let (Reference::Registry(name), Some(network)) = (reference, policy.allowances.network()) else {
         return Ok(());
     };
-    if !matches!(store.resolve(reference), Err(invarlock_images::Error::Input(_))) {
+    if !matches!(store.resolve(reference), Err(error) if error.kind() == Kind::Input) {
         return Ok(());
     }
     let client = client(network, name, ReachArgs::default(), false)?;

@@ -59,7 +59,7 @@ impl Auth {
             Some((realm, service)) => self.token(http, realm, service)?,
             None if challenges.contains(&Challenge::Basic) => self.basic(http)?,
             None => {
-                return Err(Error::Unsupported(format!(
+                return Err(Error::unsupported(format!(
                     "{} asks for a proof of who you are of a kind that is not known here; Basic and Bearer are",
                     self.host
                 ))
@@ -74,18 +74,18 @@ impl Auth {
         match self.credential(&self.host)? {
             Some(Credential::Password(name, password)) => {
                 if http.base.starts_with("http:") && !http.is_here() {
-                    return Err(Error::Safety(format!(
+                    return Err(Error::safety(format!(
                         "{} asks for your password without TLS; it is not sent",
                         self.host
                     )));
                 }
                 Ok(basic(&name, &password))
             }
-            Some(Credential::Refresh(_)) => Err(Error::Input(format!(
+            Some(Credential::Refresh(_)) => Err(Error::input(format!(
                 "{} asks for a password, and what is stored for it is a token; log in again (`podman login {}`)",
                 self.host, self.host
             ))),
-            None => Err(Error::Input(format!(
+            None => Err(Error::input(format!(
                 "{} asks who you are, and no credentials are stored for it; log in (`podman login {}` or `docker login {}`)",
                 self.host, self.host, self.host
             ))),
@@ -101,7 +101,7 @@ impl Auth {
     /// it is the same host or in its domain, or where there are some for itself.
     fn token(&self, http: &Http, realm: &str, service: Option<&str>) -> Tried<String> {
         let base = realm_base(realm).map_err(|why| {
-            Error::Safety(format!("{} sends us for a token to {}, {why}", self.host, printable(realm)))
+            Error::safety(format!("{} sends us for a token to {}, {why}", self.host, printable(realm)))
         })?;
         // Nobody else's network is looked into for a token.
         let realm = http.follow(&http.base, realm)?;
@@ -137,7 +137,7 @@ impl Auth {
                 self.ask_for_token(http, ask, known, realm_host)?
             }
         };
-        let nonsense = || Error::Integrity(format!("the token server {realm_host} gives no token"));
+        let nonsense = || Error::integrity(format!("the token server {realm_host} gives no token"));
         let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| nonsense())?;
         let token = answer.token.or(answer.access_token).filter(|it| !it.is_empty()).ok_or_else(nonsense)?;
         let plain = token.bytes().all(|it| it.is_ascii_graphic()) && token.len() <= LONGEST_TOKEN;
@@ -149,7 +149,7 @@ impl Auth {
         let response = http.send(ask)?;
         match response.status().as_u16() {
             200 => http.read_bounded(&url, response, LONGEST_ANSWER),
-            401 | 403 => Err(Error::Input(match known {
+            401 | 403 => Err(Error::input(match known {
                 true => format!("the token server {realm_host} refuses the stored credentials; log in again (`podman login {}`)", self.host),
                 false => format!(
                     "the token server {realm_host} gives nobody a token for {}; log in (`podman login {}` or `docker login {}`)",

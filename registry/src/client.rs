@@ -11,7 +11,7 @@ use crate::auth::{Auth, api_host};
 use crate::challenge::{self, Challenge};
 use crate::http::{Ask, Http, Tried, header, printable};
 use crate::resolver::Names;
-use crate::retry::{Patience, Problem};
+use crate::retry::{Problem, RetryPolicy};
 
 const MANIFESTS: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
@@ -54,7 +54,7 @@ impl Default for Options {
 pub struct Client {
     pub(crate) http: Http,
     pub(crate) auth: Auth,
-    pub(crate) patience: Patience,
+    pub(crate) patience: RetryPolicy,
     pub(crate) name: RegistryName,
 }
 
@@ -77,7 +77,7 @@ impl Client {
         Ok(Self {
             http,
             auth: Auth::new(name, if options.push { "pull,push" } else { "pull" }),
-            patience: Patience { tries: options.tries.max(1), first: options.pause },
+            patience: RetryPolicy { tries: options.tries.max(1), first: options.pause },
             name: name.clone(),
         })
     }
@@ -121,7 +121,7 @@ impl Client {
             206 if have > 0 => {
                 let range = header(&response, "content-range").unwrap_or_default();
                 if !range.starts_with(&format!("bytes {have}-")) {
-                    return Err(Error::Integrity(format!(
+                    return Err(Error::integrity(format!(
                         "the registry gives {} where the bytes from {have} on were asked for",
                         printable(range)
                     ))
@@ -138,7 +138,7 @@ impl Client {
             416 if have > 0 => {
                 to.restart()?;
                 return Err(Problem::Passing(
-                    Error::System("the registry does not go on with the blob".to_owned()),
+                    Error::system("the registry does not go on with the blob"),
                     Some(Duration::ZERO),
                 ));
             }
@@ -146,7 +146,7 @@ impl Client {
         };
         let said = header(&response, "content-length").and_then(|it| it.parse::<u64>().ok());
         if said.is_some_and(|it| it != expected) {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "the registry says that {} bytes follow, and by the manifest it is {expected}",
                 said.unwrap_or_default()
             ))
@@ -155,7 +155,7 @@ impl Client {
         self.http.read_all(url, response, |bytes| to.take(bytes))?;
         match to.have() == size {
             true => Ok(()),
-            false => Err(Error::Integrity(format!(
+            false => Err(Error::integrity(format!(
                 "the registry gives {} bytes, and the manifest says {size}",
                 to.have()
             ))
@@ -182,7 +182,7 @@ impl Client {
         let found = Digest::of(&bytes);
         // One by another algorithm says nothing here.
         if let Some(named) = named.filter(|it| it.starts_with("sha256:") && *it != found.to_string()) {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "the registry says that the manifest is {}, and gives {found}",
                 printable(&named)
             ))
@@ -201,11 +201,11 @@ fn challenges(response: &Response<Body>) -> Vec<Challenge> {
 /// What a manifest is: what header and document say, which must not be two things.
 fn media_type_of(header: &str, bytes: &[u8]) -> Result<String> {
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| {
-        Error::Integrity(format!("what the registry gives as a manifest is none: {error}"))
+        Error::integrity(format!("what the registry gives as a manifest is none: {error}"))
     })?;
     let inner = value["mediaType"].as_str();
     match (inner, MANIFESTS.contains(&header)) {
-        (Some(inner), true) if inner != header => Err(Error::Integrity(format!(
+        (Some(inner), true) if inner != header => Err(Error::integrity(format!(
             "the registry gives a manifest as {header} that says it is {}",
             printable(inner)
         ))),
@@ -216,11 +216,10 @@ fn media_type_of(header: &str, bytes: &[u8]) -> Result<String> {
         {
             Ok(inner.to_owned())
         }
-        (None, false) if value["schemaVersion"] == 1 => Err(Error::Unsupported(
-            "the registry gives a manifest of schema version 1, which nothing can be verified by; 2 is known"
-                .to_owned(),
+        (None, false) if value["schemaVersion"] == 1 => Err(Error::unsupported(
+            "the registry gives a manifest of schema version 1, which nothing can be verified by; 2 is known",
         )),
-        _ => Err(Error::Unsupported(format!(
+        _ => Err(Error::unsupported(format!(
             "the registry gives {}, which is no image's manifest",
             if header.is_empty() { "something without a media type".to_owned() } else { printable(header) }
         ))),
@@ -240,16 +239,16 @@ pub(crate) fn of_status(http: &Http, url: &str, response: Response<Body>, doing:
     let message = format!("{doing}: the registry answers {status}{said}");
     match status.as_u16() {
         404 => {
-            Error::Input(format!("{message}: it is not there, or not for you; see whether the name is right"))
+            Error::input(format!("{message}: it is not there, or not for you; see whether the name is right"))
                 .into()
         }
         401 | 403 => {
-            Error::Input(format!("{message}: you may not; log in as somebody who may (`podman login`)"))
+            Error::input(format!("{message}: you may not; log in as somebody who may (`podman login`)"))
                 .into()
         }
-        408 | 429 | 500 | 502..=504 => Problem::Passing(Error::System(message), after),
-        300..=399 => Error::Unsupported(message).into(),
-        _ => Error::System(message).into(),
+        408 | 429 | 500 | 502..=504 => Problem::Passing(Error::system(message), after),
+        300..=399 => Error::unsupported(message).into(),
+        _ => Error::system(message).into(),
     }
 }
 
@@ -282,6 +281,7 @@ impl Remote for Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use invarlock_error::Kind;
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
     use std::sync::{Arc, Mutex};
@@ -313,7 +313,10 @@ mod tests {
         let client = Client::with(&names, &name("far.example"), Options::default()).expect("client");
         assert!(client.http.base.starts_with("https://"), "{}", client.http.base);
         let refused = client.manifest("1", 1000).expect_err("no TLS");
-        assert!(matches!(&refused, Error::Input(it) if it.contains("does not speak TLS")), "{refused}");
+        assert!(
+            refused.kind() == Kind::Input && refused.message().contains("does not speak TLS"),
+            "{refused}"
+        );
         let sent = seen.lock().expect("seen").clone();
         assert!(!sent.is_empty() && !sent.windows(5).any(|it| it == b"HTTP/"), "{sent:?}");
         // One that is this machine by its name may.

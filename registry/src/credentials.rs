@@ -134,7 +134,7 @@ pub(crate) fn find(
     for (path, must) in named.into_iter().map(|it| (it, true)).chain(others.into_iter().map(|it| (it, false)))
     {
         let wrong =
-            |why: String| Error::Input(format!("looking for credentials in {}: {why}", path.display()));
+            |why: String| Error::input(format!("looking for credentials in {}: {why}", path.display()));
         let bytes = match read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !must => continue,
             other => other.map_err(|error| wrong(error.to_string()))?,
@@ -176,6 +176,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use invarlock_error::Kind;
 
     fn password(name: &str) -> Option<Credential> {
         Some(Credential::Password(name.to_owned(), "pw".to_owned()))
@@ -214,7 +215,7 @@ mod tests {
             "REGISTRY_AUTH_FILE" => Some(PathBuf::from("/nonexistent/auth.json")),
             _ => Some(PathBuf::from("/tmp")),
         };
-        assert!(matches!(find("x.example", "a", &env), Err(Error::Input(_))));
+        assert!(matches!(find("x.example", "a", &env), Err(error) if error.kind() == Kind::Input));
         assert_eq!(find("x.example", "a", &|_| None).expect("nobody"), None);
     }
 }

@@ -107,15 +107,15 @@ impl Http {
                 return Ok(response);
             }
             if ask.body.is_some() || ![Method::GET, Method::HEAD].contains(&ask.method) {
-                return Err(Error::Unsupported("the registry redirects an upload".to_owned()).into());
+                return Err(Error::unsupported("the registry redirects an upload").into());
             }
             let to = header(&response, "location")
-                .ok_or_else(|| Error::Integrity("the registry redirects to nowhere".to_owned()))?;
+                .ok_or_else(|| Error::integrity("the registry redirects to nowhere"))?;
             ask.url = self.follow(&ask.url, to)?;
             // Whoever answers there may send us back here: what we said here is not said again.
             ask.authorization = ask.authorization.filter(|(whom, _)| is_below(&ask.url, whom));
         }
-        Err(Error::Safety(format!("the registry redirects more than {MOST_REDIRECTS} times")).into())
+        Err(Error::safety(format!("the registry redirects more than {MOST_REDIRECTS} times")).into())
     }
 
     fn send_once(&self, ask: &mut Ask<'_>) -> Tried<Response<Body>> {
@@ -128,7 +128,7 @@ impl Http {
         }
         let agent = if is_below(&ask.url, &self.base) { &self.registry } else { &self.elsewhere };
         let limit = ask.document.then_some(DOCUMENT);
-        let wrong = |error| Error::Integrity(format!("{} is no address: {error}", printable(&ask.url)));
+        let wrong = |error| Error::integrity(format!("{} is no address: {error}", printable(&ask.url)));
         let sent = match &mut ask.body {
             Some((size, from)) => {
                 let request =
@@ -147,7 +147,7 @@ impl Http {
     /// The URL that `from` leads to by `reference`, if it may.
     pub fn follow(&self, from: &str, reference: &str) -> Result<String> {
         let no = |why: &str| {
-            Err(Error::Safety(format!("the registry sends us to {}, {why}", printable(reference))))
+            Err(Error::safety(format!("the registry sends us to {}, {why}", printable(reference))))
         };
         let resolved = UriRef::parse(reference)
             .ok()
@@ -186,7 +186,7 @@ impl Http {
         read.map_err(|error| self.problem(url, ureq::Error::from(error)))?;
         match bytes.len() as u64 > most {
             true => {
-                Err(Error::Safety(format!("the registry gives more than the {most} bytes allowed")).into())
+                Err(Error::safety(format!("the registry gives more than the {most} bytes allowed")).into())
             }
             false => Ok(bytes),
         }
@@ -215,7 +215,7 @@ impl Http {
             if since.elapsed() > Duration::from_secs(60) {
                 if count < SLOWEST {
                     let why = format!("{} gave only {count} bytes in a minute", host_of(url));
-                    return Err(Problem::Passing(Error::System(why), None));
+                    return Err(Problem::Passing(Error::system(why), None));
                 }
                 (since, count) = (Instant::now(), 0);
             }
@@ -234,16 +234,16 @@ impl Http {
                 self.stall.as_secs_f32()
             )),
             ureq::Error::LargeResponseHeader(..) => {
-                Error::Safety(format!("{host} answers with more than {LONGEST_HEADERS} bytes of headers"))
+                Error::safety(format!("{host} answers with more than {LONGEST_HEADERS} bytes of headers"))
                     .into()
             }
             ureq::Error::Other(inner) => match inner.downcast::<Forbidden>() {
-                Ok(forbidden) => Error::Safety(forbidden.to_string()).into(),
+                Ok(forbidden) => Error::safety(forbidden.to_string()).into(),
                 Err(other) => passing(format!("speaking with {host}: {other}")),
             },
             ureq::Error::Rustls(error) => of_tls(host, &error),
             ureq::Error::Protocol(error) => {
-                Error::Integrity(format!("what {host} answers is not HTTP as it should be: {error}")).into()
+                Error::integrity(format!("what {host} answers is not HTTP as it should be: {error}")).into()
             }
             ureq::Error::Io(error) => match error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>())
             {
@@ -272,17 +272,17 @@ impl Http {
 }
 
 fn passing(why: String) -> Problem {
-    Problem::Passing(Error::System(why), None)
+    Problem::Passing(Error::system(why), None)
 }
 
 fn of_tls(host: &str, error: &rustls::Error) -> Problem {
     match error {
-        rustls::Error::InvalidCertificate(_) => Error::Safety(format!(
+        rustls::Error::InvalidCertificate(_) => Error::safety(format!(
             "{host} does not prove that it is {host}: {error}; where it is yours, put the certificate of its authority into \
              /etc/containers/certs.d/{host}/ca.crt, or name it by SSL_CERT_FILE"
         ))
         .into(),
-        rustls::Error::InvalidMessage(_) => Error::Input(format!(
+        rustls::Error::InvalidMessage(_) => Error::input(format!(
             "{host} does not speak TLS; if it is meant to be spoken to without, say --plain-http"
         ))
         .into(),
@@ -346,6 +346,7 @@ pub(crate) fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use invarlock_error::Kind;
 
     fn http(host: &str, scheme: &str) -> Http {
         Http::new(&Names::of_machine(), host, scheme, Duration::from_secs(1)).expect("clients")
@@ -380,7 +381,11 @@ mod tests {
             "https://a b/x",
             "é",
         ] {
-            assert!(matches!(follow(to), Err(Error::Safety(_))), "{to}: {:?}", follow(to));
+            assert!(
+                matches!(follow(to), Err(error) if error.kind() == Kind::Safety),
+                "{to}: {:?}",
+                follow(to)
+            );
         }
         let here = http("127.0.0.1:5000", "http");
         let follow = |to: &str| here.follow("http://127.0.0.1:5000/v2/", to);
@@ -390,7 +395,7 @@ mod tests {
             follow(to).expect(to);
         }
         for to in ["http://cdn.example/x", "http://10.0.0.1/x", "https://169.254.169.254/x"] {
-            assert!(matches!(follow(to), Err(Error::Safety(_))), "{to}");
+            assert!(matches!(follow(to), Err(error) if error.kind() == Kind::Safety), "{to}");
         }
     }
 
@@ -426,7 +431,7 @@ mod tests {
             for to in
                 ["https://127.0.0.1/x", "https://localhost/x", "https://a.localhost/x", "http://127.0.0.1/x"]
             {
-                assert!(matches!(follow(to), Err(Error::Safety(_))), "{host} {to}");
+                assert!(matches!(follow(to), Err(error) if error.kind() == Kind::Safety), "{host} {to}");
             }
             for to in ["/v2/b", "https://10.0.0.2/x", "https://cdn.example/x"] {
                 follow(to).expect(to);

@@ -1,5 +1,6 @@
 //! Trying again what may go better another time.
 
+use invarlock_error::Kind;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
@@ -25,12 +26,12 @@ impl From<Error> for Problem {
 
 /// How often and how long.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct RetryPolicy {
     pub tries: u32,
     pub first: Duration,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// Calls `work` until it is done, fails for good, or has failed too often in a row. It says of a failure whether it got any further.
     pub fn with<T>(self, mut work: impl FnMut() -> std::result::Result<T, (Problem, bool)>) -> Result<T> {
         let mut failed = 0;
@@ -48,7 +49,7 @@ impl Patience {
                 }
             }
         }
-        Err(Error::System("it stops again and again".to_owned()))
+        Err(Error::system("it stops again and again"))
     }
 
     /// Twice as long each time, and not the same for all who wait.
@@ -60,9 +61,9 @@ impl Patience {
 }
 
 fn told(error: Error, tries: u32) -> Error {
-    match error {
-        Error::System(message) => Error::System(format!("{message} (tried {tries} times)")),
-        other => other,
+    match error.kind() {
+        Kind::System => error.context(format_args!("giving up after {tries} attempts")),
+        _ => error,
     }
 }
 
@@ -72,8 +73,8 @@ mod tests {
 
     #[test]
     fn patience_ends() {
-        let patience = Patience { tries: 3, first: Duration::from_millis(1) };
-        let passing = || Problem::Passing(Error::System("no".to_owned()), None);
+        let patience = RetryPolicy { tries: 3, first: Duration::from_millis(1) };
+        let passing = || Problem::Passing(Error::system("no"), None);
         let mut calls = 0;
         let ended = patience.with(|| -> std::result::Result<(), _> {
             calls += 1;

@@ -30,7 +30,7 @@ pub(crate) fn of_registry(host: &str) -> Result<Vec<Certificate<'static>>> {
                 continue;
             }
             let doing = |why: &dyn std::fmt::Display| {
-                Error::Input(format!("reading the certificates of {}: {why}", path.display()))
+                Error::input(format!("reading the certificates of {}: {why}", path.display()))
             };
             let mut bytes = Vec::new();
             let file = std::fs::File::open(&path).map_err(|error| doing(&error))?;

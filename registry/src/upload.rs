@@ -31,7 +31,7 @@ impl Client {
             return Err(of_status(&self.http, &url, response, "opening an upload"));
         }
         let place = header(&response, "location")
-            .ok_or_else(|| Error::Integrity("the registry opens an upload nowhere".to_owned()))?;
+            .ok_or_else(|| Error::integrity("the registry opens an upload nowhere"))?;
         let place = self.http.follow(&url, place)?;
         let joint = if place.contains('?') { '&' } else { '?' };
         let place = format!("{place}{joint}{}", encode(&[("digest", &digest.to_string())]));
@@ -59,7 +59,7 @@ impl Client {
         }
         let digest = Digest::of(&document.bytes).to_string();
         match header(&response, "docker-content-digest") {
-            Some(said) if said.starts_with("sha256:") && said != digest => Err(Error::Integrity(format!(
+            Some(said) if said.starts_with("sha256:") && said != digest => Err(Error::integrity(format!(
                 "the registry says that it keeps {digest} as {}",
                 printable(said)
             ))

@@ -8,12 +8,13 @@
 //! fork twice more, kill what it finds in a cgroup of the run's name, and keep a state that nobody reads. It sees a small tree of ours:
 //! no cgroup hierarchy and nothing of the host but five devices.
 
-use crate::error::{Doing as _, Error, InRow as _, Result};
+use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::protocol::{self, Build, FromInit};
 use crate::supervisor::NAMESPACES_REMEDY;
 use crate::{cgroup, hooks, mounts, observe, oci, rootfs, sys};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::{channel, init};
@@ -66,20 +67,20 @@ impl Builder {
         hooks::step("builder: cgroup entered");
         self.finish_namespaces()?;
         hooks::step("builder: namespaces made");
-        let tree = prepare_tree().in_row("root file system")?;
+        let tree = prepare_tree().in_control("root file system")?;
         hooks::step("builder: tree prepared");
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
         let mut fds = fds.into_iter();
         let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
-            return Err(Error::System("the supervisor's message came without its descriptors".into()));
+            return Err(Error::system("the supervisor's message came without its descriptors"));
         };
         let handles = fds.collect();
-        let handles = self.mounts(&build, handles).in_row("root file system")?;
+        let handles = self.mounts(&build, handles).in_control("root file system")?;
         hooks::step("builder: mounts made");
-        leave_host(tree).in_row("root file system")?;
+        leave_host(tree).in_control("root file system")?;
         hooks::step("builder: host left");
-        let out = rootfs::assemble(&build.request, self.identity, handles).in_row("root file system")?;
+        let out = rootfs::assemble(&build.request, self.identity, handles).in_control("root file system")?;
         hooks::step("builder: root assembled");
         protocol::send(&self.socket, &FromInit::Output, &[out.as_fd()])?;
         drop(out);
@@ -97,10 +98,10 @@ impl Builder {
             )?;
         }
         let mut mapped = [0];
-        (&self.socket).read_exact(&mut mapped).doing(|| "waiting for the id maps".into())?;
+        (&self.socket).read_exact(&mut mapped).context("waiting for the id maps")?;
         let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
-        rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "becoming the run's own group".into())?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "becoming the run's own user".into())?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).context("becoming the run's own group")?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).context("becoming the run's own user")?;
         // Changing ids made the kernel forget it.
         die_with_supervisor(&self.socket)?;
         if !hooks::off("uts namespace") && !hooks::off("host name") {
@@ -109,7 +110,7 @@ impl Builder {
             rustix::system::sethostname(observe::HOST_NAME.as_bytes())
                 .or_unsupported(fail, NAMESPACES_REMEDY)?;
             // A new namespace begins with the host's.
-            rustix::system::setdomainname(observe::DOMAIN_NAME.as_bytes()).doing(fail)?;
+            rustix::system::setdomainname(observe::DOMAIN_NAME.as_bytes()).with_context(fail)?;
         }
         if !hooks::off("network namespace") {
             sys::raise_loopback()
@@ -135,9 +136,10 @@ impl Builder {
                 continue;
             };
             let again = mounts::reopen(path, handle.as_fd())?;
-            let mount =
-                mounts::clone_handle(again.as_fd()).doing(|| format!("mounting {}", path.display()))?;
-            mounts::restrict(&mount, attributes).doing(|| format!("making {} read-only", path.display()))?;
+            let mount = mounts::clone_handle(again.as_fd())
+                .with_context(|| format!("mounting {}", path.display()))?;
+            mounts::restrict(&mount, attributes)
+                .with_context(|| format!("making {} read-only", path.display()))?;
             out.push(mount);
         }
         Ok(out)
@@ -152,7 +154,8 @@ impl Builder {
     ) -> Result<std::convert::Infallible> {
         let spec = oci::config(&build.request)?;
         let fail = || "naming a socket for libcontainer".to_owned();
-        let notify_listener = NotifyListener::new(Path::new("/state/notify")).doing(fail)?;
+        let notify_listener =
+            NotifyListener::new(Path::new("/state/notify")).err_kind(Kind::System).with_context(fail)?;
         let args = ContainerArgs {
             container_type: ContainerType::InitContainer,
             syscall: SyscallType::default(),
@@ -180,11 +183,11 @@ impl Builder {
             pid_file: None,
         };
         let fail = || "making libcontainer's channels".to_owned();
-        let (mut main, _main_end) = channel::main_channel().doing(fail)?;
-        let (_init_end, mut from_main) = channel::init_channel().doing(fail)?;
+        let (mut main, _main_end) = channel::main_channel().err_kind(Kind::System).with_context(fail)?;
+        let (_init_end, mut from_main) = channel::init_channel().err_kind(Kind::System).with_context(fail)?;
         hooks::step("builder: configuration made");
         match init::container_init_process(&args, &mut main, &mut from_main) {
-            Ok(()) => Err(Error::System("creating the container: libcontainer ended before init did".into())),
+            Ok(()) => Err(Error::system("creating the container: libcontainer ended before init did")),
             Err(error) => Err(creating(&error)),
         }
     }
@@ -194,11 +197,11 @@ impl Builder {
 pub(crate) fn die_with_supervisor(socket: &UnixStream) -> Result<()> {
     if !hooks::off("parent death signal") {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .doing(|| "tying the run to its supervisor".into())?;
+            .context("tying the run to its supervisor")?;
     }
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
-    rustix::event::poll(&mut fds, Some(&now)).doing(|| "looking for the supervisor".into())?;
+    rustix::event::poll(&mut fds, Some(&now)).context("looking for the supervisor")?;
     if fds[0].revents().contains(PollFlags::HUP) {
         sys::exit_now(1);
     }
@@ -216,12 +219,11 @@ fn creating(error: &dyn std::error::Error) -> Error {
         }
         cause = e.source();
     }
-    Error::System(format!("creating the container: {text}"))
+    Error::system(format!("creating the container: {text}"))
 }
 
 pub(crate) fn null_device() -> Result<OwnedFd> {
-    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .doing(|| "opening /dev/null".into())
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("opening /dev/null")
 }
 
 /// A tmpfs with what libcontainer needs, on top of the host's root, and this process in it: names without a slash are in it, and
@@ -236,48 +238,49 @@ fn prepare_tree() -> Result<OwnedFd> {
         &[("mode", "0755".into()), ("size", "16m".into())],
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
     )?;
-    mounts::attach_at(&tree, "/").doing(fail)?;
-    rustix::process::fchdir(&tree).doing(fail)?;
+    mounts::attach_at(&tree, "/").with_context(fail)?;
+    rustix::process::fchdir(&tree).with_context(fail)?;
     for directory in DIRECTORIES {
-        fs::create_dir(directory).doing(fail)?;
+        fs::create_dir(directory).with_context(fail)?;
     }
     // Of this pid namespace: the host's processes are not to be seen in it.
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     if hooks::off("pid namespace") {
         // The kernel gives a new one only to a new namespace.
-        mounts::attach_at(&mounts::clone_path("/proc", true).doing(fail)?, "proc").doing(fail)?;
+        mounts::attach_at(&mounts::clone_path("/proc", true).with_context(fail)?, "proc")
+            .with_context(fail)?;
     } else {
         let proc = mounts::filesystem("proc", &[], attributes).map_err(no_proc)?;
-        mounts::attach_at(&proc, "proc").doing(fail)?;
+        mounts::attach_at(&proc, "proc").with_context(fail)?;
         // libcontainer clones `/proc` for each look into it, and taking a clone away is slow. What is unbindable it opens as it is,
         // which is as good here: nobody else can mount anything in this tree.
-        rustix::mount::mount_change("proc", MountPropagationFlags::UNBINDABLE).doing(fail)?;
+        rustix::mount::mount_change("proc", MountPropagationFlags::UNBINDABLE).with_context(fail)?;
     }
     for name in HOST_DEVICES {
         let fail = || format!("{}: /dev/{name}", fail());
-        let device = mounts::clone_path(&format!("/dev/{name}"), false).doing(fail)?;
+        let device = mounts::clone_path(&format!("/dev/{name}"), false).with_context(fail)?;
         let path = format!("dev/{name}");
-        File::create(&path).doing(fail)?;
-        mounts::attach_at(&device, &path).doing(fail)?;
+        File::create(&path).with_context(fail)?;
+        mounts::attach_at(&device, &path).with_context(fail)?;
     }
     Ok(tree)
 }
 
 /// The kernel gives a namespace its own `/proc` only where the whole of the caller's can be seen.
 fn no_proc(error: Error) -> Error {
-    match error {
-        Error::System(m) => Error::Unsupported(format!("row \"/proc\": {m}; {PROC_REMEDY}")),
-        other => other,
+    match error.kind() {
+        Kind::System => error.with_kind(Kind::Unsupported).in_control("/proc").with_hint(PROC_REMEDY),
+        _ => error,
     }
 }
 
 /// The tree becomes the root; the host's file system is gone.
 fn leave_host(tree: OwnedFd) -> Result<()> {
     let fail = || "leaving the host's file system".to_owned();
-    rustix::process::fchdir(&tree).doing(fail)?;
-    rustix::process::pivot_root(".", ".").doing(fail)?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).doing(fail)?;
-    rustix::process::chdir("/").doing(fail)
+    rustix::process::fchdir(&tree).with_context(fail)?;
+    rustix::process::pivot_root(".", ".").with_context(fail)?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).with_context(fail)?;
+    rustix::process::chdir("/").with_context(fail)
 }
 
 /// What a run's init is made from, for a plain child as well.

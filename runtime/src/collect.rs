@@ -1,8 +1,8 @@
 //! The files of `/out`, read through its handle when every process that could write is dead.
 
-use crate::error::{Doing as _, Error, Result};
 use crate::hooks::off;
 use crate::spec::Limits;
+use invarlock_error::{Context as _, Error, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -35,15 +35,15 @@ fn walk(
     files: &mut Vec<Collected>,
 ) -> Result<()> {
     let fail = || format!("reading /out/{prefix}");
-    for entry in Dir::read_from(directory).doing(fail)? {
-        let entry = entry.doing(fail)?;
+    for entry in Dir::read_from(directory).with_context(fail)? {
+        let entry = entry.with_context(fail)?;
         let bytes = entry.file_name().to_bytes();
         if bytes == b"." || bytes == b".." {
             continue;
         }
         let unsafe_ = |what: &str| {
             let name = String::from_utf8_lossy(bytes);
-            Err(Error::Safety(format!(
+            Err(Error::safety(format!(
                 "/out/{prefix}{} {what}; nothing of the output is used",
                 name.escape_debug()
             )))
@@ -65,7 +65,7 @@ fn walk(
             Err(rustix::io::Errno::LOOP) => return unsafe_("is a symbolic link"),
             Err(e) => return unsafe_(&format!("cannot be opened ({e})")),
         };
-        let stat = rustix::fs::fstat(file.as_fd()).doing(fail)?;
+        let stat = rustix::fs::fstat(file.as_fd()).with_context(fail)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile if stat.st_nlink != 1 => return unsafe_("has several names"),
             FileType::RegularFile => {

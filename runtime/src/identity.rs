@@ -9,8 +9,8 @@
 //! 100000, at most 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, where some file systems stop.
 //! So no account and no other container runtime owns a file or a process of theirs.
 
-use crate::error::{Doing as _, Error, Result};
 use crate::kernel;
+use invarlock_error::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// First of the two host ids of a run started by root.
@@ -55,9 +55,9 @@ impl Identity {
             first <= u64::from(ROOT_BASE) && first + count > u64::from(ROOT_BASE) + 1
         };
         for file in ["/proc/self/uid_map", "/proc/self/gid_map"] {
-            let text = kernel::read(file).doing(|| format!("reading {file}"))?;
+            let text = kernel::read(file).with_context(|| format!("reading {file}"))?;
             if self.by_root && !text.lines().any(covers) {
-                return Err(Error::Unsupported(format!(
+                return Err(Error::unsupported(format!(
                     "row \"identity\": this root is the root of a user namespace without the ids {ROOT_BASE} and {}; \
                      run as an ordinary user, or as root of the machine",
                     ROOT_BASE + 1
@@ -86,7 +86,7 @@ impl Identity {
         let setgroups = if crate::hooks::off("setgroups") { "allow" } else { SETGROUPS };
         for (file, text) in [("setgroups", setgroups), ("uid_map", &uid), ("gid_map", &gid)] {
             std::fs::write(format!("/proc/{pid}/{file}"), text)
-                .doing(|| format!("writing the {file} of the run"))?;
+                .with_context(|| format!("writing the {file} of the run"))?;
         }
         Ok(())
     }

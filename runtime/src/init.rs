@@ -5,13 +5,14 @@
 //! dead; its own end is the end of every process of the container.
 
 use crate::builder::die_with_supervisor;
-use crate::error::{Doing as _, Error, InRow as _, Result};
+use crate::failure::SystemCall as _;
 use crate::hooks;
 use crate::identity::Identity;
 use crate::limits::Rlimit;
 use crate::observe::{DEVICES, HostName, IdsInside, SeenByInit, SeenByWorkload, status_numbers};
 use crate::protocol::{self, FromInit};
 use crate::sys::{self, Forked, Vector};
+use invarlock_error::{Context as _, Error, Kind, Result};
 use invarlock_seccomp::{LEARNING_FD, Listener, Program};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
@@ -68,7 +69,7 @@ impl Executor for Init {
 
 impl Init {
     fn connection(&self, fd: RawFd) -> Result<UnixStream> {
-        sys::duplicate(fd).map(UnixStream::from).doing(|| "using the socket to the supervisor".into())
+        sys::duplicate(fd).map(UnixStream::from).context("using the socket to the supervisor")
     }
 
     /// Init's whole life.
@@ -89,8 +90,8 @@ impl Init {
             true => DumpableBehavior::Dumpable,
             false => DumpableBehavior::NotDumpable,
         };
-        rustix::process::set_dumpable_behavior(closed).doing(|| "closing init to inspection".into())?;
-        clear_dev().in_row("/dev")?;
+        rustix::process::set_dumpable_behavior(closed).context("closing init to inspection")?;
+        clear_dev().in_control("/dev")?;
         let ready = FromInit::Ready(Some(seen_by_init()?));
         hooks::step("init: boundary finished");
         protocol::send(&self.connection(self.socket)?, &ready, &[])?;
@@ -111,8 +112,8 @@ impl Init {
         let (socket, workload_socket) =
             (self.connection(self.socket)?, self.connection(self.workload_socket)?);
         sys::close_all_but(&[socket.as_raw_fd(), workload_socket.as_raw_fd()])
-            .doing(|| "closing descriptors".into())
-            .in_row("descriptors")?;
+            .context("closing descriptors")
+            .in_control("descriptors")?;
         let result = self.start_and_reap(&socket, workload_socket);
         if let Err(error) = result {
             drop(protocol::send(&socket, &FromInit::Failed(error), &[]));
@@ -123,7 +124,7 @@ impl Init {
 
     fn start_and_reap(&self, socket: &UnixStream, workload_socket: UnixStream) -> Result<()> {
         _ = rustix::thread::set_name(c"invarlock-init");
-        let signals = sys::signalfd(&[libc::SIGCHLD]).doing(|| "watching the workload".into())?;
+        let signals = sys::signalfd(&[libc::SIGCHLD]).context("watching the workload")?;
         if !self.host && !hooks::off("secure bits") {
             lock_root_out()?;
         }
@@ -148,9 +149,9 @@ impl Init {
         }
         // Init holds no end of the workload's pipes.
         let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
-            .doing(|| "opening /dev/null".into())?;
-        rustix::stdio::dup2_stdout(&null).doing(|| "closing init's output".into())?;
-        rustix::stdio::dup2_stderr(&null).doing(|| "closing init's output".into())?;
+            .context("opening /dev/null")?;
+        rustix::stdio::dup2_stdout(&null).context("closing init's output")?;
+        rustix::stdio::dup2_stderr(&null).context("closing init's output")?;
         drop(null);
         self.reap(pid, socket, &signals)
     }
@@ -161,7 +162,7 @@ impl Init {
             let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
             match rustix::event::poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => continue,
-                other => drop(other.doing(|| "waiting for the workload".into())?),
+                other => drop(other.context("waiting for the workload")?),
             }
             let [supervisor, children] = fds.map(|fd| fd.revents());
             if !supervisor.is_empty() {
@@ -194,7 +195,7 @@ impl Init {
             Err(error) => Init::not_ready(supervisor, error),
         };
         if let Err(error) = seen_by_workload(&env).and_then(|seen| {
-            (&*supervisor).write_all(b"S").doing(|| "saying what the workload has".into())?;
+            (&*supervisor).write_all(b"S").context("saying what the workload has")?;
             protocol::send(supervisor, &seen, &[])
         }) {
             Init::not_ready(supervisor, error);
@@ -212,7 +213,7 @@ impl Init {
 
     fn give_up(&self) -> Result<()> {
         if !hooks::off("session") {
-            rustix::process::setsid().doing(|| "making a session for the workload".into())?;
+            rustix::process::setsid().context("making a session for the workload")?;
         }
         sys::reset_signals();
         if let Some(count) = self.processors.filter(|_| !hooks::off("cpu limit")) {
@@ -224,21 +225,21 @@ impl Init {
         for limit in &self.rlimits {
             let value = rustix::process::Rlimit { current: Some(limit.value), maximum: Some(limit.value) };
             rustix::process::setrlimit(limit.kind.resource(), value)
-                .doing(|| format!("row \"limits\": setting {limit:?}"))?;
+                .with_context(|| format!("row \"limits\": setting {limit:?}"))?;
         }
         if !self.host && !hooks::off("capabilities") {
             no_capabilities()?;
         }
-        rustix::thread::set_no_new_privs(true).doing(|| "setting no_new_privs".into())?;
+        rustix::thread::set_no_new_privs(true).context("setting no_new_privs")?;
         // The supervisor looks at this process's descriptors and namespaces; it holds no secret and has no privilege.
         rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
-            .doing(|| "opening the workload to inspection".into())?;
+            .context("opening the workload to inspection")?;
         rustix::process::chdir(self.cwd.as_str()).map_err(|e| {
-            Error::Input(format!("the working directory {:?} of the image cannot be entered: {e}", self.cwd))
+            Error::input(format!("the working directory {:?} of the image cannot be entered: {e}", self.cwd))
         })?;
         crate::reexec::keep_descriptors()?;
         match hooks::off("descriptors") {
-            true => sys::keep_open_from_3().doing(|| "keeping descriptors open".into()),
+            true => sys::keep_open_from_3().context("keeping descriptors open"),
             false => Ok(()),
         }
     }
@@ -246,10 +247,8 @@ impl Init {
     fn change_ids(&self) -> Result<()> {
         // Supplementary groups are gone since before the user namespace was made; in it setgroups is denied.
         let (uid, gid) = (Uid::from_raw(self.identity.inside), Gid::from_raw(self.identity.inside));
-        rustix::thread::set_thread_res_gid(gid, gid, gid)
-            .doing(|| "row \"identity\": changing the group".into())?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)
-            .doing(|| "row \"identity\": changing the user".into())?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).context("row \"identity\": changing the group")?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).context("row \"identity\": changing the user")?;
         Ok(())
     }
 
@@ -273,10 +272,10 @@ impl Init {
         }
         let fail = || "moving the socket to the supervisor, so that its profile can be learned".to_owned();
         let number = LEARNING_FD as RawFd;
-        let moved = rustix::io::fcntl_dupfd_cloexec(supervisor, number).doing(fail)?;
+        let moved = rustix::io::fcntl_dupfd_cloexec(supervisor, number).with_context(fail)?;
         match moved.as_raw_fd() == number {
             true => Ok(Some(moved.into())),
-            false => Err(Error::System(format!("{}: descriptor {number} is taken", fail()))),
+            false => Err(Error::system(format!("{}: descriptor {number} is taken", fail()))),
         }
     }
 
@@ -293,7 +292,7 @@ impl Init {
             Err(error) => {
                 // Where a first filter is on already, this may be refused; the supervisor then says that the container ended.
                 _ = rustix::io::write(supervisor, b"X");
-                drop(protocol::send(supervisor, &FromInit::Failed(no_filter(&error)), &[]));
+                drop(protocol::send(supervisor, &FromInit::Failed(no_filter(error)), &[]));
                 sys::exit_now(1);
             }
         };
@@ -314,11 +313,10 @@ impl Init {
 }
 
 /// Why there is no filter.
-fn no_filter(error: &invarlock_seccomp::Error) -> Error {
-    let text = format!("row \"system calls\": {error}");
-    match error {
-        invarlock_seccomp::Error::Unsupported(_) => Error::Unsupported(text),
-        _ => Error::System(text),
+fn no_filter(error: Error) -> Error {
+    match error.kind() {
+        Kind::Unsupported => error.in_control("system calls"),
+        _ => error.with_kind(Kind::System).context("control \"system calls\""),
     }
 }
 
@@ -331,14 +329,14 @@ fn die_with(parent: rustix::process::Pid) -> bool {
 /// Being id 0 gives no capability from here on, not even by execve.
 fn lock_root_out() -> Result<()> {
     rustix::thread::set_capabilities_secure_bits(SECURE_BITS)
-        .doing(|| "row \"capabilities\": setting the secure bits".into())
+        .context("row \"capabilities\": setting the secure bits")
 }
 
 fn seen_by_init() -> Result<SeenByInit> {
     let names = rustix::system::uname();
     let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
     let signal = rustix::process::parent_process_death_signal()
-        .doing(|| "row \"life\": reading what its parent's death does to init".into())?;
+        .context("row \"life\": reading what its parent's death does to init")?;
     Ok(SeenByInit {
         host_name: HostName { host: text(names.nodename()), domain: text(names.domainname()) },
         parent_death_signal: signal.map_or(0, Signal::as_raw),
@@ -347,7 +345,7 @@ fn seen_by_init() -> Result<SeenByInit> {
 
 fn seen_by_workload(env: &[String]) -> Result<SeenByWorkload> {
     let bits = rustix::thread::capabilities_secure_bits()
-        .doing(|| "row \"capabilities\": reading the secure bits".into())?;
+        .context("row \"capabilities\": reading the secure bits")?;
     let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
     Ok(SeenByWorkload {
         environment: env.iter().map(name).collect(),
@@ -360,24 +358,24 @@ fn seen_by_workload(env: &[String]) -> Result<SeenByWorkload> {
 fn no_capabilities() -> Result<()> {
     let none = CapabilitySet::empty();
     rustix::thread::clear_ambient_capability_set()
-        .doing(|| "row \"capabilities\": clearing the ambient set".into())?;
+        .context("row \"capabilities\": clearing the ambient set")?;
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    rustix::thread::set_capabilities(None, sets).doing(|| "row \"capabilities\": clearing them".into())
+    rustix::thread::set_capabilities(None, sets).context("row \"capabilities\": clearing them")
 }
 
 /// Leaves in `/dev` the five devices that programs need, and closes it for writing.
 fn clear_dev() -> Result<()> {
     let fail = || "row \"/dev\": clearing it".to_owned();
     let unwanted =
-        if hooks::off("five devices") { None } else { Some(std::fs::read_dir("/dev").doing(fail)?) };
+        if hooks::off("five devices") { None } else { Some(std::fs::read_dir("/dev").with_context(fail)?) };
     for entry in unwanted.into_iter().flatten() {
-        let entry = entry.doing(fail)?;
+        let entry = entry.with_context(fail)?;
         if DEVICES.iter().any(|(name, _)| entry.file_name() == *name) {
             continue;
         }
         let path = entry.path();
-        if entry.file_type().doing(fail)?.is_dir() {
-            return Err(Error::Integrity(format!(
+        if entry.file_type().with_context(fail)?.is_dir() {
+            return Err(Error::integrity(format!(
                 "{}: {} is a directory nobody asked for",
                 fail(),
                 path.display()
@@ -385,17 +383,17 @@ fn clear_dev() -> Result<()> {
         }
         // Not every entry is a mount.
         _ = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-        std::fs::remove_file(&path).doing(fail)?;
+        std::fs::remove_file(&path).with_context(fail)?;
     }
     let dev = rustix::fs::open(
         "/dev",
         rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
         rustix::fs::Mode::empty(),
     )
-    .doing(fail)?;
+    .with_context(fail)?;
     let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     if !hooks::off("closed /dev") {
-        sys::mount_setattr(dev.as_fd(), true, closed, None).doing(fail)?;
+        sys::mount_setattr(dev.as_fd(), true, closed, None).with_context(fail)?;
     }
     Ok(())
 }
@@ -403,11 +401,11 @@ fn clear_dev() -> Result<()> {
 /// Restricts this process to the first `count` of the processors it has.
 fn keep_processors(count: usize) -> Result<()> {
     let fail = || "row \"limits\": choosing processors".to_owned();
-    let all = rustix::thread::sched_getaffinity(None).doing(fail)?;
+    let all = rustix::thread::sched_getaffinity(None).with_context(fail)?;
     let mut some = rustix::thread::CpuSet::new();
     (0..rustix::thread::CpuSet::MAX_CPU)
         .filter(|cpu| all.is_set(*cpu))
         .take(count)
         .for_each(|cpu| some.set(cpu));
-    rustix::thread::sched_setaffinity(None, &some).doing(fail)
+    rustix::thread::sched_setaffinity(None, &some).with_context(fail)
 }

@@ -24,7 +24,7 @@ mod cgroup;
 mod collect;
 mod describe;
 pub mod doctor;
-mod error;
+mod failure;
 #[doc(hidden)]
 pub mod hooks;
 mod host;
@@ -49,8 +49,8 @@ mod supervisor;
 mod sys;
 
 pub use describe::describe;
-pub use error::{Error, Result};
 pub use identity::{INSIDE, Identity, ROOT_BASE};
+pub use invarlock_error::{Error, Kind, Result};
 pub use observe::{
     By, Capabilities, Contained, Descriptor, HostIds, HostName, IdMaps, IdsInside, InitRow, InputRow,
     LimitRow, MountRow, Namespace, Observations, Observer, ProcFiles, Process, Seccomp, Seen,
@@ -58,6 +58,6 @@ pub use observe::{
 pub use printable::printable;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
 pub use spec::{
-    ContainerSpec, HostSpec, Input, InputSource, Learned, LimitName, Limits, Outcome, OutputFile, Sink,
-    Status, Tried, Usage,
+    ContainerSpec, DeniedCall, HostSpec, Input, InputSource, Learned, LimitName, Limits, Outcome, OutputFile,
+    Sink, Status, Usage,
 };

@@ -1,11 +1,11 @@
 //! Which means holds which limit: the run's cgroup where there is one, else what the kernel offers each process.
 
 use crate::cgroup::{Controller, RunCgroup, millicpus, round_to_pages};
-use crate::error::{Doing as _, Error, Result};
 use crate::observe::{By, LimitRow, Root};
 use crate::spec::{LimitName, Limits};
 use crate::supervisor::is_blind;
 use crate::{hooks, kernel};
+use invarlock_error::{Context as _, Error, Result};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Resource};
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,7 @@ impl Holding {
         let weak = |row: &&LimitRow| !row.by.holds(row.name) && limits.required.contains(&row.name);
         match self.rows.iter().find(weak) {
             None => Ok(()),
-            Some(row) => Err(Error::Unsupported(format!(
+            Some(row) => Err(Error::unsupported(format!(
                 "row \"limits\": the {:?} limit was asked for and cannot be held: {}; run as root, or in a cgroup delegated to you \
                  (`systemd-run --user --scope -p Delegate=yes`), or do without the flag",
                 row.name,
@@ -187,13 +187,13 @@ impl Holding {
         self.read_rlimits(pid)?;
         if self.processors.is_some() {
             let set = rustix::thread::sched_getaffinity(Pid::from_raw(pid));
-            let count = set.doing(|| "observing the workload's processors".into())?.count();
+            let count = set.context("observing the workload's processors")?.count();
             self.found(LimitName::Cpu, u64::from(count) * 1000)?;
         }
         if self.rows.iter().all(|row| row.by != By::Tmpfs) {
             return Ok(None);
         }
-        let out = out.ok_or_else(|| Error::System("the run has no handle of its /out".into()))?;
+        let out = out.ok_or_else(|| Error::system("the run has no handle of its /out"))?;
         let tmp = Root::of(pid)?.open("/tmp", OFlags::PATH | OFlags::DIRECTORY)?;
         let (output, scratch) = (Room::of(out)?, Room::of(&tmp)?);
         if scratch.files != crate::rootfs::TMP_INODES {
@@ -222,7 +222,7 @@ impl Holding {
 
     fn read_rlimits(&mut self, pid: i32) -> Result<()> {
         let path = format!("/proc/{pid}/limits");
-        let text = kernel::read(&path).doing(|| format!("observing {path}"))?;
+        let text = kernel::read(&path).with_context(|| format!("observing {path}"))?;
         for limit in &self.rlimits {
             let line = text.lines().find_map(|l| l.strip_prefix(limit.kind.label())).unwrap_or_default();
             let found: Vec<Option<u64>> = line.split_whitespace().take(2).map(|n| n.parse().ok()).collect();
@@ -241,7 +241,7 @@ fn differs(name: LimitName, asked: u64, found: &str) -> Result<()> {
     if hooks::unseen("limits") {
         return Ok(());
     }
-    Err(Error::Integrity(format!(
+    Err(Error::integrity(format!(
         "the boundary is not what was asked for: row \"limits\": {name:?} was set to {asked}, but {found}; the workload was not started"
     )))
 }
@@ -257,7 +257,7 @@ pub(crate) struct Room {
 
 impl Room {
     pub(crate) fn of(handle: &OwnedFd) -> Result<Self> {
-        let found = rustix::fs::fstatvfs(handle).doing(|| "looking at a tmpfs of the run".into())?;
+        let found = rustix::fs::fstatvfs(handle).context("looking at a tmpfs of the run")?;
         Ok(Room {
             bytes: found.f_blocks * found.f_frsize,
             files: found.f_files,

@@ -1,8 +1,8 @@
 //! Mounts as handles: made detached, given their attributes, and only then put somewhere.
 
-use crate::error::{Doing as _, Error, Result};
 use crate::hooks::off;
 use crate::sys;
+use invarlock_error::{Context as _, Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use std::fs::File;
@@ -63,11 +63,12 @@ pub(crate) fn clone_path(path: &str, recursive: bool) -> rustix::io::Result<Owne
 pub(crate) fn reopen(path: &Path, handle: BorrowedFd<'_>) -> Result<OwnedFd> {
     let fail = || format!("opening {} again", path.display());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let again =
-        rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).doing(fail)?;
-    let (a, b) = (rustix::fs::fstat(&again).doing(fail)?, rustix::fs::fstat(handle).doing(fail)?);
+    let again = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+        .with_context(fail)?;
+    let (a, b) =
+        (rustix::fs::fstat(&again).with_context(fail)?, rustix::fs::fstat(handle).with_context(fail)?);
     if (a.st_dev, a.st_ino) != (b.st_dev, b.st_ino) {
-        return Err(Error::Safety(format!(
+        return Err(Error::safety(format!(
             "{} was replaced by another file after it was checked",
             path.display()
         )));
@@ -88,15 +89,15 @@ pub(crate) fn tmpfs(options: &[(&str, String)], attributes: u64) -> Result<Owned
 /// A new file system of this type, detached.
 pub(crate) fn filesystem(kind: &str, options: &[(&str, String)], attributes: u64) -> Result<OwnedFd> {
     let fail = || format!("making a {kind}");
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).doing(fail)?;
-    rustix::mount::fsconfig_set_string(&context, "source", kind).doing(fail)?;
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).with_context(fail)?;
+    rustix::mount::fsconfig_set_string(&context, "source", kind).with_context(fail)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&context, *key, value.as_str())
-            .doing(|| format!("making a {kind} with {key}={value}"))?;
+            .with_context(|| format!("making a {kind} with {key}={value}"))?;
     }
-    rustix::mount::fsconfig_create(&context).doing(fail)?;
+    rustix::mount::fsconfig_create(&context).with_context(fail)?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(fail)
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).with_context(fail)
 }
 
 /// Puts a detached mount on what `target` is.
@@ -123,8 +124,8 @@ pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedF
         Ok(directory) => Ok(Some(directory)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
         // Where the call is missing, nothing is known of the image.
-        Err(e @ rustix::io::Errno::NOSYS) => Err(e).doing(|| format!("opening /{name} of the image")),
-        Err(e) => Err(Error::Safety(format!(
+        Err(e @ rustix::io::Errno::NOSYS) => Err(e).with_context(|| format!("opening /{name} of the image")),
+        Err(e) => Err(Error::safety(format!(
             "/{name} of the image is not a plain directory ({e}): an image must not redirect what is mounted into it"
         ))),
     }
@@ -134,24 +135,24 @@ pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedF
 pub(crate) fn make_file(root: &OwnedFd, components: &[&str]) -> Result<File> {
     let fail = || format!("making /in/{}", components.join("/"));
     let Some((name, parents)) = components.split_last() else {
-        return Err(Error::Input("an input without a name".into()));
+        return Err(Error::input("an input without a name"));
     };
-    let mut at = rustix::io::fcntl_dupfd_cloexec(root, 3).doing(fail)?;
+    let mut at = rustix::io::fcntl_dupfd_cloexec(root, 3).with_context(fail)?;
     for parent in parents {
         match rustix::fs::mkdirat(&at, *parent, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(Error::System(format!("{}: {e}", fail()))),
+            Err(e) => return Err(Error::system(format!("{}: {e}", fail()))),
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        at = rustix::fs::openat(&at, *parent, flags, Mode::empty()).doing(fail)?;
+        at = rustix::fs::openat(&at, *parent, flags, Mode::empty()).with_context(fail)?;
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&at, *name, flags, Mode::from_raw_mode(0o444)).map(File::from).doing(fail)
+    rustix::fs::openat(&at, *name, flags, Mode::from_raw_mode(0o444)).map(File::from).with_context(fail)
 }
 
 /// Owner, and whether everybody may read it.
 pub(crate) fn owner(file: BorrowedFd<'_>) -> Result<(u32, u32, bool)> {
-    let file = File::from(file.try_clone_to_owned().doing(|| "duplicating a handle".into())?);
-    let meta = file.metadata().doing(|| "looking at an input".into())?;
+    let file = File::from(file.try_clone_to_owned().context("duplicating a handle")?);
+    let meta = file.metadata().context("looking at an input")?;
     Ok((meta.uid(), meta.gid(), meta.mode() & 0o004 != 0))
 }

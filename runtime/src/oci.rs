@@ -3,9 +3,9 @@
 //! The namespaces are there already: the builder was cloned into them and is id 0 of the user namespace. The mount namespace is named
 //! because libcontainer changes the root by pivot_root(2) only in one that it knows of. The filter is not here: libcontainer would ignore it.
 
-use crate::error::{Doing as _, Result};
 use crate::hooks::off;
 use crate::protocol::Request;
+use invarlock_error::{Context as _, Foreign as _, Kind, Result};
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
     MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
@@ -34,7 +34,7 @@ pub(crate) const READ_ONLY: [&str; 5] =
 
 /// The configuration of a run.
 pub(crate) fn config(request: &Request) -> Result<Spec> {
-    build(request).doing(|| "writing the container's configuration".into())
+    build(request).err_kind(Kind::System).context("writing the container's configuration")
 }
 
 fn build(request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError> {

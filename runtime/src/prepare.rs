@@ -3,12 +3,13 @@
 //! The workload's host id owns nothing. A file that not everybody may read is shown to it as its own through an id-mapped mount, which
 //! takes a user namespace that maps the file's owner to that id.
 
-use crate::error::{Doing as _, Error, InRow as _, Result};
+use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::mounts;
 use crate::protocol::Request;
 use crate::supervisor::NAMESPACES_REMEDY;
 use crate::sys::{self, Forked};
+use invarlock_error::{Context as _, Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
@@ -27,17 +28,16 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
     for (i, fd) in fds.into_iter().enumerate() {
         let mount = match i.checked_sub(layers).and_then(|i| request.inputs.get(i)) {
             None => {
-                let layer =
-                    mounts::clone_handle(fd.as_fd()).doing(|| "mounting a layer of the image".into())?;
-                mounts::restrict(&layer, mounts::layer()).doing(|| "making a layer read-only".into())?;
+                let layer = mounts::clone_handle(fd.as_fd()).context("mounting a layer of the image")?;
+                mounts::restrict(&layer, mounts::layer()).context("making a layer read-only")?;
                 layer
             }
             Some(input) => match &input.path {
                 None => fd,
                 Some(path) => namespaces
                     .input(fd, identity)
-                    .map_err(|e| e.while_(&format!("mounting input {}", path.display())))
-                    .in_row("inputs")?,
+                    .map_err(|e| e.context(format!("mounting input {}", path.display())))
+                    .in_control("inputs")?,
             },
         };
         out.push(mount);
@@ -50,11 +50,11 @@ impl IdMapped {
         let (uid, gid, everybody) = mounts::owner(fd.as_fd())?;
         let mount = match mounts::clone_handle(fd.as_fd()) {
             Err(rustix::io::Errno::NOENT) => {
-                return Err(Error::Safety("it was removed or replaced after it was checked".into()));
+                return Err(Error::safety("it was removed or replaced after it was checked"));
             }
-            other => other.doing(|| "making a mount of it".into())?,
+            other => other.context("making a mount of it")?,
         };
-        mounts::restrict(&mount, mounts::input()).doing(|| "making it read-only".into())?;
+        mounts::restrict(&mount, mounts::input()).context("making it read-only")?;
         if !everybody {
             let namespace = match self.0.entry((uid, gid)) {
                 std::collections::btree_map::Entry::Occupied(made) => made.into_mut(),
@@ -71,16 +71,16 @@ impl IdMapped {
 
 /// Whether the handle's file system can be id-mapped.
 pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
-    let mount = mounts::clone_handle(on.as_fd()).doing(|| "making a mount".into())?;
+    let mount = mounts::clone_handle(on.as_fd()).context("making a mount")?;
     let namespace = namespace(0, 0, Identity::of_caller())?;
     sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd()))
-        .doing(|| "id-mapping a mount".into())
+        .context("id-mapping a mount")
 }
 
 /// A user namespace that nobody lives in: the file's owner is the workload's host id.
 fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
-    let (ours, theirs) = UnixStream::pair().doing(fail)?;
+    let (ours, theirs) = UnixStream::pair().with_context(fail)?;
     let cloned = sys::clone_process(libc::CLONE_NEWUSER, None)
         .or_unsupported(|| format!("row \"namespaces\": {}", fail()), NAMESPACES_REMEDY)?;
     let (pid, handle) = match cloned {
@@ -102,7 +102,7 @@ fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
 fn mapped(pid: i32, uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
     let fail = || "making a user namespace for id-mapped mounts".to_owned();
     for (file, from, to) in [("uid_map", uid, identity.host_uid), ("gid_map", gid, identity.host_gid)] {
-        std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n")).doing(fail)?;
+        std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n")).with_context(fail)?;
     }
-    File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from).doing(fail)
+    File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from).with_context(fail)
 }

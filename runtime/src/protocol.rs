@@ -1,10 +1,10 @@
 //! Messages between the processes of a run: JSON frames with descriptors beside them, over Unix sockets.
 
-use crate::error::{Doing as _, Error, Result};
 use crate::limits::Rlimit;
 use crate::observe::{Observations, SeenByInit};
 use crate::spec::{Learned, Limits, Status, Usage};
-use invarlock_seccomp::{Meaning, Program};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
+use invarlock_seccomp::{Program, ResolvedProfile};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -49,7 +49,7 @@ pub(crate) struct Request {
     /// A plain child with this output directory, no container.
     pub(crate) host: Option<PathBuf>,
     /// The filter asks about every call, and this answers.
-    pub(crate) learning: Option<Meaning>,
+    pub(crate) learning: Option<ResolvedProfile>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -112,19 +112,19 @@ pub(crate) enum FromInit {
 
 /// Sends one message.
 pub(crate) fn send(to: &UnixStream, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
-    let body = serde_json::to_vec(message).doing(|| "writing a message".into())?;
+    let body = serde_json::to_vec(message).err_kind(Kind::System).context("writing a message")?;
     let fail = || "sending a message between the processes of the run".to_owned();
     let mut header = [0; 8];
     header[..4].copy_from_slice(&(body.len() as u32).to_le_bytes());
     header[4..].copy_from_slice(&(fds.len() as u32).to_le_bytes());
-    (&*to).write_all(&header).doing(fail)?;
+    (&*to).write_all(&header).with_context(fail)?;
     for batch in fds.chunks(BATCH) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(batch));
-        sendmsg(to, &[IoSlice::new(b"F")], &mut control, SendFlags::NOSIGNAL).doing(fail)?;
+        sendmsg(to, &[IoSlice::new(b"F")], &mut control, SendFlags::NOSIGNAL).with_context(fail)?;
     }
-    (&*to).write_all(&body).doing(fail)
+    (&*to).write_all(&body).with_context(fail)
 }
 
 /// Receives one message; none at the end of the stream.
@@ -140,13 +140,13 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &UnixStream) -> Result<Option<(
         {
             return Ok(None);
         }
-        other => other.doing(fail)?,
+        other => other.with_context(fail)?,
     }
     let [a, b, c, d, e, f, g, h] = header;
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
     let count = u32::from_le_bytes([e, f, g, h]) as usize;
     if length > MAX_FRAME {
-        return Err(Error::Safety(format!(
+        return Err(Error::safety(format!(
             "a message of {length} bytes between the processes of the run is too long"
         )));
     }
@@ -156,7 +156,7 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &UnixStream) -> Result<Option<(
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let got = recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
-            .doing(fail)?;
+            .with_context(fail)?;
         let before = fds.len();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -164,15 +164,16 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &UnixStream) -> Result<Option<(
             }
         }
         if got.bytes == 0 || fds.len() == before {
-            return Err(Error::System(
-                "a message between the processes of the run came without its descriptors".into(),
+            return Err(Error::system(
+                "a message between the processes of the run came without its descriptors",
             ));
         }
     }
     let mut body = vec![0; length];
-    (&*from).read_exact(&mut body).doing(fail)?;
+    (&*from).read_exact(&mut body).with_context(fail)?;
     let message = serde_json::from_slice(&body)
-        .doing(|| "reading a message between the processes of the run".into())?;
+        .err_kind(Kind::System)
+        .context("reading a message between the processes of the run")?;
     Ok(Some((message, fds)))
 }
 
@@ -185,7 +186,7 @@ pub(crate) fn receive_ready(from: &UnixStream) -> Result<Option<(u8, i32)>> {
     let fail = || "waiting for the workload".to_owned();
     let got = match recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
         Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::AGAIN) => return Ok(None),
-        other => other.doing(fail)?,
+        other => other.with_context(fail)?,
     };
     if got.bytes == 0 {
         return Ok(None);
@@ -196,14 +197,14 @@ pub(crate) fn receive_ready(from: &UnixStream) -> Result<Option<(u8, i32)>> {
             pid = Some(who.pid.as_raw_nonzero().get());
         }
     }
-    let pid = pid.ok_or_else(|| Error::System("the workload's message came without credentials".into()))?;
+    let pid = pid.ok_or_else(|| Error::system("the workload's message came without credentials"))?;
     Ok(Some((byte[0], pid)))
 }
 
 /// The descriptor, in the waiting workload, of the listener of its refused calls.
 pub(crate) fn receive_number(from: &UnixStream) -> Result<Option<RawFd>> {
     let mut number = [0; 4];
-    (&*from).read_exact(&mut number).doing(|| "waiting for the workload".into())?;
+    (&*from).read_exact(&mut number).context("waiting for the workload")?;
     let number = RawFd::from_le_bytes(number);
     Ok((number >= 0).then_some(number))
 }

@@ -4,8 +4,9 @@
 //! supervisor, whose copy is builder and init, is never started from that file itself: root starts it through a read-only mount of its
 //! own, anybody else from a sealed memory file. Besides, init cannot be inspected from inside at all (it is not dumpable).
 
-use crate::error::{Doing as _, Error, NO_CALL, Result};
+use crate::failure::SystemCall as _;
 use crate::{seal, sys};
+use invarlock_error::{Context as _, Error, Result};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -43,14 +44,16 @@ pub fn guard() -> Result<()> {
 
 /// Whatever is open from 3 up ends with this process's program.
 pub(crate) fn keep_descriptors() -> Result<()> {
-    sys::cloexec_from_3()
-        .or_unsupported(|| "row \"descriptors\": keeping open descriptors to this process".into(), NO_CALL)
+    sys::cloexec_from_3().or_unsupported(
+        || "row \"descriptors\": keeping open descriptors to this process".into(),
+        invarlock_error::MISSING_CALL,
+    )
 }
 
 fn refuse_elevated() -> Result<()> {
     match sys::is_secure_execution() {
-        true => Err(Error::Safety(
-            "this program is set-uid or has file capabilities: it must not have; remove them".into(),
+        true => Err(Error::safety(
+            "this program is set-uid or has file capabilities: it must not have; remove them",
         )),
         false => Ok(()),
     }
@@ -114,9 +117,9 @@ fn sealed_copy() -> Result<OwnedFd> {
     let fail = || "row \"executable\": copying this program into sealed memory".to_owned();
     let mut from = File::open("/proc/self/exe").map_err(|cause| match cause.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::Unsupported(format!("{}: /proc/self/exe: {cause}; {NO_PROC}", fail()))
+            Error::unsupported(format!("{}: /proc/self/exe: {cause}; {NO_PROC}", fail()))
         }
-        _ => Error::System(format!("{}: /proc/self/exe: {cause}", fail())),
+        _ => Error::system(format!("{}: /proc/self/exe: {cause}", fail())),
     })?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = match rustix::fs::memfd_create("invarlock", flags | MemfdFlags::EXEC) {
@@ -126,17 +129,17 @@ fn sealed_copy() -> Result<OwnedFd> {
     };
     let memory = memory.or_unsupported(fail, NO_MEMFD)?;
     let mut memory = File::from(memory);
-    std::io::copy(&mut from, &mut memory).doing(fail)?;
-    seal::seal(&memory).doing(fail)?;
+    std::io::copy(&mut from, &mut memory).with_context(fail)?;
+    seal::seal(&memory).with_context(fail)?;
     // Executing needs that nobody can write, so a descriptor that only reads.
     let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(fail)
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(fail)
 }
 
 /// The supervisor's first act: what a caller left open or ignored must not reach a run. A SIGCHLD that is ignored would have the kernel
 /// reap the run's processes by itself, and nobody would hear of their end.
 pub(crate) fn shed() -> Result<()> {
-    sys::close_all_but(&[]).doing(|| "closing what a caller left open".into())?;
+    sys::close_all_but(&[]).context("closing what a caller left open")?;
     sys::default_action(libc::SIGCHLD);
     Ok(())
 }
@@ -144,8 +147,9 @@ pub(crate) fn shed() -> Result<()> {
 /// The supervisor's end of the launcher's socket, taken from standard input, which becomes `/dev/null`.
 pub(crate) fn launcher_socket() -> Result<UnixStream> {
     let fail = || "taking over the launcher's socket".to_owned();
-    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).doing(fail)?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(fail)?;
-    rustix::stdio::dup2_stdin(&null).doing(fail)?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).with_context(fail)?;
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).with_context(fail)?;
+    rustix::stdio::dup2_stdin(&null).with_context(fail)?;
     Ok(UnixStream::from(socket))
 }

@@ -4,12 +4,13 @@
 //! following links, and refused where it is anything else.
 
 use crate::cgroup::round_to_pages;
-use crate::error::{Doing as _, Error, Result};
+use crate::failure::SystemCall as _;
 use crate::hooks::off;
 use crate::identity::Identity;
 use crate::mounts;
 use crate::protocol::Request;
 use crate::spec::target_components;
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use std::ffi::CString;
@@ -28,7 +29,7 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
     let inputs = handles.split_off(request.rootfs.len());
     image(handles)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(ROOT, flags, Mode::empty()).doing(|| "opening the image".into())?;
+    let root = rustix::fs::open(ROOT, flags, Mode::empty()).context("opening the image")?;
     let limits = &request.limits;
     // 0 is no limit.
     let size =
@@ -55,13 +56,13 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
     put(&dev, &root, "dev")?;
     input(request, inputs, &root)?;
     rustix::fs::openat(&out, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .doing(|| "opening the output directory".into())
+        .context("opening the output directory")
 }
 
 fn put(mount: &OwnedFd, root: &OwnedFd, name: &str) -> Result<()> {
     let target = mounts::real_directory(root, name)?
-        .ok_or_else(|| Error::Input(format!("the image has no directory /{name}")))?;
-    mounts::attach(mount, &target).doing(|| format!("mounting /{name}"))
+        .ok_or_else(|| Error::input(format!("the image has no directory /{name}")))?;
+    mounts::attach(mount, &target).with_context(|| format!("mounting /{name}"))
 }
 
 /// One layer that has all mount points is mounted as it is; else the layers are stacked over a skeleton that has them.
@@ -72,23 +73,23 @@ fn image(mut layers: Vec<OwnedFd>) -> Result<()> {
             complete &= mounts::real_directory(only, name)?.is_some();
         }
         if complete {
-            return mounts::attach_at(only, ROOT).doing(|| "mounting the image".into());
+            return mounts::attach_at(only, ROOT).context("mounting the image");
         }
     }
     let fail = || "stacking the layers of the image".to_owned();
     for name in TARGETS {
-        fs::create_dir_all(format!("/l/s/{name}")).doing(fail)?;
+        fs::create_dir_all(format!("/l/s/{name}")).with_context(fail)?;
     }
     let mut stack = Vec::new();
     layers.reverse();
     for (i, layer) in layers.iter().enumerate() {
         let path = format!("/l/{i}");
-        fs::create_dir(&path).doing(fail)?;
-        mounts::attach_at(layer, &path).doing(fail)?;
+        fs::create_dir(&path).with_context(fail)?;
+        mounts::attach_at(layer, &path).with_context(fail)?;
         stack.push(path);
     }
     let options = format!("lowerdir={}:/l/s,userxattr", stack.join(":"));
-    let options = CString::new(options).doing(fail)?;
+    let options = CString::new(options).err_kind(Kind::System).with_context(fail)?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("overlay", ROOT, "overlay", flags, Some(options.as_c_str())).or_unsupported(
         fail,
@@ -101,7 +102,8 @@ fn input(request: &Request, sources: Vec<OwnedFd>, root: &OwnedFd) -> Result<()>
     let mut bytes = 1 << 20;
     for (input, source) in request.inputs.iter().zip(&sources) {
         if input.path.is_none() {
-            let size = rustix::fs::fstat(source).doing(|| format!("looking at {}", input.target))?.st_size;
+            let size =
+                rustix::fs::fstat(source).with_context(|| format!("looking at {}", input.target))?.st_size;
             bytes += size.unsigned_abs() + 4096;
         }
     }
@@ -114,19 +116,18 @@ fn input(request: &Request, sources: Vec<OwnedFd>, root: &OwnedFd) -> Result<()>
         match &input.path {
             Some(path) => match mounts::attach(&source, &OwnedFd::from(made)) {
                 Err(rustix::io::Errno::NOENT) => {
-                    return Err(Error::Safety(format!(
+                    return Err(Error::safety(format!(
                         "{} was removed or replaced after it was checked",
                         path.display()
                     )));
                 }
-                other => other.doing(|| format!("mounting {}", input.target))?,
+                other => other.with_context(|| format!("mounting {}", input.target))?,
             },
             None => drop(
                 std::io::copy(&mut File::from(source), &mut made)
-                    .doing(|| format!("writing {}", input.target))?,
+                    .with_context(|| format!("writing {}", input.target))?,
             ),
         }
     }
-    crate::sys::mount_setattr(tmpfs.as_fd(), true, mounts::input(), None)
-        .doing(|| "closing /in for writing".into())
+    crate::sys::mount_setattr(tmpfs.as_fd(), true, mounts::input(), None).context("closing /in for writing")
 }

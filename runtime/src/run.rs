@@ -1,13 +1,13 @@
 //! The launcher's side: starts a supervisor, hands over the plan and the handles, passes on what the workload prints, takes the outcome.
 
-use crate::error::{Doing as _, Error, InRow as _, Result};
 use crate::hooks::{self, Hooks};
 use crate::protocol::{self, Done, Order, Prepare, Request, Verdict, WireInput};
 use crate::spec::{
     ContainerSpec, HostSpec, InputSource, Outcome, OutputFile, Sink, check_limits, check_strings,
 };
 use crate::{reexec, seal, state};
-use invarlock_seccomp::Meaning;
+use invarlock_error::{Context as _, Error, Result};
+use invarlock_seccomp::ResolvedProfile;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use std::fs::File;
@@ -52,13 +52,13 @@ impl Supervisor {
     }
 
     fn start(host: bool) -> Result<Self> {
-        let (socket, theirs) = UnixStream::pair().doing(|| "making a socket".into())?;
+        let (socket, theirs) = UnixStream::pair().context("making a socket")?;
         let (child, mount) = reexec::spawn(theirs)?;
         let supervisor = Supervisor { socket, child: Reaper(Some(child)), mount };
         hooks::step("launcher: supervisor started");
         let prepare = Prepare { state: state::directory()?, host, hooks: Hooks::from_environment() };
         protocol::send(&supervisor.socket, &prepare, &[])
-            .map_err(|e| e.while_("talking to the supervisor"))?;
+            .map_err(|e| e.context("talking to the supervisor"))?;
         Ok(supervisor)
     }
 
@@ -72,18 +72,18 @@ impl Supervisor {
     pub fn learn(
         self,
         mut spec: ContainerSpec,
-        profile: Meaning,
+        profile: ResolvedProfile,
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
-        spec.filter = profile.compile_learning().doing(|| "compiling a filter that asks".into())?;
+        spec.filter = profile.compile_learning().context("compiling a filter that asks")?;
         self.contained(spec, Some(profile), cancel, sink)
     }
 
     fn contained(
         self,
         spec: ContainerSpec,
-        learning: Option<Meaning>,
+        learning: Option<ResolvedProfile>,
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
@@ -92,21 +92,23 @@ impl Supervisor {
         for layer in &spec.rootfs {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = rustix::fs::open(layer, flags, Mode::empty())
-                .map_err(|e| Error::Input(format!("opening layer {}: {e}", layer.display())));
+                .map_err(|e| Error::input(format!("opening layer {}: {e}", layer.display())));
             fds.push(opened?);
         }
         let mut inputs = Vec::new();
         for input in spec.inputs {
             let (path, fd) = match input.source {
                 InputSource::File { path, file } => {
-                    let kind =
-                        file.metadata().doing(|| format!("looking at {}", path.display()))?.file_type();
+                    let kind = file
+                        .metadata()
+                        .with_context(|| format!("looking at {}", path.display()))?
+                        .file_type();
                     if !kind.is_file() || kind.is_fifo() {
-                        return Err(Error::Safety(format!("input {} is not a regular file", path.display())));
+                        return Err(Error::safety(format!("input {} is not a regular file", path.display())));
                     }
                     (Some(path), OwnedFd::from(file))
                 }
-                InputSource::Bytes(bytes) => (None, sealed(&bytes).in_row("inputs")?),
+                InputSource::Bytes(bytes) => (None, sealed(&bytes).in_control("inputs")?),
             };
             inputs.push(WireInput { target: input.target, path });
             fds.push(fd);
@@ -129,9 +131,9 @@ impl Supervisor {
     fn run_on_host(self, spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
         let program = spec.program.to_str().filter(|p| p.starts_with('/'));
         let program = program
-            .ok_or_else(|| Error::Input(format!("{} is not an absolute path", spec.program.display())))?;
+            .ok_or_else(|| Error::input(format!("{} is not an absolute path", spec.program.display())))?;
         if !spec.output.is_absolute() {
-            return Err(Error::Input(format!("{} is not an absolute path", spec.output.display())));
+            return Err(Error::input(format!("{} is not an absolute path", spec.output.display())));
         }
         let argv: Vec<String> = std::iter::once(program.to_owned()).chain(spec.args).collect();
         check_strings(&argv, &spec.env)?;
@@ -158,8 +160,7 @@ impl Supervisor {
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
-        let pipe =
-            || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "making a pipe".into());
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("making a pipe");
         let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);
         let handed_over: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
         let fds: Vec<_> = handed_over.iter().map(|fd| fd.as_fd()).collect();
@@ -185,10 +186,10 @@ pub(crate) fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
     use std::io::Seek as _;
     let fail = || "keeping an input in memory".to_owned();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(rustix::fs::memfd_create("invarlock-input", flags).doing(fail)?);
-    file.write_all(bytes).doing(fail)?;
-    file.rewind().doing(fail)?;
-    seal::seal(&file).doing(fail)?;
+    let mut file = File::from(rustix::fs::memfd_create("invarlock-input", flags).with_context(fail)?);
+    file.write_all(bytes).with_context(fail)?;
+    file.rewind().with_context(fail)?;
+    seal::seal(&file).with_context(fail)?;
     Ok(file.into())
 }
 
@@ -254,7 +255,7 @@ impl Relay {
                 }
                 match rustix::event::poll(&mut fds, None) {
                     Err(rustix::io::Errno::INTR) => continue,
-                    other => drop(other.doing(|| "waiting for the run".into())?),
+                    other => drop(other.context("waiting for the run")?),
                 }
                 let events: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
                 spoken |= events.first().is_some_and(|e| *e);
@@ -288,8 +289,8 @@ impl Relay {
         match verdict {
             Some((Verdict::Done(done), files)) => Ok((*done, files)),
             Some((Verdict::Failed(error), _)) => Err(error),
-            None => Err(Error::System(
-                "the supervisor of the run died; its container died with it, and the next start removes what is left".into(),
+            None => Err(Error::system(
+                "the supervisor of the run died; its container died with it, and the next start removes what is left",
             )),
         }
     }
@@ -300,7 +301,7 @@ impl Relay {
         let mut block = vec![0; BLOCK];
         let count = match rustix::io::read(pipe, &mut block) {
             Err(rustix::io::Errno::INTR) => return Ok(()),
-            other => other.doing(|| "reading what the workload prints".into())?,
+            other => other.context("reading what the workload prints")?,
         };
         if count == 0 {
             stream.pipe = None;
@@ -326,14 +327,17 @@ fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
     let Done { status, output, observations, mut usage, refused, learned, mut timings } = done;
     timings.extend(hooks::timeline());
     if files.len() != output.len() {
-        return Err(Error::System("the supervisor's answer came without its files".into()));
+        return Err(Error::system("the supervisor's answer came without its files"));
     }
     let mut read = Vec::new();
     for ((name, size), file) in output.into_iter().zip(files) {
         let mut bytes = Vec::new();
-        File::from(file).take(size + 1).read_to_end(&mut bytes).doing(|| format!("reading /out/{name}"))?;
+        File::from(file)
+            .take(size + 1)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("reading /out/{name}"))?;
         if bytes.len() as u64 != size {
-            return Err(Error::Integrity(format!("/out/{name} has {} bytes instead of {size}", bytes.len())));
+            return Err(Error::integrity(format!("/out/{name} has {} bytes instead of {size}", bytes.len())));
         }
         read.push(OutputFile { name, bytes });
     }

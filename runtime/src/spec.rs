@@ -1,8 +1,8 @@
 //! What the caller asks for and what it gets back: the public values of this crate.
 
-use crate::error::{Error, Result};
 use crate::kernel;
 use crate::observe::Observations;
+use invarlock_error::{Error, Result};
 use invarlock_seccomp::Program;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -270,12 +270,12 @@ pub struct Learned {
     /// The calls that were allowed because no decision matched them, by name, with how often.
     pub unmatched: BTreeMap<String, u64>,
     /// The calls that were refused, with those arguments that the profile looks at.
-    pub refused: Vec<Tried>,
+    pub refused: Vec<DeniedCall>,
 }
 
 /// A call that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Tried {
+pub struct DeniedCall {
     /// Its name.
     pub syscall: String,
     /// Arguments by their index. None where there were too many different ones to tell apart.
@@ -299,7 +299,7 @@ pub trait Sink {
 /// Splits a target below `/in` into its components.
 pub(crate) fn target_components(target: &str) -> Result<Vec<&str>> {
     let bad = |why: &str| {
-        Err(Error::Input(format!("input target {target:?} {why}; targets are plain paths below /in")))
+        Err(Error::input(format!("input target {target:?} {why}; targets are plain paths below /in")))
     };
     let Some(rest) = target.strip_prefix("/in/") else { return bad("does not lie below /in") };
     let parts: Vec<&str> = rest.split('/').collect();
@@ -315,7 +315,7 @@ pub(crate) fn target_components(target: &str) -> Result<Vec<&str>> {
 impl ContainerSpec {
     /// Refuses what can never work, before anything is started.
     pub(crate) fn check(&self) -> Result<()> {
-        let input = |message: String| Err(Error::Input(message));
+        let input = |message: String| Err(Error::input(message));
         if self.rootfs.is_empty() || self.rootfs.len() > 128 {
             return input(format!("an image has 1 to 128 layers, not {}", self.rootfs.len()));
         }
@@ -354,9 +354,7 @@ impl ContainerSpec {
 pub(crate) fn check_strings(argv: &[String], env: &[(String, String)]) -> Result<()> {
     let nul = |s: &String| s.contains('\0');
     if argv.iter().any(nul) || env.iter().any(|(k, v)| nul(k) || nul(v) || k.is_empty() || k.contains('=')) {
-        return Err(Error::Input(
-            "the command or environment has a NUL byte, or a variable has no name".into(),
-        ));
+        return Err(Error::input("the command or environment has a NUL byte, or a variable has no name"));
     }
     Ok(())
 }
@@ -373,12 +371,12 @@ pub(crate) fn check_limits(limits: &Limits) -> Result<()> {
         ("tmp bytes", limits.tmp_bytes, page),
     ];
     if let Some((what, value, least)) = least.iter().find(|(_, value, least)| value < least) {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "a limit of {value} for {what} is below the least possible, {least}"
         )));
     }
     if !(limits.cpus.is_finite() && limits.cpus >= 0.01) || limits.wall.is_zero() {
-        return Err(Error::Input("the limits for processors and wall time must be above zero".into()));
+        return Err(Error::input("the limits for processors and wall time must be above zero"));
     }
     Ok(())
 }

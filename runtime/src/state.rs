@@ -1,7 +1,7 @@
 //! What outlives a killed supervisor: one locked file a run, from which the next start cleans up.
 
-use crate::error::{Doing as _, Error, Result};
 use crate::{cgroup, hooks};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use invarlock_security::{abandoned, claim};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -33,7 +33,7 @@ pub(crate) fn directory() -> Result<PathBuf> {
     };
     match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        other => other.doing(|| format!("making the state directory {}", dir.display()))?,
+        other => other.with_context(|| format!("making the state directory {}", dir.display()))?,
     }
     verified(dir)
 }
@@ -50,7 +50,7 @@ pub(crate) fn verified(dir: PathBuf) -> Result<PathBuf> {
         Err(e) => format!("cannot be looked at: {e}"),
     };
     let dir = dir.display();
-    Err(Error::Safety(format!(
+    Err(Error::safety(format!(
         "the state directory {dir} must be a directory that only uid {uid} can write, but it {found}; mend or remove it, or, as an \
          ordinary user, set XDG_RUNTIME_DIR to a directory of your own with mode 0700"
     )))
@@ -64,7 +64,7 @@ fn owned(dir: &Path, uid: u32) -> bool {
 pub(crate) fn new_id() -> Result<String> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .doing(|| "getting random bytes".into())?;
+        .context("getting random bytes")?;
     Ok(format!("{}-{:016x}", std::process::id(), u64::from_ne_bytes(bytes)))
 }
 
@@ -73,20 +73,22 @@ impl Lock {
     pub(crate) fn take(dir: &Path, id: &str, cgroups: &[PathBuf]) -> Result<Self> {
         let (early, path) = (dir.join(format!(".{id}{SUFFIX}")), dir.join(format!("{id}{SUFFIX}")));
         let fail = || format!("writing {}", path.display());
-        let mut file = new_locked(&early).doing(fail)?;
+        let mut file = new_locked(&early).with_context(fail)?;
         hooks::step("supervisor: lock file made");
-        file.write_all(&serde_json::to_vec(cgroups).doing(fail)?).doing(fail).inspect_err(|_| {
-            drop(fs::remove_file(&early));
-        })?;
+        file.write_all(&serde_json::to_vec(cgroups).err_kind(Kind::System).with_context(fail)?)
+            .with_context(fail)
+            .inspect_err(|_| {
+                drop(fs::remove_file(&early));
+            })?;
         hooks::step("supervisor: lock file written");
-        fs::rename(&early, &path).doing(fail)?;
+        fs::rename(&early, &path).with_context(fail)?;
         hooks::step("supervisor: lock taken");
         Ok(Lock { path, _file: file })
     }
 
     /// The run is over and left nothing.
     pub(crate) fn release(self) -> Result<()> {
-        fs::remove_file(&self.path).doing(|| format!("removing {}", self.path.display()))
+        fs::remove_file(&self.path).with_context(|| format!("removing {}", self.path.display()))
     }
 }
 
@@ -103,8 +105,8 @@ fn new_locked(path: &Path) -> std::io::Result<File> {
 /// Removes what runs left whose supervisor is dead, as far as it can be removed. Gives the number of them.
 pub(crate) fn sweep(dir: &Path) -> Result<usize> {
     let mut swept = 0;
-    for entry in fs::read_dir(dir).doing(|| format!("reading {}", dir.display()))? {
-        let entry = entry.doing(|| format!("reading {}", dir.display()))?;
+    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
+        let entry = entry.with_context(|| format!("reading {}", dir.display()))?;
         let name = entry.file_name();
         let Some(id) = name.to_str().and_then(|n| n.strip_suffix(SUFFIX)) else { continue };
         // What cannot be removed now stays noted and stops nobody: the next start tries again.
@@ -117,7 +119,10 @@ fn sweep_one(path: &Path, id: &str) -> Result<bool> {
     // Held while its supervisor, or a process of its run that has not closed it yet, lives.
     let Some(file) = abandoned(path).map(File::from) else { return Ok(false) };
     let mut text = String::new();
-    (&file).take(MAX_STATE).read_to_string(&mut text).doing(|| format!("reading {}", path.display()))?;
+    (&file)
+        .take(MAX_STATE)
+        .read_to_string(&mut text)
+        .with_context(|| format!("reading {}", path.display()))?;
     let cgroups: Vec<PathBuf> = serde_json::from_str(&text).unwrap_or_default();
     cgroups.iter().try_for_each(|cgroup| cgroup::sweep(cgroup, id))?;
     drop(fs::remove_file(path));

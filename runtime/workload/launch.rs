@@ -239,7 +239,7 @@ fn profile(plan: &Plan) -> invarlock_seccomp::Profile {
     }
 }
 
-fn meaning(plan: &Plan) -> invarlock_seccomp::Meaning {
+fn meaning(plan: &Plan) -> invarlock_seccomp::ResolvedProfile {
     invarlock_seccomp::Arch::native().and_then(|arch| profile(plan).meaning(arch)).expect("a meaning")
 }
 
@@ -251,7 +251,7 @@ fn filter(plan: &Plan) -> invarlock_seccomp::Program {
 
 fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
     let file = |(target, path): &(String, PathBuf)| {
-        let file = File::open(path).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
+        let file = File::open(path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
         Ok(Input { target: target.clone(), source: InputSource::File { path: path.clone(), file } })
     };
     let mut inputs = plan.files.iter().map(file).collect::<Result<Vec<_>, Error>>()?;

@@ -1,7 +1,7 @@
 //! What a filter costs on the way of a run, in microseconds: the first time, and the median of 200 after 20 that warm up.
 #![allow(clippy::print_stdout, reason = "printing is what it does")]
 
-use invarlock_seccomp::{Arch, Given, Machine, Ours, Program, Result};
+use invarlock_seccomp::{Arch, BuiltinProfile, Machine, Program, Result, UserProfile};
 use std::time::Instant;
 
 fn once<T>(work: impl FnOnce() -> T) -> f64 {
@@ -18,7 +18,7 @@ fn median<T>(mut work: impl FnMut() -> T) -> f64 {
 
 fn main() -> Result<()> {
     let arch = Arch::native()?;
-    for ours in Ours::ALL {
+    for ours in BuiltinProfile::ALL {
         let first_taken = once(|| ours.program());
         let first_made = once(|| ours.profile().compile_heard());
         let (meaning, program) = (ours.profile().meaning(arch)?, ours.program()?);
@@ -39,8 +39,8 @@ fn main() -> Result<()> {
     }
     if let Ok(text) = std::fs::read("/usr/share/containers/seccomp.json") {
         let machine = Machine { arch, kernel: (6, 1) };
-        let given = Given::parse(&text, machine)?;
-        println!("Podman's\n  {:<30} {:>7.1}", "read", median(|| Given::parse(&text, machine)));
+        let given = UserProfile::parse(&text, machine)?;
+        println!("Podman's\n  {:<30} {:>7.1}", "read", median(|| UserProfile::parse(&text, machine)));
         println!("  {:<30} {:>7.1}", "compiled", median(|| given.meaning.compile_heard()));
     }
     Ok(())

@@ -13,8 +13,8 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 
-use crate::meaning::{Action, Comparison, Meaning};
 use crate::profile::{Operator, Profile};
+use crate::resolved_profile::{Action, Comparison, ResolvedProfile};
 use crate::{Arch, Error, Program, Result, table};
 
 /// First number of the x32 calls, which x86_64 kernels may offer beside their own under the same architecture.
@@ -43,20 +43,20 @@ impl Profile {
         self.meaning(arch)?.compile()
     }
 
-    /// Compiles it for `arch` so that refused calls are heard, as [`Meaning::compile_heard`] does.
+    /// Compiles it for `arch` so that refused calls are heard, as [`ResolvedProfile::compile_heard`] does.
     pub fn compile_heard_for(&self, arch: Arch) -> Result<Program> {
         self.meaning(arch)?.compile_heard()
     }
 }
 
-impl Meaning {
+impl ResolvedProfile {
     /// Compiles it.
     pub fn compile(&self) -> Result<Program> {
         compile(self, Refused::Errno)
     }
 
     /// Compiles it so that refused calls are heard: each waits until whoever holds the program's [`crate::Listener`]
-    /// has answered. What decides is the same; only calls that [`Meaning::compile`] answers with `EPERM` differ.
+    /// has answered. What decides is the same; only calls that [`ResolvedProfile::compile`] answers with `EPERM` differ.
     pub fn compile_heard(&self) -> Result<Program> {
         compile(self, Refused::Heard)
     }
@@ -68,7 +68,7 @@ impl Meaning {
     }
 }
 
-fn compile(meaning: &Meaning, refused: Refused) -> Result<Program> {
+fn compile(meaning: &ResolvedProfile, refused: Refused) -> Result<Program> {
     let mut body = body(meaning)?;
     for it in body.iter_mut().filter(|it| it.code == RETURN) {
         match (it.k, refused) {
@@ -87,7 +87,7 @@ fn compile(meaning: &Meaning, refused: Refused) -> Result<Program> {
 }
 
 /// What the decisions say. One pass of seccompiler an action: where the first finds no match, it jumps to the next.
-fn body(meaning: &Meaning) -> Result<BpfProgram> {
+fn body(meaning: &ResolvedProfile) -> Result<BpfProgram> {
     type Rules = BTreeMap<i64, Vec<SeccompRule>>;
     let mut passes: BTreeMap<Action, Rules> = BTreeMap::new();
     for it in meaning.decisions.iter().filter(|it| it.action != meaning.otherwise) {
@@ -143,11 +143,11 @@ fn returned(action: &SeccompAction) -> u32 {
     action.clone().into()
 }
 
-fn failed(meaning: &Meaning, source: seccompiler::BackendError) -> Error {
-    Error::Input(format!("system-call profile {}: compiling it failed: {source}", meaning.name))
+fn failed(meaning: &ResolvedProfile, source: seccompiler::BackendError) -> Error {
+    Error::input(format!("system-call profile {}: compiling it failed: {source}", meaning.name))
 }
 
-fn condition(meaning: &Meaning, it: &Comparison) -> Result<SeccompCondition> {
+fn condition(meaning: &ResolvedProfile, it: &Comparison) -> Result<SeccompCondition> {
     let operator = match it.op {
         Operator::Eq => SeccompCmpOp::Eq,
         Operator::Ne => SeccompCmpOp::Ne,

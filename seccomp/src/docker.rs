@@ -1,4 +1,4 @@
-//! Profiles as Docker, Podman and the OCI runtime specification write them, translated into a [`Meaning`].
+//! Profiles as Docker, Podman and the OCI runtime specification write them, translated into a [`ResolvedProfile`].
 //!
 //! What is meant is what the runtimes that read this format do with it: entries whose `includes` and `excludes` fit (a workload of ours
 //! has no capability), comparisons of the whole register, an entry that says what the default says adds nothing, of several entries that
@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::given::{Format, Given, Machine, bad};
-use crate::meaning::{Action, Comparison, Decision, Meaning};
+use crate::resolved_profile::{Action, Comparison, Decision, ResolvedProfile};
+use crate::user_profile::{Format, Machine, UserProfile, bad};
 use crate::{Arch, Operator, Result, table};
 
 /// What programs of this format are called: it has no names.
@@ -78,12 +78,12 @@ struct Circumstances {
 }
 
 /// Reads a profile.
-pub(crate) fn profile(text: &[u8], machine: Machine) -> Result<Given> {
+pub(crate) fn profile(text: &[u8], machine: Machine) -> Result<UserProfile> {
     translate(serde_json::from_slice(text).map_err(bad)?, machine)
 }
 
 /// Reads the profile in an OCI configuration.
-pub(crate) fn of_config(text: &[u8], machine: Machine) -> Result<Given> {
+pub(crate) fn of_config(text: &[u8], machine: Machine) -> Result<UserProfile> {
     #[derive(Deserialize)]
     struct Config {
         linux: Linux,
@@ -96,7 +96,7 @@ pub(crate) fn of_config(text: &[u8], machine: Machine) -> Result<Given> {
     translate(config.linux.seccomp.ok_or_else(|| bad("its linux.seccomp is missing"))?, machine)
 }
 
-fn translate(written: Written, machine: Machine) -> Result<Given> {
+fn translate(written: Written, machine: Machine) -> Result<UserProfile> {
     if written.arch_map.is_some() && written.architectures.is_some() {
         return Err(bad("it has archMap and architectures; leave one of them out"));
     }
@@ -117,8 +117,9 @@ fn translate(written: Written, machine: Machine) -> Result<Given> {
     }
     all.disagreements()?;
     let Decisions { decisions, elsewhere, .. } = all;
-    let meaning = Meaning { name: NAME.to_owned(), arch: machine.arch, closed: true, decisions, otherwise };
-    Ok(Given { format: Format::Docker, meaning, elsewhere: elsewhere.into_iter().collect() })
+    let meaning =
+        ResolvedProfile { name: NAME.to_owned(), arch: machine.arch, closed: true, decisions, otherwise };
+    Ok(UserProfile { format: Format::Docker, meaning, elsewhere: elsewhere.into_iter().collect() })
 }
 
 struct Decisions {

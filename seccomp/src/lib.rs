@@ -4,14 +4,14 @@
 //!
 //! 1. [`Profile`] (`profile.rs`): what a JSON file under `profiles/` says, one rule a line, each with a reason. A *condition* compares one
 //!    argument; the conditions of one *rule* must all hold; several rules for one call are alternatives.
-//! 2. [`Given`] (`given.rs`): what users bring, in our format or in Docker's (`docker.rs`).
-//! 3. [`Meaning`] (`meaning.rs`): either of them for one [`Arch`], numbers instead of names. `table/` has both.
-//! 4. [`Meaning::compile`] (`compile.rs`): a meaning becomes a [`Program`].
-//!    Those of the profiles for containers are compiled ahead of time ([`Ours`], `ours.rs`).
+//! 2. [`UserProfile`] (`given.rs`): what users bring, in our format or in Docker's (`docker.rs`).
+//! 3. [`ResolvedProfile`] (`meaning.rs`): either of them for one [`Arch`], numbers instead of names. `table/` has both.
+//! 4. [`ResolvedProfile::compile`] (`compile.rs`): a meaning becomes a [`Program`].
+//!    Those of the profiles for containers are compiled ahead of time ([`BuiltinProfile`], `ours.rs`).
 //! 5. [`Program`] (`program.rs`): the BPF as bytes with its digest; [`Program::install`] hands it to the kernel.
 //! 6. [`Listener`] (`listener.rs`): where a program is compiled so that refused calls are heard, what hears and answers them.
 //!    All `unsafe` is in `sys.rs`.
-//! 7. [`Judge`] (`learn.rs`, `interpret.rs`): where a profile is learned, what answers every call as its program would have.
+//! 7. [`NotifyHandler`] (`learn.rs`, `interpret.rs`): where a profile is learned, what answers every call as its program would have.
 //!
 //! An allow-list ([`Default::Enosys`]) decides, in this order: another architecture or the x32 numbers kill the process; a
 //! number this crate does not know gives `ENOSYS`, so that libc falls back, and so does `clone3`, whose flags lie
@@ -28,31 +28,30 @@
 
 #![deny(unsafe_code)]
 
+mod builtin_profile;
 mod compile;
 mod constants;
 mod docker;
-mod error;
-mod given;
 mod interpret;
-mod learn;
 mod listener;
-mod meaning;
-mod ours;
 mod profile;
+mod profile_trace;
 mod program;
+mod resolved_profile;
 mod sys;
 mod table;
+mod user_profile;
 
+pub use builtin_profile::BuiltinProfile;
 pub use compile::LEARNING_FD;
-pub use error::{Error, Result};
-pub use given::{Format, Given, Machine};
-pub use learn::{Answer, Judge};
+pub use invarlock_error::{Error, Kind, Result};
 pub use listener::{Call, Listener};
-pub use meaning::{Action, Comparison, Decision, Meaning, NEEDED};
-pub use ours::Ours;
 pub use profile::{Condition, Default, Length, Operator, Profile, Rule, Value};
+pub use profile_trace::{Answer, NotifyHandler};
 pub use program::{Program, Ready};
+pub use resolved_profile::{Action, Comparison, Decision, NEEDED, ResolvedProfile};
 pub use table::{name as syscall_name, number as syscall_number};
+pub use user_profile::{Format, Machine, UserProfile};
 
 /// A machine that programs can be compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -95,5 +94,5 @@ impl Arch {
 }
 
 fn unsupported(arch: &str) -> Error {
-    Error::Unsupported(format!("system-call filters are not built for {arch}; x86_64 and aarch64 are"))
+    Error::unsupported(format!("system-call filters are not built for {arch}; x86_64 and aarch64 are"))
 }

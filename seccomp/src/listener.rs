@@ -32,7 +32,7 @@ impl Listener {
         match link {
             Ok(link) if link.as_os_str() == KIND => Ok(Listener(fd)),
             other => {
-                Err(Error::Integrity(format!("a descriptor is {other:?}, not a listener of refused calls")))
+                Err(Error::integrity(format!("a descriptor is {other:?}, not a listener of refused calls")))
             }
         }
     }
@@ -45,7 +45,7 @@ impl Listener {
                 Ok(Some(Call { id: heard.id, number, args: heard.data.args }))
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
-            Err(error) => Err(Error::System(format!("hearing a refused call: {error}"))),
+            Err(error) => Err(Error::system(format!("hearing a refused call: {error}"))),
         }
     }
 
@@ -54,7 +54,7 @@ impl Listener {
         self.answer(call, -libc::EPERM, 0)
     }
 
-    /// The kernel goes on with it. Only for a call that the profile allows: [`crate::Judge`] knows.
+    /// The kernel goes on with it. Only for a call that the profile allows: [`crate::NotifyHandler`] knows.
     pub(crate) fn let_through(&self, call: &Call) -> Result<()> {
         self.answer(call, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32)
     }
@@ -63,7 +63,7 @@ impl Listener {
         match sys::answer(self.0.as_fd(), call.id, error, flags) {
             // Its caller is dead.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            Err(error) => Err(Error::System(format!("answering a refused call: {error}"))),
+            Err(error) => Err(Error::system(format!("answering a refused call: {error}"))),
             Ok(()) => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::EPERM;
-use crate::meaning::{Action, Comparison, Decision, Meaning};
+use crate::resolved_profile::{Action, Comparison, Decision, ResolvedProfile};
 use crate::{Arch, Error, Program, Result, constants, table};
 
 /// A profile's text may not be longer than this; ours are a tenth of it.
@@ -153,10 +153,10 @@ impl Profile {
     pub fn parse(text: &[u8]) -> Result<Self> {
         if text.len() > LONGEST {
             let what = format!("{} bytes are more than the {LONGEST} a profile may have", text.len());
-            return Err(Error::Input(format!("reading a system-call profile failed: {what}")));
+            return Err(Error::input(format!("reading a system-call profile failed: {what}")));
         }
         let profile: Self = serde_json::from_slice(text)
-            .map_err(|error| Error::Input(format!("reading a system-call profile failed: {error}")))?;
+            .map_err(|error| Error::input(format!("reading a system-call profile failed: {error}")))?;
         profile.validate()?;
         Ok(profile)
     }
@@ -199,11 +199,11 @@ impl Profile {
     }
 
     pub(crate) fn wrong(&self, what: impl Into<String>) -> Error {
-        Error::Input(format!("system-call profile {}: {}", self.name, what.into()))
+        Error::input(format!("system-call profile {}: {}", self.name, what.into()))
     }
 
     /// What it means on `arch`.
-    pub fn meaning(&self, arch: Arch) -> Result<Meaning> {
+    pub fn meaning(&self, arch: Arch) -> Result<ResolvedProfile> {
         self.validate()?;
         let (action, otherwise) = match self.default {
             Default::Enosys => (Action::Allow, Action::Errno(EPERM)),
@@ -218,7 +218,7 @@ impl Profile {
             decisions.push(Decision { syscall, number, when, action, reason });
         }
         let closed = self.default == Default::Enosys;
-        Ok(Meaning { name: self.name.clone(), arch, closed, decisions, otherwise })
+        Ok(ResolvedProfile { name: self.name.clone(), arch, closed, decisions, otherwise })
     }
 
     fn comparison(&self, it: &Condition) -> Result<Comparison> {

@@ -47,10 +47,10 @@ impl Program {
 
     fn checked(name: String, arch: Arch, filters: Vec<Vec<u8>>) -> Result<Self> {
         if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(|c| c.is_ascii_graphic()) {
-            return Err(Error::Integrity(format!("a name has 1 to {LONGEST_NAME} printable characters")));
+            return Err(Error::integrity(format!("a name has 1 to {LONGEST_NAME} printable characters")));
         }
         if filters.is_empty() || filters.len() > MOST_FILTERS {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "{} filters, where 1 to {MOST_FILTERS} can be",
                 filters.len()
             )));
@@ -59,7 +59,7 @@ impl Program {
             let whole = filter.len() % INSTRUCTION == 0;
             if !whole || filter.is_empty() || filter.len() > MOST_INSTRUCTIONS * INSTRUCTION {
                 let what = format!("{} bytes are not 1 to {MOST_INSTRUCTIONS} instructions", filter.len());
-                return Err(Error::Integrity(what));
+                return Err(Error::integrity(what));
             }
         }
         let digest = digest(&filters);
@@ -75,7 +75,7 @@ impl Program {
         if self.digest == expected {
             return Ok(self);
         }
-        Err(Error::Integrity(format!(
+        Err(Error::integrity(format!(
             "filter {} has digest {}, but {expected} was said",
             self.name, self.digest
         )))
@@ -103,7 +103,7 @@ impl Program {
         let machine = Arch::native()?;
         if machine != self.arch {
             let (name, program, machine) = (&self.name, self.arch.as_str(), machine.as_str());
-            return Err(Error::Unsupported(format!(
+            return Err(Error::unsupported(format!(
                 "filter {name} is for {program}, this machine is {machine}"
             )));
         }
@@ -135,7 +135,7 @@ impl Ready<'_> {
     fn install_with(&self, apply: impl Fn(&[sock_filter]) -> seccompiler::Result<()>) -> Result<()> {
         let name = &self.program.name;
         if self.heard {
-            return Err(Error::System(format!("filter {name}: nobody would hear what it refuses")));
+            return Err(Error::system(format!("filter {name}: nobody would hear what it refuses")));
         }
         for filter in &self.filters {
             apply(filter).map_err(|error| {
@@ -144,9 +144,9 @@ impl Ready<'_> {
                     seccompiler::Error::Seccomp(cause) | seccompiler::Error::Prctl(cause)
                         if is_missing(cause) =>
                     {
-                        Error::Unsupported(format!("{doing}; {NO_SECCOMP}"))
+                        Error::unsupported(format!("{doing}; {NO_SECCOMP}"))
                     }
-                    _ => Error::System(doing),
+                    _ => Error::system(doing),
                 }
             })?;
         }
@@ -159,16 +159,16 @@ impl Ready<'_> {
     pub fn install_heard(&self) -> Result<Listener> {
         let name = &self.program.name;
         let [filter] = self.filters.as_slice() else {
-            return Err(Error::System(format!("filter {name}: there is one listener, so one filter")));
+            return Err(Error::system(format!("filter {name}: there is one listener, so one filter")));
         };
         sys::install_heard(filter).map(Listener::new).map_err(|error| {
             let doing = format!("installing filter {name} so that refused calls are heard: {error}");
             match error.raw_os_error() {
-                Some(libc::EBUSY) => Error::Unsupported(format!(
+                Some(libc::EBUSY) => Error::unsupported(format!(
                     "{doing}: whoever started this program hears its refused calls already, and the kernel allows one listener; start it outside that container or sandbox"
                 )),
-                _ if is_missing(&error) => Error::Unsupported(format!("{doing}; {NO_SECCOMP}")),
-                _ => Error::System(doing),
+                _ if is_missing(&error) => Error::unsupported(format!("{doing}; {NO_SECCOMP}")),
+                _ => Error::system(doing),
             }
         })
     }
@@ -205,9 +205,11 @@ fn unhex(text: &str) -> Result<Vec<u8>> {
         _ => None,
     };
     let pair = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?);
-    text.as_bytes().chunks(2).map(pair).collect::<Option<_>>().ok_or_else(|| {
-        Error::Integrity("a filter is written as pairs of lower-case hexadecimal digits".to_owned())
-    })
+    text.as_bytes()
+        .chunks(2)
+        .map(pair)
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::integrity("a filter is written as pairs of lower-case hexadecimal digits"))
 }
 
 fn bytes_of(it: &sock_filter) -> [u8; INSTRUCTION] {

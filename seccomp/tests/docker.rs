@@ -4,7 +4,8 @@
 mod bpf;
 
 use bpf::{ALLOW, ERRNO, HEARD, KILL, X32};
-use invarlock_seccomp::{Arch, Error, Format, Given, Machine, Meaning, syscall_name, syscall_number};
+use invarlock_error::Kind;
+use invarlock_seccomp::{Arch, Format, Machine, ResolvedProfile, UserProfile, syscall_name, syscall_number};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
@@ -17,8 +18,8 @@ fn machine(arch: Arch) -> Machine {
     Machine { arch, kernel: (6, 1) }
 }
 
-fn read(text: &str, arch: Arch) -> Meaning {
-    Given::parse(text.as_bytes(), machine(arch)).expect("a profile").meaning
+fn read(text: &str, arch: Arch) -> ResolvedProfile {
+    UserProfile::parse(text.as_bytes(), machine(arch)).expect("a profile").meaning
 }
 
 /// What the kernel is told by an action, as the format describes it.
@@ -161,7 +162,7 @@ fn agrees(text: &str, arch: Arch, cases: u32) {
 #[test]
 fn the_sample_means_what_its_json_says() {
     agrees_everywhere(SAMPLE, 20_000);
-    let x86_64 = Given::parse(SAMPLE.as_bytes(), machine(Arch::X86_64)).expect("a profile");
+    let x86_64 = UserProfile::parse(SAMPLE.as_bytes(), machine(Arch::X86_64)).expect("a profile");
     assert_eq!(x86_64.format, Format::Docker);
     assert_eq!(x86_64.elsewhere, ["_llseek", "socketcall"]);
 }
@@ -191,8 +192,8 @@ fn other_forms_are_read_too() {
     members.insert("architectures".into(), json!(["SCMP_ARCH_X86_64"]));
     assert_eq!(read(&profile.to_string(), Arch::X86_64), direct);
     let ours = include_str!("../profiles/evaluator.json");
-    let given = Given::parse(ours.as_bytes(), machine(Arch::X86_64)).expect("ours");
-    assert_eq!(given.format, Format::Ours);
+    let given = UserProfile::parse(ours.as_bytes(), machine(Arch::X86_64)).expect("ours");
+    assert_eq!(given.format, Format::BuiltinProfile);
     let built_in =
         invarlock_seccomp::Profile::evaluator().compile_heard_for(Arch::X86_64).expect("a program");
     assert_eq!(given.meaning.compile_heard().expect("a program"), built_in);
@@ -217,8 +218,8 @@ fn a_deny_list_is_closed_too() {
 }
 
 fn refused(text: &str) -> String {
-    match Given::parse(text.as_bytes(), machine(Arch::X86_64)) {
-        Err(Error::Input(why)) => why,
+    match UserProfile::parse(text.as_bytes(), machine(Arch::X86_64)) {
+        Err(why) if why.kind() == Kind::Input => why.message().to_owned(),
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -231,7 +232,9 @@ fn what_cannot_be_said_is_refused_by_name() {
     };
     let entry = |more: &str| with("", &format!(r#"{{"names": ["socket"], {more}}}"#));
     let args = |args: &str| entry(&format!(r#""action": "SCMP_ACT_ALLOW", "args": [{args}]"#));
-    assert!(Given::parse(entry(r#""action": "SCMP_ACT_ALLOW""#).as_bytes(), machine(Arch::X86_64)).is_ok());
+    assert!(
+        UserProfile::parse(entry(r#""action": "SCMP_ACT_ALLOW""#).as_bytes(), machine(Arch::X86_64)).is_ok()
+    );
     for (text, words) in [
         (entry(r#""action": "SCMP_ACT_LOG""#), ["syscalls[1] (socket)", "only note"]),
         (entry(r#""action": "SCMP_ACT_TRACE""#), ["syscalls[1] (socket)", "another program"]),
@@ -301,7 +304,7 @@ fn entries_that_disagree_exclude_each_other() {
         ]});
         let both =
             (0..9).chain(u64::MAX - 9..=u64::MAX).any(|it| holds(&one, [it; 6]) && holds(&other, [it; 6]));
-        let given = Given::parse(profile.to_string().as_bytes(), machine(Arch::X86_64));
+        let given = UserProfile::parse(profile.to_string().as_bytes(), machine(Arch::X86_64));
         assert!(!(both && given.is_ok()), "both hold, and it was accepted: {one} {other}");
         let simple = [&one, &other]
             .iter()
@@ -372,13 +375,16 @@ fn random_profiles_are_refused_or_mean_what_they_say() {
     for _ in 0..600 {
         let profile = profiles().new_tree(&mut runner).expect("a profile").current();
         let text = profile.to_string();
-        match Given::parse(text.as_bytes(), machine(Arch::X86_64)) {
+        match UserProfile::parse(text.as_bytes(), machine(Arch::X86_64)) {
             Ok(_) => {
                 accepted += 1;
                 agrees(&text, Arch::X86_64, 150);
             }
-            Err(Error::Input(why)) => {
-                assert!(why.contains("disagree") || why.contains("compared twice"), "{text}: {why}");
+            Err(why) if why.kind() == Kind::Input => {
+                assert!(
+                    why.message().contains("disagree") || why.message().contains("compared twice"),
+                    "{text}: {why}"
+                );
             }
             Err(other) => panic!("{text}: {other}"),
         }
@@ -395,9 +401,9 @@ proptest! {
         let mut altered = SAMPLE.as_bytes().to_vec();
         altered[at] = byte;
         for text in [junk.as_slice(), &altered, &SAMPLE.as_bytes()[..at]] {
-            match Given::parse(text, machine(Arch::X86_64)) {
+            match UserProfile::parse(text, machine(Arch::X86_64)) {
                 Ok(given) => drop(given.meaning.compile_heard()),
-                Err(error) => prop_assert!(matches!(error, Error::Input(_)), "{}", error),
+                Err(error) => prop_assert!(error.kind() == Kind::Input, "{}", error),
             }
         }
     }

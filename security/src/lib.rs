@@ -8,7 +8,6 @@
 
 mod allow;
 mod claim;
-mod error;
 mod group;
 mod network;
 mod path;
@@ -16,7 +15,7 @@ mod tempdir;
 
 pub use allow::{Allowance, Allowances, Flags, Source, truth};
 pub use claim::{abandoned, claim};
-pub use error::{Error, Result};
+pub use invarlock_error::{Error, Kind, Result};
 pub use network::{Network, deny_network_for_this_process};
 pub use path::{is_secure_path, secure_executable};
 pub use tempdir::{SecureTempDir, secure_tempdir};

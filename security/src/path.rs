@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Stat, statat};
 use rustix::io::Errno;
 
 use crate::{Error, Result, group};
+use invarlock_error::Context as _;
 
 /// Who is asked for, and what holds for him.
 fn trusted(owner: u32) -> bool {
@@ -28,7 +29,7 @@ pub fn is_secure_path(path: &Path) -> Result<()> {
 pub(crate) fn is_secure_base(path: &Path) -> Result<()> {
     let stat = walk(path, Last::MayBeSticky)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return Err(insecure(path, path, "is not a directory"));
+        return Err(Insecure::because("is not a directory").error(path, path));
     }
     Ok(())
 }
@@ -38,10 +39,10 @@ pub(crate) fn is_secure_base(path: &Path) -> Result<()> {
 pub fn secure_executable(path: &Path) -> Result<()> {
     let stat = walk(path, Last::Strict)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(insecure(path, path, "is not a regular file"));
+        return Err(Insecure::because("is not a regular file").error(path, path));
     }
     if stat.st_mode & 0o111 == 0 {
-        return Err(insecure(path, path, "is not executable"));
+        return Err(Insecure::because("is not executable").error(path, path));
     }
     Ok(())
 }
@@ -53,35 +54,55 @@ enum Last {
 }
 
 fn walk(path: &Path, last: Last) -> Result<Stat> {
-    let whole = std::path::absolute(path).map_err(|source| Error::io("resolving", path, source))?;
+    let whole = std::path::absolute(path).with_context(|| format!("resolving {}", path.display()))?;
     let mut at = PathBuf::new();
     let mut stat = None;
     let mut parts = whole.components().peekable();
     while let Some(part) = parts.next() {
         // `absolute` leaves `..` in; what it would lead out of has been looked at already, but plain is better than clever.
         if part == Component::ParentDir {
-            return Err(insecure(&whole, &at, "is followed by '..'"));
+            return Err(Insecure::because("is followed by '..'").error(&whole, &at));
         }
         at.push(part);
         let seen = statat(CWD, &at, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|source| Error::io("looking at", &at, source))?;
+            .with_context(|| format!("examining {}", at.display()))
+            .input_if_not_found()?;
         let is_last = parts.peek().is_none();
-        check(&at, &seen, is_last, last).map_err(|why| insecure(&whole, &at, why))?;
+        check(&at, &seen, is_last, last).map_err(|why| why.error(&whole, &at))?;
         stat = Some(seen);
     }
-    stat.ok_or_else(|| insecure(path, path, "is empty"))
+    stat.ok_or_else(|| Insecure::because("is empty").error(path, path))
 }
 
-fn check(at: &Path, stat: &Stat, is_last: bool, last: Last) -> std::result::Result<(), String> {
+/// Why a component of a path is insecure, and what the user can do.
+struct Insecure {
+    why: String,
+    hint: String,
+}
+
+impl Insecure {
+    fn because(why: impl Into<String>) -> Self {
+        let hint = "every component must be a real directory or file, owned by root or by you, that no other user can write";
+        Self { why: why.into(), hint: hint.to_owned() }
+    }
+
+    fn error(self, path: &Path, part: &Path) -> Error {
+        Error::safety(format!("{} is not safe to use: {} {}", path.display(), part.display(), self.why))
+            .with_hint(self.hint)
+    }
+}
+
+fn check(at: &Path, stat: &Stat, is_last: bool, last: Last) -> std::result::Result<(), Insecure> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind == FileType::Symlink {
-        return Err("is a symbolic link".to_owned());
+        return Err(Insecure::because("is a symbolic link"));
     }
     if !is_last && kind != FileType::Directory {
-        return Err("is not a directory".to_owned());
+        return Err(Insecure::because("is not a directory"));
     }
     if !trusted(stat.st_uid) {
-        return Err(format!("belongs to uid {}, who is neither root nor the caller", stat.st_uid));
+        let why = format!("belongs to uid {}, which is neither root nor the caller", stat.st_uid);
+        return Err(Insecure::because(why));
     }
     let sticky =
         kind == FileType::Directory && stat.st_mode & 0o1000 != 0 && (!is_last || last == Last::MayBeSticky);
@@ -90,32 +111,25 @@ fn check(at: &Path, stat: &Stat, is_last: bool, last: Last) -> std::result::Resu
     }
     let mode = stat.st_mode & 0o7777;
     if stat.st_mode & 0o002 != 0 {
-        return Err(format!("is writable by others (mode {mode:o}; remedy: chmod go-w {})", at.display()));
+        return Err(Insecure {
+            why: format!("is writable by others (mode {mode:o})"),
+            hint: format!("run `chmod go-w {}`", at.display()),
+        });
     }
     if stat.st_mode & 0o020 != 0 {
-        no_acl(at).and_then(|()| group::is_private(stat.st_uid, stat.st_gid)).map_err(|why| {
-            format!("is writable by its group (mode {mode:o}; remedy: chmod g-w {}): {why}", at.display())
+        no_acl(at).and_then(|()| group::is_private(stat.st_uid, stat.st_gid)).map_err(|why| Insecure {
+            why: format!("is writable by its group (mode {mode:o}): {why}"),
+            hint: format!("run `chmod g-w {}`", at.display()),
         })?;
     }
     Ok(())
 }
 
-/// The group bits of a file with an access list speak for everybody in that list.
+/// The group bits of a file with an access control list apply to every entry of that list.
 fn no_acl(at: &Path) -> std::result::Result<(), String> {
     match rustix::fs::lgetxattr(at, "system.posix_acl_access", &mut [0_u8; 0]) {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
-        Ok(_) => Err("it has an access list".to_owned()),
-        Err(error) => Err(format!("whether it has an access list cannot be told ({error})")),
+        Ok(_) => Err("it has an access control list".to_owned()),
+        Err(error) => Err(format!("cannot read its access control list ({error})")),
     }
-}
-
-fn insecure(path: &Path, part: &Path, why: impl Into<String>) -> Error {
-    let remedy =
-        "every part of the path must be a real directory or file of root or yours that nobody else can write";
-    Error::Safety(format!(
-        "{} is not safe to use: {} {}; {remedy}",
-        path.display(),
-        part.display(),
-        why.into()
-    ))
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, statat};
 
 use crate::path::is_secure_base;
+use invarlock_error::Context as _;
+
 use crate::{Error, Result, abandoned, claim, is_secure_path};
 
 /// How many random characters follow the prefix.
@@ -36,7 +38,7 @@ impl SecureTempDir {
     /// Makes one below `base`, which must be safe.
     pub fn new_in(base: &Path, prefix: &str) -> Result<Self> {
         is_secure_base(base)?;
-        let fail = |source| Error::io("making a temporary directory in", base, source);
+        let doing = || format!("creating a temporary directory in {}", base.display());
         sweep(base, prefix);
         loop {
             let dir = tempfile::Builder::new()
@@ -44,14 +46,14 @@ impl SecureTempDir {
                 .rand_bytes(RANDOM)
                 .permissions(std::fs::Permissions::from_mode(0o700))
                 .tempdir_in(base)
-                .map_err(fail)?;
+                .with_context(doing)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let held = match rustix::fs::open(dir.path(), flags, Mode::empty()) {
                 // Taken for abandoned by another start, before it had its lock.
                 Err(rustix::io::Errno::NOENT) => continue,
-                other => other.map_err(|e| fail(e.into()))?,
+                other => other.with_context(doing)?,
             };
-            if !claim(&held, dir.path()).map_err(|e| fail(e.into()))? {
+            if !claim(&held, dir.path()).with_context(doing)? {
                 continue;
             }
             let made = Self { dir, _held: held };
@@ -71,7 +73,7 @@ impl SecureTempDir {
         let path = self.path().to_owned();
         // The lock goes last.
         let Self { dir, _held } = self;
-        dir.close().map_err(|source| Error::io("removing the temporary directory", &path, source))
+        dir.close().with_context(|| format!("removing the temporary directory {}", path.display()))
     }
 
     /// Looks at what was made: a directory, the caller's, 0700, with a safe way to it.
@@ -79,15 +81,17 @@ impl SecureTempDir {
         let path = self.path();
         is_secure_path(path)?;
         let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|source| Error::io("looking at", path, source))?;
+            .with_context(|| format!("examining {}", path.display()))
+            .input_if_not_found()?;
         let own = stat.st_uid == rustix::process::geteuid().as_raw();
         let private = stat.st_mode & 0o7777 == 0o700;
         if own && private && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(());
         }
         let why = format!("was made with uid {} and mode {:o}", stat.st_uid, stat.st_mode & 0o7777);
-        let remedy = "the file system there keeps neither owner nor mode; set TMPDIR to one that does";
-        Err(Error::Safety(format!("temporary directory {} {why}; {remedy}", path.display())))
+        Err(Error::safety(format!("temporary directory {} {why}", path.display())).with_hint(
+            "the file system does not preserve owner and mode; set TMPDIR to a directory on one that does",
+        ))
     }
 }
 

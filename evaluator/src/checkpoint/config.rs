@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::error::{Result, fail};
 use crate::{files, limits};
+use invarlock_error::{Result, bail};
 
 /// A checkpoint's configuration.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ impl Config {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64().and_then(|v| usize::try_from(v).ok()) {
             Some(v) if (1..=most).contains(&v) => Ok(Some(v)),
-            _ => fail!(
+            _ => bail!(
                 Input,
                 "{}: `{key}` must be a whole number from 1 to {most}, not {}",
                 self.name(),
@@ -54,7 +54,7 @@ impl Config {
     pub fn required_size(&self, key: &str, most: usize) -> Result<usize> {
         match self.size(key, most)? {
             Some(v) => Ok(v),
-            None => fail!(Input, "{}: `{key}` is missing", self.name()),
+            None => bail!(Input, "{}: `{key}` is missing", self.name()),
         }
     }
 
@@ -65,7 +65,7 @@ impl Config {
             Some(value) => match value.as_f64().filter(|v| v.is_finite() && *v > 0.0) {
                 Some(v) => Ok(v),
                 None => {
-                    fail!(Input, "{}: `{key}` must be a number above 0, not {}", self.name(), brief(value))
+                    bail!(Input, "{}: `{key}` must be a number above 0, not {}", self.name(), brief(value))
                 }
             },
         }
@@ -77,7 +77,7 @@ impl Config {
             None => Ok(default),
             Some(Value::Bool(v)) => Ok(*v),
             Some(value) => {
-                fail!(Input, "{}: `{key}` must be true or false, not {}", self.name(), brief(value))
+                bail!(Input, "{}: `{key}` must be true or false, not {}", self.name(), brief(value))
             }
         }
     }
@@ -87,7 +87,7 @@ impl Config {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(v)) => Ok(Some(v)),
-            Some(value) => fail!(Input, "{}: `{key}` must be text, not {}", self.name(), brief(value)),
+            Some(value) => bail!(Input, "{}: `{key}` must be text, not {}", self.name(), brief(value)),
         }
     }
 
@@ -104,7 +104,7 @@ impl Config {
                 Value::Object(_) => false,
             };
             if !harmless {
-                fail!(
+                bail!(
                     Unsupported,
                     "{}: this evaluator does not implement `{key}` ({})",
                     self.name(),
@@ -133,7 +133,7 @@ pub(crate) fn brief(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use invarlock_error::Kind;
 
     fn config(json: &str) -> Config {
         Config::from_members(serde_json::from_str(json).expect("JSON"))
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn refused_members_are_named() {
         let c = config(r#"{"quantization_config": {"bits": 4}, "moe": false, "experts": 8}"#);
-        let refused = |key: &str| matches!(c.refuse(&[key]), Err(Error::Unsupported(m)) if m.contains(key));
+        let refused = |key: &str| matches!(c.refuse(&[key]), Err(m) if m.kind() == Kind::Unsupported && m.message().contains(key));
         assert!(refused("quantization_config") && refused("experts"));
         assert_eq!(c.refuse(&["moe", "absent"]), Ok(()));
     }

@@ -10,7 +10,7 @@ pub use config::Config;
 pub use scan::scan;
 pub use tensors::{Dtype, Tensor, Tensors};
 
-use crate::error::{Error, Result, fail};
+use invarlock_error::{Error, Result, bail};
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -26,16 +26,16 @@ impl Checkpoint {
     /// Opens a checkpoint directory: parses its configuration and the headers of its weights, reads no weight.
     pub fn open(directory: &Path) -> Result<Self> {
         let problem =
-            |e: std::io::Error| Error::Input(format!("cannot open checkpoint {}: {e}", directory.display()));
+            |e: std::io::Error| Error::input(format!("cannot open checkpoint {}: {e}", directory.display()));
         if !std::fs::metadata(directory).map_err(problem)?.is_dir() {
-            fail!(
+            bail!(
                 Input,
                 "checkpoint {} is not a directory: give a Hugging Face checkpoint directory",
                 directory.display()
             );
         }
         if std::fs::read_dir(directory).map_err(problem)?.next().is_none() {
-            fail!(
+            bail!(
                 Input,
                 "checkpoint {} is empty: give a directory with config.json and *.safetensors",
                 directory.display()
@@ -43,7 +43,7 @@ impl Checkpoint {
         }
         let config = directory.join("config.json");
         if !present(&config) {
-            fail!(
+            bail!(
                 Input,
                 "{} is not a checkpoint: it has no config.json; give a Hugging Face checkpoint directory",
                 directory.display()

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::tensors::{Dtype, Tensor};
-use crate::error::{Result, fail};
 use crate::math::simd::multiversion;
+use invarlock_error::{Result, bail};
 
 /// Bytes looked at as one task.
 const BLOCK: usize = 1 << 20;
@@ -34,7 +34,7 @@ pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)
         progress(bytes.len() as u64);
     });
     match parameters.get(first.into_inner()) {
-        Some((name, _)) => fail!(
+        Some((name, _)) => bail!(
             Input,
             "tensor {name} holds a NaN or an infinity: the checkpoint is damaged or its training diverged; it cannot be measured"
         ),

@@ -7,12 +7,12 @@ use super::head::Head;
 use super::loader::Loader;
 use super::matrix::{Layout, Matrix};
 use super::scratch::{Scratch, row_blocks, sized, spans};
-use super::{Facts, Kind, Model, profile};
+use super::{Kind, Model, ModelInfo, profile};
 use crate::checkpoint::Checkpoint;
-use crate::error::Result;
 use crate::math::activation::{Activation, add, add2, multiply};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
+use invarlock_error::Result;
 use options::Options;
 
 /// Weights of a decoder.
@@ -86,7 +86,7 @@ pub fn load(checkpoint: &Checkpoint) -> Result<Model<'_>> {
     let attention = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
     // Upstream lists these for every family with rotary embeddings.
     let attention = [&attention[..], &["linear_attn.in_proj_qkv", "linear_attn.out_proj"]].concat();
-    let facts = Facts {
+    let facts = ModelInfo {
         model_type: options.model_type.clone(),
         vocab,
         // Angles exist for any position; the window length is the user's choice.

@@ -5,13 +5,13 @@ use super::head::Head;
 use super::loader::Loader;
 use super::matrix::{Layout, Matrix};
 use super::scratch::{Scratch, row_blocks, sized, spans};
-use super::{Facts, Kind, Model, profile};
+use super::{Kind, Model, ModelInfo, profile};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Result, fail};
 use crate::limits;
 use crate::math::activation::{Activation, add, add2};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
+use invarlock_error::{Result, bail};
 
 /// Weights of a GPT-2.
 #[derive(Debug)]
@@ -55,11 +55,11 @@ pub fn load(checkpoint: &Checkpoint) -> Result<Model<'_>> {
     let inner = config.size("n_inner", limits::WIDTH)?.unwrap_or(4 * width);
     let epsilon = config.positive("layer_norm_epsilon", 1e-5)? as f32;
     if width % heads != 0 {
-        fail!(Input, "{}: `n_embd` {width} is not a multiple of `n_head` {heads}", config.name());
+        bail!(Input, "{}: `n_embd` {width} is not a multiple of `n_head` {heads}", config.name());
     }
     let name = config.text("activation_function")?.unwrap_or("gelu_new");
     let Some(activation) = Activation::by_name(name) else {
-        fail!(
+        bail!(
             Unsupported,
             "{}: activation_function {name:?} is not implemented; known: {}",
             config.name(),
@@ -102,7 +102,7 @@ pub fn load(checkpoint: &Checkpoint) -> Result<Model<'_>> {
     let norm = norm(&mut loader, "ln_f")?;
     let head = loader.head(tied, "wte.weight", width, vocab)?;
     let account = loader.finish(tied, vocab, &[("wte", vocab), ("wpe", positions)]);
-    let facts = Facts {
+    let facts = ModelInfo {
         model_type: "gpt2".to_owned(),
         vocab,
         positions: Some(positions),

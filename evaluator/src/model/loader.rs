@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::matrix::{Layout, Matrix};
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::error::{Result, fail};
+use invarlock_error::{Result, bail};
 
 /// Name of the output projection.
 const HEAD: &str = "lm_head.weight";
@@ -45,14 +45,14 @@ impl<'a> Loader<'a> {
 
     fn take(&mut self, stored: String, name: String, shape: &[usize]) -> Result<Tensor<'a>> {
         let Some(tensor) = self.checkpoint.tensors.get(&stored)? else {
-            fail!(
+            bail!(
                 Input,
                 "checkpoint {} lacks tensor {stored}, which its config.json implies",
                 self.checkpoint.directory().display()
             );
         };
         if tensor.shape != shape {
-            fail!(Input, "tensor {stored} has shape {:?} where config.json implies {shape:?}", tensor.shape);
+            bail!(Input, "tensor {stored} has shape {:?} where config.json implies {shape:?}", tensor.shape);
         }
         self.taken_names.insert(stored);
         self.taken.push((name, tensor));
@@ -114,7 +114,7 @@ impl<'a> Loader<'a> {
                 .get(&embedding)?
                 .is_some_and(|e| e.bytes == head.bytes && e.dtype == head.dtype);
             if !equal {
-                fail!(
+                bail!(
                     Input,
                     "config.json ties {HEAD} to {embedding}, but the checkpoint holds both and they differ: \
                      set tie_word_embeddings to false or remove one"

@@ -12,7 +12,7 @@ use invarlock_evidence::run_report::InvariantChecks;
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::error::{Result, fail};
+use invarlock_error::{Result, bail};
 pub use scratch::Scratch;
 
 /// Model types that are known, for messages.
@@ -38,7 +38,7 @@ const REFUSED: &[&str] = &[
 pub struct Model<'a> {
     kind: Kind<'a>,
     /// What it consists of.
-    pub facts: Facts<'a>,
+    pub facts: ModelInfo<'a>,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ enum Kind<'a> {
 
 /// What a report says of a model.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct ModelInfo<'a> {
     /// `model_type` of the configuration.
     pub model_type: String,
     /// Rows of the embedding.
@@ -74,7 +74,7 @@ impl<'a> Model<'a> {
     pub fn load(checkpoint: &'a Checkpoint) -> Result<Self> {
         let config = &checkpoint.config;
         let Some(model_type) = config.text("model_type")? else {
-            fail!(Input, "{}: `model_type` is missing; known types: {KNOWN}", config.name());
+            bail!(Input, "{}: `model_type` is missing; known types: {KNOWN}", config.name());
         };
         match model_type {
             "gpt2" => {
@@ -85,7 +85,7 @@ impl<'a> Model<'a> {
                 config.refuse(REFUSED)?;
                 decoder::load(checkpoint)
             }
-            other => fail!(
+            other => bail!(
                 Unsupported,
                 "{}: model_type {other:?} is not known to this evaluator; known types: {KNOWN}",
                 config.name()
@@ -95,7 +95,7 @@ impl<'a> Model<'a> {
 
     /// The loss of each window: mean cross-entropy over all tokens but the first, in nats.
     ///
-    /// Windows are real tokens only, at least two each, ids below [`Facts::vocab`].
+    /// Windows are real tokens only, at least two each, ids below [`ModelInfo::vocab`].
     pub fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64> {
         match &self.kind {
             Kind::Gpt2(model) => model.losses(windows, scratch),

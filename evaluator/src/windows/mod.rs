@@ -6,8 +6,8 @@ mod select;
 pub use replay::replay;
 pub use select::{Asked, select};
 
-use crate::error::{Result, fail};
 use crate::limits;
+use invarlock_error::{Result, bail};
 
 /// A window: token ids filled up to its length, of which the first `real` are tokens of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,14 +59,14 @@ pub struct Windows {
 /// Refuses a length or a number of windows that would take all memory.
 pub fn check_size(seq_len: usize, windows: usize) -> Result<()> {
     if !(2..=limits::SEQ_LEN).contains(&seq_len) {
-        fail!(
+        bail!(
             Input,
             "a window of {seq_len} tokens cannot be measured: seq_len must be from 2 to {}",
             limits::SEQ_LEN
         );
     }
     if seq_len.checked_mul(windows).is_none_or(|tokens| tokens > limits::TOKENS) {
-        fail!(
+        bail!(
             Input,
             "{windows} windows of {seq_len} tokens are more than {} tokens: ask for fewer or shorter windows",
             limits::TOKENS

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use invarlock_evidence::run_report::{BaselineWindows, ReplayArm};
 
 use super::{Arm, Window, Windows, check_size};
-use crate::error::{Error, Result, fail};
+use invarlock_error::{Error, Result, bail};
 
 /// Checks windows that were handed over and takes them. `vocab` is the number of tokens the subject embeds.
 pub fn replay(given: BaselineWindows, seq_len: usize, vocab: usize) -> Result<Windows> {
@@ -28,7 +28,7 @@ pub fn replay(given: BaselineWindows, seq_len: usize, vocab: usize) -> Result<Wi
 }
 
 fn bad(problem: String) -> Error {
-    Error::Input(format!("the baseline's windows cannot be replayed: {problem}; measure the baseline again"))
+    Error::input(format!("the baseline's windows cannot be replayed: {problem}; measure the baseline again"))
 }
 
 fn arm(name: &str, given: ReplayArm, seq_len: usize, vocab: usize) -> Result<Arm> {
@@ -57,7 +57,7 @@ fn arm(name: &str, given: ReplayArm, seq_len: usize, vocab: usize) -> Result<Arm
             return Err(bad(format!("window {id} has fewer than 2 tokens")));
         }
         if let Some(token) = ids.iter().find(|t| **t as usize >= vocab) {
-            fail!(
+            bail!(
                 Input,
                 "window {id} of the baseline holds the token {token}, but this checkpoint embeds only {vocab}: \
                  the two checkpoints do not belong together"

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{Arm, Window, Windows, check_size};
 use crate::dataset::Texts;
-use crate::error::{Result, fail};
+use invarlock_error::{Result, bail};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ pub fn select(
 ) -> Result<Windows> {
     let needed = match asked.preview.checked_add(asked.final_) {
         Some(needed) if asked.preview > 0 && asked.final_ > 0 => needed,
-        _ => fail!(Input, "preview_n {} and final_n {} must both be at least 1", asked.preview, asked.final_),
+        _ => bail!(Input, "preview_n {} and final_n {} must both be at least 1", asked.preview, asked.final_),
     };
     check_size(asked.seq_len, needed)?;
     progress(0, needed as u64);
@@ -71,7 +71,7 @@ pub fn select(
         progress(usable.len() as u64, needed as u64);
     }
     if usable.len() < needed {
-        fail!(
+        bail!(
             Input,
             "the dataset gives {} usable windows, but preview_n {} and final_n {} need {needed}: {} rows were read (at \
              most max_samples {}), {} more were blank and {short} have fewer than 2 tokens; give more rows, raise \
@@ -122,7 +122,7 @@ fn without_duplicates(usable: &[Window], asked: &Asked<'_>) -> Result<Sizes> {
         let smaller =
             preview.checked_sub(duplicates.max(STEP)).filter(|n| *n >= floor && *n <= usable.len() / 2);
         let Some(smaller) = smaller else {
-            fail!(
+            bail!(
                 Input,
                 "{duplicates} of the first {} windows repeat another one (rows are equal in their first {} tokens), and \
                  without repetition fewer than {floor} windows an arm remain: remove equal rows or make windows longer",
@@ -138,7 +138,7 @@ fn without_duplicates(usable: &[Window], asked: &Asked<'_>) -> Result<Sizes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use invarlock_error::Kind;
 
     fn asked(preview: usize, final_: usize) -> Asked<'static> {
         Asked { seq_len: 4, preview, final_, pad: 9, profile: "ci", max_samples: 2000 }
@@ -168,11 +168,11 @@ mod tests {
     #[test]
     fn too_few_windows_say_what_to_change() {
         match run(&rows(5), &asked(3, 3)) {
-            Err(Error::Input(m)) => {
+            Err(m) if m.kind() == Kind::Input => {
                 for word in
                     ["gives 5 usable", "need 6", "max_samples 2000", "preview_n 3", "1 more were blank"]
                 {
-                    assert!(m.contains(word), "{m}");
+                    assert!(m.message().contains(word), "{m}");
                 }
             }
             other => panic!("{other:?}"),

@@ -8,7 +8,6 @@ pub(crate) mod derive;
 pub(crate) mod invariants;
 mod sides;
 
-use crate::error::Error;
 use crate::gates;
 use crate::manifest::ExecutionMode;
 use crate::numerics::bootstrap::Method;
@@ -16,6 +15,7 @@ use crate::numerics::digest::{compact_json_hash, sha256_hex, spaced_json_hash};
 use crate::policy::{ALPHA, HYSTERESIS_RATIO, Profile, Tier};
 use crate::run_report::RunReport;
 use blocks::{guards, identity, judged, measured, origin};
+use invarlock_error::Error;
 use serde_json::{Map, Value, json};
 use sides::Side;
 
@@ -122,10 +122,10 @@ impl Numbers {
         let seed = context.bootstrap_seed;
         let interval =
             derive::paired_ci(losses, &before.logloss, weights, Method::Bca, replicates, ALPHA, seed)
-                .map_err(|why| Error::Input(format!("the confidence interval cannot be computed: {why}")))?;
+                .map_err(|why| Error::input(format!("the confidence interval cannot be computed: {why}")))?;
         let display = (interval.0.exp(), interval.1.exp());
         if ![ratio, drift, display.0, display.1].into_iter().all(f64::is_finite) {
-            return Err(Error::Integrity(format!(
+            return Err(Error::integrity(format!(
                 "the comparison has no finite result: ratio {ratio}, drift {drift}, interval {display:?}"
             )));
         }
@@ -172,7 +172,7 @@ fn enough_measured(
     if enough || !profile.gated() {
         return Ok(());
     }
-    Err(Error::Input(format!(
+    Err(Error::input(format!(
         "too little was measured for profile {profile} and tier {tier}: {preview_n} + {final_n} windows and \
          {replicates} bootstrap replicates, the floors are {} + {} and {}; give a larger dataset (E005)",
         floor.preview, floor.final_, floor.replicates

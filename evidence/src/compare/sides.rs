@@ -1,9 +1,9 @@
 //! What is checked of each run report, and of the two together, before anything is computed from them.
 
-use crate::error::Error;
 use crate::numerics::digest;
 use crate::numerics::stats::weighted_mean;
 use crate::run_report::{RunReport, WindowArm};
+use invarlock_error::Error;
 use std::collections::HashMap;
 
 /// Largest difference between a number a report states and the one its windows give, relative to the latter.
@@ -31,7 +31,7 @@ pub(super) struct Arm {
 }
 
 fn contradiction(role: &str, what: impl std::fmt::Display) -> Error {
-    Error::Integrity(format!(
+    Error::integrity(format!(
         "the {role} run report contradicts itself: {what}; measure the checkpoint again, and if that repeats, do not \
          trust the image that measured it"
     ))
@@ -42,7 +42,7 @@ impl<'a> Side<'a> {
     pub(super) fn check(role: &str, report: &'a RunReport) -> Result<Self, Error> {
         let kind = &report.metrics.primary_metric.kind;
         if kind != "ppl_causal" {
-            return Err(Error::Unsupported(format!(
+            return Err(Error::unsupported(format!(
                 "the {role} run report has the primary metric `{kind}`; this version compares `ppl_causal` only"
             )));
         }
@@ -212,7 +212,7 @@ fn check_arm(role: &str, name: &str, arm: &WindowArm, seq_len: usize) -> Result<
         .ok_or_else(|| contradiction(role, format!("{} has no weight", at("token_counts"))))?;
     let perplexity = mean_loss.exp();
     if !perplexity.is_finite() {
-        return Err(Error::Integrity(format!(
+        return Err(Error::integrity(format!(
             "the {role} run report has a mean loss of {mean_loss} in its {name} arm, which is no finite perplexity"
         )));
     }
@@ -223,7 +223,7 @@ fn check_arm(role: &str, name: &str, arm: &WindowArm, seq_len: usize) -> Result<
 pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), Error> {
     let (base, subj) = (baseline.report, subject.report);
     let differ = |what: &str, one: &dyn std::fmt::Display, other: &dyn std::fmt::Display| {
-        Error::Integrity(format!(
+        Error::integrity(format!(
             "baseline and subject were not measured on the same windows: {what} is {one} for the baseline and {other} \
              for the subject; measure the subject on the baseline's windows"
         ))
@@ -267,24 +267,24 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
     if let (Some(one), Some(other)) = (&baseline.tokenizer_hash, &subject.tokenizer_hash)
         && one != other
     {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "baseline and subject have different tokenizers ({one} and {other}), so their perplexities cannot be \
              compared; give a subject with the baseline's tokenizer"
         )));
     }
     let (preview, last) = (&base.evaluation_windows.preview, &base.evaluation_windows.final_);
     if preview.window_ids.len() != last.window_ids.len() {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "the preview arm has {} windows and the final arm {}; they must be equally many",
             preview.window_ids.len(),
             last.window_ids.len()
         )));
     }
     if last.window_ids.len() < 2 {
-        return Err(Error::Input("the final arm has one window; an interval needs two or more".to_owned()));
+        return Err(Error::input("the final arm has one window; an interval needs two or more"));
     }
     if base.data.stride < base.data.seq_len {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "stride {} is smaller than seq_len {}: overlapping windows cannot be paired; set the stride to {}",
             base.data.stride, base.data.seq_len, base.data.seq_len
         )));
@@ -295,7 +295,7 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
             let real: Vec<u32> =
                 ids.iter().zip(mask).filter(|(_, bit)| **bit == 1).map(|(id, _)| *id).collect();
             if let Some((first_name, first)) = seen.insert(real, (name, i)) {
-                return Err(Error::Input(format!(
+                return Err(Error::input(format!(
                     "{first_name} window {first} and {name} window {i} hold the same tokens; every window must be \
                      unique: remove repeated texts from the dataset"
                 )));

@@ -37,7 +37,7 @@ const STYLE: &str = include_str!("page.css");
 /// # Errors
 /// Only if the built-in template cannot be rendered, which is a fault of this program.
 pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error> {
-    let fault = |e: minijinja::Error| Error::System(format!("the HTML page could not be rendered: {e:#}"));
+    let fault = |e: minijinja::Error| Error::system(format!("the HTML page could not be rendered: {e:#}"));
     let syntax = minijinja::syntax::SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)

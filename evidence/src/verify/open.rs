@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// The evaluation report a file or directory means, with its path. Fails unless it fits the schema `v1`.
 pub fn open_report(path: &Path) -> Result<(PathBuf, Value), Error> {
-    let file = resolve(path).map_err(Error::Input)?;
-    let failed = |why: String| Error::Input(format!("reading evaluation report {}: {why}", file.display()));
+    let file = resolve(path).map_err(Error::input)?;
+    let failed = |why: String| Error::input(format!("reading evaluation report {}: {why}", file.display()));
     let bytes = read::read_evidence(&file, read::REPORT_LIMIT).map_err(|why| failed(why.to_string()))?;
     let report = parse(&bytes, true).map_err(failed)?;
     match schema::report_faults(&report, UpstreamVersion::V0_12).first() {
@@ -19,7 +19,7 @@ pub fn open_report(path: &Path) -> Result<(PathBuf, Value), Error> {
 
 /// The manifest at `path`; `None` when there is none.
 pub fn open_manifest(path: &Path) -> Result<Option<Value>, Error> {
-    let failed = |why: String| Error::Input(format!("reading runtime manifest {}: {why}", path.display()));
+    let failed = |why: String| Error::input(format!("reading runtime manifest {}: {why}", path.display()));
     match read::read_evidence(path, read::MANIFEST_LIMIT) {
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(why) => Err(failed(why.to_string())),

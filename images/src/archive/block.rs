@@ -25,7 +25,7 @@ impl Header {
         // The checksum's own field counts as spaces.
         let expected = sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..]);
         if number(&block[148..156]) != Some(expected) {
-            return Err(Error::Integrity("the archive is damaged: a header has a wrong checksum".to_owned()));
+            return Err(Error::integrity("the archive is damaged: a header has a wrong checksum"));
         }
         let header = Self(block);
         header.one_meaning()?;
@@ -50,9 +50,7 @@ impl Header {
         });
         match good {
             true => Ok(()),
-            false => Err(Error::Integrity(
-                "the archive is damaged: a header with a number that is none".to_owned(),
-            )),
+            false => Err(Error::integrity("the archive is damaged: a header with a number that is none")),
         }
     }
 
@@ -61,7 +59,7 @@ impl Header {
             b"ustar\x0000" => Ok(Dialect::Posix),
             b"ustar  \0" => Ok(Dialect::Gnu),
             [0, 0, 0, 0, 0, 0, 0, 0] => Ok(Dialect::Old),
-            _ => Err(Error::Unsupported("a header of an unknown kind of archive".to_owned())),
+            _ => Err(Error::unsupported("a header of an unknown kind of archive")),
         }
     }
 
@@ -74,7 +72,7 @@ impl Header {
             Dialect::Old => prefix,
         };
         match ambiguous {
-            true => Err(Error::Safety("a header whose prefix readers understand differently".to_owned())),
+            true => Err(Error::safety("a header whose prefix readers understand differently")),
             false => Ok(()),
         }
     }
@@ -103,14 +101,14 @@ impl Header {
 
     pub fn size(&self) -> Result<u64> {
         number(&self.0[124..136]).ok_or_else(|| {
-            Error::Integrity("the archive is damaged: a size that is no number, or a negative one".to_owned())
+            Error::integrity("the archive is damaged: a size that is no number, or a negative one")
         })
     }
 
     pub fn mode(&self) -> Result<u32> {
-        number(&self.0[100..108]).and_then(|it| u32::try_from(it).ok()).ok_or_else(|| {
-            Error::Integrity("the archive is damaged: permissions that are no number".to_owned())
-        })
+        number(&self.0[100..108])
+            .and_then(|it| u32::try_from(it).ok())
+            .ok_or_else(|| Error::integrity("the archive is damaged: permissions that are no number"))
     }
 
     /// A time before 1970 is 0: times are not content.

@@ -40,12 +40,12 @@ impl Extensions {
     pub fn take_in(&mut self, header: &Header, content: &mut dyn Read) -> Result<()> {
         let size = header.size()?;
         if size > LONGEST {
-            return Err(Error::Safety(format!("an extension header of {size} bytes")));
+            return Err(Error::safety(format!("an extension header of {size} bytes")));
         }
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes).map_err(damaged)?;
         if bytes.len() as u64 != size {
-            return Err(Error::Integrity("the archive ends inside an extension header".to_owned()));
+            return Err(Error::integrity("the archive ends inside an extension header"));
         }
         match header.kind() {
             b'L' => set(&mut self.path, long_name(bytes)?),
@@ -83,13 +83,13 @@ impl Extensions {
             return Ok(());
         };
         if name.len() > 255 || name == "user." || name.contains('\0') {
-            return Err(Error::Safety("an extended attribute whose name no file can have".to_owned()));
+            return Err(Error::safety("an extended attribute whose name no file can have"));
         }
         if self.attributes.iter().any(|(other, _)| other == name) {
             return Err(super::twice());
         }
         if self.attributes.len() >= MOST_ATTRIBUTES {
-            return Err(Error::Safety(format!("more than {MOST_ATTRIBUTES} extended attributes")));
+            return Err(Error::safety(format!("more than {MOST_ATTRIBUTES} extended attributes")));
         }
         self.attributes.push((name.to_owned(), value.to_vec()));
         Ok(())
@@ -102,7 +102,7 @@ impl Extensions {
         match self.size {
             Some(other) if other == size || size == 0 && other >= SMALLEST_LARGE => Ok(other),
             None => Ok(size),
-            Some(_) => Err(Error::Safety("header and PAX record disagree about the size".to_owned())),
+            Some(_) => Err(Error::safety("header and PAX record disagree about the size")),
         }
     }
 }
@@ -112,7 +112,7 @@ fn global(key: &[u8], _: &[u8]) -> Result<()> {
     let touches = [&b"path"[..], b"linkpath", b"size"].contains(&key)
         || [&b"GNU.sparse."[..], b"SCHILY.xattr."].iter().any(|it| key.starts_with(it));
     match touches {
-        true => Err(Error::Safety("a global PAX header that changes every entry".to_owned())),
+        true => Err(Error::safety("a global PAX header that changes every entry")),
         false => Ok(()),
     }
 }
@@ -136,10 +136,10 @@ fn records(mut bytes: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> Result<()>) -
 fn long_name(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     match bytes.pop() {
         Some(0) => Ok(bytes),
-        _ => Err(Error::Safety("a long name that does not end where its header says".to_owned())),
+        _ => Err(Error::safety("a long name that does not end where its header says")),
     }
 }
 
 fn malformed() -> Error {
-    Error::Integrity("a PAX record is malformed".to_owned())
+    Error::integrity("a PAX record is malformed")
 }

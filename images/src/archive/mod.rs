@@ -82,7 +82,7 @@ pub(crate) fn entries<I: Input>(
     let mut first = true;
     while let Some(header) = next_header(&mut input, std::mem::take(&mut first))? {
         let named =
-            |error: Error| error.within(format_args!("entry {:?}", String::from_utf8_lossy(&header.path())));
+            |error: Error| error.context(format_args!("entry {:?}", String::from_utf8_lossy(&header.path())));
         if is_extension(&header) {
             let stored = header.size()?;
             let mut content = input.by_ref().take(stored);
@@ -102,7 +102,7 @@ pub(crate) fn entries<I: Input>(
         finish(&mut input, left, stored)?;
     }
     if extra != Extensions::default() {
-        return Err(Error::Integrity("the archive ends after an extension header".to_owned()));
+        return Err(Error::integrity("the archive ends after an extension header"));
     }
     Ok(())
 }
@@ -113,7 +113,7 @@ fn next_header(input: &mut impl Input, first: bool) -> Result<Option<Header>> {
     match read_block(input, &mut block)? {
         true => {}
         false if first => {
-            return Err(Error::Integrity("the archive is empty; it has not even an end".to_owned()));
+            return Err(Error::integrity("the archive is empty; it has not even an end"));
         }
         false => return Ok(None),
     }
@@ -126,7 +126,7 @@ fn next_header(input: &mut impl Input, first: bool) -> Result<Option<Header>> {
         match input.read(&mut rest) {
             Ok(0) => return Ok(None),
             Ok(read) if rest[..read].iter().any(|byte| *byte != 0) => {
-                return Err(Error::Safety("the archive goes on after its end".to_owned()));
+                return Err(Error::safety("the archive goes on after its end"));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -142,7 +142,7 @@ fn read_block(input: &mut impl Input, block: &mut [u8; BLOCK]) -> Result<bool> {
         match input.read(&mut block[filled..]) {
             Ok(0) if filled == 0 => return Ok(false),
             Ok(0) => {
-                return Err(Error::Integrity("the archive is damaged: it ends inside a header".to_owned()));
+                return Err(Error::integrity("the archive is damaged: it ends inside a header"));
             }
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -161,14 +161,14 @@ fn finish(input: &mut impl Input, left: u64, stored: u64) -> Result<()> {
 /// Tells errors of the system from those of the bytes.
 pub(crate) fn damaged(error: io::Error) -> Error {
     if error.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
-        return Error::Safety(format!("unpacking: {error}"));
+        return Error::safety(format!("unpacking: {error}"));
     }
     if error.get_ref().is_some_and(|inner| inner.is::<WindowTooLarge>()) {
-        return Error::Unsupported(format!("unpacking: {error}"));
+        return Error::unsupported(format!("unpacking: {error}"));
     }
     match error.raw_os_error() {
-        Some(_) => Error::System(format!("unpacking: {error}")),
-        None => Error::Integrity(format!("the archive is damaged: {error}")),
+        Some(_) => Error::system(format!("unpacking: {error}")),
+        None => Error::integrity(format!("the archive is damaged: {error}")),
     }
 }
 
@@ -182,7 +182,7 @@ fn item(
 ) -> Result<Item> {
     let holes = match extra.sparse.finish(&mut stored, content)? {
         Some(_) if header.kind() != b'0' => {
-            return Err(Error::Safety("holes in what is no file".to_owned()));
+            return Err(Error::safety("holes in what is no file"));
         }
         Some(map) => Some(map),
         None => old_map,
@@ -194,7 +194,7 @@ fn item(
         b'5' => Kind::Directory,
         // Old archives wrote directories like this, and readers disagree about it.
         b'0' | b'S' if raw.ends_with(b"/") || header.path().ends_with(b"/") => {
-            return Err(Error::Safety("a file whose name ends in '/'".to_owned()));
+            return Err(Error::safety("a file whose name ends in '/'"));
         }
         b'0' | b'S' => holes.map_or(Kind::File, |(pieces, _)| Kind::Sparse(pieces)),
         b'2' => Kind::Symlink(path::target(link(&mut extra))?),
@@ -202,26 +202,26 @@ fn item(
         b'3' => Kind::Special("a character device"),
         b'4' => Kind::Special("a block device"),
         b'6' => Kind::Special("a fifo"),
-        other => return Err(Error::Safety(format!("an entry of type {:?}", char::from(other)))),
+        other => return Err(Error::safety(format!("an entry of type {:?}", char::from(other)))),
     };
     let is_file = matches!(kind, Kind::File | Kind::Sparse(_));
     if !is_file && size != 0 {
-        return Err(Error::Safety("content where there can be none".to_owned()));
+        return Err(Error::safety("content where there can be none"));
     }
     let path = path::clean(&raw)?;
     if path.is_empty() && kind != Kind::Directory {
-        return Err(Error::Safety("a root that is not a directory".to_owned()));
+        return Err(Error::safety("a root that is not a directory"));
     }
     let (path, kind) = match path::mark(&path)? {
         None => (path, kind),
         Some(_) if kind != Kind::File || size != 0 => {
-            return Err(Error::Safety("a whiteout that is more than an empty file".to_owned()));
+            return Err(Error::safety("a whiteout that is more than an empty file"));
         }
         Some(Mark::Whiteout(path)) => (path, Kind::Whiteout),
         Some(Mark::Opaque(path)) => (path, Kind::Opaque),
     };
     if matches!(&kind, Kind::Hardlink(target) if path::mark(target)?.is_some()) {
-        return Err(Error::Safety("a hard link to a whiteout".to_owned()));
+        return Err(Error::safety("a hard link to a whiteout"));
     }
     let mtime = extra.mtime.unwrap_or_else(|| header.mtime());
     let Extensions { attributes, dropped, .. } = extra;
@@ -236,7 +236,7 @@ fn set<T>(slot: &mut Option<T>, value: T) -> Result<()> {
 }
 
 fn twice() -> Error {
-    Error::Safety("extension headers that say the same thing twice".to_owned())
+    Error::safety("extension headers that say the same thing twice")
 }
 
 /// A decimal number, and nothing but its digits.

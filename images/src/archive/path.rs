@@ -22,7 +22,7 @@ pub(super) enum Mark {
 /// A path as names joined by `/`; empty for the root itself.
 pub(super) fn clean(raw: &[u8]) -> Result<String> {
     let text = std::str::from_utf8(raw).map_err(|_| not_utf8())?;
-    let bad = |why: &str| Err(Error::Safety(format!("a path that {why}")));
+    let bad = |why: &str| Err(Error::safety(format!("a path that {why}")));
     if text.is_empty() || text.contains('\0') {
         return bad("is empty or has a NUL");
     }
@@ -60,19 +60,17 @@ pub(super) fn clean(raw: &[u8]) -> Result<String> {
 pub(super) fn mark(path: &str) -> Result<Option<Mark>> {
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
     if parent.split('/').any(|name| name.starts_with(WHITEOUT)) {
-        return Err(Error::Safety("a path through a whiteout".to_owned()));
+        return Err(Error::safety("a path through a whiteout"));
     }
     let Some(gone) = name.strip_prefix(WHITEOUT) else { return Ok(None) };
     if name == OPAQUE {
         return Ok(Some(Mark::Opaque(parent.to_owned())));
     }
     match gone {
-        "" | "." | ".." => {
-            Err(Error::Safety("a path that is a whiteout of nothing, of '.' or of '..'".to_owned()))
-        }
+        "" | "." | ".." => Err(Error::safety("a path that is a whiteout of nothing, of '.' or of '..'")),
         // What the first union file system of Docker kept for itself.
         _ if gone.starts_with(WHITEOUT) => {
-            Err(Error::Unsupported("a whiteout of a whiteout, or AUFS's own records".to_owned()))
+            Err(Error::unsupported("a whiteout of a whiteout, or AUFS's own records"))
         }
         _ if parent.is_empty() => Ok(Some(Mark::Whiteout(gone.to_owned()))),
         _ => Ok(Some(Mark::Whiteout(format!("{parent}/{gone}")))),
@@ -82,11 +80,11 @@ pub(super) fn mark(path: &str) -> Result<Option<Mark>> {
 /// Where a symbolic link leads: any text, since nothing here follows it.
 pub(super) fn target(raw: Vec<u8>) -> Result<String> {
     if raw.is_empty() || raw.len() >= LONGEST_PATH || raw.contains(&0) {
-        return Err(Error::Safety("a link to an empty or endless name, or one with a NUL".to_owned()));
+        return Err(Error::safety("a link to an empty or endless name, or one with a NUL"));
     }
     String::from_utf8(raw).map_err(|_| not_utf8())
 }
 
 fn not_utf8() -> Error {
-    Error::Unsupported("a name that is not UTF-8".to_owned())
+    Error::unsupported("a name that is not UTF-8")
 }

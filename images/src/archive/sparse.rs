@@ -83,7 +83,7 @@ impl Records {
             (Some(1), Some(0)) if self.pieces.is_empty() && self.count.is_none() => {
                 self.pieces = leading_map(stored, content)?;
             }
-            _ => return Err(Error::Unsupported("a sparse file of an unknown version".to_owned())),
+            _ => return Err(Error::unsupported("a sparse file of an unknown version")),
         }
         let size = self.size.ok_or_else(wrong)?;
         checked(std::mem::take(&mut self.pieces), size, *stored).map(|pieces| Some((pieces, size)))
@@ -158,7 +158,7 @@ fn flag(byte: u8) -> Result<bool> {
 
 fn push(pieces: &mut Vec<Piece>, at: u64, length: u64) -> Result<()> {
     if pieces.len() >= MOST_PIECES {
-        return Err(Error::Safety(format!("a sparse file of more than {MOST_PIECES} pieces")));
+        return Err(Error::safety(format!("a sparse file of more than {MOST_PIECES} pieces")));
     }
     pieces.push(Piece { at, length });
     Ok(())
@@ -181,5 +181,5 @@ fn checked(pieces: Vec<Piece>, size: u64, stored: u64) -> Result<Vec<Piece>> {
 }
 
 fn wrong() -> Error {
-    Error::Safety("a sparse file whose map is contradictory".to_owned())
+    Error::safety("a sparse file whose map is contradictory")
 }

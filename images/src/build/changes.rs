@@ -37,7 +37,7 @@ impl Changes {
 
     /// Makes them; the image is of `time`, where there is one.
     pub(crate) fn apply(&self, config: &mut Value, time: Option<u64>) -> Result<()> {
-        let damaged = || Error::Integrity("the base's configuration is not what it should be".to_owned());
+        let damaged = || Error::integrity("the base's configuration is not what it should be");
         let all = config.as_object_mut().ok_or_else(damaged)?;
         match time {
             Some(time) => _ = all.insert("created".to_owned(), json!(written(time)?)),
@@ -81,7 +81,7 @@ impl Changes {
         }
         if let Some(workdir) = &self.workdir {
             if !workdir.starts_with('/') || workdir.chars().any(char::is_control) {
-                return Err(Error::Input(format!("working directory {workdir:?} is no absolute path")));
+                return Err(Error::input(format!("working directory {workdir:?} is no absolute path")));
             }
             run.insert("WorkingDir".to_owned(), json!(workdir));
         }
@@ -97,7 +97,7 @@ fn written(time: u64) -> Result<String> {
         .ok()
         .and_then(|time| chrono::DateTime::from_timestamp(time, 0))
         .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
-        .ok_or_else(|| Error::Input(format!("{time} is no second of a calendar")))
+        .ok_or_else(|| Error::input(format!("{time} is no second of a calendar")))
 }
 
 /// Reads `NAME=VALUE`.
@@ -107,14 +107,14 @@ pub fn parse_pair(text: &str) -> Result<(String, String)> {
         Some((name, value)) if good(name) && !value.contains('\0') && text.len() <= LONGEST => {
             Ok((name.to_owned(), value.to_owned()))
         }
-        _ => Err(Error::Input(format!("{text:?} is not NAME=VALUE, with no space in the name"))),
+        _ => Err(Error::input(format!("{text:?} is not NAME=VALUE, with no space in the name"))),
     }
 }
 
 /// Reads a command: a JSON array of its words, or words with spaces between them. Nothing is quoted but in the array.
 pub fn parse_command(text: &str) -> Result<Vec<String>> {
     let wrong = |why: &str| {
-        Err(Error::Input(format!(
+        Err(Error::input(format!(
             "command {text:?} {why}; write it like [\"/bin/program\", \"an argument\"]"
         )))
     };
@@ -143,7 +143,7 @@ pub fn parse_time(text: &str) -> Result<u64> {
     let digits = !text.is_empty() && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit());
     let time = text.parse().ok().filter(|time| digits && *time <= LAST_SECOND);
     time.ok_or_else(|| {
-        Error::Input(format!("SOURCE_DATE_EPOCH={text:?} is no number of seconds from 0 to {LAST_SECOND}"))
+        Error::input(format!("SOURCE_DATE_EPOCH={text:?} is no number of seconds from 0 to {LAST_SECOND}"))
     })
 }
 

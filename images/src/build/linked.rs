@@ -8,7 +8,7 @@ use object::read::ReadCache;
 use object::read::elf::ElfFile64;
 use object::{Object as _, ObjectSection as _};
 
-use crate::sbom::{Bill, Component};
+use crate::sbom::{Component, Sbom};
 use crate::{Error, Result};
 
 const SECTION: &str = ".dep-v0";
@@ -16,13 +16,13 @@ const SECTION: &str = ".dep-v0";
 const LONGEST: u64 = 8 << 20;
 
 /// The bill of `program`; an empty one where it does not say what it is made of.
-pub(crate) fn bill(program: &File) -> Result<Bill> {
-    let mut bill = Bill::default();
+pub(crate) fn bill(program: &File) -> Result<Sbom> {
+    let mut bill = Sbom::default();
     let cache = ReadCache::new(program);
     let Ok(elf) = ElfFile64::<object::Endianness, _>::parse(&cache) else { return Ok(bill) };
     let Some(section) = elf.section_by_name(SECTION) else { return Ok(bill) };
     let odd = |why: &str| {
-        Error::Input(format!(
+        Error::input(format!(
             "reading which crates the evaluator is made of (section {SECTION}): {why}; build it anew"
         ))
     };

@@ -1,6 +1,7 @@
 //! The default image: one static program and the directories that mounts need. The same bytes give the same digest, whatever the file's
 //! name, owner, times and mode, and whatever the umask.
 
+use invarlock_error::Context as _;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write};
 use std::path::Path;
@@ -11,7 +12,7 @@ use super::{bytes, descriptor, linked};
 use crate::digest::Hashing;
 use crate::layout::Held;
 use crate::resolve::{CONFIG, LABEL, LAYER_TAR, MANIFEST, architecture};
-use crate::sbom::Bill;
+use crate::sbom::Sbom;
 use crate::{Digest, Error, Result};
 
 /// Name of the program in the image.
@@ -47,19 +48,19 @@ impl Measure {
     pub fn of(evaluator: &Path) -> Result<Self> {
         let reading = || format!("reading evaluator {}", evaluator.display());
         let program = File::open(evaluator).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::Input(format!("{}: {error}", reading())),
-            _ => Error::System(format!("{}: {error}", reading())),
+            io::ErrorKind::NotFound => Error::input(format!("{}: {error}", reading())),
+            _ => Error::system(format!("{}: {error}", reading())),
         })?;
-        let metadata = program.metadata().map_err(Error::io(reading()))?;
+        let metadata = program.metadata().context(reading())?;
         if !metadata.is_file() || metadata.len() == 0 || metadata.len() > LARGEST {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "evaluator {} is not a file of 1 byte to 1 GiB",
                 evaluator.display()
             )));
         }
         let size = metadata.len();
         let mut hashing = Hashing::new(io::sink());
-        write_layer(&program, size, &mut hashing).map_err(Error::io(reading()))?;
+        write_layer(&program, size, &mut hashing).context(reading())?;
         let (_, length, digest) = hashing.finish();
         let config = bytes(&config(&digest))?;
         let manifest = bytes(&manifest((&digest, length), &config))?;
@@ -77,7 +78,7 @@ impl Measure {
     }
 
     /// What the program says that it is made of.
-    pub fn bill(&self) -> Result<Bill> {
+    pub fn bill(&self) -> Result<Sbom> {
         linked::bill(&self.program)
     }
 

@@ -10,6 +10,7 @@ mod pack;
 pub(crate) mod packages;
 mod tar;
 
+use invarlock_error::Context as _;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ use crate::manage::plain_tag;
 use crate::packing::{MAGIC, Packing};
 use crate::policy::{Bounds, Policy};
 use crate::resolve::{self, CONFIG, LAYER_ZSTD, MANIFEST, architecture, platform};
-use crate::sbom::Bill;
+use crate::sbom::Sbom;
 use crate::{Digest, Error, Progress, Reference, ResolvedImage, Result, Store};
 use pack::How;
 use packages::Packages;
@@ -94,7 +95,7 @@ impl Store {
         let tag = plain_tag(&recipe.name)?;
         let held = self.layout.shared()?;
         let own = rustix::fs::fstat(self.layout.dir())
-            .map_err(|error| Error::System(format!("looking at the store: {error}")))?;
+            .map_err(|error| Error::system(format!("looking at the store: {error}")))?;
         let mut packages = Packages::default();
         let mut left_out = LeftOut::default();
         // A bill that lists a part would be a false one: what stands on something unknown, or holds something unread, has none.
@@ -103,7 +104,7 @@ impl Store {
                 let (config, layers, bill) = self.base(&held, reference, progress)?;
                 (config, layers, bill, None)
             }
-            Base::Root(path) => (scratch(), Vec::new(), Some(Bill::default()), Some(path)),
+            Base::Root(path) => (scratch(), Vec::new(), Some(Sbom::default()), Some(path)),
         };
         for path in root.into_iter().chain(&recipe.layers) {
             bill = bill.filter(|_| path.is_dir());
@@ -115,7 +116,7 @@ impl Store {
                 progress,
             };
             let added = layer(&held, path, how, &mut packages, &mut left_out)
-                .map_err(|error| error.within(format_args!("building an image from {}", path.display())))?;
+                .map_err(|error| error.context(format_args!("building an image from {}", path.display())))?;
             note_layer(&mut config, &added)?;
             layers.push(added.descriptor);
         }
@@ -125,7 +126,7 @@ impl Store {
         let first_own = trees.len() - recipe.layers.len();
         for (i, path) in (first_own..).zip(&recipe.layers).filter(|(_, path)| path.is_dir()) {
             on_top::replaces_no_link(&trees[i], &trees[..i])
-                .map_err(|error| error.within(format_args!("building an image from {}", path.display())))?;
+                .map_err(|error| error.context(format_args!("building an image from {}", path.display())))?;
         }
         // What is taken away may be a package.
         bill = bill.filter(|_| trees[first_own..].iter().all(|it| it.totals.removals == 0));
@@ -150,7 +151,7 @@ impl Store {
         held: &Held<'_>,
         reference: &Reference,
         progress: Progress<'_>,
-    ) -> Result<(Value, Vec<Value>, Option<Bill>)> {
+    ) -> Result<(Value, Vec<Value>, Option<Sbom>)> {
         self.with_source(reference, |source| {
             let image = resolve::resolve(source, reference)?;
             if !matches!(reference, Reference::Tag { .. } | Reference::Digest(_)) {
@@ -189,18 +190,17 @@ fn layer(
     left_out: &mut LeftOut,
 ) -> Result<Added> {
     let metadata =
-        std::fs::metadata(path).map_err(|error| Error::Input(format!("looking at it: {error}")))?;
+        std::fs::metadata(path).map_err(|error| Error::input(format!("looking at it: {error}")))?;
     if metadata.is_file() {
         return archive(held, path, how.progress);
     }
     let ((left, diff_id), digest, size) = held.add(|to| {
-        let encoder =
-            zstd::stream::write::Encoder::new(to, LEVEL).map_err(Error::io("making room to compress"))?;
+        let encoder = zstd::stream::write::Encoder::new(to, LEVEL).context("making room to compress")?;
         let mut hashing = Hashing::new(BufWriter::with_capacity(PIECE, encoder));
         let left = pack::pack(path, how, packages, &mut hashing)?;
         let (packed, _, diff_id) = hashing.finish();
         let encoder = packed.into_inner().map_err(|error| error.into_error());
-        encoder.and_then(|encoder| encoder.finish()).map_err(Error::io("writing the layer"))?;
+        encoder.and_then(|encoder| encoder.finish()).context("writing the layer")?;
         Ok((left, diff_id))
     })?;
     left_out.add(left);
@@ -210,24 +210,24 @@ fn layer(
 /// An archive is a layer byte for byte. What is in it is judged when it is unpacked.
 fn archive(held: &Held<'_>, path: &Path, progress: Progress<'_>) -> Result<Added> {
     let reading = || format!("reading {}", path.display());
-    let mut file = File::open(path).map_err(Error::io(reading()))?;
+    let mut file = File::open(path).context(reading())?;
     let mut magic = [0; MAGIC];
-    let read = file.read(&mut magic).map_err(Error::io(reading()))?;
+    let read = file.read(&mut magic).context(reading())?;
     if let Some(packed) = Packing::foreign(&magic[..read]) {
-        return Err(Error::Unsupported(format!(
+        return Err(Error::unsupported(format!(
             "it is packed otherwise than images are (gzip, zstd); unpack it first with `{packed}`"
         )));
     }
     let packing = Packing::by_magic(&magic[..read]);
     let ((), digest, size) = held.add(|to| {
-        to.write_all(&magic[..read]).map_err(Error::io("writing the layer"))?;
+        to.write_all(&magic[..read]).context("writing the layer")?;
         let mut buffer = vec![0; 256 << 10];
         loop {
-            let count = file.read(&mut buffer).map_err(Error::io(reading()))?;
+            let count = file.read(&mut buffer).context(reading())?;
             if count == 0 {
                 return Ok(());
             }
-            to.write_all(&buffer[..count]).map_err(Error::io("writing the layer"))?;
+            to.write_all(&buffer[..count]).context("writing the layer")?;
             progress(count as u64);
         }
     })?;
@@ -252,7 +252,7 @@ fn scratch() -> Value {
 /// Names a further layer in a configuration; where that tells its history, the layer gets a line of it.
 fn note_layer(config: &mut Value, added: &Added) -> Result<()> {
     let ids = config.pointer_mut("/rootfs/diff_ids").and_then(Value::as_array_mut);
-    ids.ok_or_else(|| Error::Integrity("the base's configuration names no layers".to_owned()))?
+    ids.ok_or_else(|| Error::integrity("the base's configuration names no layers"))?
         .push(json!(added.diff_id));
     if let Some(history) = config.get_mut("history").and_then(Value::as_array_mut) {
         history.push(json!({ "created_by": "invarlock runtime image build" }));
@@ -261,7 +261,7 @@ fn note_layer(config: &mut Value, added: &Added) -> Result<()> {
 }
 
 pub(crate) fn bytes(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| Error::System(format!("writing JSON: {error}")))
+    serde_json::to_vec(value).map_err(|error| Error::system(format!("writing JSON: {error}")))
 }
 
 /// Writes a small blob.

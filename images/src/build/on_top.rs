@@ -25,10 +25,10 @@ pub(super) fn replaces_no_link(tree: &Tree, below: &[Tree]) -> Result<()> {
             return Ok(());
         }
         let own = directory(above, name)
-            .map_err(|error| Error::System(format!("looking at unpacked file /{path}: {error}")))?;
+            .map_err(|error| Error::system(format!("looking at unpacked file /{path}: {error}")))?;
         match attributes::is_opaque(&own) {
             true => Ok(()),
-            false => Err(Error::Input(format!(
+            false => Err(Error::input(format!(
                 "/{path} is a link in the image below, and a directory would take its place; put what is in it where the link leads, or, \
                  if it is meant so, take the link away with an empty file /{path_of_removal}",
                 path_of_removal = removal(path)

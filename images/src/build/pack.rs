@@ -2,6 +2,7 @@
 //! name, belong to 0, and are of one time. What is walked is walked by handle from the root's on; no link is followed, and what changes
 //! meanwhile is an error.
 
+use invarlock_error::Context as _;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read as _, Write};
@@ -17,7 +18,7 @@ use super::tar::Entry;
 use crate::archive::DEEPEST;
 use crate::attributes::Attributes;
 use crate::cursor::directory;
-use crate::policy::{Policy, Unwanted};
+use crate::policy::{Policy, SpecialFilePolicy};
 use crate::tree::kind;
 use crate::{Error, Progress, Result, attributes};
 
@@ -61,8 +62,8 @@ pub(crate) fn pack(
     let handle = open(root, flags, Mode::empty()).map_err(|error| {
         let message = format!("opening it: {error}");
         match error {
-            Errno::NOENT | Errno::NOTDIR | Errno::ACCESS => Error::Input(message),
-            _ => Error::System(message),
+            Errno::NOENT | Errno::NOTDIR | Errno::ACCESS => Error::input(message),
+            _ => Error::system(message),
         }
     })?;
     let device = fstat(&handle).map_err(failed("", "looking at it"))?.st_dev;
@@ -76,7 +77,7 @@ pub(crate) fn pack(
         left_out: LeftOut::default(),
     };
     packer.directory(handle.as_fd(), "", 0)?;
-    packer.to.write_all(&[0; 1024]).map_err(Error::io("writing the layer"))?;
+    packer.to.write_all(&[0; 1024]).context("writing the layer")?;
     Ok(packer.left_out)
 }
 
@@ -96,17 +97,17 @@ impl Packer<'_> {
     fn directory(&mut self, handle: BorrowedFd<'_>, path: &str, depth: usize) -> Result<()> {
         let before = fstat(handle).map_err(failed(path, "looking at it"))?;
         if before.st_dev != self.device {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "/{path}: another file system is mounted there; unmount it, or build from a copy"
             )));
         }
         if (before.st_dev, before.st_ino) == self.how.store {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "/{path}: that is the store itself, which cannot be in an image of its own; set INVARLOCK_STORE to a directory elsewhere"
             )));
         }
         if depth >= DEEPEST {
-            return Err(Error::Input(format!("/{path}: deeper than {DEEPEST} directories")));
+            return Err(Error::input(format!("/{path}: deeper than {DEEPEST} directories")));
         }
         for name in names(handle, path)? {
             let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
@@ -117,7 +118,7 @@ impl Packer<'_> {
 
     fn entry(&mut self, above: BorrowedFd<'_>, path: &str, name: &str, depth: usize) -> Result<()> {
         if name.starts_with(REMOVAL) && !self.how.on_top {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "/{path}: a name that begins with {REMOVAL} takes away from the layers below, and there are none"
             )));
         }
@@ -137,11 +138,11 @@ impl Packer<'_> {
                 let target = target.into_string().map_err(|_| not_utf8(path))?;
                 self.head(&Entry::new(path, self.how.time, 0o777).symlink(&target))
             }
-            _ if self.how.policy.devices == Unwanted::Drop => {
+            _ if self.how.policy.devices == SpecialFilePolicy::Drop => {
                 self.left_out.devices += 1;
                 Ok(())
             }
-            _ => Err(Error::Input(format!(
+            _ => Err(Error::input(format!(
                 "/{path}: a device, fifo or socket, which no image of ours has; remove it, or leave such things out with --drop-devices"
             ))),
         }
@@ -152,7 +153,7 @@ impl Packer<'_> {
             let key = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&key) {
                 let entry = Entry::new(path, self.how.time, bare(stat)).hardlink(first);
-                return entry.write(self.to).map_err(Error::io("writing the layer"));
+                return entry.write(self.to).context("writing the layer");
             }
             self.links.insert(key, path.to_owned());
         }
@@ -169,11 +170,11 @@ impl Packer<'_> {
         let mut left = size;
         while left > 0 {
             let most = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let count = file.read(&mut self.buffer[..most]).map_err(Error::io(format!("reading /{path}")))?;
+            let count = file.read(&mut self.buffer[..most]).context(format!("reading /{path}"))?;
             if count == 0 {
                 return Err(changed(path));
             }
-            self.to.write_all(&self.buffer[..count]).map_err(Error::io("writing the layer"))?;
+            self.to.write_all(&self.buffer[..count]).context("writing the layer")?;
             if let Some(noted) = &mut noted {
                 noted.extend_from_slice(&self.buffer[..count]);
             }
@@ -182,7 +183,7 @@ impl Packer<'_> {
         }
         same(stat, &fstat(&file).map_err(failed(path, "looking at it"))?, path)?;
         let padding = usize::try_from((512 - size % 512) % 512).unwrap_or_default();
-        self.to.write_all(&[0; 512][..padding]).map_err(Error::io("writing the layer"))?;
+        self.to.write_all(&[0; 512][..padding]).context("writing the layer")?;
         if let Some(noted) = noted {
             self.packages.note(path, &noted);
         }
@@ -190,7 +191,7 @@ impl Packer<'_> {
     }
 
     fn head(&mut self, entry: &Entry<'_>) -> Result<()> {
-        entry.write(self.to).map_err(Error::io("writing the layer"))
+        entry.write(self.to).context("writing the layer")
     }
 
     /// The mode without set-id bits, which are counted.
@@ -236,13 +237,12 @@ fn same(before: &Stat, after: &Stat, path: &str) -> Result<()> {
 }
 
 fn changed(path: &str) -> Error {
-    Error::Integrity(format!(
-        "/{path}: it changed while it was packed; remedy: build when nothing writes to the directory, or from a copy"
-    ))
+    Error::integrity(format!("/{path} changed while it was being read"))
+        .with_hint("build while nothing writes to the directory, or from a copy of it")
 }
 
 fn not_utf8(path: &str) -> Error {
-    Error::Unsupported(format!("/{path}: a name, or a link's target, that is not UTF-8"))
+    Error::unsupported(format!("/{path}: a name, or a link's target, that is not UTF-8"))
 }
 
 fn failed(path: &str, doing: &str) -> impl FnOnce(Errno) -> Error {
@@ -250,10 +250,10 @@ fn failed(path: &str, doing: &str) -> impl FnOnce(Errno) -> Error {
     move |error| match error {
         // It was there when its directory was read.
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE => {
-            Error::Integrity(format!("{doing}: {error}: it changed while it was packed"))
+            Error::integrity(format!("{doing}: {error}: it changed while it was packed"))
         }
-        Errno::ACCESS => Error::Input(format!("{doing}: {error}; pack a directory that you can read all of")),
-        _ => Error::System(format!("{doing}: {error}")),
+        Errno::ACCESS => Error::input(format!("{doing}: {error}; pack a directory that you can read all of")),
+        _ => Error::system(format!("{doing}: {error}")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which packages are installed in a root directory, by the notes that Debian's and Python's installers leave there.
 
-use crate::sbom::{Bill, Component};
+use crate::sbom::{Component, Sbom};
 
 /// Longest note that is read.
 const LONGEST: u64 = 16 << 20;
@@ -40,7 +40,7 @@ impl Packages {
 
     /// Adds them to the bill of what lies below. None where it is not known which packages there are: two versions of one that lie over
     /// one another, or notes that nobody read.
-    pub fn list(self, mut bill: Bill) -> Option<Bill> {
+    pub fn list(self, mut bill: Sbom) -> Option<Sbom> {
         if let Some(debian) = self.debian {
             // It speaks of those below as well.
             bill.retain(|it| !it.purl.starts_with("pkg:deb/"));

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use invarlock_images::{
-    Care, Digest, Document, Opener, Reference, Remote, Result, Sink, Store, VerifiedRootfs,
+    Digest, Document, Opener, Reference, Remote, Result, RootfsOptions, Sink, Store, VerifiedRootfs,
 };
 use invarlock_security::SecureTempDir;
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ pub struct Directory(pub PathBuf);
 impl Directory {
     fn bytes(&self, digest: &str) -> Result<Vec<u8>> {
         let path = self.0.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
-        std::fs::read(path).map_err(|error| invarlock_images::Error::Input(error.to_string()))
+        std::fs::read(path).map_err(|error| invarlock_images::Error::input(error.to_string()))
     }
 }
 
@@ -128,7 +128,7 @@ impl Remote for Directory {
         let mut bytes = Vec::new();
         open()?
             .read_to_end(&mut bytes)
-            .map_err(|error| invarlock_images::Error::System(error.to_string()))?;
+            .map_err(|error| invarlock_images::Error::system(error.to_string()))?;
         assert_eq!((bytes.len() as u64, Digest::of(&bytes)), (size, *digest));
         TestLayout { dir: self.0.clone() }.blob(&bytes);
         Ok(())
@@ -154,7 +154,7 @@ pub fn unpack_as(dir: &Path, kind: &str, blob: Vec<u8>, archive: Vec<u8>) -> Res
     let layout = TestLayout::new(&dir.join("layout"));
     layout.index(&[layout.image(&[(kind, blob, archive)])]);
     let store = Store::open(&dir.join("store"))?;
-    store.rootfs(&store.resolve(&layout.reference())?, Care::default())
+    store.rootfs(&store.resolve(&layout.reference())?, RootfsOptions::default())
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -5,6 +5,7 @@ mod archives;
 mod bundles;
 mod layouts;
 
+use invarlock_error::Kind;
 use std::path::Path;
 
 use invarlock_images::{Error, Reference};
@@ -22,11 +23,11 @@ pub enum As {
 }
 
 pub fn kind(error: &Error) -> Option<As> {
-    match error {
-        Error::Safety(_) => Some(As::Safety),
-        Error::Integrity(_) => Some(As::Integrity),
-        Error::Unsupported(_) => Some(As::Unsupported),
-        Error::Input(_) => Some(As::Input),
+    match error.kind() {
+        Kind::Safety => Some(As::Safety),
+        Kind::Integrity => Some(As::Integrity),
+        Kind::Unsupported => Some(As::Unsupported),
+        Kind::Input => Some(As::Input),
         _ => None,
     }
 }

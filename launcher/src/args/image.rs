@@ -2,7 +2,7 @@
 
 use super::transport::{PullArgs, PushArgs};
 use clap::{Args, Subcommand};
-use invarlock_images::{Policy, Unwanted, Verify, parse_command, parse_pair};
+use invarlock_images::{Policy, SpecialFilePolicy, Verify, parse_command, parse_pair};
 use std::path::PathBuf;
 
 /// How what is unpacked of an image is verified before each use.
@@ -28,8 +28,8 @@ pub struct UnwantedArgs {
 impl From<UnwantedArgs> for Policy {
     fn from(args: UnwantedArgs) -> Self {
         Policy {
-            devices: if args.drop_devices { Unwanted::Drop } else { Unwanted::Refuse },
-            set_id: if args.refuse_set_id { Unwanted::Refuse } else { Unwanted::Drop },
+            devices: if args.drop_devices { SpecialFilePolicy::Drop } else { SpecialFilePolicy::Refuse },
+            set_id: if args.refuse_set_id { SpecialFilePolicy::Refuse } else { SpecialFilePolicy::Drop },
         }
     }
 }

@@ -42,7 +42,7 @@ fn evaluator_row() -> Row {
         required: false,
         detail: match &found {
             Ok(path) => path.display().to_string(),
-            Err(e) => e.message.clone(),
+            Err(e) => e.to_string(),
         },
         remedy: found.err().map(|_| "run `make build`, or install both programs in one directory".into()),
     }

@@ -22,7 +22,7 @@ pub fn run(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     // Before anything runs: a failure must not let older evidence pass for this command's.
     let earlier = bundle::earlier_evidence(&args.report_out).filter(|_| !args.dry_run);
     evaluate(args, policy).map_err(|e| match earlier {
-        Some(earlier) => Error { message: format!("{}; {earlier}", e.message), ..e },
+        Some(earlier) => e.with_note(earlier),
         None => e,
     })
 }

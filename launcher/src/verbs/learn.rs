@@ -8,8 +8,8 @@ use crate::filter::Filter;
 use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui;
-use invarlock_runtime::{Learned, Outcome, Tried};
-use invarlock_seccomp::{Action, Comparison, Decision, Meaning, Operator, Rule};
+use invarlock_runtime::{DeniedCall, Learned, Outcome};
+use invarlock_seccomp::{Action, Comparison, Decision, Operator, ResolvedProfile, Rule};
 use serde_json::{Value, json};
 
 /// Runs it, with the exit code of `runtime run`.
@@ -21,7 +21,7 @@ pub fn run(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let outcome = policy
         .supervisor()
         .and_then(|supervisor| supervisor.learn(spec, meaning.clone(), signals.fd(), &mut output))
-        .map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
+        .map_err(|error| signals.check("nothing is kept").err().unwrap_or(error))?;
     output.check()?;
     let learned = outcome.learned.as_ref();
     let learned = learned.ok_or_else(|| Error::new(Kind::System, "the supervisor learned nothing"))?;
@@ -36,7 +36,7 @@ pub fn run(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
 
 struct Difference<'a> {
     filter: &'a Filter,
-    meaning: &'a Meaning,
+    meaning: &'a ResolvedProfile,
     learned: &'a Learned,
 }
 
@@ -49,7 +49,7 @@ impl Difference<'_> {
 
     fn as_json(&self, outcome: &Outcome) -> Value {
         let rule = |(it, count): (&Decision, u64)| json!({"syscall": it.syscall, "args": it.when, "reason": it.reason, "count": count});
-        let tried = |it: &Tried| json!({"syscall": it.syscall, "args": it.args, "count": it.count, "proposed": proposed(it)});
+        let tried = |it: &DeniedCall| json!({"syscall": it.syscall, "args": it.args, "count": it.count, "proposed": proposed(it)});
         json!({
             "format_version": "runtime-learn-v1",
             "status": outcome.status,
@@ -89,7 +89,7 @@ impl Difference<'_> {
 }
 
 /// A rule that would allow it, in our format.
-fn proposed(it: &Tried) -> Value {
+fn proposed(it: &DeniedCall) -> Value {
     json!(Rule::proposed(&it.syscall, &it.args))
 }
 

@@ -11,8 +11,7 @@ use serde_json::json;
 pub fn run(json: bool) -> Result<u8> {
     let signals = Signals::catch()?;
     let rows = probe(signals.fd());
-    let rows =
-        rows.map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
+    let rows = rows.map_err(|error| signals.check("nothing is kept").err().unwrap_or(error))?;
     let count = |verdict| rows.iter().filter(|r| r.verdict == verdict).count();
     let (held, not_held, not_tried) =
         (count(Verdict::Held), count(Verdict::NotHeld), count(Verdict::NotTried));

@@ -9,7 +9,7 @@ use crate::ui::{self, Level, Ui};
 use crate::{image, plan, refused, transport};
 use invarlock_images::VerifiedRootfs;
 use invarlock_runtime::{ContainerSpec, Outcome, Sink, Status};
-use invarlock_seccomp::Ours;
+use invarlock_seccomp::BuiltinProfile;
 use serde_json::{Value, json};
 use std::io::Write as _;
 
@@ -52,8 +52,8 @@ pub(super) fn prepare(what: &RunArgs, policy: &Policy) -> Result<Prepared> {
     }
     // The evaluator image needs no more than the evaluator's calls; anything else gets the general profile.
     let ours = match image.resolved.speaks.as_deref() {
-        Some("measure") => Ours::Evaluator,
-        _ => Ours::General,
+        Some("measure") => BuiltinProfile::Evaluator,
+        _ => BuiltinProfile::General,
     };
     let filter = Filter::choose(what.seccomp.as_deref(), ours)?;
     let spec = ContainerSpec {
@@ -75,8 +75,7 @@ fn run_image(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let Prepared { spec, filter, rootfs: _held, image } = prepare(what, policy)?;
     let mut output = PassThrough::default();
     let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
-    let outcome =
-        outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or_else(|| error.into()))?;
+    let outcome = outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or(error))?;
     output.check()?;
     refused::show(outcome.refused.as_ref(), None);
     if json {
@@ -156,7 +155,7 @@ impl PassThrough {
     pub(super) fn check(&mut self) -> Result<()> {
         let failed = self.streams.iter_mut().find_map(|stream| stream.failed.take());
         match failed.filter(|e| e.kind() != std::io::ErrorKind::BrokenPipe) {
-            Some(e) => Err(Error::io("passing on what the workload prints", &e)),
+            Some(e) => Err(Error::from(e).context("passing on what the workload prints")),
             None => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! A registry of ours on loopback that does as a test wants, and an image for it.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+use invarlock_error::Kind;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -189,11 +190,11 @@ impl Image {
 
 /// The kind of an error, for a table.
 pub fn kind(error: &Error) -> &'static str {
-    match error {
-        Error::Input(_) => "input",
-        Error::Integrity(_) => "integrity",
-        Error::Safety(_) => "safety",
-        Error::Unsupported(_) => "unsupported",
+    match error.kind() {
+        Kind::Input => "input",
+        Kind::Integrity => "integrity",
+        Kind::Safety => "safety",
+        Kind::Unsupported => "unsupported",
         _ => "system",
     }
 }

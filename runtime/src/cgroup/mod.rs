@@ -8,11 +8,11 @@ mod detect;
 mod v1;
 mod v2;
 
-use crate::error::{Doing as _, Error, Result};
 use crate::kernel;
 use crate::observe::{By, LimitRow};
 use crate::spec::{LimitName, Limits};
 pub(crate) use detect::{Hierarchies, Place, Version, unescape};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -145,7 +145,7 @@ impl RunCgroup {
                     Version::V2 => v2::limit(&group.dir, *controller, limits)?,
                 };
                 if effective > asked && !crate::hooks::unseen("limits") {
-                    return Err(Error::Integrity(format!(
+                    return Err(Error::integrity(format!(
                         "row \"limits\": the {} limit was set to {asked}, but {} says {effective}",
                         controller.name(),
                         group.dir.display()
@@ -161,7 +161,7 @@ impl RunCgroup {
     pub(crate) fn entrances(&self) -> Result<Vec<File>> {
         let open = |g: &Group| {
             let path = g.dir.join("tasks");
-            OpenOptions::new().write(true).open(&path).doing(|| format!("opening {}", path.display()))
+            OpenOptions::new().write(true).open(&path).with_context(|| format!("opening {}", path.display()))
         };
         self.groups.iter().filter(|g| g.version == Version::V1).map(open).collect()
     }
@@ -169,14 +169,18 @@ impl RunCgroup {
     /// What the builder is cloned into, on version 2.
     pub(crate) fn clone_target(&self) -> Result<Option<File>> {
         let Some(group) = self.groups.iter().find(|g| g.version == Version::V2) else { return Ok(None) };
-        File::open(&group.dir).map(Some).doing(|| format!("opening {}", group.dir.display()))
+        File::open(&group.dir).map(Some).with_context(|| format!("opening {}", group.dir.display()))
     }
 
     /// What the builder writes `0` to on version 2, where it cannot be cloned into it.
     pub(crate) fn slow_entrance(&self) -> Result<Option<File>> {
         let Some(group) = self.groups.iter().find(|g| g.version == Version::V2) else { return Ok(None) };
         let path = group.dir.join("cgroup.procs");
-        OpenOptions::new().write(true).open(&path).map(Some).doing(|| format!("opening {}", path.display()))
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map(Some)
+            .with_context(|| format!("opening {}", path.display()))
     }
 
     /// Kills whatever is in the run's own directories, until nothing is.
@@ -205,9 +209,7 @@ impl RunCgroup {
 
 /// Enters cgroups of version 1 through their opened `tasks`. The caller has one thread.
 pub(crate) fn enter(entrances: &[File]) -> Result<()> {
-    entrances
-        .iter()
-        .try_for_each(|mut tasks| tasks.write_all(b"0").doing(|| "entering the run's cgroup".into()))
+    entrances.iter().try_for_each(|mut tasks| tasks.write_all(b"0").context("entering the run's cgroup"))
 }
 
 /// Kills and removes what a dead supervisor left; only directories that this module named.
@@ -223,7 +225,7 @@ pub(crate) fn sweep(dir: &Path, id: &str) -> Result<()> {
 fn kill_dir(dir: &Path) -> Result<()> {
     let kill = dir.join("cgroup.kill");
     if kill.exists() {
-        return fs::write(&kill, "1").doing(|| format!("writing {}", kill.display()));
+        return fs::write(&kill, "1").with_context(|| format!("writing {}", kill.display()));
     }
     for _ in 0..PATIENCE {
         let inside = pids(dir)?;
@@ -242,7 +244,7 @@ fn kill_dir(dir: &Path) -> Result<()> {
         }
         std::thread::sleep(PAUSE);
     }
-    Err(Error::System(format!("processes in {} do not die", dir.display())))
+    Err(Error::system(format!("processes in {} do not die", dir.display())))
 }
 
 fn pids(dir: &Path) -> Result<Vec<i32>> {
@@ -250,7 +252,7 @@ fn pids(dir: &Path) -> Result<Vec<i32>> {
     match kernel::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         other => Ok(other
-            .doing(|| format!("reading {}", path.display()))?
+            .with_context(|| format!("reading {}", path.display()))?
             .lines()
             .filter_map(|l| l.parse().ok())
             .collect()),
@@ -266,21 +268,23 @@ fn remove_dir(dir: &Path) -> Result<()> {
                 kill_dir(dir)?;
                 std::thread::sleep(PAUSE);
             }
-            Err(e) => return Err(Error::System(format!("removing {}: {e}", dir.display()))),
+            Err(e) => return Err(Error::system(format!("removing {}: {e}", dir.display()))),
         }
     }
-    Err(Error::System(format!("removing {}: it stays busy", dir.display())))
+    Err(Error::system(format!("removing {}: it stays busy", dir.display())))
 }
 
 fn write(path: &Path, value: &str) -> Result<()> {
-    fs::write(path, value).doing(|| format!("writing {value:?} to {}", path.display()))
+    fs::write(path, value).with_context(|| format!("writing {value:?} to {}", path.display()))
 }
 
 fn read_number(path: &Path) -> Result<u64> {
-    let text = kernel::read(path).doing(|| format!("reading {}", path.display()))?;
+    let text = kernel::read(path).with_context(|| format!("reading {}", path.display()))?;
     match text.trim() {
         "max" | "-1" => Ok(u64::MAX),
-        number => number.parse().doing(|| format!("reading {}", path.display())),
+        number => {
+            number.parse().err_kind(Kind::System).with_context(|| format!("reading {}", path.display()))
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Files of cgroup version 1.
 
 use super::{Controller, Counted, PERIOD, millicpus, read_keyed, read_number, round_to_pages, write};
-use crate::error::Result;
 use crate::spec::Limits;
+use invarlock_error::Result;
 use std::path::Path;
 
 /// Sets one limit; gives what was asked (in the kernel's rounding) and what is read back.

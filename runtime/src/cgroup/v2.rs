@@ -1,9 +1,9 @@
 //! Files of cgroup version 2.
 
 use super::{Controller, Counted, PERIOD, millicpus, read_keyed, read_number, round_to_pages, write};
-use crate::error::{Doing as _, Error, Result};
 use crate::kernel;
 use crate::spec::Limits;
+use invarlock_error::{Context as _, Error, Result};
 use std::fs;
 use std::path::Path;
 
@@ -40,11 +40,11 @@ pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Resu
         Controller::Cpu => {
             let (file, asked) = (dir.join("cpu.max"), millicpus(limits));
             write(&file, &format!("{} {PERIOD}", asked * PERIOD / 1000))?;
-            let text = kernel::read(&file).doing(|| format!("reading {}", file.display()))?;
+            let text = kernel::read(&file).with_context(|| format!("reading {}", file.display()))?;
             Ok((
                 asked,
                 parse_cpu_max(&text)
-                    .ok_or_else(|| Error::System(format!("{} says {text:?}", file.display())))?,
+                    .ok_or_else(|| Error::system(format!("{} says {text:?}", file.display())))?,
             ))
         }
     }

@@ -2,8 +2,8 @@
 //! workload's first instruction.
 
 use super::cut;
-use crate::error::{Doing as _, Result};
 use crate::sys::{self, SharedWords};
+use invarlock_error::{Context as _, Result};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -105,7 +105,7 @@ pub(crate) fn start() {
 
 /// From here on the times of this process and of its copies are kept in one place.
 pub(crate) fn share_timeline() -> Result<()> {
-    let words = sys::shared_words(STEPS).doing(|| "sharing memory".into())?;
+    let words = sys::shared_words(STEPS).context("sharing memory")?;
     _ = SHARED.set(words);
     Ok(())
 }

@@ -3,18 +3,18 @@
 use super::files::five_devices;
 use super::view::{View, status_numbers};
 use super::{Contained, DEVICES, DOMAIN_NAME, HOST_NAME, HostName, MountRow, Observations, UMASK};
-use crate::error::{Doing as _, Error, Result};
 use crate::hooks::unseen;
 use crate::kernel;
 use crate::oci::{MASKED, READ_ONLY};
 use crate::protocol::Request;
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::fmt::Debug;
 
 /// The first row that differs ends the run.
 fn row(name: &str, good: bool, found: impl Debug) -> Result<()> {
     match good || unseen(name) {
         true => Ok(()),
-        false => Err(Error::Integrity(format!(
+        false => Err(Error::integrity(format!(
             "the boundary is not what was asked for: row {name:?} was observed as {found:?}; the workload was not started"
         ))),
     }
@@ -119,14 +119,14 @@ fn holds(dir: &std::path::Path, pid: i32) -> bool {
 
 fn own_oom_score() -> Result<i32> {
     let path = "/proc/self/oom_score_adj";
-    let text = kernel::read(path).doing(|| format!("observing {path}"))?;
-    text.trim().parse().doing(|| format!("observing {path}"))
+    let text = kernel::read(path).with_context(|| format!("observing {path}"))?;
+    text.trim().parse().err_kind(Kind::System).with_context(|| format!("observing {path}"))
 }
 
 /// The mounts there must be, with options they must have; no other may be there, and none may be tied to one outside.
 fn check_mounts(rows: &[MountRow], request: &Request, absent: &[String]) -> Result<()> {
     let bad = |what: String| {
-        Err(Error::Integrity(format!(
+        Err(Error::integrity(format!(
             "the boundary is not what was asked for: row \"mounts\": {what}; the workload was not started"
         )))
     };

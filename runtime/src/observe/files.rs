@@ -1,9 +1,9 @@
 //! What lies below the workload's root: devices, inputs, and what `/proc` shows.
 
 use super::{DEVICES, InputRow, ProcFiles};
-use crate::error::{Doing as _, Result};
 use crate::oci::{MASKED, READ_ONLY};
 use crate::protocol::Request;
+use invarlock_error::{Context as _, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +21,8 @@ impl Root {
     pub(crate) fn of(pid: i32) -> Result<Self> {
         let path = format!("/proc/{pid}/root");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = rustix::fs::open(&path, flags, Mode::empty()).doing(|| format!("observing {path}"))?;
+        let handle =
+            rustix::fs::open(&path, flags, Mode::empty()).with_context(|| format!("observing {path}"))?;
         Ok(Root { pid, handle })
     }
 
@@ -31,20 +32,20 @@ impl Root {
         let relative = path.trim_start_matches('/');
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat2(&self.handle, relative, flags, Mode::empty(), resolve)
-            .doing(|| format!("observing {path} of process {}", self.pid))
+            .with_context(|| format!("observing {path} of process {}", self.pid))
     }
 
     fn stat(&self, path: &str) -> Result<Stat> {
         let handle = self.open(path, OFlags::PATH)?;
-        rustix::fs::fstat(handle).doing(|| format!("observing {path} of process {}", self.pid))
+        rustix::fs::fstat(handle).with_context(|| format!("observing {path} of process {}", self.pid))
     }
 
     fn names(&self, path: &str) -> Result<Vec<String>> {
         let fail = || format!("observing {path} of process {}", self.pid);
-        let directory = Dir::new(self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?).doing(fail)?;
+        let directory = Dir::new(self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?).with_context(fail)?;
         let mut names = Vec::new();
         for entry in directory.take(MOST_ENTRIES) {
-            let name = entry.doing(fail)?.file_name().to_string_lossy().into_owned();
+            let name = entry.with_context(fail)?.file_name().to_string_lossy().into_owned();
             if ![".", ".."].contains(&name.as_str()) {
                 names.push(name);
             }
@@ -86,7 +87,8 @@ impl Root {
 /// What there has to be below `/in`, from the handles that the launcher gave.
 pub(crate) fn expected_inputs(request: &Request, handles: &[OwnedFd]) -> Result<Vec<InputRow>> {
     let one = |(input, handle): (&crate::protocol::WireInput, &OwnedFd)| {
-        let stat = rustix::fs::fstat(handle.as_fd()).doing(|| format!("looking at {}", input.target))?;
+        let stat =
+            rustix::fs::fstat(handle.as_fd()).with_context(|| format!("looking at {}", input.target))?;
         Ok(input_row(&input.target, input.path.is_some(), &stat))
     };
     request.inputs.iter().zip(handles).map(one).collect()

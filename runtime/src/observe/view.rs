@@ -5,10 +5,10 @@ use super::{
     Namespace, Observations, Observer, Process, Root, Seccomp, Seen, SeenByInit, SeenByWorkload,
 };
 use crate::cgroup::RunCgroup;
-use crate::error::{Doing as _, Error, Result};
 use crate::identity::Identity;
 use crate::kernel;
 use crate::protocol::Request;
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -117,13 +117,13 @@ impl View<'_> {
         let stat = Stat::of(&self.read("stat")?)?;
         let path = format!("/proc/{}/cwd", self.pid);
         let fail = || format!("observing {path}");
-        let cwd = fs::read_link(&path).doing(fail)?.to_string_lossy().into_owned();
+        let cwd = fs::read_link(&path).with_context(fail)?.to_string_lossy().into_owned();
         let handle = rustix::fs::open(
             &path,
             rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
             rustix::fs::Mode::empty(),
         );
-        let on = mount_id(&handle.doing(fail)?)?;
+        let on = mount_id(&handle.with_context(fail)?)?;
         let cwd_mount = mounts.0.iter().find(|(id, _)| *id == on).map(|(_, row)| row.target.clone());
         let oom = self.read("oom_score_adj")?;
         Ok(Process {
@@ -133,7 +133,7 @@ impl View<'_> {
             session_leader: stat.session == self.pid,
             group_leader: stat.group == self.pid,
             terminal: stat.terminal != 0,
-            oom_score_adj: oom.trim().parse().doing(|| "observing oom_score_adj".into())?,
+            oom_score_adj: oom.trim().parse().err_kind(Kind::System).context("observing oom_score_adj")?,
         })
     }
 
@@ -141,8 +141,9 @@ impl View<'_> {
     fn init_row(&self, workload: &Status) -> Result<InitRow> {
         let fail = || "observing init".to_owned();
         let pid = rustix::process::Pid::from_raw(self.init)
-            .ok_or_else(|| Error::System(format!("{}: it has no process id", fail())))?;
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).doing(fail)?;
+            .ok_or_else(|| Error::system(format!("{}: it has no process id", fail())))?;
+        let handle =
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).with_context(fail)?;
         let info = Status::of(&format!("/proc/self/fdinfo/{}", handle.as_raw_fd()))?;
         Ok(InitRow {
             pid: info.numbers("NSpid")?.last().copied().unwrap_or_default(),
@@ -162,21 +163,21 @@ impl View<'_> {
             }
             // It is there, or it would be no child, and hidden.
             Err(e) if matches!(e.kind(), NotFound | PermissionDenied) => Ok(false),
-            Err(e) => Err(e).doing(|| format!("observing {path}")),
+            Err(e) => Err(e).with_context(|| format!("observing {path}")),
         }
     }
 
     fn read(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.pid);
-        kernel::read(&path).doing(|| format!("observing {path}"))
+        kernel::read(&path).with_context(|| format!("observing {path}"))
     }
 
     fn namespaces(&self) -> Result<BTreeMap<String, Namespace>> {
         let inode = |path: String| -> Result<u64> {
-            let link = fs::read_link(&path).doing(|| format!("observing {path}"))?;
+            let link = fs::read_link(&path).with_context(|| format!("observing {path}"))?;
             let text = link.to_string_lossy();
             let number = text.split_once('[').and_then(|(_, n)| n.strip_suffix(']')?.parse().ok());
-            number.ok_or_else(|| Error::System(format!("observing {path}: {text}")))
+            number.ok_or_else(|| Error::system(format!("observing {path}: {text}")))
         };
         NAMESPACES
             .into_iter()
@@ -200,14 +201,15 @@ impl View<'_> {
     fn descriptors(&self) -> Result<Vec<Descriptor>> {
         let dir = format!("/proc/{}/fd", self.pid);
         let mut found = Vec::new();
-        for entry in fs::read_dir(&dir).doing(|| format!("observing {dir}"))? {
-            let name = entry.doing(|| format!("observing {dir}"))?.file_name();
+        for entry in fs::read_dir(&dir).with_context(|| format!("observing {dir}"))? {
+            let name = entry.with_context(|| format!("observing {dir}"))?.file_name();
             let Some(fd) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
             let info = self.read(&format!("fdinfo/{fd}"))?;
             let flags =
                 info.lines().find_map(|l| l.strip_prefix("flags:")).map(str::trim).unwrap_or_default();
             if u64::from_str_radix(flags, 8).is_ok_and(|f| f & libc::O_CLOEXEC as u64 == 0) {
-                let what = fs::read_link(format!("{dir}/{fd}")).doing(|| format!("observing {dir}/{fd}"))?;
+                let what =
+                    fs::read_link(format!("{dir}/{fd}")).with_context(|| format!("observing {dir}/{fd}"))?;
                 let what = what.to_string_lossy();
                 found.push(Descriptor { fd, what: what.split(':').next().unwrap_or_default().to_owned() });
             }
@@ -241,9 +243,9 @@ impl Mounts {
 /// Which mount a descriptor of this process is on.
 fn mount_id(of: &OwnedFd) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", of.as_raw_fd());
-    let text = kernel::read(&path).doing(|| format!("observing {path}"))?;
+    let text = kernel::read(&path).with_context(|| format!("observing {path}"))?;
     let id = text.lines().find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| Error::System(format!("observing {path}: it has no mnt_id")))
+    id.ok_or_else(|| Error::system(format!("observing {path}: it has no mnt_id")))
 }
 
 /// Names of sockets in `/proc/<pid>/net/unix` that are no files.
@@ -271,7 +273,7 @@ impl Stat {
         let mut next = || fields.next().and_then(std::result::Result::ok);
         match (next(), next(), next()) {
             (Some(group), Some(session), Some(terminal)) => Ok(Stat { group, session, terminal }),
-            _ => Err(Error::System(format!("observing the workload's stat: {text}"))),
+            _ => Err(Error::system(format!("observing the workload's stat: {text}"))),
         }
     }
 }
@@ -286,21 +288,24 @@ pub(super) struct Status(String);
 
 impl Status {
     pub(super) fn of(path: &str) -> Result<Self> {
-        kernel::read(path).map(Status).doing(|| format!("observing {path}"))
+        kernel::read(path).map(Status).with_context(|| format!("observing {path}"))
     }
 
     fn get(&self, key: &str) -> Result<&str> {
         let value = self.0.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
         value
             .map(str::trim)
-            .ok_or_else(|| Error::System(format!("this kernel's process status has no {key}")))
+            .ok_or_else(|| Error::system(format!("this kernel's process status has no {key}")))
     }
 
     fn number(&self, key: &str) -> Result<u64> {
-        self.get(key)?.parse().doing(|| format!("observing {key}"))
+        self.get(key)?.parse().err_kind(Kind::System).with_context(|| format!("observing {key}"))
     }
 
     pub(super) fn numbers(&self, key: &str) -> Result<Vec<u32>> {
-        self.get(key)?.split_whitespace().map(|n| n.parse().doing(|| format!("observing {key}"))).collect()
+        self.get(key)?
+            .split_whitespace()
+            .map(|n| n.parse().err_kind(Kind::System).with_context(|| format!("observing {key}")))
+            .collect()
     }
 }

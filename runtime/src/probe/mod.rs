@@ -11,11 +11,11 @@ mod sys;
 
 pub(crate) use attacker::{NAME, main};
 
-use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::observe::Observations;
 use crate::spec::{Limits, Outcome, Sink, Status};
 use attacks::Expect;
+use invarlock_error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use stage::Stage;
 use std::collections::BTreeMap;
@@ -110,7 +110,7 @@ pub fn probe(cancel: BorrowedFd<'_>) -> Result<Vec<Row>> {
     let limits = spec.limits.clone();
     let outcome = crate::run(spec, cancel, &mut heard)?;
     if outcome.status == Status::Cancelled {
-        return Err(Error::System("cancelled".into()));
+        return Err(Error::system("cancelled"));
     }
     let mut ends = BTreeMap::new();
     for alone in attacks::ALONE {

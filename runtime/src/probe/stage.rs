@@ -1,9 +1,9 @@
 //! What the attacker needs, and what it must not change: an image, inputs, and a look at the host before and after.
 
 use super::attacker;
-use crate::error::{Doing as _, Error, Result};
 use crate::identity::{Identity, ROOT_BASE};
 use crate::spec::{ContainerSpec, Input, InputSource, Limits};
+use invarlock_error::{Context as _, Error, Result};
 use invarlock_seccomp::Profile;
 use invarlock_security::SecureTempDir;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -49,31 +49,32 @@ impl Stage {
     pub(super) fn new() -> Result<Self> {
         let fail = || "preparing the probe".to_owned();
         let dir =
-            SecureTempDir::new("invarlock-probe-").map_err(|e| Error::System(format!("{}: {e}", fail())))?;
+            SecureTempDir::new("invarlock-probe-").map_err(|e| Error::system(format!("{}: {e}", fail())))?;
         let image = dir.path().join("image");
         for name in ["", "dev", "in", "out", "proc", "tmp", "open"] {
-            fs::create_dir(image.join(name)).doing(fail)?;
-            fs::set_permissions(image.join(name), Permissions::from_mode(0o755)).doing(fail)?;
+            fs::create_dir(image.join(name)).with_context(fail)?;
+            fs::set_permissions(image.join(name), Permissions::from_mode(0o755)).with_context(fail)?;
         }
         // What only its mount protects.
-        fs::set_permissions(image.join("open"), Permissions::from_mode(0o777)).doing(fail)?;
+        fs::set_permissions(image.join("open"), Permissions::from_mode(0o777)).with_context(fail)?;
         for path in [image.join("open/file"), dir.path().join("input")] {
-            fs::write(&path, "of the host").doing(fail)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o666)).doing(fail)?;
+            fs::write(&path, "of the host").with_context(fail)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o666)).with_context(fail)?;
         }
         let program = image.join(attacker::NAME.trim_start_matches('/'));
-        fs::copy("/proc/self/exe", &program).doing(fail)?;
+        fs::copy("/proc/self/exe", &program).with_context(fail)?;
         if Identity::of_caller().by_root {
             // Root inside: what a set-uid program would give.
-            std::os::unix::fs::chown(&program, Some(ROOT_BASE), Some(ROOT_BASE)).doing(fail)?;
+            std::os::unix::fs::chown(&program, Some(ROOT_BASE), Some(ROOT_BASE)).with_context(fail)?;
         }
-        fs::set_permissions(&program, Permissions::from_mode(0o4755)).doing(fail)?;
+        fs::set_permissions(&program, Permissions::from_mode(0o4755)).with_context(fail)?;
         let token =
             format!("il{}", &crate::state::new_id()?.split('-').next_back().unwrap_or_default()[..12]);
-        let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).doing(fail)?;
-        let name = SocketAddrUnix::new_abstract_name(token.as_bytes()).doing(fail)?;
-        rustix::net::bind(&listener, &name).doing(fail)?;
-        rustix::net::listen(&listener, 8).doing(fail)?;
+        let listener =
+            rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).with_context(fail)?;
+        let name = SocketAddrUnix::new_abstract_name(token.as_bytes()).with_context(fail)?;
+        rustix::net::bind(&listener, &name).with_context(fail)?;
+        rustix::net::listen(&listener, 8).with_context(fail)?;
         let before = (files(dir.path())?, devices()?);
         Ok(Stage { dir, token, listener, before })
     }
@@ -83,7 +84,7 @@ impl Stage {
         let fail = || "preparing the probe".to_owned();
         let path = |name: &str| self.dir.path().join(name);
         let file = |target: &str, path: PathBuf| -> Result<Input> {
-            let file = File::open(&path).doing(fail)?;
+            let file = File::open(&path).with_context(fail)?;
             Ok(Input { target: target.into(), source: InputSource::File { path, file } })
         };
         let mut limits = Limits::for_machine();
@@ -110,7 +111,7 @@ impl Stage {
             ],
             filter: Profile::general()
                 .compile()
-                .map_err(|e| Error::System(format!("compiling the filter of the probe: {e}")))?,
+                .map_err(|e| Error::system(format!("compiling the filter of the probe: {e}")))?,
             limits,
             collect_output: true,
         })
@@ -131,7 +132,7 @@ impl Stage {
     }
 
     pub(super) fn close(self) -> Result<()> {
-        self.dir.close().map_err(|e| Error::System(e.to_string()))
+        self.dir.close().map_err(|e| Error::system(e.to_string()))
     }
 }
 
@@ -144,8 +145,7 @@ fn different(before: &Look, after: &Look) -> Vec<String> {
 /// The tree of the probe, and this executable.
 fn files(root: &Path) -> Result<Look> {
     let mut look = Look::new();
-    let own =
-        rustix::fs::readlink("/proc/self/exe", Vec::new()).doing(|| "finding this executable".into())?;
+    let own = rustix::fs::readlink("/proc/self/exe", Vec::new()).context("finding this executable")?;
     let own = PathBuf::from(std::ffi::OsString::from(own.to_string_lossy().into_owned()));
     let mut queue = vec![root.to_owned()];
     if own.exists() {
@@ -154,7 +154,7 @@ fn files(root: &Path) -> Result<Look> {
     while let Some(path) = queue.pop() {
         look.insert(path.clone(), one(&path)?);
         if path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
-            let entries = fs::read_dir(&path).doing(|| format!("reading {}", path.display()))?;
+            let entries = fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))?;
             queue.extend(entries.flatten().map(|entry| entry.path()));
         }
     }
@@ -163,12 +163,12 @@ fn files(root: &Path) -> Result<Look> {
 
 fn one(path: &Path) -> Result<String> {
     let fail = || format!("looking at {}", path.display());
-    let meta = path.symlink_metadata().doing(fail)?;
+    let meta = path.symlink_metadata().with_context(fail)?;
     let content = match meta.is_file() {
         true => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).doing(fail)?);
-            checksum(file).doing(fail)?
+            let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).with_context(fail)?);
+            checksum(file).with_context(fail)?
         }
         false => 0,
     };
@@ -194,7 +194,7 @@ fn devices() -> Result<Look> {
     let mut look = Look::new();
     for name in crate::observe::DEVICES.map(|(name, _)| name).into_iter().chain(["tty"]) {
         let path = PathBuf::from(format!("/dev/{name}"));
-        let meta = path.symlink_metadata().doing(|| format!("looking at {}", path.display()))?;
+        let meta = path.symlink_metadata().with_context(|| format!("looking at {}", path.display()))?;
         look.insert(path, format!("{:o} {}:{} {}", meta.mode(), meta.uid(), meta.gid(), meta.rdev()));
     }
     Ok(look)

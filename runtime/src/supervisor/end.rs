@@ -1,13 +1,13 @@
 //! The end of a run: every process dead, then the outcome.
 
 use super::refusals::Refusals;
-use super::{Ending, Run, Told};
+use super::{Ending, Run, RunRequest};
 use crate::collect::{self, Collected};
-use crate::error::{Doing as _, Error, Result};
 use crate::limits::Room;
 use crate::protocol::Done;
 use crate::spec::{LimitName, Status, Usage};
 use crate::{kernel, sys};
+use invarlock_error::{Context as _, Error, Kind, Result};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl Run<'_> {
                     continue;
                 }
                 Ok(None) if Instant::now() > patience => {
-                    return Err(Error::System("processes of the run do not die".into()));
+                    return Err(Error::system("processes of the run do not die"));
                 }
                 Ok(None) => {}
             }
@@ -61,8 +61,8 @@ impl Run<'_> {
 
     /// Where init was killed, that is why everything else failed.
     pub(super) fn cause(&self, error: Error) -> Error {
-        match (&error, self.early_end) {
-            (Error::System(_), Some(status)) if libc::WIFSIGNALED(status) => self.no_workload(status),
+        match (error.kind(), self.early_end) {
+            (Kind::System, Some(status)) if libc::WIFSIGNALED(status) => self.no_workload(status),
             _ => error,
         }
     }
@@ -70,19 +70,17 @@ impl Run<'_> {
     /// Why there was never a workload; `status` is what init said of the process that was to become it.
     fn no_workload(&self, status: i32) -> Error {
         if self.ending == Some(Ending::Cancelled) {
-            return Error::System("cancelled before the workload was started".into());
+            return Error::system("cancelled before the workload was started");
         }
         if self.cgroup.counted().oom_kills.is_some_and(|n| n > 0) {
-            return Error::Input(
-                "the memory limit is too small even to build the container; raise --memory".into(),
-            );
+            return Error::input("the memory limit is too small even to build the container; raise --memory");
         }
         let (who, status) = self.early_end.map_or(("future workload", status), |status| ("init", status));
         let how = match libc::WIFSIGNALED(status) {
             true => format!("was killed by signal {}", libc::WTERMSIG(status)),
             false => format!("ended with exit code {}", libc::WEXITSTATUS(status)),
         };
-        Error::System(format!(
+        Error::system(format!(
             "the {who} of the run {how} before the workload was started; the kernel's log may say why, and trying again may help"
         ))
     }
@@ -90,7 +88,7 @@ impl Run<'_> {
     /// What the launcher gets.
     pub(super) fn report(&mut self) -> Result<(Done, Vec<Collected>)> {
         let Some((status, mut usage)) = self.exited.take() else {
-            return Err(Error::System("the run ended without an outcome".into()));
+            return Err(Error::system("the run ended without an outcome"));
         };
         let Some(observations) = self.observations.take() else {
             return Err(self.no_workload(status));
@@ -115,7 +113,7 @@ impl Run<'_> {
         };
         usage.limits_hit = self.limits_hit(status, &usage)?;
         let files = match (&self.out, &self.told) {
-            (Some(out), Some(Told { request, .. })) if request.collect_output => {
+            (Some(out), Some(RunRequest { request, .. })) if request.collect_output => {
                 collect::collect(out, &request.limits)?
             }
             _ => Vec::new(),
@@ -153,7 +151,7 @@ impl Run<'_> {
 /// Every child of this process: all of them are the run's.
 pub(crate) fn own_children() -> Result<Vec<i32>> {
     let path = "/proc/thread-self/children";
-    let text = kernel::read(path).doing(|| format!("reading {path}"))?;
+    let text = kernel::read(path).with_context(|| format!("reading {path}"))?;
     Ok(text.split_whitespace().filter_map(|n| n.parse().ok()).filter(|pid| *pid > 1).collect())
 }
 

@@ -2,13 +2,13 @@
 
 use super::refusals::Refusals;
 use super::watch::Memory;
-use super::{Ending, GRACE, Run, Told};
-use crate::error::{Doing as _, Error, InRow as _, Result};
+use super::{Ending, GRACE, Run, RunRequest};
 use crate::hooks;
 use crate::observe::View;
 use crate::protocol::{self, FromInit, Order, Request};
 use crate::spec::Usage;
 use crate::sys;
+use invarlock_error::{Context as _, Error, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
@@ -25,7 +25,7 @@ impl Run<'_> {
             // Dead, or confused: nobody wants the result.
             Ok(None) | Err(_) => {
                 self.launcher = None;
-                Err(Error::System("the launcher is gone".into()))
+                Err(Error::system("the launcher is gone"))
             }
         }
     }
@@ -88,7 +88,7 @@ impl Run<'_> {
     fn last_words(&mut self) -> Result<()> {
         match &self.workload {
             Some(socket) => {
-                socket.set_nonblocking(true).doing(|| "listening to the workload".into())?;
+                socket.set_nonblocking(true).context("listening to the workload")?;
                 self.hear_workload()
             }
             None => Ok(()),
@@ -109,20 +109,18 @@ impl Run<'_> {
             Some((b'R', pid)) => self.waiting = Some((pid, protocol::receive_number(socket)?)),
             Some((b'E', _)) => {
                 let mut errno = [0; 4];
-                (&*socket).read_exact(&mut errno).doing(|| "hearing why the program did not start".into())?;
+                (&*socket).read_exact(&mut errno).context("hearing why the program did not start")?;
                 let cause = std::io::Error::from_raw_os_error(i32::from_le_bytes(errno));
                 let told = self.told.as_ref().and_then(|told| told.request.argv.first());
                 let program = told.map(String::as_str).unwrap_or_default();
-                return Err(Error::Input(format!(
+                return Err(Error::input(format!(
                     "starting {program:?} in the container: {cause}; the program must be in the image, executable, and made for this machine"
                 )));
             }
             Some(_) => match protocol::receive::<FromInit>(socket)? {
                 Some((FromInit::Failed(error), _)) => return Err(error),
                 _ => {
-                    return Err(Error::System(
-                        "the workload could not be started and did not say why".into(),
-                    ));
+                    return Err(Error::system("the workload could not be started and did not say why"));
                 }
             },
         }
@@ -136,19 +134,20 @@ impl Run<'_> {
         else {
             return Ok(());
         };
-        let (Some(socket), Some(Told { request, holding, inputs })) = (&self.workload, &mut self.told) else {
+        let (Some(socket), Some(RunRequest { request, holding, inputs })) = (&self.workload, &mut self.told)
+        else {
             return Ok(());
         };
         hooks::step("supervisor: workload waits");
         let raw = rustix::process::Pid::from_raw(pid)
-            .ok_or_else(|| Error::System("the workload has no process id".into()))?;
+            .ok_or_else(|| Error::system("the workload has no process id"))?;
         let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
-            .doing(|| "watching the workload".into())
+            .context("watching the workload")
             .and_then(|handle| {
-                sys::can_signal(handle.as_fd()).doing(|| "reaching the workload with signals".into())?;
+                sys::can_signal(handle.as_fd()).context("reaching the workload with signals")?;
                 Ok(handle)
             })
-            .in_row("life")?;
+            .in_control("life")?;
         if let Some(listener) = listener {
             self.refusals = Some(Refusals::take(handle.as_fd(), listener, request.learning.clone())?);
         }
@@ -174,7 +173,7 @@ impl Run<'_> {
         (self.started, self.deadline) = (Some(now), Some(now + wall_limit(request)));
         self.watch = holding.watched().map(|limit| Memory::new(limit, now));
         hooks::step("supervisor: observed");
-        (&*socket).write_all(b"G").doing(|| "starting the workload".into())?;
+        (&*socket).write_all(b"G").context("starting the workload")?;
         hooks::step("supervisor: workload started");
         Ok(())
     }
@@ -207,7 +206,7 @@ fn wall_limit(request: &Request) -> Duration {
 
 fn mount_namespace(pid: i32) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/mnt");
-    std::fs::File::open(&path).map(OwnedFd::from).doing(|| format!("opening {path}"))
+    std::fs::File::open(&path).map(OwnedFd::from).with_context(|| format!("opening {path}"))
 }
 
 fn readable(socket: &UnixStream) -> bool {

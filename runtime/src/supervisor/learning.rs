@@ -1,33 +1,33 @@
 //! Which calls of a workload a profile allows and which it does not, counted while the supervisor is asked about every call.
 
-use crate::error::{Doing as _, Error, Result};
-use crate::spec::{Learned, Tried};
-use invarlock_seccomp::{Answer, Arch, Call, Judge, Listener, Meaning};
+use crate::spec::{DeniedCall, Learned};
+use invarlock_error::{Context as _, Kind, Result};
+use invarlock_seccomp::{Answer, Arch, Call, Listener, NotifyHandler, ResolvedProfile};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most refused calls that are told apart by their arguments; those after them by their name.
 const MOST_TRIED: usize = 512;
 
 pub(super) struct Learning {
-    judge: Judge,
+    judge: NotifyHandler,
     arch: Arch,
     learned: Learned,
     tried: BTreeMap<(String, Vec<(u8, u64)>), u64>,
 }
 
 impl Learning {
-    pub(super) fn new(profile: Meaning) -> Result<Self> {
+    pub(super) fn new(profile: ResolvedProfile) -> Result<Self> {
         let learned = Learned { used: vec![0; profile.decisions.len()], ..Learned::default() };
         let arch = profile.arch;
-        let judge = Judge::new(profile).doing(|| "preparing to learn a profile".into())?;
+        let judge = NotifyHandler::new(profile).context("preparing to learn a profile")?;
         Ok(Learning { judge, arch, learned, tried: BTreeMap::new() })
     }
 
     /// Answers a call; gives whether it was refused.
     pub(super) fn answer(&mut self, listener: &Listener, call: &Call) -> Result<bool> {
-        let answer = self.judge.answer(listener, call).map_err(|error| match error {
-            invarlock_seccomp::Error::Integrity(why) => Error::Integrity(why),
-            other => Error::System(other.to_string()),
+        let answer = self.judge.answer(listener, call).map_err(|error| match error.kind() {
+            Kind::Integrity => error,
+            _ => error.with_kind(Kind::System),
         })?;
         match answer {
             Answer::Allowed(Some(decision)) => {
@@ -68,7 +68,8 @@ impl Learning {
     }
 
     pub(super) fn learned(self) -> Learned {
-        let tried = self.tried.into_iter().map(|((syscall, args), count)| Tried { syscall, args, count });
+        let tried =
+            self.tried.into_iter().map(|((syscall, args), count)| DeniedCall { syscall, args, count });
         Learned { refused: tried.collect(), ..self.learned }
     }
 }

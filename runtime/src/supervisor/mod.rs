@@ -15,7 +15,7 @@ pub(crate) use watch::is_blind;
 use crate::builder::Builder;
 use crate::cgroup::RunCgroup;
 use crate::collect::Collected;
-use crate::error::{Doing as _, Error, InRow as _, Result};
+use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::limits::{self, Holding};
@@ -25,6 +25,7 @@ use crate::spec::Usage;
 use crate::state::{self, Lock};
 use crate::sys::{self, Forked};
 use crate::{hooks, host, prepare, reexec};
+use invarlock_error::{Context as _, Error, Result};
 use refusals::Refusals;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::borrow::Cow;
@@ -139,7 +140,7 @@ struct Run<'a> {
     cgroup: &'a RunCgroup,
     launcher: Option<&'a UnixStream>,
     /// What is to be run and how its limits are held, as soon as the launcher has said it.
-    told: Option<Told>,
+    told: Option<RunRequest>,
     /// The run's first process, once there is one.
     init_pid: Option<i32>,
     init: Option<UnixStream>,
@@ -172,14 +173,14 @@ struct Run<'a> {
 }
 
 /// What the launcher wants.
-struct Told {
+struct RunRequest {
     request: Request,
     holding: Holding,
     /// What has to be below `/in`.
     inputs: Vec<InputRow>,
 }
 
-impl Told {
+impl RunRequest {
     /// What of it init has to know.
     fn build(&self) -> Build<'_> {
         Build {
@@ -227,7 +228,7 @@ impl<'a> Run<'a> {
     /// Starts the run and sees it to its end, which is when the workload's exit is known or nobody is left to tell it.
     fn go(&mut self) -> Result<()> {
         let signals = sys::signalfd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
-            .doing(|| "watching the run".into())?;
+            .context("watching the run")?;
         if !self.host {
             let (socket, workload_socket, entrances) = self.sockets()?;
             self.clone_builder(socket, workload_socket, entrances)?;
@@ -240,13 +241,13 @@ impl<'a> Run<'a> {
 
     /// The other ends of the sockets to init and workload, and how init enters cgroups of version 1.
     fn sockets(&mut self) -> Result<(UnixStream, UnixStream, Vec<File>)> {
-        let pair = || UnixStream::pair().doing(|| "making a socket".into());
+        let pair = || UnixStream::pair().context("making a socket");
         let ((init, init_socket), (workload, workload_socket)) = (pair()?, pair()?);
         // Whoever falls silent in the middle of a message must not silence the supervisor.
         for socket in [&init, &workload] {
-            socket.set_read_timeout(Some(SENTENCE)).doing(|| "making a socket".into())?;
+            socket.set_read_timeout(Some(SENTENCE)).context("making a socket")?;
         }
-        rustix::net::sockopt::set_socket_passcred(&workload, true).doing(|| "making a socket".into())?;
+        rustix::net::sockopt::set_socket_passcred(&workload, true).context("making a socket")?;
         (self.init, self.workload) = (Some(init), Some(workload));
         Ok((init_socket, workload_socket, self.cgroup.entrances()?))
     }
@@ -260,7 +261,7 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         if self.identity.by_root && !hooks::off("supplementary groups") {
             // Inside, nobody can give them up any more.
-            rustix::thread::set_thread_groups(&[]).doing(|| "giving up supplementary groups".into())?;
+            rustix::thread::set_thread_groups(&[]).context("giving up supplementary groups")?;
         }
         let target = self.cgroup_target(&mut entrances)?;
         let cloned = sys::clone_process(namespaces(), target.as_ref().map(std::os::fd::AsFd::as_fd))
@@ -280,7 +281,7 @@ impl<'a> Run<'a> {
             .write_maps_of(pid)
             .or_unsupported(|| "row \"namespaces\"".into(), NAMESPACES_REMEDY);
         let told = mapped.and_then(|()| match &self.init {
-            Some(init) => (&*init).write_all(b"M").doing(|| "telling the builder of its ids".into()),
+            Some(init) => (&*init).write_all(b"M").context("telling the builder of its ids"),
             None => Ok(()),
         });
         self.or_its_reason(told)
@@ -301,7 +302,7 @@ impl<'a> Run<'a> {
         hooks::step("supervisor: request received");
         let expected = 2 + request.rootfs.len() + request.inputs.len();
         if self.told.is_some() || request.host.is_some() != self.host || fds.len() != expected {
-            return Err(Error::System("the launcher's message makes no sense".into()));
+            return Err(Error::system("the launcher's message makes no sense"));
         }
         let holding = limits::hold(&request.limits, self.cgroup, !self.host)?;
         holding.insist(&request.limits)?;
@@ -309,18 +310,18 @@ impl<'a> Run<'a> {
         let handles = fds.split_off(2);
         let inputs = expected_inputs(&request, &handles[request.rootfs.len()..])?;
         let handles = match self.identity.by_root {
-            true => prepare::mounts(&request, self.identity, handles).in_row("root file system")?,
+            true => prepare::mounts(&request, self.identity, handles).in_control("root file system")?,
             false => handles,
         };
         fds.extend(handles);
         hooks::step("supervisor: handles prepared");
         self.deadline = Some(Instant::now() + BUILDING);
-        let told = self.told.insert(Told { request, holding, inputs });
+        let told = self.told.insert(RunRequest { request, holding, inputs });
         match (&told.request.host, &self.init) {
             (None, Some(init)) => {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 let told = protocol::send(init, &told.build(), &fds)
-                    .map_err(|e| e.while_("telling the builder what to build"));
+                    .map_err(|e| e.context("telling the builder what to build"));
                 self.or_its_reason(told)
             }
             _ => self.fork_on_host(fds),
@@ -330,7 +331,7 @@ impl<'a> Run<'a> {
     fn fork_on_host(&mut self, fds: Vec<OwnedFd>) -> Result<()> {
         let (socket, workload_socket, mut entrances) = self.sockets()?;
         let stdio: [OwnedFd; 2] =
-            fds.try_into().map_err(|_| Error::System("a plain child takes no handles".into()))?;
+            fds.try_into().map_err(|_| Error::system("a plain child takes no handles"))?;
         let target = self.cgroup_target(&mut entrances)?;
         let Some(told) = &self.told else { return Ok(()) };
         match sys::clone_process(0, target.as_ref().map(std::os::fd::AsFd::as_fd))
@@ -348,7 +349,7 @@ impl<'a> Run<'a> {
             let flags =
                 rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
             let out = rustix::fs::open(directory, flags, rustix::fs::Mode::empty());
-            self.out = Some(out.doing(|| format!("opening {}", directory.display()))?);
+            self.out = Some(out.with_context(|| format!("opening {}", directory.display()))?);
         }
         Ok(())
     }
@@ -404,7 +405,7 @@ impl<'a> Run<'a> {
         });
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
-            other => drop(other.doing(|| "watching the run".into())?),
+            other => drop(other.context("watching the run")?),
         }
         let who = open.iter().map(|(who, _)| *who).chain([Who::Signal, Who::Refused]);
         Ok(fds.iter().zip(who).filter(|(fd, _)| !fd.revents().is_empty()).map(|(_, who)| who).collect())
@@ -413,7 +414,7 @@ impl<'a> Run<'a> {
     fn time_is_up(&mut self) -> Result<()> {
         match (self.ending, self.started) {
             (None, None) => {
-                Err(Error::System(format!("building the container took more than {} s", BUILDING.as_secs())))
+                Err(Error::system(format!("building the container took more than {} s", BUILDING.as_secs())))
             }
             (None, Some(_)) => {
                 self.ending = Some(Ending::TimedOut);

@@ -5,9 +5,9 @@
 //! waits for its answer, so counting is bounded in memory and time.
 
 use super::learning::Learning;
-use crate::error::{Doing as _, Error, Result};
 use crate::spec::Learned;
-use invarlock_seccomp::{Arch, Listener, Meaning};
+use invarlock_error::{Context as _, Error, Result};
+use invarlock_seccomp::{Arch, Listener, ResolvedProfile};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::PidfdGetfdFlags;
@@ -31,17 +31,21 @@ pub(super) struct Refusals {
 
 impl Refusals {
     /// Takes the listener from the waiting workload, which has it as `number` until it becomes the program.
-    pub(super) fn take(workload: BorrowedFd<'_>, number: RawFd, learning: Option<Meaning>) -> Result<Self> {
+    pub(super) fn take(
+        workload: BorrowedFd<'_>,
+        number: RawFd,
+        learning: Option<ResolvedProfile>,
+    ) -> Result<Self> {
         let fd = rustix::process::pidfd_getfd(workload, number, PidfdGetfdFlags::empty());
         let fd = fd.map_err(|cause| match cause {
-            Errno::NOSYS => Error::Unsupported(format!("{ROW}: {cause}; this needs Linux 5.6 or newer")),
-            Errno::PERM => Error::Unsupported(format!(
+            Errno::NOSYS => Error::unsupported(format!("{ROW}: {cause}; this needs Linux 5.6 or newer")),
+            Errno::PERM => Error::unsupported(format!(
                 "{ROW}: {cause}; a security module forbids it: `sysctl kernel.yama.ptrace_scope` must not be 3"
             )),
-            _ => Error::System(format!("{ROW}: {cause}")),
+            _ => Error::system(format!("{ROW}: {cause}")),
         })?;
-        let listener = Listener::check(fd).map_err(|e| Error::Integrity(format!("{ROW}: {e}")))?;
-        let arch = Arch::native().doing(|| ROW.into())?;
+        let listener = Listener::check(fd).map_err(|e| Error::integrity(format!("{ROW}: {e}")))?;
+        let arch = Arch::native().context(ROW)?;
         let learning = learning.map(Learning::new).transpose()?;
         Ok(Refusals { listener, arch, counts: BTreeMap::new(), learning, over: false })
     }
@@ -57,7 +61,7 @@ impl Refusals {
             let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
             match rustix::event::poll(&mut fds, Some(&NOW)) {
                 Err(Errno::INTR) => continue,
-                other => drop(other.doing(|| "listening for refused calls".into())?),
+                other => drop(other.context("listening for refused calls")?),
             }
             let [seen] = fds.map(|fd| fd.revents());
             if !seen.contains(PollFlags::IN) {
@@ -65,10 +69,10 @@ impl Refusals {
                 return Ok(());
             }
             let fail = || "listening for refused calls".to_owned();
-            let Some(call) = self.listener.hear().doing(fail)? else { continue };
+            let Some(call) = self.listener.hear().with_context(fail)? else { continue };
             let refused = match &mut self.learning {
                 Some(learning) => learning.answer(&self.listener, &call)?,
-                None => self.listener.refuse(&call).doing(fail).map(|()| true)?,
+                None => self.listener.refuse(&call).with_context(fail).map(|()| true)?,
             };
             if refused {
                 *self.counts.entry(call.name(self.arch)).or_default() += 1;

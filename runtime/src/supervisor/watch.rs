@@ -5,9 +5,9 @@
 //! directory shows (`memfd_create`) is not seen.
 
 use super::Run;
-use crate::error::Result;
 use crate::kernel;
 use crate::limits::Room;
+use invarlock_error::Result;
 use std::fs;
 use std::time::{Duration, Instant};
 

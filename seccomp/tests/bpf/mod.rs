@@ -1,6 +1,6 @@
 //! An interpreter of filters and the names of what they return, written for the tests and not those under test.
 
-use invarlock_seccomp::{Answer, Arch, Judge, LEARNING_FD, Meaning, Program, syscall_name};
+use invarlock_seccomp::{Answer, Arch, LEARNING_FD, NotifyHandler, Program, ResolvedProfile, syscall_name};
 
 pub const KILL: u32 = 0x8000_0000;
 pub const ERRNO: u32 = 0x0005_0000;
@@ -16,14 +16,14 @@ pub fn audit(arch: Arch) -> u32 {
 /// Where a profile is learned: its program, and who answers it.
 pub struct Learner {
     program: Program,
-    judge: Judge,
+    judge: NotifyHandler,
     arch: Arch,
 }
 
 impl Learner {
-    pub fn of(meaning: &Meaning) -> Self {
+    pub fn of(meaning: &ResolvedProfile) -> Self {
         let program = meaning.compile_learning().expect("a program");
-        Learner { program, judge: Judge::new(meaning.clone()).expect("a judge"), arch: meaning.arch }
+        Learner { program, judge: NotifyHandler::new(meaning.clone()).expect("a judge"), arch: meaning.arch }
     }
 
     /// Fails where learning makes anything else of a call than `ordinary`, which the plain program returns for it.

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Config;
-use crate::error::{Result, fail};
 use crate::limits;
 use crate::math::activation::Activation;
+use invarlock_error::{Result, bail};
 
 /// A decoder's configuration, every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,21 +48,21 @@ impl Options {
         let head = match config.size("head_dim", limits::HEADS)? {
             Some(head) => head,
             None if width % heads == 0 => width / heads,
-            None => fail!(
+            None => bail!(
                 Input,
                 "{}: `hidden_size` {width} is not a multiple of `num_attention_heads` {heads}",
                 config.name()
             ),
         };
         if heads % kv_heads != 0 {
-            fail!(
+            bail!(
                 Input,
                 "{}: `num_attention_heads` {heads} is not a multiple of `num_key_value_heads` {kv_heads}",
                 config.name()
             );
         }
         if head % 2 != 0 {
-            fail!(
+            bail!(
                 Input,
                 "{}: a head of {head} elements cannot be rotated; `head_dim` must be even",
                 config.name()
@@ -70,7 +70,7 @@ impl Options {
         }
         let name = config.text("hidden_act")?.unwrap_or("silu");
         let Some(activation) = Activation::by_name(name) else {
-            fail!(
+            bail!(
                 Unsupported,
                 "{}: hidden_act {name:?} is not implemented; known: {}",
                 config.name(),
@@ -81,7 +81,7 @@ impl Options {
         let mlp_bias = config.flag("mlp_bias", false)?;
         if model_type != "llama" && mlp_bias || model_type == "mistral" && attention_bias {
             let option = if mlp_bias { "mlp_bias" } else { "attention_bias" };
-            fail!(Unsupported, "{}: {model_type} has no `{option}`", config.name());
+            bail!(Unsupported, "{}: {model_type} has no `{option}`", config.name());
         }
         Ok(Self {
             model_type: model_type.to_owned(),
@@ -116,31 +116,31 @@ impl Options {
 fn rope_theta(config: &Config) -> Result<f64> {
     let partial = config.positive("partial_rotary_factor", 1.0)?;
     if partial != 1.0 {
-        fail!(Unsupported, "{}: `partial_rotary_factor` {partial} is not implemented", config.name());
+        bail!(Unsupported, "{}: `partial_rotary_factor` {partial} is not implemented", config.name());
     }
     let old = config.positive("rope_theta", 10_000.0)?;
     let mut theta = old;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(value) = config.get(key) else { continue };
         let Value::Object(members) = value else {
-            fail!(Input, "{}: `{key}` must be an object", config.name());
+            bail!(Input, "{}: `{key}` must be an object", config.name());
         };
         if members.values().any(Value::is_object) {
-            fail!(Unsupported, "{}: `{key}` that differ by layer are not implemented", config.name());
+            bail!(Unsupported, "{}: `{key}` that differ by layer are not implemented", config.name());
         }
         let kind = ["rope_type", "type"].iter().find_map(|k| members.get(*k).filter(|v| !v.is_null()));
         match kind {
             Some(Value::String(kind)) if kind == "default" => {}
             None if key == "rope_parameters" => {}
-            Some(Value::String(kind)) => fail!(
+            Some(Value::String(kind)) => bail!(
                 Unsupported,
                 "{}: `{key}` of RoPE type {kind:?} is not implemented; only \"default\" is",
                 config.name()
             ),
-            _ => fail!(Unsupported, "{}: `{key}` without a RoPE type is not understood", config.name()),
+            _ => bail!(Unsupported, "{}: `{key}` without a RoPE type is not understood", config.name()),
         }
         if members.get("partial_rotary_factor").is_some_and(|v| v.as_f64() != Some(1.0) && !v.is_null()) {
-            fail!(Unsupported, "{}: `{key}.partial_rotary_factor` is not implemented", config.name());
+            bail!(Unsupported, "{}: `{key}.partial_rotary_factor` is not implemented", config.name());
         }
         theta = base(config, key, members)?.unwrap_or(theta);
     }
@@ -152,23 +152,25 @@ fn base(config: &Config, key: &str, members: &Map<String, Value>) -> Result<Opti
         None => Ok(None),
         Some(v) => match v.as_f64().filter(|v| v.is_finite() && *v > 0.0) {
             Some(v) => Ok(Some(v)),
-            None => fail!(Input, "{}: `{key}.rope_theta` must be a number above 0", config.name()),
+            None => bail!(Input, "{}: `{key}.rope_theta` must be a number above 0", config.name()),
         },
     }
 }
 
 /// The attention window of each layer.
 fn windows(config: &Config, model_type: &str, layers: usize) -> Result<Vec<Option<usize>>> {
-    let given = |key: &str| match config.size(key, limits::POSITIONS)? {
-        None if !config.is_written(key) => Ok(Some(DEFAULT_WINDOW)),
-        size => Ok(size),
+    let given = |key: &str| -> Result<Option<usize>> {
+        match config.size(key, limits::POSITIONS)? {
+            None if !config.is_written(key) => Ok(Some(DEFAULT_WINDOW)),
+            size => Ok(size),
+        }
     };
     let types = layer_types(config, layers)?;
     if model_type == "qwen2" {
         let window = if config.flag("use_sliding_window", false)? { given("sliding_window")? } else { None };
         if let Some(sliding) = types {
             if window.is_none() && sliding.contains(&true) {
-                fail!(
+                bail!(
                     Input,
                     "{}: `layer_types` names sliding_attention, but `use_sliding_window` and `sliding_window` give no window",
                     config.name()
@@ -180,7 +182,7 @@ fn windows(config: &Config, model_type: &str, layers: usize) -> Result<Vec<Optio
             None => DEFAULT_WINDOW_LAYERS,
             Some(v) => match v.as_u64() {
                 Some(v) => v,
-                None => fail!(Input, "{}: `max_window_layers` must be a whole number", config.name()),
+                None => bail!(Input, "{}: `max_window_layers` must be a whole number", config.name()),
             },
         };
         return Ok((0..layers as u64).map(|i| window.filter(|_| i >= first)).collect());
@@ -188,7 +190,7 @@ fn windows(config: &Config, model_type: &str, layers: usize) -> Result<Vec<Optio
     let window = if model_type == "mistral" { given("sliding_window")? } else { None };
     // These two have one kind of layer; a list that says so is harmless.
     if types.is_some_and(|sliding| sliding.iter().any(|s| *s != window.is_some())) {
-        fail!(
+        bail!(
             Unsupported,
             "{}: `layer_types` of different kinds are not implemented for {model_type}",
             config.name()
@@ -202,7 +204,7 @@ fn layer_types(config: &Config, layers: usize) -> Result<Option<Vec<bool>>> {
     let Some(value) = config.get("layer_types") else { return Ok(None) };
     let kinds = value.as_array().map(Vec::as_slice).unwrap_or_default();
     if kinds.len() != layers {
-        fail!(Input, "{}: `layer_types` must list {layers} layers", config.name());
+        bail!(Input, "{}: `layer_types` must list {layers} layers", config.name());
     }
     let mut sliding = Vec::with_capacity(layers);
     for kind in kinds {
@@ -210,7 +212,7 @@ fn layer_types(config: &Config, layers: usize) -> Result<Option<Vec<bool>>> {
             Some("full_attention") => sliding.push(false),
             Some("sliding_attention") => sliding.push(true),
             _ => {
-                fail!(Unsupported, "{}: `layer_types` names {kind}, which is not implemented", config.name())
+                bail!(Unsupported, "{}: `layer_types` names {kind}, which is not implemented", config.name())
             }
         }
     }
@@ -220,7 +222,7 @@ fn layer_types(config: &Config, layers: usize) -> Result<Option<Vec<bool>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use invarlock_error::Kind;
     use serde_json::json;
 
     fn read(changes: Value) -> Result<Options> {
@@ -235,7 +237,7 @@ mod tests {
 
     fn unsupported(changes: Value, words: &[&str]) {
         match read(changes) {
-            Err(Error::Unsupported(m)) if words.iter().all(|w| m.contains(w)) => {}
+            Err(m) if m.kind() == Kind::Unsupported && words.iter().all(|w| m.message().contains(w)) => {}
             other => panic!("{other:?} without {words:?}"),
         }
     }
@@ -268,9 +270,13 @@ mod tests {
         typed["layer_types"] = json!([s, f, f, s]);
         assert_eq!(read(typed.clone()).expect("read").windows, [Some(7), None, None, Some(7)]);
         typed["use_sliding_window"] = json!(false);
-        assert!(matches!(read(typed.clone()), Err(Error::Input(m)) if m.contains("layer_types")));
+        assert!(
+            matches!(read(typed.clone()), Err(m) if m.kind() == Kind::Input && m.message().contains("layer_types"))
+        );
         typed["layer_types"] = json!([f]);
-        assert!(matches!(read(typed), Err(Error::Input(m)) if m.contains("must list 4")));
+        assert!(
+            matches!(read(typed), Err(m) if m.kind() == Kind::Input && m.message().contains("must list 4"))
+        );
         unsupported(
             json!({"layer_types": [f, f, f, "chunked_attention"]}),
             &["layer_types", "chunked_attention"],
@@ -306,7 +312,7 @@ mod tests {
             json!({"rope_theta": 0}),
             json!({"rms_norm_eps": "small"}),
         ] {
-            assert!(matches!(read(bad.clone()), Err(Error::Input(_))), "{bad}");
+            assert!(matches!(read(bad.clone()), Err(error) if error.kind() == Kind::Input), "{bad}");
         }
         unsupported(json!({"hidden_act": "xielu"}), &["hidden_act", "xielu"]);
         unsupported(json!({"model_type": "mistral", "attention_bias": true}), &["attention_bias"]);

@@ -5,7 +5,7 @@ use crate::args::BuildArgs;
 use crate::error::{Error, Result};
 use crate::image::{self, DEFAULT_IMAGE};
 use crate::ui::{self, Level, Ui};
-use invarlock_images::{Base, Changes, Policy, Recipe, Reference, Unwanted, parse_time};
+use invarlock_images::{Base, Changes, Policy, Recipe, Reference, SpecialFilePolicy, parse_time};
 use serde_json::json;
 
 /// The default image, or one that the flags describe.
@@ -41,7 +41,7 @@ fn own_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
             Base::Image(Reference::parse(DEFAULT_IMAGE)?)
         }
     };
-    let devices = if args.drop_devices { Unwanted::Drop } else { Unwanted::Refuse };
+    let devices = if args.drop_devices { SpecialFilePolicy::Drop } else { SpecialFilePolicy::Refuse };
     let recipe = Recipe {
         name: name.to_owned(),
         base,
@@ -82,6 +82,6 @@ fn own_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
 /// `SOURCE_DATE_EPOCH`.
 fn source_date() -> Result<Option<u64>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let text = text.to_str().ok_or_else(|| Error::input("SOURCE_DATE_EPOCH is no text".to_owned()))?;
+    let text = text.to_str().ok_or_else(|| Error::input("SOURCE_DATE_EPOCH is no text"))?;
     Ok(Some(parse_time(text)?))
 }

@@ -4,6 +4,7 @@ use super::super::attacker::run_script;
 use super::{Answer, Attack, Expect, Facts, attack, make_node, opened, read};
 use crate::oci::{MASKED, READ_ONLY};
 use crate::spec::Status;
+use invarlock_error::Kind;
 use libc::{EACCES, EINVAL, ENOENT, EPERM, EROFS, ETXTBSY};
 use rustix::fs::FileType;
 
@@ -151,7 +152,7 @@ pub(super) const INPUTS: &[Attack] = &[
 /// A run whose output must not be taken.
 fn output_refused(facts: &Facts, run: &str) -> Option<(String, bool)> {
     match facts.ends.get(run)? {
-        Err(crate::Error::Safety(_)) => Some(("refused".into(), true)),
+        Err(error) if error.kind() == Kind::Safety => Some(("refused".into(), true)),
         Err(e) => Some((e.to_string(), false)),
         // Nothing was left there, since the attacker refused.
         Ok(Status::Exited(2)) => None,

@@ -6,14 +6,14 @@ use crate::{Arch, Profile, Program, Result};
 
 /// A profile of this crate for containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ours {
+pub enum BuiltinProfile {
     /// [`Profile::evaluator`].
     Evaluator,
     /// [`Profile::general`].
     General,
 }
 
-impl Ours {
+impl BuiltinProfile {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Evaluator, Self::General];
 

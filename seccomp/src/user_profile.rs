@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::profile::LONGEST;
-use crate::{Arch, Error, Meaning, Profile, Result, docker};
+use crate::{Arch, Error, Profile, ResolvedProfile, Result, docker};
 
 /// What a profile may depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// As [`Profile`].
-    Ours,
+    BuiltinProfile,
     /// As Docker, Podman and the OCI runtime specification write it.
     Docker,
 }
@@ -31,7 +31,7 @@ impl Format {
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Ours => "invarlock",
+            Self::BuiltinProfile => "invarlock",
             Self::Docker => "docker",
         }
     }
@@ -40,11 +40,11 @@ impl Format {
 /// A profile that a user brought, read for one machine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Given {
+pub struct UserProfile {
     /// How it was written.
     pub format: Format,
     /// What it means there.
-    pub meaning: Meaning,
+    pub meaning: ResolvedProfile,
     /// Names in it that are no call there: of other architectures, or unknown to this crate. No number is theirs, so nothing of them is
     /// allowed.
     pub elsewhere: Vec<String>,
@@ -59,7 +59,7 @@ struct Outline {
     linux: Option<IgnoredAny>,
 }
 
-impl Given {
+impl UserProfile {
     /// Reads a profile and resolves it for `machine`. What cannot be expressed exactly is an error; a profile under which no program
     /// could be started, too.
     pub fn parse(text: &[u8], machine: Machine) -> Result<Self> {
@@ -79,8 +79,8 @@ impl Given {
                 let profile = Profile::parse(text)?;
                 let elsewhere = |name: &String| crate::syscall_number(machine.arch, name).is_none();
                 let names = profile.rules().iter().map(|rule| rule.syscall.clone()).filter(elsewhere).collect();
-                let meaning = Meaning { closed: true, ..profile.meaning(machine.arch)? };
-                Ok(Self { format: Format::Ours, meaning, elsewhere: names })
+                let meaning = ResolvedProfile { closed: true, ..profile.meaning(machine.arch)? };
+                Ok(Self { format: Format::BuiltinProfile, meaning, elsewhere: names })
             }
             Outline { default_action: Some(_), default: None, .. } => docker::profile(text, machine),
             Outline { linux: Some(_), .. } => docker::of_config(text, machine),
@@ -93,5 +93,5 @@ impl Given {
 }
 
 pub(crate) fn bad(what: impl std::fmt::Display) -> Error {
-    Error::Input(format!("reading a system-call profile failed: {what}"))
+    Error::input(format!("reading a system-call profile failed: {what}"))
 }

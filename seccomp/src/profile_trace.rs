@@ -1,17 +1,17 @@
 //! Learning: a program that asks about every call, and who answers it.
 //!
 //! The kernel asks about calls that a profile allows as well as about those that it refuses, so whoever holds the listener decides, and
-//! only [`Judge`] lets a call through. It decides twice: by what the profile means, and by interpreting the program that would have
+//! only [`NotifyHandler`] lets a call through. It decides twice: by what the profile means, and by interpreting the program that would have
 //! been installed, byte for byte. Both look at the call's registers only, and the kernel makes the call with the very registers it asked
 //! about, so nothing that the workload changes meanwhile matters. A call goes through only where both allow it.
 
 use crate::compile::{ALLOW, EPERM, EPERM_BY_KERNEL};
-use crate::{Action, Call, Error, Listener, Meaning, Program, Result};
+use crate::{Action, Call, Error, Listener, Program, ResolvedProfile, Result};
 
 /// Answers the calls that a learning program asks about as the kernel would have answered them under the ordinary one.
 #[derive(Debug)]
-pub struct Judge {
-    meaning: Meaning,
+pub struct NotifyHandler {
+    meaning: ResolvedProfile,
     program: Program,
 }
 
@@ -24,15 +24,15 @@ pub enum Answer {
     Refused,
 }
 
-impl Judge {
+impl NotifyHandler {
     /// A judge by this profile.
-    pub fn new(meaning: Meaning) -> Result<Self> {
+    pub fn new(meaning: ResolvedProfile) -> Result<Self> {
         let program = meaning.compile()?;
         Ok(Self { meaning, program })
     }
 
     /// The profile.
-    pub fn meaning(&self) -> &Meaning {
+    pub fn meaning(&self) -> &ResolvedProfile {
         &self.meaning
     }
 
@@ -54,7 +54,7 @@ impl Judge {
             (Action::Allow, Some(ALLOW)) => Ok(Answer::Allowed(decision)),
             (Action::Errno(EPERM), Some(EPERM_BY_KERNEL)) => Ok(Answer::Refused),
             // Either they differ, or nobody should have asked: the kernel decides everything else by itself.
-            _ => Err(Error::Integrity(format!(
+            _ => Err(Error::integrity(format!(
                 "profile {} says {meant:?} of call {number}, its program {done:x?}",
                 self.meaning.name
             ))),

@@ -78,7 +78,7 @@ impl Decision {
 /// What a profile means on `arch`. Two decisions that can match the same call never differ in their action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Meaning {
+pub struct ResolvedProfile {
     /// The profile's name.
     pub name: String,
     /// The machine.
@@ -94,7 +94,7 @@ pub struct Meaning {
 /// The calls that a workload-to-be makes between its filter and its program, so that no profile for containers can be without them.
 pub const NEEDED: [&str; 4] = ["read", "write", "execve", "exit_group"];
 
-impl Meaning {
+impl ResolvedProfile {
     /// What becomes of a call of this machine's own architecture, and which decision says so.
     pub fn decide(&self, number: u32, args: &[u64; 6]) -> (Action, Option<usize>) {
         let name = table::name(self.arch, number);
@@ -115,7 +115,7 @@ impl Meaning {
             }
         };
         match NEEDED.iter().find(|call| !allowed(call)) {
-            Some(call) => Err(Error::Input(format!(
+            Some(call) => Err(Error::input(format!(
                 "system-call profile {}: it does not allow {call} whatever its arguments, and without that no program can be started in a container; allow {}",
                 self.name,
                 NEEDED.join(", ")
