@@ -28,13 +28,13 @@ evaluator: ## Build invarlock-evaluator, the program of the default image
 	$(CARGO) build $(PLACELESS) --release --locked --bins -p invarlock-evaluator
 
 reproducible: build ## Build evaluator and default image twice, in two directories: the same bytes (takes two release builds)
-	bash tests/reproducible.sh $(INVARLOCK)
+	bash tests/tools/reproducible.sh $(INVARLOCK)
 
 demo: build ## Evaluate the demo checkpoints in containers, verify, render HTML, print a table
 	bash demo/run.sh $(INVARLOCK)
 
 test: ## Run all tests
-	bash tests/upstream-venvs.sh
+	bash tests/tools/upstream-venvs.sh
 	$(CARGO) build --locked --workspace --all-features --bins
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace --all-features --no-fail-fast
@@ -48,7 +48,7 @@ check: ## Format, clippy, rustdoc, dependency policy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
-	bash tests/house-rules.sh
+	bash tests/tools/house-rules.sh
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version 0.20.2 --no-default-features
 	$(CARGO) deny --locked check bans licenses sources
 
@@ -66,10 +66,10 @@ runtime-smoke: runtime-image ## The image starts and loads its parts
 	$(INVARLOCK) runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test
 
 container-default-smoke: build ## A default evaluate runs in a container
-	bash tests/smoke.sh $(INVARLOCK) default
+	bash tests/tools/smoke.sh $(INVARLOCK) default
 
 container-front-door-smoke: build ## evaluate, verify, report html
-	bash tests/smoke.sh $(INVARLOCK) front-door
+	bash tests/tools/smoke.sh $(INVARLOCK) front-door
 
 bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by step, and measure tokens per second
 	$(CARGO) build $(PLACELESS) --release --locked -p invarlock-tests --bins
@@ -100,7 +100,7 @@ soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leav
 
 test-vm: ## Boot Debian's 6.1 kernel with unified cgroups under QEMU and run a small suite in it (needs qemu-system-x86, e2fsprogs)
 	$(CARGO) build --locked --workspace --all-features --bins
-	bash tests/vm.sh
+	bash tests/tools/vm.sh
 
 install: build ## Install both programs to $(PREFIX)/bin
 	install -D -m 0755 $(INVARLOCK) $(DESTDIR)$(PREFIX)/bin/invarlock

@@ -54,7 +54,8 @@ impl Test {
     pub fn file(&self) -> PathBuf {
         let module = self.name.split_once("::").map_or("main", |(module, _)| module);
         match self.by_mode() {
-            true => root().join(format!("tests/attacks/{module}.rs")),
+            true => root().join(format!("tests/e2e/attacks/{module}.rs")),
+            false if self.package == "tests" => root().join(format!("tests/e2e/{}.rs", self.binary)),
             false => root().join(format!("{}/tests/{}.rs", self.package, self.binary)),
         }
     }
@@ -114,7 +115,7 @@ mod tests {
             let files = std::fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
             files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
         };
-        let (probe, own) = (source("runtime/src/probe/attacks"), source("tests/attacks"));
+        let (probe, own) = (source("runtime/src/probe/attacks"), source("tests/e2e/attacks"));
         for row in &rows {
             for (test, modes) in &row.tests {
                 let text = std::fs::read_to_string(test.file()).unwrap_or_else(|e| panic!("{test:?}: {e}"));

@@ -2,7 +2,7 @@
 # Builds the evaluator twice, in two directories with target directories of their own, and the default image of each: the same bytes, the
 # same digest, or exit 1. What is built is the last commit. Takes as long as two release builds.
 #
-#   tests/reproducible.sh INVARLOCK
+#   tests/tools/reproducible.sh INVARLOCK
 set -euo pipefail
 
 invarlock=$(realpath "${1:?usage: reproducible.sh INVARLOCK}")

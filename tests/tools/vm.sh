@@ -2,7 +2,7 @@
 # `make test-vm`: boots Debian's own kernel with one unified cgroup hierarchy, in which vm-init runs its cases and test programs of this workspace.
 # In software, which works everywhere; VM_ACCEL=kvm is quicker where that works. VM_TESTS names test programs to be run as well (runtime:limits).
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 out=$target/vm
 debug=$target/$(rustc -vV | sed -n 's/^host: //p')/debug
@@ -41,4 +41,4 @@ mke2fs -q -t ext4 -b 4096 -O verity -d "$root" -E root_owner=0:0 "$out/root.ext4
 timeout "${VM_SECONDS:-1800}" qemu-system-x86_64 -accel "$accel$([ "$accel" = tcg ] && echo ,thread=multi)" -cpu max -smp 2 -m 2G -nographic -no-reboot -nic none -monitor none \
     -kernel "$kernel"/boot/vmlinuz-* -append "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet" \
     -drive "if=none,id=disk,format=raw,file=$out/root.ext4" -device nvme,serial=1,drive=disk -serial "file:$out/console" </dev/null || true
-awk -v accel="$accel" -v seconds=$((SECONDS - started)) -f tests/vm.awk "$out/console"
+awk -v accel="$accel" -v seconds=$((SECONDS - started)) -f tests/tools/vm.awk "$out/console"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # House rules that no linter knows: unsafe only in named modules, no untrusted path joins, files of a size one can read.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 status=0
 fail() { echo "house rule: $*" >&2; status=1; }
 

@@ -2,8 +2,8 @@
 # Smoke tests of the front door on the demo checkpoints: `default` = a default evaluate runs in a container;
 # `front-door` = evaluate, verify, report html.
 set -euo pipefail
-invarlock=${1:?usage: tests/smoke.sh PATH-OF-INVARLOCK default|front-door}
-demo=$(cd "$(dirname "$0")/../demo" && pwd)
+invarlock=${1:?usage: tests/tools/smoke.sh PATH-OF-INVARLOCK default|front-door}
+demo=$(cd "$(dirname "$0")/../../demo" && pwd)
 out=$(mktemp -d)
 trap 'rm -rf -- "$out"' EXIT
 
