@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_runtime::hooks;
-use invarlock_tests::leaks::{self, Look, Places};
+use invarlock_tests::leaks::{self, Places, Snapshot};
 use invarlock_tests::{As, Place, Ran, both, demo, set_mode};
 use std::sync::{Mutex, MutexGuard};
 
@@ -18,7 +18,7 @@ fn alone() -> MutexGuard<'static, ()> {
 struct Stage {
     place: Place,
     places: Places,
-    before: Look,
+    before: Snapshot,
 }
 
 impl Stage {
@@ -31,7 +31,7 @@ impl Stage {
         }
         place.hold("noop");
         let places = Places { states: vec![place.path("run/invarlock")], temporary: vec![place.path("tmp")] };
-        let before = places.look();
+        let before = places.snapshot();
         Stage { place, places, before }
     }
 
@@ -63,10 +63,12 @@ impl Stage {
         if matches!(owner, Some("supervisor" | "launcher")) {
             let left = self.places.left_without_processes(&self.before);
             let unswept = match owner {
-                Some("supervisor") => {
-                    Look { cgroups: left.cgroups.clone(), states: left.states.clone(), ..Look::default() }
-                }
-                _ => Look { temporary: left.temporary.clone(), ..Look::default() },
+                Some("supervisor") => Snapshot {
+                    cgroups: left.cgroups.clone(),
+                    states: left.states.clone(),
+                    ..Snapshot::default()
+                },
+                _ => Snapshot { temporary: left.temporary.clone(), ..Snapshot::default() },
             };
             assert_eq!(left, unswept, "more than the next start sweeps is left after {step:?}");
             next().expect(0);

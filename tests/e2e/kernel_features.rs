@@ -3,7 +3,7 @@
 //! than what is forced here.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::stage::{SAID, Stage};
+use invarlock_tests::stage::{RAN, Stage};
 use invarlock_tests::{As, both, demo, is_root, layout, program, root, skip};
 use serde_json::Value;
 use std::process::Command;
@@ -208,7 +208,7 @@ impl Poor {
         match absence.seen {
             Seen::Works => {
                 assert_eq!((ran.code, &told["status"]["exited"]), (0, &0.into()), "{what}: {ran:?}");
-                assert!(ran.out.contains(SAID) && told["observations"].is_object(), "{what}: {ran:?}");
+                assert!(ran.out.contains(RAN) && told["observations"].is_object(), "{what}: {ran:?}");
             }
             Seen::Error(row, cause, remedy) => {
                 let (kind, message) = (&told["error"]["kind"], told["error"]["message"].as_str().unwrap());
@@ -219,7 +219,7 @@ impl Poor {
                 for needle in [row.as_str(), cause, remedy] {
                     assert!(message.contains(needle), "{what}: {needle:?} is not in {message}");
                 }
-                assert!(!ran.out.contains(SAID), "{what}: the workload ran: {ran:?}");
+                assert!(!ran.out.contains(RAN), "{what}: the workload ran: {ran:?}");
                 self.stage.no_evidence(&what);
             }
         }

@@ -114,7 +114,7 @@ fn a_caller_that_ignores_or_blocks_signals_changes_nothing() {
 fn a_reader_that_goes_away_ends_the_workload_as_in_a_shell() {
     for user in both() {
         let stage = Stage::new(user);
-        let before = stage.places().look();
+        let before = stage.places().snapshot();
         let start = Instant::now();
         let flood = ["--", "/workload", "flood", "100000000000"];
         let ran = stage.run("{ \"$@\"; echo \"code $?\" >&2; } | head -c 5", &flood);
@@ -149,7 +149,7 @@ fn a_set_uid_copy_refuses_to_run() {
 fn nohup_is_respected_and_hanging_up_is_not_otherwise() {
     for user in both() {
         let stage = Stage::new(user);
-        let before = stage.places().look();
+        let before = stage.places().snapshot();
         for (script, survives) in [("trap '' HUP; exec \"$@\"", true), ("exec \"$@\"", false)] {
             let mut command = stage.script(script, &["--timeout=3", "--", "/workload", "sleep"]);
             let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

@@ -24,16 +24,16 @@ fn every_attack_of_the_probe_is_held() {
 mod without {
     use super::Place;
     use invarlock_runtime::hooks::{CONTROLS, Control};
-    use invarlock_tests::{As, Ran, by_way_of, is_root};
+    use invarlock_tests::{As, Ran, is_root, wrapped_by};
 
     fn probe(place: &Place, control: &Control, unseen: bool, root: bool) -> Ran {
         let mut command = place.command(&["runtime", "probe", "--json"]);
         if root && control.name == "supplementary groups" {
-            command = by_way_of("setpriv", &["--groups", "4,27", "--"], &command);
+            command = wrapped_by("setpriv", &["--groups", "4,27", "--"], &command);
         }
         if control.name == "private mounts" {
             // As systemd makes them.
-            command = by_way_of("unshare", &["--mount", "--propagation", "shared", "--"], &command);
+            command = wrapped_by("unshare", &["--mount", "--propagation", "shared", "--"], &command);
         }
         command.env("INVARLOCK_TEST_WITHOUT", control.name);
         if unseen {

@@ -2,7 +2,7 @@
 //! clear error, nothing half-written, nothing left; or a run by other means, which says so.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::stage::{SAID, Stage, outcome};
+use invarlock_tests::stage::{RAN, Stage, outcome};
 use invarlock_tests::{As, Ran, both, is_root, layout, program, read_json, skip};
 use serde_json::json;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn a_full_state_directory_is_said() {
         {
             let needles = ["error[system]", &doing, "No space left on device", "free some space"];
             let ran = with_mounts(&stage, &script, &stage.run(&[]));
-            assert!(!ran.out.contains(SAID), "{ran:?}");
+            assert!(!ran.out.contains(RAN), "{ran:?}");
             ran.expect(125).one_error(&needles);
             with_mounts(&stage, &script, &stage.evaluation(&["--quiet"])).expect(3).one_error(&needles);
             stage.no_evidence(&script);
@@ -64,7 +64,7 @@ fn full_scratch_directories_stop_nobody_who_does_not_need_them() {
         let dirs = [Path::new("/dev/shm"), &stage.place.path("tmp"), Path::new("/var/tmp")];
         let script = dirs.map(full).join("; ");
         let ran = with_mounts(&stage, &script, &stage.run(&[])).expect(0);
-        assert!(ran.out.contains(SAID), "{ran:?}");
+        assert!(ran.out.contains(RAN), "{ran:?}");
         // A plain child's files lie in a directory of the host.
         let script = format!("{script}; {}", full(&stage.place.path("run")));
         let host = stage.evaluation(&["--quiet", "--execution-mode", "host"]);
@@ -127,11 +127,11 @@ fn threshold(
         let middle = poor.midpoint(rich);
         let ran = run(middle);
         if ran.code == 0 {
-            assert!(ran.out.contains(SAID), "{middle}: {ran:?}");
+            assert!(ran.out.contains(RAN), "{middle}: {ran:?}");
             rich = middle;
         } else {
             assert!(is_clear(&ran), "{middle}: {ran:?}");
-            assert!(!ran.out.contains(SAID), "{middle}: {ran:?}");
+            assert!(!ran.out.contains(RAN), "{middle}: {ran:?}");
             (poor, last) = (middle, ran);
         }
     }
@@ -267,7 +267,7 @@ fn without_writable_cgroups_other_means_hold_the_limits_and_it_is_said() {
             }
             for flag in ["--memory=64M", "--cpus=1"] {
                 let ran = with_mounts(&stage, script, &stage.run(&[flag]));
-                assert!(!ran.out.contains(SAID), "{ran:?}");
+                assert!(!ran.out.contains(RAN), "{ran:?}");
                 ran.expect(125).one_error(&[
                     "error[unsupported]",
                     "row \"limits\": ",
@@ -299,7 +299,7 @@ fn other_peoples_processes_may_be_hidden_but_proc_must_be_there() {
                 stage.place.inside(&["--mount", "--pid", "--fork"], &hidden, &stage.run(&["--json"]));
             let ran = stage.end_of(command, &hidden).expect(0);
             let told = outcome(&ran);
-            assert!(ran.out.contains(SAID), "{ran:?}");
+            assert!(ran.out.contains(RAN), "{ran:?}");
             assert_eq!(told["observations"]["init"]["value"]["dumpable"], false, "{told:#}");
             // A watchdog that does not see every process is none.
             let rows = told["observations"]["limits"]["value"].as_array().unwrap();
@@ -310,7 +310,7 @@ fn other_peoples_processes_may_be_hidden_but_proc_must_be_there() {
         let none = "umount -l /proc";
         let needles = ["error[unsupported]", "row \"executable\": ", "/proc/self/exe", "mount /proc"];
         let ran = with_mounts(&stage, none, &stage.run(&[]));
-        assert!(!ran.out.contains(SAID), "{ran:?}");
+        assert!(!ran.out.contains(RAN), "{ran:?}");
         ran.expect(125).one_error(&needles);
         let ran = with_mounts(&stage, none, &stage.evaluation(&["--quiet"])).expect(3);
         ran.one_error(&["error[unsupported]", "/proc", "mount /proc"]);

@@ -1,4 +1,4 @@
-//! The list of attacks: the table of `docs/attacks.md`, which is for people, read by programs.
+//! Parses the table of attacks in `docs/attacks.md`.
 
 use crate::root;
 use std::path::PathBuf;
@@ -8,22 +8,22 @@ use std::path::PathBuf;
 pub struct Row {
     /// A letter for the group, and a number.
     pub number: String,
-    /// What is attacked, and its CVEs.
+    /// The attack and its CVEs.
     pub what: String,
-    /// Tests that make it, and who starts the runs that they attack.
+    /// Tests that make the attack, and the modes of the attacked runs.
     pub tests: Vec<(Test, Vec<Mode>)>,
-    /// Attacks of `invarlock runtime probe` that make it.
+    /// Attacks of `invarlock runtime probe` that make it, by id.
     pub probed: Vec<String>,
 }
 
-/// Who starts the runs.
+/// The user that starts the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// Root.
     Root,
     /// An ordinary user.
     User,
-    /// There is no run, or it does not matter.
+    /// No run, or the user does not matter.
     Any,
 }
 
@@ -45,7 +45,7 @@ impl Test {
         Some(Test { package: package.into(), binary: binary.into(), name: name.into() })
     }
 
-    /// Whether it has one test for each mode.
+    /// Whether it has one test function for each mode.
     pub fn by_mode(&self) -> bool {
         self.package == "tests" && self.binary == "attacks"
     }
@@ -61,7 +61,7 @@ impl Test {
     }
 }
 
-/// The names of the groups, and every row.
+/// The groups (letter and name) and all rows.
 pub fn table() -> (Vec<(char, String)>, Vec<Row>) {
     let text = include_str!("../../docs/attacks.md");
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
@@ -82,7 +82,7 @@ fn row(number: &str, what: &str, modes: &str, made_by: &str) -> Row {
         "root" => Mode::Root,
         "user" => Mode::User,
         "–" => Mode::Any,
-        other => panic!("{number}: nobody is {other:?}"),
+        other => panic!("{number}: unknown mode {other:?}"),
     };
     let modes: Vec<Mode> = modes.split(", ").map(mode).collect();
     let mut row = Row { number: number.into(), what: what.into(), tests: Vec::new(), probed: Vec::new() };
@@ -105,9 +105,9 @@ mod tests {
     use super::{Mode, table};
     use crate::root;
 
-    /// Every test and every attack of the probe that the table names is there, and every attack of ours is in the table.
+    /// Every test and probe attack that the table names exists, and every attack test is in the table.
     #[test]
-    fn the_table_names_what_there_is() {
+    fn attack_table_matches_the_tests() {
         let (groups, rows) = table();
         assert_eq!(groups.iter().map(|(letter, _)| *letter).collect::<String>(), "ABCDEFGH");
         assert_eq!(rows.len(), 46);
@@ -121,7 +121,7 @@ mod tests {
                 let text = std::fs::read_to_string(test.file()).unwrap_or_else(|e| panic!("{test:?}: {e}"));
                 let name = test.name.rsplit("::").next().unwrap();
                 let there = if test.by_mode() { format!("attack!({name},") } else { format!("fn {name}(") };
-                assert!(!test.by_mode() || !modes.contains(&Mode::Any), "{test:?} is started by somebody");
+                assert!(!test.by_mode() || !modes.contains(&Mode::Any), "{test:?} has no mode");
                 assert!(
                     text.split_whitespace().collect::<String>().contains(&there.replace(' ', "")),
                     "{test:?}"
@@ -131,7 +131,7 @@ mod tests {
                 assert!(probe.contains(&format!("\"{id}\"")), "{}: the probe has no {id}", row.number);
             }
             let made = !row.tests.is_empty();
-            assert!(made || row.number.starts_with('F'), "{} is not made", row.number);
+            assert!(made || row.number.starts_with('F'), "{} has no test", row.number);
         }
         for line in own.lines().filter_map(|line| line.strip_prefix("attack!(")) {
             let name = line.split(',').next().unwrap();

@@ -1,8 +1,8 @@
-//! `make attack`: makes every attack of docs/attacks.md and of `invarlock runtime probe`, and prints by group how many there were, how many
-//! were held, and how many were skipped, with their names. It fails where one was not held, or where there was none.
+//! `make attack` runs every attack of docs/attacks.md and of `invarlock runtime probe`. For each group it prints the number of attacks, how
+//! many were held and how many were skipped, with their names. It fails if an attack succeeds or if no attack was made.
 //!
-//! Each test is a process of its own, one after the other: some look for what is left on the whole machine. Started by an ordinary user, it
-//! skips the attacks on runs by root.
+//! Each test is a process of its own, one after the other, because some check the whole machine for leftovers. Started by an ordinary
+//! user, it skips the attacks on runs by root.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program of the tests")]
 
@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest that one test may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Longest time for one test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What became of one attack in one mode.
+/// The result of one attack in one mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum End {
+enum Verdict {
     Held,
     NotHeld(String),
     Skipped(String),
@@ -31,30 +31,33 @@ type Programs = BTreeMap<(String, String), (PathBuf, PathBuf)>;
 fn main() -> ExitCode {
     let (groups, rows) = table();
     let programs = programs(&rows);
-    let mut ends: BTreeMap<(Test, Mode), End> = BTreeMap::new();
-    let mut all: Vec<(String, Vec<(String, End)>)> = Vec::new();
+    let mut verdicts: BTreeMap<(Test, Mode), Verdict> = BTreeMap::new();
+    let mut all: Vec<(String, Vec<(String, Verdict)>)> = Vec::new();
     for (letter, name) in groups {
         let mut found = Vec::new();
         for row in rows.iter().filter(|row| row.number.starts_with(letter)) {
             for (test, modes) in &row.tests {
                 for mode in modes {
                     let key = (test.clone(), *mode);
-                    if !ends.contains_key(&key) {
-                        make(&programs, test, modes, &mut ends);
+                    if !verdicts.contains_key(&key) {
+                        run_modes(&programs, test, modes, &mut verdicts);
                     }
-                    found.push((format!("{} {}{}", row.number, test.name, said(*mode)), ends[&key].clone()));
+                    found.push((
+                        format!("{} {}{}", row.number, test.name, suffix(*mode)),
+                        verdicts[&key].clone(),
+                    ));
                 }
             }
         }
         all.push((format!("{letter}  {name}"), found));
     }
     for (mode, user) in [(Mode::Root, As::Caller), (Mode::User, As::User)] {
-        all.push((format!("probe{}", said(mode)), probe(mode, user)));
+        all.push((format!("probe{}", suffix(mode)), probe(mode, user)));
     }
     report(&all)
 }
 
-fn said(mode: Mode) -> &'static str {
+fn suffix(mode: Mode) -> &'static str {
     match mode {
         Mode::Root => ", started by root",
         Mode::User => ", started by a user",
@@ -62,7 +65,7 @@ fn said(mode: Mode) -> &'static str {
     }
 }
 
-/// Has cargo build the test programs that the table names, and say where they are.
+/// Builds the test programs that the table names; their paths come from cargo's messages.
 fn programs(rows: &[Row]) -> Programs {
     let mut names: Vec<&str> =
         rows.iter().flat_map(|row| &row.tests).map(|(test, _)| test.binary.as_str()).collect();
@@ -86,32 +89,39 @@ fn programs(rows: &[Row]) -> Programs {
     messages.lines().filter_map(program).collect()
 }
 
-/// Runs a test, once for each mode where it has one for each, and notes what became of it in every mode of `modes`.
-fn make(programs: &Programs, test: &Test, modes: &[Mode], ends: &mut BTreeMap<(Test, Mode), End>) {
+/// Runs a test, once for each mode if it has one test for each, and records the verdict for every mode of `modes`.
+fn run_modes(
+    programs: &Programs,
+    test: &Test,
+    modes: &[Mode],
+    verdicts: &mut BTreeMap<(Test, Mode), Verdict>,
+) {
     if test.by_mode() {
         for mode in modes {
             let part = if *mode == Mode::Root { "started_by_root" } else { "started_by_a_user" };
-            let end = run(programs, test, &format!("{}::{part}", test.name));
-            ends.insert((test.clone(), *mode), end);
+            let verdict = run(programs, test, &format!("{}::{part}", test.name));
+            verdicts.insert((test.clone(), *mode), verdict);
         }
         return;
     }
-    let end = run(programs, test, &test.name);
+    let verdict = run(programs, test, &test.name);
     for mode in modes {
-        let end = match (mode, &end) {
-            (Mode::Root, End::Held | End::Skipped(_)) if !is_root() => End::Skipped("needs root".into()),
-            (_, end) => end.clone(),
+        let verdict = match (mode, &verdict) {
+            (Mode::Root, Verdict::Held | Verdict::Skipped(_)) if !is_root() => {
+                Verdict::Skipped("needs root".into())
+            }
+            (_, verdict) => verdict.clone(),
         };
-        ends.insert((test.clone(), *mode), end);
+        verdicts.insert((test.clone(), *mode), verdict);
     }
 }
 
-fn run(programs: &Programs, test: &Test, name: &str) -> End {
+fn run(programs: &Programs, test: &Test, name: &str) -> Verdict {
     let start = Instant::now();
     let Some((program, directory)) = programs.get(&(test.package.clone(), test.binary.clone())) else {
-        return End::NotHeld(format!("there is no test program {}/{}", test.package, test.binary));
+        return Verdict::NotHeld(format!("test program {}/{} not found", test.package, test.binary));
     };
-    // Apart, since the name of the test stands in the first line of whatever it prints.
+    // Two files, because the test harness prints the name of the test in the first line of standard output.
     let [out, err] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
     let mut command = Command::new(program);
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).current_dir(directory);
@@ -120,7 +130,7 @@ fn run(programs: &Programs, test: &Test, name: &str) -> End {
     let status = loop {
         match child.try_wait().unwrap() {
             Some(status) => break Some(status),
-            None if start.elapsed() > PATIENCE => {
+            None if start.elapsed() > TEST_TIMEOUT => {
                 drop(child.kill());
                 break child.wait().ok().filter(|_| false);
             }
@@ -131,79 +141,83 @@ fn run(programs: &Programs, test: &Test, name: &str) -> End {
     let [out, err] = [&out, &err].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let text = format!("{out}{err}");
     let ran = out.contains("test result: ok. 1 passed");
-    // One that has both modes says so of the one that it could not make; that is seen to above.
+    // A test with both modes reports the mode that it skipped; `run_modes` handles that.
     let partly = |line: &&str| line.contains(" as root: ") || line.contains(" as another user: ");
     let skipped = err.lines().filter_map(|line| line.strip_prefix("SKIPPED ")).find(|line| !partly(line));
-    let end = match status {
+    let verdict = match status {
         Some(status) if status.success() && ran => match skipped {
-            Some(why) => End::Skipped(why.rsplit_once(": ").map_or(why, |(_, why)| why).to_owned()),
-            None => End::Held,
+            Some(why) => Verdict::Skipped(why.rsplit_once(": ").map_or(why, |(_, why)| why).to_owned()),
+            None => Verdict::Held,
         },
-        Some(_) => End::NotHeld(text.clone()),
-        None => End::NotHeld(format!("it did not end in {PATIENCE:?}\n{text}")),
+        Some(_) => Verdict::NotHeld(text.clone()),
+        None => Verdict::NotHeld(format!("it did not verdict within {TEST_TIMEOUT:?}\n{text}")),
     };
-    let word = match &end {
-        End::Held => "held",
-        End::NotHeld(_) => "NOT HELD",
-        End::Skipped(_) => "skipped",
+    let word = match &verdict {
+        Verdict::Held => "held",
+        Verdict::NotHeld(_) => "NOT HELD",
+        Verdict::Skipped(_) => "skipped",
     };
     println!("{word:<9} {:>6.1} s  {}/{}::{name}", start.elapsed().as_secs_f64(), test.package, test.binary);
-    let told = |line: &&str| line.starts_with("RACE ") || line.ends_with(" attacks held");
-    text.lines().filter(told).for_each(|line| println!("           {line}"));
-    end
+    let interesting = |line: &&str| line.starts_with("RACE ") || line.ends_with(" attacks held");
+    text.lines().filter(interesting).for_each(|line| println!("           {line}"));
+    verdict
 }
 
-/// Every attack of the probe, in a run that `user` starts.
-fn probe(mode: Mode, user: As) -> Vec<(String, End)> {
+/// Every attack of the probe, in a run started by `user`.
+fn probe(mode: Mode, user: As) -> Vec<(String, Verdict)> {
     let place = Place::new(user);
     let ran: Ran = place.run(&["runtime", "probe", "--json"]);
     let value: Value = serde_json::from_str(&ran.out).unwrap_or_default();
     let Some(attacks) = value["attacks"].as_array() else {
-        return vec![("probe".into(), End::NotHeld(format!("it ended with {}: {}", ran.code, ran.err)))];
+        return vec![("probe".into(), Verdict::NotHeld(format!("exit code {}: {}", ran.code, ran.err)))];
     };
-    let end = |row: &Value| match row["verdict"].as_str() {
-        _ if mode == Mode::Root && !is_root() => End::Skipped("needs root".into()),
-        Some("held") => End::Held,
-        _ => End::NotHeld(format!("{row:#}")),
+    let verdict = |row: &Value| match row["verdict"].as_str() {
+        _ if mode == Mode::Root && !is_root() => Verdict::Skipped("needs root".into()),
+        Some("held") => Verdict::Held,
+        _ => Verdict::NotHeld(format!("{row:#}")),
     };
-    attacks.iter().map(|row| (format!("probe {}{}", row["id"], said(mode)), end(row))).collect()
+    attacks.iter().map(|row| (format!("probe {}{}", row["id"], suffix(mode)), verdict(row))).collect()
 }
 
-/// Prints the table, and why; a failure unless something was attacked and everything held.
-fn report(all: &[(String, Vec<(String, End)>)]) -> ExitCode {
+/// Prints the table and the reasons. Fails unless at least one attack was made and all were held.
+fn report(all: &[(String, Vec<(String, Verdict)>)]) -> ExitCode {
     println!("\n{:<50} {:>8} {:>6} {:>9} {:>8}", "group", "attacks", "held", "not held", "skipped");
-    let count = |ends: &[(String, End)], is: fn(&End) -> bool| ends.iter().filter(|(_, end)| is(end)).count();
-    let held = |end: &End| *end == End::Held;
-    let not_held = |end: &End| matches!(end, End::NotHeld(_));
-    let skipped = |end: &End| matches!(end, End::Skipped(_));
-    let line = |name: &str, ends: &[(String, End)]| {
-        let counts = [ends.len(), count(ends, held), count(ends, not_held), count(ends, skipped)];
+    let count = |verdicts: &[(String, Verdict)], is: fn(&Verdict) -> bool| {
+        verdicts.iter().filter(|(_, verdict)| is(verdict)).count()
+    };
+    let held = |verdict: &Verdict| *verdict == Verdict::Held;
+    let not_held = |verdict: &Verdict| matches!(verdict, Verdict::NotHeld(_));
+    let skipped = |verdict: &Verdict| matches!(verdict, Verdict::Skipped(_));
+    let line = |name: &str, verdicts: &[(String, Verdict)]| {
+        let counts =
+            [verdicts.len(), count(verdicts, held), count(verdicts, not_held), count(verdicts, skipped)];
         println!("{name:<50} {:>8} {:>6} {:>9} {:>8}", counts[0], counts[1], counts[2], counts[3]);
     };
-    all.iter().for_each(|(name, ends)| line(name, ends));
-    let every: Vec<(String, End)> = all.iter().flat_map(|(_, ends)| ends.clone()).collect();
+    all.iter().for_each(|(name, verdicts)| line(name, verdicts));
+    let every: Vec<(String, Verdict)> = all.iter().flat_map(|(_, verdicts)| verdicts.clone()).collect();
     line("all", &every);
     println!();
-    for (group, ends) in all {
-        // A group of which there is nothing to say but the same of each.
-        let alone =
-            ends.first().filter(|(_, end)| skipped(end) && ends.iter().all(|(_, other)| other == end));
+    for (group, verdicts) in all {
+        // A group whose attacks were all skipped for the same reason.
+        let alone = verdicts
+            .first()
+            .filter(|(_, verdict)| skipped(verdict) && verdicts.iter().all(|(_, other)| other == verdict));
         match alone {
-            Some((_, End::Skipped(why))) => println!("SKIPPED {group}, all {}: {why}", ends.len()),
-            _ => name_what_did_not_hold(ends),
+            Some((_, Verdict::Skipped(why))) => println!("SKIPPED {group}, all {}: {why}", verdicts.len()),
+            _ => print_exceptions(verdicts),
         }
     }
     let good = count(&every, not_held) == 0 && count(&every, held) > 0;
-    println!("{}", if good { "every attack that was made was held" } else { "the boundary did not hold" });
+    println!("{}", if good { "every attack was held" } else { "the boundary did not hold" });
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn name_what_did_not_hold(ends: &[(String, End)]) {
-    for (name, end) in ends {
-        match end {
-            End::Held => {}
-            End::Skipped(why) => println!("SKIPPED {name}: {why}"),
-            End::NotHeld(why) => println!("NOT HELD {name}:\n{why}\n"),
+fn print_exceptions(verdicts: &[(String, Verdict)]) {
+    for (name, verdict) in verdicts {
+        match verdict {
+            Verdict::Held => {}
+            Verdict::Skipped(why) => println!("SKIPPED {name}: {why}"),
+            Verdict::NotHeld(why) => println!("NOT HELD {name}:\n{why}\n"),
         }
     }
 }

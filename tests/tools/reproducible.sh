@@ -31,4 +31,4 @@ cmp "$work/one/digest" "$work/another/place/digest"
 cmp "$work/one/bom.json" "$work/another/place/bom.json"
 grep -q '"purl": "pkg:cargo/tokenizers@' "$work/one/bom.json"
 sha256sum "$work/one/bin/invarlock-evaluator" | cut -d' ' -f1
-echo "the same program, image and bill of materials, twice"
+echo "program, image and SBOM are identical in both builds"

@@ -1,15 +1,11 @@
-//! `make soak`: many runs in a row, at once, and killed; ends with a table of what they left, where every number has to be zero.
+//! `make soak`: many runs in a row, at once, and killed. It prints what each kind left behind; every number must be zero.
 //!
 //! This program is also the long-lived caller: it runs containers through the library and counts its own descriptors and memory.
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a soak test stops at the first thing that goes wrong"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a soak test stops at the first failure")]
 
 use invarlock_runtime::{ContainerSpec, Limits, Sink, Status};
-use invarlock_tests::leaks::{self, Look, Places};
+use invarlock_tests::leaks::{self, Places, Snapshot};
 use invarlock_tests::{As, Place, both, program};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -17,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often each thing is done, unless the second argument divides it.
+/// Number of runs of each kind; the second argument divides it.
 const SEQUENTIAL: usize = 1000;
 const PARALLEL: usize = 50;
 const KILLS: usize = 20;
 const IN_PROCESS: usize = 300;
-/// Runs after which a caller has grown as much as it will, and how much it may grow from there.
+/// Runs after which the memory of a caller is stable, and how much it may grow from then on.
 const WARM: usize = 50;
 const GROWTH_KIB: u64 = 1024;
 
@@ -39,7 +35,7 @@ fn main() -> ExitCode {
     println!("{:<22}{:<28}{:>6} {:>8}  left behind", "", "", "runs", "seconds");
     let clean: Vec<bool> = both().into_iter().map(|user| soak(&invarlock, user, divisor)).collect();
     let clean = clean.into_iter().all(|clean| clean);
-    println!("\n{}", if clean { "nothing is left" } else { "SOMETHING IS LEFT" });
+    println!("\n{}", if clean { "nothing is left behind" } else { "SOMETHING IS LEFT BEHIND" });
     ExitCode::from(u8::from(!clean))
 }
 
@@ -98,13 +94,13 @@ fn succeeded(output: std::process::Output) {
 }
 
 impl Soak {
-    /// Does something, and prints what it left.
+    /// Runs one kind and prints what it left behind.
     fn round(&mut self, name: &str, runs: usize, what: impl FnOnce(&mut Self, usize)) {
-        let before = self.places.look();
+        let before = self.places.snapshot();
         let start = Instant::now();
         what(self, runs);
         let seconds = start.elapsed().as_secs_f64();
-        let left: Look = self.places.left_since(&before);
+        let left: Snapshot = self.places.left_since(&before);
         let counts: Vec<String> =
             left.rows().iter().map(|(what, names)| format!("{} {what}", names.len())).collect();
         let who = match self.user {
@@ -130,7 +126,7 @@ impl Soak {
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Kills one process of a run, a little later each time. False where the run was over before.
+    /// Kills one process of a run, a little later each time. False if the run had already ended.
     fn killed_after(&self, i: usize, whom: impl Fn(&Child) -> Option<u32>) -> bool {
         let mut launcher = self.start();
         let pid = loop {
@@ -147,14 +143,15 @@ impl Soak {
     }
 }
 
-struct Nowhere;
+/// Discards the output of a run.
+struct Discard;
 
-impl Sink for Nowhere {
+impl Sink for Discard {
     fn stdout(&mut self, _: &[u8]) {}
     fn stderr(&mut self, _: &[u8]) {}
 }
 
-/// The long-lived caller: runs the no-op of `layer` again and again and looks at itself.
+/// The long-lived caller: runs the no-op of `layer` repeatedly and measures itself.
 fn in_process(layer: &Path, runs: usize) -> ExitCode {
     let (cancel, _hold) = UnixStream::pair().unwrap();
     let filter = invarlock_seccomp::Profile::evaluator().compile().unwrap();
@@ -173,7 +170,7 @@ fn in_process(layer: &Path, runs: usize) -> ExitCode {
             limits: Limits::for_machine(),
             collect_output: true,
         };
-        let outcome = invarlock_runtime::run(spec, cancel.as_fd(), &mut Nowhere).unwrap();
+        let outcome = invarlock_runtime::run(spec, cancel.as_fd(), &mut Discard).unwrap();
         assert_eq!(outcome.status, Status::Exited(0));
     }
     let (fds, kib) = warm.unwrap();

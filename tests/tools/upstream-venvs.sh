@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes the upstream Python verifiers that the parity tests compare with:
+# Creates the upstream Python verifiers that the parity tests compare with:
 #
 #   ${CARGO_TARGET_DIR:-target}/upstream/<version>/bin/invarlock
 #
-# one virtual environment a version, without PyTorch (verifying needs none).
-# Run from the root of the repository. Does nothing where they are there already.
-# Where they cannot be made it says `skipped: ...` and exits 0, as the tests that
-# use them then do: upstream is a reference here, not a dependency.
+# one virtual environment for each version, without PyTorch (verification does
+# not need it). Run it from the root of the repository. Existing environments are
+# kept. If one cannot be created, the script prints `skipped: ...` and exits 0,
+# and the tests that need it skip too: upstream is a reference, not a dependency.
 set -eu
 
 versions="0.8.0 0.12.1"
@@ -47,8 +47,8 @@ fi
 
 mkdir -p "$root"
 for version in $missing; do
-    # Made in its final place, since a virtual environment cannot be moved; a
-    # half-made one fails `installed` and is made anew the next time.
+    # Created in its final place, because a virtual environment cannot be moved.
+    # An incomplete one fails `installed` and is created again the next time.
     rm -rf "${root:?}/$version"
     if ! "$python" -m venv "$root/$version" ||
         ! "$root/$version/bin/pip" install --quiet --disable-pip-version-check \

@@ -1,7 +1,7 @@
-//! Runs a program on a kernel that seems to lack some system calls: `without NAME[:errno][,NAME…] -- PROGRAM ARGS…`.
+//! Runs a program as if the kernel lacked some system calls: `without NAME[:errno][,NAME…] -- PROGRAM ARGS…`.
 //!
-//! A filter answers for the kernel, for the program and all that comes of it. Besides names of calls it knows some *features*, which are some
-//! flags of a call: a kernel that does not know the flag refuses the call.
+//! A seccomp filter answers instead of the kernel, for the program and its descendants. Besides names of calls it knows *features*: flags
+//! of a call. A kernel that does not know such a flag fails the call.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test program")]
 
@@ -17,31 +17,31 @@ const EPERM: u32 = 1;
 const EINVAL: u32 = 22;
 const ENOSYS: u32 = 38;
 
-/// One flag, or several, of an argument of a call.
+/// Flags of an argument of a system call.
 struct Feature {
     name: &'static str,
     call: &'static str,
     argument: u8,
-    /// Which bits of the argument matter, and how they are where the feature is wanted.
+    /// The bits of the argument that matter, and their value when the feature is requested.
     mask: u64,
     value: u64,
-    /// What a kernel without it says.
+    /// The error of a kernel without the feature.
     errno: u32,
 }
 
-/// It is one flag of the call.
+/// A feature that is one flag.
 const fn flag(name: &'static str, call: &'static str, argument: u8, flag: u64, errno: u32) -> Feature {
     Feature { name, call, argument, mask: flag, value: flag, errno }
 }
 
-/// `clone3` hides its flags in memory: leave it out with "user-namespaces".
+/// `clone3` has its flags in memory, which a filter cannot read: name it together with "user-namespaces".
 const FEATURES: [Feature; 6] = [
     flag("memfd-exec", "memfd_create", 1, 0x10, EINVAL),
     flag("close-range-cloexec", "close_range", 2, 4, EINVAL),
     flag("user-namespaces", "clone", 0, 0x1000_0000, EPERM),
     flag("filter-listener", "seccomp", 1, 8, EINVAL),
     flag("filter-wait-killable", "seccomp", 1, 0x20, EINVAL),
-    // The type is a string, but nothing else of ours is mounted with just these: read-only, nosuid, nodev.
+    // A filter cannot read the file system type. No other mount of a run has exactly these flags: read-only, nosuid, nodev.
     Feature { name: "overlay", call: "mount", argument: 3, mask: 0xffff_ffff, value: 7, errno: EPERM },
 ];
 
@@ -68,8 +68,8 @@ fn hide(missing: &str) {
         None => (name, Vec::new(), ENOSYS),
     };
     let arch = Arch::native().unwrap();
-    let number = invarlock_seccomp::syscall_number(arch, call)
-        .unwrap_or_else(|| panic!("no system call is called {call}"));
+    let number =
+        invarlock_seccomp::syscall_number(arch, call).unwrap_or_else(|| panic!("unknown system call {call}"));
     let target = match arch {
         Arch::X86_64 => TargetArch::x86_64,
         Arch::Aarch64 => TargetArch::aarch64,

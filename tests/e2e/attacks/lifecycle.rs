@@ -12,7 +12,7 @@ attack!(g3_result_of_an_orphan, result_of_an_orphan);
 
 /// Nothing that this test started is alive, soon.
 #[track_caller]
-fn nothing_lives(before: &leaks::Look) {
+fn nothing_lives(before: &leaks::Snapshot) {
     let left = Places::default().left_without_processes(before);
     assert!(left.processes.is_empty(), "left behind: {left:?}");
 }
@@ -21,7 +21,7 @@ fn nothing_lives(before: &leaks::Look) {
 fn everything_stopped(user: As) {
     leaks::adopt_orphans();
     let stage = Stage::new(user);
-    let before = Places::default().look();
+    let before = Places::default().snapshot();
     let image = stage.image("image", |_| {});
     let start = Instant::now();
     stage.run(&["--timeout=1"], &image, &["stop-everything"]).expect(125).one_error(&["the wall-time limit"]);
@@ -33,7 +33,7 @@ fn everything_stopped(user: As) {
 fn result_after_the_time(user: As) {
     leaks::adopt_orphans();
     let stage = Stage::new(user);
-    let before = Places::default().look();
+    let before = Places::default().snapshot();
     let ran = stage.evaluate_by("late", &["--timeout=1"]).expect(3);
     ran.one_error(&["baseline", "time limit"]);
     no_evidence(&stage);
@@ -44,7 +44,7 @@ fn result_after_the_time(user: As) {
 fn result_of_an_orphan(user: As) {
     leaks::adopt_orphans();
     let stage = Stage::new(user);
-    let before = Places::default().look();
+    let before = Places::default().snapshot();
     let start = Instant::now();
     stage.evaluate_by("orphan", &[]).expect(3).one_error(&["baseline"]);
     assert!(start.elapsed() < Duration::from_secs(15), "it waited for the orphans");

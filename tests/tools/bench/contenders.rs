@@ -1,19 +1,19 @@
-//! The ways to run the no-op that are compared.
+//! The programs that are compared: each runs the same no-op.
 
 use invarlock_tests::{program, set_mode};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// One way to run the no-op.
+/// A program that runs the no-op.
 pub struct Contender {
-    /// What it is called in the table.
+    /// Its name in the table.
     pub name: &'static str,
     /// The command of a round.
     pub command: Box<dyn Fn(usize) -> Command>,
 }
 
-/// All that work here, ours first. A contender that is missing or fails is named and left out.
+/// All contenders that work on this machine, ours first. One that is missing or fails is reported and left out.
 pub fn all(invarlock: &Path, dir: &Path) -> Vec<Contender> {
     let noop = program("noop");
     let bundle = dir.join("bundle");
@@ -25,11 +25,11 @@ pub fn all(invarlock: &Path, dir: &Path) -> Vec<Contender> {
     all.push(bwrap(&bundle));
     all.extend(podman(dir, &bundle));
     all.retain(works);
-    assert_eq!(all.first().map(|c| c.name), Some("invarlock"), "our own run failed");
+    assert_eq!(all.first().map(|c| c.name), Some("invarlock"), "the invarlock run failed");
     all
 }
 
-/// Removes the directory, unless something is still mounted in it (podman keeps a mount while it runs).
+/// Removes the directory unless something is still mounted in it (podman keeps a mount while it runs).
 pub fn finish(dir: tempfile::TempDir) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     for mount in mounts
@@ -88,7 +88,8 @@ fn bwrap(bundle: &Path) -> Contender {
     Contender { name: "bwrap", command: Box::new(command) }
 }
 
-/// podman over crun with an image of the same root directory in a storage of its own. Its usual rlimits are above what this machine grants.
+/// podman with crun and its own storage, which holds an image of the same root directory. podman's default rlimits exceed the limits
+/// of this machine.
 fn podman(dir: &Path, bundle: &Path) -> Option<Contender> {
     let (storage, run) = (dir.join("podman"), dir.join("podman-run"));
     let podman = move || {
@@ -144,8 +145,8 @@ fn podman(dir: &Path, bundle: &Path) -> Option<Contender> {
     Some(Contender { name: "podman", command: Box::new(command) })
 }
 
-/// Gives it files of its own for its standard descriptors: crun makes the container's user the owner of what it finds there, which must not
-/// be the host's `/dev/null`.
+/// Gives the contender private files as standard descriptors: crun changes their owner to the container's user, which must not happen
+/// to the host's `/dev/null`.
 pub fn detach(command: &mut Command) {
     let file = || tempfile::tempfile().unwrap();
     command.stdin(file()).stdout(file()).stderr(file());
@@ -199,7 +200,7 @@ fn make_bundle(bundle: &Path, noop: &Path) {
     std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
 }
 
-/// The same bundle with the user namespace that ours has.
+/// The same bundle with a user namespace like ours.
 fn user_namespace(dir: &Path, plain: &Path) -> std::path::PathBuf {
     let bundle = dir.join("bundle-user");
     std::fs::create_dir(&bundle).unwrap();

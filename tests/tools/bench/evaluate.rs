@@ -1,4 +1,4 @@
-//! What an evaluation costs.
+//! The time of an evaluation.
 
 use crate::median;
 use invarlock_tests::{demo, read_json};

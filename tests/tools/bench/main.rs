@@ -1,5 +1,6 @@
-//! `make bench`: the boundary's cost for a no-op against crun, runc, podman and bubblewrap, interleaved in one run; where our time goes, step
-//! by step; and the tokens per second of an evaluation. Prints medians and ratios; a peer that is not installed is named as skipped.
+//! `make bench` compares the time of a no-op run with crun, runc, podman and bubblewrap, interleaved in one run. It also prints the time
+//! of each step of our run and the tokens per second of an evaluation. Figures are medians and ratios. A peer that is not installed
+//! is reported as skipped.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 60;
 const PAUSE: Duration = Duration::from_millis(200);
-/// Set when this program has put itself into a mount namespace that crun can work in.
+/// Set when this program runs in a mount namespace in which crun works.
 const PREPARED: &str = "INVARLOCK_BENCH_PREPARED";
 
 fn main() {
@@ -38,7 +39,7 @@ fn main() {
     contenders::finish(dir);
 }
 
-/// crun refuses a hybrid cgroup layout; without the unified mount it works, and ours sees the same.
+/// crun refuses a hybrid cgroup layout. It works without the unified mount; all contenders run without it.
 fn hybrid_root() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists()
 }
@@ -78,8 +79,8 @@ fn compare(contenders: &[Contender]) {
     println!("\nratio: ours divided by the peer's median\n");
 }
 
-/// Sorted milliseconds of each contender. Each round has an order of its own, since what one leaves behind (a container engine still
-/// cleans up when its command is over) slows down the next.
+/// Sorted milliseconds of each contender. The order changes every round, because the clean-up after one contender (a container engine
+/// still works after its command ends) slows down the next.
 fn rounds(contenders: &[Contender], pause: Duration) -> Vec<Vec<f64>> {
     let mut times = vec![Vec::with_capacity(ROUNDS); contenders.len()];
     let mut order: Vec<usize> = (0..contenders.len()).collect();
@@ -99,7 +100,7 @@ fn rounds(contenders: &[Contender], pause: Duration) -> Vec<Vec<f64>> {
     times
 }
 
-/// The same order in the same round of every benchmark: Fisher and Yates with a hash for dice.
+/// The order of a round, the same in every benchmark run: a Fisher-Yates shuffle seeded by the round's number.
 fn shuffle(order: &mut [usize], round: usize) {
     for last in (1..order.len()).rev() {
         let mut hasher = DefaultHasher::new();

@@ -1,4 +1,4 @@
-//! Where the time of our own run goes: the steps that the launcher reports, medians over rounds.
+//! The time of each step of our run, as the launcher reports it: medians over rounds.
 
 use crate::contenders::Contender;
 use crate::median;
@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Prints when each step is reached, back to back and after pauses. Each line is the time since the line above it, so the lines add up to the
-/// whole; several processes work at once, and a line names the one that got there.
+/// Prints the time of each step, back to back and after pauses. Each line is the time since the line above it, so the lines add up to
+/// the total. Several processes work at once; a line names the process that reached the step.
 pub fn print(ours: &Contender, rounds: usize, pause: Duration) {
     println!(
-        "where our time goes: medians of {rounds} runs, milliseconds since the launcher's first instruction\n"
+        "time of each step: medians of {rounds} runs, milliseconds since the launcher's first instruction\n"
     );
     println!("{:<40} {:>10} {:>8} {:>14} {:>8}", "step", "at", "took", "0.2 s: at", "took");
     let (hot, cold) = (measure(ours, rounds, Duration::ZERO), measure(ours, rounds, pause));
@@ -19,7 +19,7 @@ pub fn print(ours: &Contender, rounds: usize, pause: Duration) {
     steps.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut before = (0.0, 0.0);
     for (name, hot, cold) in steps {
-        // A step that some rounds did not reach has no place in the sum.
+        // A step that some rounds did not reach is not part of the sum.
         let Some(cold) = cold else { continue };
         println!("{name:<40} {hot:>10.2} {:>8.2} {cold:>14.2} {:>8.2}", hot - before.0, cold - before.1);
         before = (hot, cold);
@@ -27,7 +27,7 @@ pub fn print(ours: &Contender, rounds: usize, pause: Duration) {
     println!();
 }
 
-/// The median time of each step that every run reached; "exit" is the whole command as this program sees it.
+/// The median time of each step that every run reached; "exit" is the time of the whole command.
 fn measure(ours: &Contender, rounds: usize, pause: Duration) -> BTreeMap<String, f64> {
     let mut times: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
@@ -37,11 +37,11 @@ fn measure(ours: &Contender, rounds: usize, pause: Duration) -> BTreeMap<String,
         let whole = start.elapsed().as_secs_f64() * 1e3;
         assert!(output.status.success(), "round {round}: {output:?}");
         let told: Value = serde_json::from_slice(&output.stderr).unwrap();
-        for step in told["timings_us"].as_array().expect("runtime run --json says timings_us") {
+        for step in told["timings_us"].as_array().expect("runtime run --json has timings_us") {
             let (name, at) = (step[0].as_str().unwrap(), step[1].as_f64().unwrap());
             times.entry(name.to_owned()).or_default().push(at / 1e3);
         }
-        times.entry("whole command, from outside".into()).or_default().push(whole);
+        times.entry("whole command".into()).or_default().push(whole);
     }
     times.retain(|_, t| t.len() == rounds);
     times.iter_mut().for_each(|(_, t)| t.sort_by(f64::total_cmp));

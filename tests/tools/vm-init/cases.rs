@@ -1,20 +1,20 @@
-//! What only a machine with real controllers of version 2 can show.
+//! Cases that need a machine with real cgroup v2 controllers.
 
 use crate::machine::Who;
 use invarlock_tests::Ran;
-use invarlock_tests::leaks::{self, Look, Places};
+use invarlock_tests::leaks::{self, Places, Snapshot};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A case of somebody.
+/// A case: who runs it, its name, and the function.
 pub type Case = (Who, &'static str, fn(Who));
 
 const IMAGE: &str = "invarlock-runtime:local";
 
-/// All of them, in order: a later one uses the image that an earlier one built.
+/// All cases in order: later ones use the image that an earlier one built.
 pub fn all() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for who in Who::ALL {
@@ -37,7 +37,7 @@ pub fn all() -> Vec<Case> {
 }
 
 fn product(name: &str) -> PathBuf {
-    // The product takes no program by a link.
+    // The launcher refuses an evaluator that is a symbolic link.
     std::fs::read_link(Path::new("/product").join(name)).unwrap()
 }
 
@@ -46,7 +46,7 @@ fn invarlock(who: Who, args: &[&str]) -> Ran {
     Ran::from(command.args(args).output().unwrap())
 }
 
-/// A launcher of the tests' own, which can set every limit.
+/// The test launcher, which can set every limit.
 fn launcher(who: Who, program: &[&str], argv: &[&str], memory: u64, pids: u64) -> Command {
     let required: &[&str] = if who == Who::Outsider { &[] } else { &["memory", "pids", "cpu"] };
     let argv = [&["/workload"], argv].concat();
@@ -77,7 +77,7 @@ fn held_by_cgroup(who: Who, observations: &Value) {
         let row = rows.iter().find(|r| r["name"] == name).unwrap();
         let other = if name == "cpu" { "affinity" } else { "rlimit" };
         assert_eq!(row["by"], if who == Who::Outsider { other } else { "cgroup" }, "{row}");
-        assert_eq!(row["reason"].is_string(), who == Who::Outsider, "what stands in is said: {row}");
+        assert_eq!(row["reason"].is_string(), who == Who::Outsider, "a substitute limit has a reason: {row}");
     }
     let lines = observations["cgroup"]["value"].to_string();
     assert_eq!(lines.contains("invarlock-"), who != Who::Outsider, "{lines}");
@@ -99,7 +99,7 @@ fn image_build(who: Who) {
 
 fn run(who: Who) {
     let places = places(who);
-    let before = places.look();
+    let before = places.snapshot();
     let ran =
         invarlock(who, &["runtime", "run", "--json", IMAGE, "--", "/invarlock-evaluator", "noop"]).expect(0);
     let seen: Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
@@ -107,7 +107,7 @@ fn run(who: Who) {
     places.left_since(&before).is_nothing("a run");
 }
 
-/// The disk has fs-verity: the kernel holds the files of an image, for root and for a user, and what is put in the place of one is found.
+/// The disk has fs-verity: the kernel protects the files of an image, for root and for a user, and a replaced file is detected.
 fn fs_verity(who: Who) {
     let verified = |how: &str, code: i32| {
         let how = format!("--verify-image={how}");
@@ -124,9 +124,9 @@ fn fs_verity(who: Who) {
     let file = files.find(|it| it.exists()).unwrap();
     let good = std::fs::read(&file).unwrap();
     let held = std::fs::OpenOptions::new().write(true).open(&file).unwrap_err();
-    assert_eq!(held.raw_os_error(), Some(1), "root, too, may not write: {held}");
+    assert_eq!(held.raw_os_error(), Some(1), "root must not write either: {held}");
     verified("full", 0);
-    // Other bytes under the name.
+    // A file with other bytes under the same name.
     let aside = file.parent().unwrap().parent().unwrap().join("aside");
     std::fs::rename(&file, &aside).unwrap();
     std::fs::write(&file, [&good[..good.len() - 1], b"x"].concat()).unwrap();
@@ -168,7 +168,7 @@ fn pids(who: Who) {
     held_by_cgroup(who, &outcome["result"]["observations"]);
 }
 
-/// The builder then enters by writing to `cgroup.procs`.
+/// The builder then enters its cgroup by writing to `cgroup.procs`.
 fn without_clone3(who: Who) {
     let outcome = outcome(launcher(who, &["without", "clone3", "--"], &["noop"], 256 << 20, 64));
     assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
@@ -182,20 +182,20 @@ fn places(who: Who) -> Places {
     Places { states, temporary: vec![home.join("tmp")] }
 }
 
-/// A run that sleeps, and the one directory of its cgroup.
+/// A sleeping run and its only cgroup directory.
 struct Sleeping {
     launcher: Child,
     supervisor: u32,
     places: Places,
-    before: Look,
+    before: Snapshot,
     cgroups: Vec<PathBuf>,
 }
 
 impl Sleeping {
-    #[expect(clippy::zombie_processes, reason = "where none starts the machine is switched off")]
+    #[expect(clippy::zombie_processes, reason = "if no child starts, the machine is switched off")]
     fn start(who: Who) -> Self {
         let places = places(who);
-        let before = places.look();
+        let before = places.snapshot();
         let mut command = launcher(who, &[], &["sleep"], 256 << 20, 64);
         let launcher = command.stdout(Stdio::null()).spawn().unwrap();
         let patience = Instant::now() + Duration::from_secs(60);
@@ -207,7 +207,7 @@ impl Sleeping {
                 .flat_map(leaks::children)
                 .any(named_workload);
             if let (Some(supervisor), true) = (supervisor, workload) {
-                let cgroups = places.look().cgroups.into_iter().map(PathBuf::from).collect();
+                let cgroups = places.snapshot().cgroups.into_iter().map(PathBuf::from).collect();
                 return Sleeping { launcher, supervisor, places, before, cgroups };
             }
             assert!(Instant::now() < patience, "no workload was started");
@@ -257,13 +257,13 @@ fn killed_supervisor(who: Who) {
     run.launcher.wait().unwrap();
     let left = run.places.left_without_processes(&run.before);
     assert!(left.processes.is_empty() && left.mounts.is_empty(), "{left:?}");
-    assert!(!left.states.is_empty(), "the next start would not know");
+    assert!(!left.states.is_empty(), "the state file must stay, or the next start cannot clean up");
     let next = outcome(launcher(who, &[], &["noop"], 256 << 20, 64));
     assert_eq!(next["result"]["status"], json!({"exited": 0}), "{next:#}");
     run.places.left_since(&run.before).is_nothing("the next start");
 }
 
-/// Of few and short windows: the machine computes in software.
+/// Few and short windows, because the machine is emulated in software.
 fn evaluate(who: Who) {
     let demo = product("demo");
     let preset = "dataset: {provider: {kind: local_jsonl, file: valid.jsonl, max_samples: 64}, seq_len: 16, preview_n: 4, final_n: 4}";

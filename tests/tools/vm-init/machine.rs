@@ -1,4 +1,4 @@
-//! The machine: file systems, one unified cgroup hierarchy, and who may do what in it.
+//! The machine: file systems, one unified cgroup hierarchy, and its users.
 
 use invarlock_tests::USER;
 use rustix::mount::{MountFlags, mount};
@@ -14,20 +14,20 @@ const CONTROLLERS: &str = "+memory +pids +cpu";
 /// Who runs a case, and in which cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// Root, in the root of the hierarchy, as early in a boot.
+    /// Root in the root cgroup, as early in a boot.
     Root,
-    /// Root in a leaf, as in a session: the run's cgroup has to be made beside it.
+    /// Root in a leaf cgroup, as in a session: the run's cgroup must be created beside it.
     Session,
-    /// An ordinary user in a part of the hierarchy that was delegated to it.
+    /// An ordinary user in a delegated part of the hierarchy.
     User,
-    /// An ordinary user in a leaf that is root's.
+    /// An ordinary user in a leaf cgroup owned by root.
     Outsider,
 }
 
 impl Who {
-    /// Everybody.
+    /// All callers.
     pub const ALL: [Self; 4] = [Self::Root, Self::Session, Self::User, Self::Outsider];
-    /// Those whose runs have cgroups.
+    /// The callers whose runs have cgroups.
     pub const LIMITED: [Self; 3] = [Self::Root, Self::Session, Self::User];
 
     /// Its name on the console.
@@ -40,7 +40,7 @@ impl Who {
         }
     }
 
-    /// The other way.
+    /// The caller with this name.
     pub fn named(name: &str) -> Self {
         Self::ALL.into_iter().find(|who| who.name() == name).unwrap()
     }
@@ -50,7 +50,7 @@ impl Who {
         matches!(self, Who::Root | Who::Session)
     }
 
-    /// The cgroup it lives in.
+    /// The cgroup of the caller.
     fn cgroup(self) -> String {
         match self {
             Who::Root => CGROUPS.to_owned(),
@@ -59,7 +59,7 @@ impl Who {
         }
     }
 
-    /// A program run by it.
+    /// A program run by the caller.
     pub fn command(self, program: &Path) -> Command {
         let home = format!("/home/{}", self.name());
         let mut command = Command::new("/init");
@@ -77,7 +77,7 @@ impl Who {
     }
 }
 
-/// Mounts what a machine has, makes cgroups and homes.
+/// Mounts the usual file systems and creates cgroups and home directories.
 pub fn prepare() {
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for (kind, at, flags) in [
@@ -102,7 +102,7 @@ pub fn prepare() {
         fs::create_dir_all(format!("{dir}/session")).unwrap();
         control(&dir);
     }
-    // What systemd gives away with Delegate=yes.
+    // The files that systemd delegates with Delegate=yes.
     for name in ["user", "user/session"] {
         for file in ["", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"] {
             give(&format!("{CGROUPS}/{name}{file}"));
@@ -128,7 +128,7 @@ fn mode(path: &str, bits: u32) {
     invarlock_tests::set_mode(Path::new(path), bits);
 }
 
-/// Enters the cgroup of `who`, becomes it, and becomes the program.
+/// Enters the cgroup of `who`, changes to its user, and executes the program.
 pub fn become_program(who: Who, program: &[&str]) {
     fs::write(format!("{}/cgroup.procs", who.cgroup()), "0").unwrap();
     let mut command = Command::new(program[0]);

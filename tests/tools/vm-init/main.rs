@@ -1,8 +1,8 @@
-//! The first process of the machine that `make test-vm` boots: it makes that machine what the suite needs, has the suite run as root and as an
-//! ordinary user with and without a delegated part of the one cgroup hierarchy, says on the console what came of it, and switches off.
+//! Process 1 of the machine that `make test-vm` boots. It prepares the machine, runs the suite as root and as an ordinary user with and
+//! without a delegated cgroup, prints the results on the console, and switches the machine off.
 //!
-//! Lines for the host: `PLAN <number of cases that are written down here>`, `CASE <who> <name> <ok|FAILED> <milliseconds>`, `LOG …` for people,
-//! and `END`. It does nothing where it is not process 1.
+//! Lines for the host: `PLAN <number of cases>`, `CASE <who> <name> <ok|FAILED> <milliseconds>`, `LOG …` (free text),
+//! and `END`. It refuses to run unless it is process 1.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
 mod cases;
@@ -18,13 +18,13 @@ fn main() {
         ["as", who, program @ ..] => machine::become_program(machine::Who::named(who), program),
         ["suite"] => suite::run(),
         _ if std::process::id() != 1 => {
-            panic!("this is the first process of a virtual machine and nothing else")
+            panic!("this program runs only as process 1 of a virtual machine")
         }
         _ => first_process(),
     }
 }
 
-/// Reaps whatever is orphaned until the suite is over.
+/// Reaps orphans until the suite ends.
 fn first_process() {
     machine::prepare();
     let suite = Command::new("/init").arg("suite").env_clear().env("PATH", "/usr/bin:/bin").spawn();

@@ -1,4 +1,4 @@
-//! What is run, by whom, and how it is told.
+//! Runs the cases and prints their results.
 
 use crate::cases;
 use crate::machine::Who;
@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-/// Tests that exist as programs of their own, and who runs them. Their names and number are known when they are asked.
+/// Test programs and who runs them. Each program lists its tests when asked.
 const PROGRAMS: &str = "/tests";
 
-/// Runs everything and says it line by line.
+/// Runs everything and prints one line a case.
 pub fn run() {
     let cases = cases::all();
-    // The firmware leaves the console in the middle of a line.
+    // The firmware leaves the cursor in the middle of a line.
     println!("\nPLAN {}", cases.len());
     for (who, name, case) in cases {
         let start = Instant::now();
@@ -35,7 +35,7 @@ fn tell(who: Who, name: &str, good: bool, since: Instant) {
     println!("CASE {} {name} {verdict} {}", who.name(), since.elapsed().as_millis());
 }
 
-/// Runs each test of a test program by itself.
+/// Runs each test of a test program in its own process.
 fn test_program(who: Who, link: &Path) {
     let program = std::fs::read_link(link).unwrap();
     let listed = who.command(&program).arg("--list").output().unwrap();
@@ -52,7 +52,7 @@ fn test_program(who: Who, link: &Path) {
     }
 }
 
-/// Whether a program ends well; where it does not, what it said is shown.
+/// Whether a program succeeds. Prints its output if it fails.
 fn succeeds(mut command: Command) -> bool {
     let out = command.output().unwrap();
     let said = [out.stdout, out.stderr].concat();
