@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::signals::Signals;
 use crate::ui;
 use console::style;
-use invarlock_runtime::probe::{Row, Verdict, probe};
+use invarlock_probe::{Row, Verdict, probe};
 use serde_json::json;
 
 /// Exits 0 when every attack was held, else 1.

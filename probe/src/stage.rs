@@ -1,9 +1,8 @@
 //! What the attacker needs, and what it must not change: an image, inputs, and a look at the host before and after.
 
 use super::attacker;
-use crate::identity::{Identity, ROOT_BASE};
-use crate::spec::{ContainerSpec, Input, InputSource, Limits};
 use invarlock_error::{Context as _, Error, Result};
+use invarlock_runtime::{ContainerSpec, DEVICES, Identity, Input, InputSource, Limits, ROOT_BASE};
 use invarlock_seccomp::Profile;
 use invarlock_security::SecureTempDir;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -68,8 +67,9 @@ impl Stage {
             std::os::unix::fs::chown(&program, Some(ROOT_BASE), Some(ROOT_BASE)).with_context(fail)?;
         }
         fs::set_permissions(&program, Permissions::from_mode(0o4755)).with_context(fail)?;
-        let token =
-            format!("il{}", &crate::state::new_id()?.split('-').next_back().unwrap_or_default()[..12]);
+        let mut random = [0; 6];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).with_context(fail)?;
+        let token = random.iter().fold("il".to_owned(), |token, byte| format!("{token}{byte:02x}"));
         let listener =
             rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).with_context(fail)?;
         let name = SocketAddrUnix::new_abstract_name(token.as_bytes()).with_context(fail)?;
@@ -192,7 +192,7 @@ fn checksum(file: File) -> std::io::Result<u64> {
 /// Kind, mode and owner of the host's devices that a container gets.
 fn devices() -> Result<Look> {
     let mut look = Look::new();
-    for name in crate::observe::DEVICES.map(|(name, _)| name).into_iter().chain(["tty"]) {
+    for name in DEVICES.map(|(name, _)| name).into_iter().chain(["tty"]) {
         let path = PathBuf::from(format!("/dev/{name}"));
         let meta = path.symlink_metadata().with_context(|| format!("looking at {}", path.display()))?;
         look.insert(path, format!("{:o} {}:{} {}", meta.mode(), meta.uid(), meta.gid(), meta.rdev()));

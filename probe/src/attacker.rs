@@ -13,11 +13,11 @@ pub(crate) fn main() -> ! {
     let part = std::env::args().nth(1).unwrap_or_default();
     // What a script in a directory without programs would start.
     if part == "started" {
-        crate::sys::exit_now(0);
+        sys::exit_now(0);
     }
     if let Err(why) = in_a_cage() {
         drop(writeln!(std::io::stderr(), "the attacker attacks nothing but a container of its own: {why}"));
-        crate::sys::exit_now(2);
+        sys::exit_now(2);
     }
     attacks::remember_descriptors();
     match part.as_str() {
@@ -31,9 +31,9 @@ pub(crate) fn main() -> ! {
         "time" => outlive(),
         "link" => tell("link", Answer::of(std::os::unix::fs::symlink("/etc/shadow", "/out/link"))),
         "fifo" => tell("fifo", Answer::of(attacks::make_node("/out/fifo", rustix::fs::FileType::Fifo))),
-        _ => crate::sys::exit_now(2),
+        _ => sys::exit_now(2),
     }
-    crate::sys::exit_now(0)
+    sys::exit_now(0)
 }
 
 fn tell(attack: &str, answer: Answer) {
@@ -95,7 +95,7 @@ fn outlive() {
             sys::ignore_requests();
             std::thread::sleep(Duration::from_secs(20));
         }
-        crate::sys::exit_now(0);
+        sys::exit_now(0);
     }
     sys::ignore_requests();
     std::thread::sleep(super::stage::WALL * 4);

@@ -2,9 +2,8 @@
 
 use super::super::attacker::run_script;
 use super::{Answer, Attack, Expect, Facts, attack, make_node, opened, read};
-use crate::oci::{MASKED, READ_ONLY};
-use crate::spec::Status;
 use invarlock_error::Kind;
+use invarlock_runtime::{MASKED_PATHS, READ_ONLY_PATHS, Status, TMP_INODES};
 use libc::{EACCES, EINVAL, ENOENT, EPERM, EROFS, ETXTBSY};
 use rustix::fs::FileType;
 
@@ -249,7 +248,7 @@ pub(super) const SCRATCH: &[Attack] = &[
         SCRATCH_ROW,
         "scratch-files",
         "fill /tmp (files)",
-        Expect::AtMost(|_| crate::rootfs::TMP_INODES),
+        Expect::AtMost(|_| TMP_INODES),
         Some(|| {
             // Making so many takes long; how many it would take is known.
             match rustix::fs::statvfs("/tmp") {
@@ -323,7 +322,7 @@ pub(super) const KERNEL_FILES: &[Attack] = &[
         Expect::Says("none"),
         Some(|| {
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            uncovered(&MASKED, |path| mounts.lines().any(|l| l.split(' ').nth(4) == Some(path)))
+            uncovered(&MASKED_PATHS, |path| mounts.lines().any(|l| l.split(' ').nth(4) == Some(path)))
         }),
     ),
     attack(
@@ -332,7 +331,10 @@ pub(super) const KERNEL_FILES: &[Attack] = &[
         "find a read-only file of /proc writable",
         Expect::Says("none"),
         Some(|| {
-            uncovered(&READ_ONLY, |path| matches!(flags(path), Answer::Said(text) if text.starts_with("ro")))
+            uncovered(
+                &READ_ONLY_PATHS,
+                |path| matches!(flags(path), Answer::Said(text) if text.starts_with("ro")),
+            )
         }),
     ),
     attack(

@@ -108,7 +108,7 @@ pub(super) const NAMESPACES: &[Attack] = &[
 ];
 
 /// Names of interfaces.
-pub(in super::super) fn interfaces() -> String {
+pub(crate) fn interfaces() -> String {
     let text = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
     let names: Vec<&str> = text.lines().skip(2).filter_map(|l| l.split(':').next()).map(str::trim).collect();
     names.join(" ")

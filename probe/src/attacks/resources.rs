@@ -2,8 +2,7 @@
 
 use super::super::sys;
 use super::{Answer, Attack, Expect, attack};
-use crate::observe::By;
-use crate::spec::{LimitName, Status};
+use invarlock_runtime::{By, LimitName, Status};
 
 const LIMITS_ROW: &str = "limits";
 const LIFE_ROW: &str = "life";
@@ -36,7 +35,7 @@ pub(super) const LIMITS: &[Attack] = &[
                 match sys::fork() {
                     Ok(0) => {
                         std::thread::sleep(std::time::Duration::from_secs(20));
-                        crate::sys::exit_now(0)
+                        sys::exit_now(0)
                     }
                     Ok(pid) => made.push(pid),
                     Err(_) => break,

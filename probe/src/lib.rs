@@ -1,6 +1,6 @@
 //! `probe`: an attacker of ours in a container of ours, and what became of it.
 //!
-//! The attacker is this very program once more (`attacker.rs`), put into an image of its own (`stage.rs`) and run through [`crate::run()`]
+//! The attacker is this very program once more (`attacker.rs`), put into an image of its own (`stage.rs`) and run through [`invarlock_runtime::run()`]
 //! like any workload, with the same filter, limits and supervisor. It tries what `attacks/` lists and prints what the kernel answered. Whether that
 //! is good is judged here, outside, where also the supervisor's observations and the host's own state are known.
 
@@ -9,13 +9,9 @@ mod attacks;
 mod stage;
 mod sys;
 
-pub(crate) use attacker::{NAME, main};
-
-use crate::identity::Identity;
-use crate::observe::Observations;
-use crate::spec::{Limits, Outcome, Sink, Status};
 use attacks::Expect;
 use invarlock_error::{Error, Result};
+use invarlock_runtime::{Identity, Limits, Observations, Outcome, Sink, Status};
 use serde::{Deserialize, Serialize};
 use stage::Stage;
 use std::collections::BTreeMap;
@@ -102,23 +98,32 @@ struct Facts {
     changes: stage::Changes,
 }
 
+/// Must be the first line of `main` in every program that calls [`probe()`]: in the attacker's process it runs the attacks and never
+/// returns; in any other process it does nothing.
+pub fn run_if_attacker() {
+    if std::env::args_os().next().is_some_and(|name| name == attacker::NAME) {
+        attacker::main();
+    }
+}
+
 /// Attacks the boundary of this machine, as the caller. Leaves nothing behind.
 pub fn probe(cancel: BorrowedFd<'_>) -> Result<Vec<Row>> {
     let stage = Stage::new()?;
     let mut heard = Heard::default();
     let spec = stage.spec("all")?;
     let limits = spec.limits.clone();
-    let outcome = crate::run(spec, cancel, &mut heard)?;
+    let outcome = invarlock_runtime::run(spec, cancel, &mut heard)?;
     if outcome.status == Status::Cancelled {
         return Err(Error::system("cancelled"));
     }
     let mut ends = BTreeMap::new();
     for alone in attacks::ALONE {
-        let end = match crate::run(stage.spec(alone)?, cancel, &mut heard).map(|o: Outcome| o.status) {
-            // What is left in its output is refused; any other run has none.
-            Err(error) if !attacks::BAD_OUTPUT.contains(&alone) => return Err(error),
-            end => end,
-        };
+        let end =
+            match invarlock_runtime::run(stage.spec(alone)?, cancel, &mut heard).map(|o: Outcome| o.status) {
+                // What is left in its output is refused; any other run has none.
+                Err(error) if !attacks::BAD_OUTPUT.contains(&alone) => return Err(error),
+                end => end,
+            };
         ends.insert(alone, end);
     }
     let changes = stage.changes()?;
@@ -198,7 +203,7 @@ impl attacks::Attack {
             id: self.id.into(),
             attack: self.what.into(),
             expected,
-            seen: crate::printable(&seen),
+            seen: invarlock_runtime::printable(&seen),
             verdict,
         }
     }

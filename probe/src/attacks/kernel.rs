@@ -49,7 +49,7 @@ pub(super) const CALLS: &[Attack] = &[
             libc::SYS_clone,
             &mut [N(c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD)), N(0), N(0), N(0), N(0)],
         ) {
-            Ok(0) => crate::sys::exit_now(0),
+            Ok(0) => sys::exit_now(0),
             Ok(_) => Answer::Done,
             Err(errno) => Answer::Refused(errno),
         }
