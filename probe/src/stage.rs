@@ -1,7 +1,8 @@
-//! What the attacker needs, and what it must not change: an image, inputs, and a look at the host before and after.
+//! The image and inputs of the attacker, and the state of the host before and after the attacks.
 
-use super::attacker;
-use invarlock_error::{Context as _, Error, Result};
+use crate::contract::{ATTACKER, MEMORY_LIMIT, WALL_LIMIT};
+use crate::findings::HostChanges;
+use invarlock_error::{Context as _, Result};
 use invarlock_runtime::{ContainerSpec, DEVICES, Identity, Input, InputSource, Limits, ROOT_BASE};
 use invarlock_seccomp::Profile;
 use invarlock_security::SecureTempDir;
@@ -15,167 +16,169 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Memory of the attacker.
-pub(super) const MEMORY: u64 = 96 << 20;
-/// Its time, in the run that is about that.
-pub(super) const WALL: Duration = Duration::from_millis(300);
-/// Largest file that is read to see whether it changed.
+/// Largest part of a file that is read to detect a change, in bytes.
 const MAX_FILE: u64 = 1 << 30;
+const PREPARING: &str = "preparing the probe";
 
-/// Everything of the host that is compared: path, kind, mode, owner and content.
-type Look = BTreeMap<PathBuf, String>;
+/// Files of the host with kind, mode, owner and, for regular files, a checksum.
+type Snapshot = BTreeMap<PathBuf, String>;
 
-/// What changed on the host.
-pub(super) struct Changes {
-    /// Files that an attack was aimed at, and the launcher's own executable.
-    pub(super) files: Vec<String>,
-    /// Devices of the host.
-    pub(super) devices: Vec<String>,
-    /// Whether somebody reached the socket of the host.
-    pub(super) reached: bool,
-    /// Processes of the attacker that are left.
-    pub(super) processes: Vec<u32>,
-}
-
-pub(super) struct Stage {
+/// What the attacker runs on and is aimed at.
+pub(crate) struct Stage {
     dir: SecureTempDir,
+    /// Name of the abstract socket and of the process that tries to outlive its run.
     token: String,
+    /// The abstract socket on the host.
     listener: OwnedFd,
-    before: (Look, Look),
+    files: Snapshot,
+    devices: Snapshot,
 }
 
 impl Stage {
-    pub(super) fn new() -> Result<Self> {
-        let fail = || "preparing the probe".to_owned();
-        let dir =
-            SecureTempDir::new("invarlock-probe-").map_err(|e| Error::system(format!("{}: {e}", fail())))?;
-        let image = dir.path().join("image");
-        for name in ["", "dev", "in", "out", "proc", "tmp", "open"] {
-            fs::create_dir(image.join(name)).with_context(fail)?;
-            fs::set_permissions(image.join(name), Permissions::from_mode(0o755)).with_context(fail)?;
-        }
-        // What only its mount protects.
-        fs::set_permissions(image.join("open"), Permissions::from_mode(0o777)).with_context(fail)?;
-        for path in [image.join("open/file"), dir.path().join("input")] {
-            fs::write(&path, "of the host").with_context(fail)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o666)).with_context(fail)?;
-        }
-        let program = image.join(attacker::NAME.trim_start_matches('/'));
-        fs::copy("/proc/self/exe", &program).with_context(fail)?;
-        if Identity::of_caller().by_root {
-            // Root inside: what a set-uid program would give.
-            std::os::unix::fs::chown(&program, Some(ROOT_BASE), Some(ROOT_BASE)).with_context(fail)?;
-        }
-        fs::set_permissions(&program, Permissions::from_mode(0o4755)).with_context(fail)?;
+    /// Creates the image and the inputs, listens on the abstract socket and takes a snapshot of the host.
+    pub(crate) fn new() -> Result<Self> {
+        let dir = SecureTempDir::new("invarlock-probe-").context(PREPARING)?;
+        create_files(dir.path()).context(PREPARING)?;
         let mut random = [0; 6];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).with_context(fail)?;
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).context(PREPARING)?;
         let token = random.iter().fold("il".to_owned(), |token, byte| format!("{token}{byte:02x}"));
-        let listener =
-            rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).with_context(fail)?;
-        let name = SocketAddrUnix::new_abstract_name(token.as_bytes()).with_context(fail)?;
-        rustix::net::bind(&listener, &name).with_context(fail)?;
-        rustix::net::listen(&listener, 8).with_context(fail)?;
-        let before = (files(dir.path())?, devices()?);
-        Ok(Stage { dir, token, listener, before })
+        let listener = listen(&token).context(PREPARING)?;
+        let (files, devices) = (file_snapshot(dir.path())?, device_snapshot()?);
+        Ok(Stage { dir, token, listener, files, devices })
     }
 
-    /// A run of this part of the attacker, like any other run but for its limits.
-    pub(super) fn spec(&self, part: &str) -> Result<ContainerSpec> {
-        let fail = || "preparing the probe".to_owned();
+    /// A run of the attacker with this first argument. Only its limits differ from those of any other run.
+    pub(crate) fn spec(&self, part: &str) -> Result<ContainerSpec> {
         let path = |name: &str| self.dir.path().join(name);
         let file = |target: &str, path: PathBuf| -> Result<Input> {
-            let file = File::open(&path).with_context(fail)?;
+            let file = File::open(&path).context(PREPARING)?;
             Ok(Input { target: target.into(), source: InputSource::File { path, file } })
         };
-        let mut limits = Limits::for_machine();
-        limits.memory_bytes = MEMORY;
-        limits.pids = 32;
-        limits.open_files = 64;
-        limits.tmp_bytes = 1 << 20;
-        limits.output_bytes = 1 << 20;
-        limits.output_files = 16;
-        limits.wall = if part == "time" { WALL } else { Duration::from_secs(60) };
-        if part == "processors" {
-            limits.cpus = 0.2;
-        }
-        let program = attacker::NAME.trim_start_matches('/');
         Ok(ContainerSpec {
             rootfs: vec![path("image")],
-            argv: vec![attacker::NAME.into(), part.into(), self.token.clone()],
+            argv: vec![ATTACKER.into(), part.into(), self.token.clone()],
             env: vec![("LANG".into(), "C".into())],
             cwd: "/".into(),
             inputs: vec![
                 file("/in/file", path("input"))?,
-                file("/in/program", path("image").join(program))?,
+                file("/in/program", program(self.dir.path()))?,
                 Input { target: "/in/bytes".into(), source: InputSource::Bytes(b"of the launcher".to_vec()) },
             ],
-            filter: Profile::general()
-                .compile()
-                .map_err(|e| Error::system(format!("compiling the filter of the probe: {e}")))?,
-            limits,
+            filter: Profile::general().compile().context("compiling the filter of the probe")?,
+            limits: limits(part),
             collect_output: true,
         })
     }
 
-    /// What is different from before.
-    pub(super) fn changes(&self) -> Result<Changes> {
-        let (files, devices) = (files(self.dir.path())?, devices()?);
+    /// The differences between the host now and before the attacks.
+    pub(crate) fn host_changes(&self) -> Result<HostChanges> {
         let mut fds = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let reached = rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0);
-        Ok(Changes {
-            files: different(&self.before.0, &files),
-            devices: different(&self.before.1, &devices),
-            reached,
-            processes: named(&self.token),
+        let no_wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let socket_reached = rustix::event::poll(&mut fds, Some(&no_wait)).is_ok_and(|count| count > 0);
+        Ok(HostChanges {
+            files: differences(&self.files, &file_snapshot(self.dir.path())?),
+            devices: differences(&self.devices, &device_snapshot()?),
+            socket_reached,
+            processes: processes_named(&self.token),
         })
     }
 
-    pub(super) fn close(self) -> Result<()> {
-        self.dir.close().map_err(|e| Error::system(e.to_string()))
+    /// Removes all files of the probe.
+    pub(crate) fn close(self) -> Result<()> {
+        self.dir.close()
     }
 }
 
-fn different(before: &Look, after: &Look) -> Vec<String> {
-    let changed = before.iter().filter(|(path, what)| after.get(*path) != Some(*what)).map(|(path, _)| path);
+/// The attacker's executable in the image.
+fn program(dir: &Path) -> PathBuf {
+    dir.join("image").join(ATTACKER.trim_start_matches('/'))
+}
+
+fn create_files(dir: &Path) -> Result<()> {
+    let image = dir.join("image");
+    for name in ["", "dev", "in", "out", "proc", "tmp", "open"] {
+        fs::create_dir(image.join(name))?;
+        fs::set_permissions(image.join(name), Permissions::from_mode(0o755))?;
+    }
+    // Only their mounts protect the world-writable directory and files.
+    fs::set_permissions(image.join("open"), Permissions::from_mode(0o777))?;
+    for path in [image.join("open/file"), dir.join("input")] {
+        fs::write(&path, "of the host")?;
+        fs::set_permissions(&path, Permissions::from_mode(0o666))?;
+    }
+    let program = program(dir);
+    fs::copy("/proc/self/exe", &program)?;
+    if Identity::of_caller().by_root {
+        // The host id that is root inside: the attack `set-uid-program` would become it.
+        std::os::unix::fs::chown(&program, Some(ROOT_BASE), Some(ROOT_BASE))?;
+    }
+    fs::set_permissions(&program, Permissions::from_mode(0o4755))?;
+    Ok(())
+}
+
+fn listen(name: &str) -> Result<OwnedFd> {
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::net::bind(&listener, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    rustix::net::listen(&listener, 8)?;
+    Ok(listener)
+}
+
+fn limits(part: &str) -> Limits {
+    let mut limits = Limits::for_machine();
+    limits.memory_bytes = MEMORY_LIMIT;
+    limits.pids = 32;
+    limits.open_files = 64;
+    limits.tmp_bytes = 1 << 20;
+    limits.output_bytes = 1 << 20;
+    limits.output_files = 16;
+    limits.wall = if part == "time" { WALL_LIMIT } else { Duration::from_secs(60) };
+    if part == "processors" {
+        limits.cpus = 0.2;
+    }
+    limits
+}
+
+fn differences(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+    let changed =
+        before.iter().filter(|(path, state)| after.get(*path) != Some(*state)).map(|(path, _)| path);
     let new = after.keys().filter(|path| !before.contains_key(*path));
     changed.chain(new).map(|path| path.display().to_string()).collect()
 }
 
-/// The tree of the probe, and this executable.
-fn files(root: &Path) -> Result<Look> {
-    let mut look = Look::new();
+/// Everything below the directory of the probe, and the executable of this process.
+fn file_snapshot(root: &Path) -> Result<Snapshot> {
+    let mut snapshot = Snapshot::new();
     let own = rustix::fs::readlink("/proc/self/exe", Vec::new()).context("finding this executable")?;
     let own = PathBuf::from(std::ffi::OsString::from(own.to_string_lossy().into_owned()));
     let mut queue = vec![root.to_owned()];
     if own.exists() {
-        look.insert(own.clone(), one(&own)?);
+        snapshot.insert(own.clone(), file_state(&own)?);
     }
     while let Some(path) = queue.pop() {
-        look.insert(path.clone(), one(&path)?);
-        if path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+        snapshot.insert(path.clone(), file_state(&path)?);
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
             let entries = fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))?;
             queue.extend(entries.flatten().map(|entry| entry.path()));
         }
     }
-    Ok(look)
+    Ok(snapshot)
 }
 
-fn one(path: &Path) -> Result<String> {
-    let fail = || format!("looking at {}", path.display());
-    let meta = path.symlink_metadata().with_context(fail)?;
-    let content = match meta.is_file() {
+fn file_state(path: &Path) -> Result<String> {
+    let doing = || format!("reading {}", path.display());
+    let metadata = path.symlink_metadata().with_context(doing)?;
+    let content = match metadata.is_file() {
         true => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).with_context(fail)?);
-            checksum(file).with_context(fail)?
+            let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).with_context(doing)?);
+            checksum(file).with_context(doing)?
         }
         false => 0,
     };
-    Ok(format!("{:o} {}:{} {content:x}", meta.mode(), meta.uid(), meta.gid()))
+    Ok(format!("{:o} {}:{} {content:x}", metadata.mode(), metadata.uid(), metadata.gid()))
 }
 
-/// Enough to notice a change; nothing is proved with it.
+/// A checksum that detects a change. It is not a cryptographic digest.
 fn checksum(file: File) -> std::io::Result<u64> {
     use std::hash::Hasher as _;
     let mut hasher = std::hash::DefaultHasher::new();
@@ -189,22 +192,25 @@ fn checksum(file: File) -> std::io::Result<u64> {
     }
 }
 
-/// Kind, mode and owner of the host's devices that a container gets.
-fn devices() -> Result<Look> {
-    let mut look = Look::new();
+/// Kind, mode, owner and number of the host's devices that a container gets, and of `/dev/tty`.
+fn device_snapshot() -> Result<Snapshot> {
+    let mut snapshot = Snapshot::new();
     for name in DEVICES.map(|(name, _)| name).into_iter().chain(["tty"]) {
         let path = PathBuf::from(format!("/dev/{name}"));
-        let meta = path.symlink_metadata().with_context(|| format!("looking at {}", path.display()))?;
-        look.insert(path, format!("{:o} {}:{} {}", meta.mode(), meta.uid(), meta.gid(), meta.rdev()));
+        let metadata = path.symlink_metadata().with_context(|| format!("reading {}", path.display()))?;
+        let state =
+            format!("{:o} {}:{} {}", metadata.mode(), metadata.uid(), metadata.gid(), metadata.rdev());
+        snapshot.insert(path, state);
     }
-    Ok(look)
+    Ok(snapshot)
 }
 
-/// Processes of this name.
-fn named(name: &str) -> Vec<u32> {
-    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    numbers
-        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
-        .collect()
+/// Ids of the processes with this name.
+fn processes_named(name: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let has_name = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|process| process.trim() == name)
+    };
+    pids.filter(has_name).collect()
 }

@@ -1,122 +1,167 @@
-//! Every attack: what it goes against, what it does inside, and what should come of it. One file a group of rows.
+//! The table of attacks: the control that is attacked, what the attacker does, and what should result. One file for each group of
+//! controls.
 
-mod files;
-mod kernel;
-mod process;
-mod resources;
+mod identity;
+mod kernel_files;
+mod limits;
+mod mounts;
+mod namespaces;
+mod network;
+mod syscalls;
 
-use super::{Answer, Facts, sys};
+use crate::answer::Answer;
+use crate::findings::Findings;
+use crate::sys;
 use rustix::fs::{FileType, Mode};
 use std::sync::OnceLock;
 
-pub(super) use process::interfaces;
-
-/// Attacks that have a run of their own, because it ends by them.
-pub(super) const ALONE: [&str; 5] = ["memory", "processors", "time", "link", "fifo"];
-
-/// Those of them that are about what is left in `/out`.
-pub(super) const BAD_OUTPUT: [&str; 2] = ["link", "fifo"];
+pub(crate) use network::interfaces;
 
 /// One attack.
-pub(super) struct Attack {
-    pub(super) id: &'static str,
-    /// Row of the boundary.
-    pub(super) row: &'static str,
-    pub(super) what: &'static str,
-    pub(super) expect: Expect,
-    /// What the attacker does, in a process of its own. None where it is seen only from outside, or has a run of its own.
-    pub(super) run: Option<fn() -> Answer>,
+pub(crate) struct Attack {
+    /// The identifier, as in docs/attacks.md.
+    pub(crate) id: &'static str,
+    /// The control of the boundary that is attacked.
+    pub(crate) control: &'static str,
+    /// What is tried, for a human reader.
+    pub(crate) what: &'static str,
+    pub(crate) expect: Expect,
+    /// What the attacker does, in a child process. None if the attack is only observed from outside or has a run of its own.
+    pub(crate) run: Option<fn() -> Answer>,
 }
 
-/// Something seen, and whether it is good; none where nothing was seen.
-pub(super) type Look = fn(&Facts, Option<&Answer>) -> Option<(String, bool)>;
+/// What was observed and whether it is good, from the findings and the attacker's answer; none if nothing was observed.
+pub(crate) type Check = fn(&Findings, Option<&Answer>) -> Option<(String, bool)>;
 
-/// What should come of an attack.
-pub(super) enum Expect {
-    /// One of these errnos.
-    Refused(&'static [i32]),
-    /// SIGSYS.
-    Killed,
-    /// This text.
-    Says(&'static str),
-    /// A text that depends on the run.
-    SaysAs(fn(&Facts) -> String),
-    /// A number that is not larger.
-    AtMost(fn(&Facts) -> u64),
-    /// What only the outside can tell.
-    Outside(&'static str, Look),
+/// What an attack should result in.
+pub(crate) enum Expect {
+    /// The attempt fails with one of these errnos.
+    Errno(&'static [i32]),
+    /// The process is killed by SIGSYS.
+    KilledBySigsys,
+    /// The attack reads this text.
+    Text(&'static str),
+    /// The attack reads a text that depends on the run.
+    TextOf(fn(&Findings) -> String),
+    /// The attack counts at most this number.
+    AtMost(fn(&Findings) -> u64),
+    /// The text describes what the check, made outside the container, expects.
+    Outside(&'static str, Check),
 }
 
 const fn attack(
-    row: &'static str,
+    control: &'static str,
     id: &'static str,
     what: &'static str,
     expect: Expect,
     run: Option<fn() -> Answer>,
 ) -> Attack {
-    Attack { id, row, what, expect, run }
+    Attack { id, control, what, expect, run }
 }
 
-/// All of them, in the order of the table.
-pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
-    let lists = [
-        process::NAMESPACES,
-        process::NETWORK,
-        process::IDENTITY,
-        process::CAPABILITIES,
-        kernel::CALLS,
-        files::ROOT,
-        files::INPUTS,
-        files::OUTPUT,
-        files::SCRATCH,
-        files::KERNEL_FILES,
-        process::OWN,
-        resources::LIMITS,
-        resources::LIFE,
+/// All attacks, in the order of the printed table.
+pub(crate) fn all() -> impl Iterator<Item = &'static Attack> {
+    let controls = [
+        namespaces::NAMESPACES,
+        network::NETWORK,
+        identity::IDENTITY,
+        identity::CAPABILITIES,
+        syscalls::SYSTEM_CALLS,
+        mounts::ROOT,
+        mounts::INPUTS,
+        mounts::OUTPUT,
+        mounts::SCRATCH,
+        kernel_files::KERNEL_FILES,
+        identity::DESCRIPTORS_ENVIRONMENT,
+        limits::LIMITS,
+        limits::LIFE,
     ];
-    lists.into_iter().flatten()
+    controls.into_iter().flatten()
 }
 
 static DESCRIPTORS: OnceLock<String> = OnceLock::new();
 
-/// Notes what this process has open, before it opens anything.
-pub(super) fn remember_descriptors() {
+/// Records the open descriptors of this process. Must be called before the attacker opens any.
+pub(crate) fn record_descriptors() {
     let open = (0..1024).filter(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
     let open: Vec<String> = open.map(|fd| fd.to_string()).collect();
     _ = DESCRIPTORS.set(open.join(" "));
 }
 
-pub(super) fn make_node(path: &str, kind: FileType) -> std::io::Result<()> {
+/// Creates a special file; a character device gets the number of `/dev/null`.
+pub(crate) fn make_node(path: &str, kind: FileType) -> std::io::Result<()> {
     let null = rustix::fs::makedev(1, 3);
     let device = if kind == FileType::CharacterDevice { null } else { 0 };
     rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::from_raw_mode(0o666), device)?;
     Ok(())
 }
 
-/// A system call, by number.
+/// Makes a system call by its number.
 fn call(number: libc::c_long, args: &mut [sys::Arg<'_>]) -> Answer {
     match sys::call(number, args) {
-        Ok(_) => Answer::Done,
-        Err(errno) => Answer::Refused(errno),
+        Ok(_) => Answer::Succeeded,
+        Err(errno) => Answer::Failed(errno),
     }
 }
 
-fn opened(path: &str, write: bool) -> Answer {
-    Answer::of(std::fs::OpenOptions::new().read(!write).write(write).open(path))
+fn open_for_reading(path: &str) -> Answer {
+    Answer::of(std::fs::File::open(path))
 }
 
-fn read(path: &str) -> Answer {
+fn open_for_writing(path: &str) -> Answer {
+    Answer::of(std::fs::OpenOptions::new().write(true).open(path))
+}
+
+fn write(path: &str) -> Answer {
+    Answer::of(std::fs::write(path, "written by the attacker"))
+}
+
+/// The mount options of a mount point that restrict it.
+fn mount_options(target: &str) -> Answer {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The last line of a mount point is its topmost mount.
+    let line = text.lines().rev().find(|line| line.split(' ').nth(4) == Some(target));
+    let options = line.and_then(|line| line.split(' ').nth(5)).unwrap_or_default();
+    let options: Vec<&str> = options.split(',').collect();
+    let restricting =
+        ["ro", "nosuid", "nodev", "noexec"].into_iter().filter(|option| options.contains(option));
+    Answer::Text(restricting.collect::<Vec<_>>().join(","))
+}
+
+/// The size of a file; a missing file counts as empty.
+fn content(path: &str) -> Answer {
     match std::fs::read(path) {
-        Ok(bytes) if bytes.is_empty() => Answer::Said("empty".into()),
-        Ok(bytes) => Answer::Said(format!("{} bytes", bytes.len())),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Answer::Said("empty".into()),
-        Err(e) => Answer::Refused(e.raw_os_error().unwrap_or(0)),
+        Ok(bytes) if bytes.is_empty() => Answer::Text("empty".into()),
+        Ok(bytes) => Answer::Text(format!("{} bytes", bytes.len())),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Answer::Text("empty".into()),
+        Err(e) => Answer::Failed(e.raw_os_error().unwrap_or(0)),
     }
 }
 
 /// The value of a line of `/proc/self/status`.
 fn status(key: &str) -> String {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).unwrap_or("unknown");
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap_or("unknown");
     line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The target of a symbolic link, or why it cannot be read.
+fn link_target(path: &str) -> Answer {
+    match std::fs::read_link(path) {
+        Ok(target) => Answer::Text(target.display().to_string()),
+        Err(e) => Answer::Text(e.to_string()),
+    }
+}
+
+/// The names, or "none".
+fn names_or_none(names: &[impl AsRef<str>]) -> String {
+    if names.is_empty() {
+        return "none".into();
+    }
+    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ")
+}
+
+/// Good if a comparison of the host before and after lists no change.
+fn unchanged(changes: &[String]) -> Option<(String, bool)> {
+    Some((if changes.is_empty() { "unchanged".into() } else { changes.join(" ") }, changes.is_empty()))
 }
