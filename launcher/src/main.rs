@@ -28,7 +28,8 @@ mod verbs;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all: the same executable is supervisor and builder of a container.
+    // The same executable is the supervisor and builder of a container, and the attacker of `runtime probe`.
+    invarlock_probe::run_if_attacker();
     invarlock_runtime::reexec::run_if_child();
     let cli = args::parse();
     match policy::enter(&cli).and_then(|policy| verbs::run(&cli, &policy)) {

@@ -15,9 +15,8 @@
 //! 7. When every process is dead, the files of `/out` are read (`collect.rs`), and the launcher gets the [`Outcome`].
 //!
 //! Trusted: the caller, its plan, the kernel. Not trusted: the image, the inputs, and whatever runs inside.
-//! `probe/` attacks all this, for the user to see.
 //!
-//! All `unsafe` is in `sys.rs` and `probe/sys.rs`, but for two descriptors in `init.rs`.
+//! All `unsafe` is in `sys.rs`, but for two descriptors in `init.rs`.
 
 mod builder;
 mod cgroup;
@@ -37,7 +36,6 @@ mod observe;
 mod oci;
 mod prepare;
 mod printable;
-pub mod probe;
 mod protocol;
 pub mod reexec;
 mod rootfs;
@@ -52,10 +50,12 @@ pub use describe::describe;
 pub use identity::{INSIDE, Identity, ROOT_BASE};
 pub use invarlock_error::{Error, Kind, Result};
 pub use observe::{
-    By, Capabilities, Contained, Descriptor, HostIds, HostName, IdMaps, IdsInside, InitRow, InputRow,
-    LimitRow, MountRow, Namespace, Observations, Observer, ProcFiles, Process, Seccomp, Seen,
+    By, Capabilities, Contained, DEVICES, Descriptor, HostIds, HostName, IdMaps, IdsInside, InitRow,
+    InputRow, LimitRow, MountRow, Namespace, Observations, Observer, ProcFiles, Process, Seccomp, Seen,
 };
+pub use oci::{MASKED as MASKED_PATHS, READ_ONLY as READ_ONLY_PATHS};
 pub use printable::printable;
+pub use rootfs::TMP_INODES;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
 pub use spec::{
     ContainerSpec, DeniedCall, HostSpec, Input, InputSource, Learned, LimitName, Limits, Outcome, OutputFile,

@@ -16,7 +16,7 @@ const INIT: [Capability; 4] =
     [Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
 
 /// Files of `/proc` that are covered.
-pub(crate) const MASKED: [&str; 10] = [
+pub const MASKED: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/kcore",
@@ -29,8 +29,7 @@ pub(crate) const MASKED: [&str; 10] = [
     "/proc/timer_stats",
 ];
 /// Files of `/proc` that cannot be written.
-pub(crate) const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The configuration of a run.
 pub(crate) fn config(request: &Request) -> Result<Spec> {

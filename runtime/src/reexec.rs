@@ -20,12 +20,11 @@ use std::sync::Mutex;
 /// `argv[0]` of the supervisor.
 const SUPERVISOR: &str = "invarlock-supervisor";
 
-/// The first line of `main` of every program that calls [`crate::run()`]: where this process is a supervisor, or the
-/// attacker of [`crate::probe`], it never returns.
+/// The first line of `main` of every program that calls [`crate::run()`]: where this process is a supervisor, it
+/// never returns.
 pub fn run_if_child() {
     match std::env::args_os().next() {
         Some(name) if name == SUPERVISOR => crate::supervisor::main(),
-        Some(name) if name == crate::probe::NAME => crate::probe::main(),
         _ => crate::hooks::start(),
     }
 }

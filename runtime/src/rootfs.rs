@@ -22,7 +22,7 @@ pub(crate) const ROOT: &str = "/rootfs";
 /// Directories every image has or gets.
 const TARGETS: [&str; 5] = ["dev", "in", "out", "proc", "tmp"];
 /// Files in `/tmp`.
-pub(crate) const TMP_INODES: u64 = 65_536;
+pub const TMP_INODES: u64 = 65_536;
 
 /// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`. Gives the handle of `/out`.
 pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<OwnedFd>) -> Result<OwnedFd> {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{As, assert_error, everybody, launch, leaving_nothing, plan, root_only};
+use common::{Caller, assert_error, assert_leaves_nothing, callers, is_root_or_skip, launch, plan};
 use serde_json::{Value, json};
 
 fn row<'a>(outcome: &'a Value, name: &str) -> &'a Value {
@@ -11,10 +11,10 @@ fn row<'a>(outcome: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn what_holds_each_limit_is_said() {
-    leaving_nothing(|| {
-        for who in everybody("what_holds_each_limit_is_said") {
-            let outcome = launch(who, &plan(&["noop"]));
+fn every_limit_names_its_mechanism() {
+    assert_leaves_nothing(|| {
+        for caller in callers("every_limit_names_its_mechanism") {
+            let outcome = launch(caller, &plan(&["noop"]));
             for (name, asked) in [
                 ("memory", 256 << 20),
                 ("pids", 64),
@@ -30,7 +30,7 @@ fn what_holds_each_limit_is_said() {
                 assert_eq!(row["effective"], asked, "{row}");
             }
             let by = row(&outcome, "memory")["by"].clone();
-            if who == As::Root {
+            if caller == Caller::Root {
                 assert_eq!(by, "cgroup", "{outcome:#}");
                 assert!(outcome["result"]["usage"]["peak_memory_bytes"].as_u64().is_some_and(|n| n > 0));
                 assert_eq!(outcome["result"]["usage"]["peak_memory_by"], "cgroup");
@@ -45,12 +45,12 @@ fn what_holds_each_limit_is_said() {
 }
 
 #[test]
-fn too_much_memory_ends_the_run() {
-    leaving_nothing(|| {
-        for who in everybody("too_much_memory_ends_the_run") {
+fn memory_limit_ends_the_run() {
+    assert_leaves_nothing(|| {
+        for caller in callers("memory_limit_ends_the_run") {
             let mut plan = plan(&["eat", "300000000"]);
             plan["memory"] = json!(64 << 20);
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             let by_cgroup = row(&outcome, "memory")["by"] == "cgroup";
             if by_cgroup {
                 assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
@@ -64,13 +64,13 @@ fn too_much_memory_ends_the_run() {
 }
 
 #[test]
-fn processes_that_have_too_much_together_are_ended() {
-    leaving_nothing(|| {
-        for who in everybody("processes_that_have_too_much_together_are_ended") {
+fn memory_of_all_processes_is_summed() {
+    assert_leaves_nothing(|| {
+        for caller in callers("memory_of_all_processes_is_summed") {
             let mut plan = plan(&["eat-together", "4", "50000000"]);
             plan["memory"] = json!(128 << 20);
             let start = std::time::Instant::now();
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             let usage = &outcome["result"]["usage"];
             assert_eq!(usage["limits_hit"], json!(["memory"]), "{outcome:#}");
             if row(&outcome, "memory")["by"] != "cgroup" {
@@ -84,12 +84,12 @@ fn processes_that_have_too_much_together_are_ended() {
 }
 
 #[test]
-fn shared_memory_of_copies_counts_once() {
-    leaving_nothing(|| {
-        for who in everybody("shared_memory_of_copies_counts_once") {
+fn shared_memory_counts_once() {
+    assert_leaves_nothing(|| {
+        for caller in callers("shared_memory_counts_once") {
             let mut plan = plan(&["share", "5", "50000000"]);
             plan["memory"] = json!(128 << 20);
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
             assert_eq!(outcome["stdout"], "50000000\n");
             assert_eq!(outcome["result"]["usage"]["limits_hit"], json!([]), "{outcome:#}");
@@ -98,10 +98,10 @@ fn shared_memory_of_copies_counts_once() {
 }
 
 #[test]
-fn what_is_full_at_the_end_is_said() {
-    leaving_nothing(|| {
-        for who in everybody("what_is_full_at_the_end_is_said") {
-            let hit = |argv: &[&str]| launch(who, &plan(argv))["result"]["usage"]["limits_hit"].clone();
+fn full_file_systems_are_reported() {
+    assert_leaves_nothing(|| {
+        for caller in callers("full_file_systems_are_reported") {
+            let hit = |argv: &[&str]| launch(caller, &plan(argv))["result"]["usage"]["limits_hit"].clone();
             assert_eq!(hit(&["fill", "/out"]), json!(["output"]));
             assert_eq!(hit(&["files", "1000"]), json!(["output_files"]));
             assert_eq!(hit(&["fill", "/tmp"]), json!(["tmp"]));
@@ -111,30 +111,30 @@ fn what_is_full_at_the_end_is_said() {
 }
 
 #[test]
-fn odd_sizes_are_rounded_to_pages_and_still_held() {
-    leaving_nothing(|| {
-        for who in everybody("odd_sizes_are_rounded_to_pages_and_still_held") {
+fn sizes_are_rounded_down_to_pages() {
+    assert_leaves_nothing(|| {
+        for caller in callers("sizes_are_rounded_down_to_pages") {
             let mut plan = plan(&["fill", "/out"]);
             plan["output_bytes"] = json!(10_001);
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             assert_eq!(
                 (&row(&outcome, "output")["asked"], &row(&outcome, "output")["effective"]),
                 (&json!(8192), &json!(8192))
             );
             assert_eq!(outcome["result"]["output"]["big"].as_str().map(str::len), Some(8192), "{outcome:#}");
             plan["output_bytes"] = json!(4095);
-            assert_error(&launch(who, &plan), "input", &["output bytes", "4096"]);
+            assert_error(&launch(caller, &plan), "input", &["output bytes", "4096"]);
         }
     });
 }
 
 #[test]
-fn a_fork_bomb_meets_its_limit() {
-    leaving_nothing(|| {
-        for who in everybody("a_fork_bomb_meets_its_limit") {
+fn fork_bomb_is_limited() {
+    assert_leaves_nothing(|| {
+        for caller in callers("fork_bomb_is_limited") {
             let mut plan = plan(&["fork-bomb"]);
             plan["pids"] = json!(20);
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             let text = outcome["stdout"].as_str().unwrap_or_default();
             let (children, errno) = text.trim().split_once(' ').unwrap_or_else(|| panic!("{outcome:#}"));
             assert_eq!(errno, "11", "{outcome:#}");
@@ -152,13 +152,13 @@ fn a_fork_bomb_meets_its_limit() {
 }
 
 #[test]
-fn time_runs_out() {
-    leaving_nothing(|| {
-        for who in everybody("time_runs_out") {
+fn wall_time_limit_ends_the_run() {
+    assert_leaves_nothing(|| {
+        for caller in callers("wall_time_limit_ends_the_run") {
             for what in ["sleep", "ignore-term", "double-fork"] {
                 let mut plan = plan(&[what]);
                 plan["wall_ms"] = json!(300);
-                let outcome = launch(who, &plan);
+                let outcome = launch(caller, &plan);
                 let expected = if what == "double-fork" { json!({"exited": 0}) } else { json!("timed_out") };
                 assert_eq!(outcome["result"]["status"], expected, "{what}: {outcome:#}");
                 let hit = if what == "double-fork" { json!([]) } else { json!(["wall"]) };
@@ -169,26 +169,26 @@ fn time_runs_out() {
 }
 
 #[test]
-fn a_limit_that_was_asked_for_and_cannot_be_held_is_an_error() {
-    leaving_nothing(|| {
+fn required_limit_that_cannot_be_enforced_is_an_error() {
+    assert_leaves_nothing(|| {
         // These need no cgroup, so anybody can ask for them.
         let mut easy = plan(&["noop"]);
         easy["required"] = json!(["pids", "wall", "tmp", "output"]);
-        assert_eq!(launch(As::User, &easy)["result"]["status"], json!({"exited": 0}));
+        assert_eq!(launch(Caller::User, &easy)["result"]["status"], json!({"exited": 0}));
         // The output of a plain child is a directory of the host, which nothing bounds.
         easy["argv"] = json!([common::stage().join("bare/workload"), "noop"]);
-        easy["host"] = json!(common::scratch(As::User));
-        assert_error(&launch(As::User, &easy), "unsupported", &["limits", "cannot be held"]);
+        easy["host"] = json!(common::scratch_dir(Caller::User));
+        assert_error(&launch(Caller::User, &easy), "unsupported", &["limits", "cannot be held"]);
         let mut plan = plan(&["noop"]);
         plan["required"] = json!(["memory"]);
-        let outcome = launch(As::User, &plan);
+        let outcome = launch(Caller::User, &plan);
         if outcome["result"]["error"].is_null() {
             assert_eq!(row(&outcome, "memory")["by"], "cgroup", "{outcome:#}");
         } else {
             assert_error(&outcome, "unsupported", &["limits", "Memory"]);
         }
-        if root_only("a_limit_that_was_asked_for_and_cannot_be_held_is_an_error as root") {
-            let outcome = launch(As::Root, &plan);
+        if is_root_or_skip("required_limit_that_cannot_be_enforced_is_an_error as root") {
+            let outcome = launch(Caller::Root, &plan);
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
         }
     });
@@ -206,28 +206,28 @@ impl Drop for Delegated {
 }
 
 #[test]
-fn a_user_with_delegated_cgroups_gets_real_limits() {
+fn delegated_cgroups_enforce_the_limits_of_a_user() {
     let hierarchies = ["memory", "pids", "cpu"].map(|c| std::path::Path::new("/sys/fs/cgroup").join(c));
     let v1 = hierarchies.iter().all(|h| h.join("tasks").exists());
     if !v1 {
-        common::skipped("a_user_with_delegated_cgroups_gets_real_limits: needs cgroup version 1");
+        common::report_skip("delegated_cgroups_enforce_the_limits_of_a_user: needs cgroup version 1");
         return;
     }
-    if !root_only("a_user_with_delegated_cgroups_gets_real_limits") {
+    if !is_root_or_skip("delegated_cgroups_enforce_the_limits_of_a_user") {
         return;
     }
-    leaving_nothing(|| {
+    assert_leaves_nothing(|| {
         let dirs = Delegated(
             hierarchies.iter().map(|h| h.join(format!("delegated-{}", std::process::id()))).collect(),
         );
         for dir in &dirs.0 {
             std::fs::create_dir(dir).expect("a cgroup");
-            common::own(dir, As::User);
+            common::own(dir, Caller::User);
         }
         let mut plan = plan(&["eat", "300000000"]);
         plan["memory"] = json!(64 << 20);
         plan["required"] = json!(["memory", "pids", "cpu"]);
-        let command = common::launcher(As::User, &plan);
+        let command = common::launcher(Caller::User, &plan);
         let user = common::USER.to_string();
         let enter: String = dirs.0.iter().map(|d| format!("echo 0 > {}/tasks; ", d.display())).collect();
         let mut shell = std::process::Command::new("sh");

@@ -115,7 +115,7 @@ mod tests {
             let files = std::fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
             files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
         };
-        let (probe, own) = (source("runtime/src/probe/attacks"), source("tests/e2e/attacks"));
+        let (probe, own) = (source("probe/src/attacks"), source("tests/e2e/attacks"));
         for row in &rows {
             for (test, modes) in &row.tests {
                 let text = std::fs::read_to_string(test.file()).unwrap_or_else(|e| panic!("{test:?}: {e}"));

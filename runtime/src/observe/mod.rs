@@ -116,7 +116,7 @@ pub(crate) struct SeenByWorkload {
 pub(crate) const NAMESPACES: [&str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
 
 /// What `/dev` holds: names, and major and minor numbers.
-pub(crate) const DEVICES: [(&str, &str); 5] =
+pub const DEVICES: [(&str, &str); 5] =
     [("full", "1:7"), ("null", "1:3"), ("random", "1:8"), ("urandom", "1:9"), ("zero", "1:5")];
 
 /// What the machine is called inside.

@@ -18,35 +18,35 @@ pub const USER: u32 = 54_321;
 
 /// Who launches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum As {
+pub enum Caller {
     Root,
     User,
 }
 
-/// Both, as far as this process can be both; what is skipped is said.
-pub fn everybody(test: &str) -> Vec<As> {
+/// Both, as far as this process can be both; what is report_skip is said.
+pub fn callers(test: &str) -> Vec<Caller> {
     if rustix::process::geteuid().is_root() {
-        return vec![As::Root, As::User];
+        return vec![Caller::Root, Caller::User];
     }
-    skipped(&format!("{test} as root: the tests run as an ordinary user"));
-    vec![As::User]
+    report_skip(&format!("{test} as root: the tests run as an ordinary user"));
+    vec![Caller::User]
 }
 
-/// Root only; says so where it is skipped.
-pub fn root_only(test: &str) -> bool {
+/// Root only; says so where it is report_skip.
+pub fn is_root_or_skip(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        skipped(&format!("{test}: needs root"));
+        report_skip(&format!("{test}: needs root"));
     }
     root
 }
 
 /// Past the capture of the test harness, which would keep it quiet.
-pub fn skipped(what: &str) {
+pub fn report_skip(what: &str) {
     drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
 }
 
-/// A directory of this test process that everybody can enter, with the program and two images in it: `bare` has only the
+/// A directory of this test process that callers can enter, with the program and two images in it: `bare` has only the
 /// program, `whole` all mount points as well.
 pub fn stage() -> &'static Path {
     static STAGE: OnceLock<PathBuf> = OnceLock::new();
@@ -74,27 +74,27 @@ pub fn stage() -> &'static Path {
     })
 }
 
-/// A new, empty directory that belongs to `who`.
-pub fn scratch(who: As) -> PathBuf {
+/// A new, empty directory that belongs to `caller`.
+pub fn scratch_dir(caller: Caller) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let dir = stage().join(format!("scratch-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
+    let dir = stage().join(format!("scratch_dir-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
     fs::create_dir(&dir).expect("a directory");
-    own(&dir, who);
+    own(&dir, caller);
     dir
 }
 
-/// Makes `who` the owner.
-pub fn own(path: &Path, who: As) {
-    if who == As::User && rustix::process::geteuid().is_root() {
+/// Makes `caller` the owner.
+pub fn own(path: &Path, caller: Caller) {
+    if caller == Caller::User && rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("an owner");
     }
 }
 
 /// The launcher as a command, not started.
-pub fn launcher(who: As, plan: &Value) -> Command {
+pub fn launcher(caller: Caller, plan: &Value) -> Command {
     let mut command = Command::new(stage().join("bare/workload"));
     command.arg("launch").arg(plan.to_string());
-    if who == As::User && rustix::process::geteuid().is_root() {
+    if caller == Caller::User && rustix::process::geteuid().is_root() {
         command.uid(USER).gid(USER);
     }
     command
@@ -112,11 +112,11 @@ pub fn plan(argv: &[&str]) -> Value {
 }
 
 /// Launches and gives the first line: `{result, stdout, stderr}`.
-pub fn launch(who: As, plan: &Value) -> Value {
-    let out = launcher(who, plan).output().expect("the launcher");
+pub fn launch(caller: Caller, plan: &Value) -> Value {
+    let out = launcher(caller, plan).output().expect("the launcher");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
-    let line = text.lines().next().unwrap_or_else(|| panic!("no outcome as {who:?}: {stderr}"));
+    let line = text.lines().next().unwrap_or_else(|| panic!("no outcome as {caller:?}: {stderr}"));
     serde_json::from_str(line).expect("JSON")
 }
 
@@ -201,7 +201,7 @@ impl Leftovers {
 }
 
 /// Runs `test` with no other one of this program beside it, and asserts that it leaves nothing.
-pub fn leaving_nothing(test: impl FnOnce()) {
+pub fn assert_leaves_nothing(test: impl FnOnce()) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     stage();

@@ -27,7 +27,7 @@ fn forged_manifest(user: As) {
 }
 
 /// The report would be a link to something of the container's, or a fifo that nobody writes to. The evaluator's filter does not even let it
-/// be made; what becomes of one that was is `only_regular_files_come_back`'s.
+/// be made; what becomes of one that was is `only_regular_output_files_are_collected`'s.
 fn report_that_is_no_file(user: As) {
     for attack in ["link", "fifo"] {
         let stage = Stage::new(user);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{As, everybody, launch, launcher, leaving_nothing, plan, root_only};
+use common::{Caller, assert_leaves_nothing, callers, is_root_or_skip, launch, launcher, plan};
 use serde_json::{Value, json};
 use std::io::BufRead as _;
 use std::process::{Child, Command};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// A launcher whose workload runs: its supervisor is found below it.
 #[expect(clippy::zombie_processes, reason = "a start that fails ends the test")]
-fn running(who: As, what: &str) -> (Child, u32) {
-    let child = launcher(who, &plan(&[what])).spawn().expect("a launcher");
+fn running(caller: Caller, what: &str) -> (Child, u32) {
+    let child = launcher(caller, &plan(&[what])).spawn().expect("a launcher");
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         assert!(Instant::now() < deadline, "the workload does not start");
@@ -41,11 +41,11 @@ fn kill(pid: u32, signal: rustix::process::Signal) {
 }
 
 #[test]
-fn killing_the_launcher_ends_everything() {
-    leaving_nothing(|| {
-        for who in everybody("killing_the_launcher_ends_everything") {
+fn killed_launcher_leaves_nothing() {
+    assert_leaves_nothing(|| {
+        for caller in callers("killed_launcher_leaves_nothing") {
             for what in ["sleep", "ignore-term"] {
-                let (mut launcher, _) = running(who, what);
+                let (mut launcher, _) = running(caller, what);
                 launcher.kill().expect("killing");
                 launcher.wait().expect("its end");
             }
@@ -54,28 +54,28 @@ fn killing_the_launcher_ends_everything() {
 }
 
 #[test]
-fn killing_the_supervisor_ends_everything_but_its_cgroup_and_the_next_run_removes_that() {
-    leaving_nothing(|| {
-        for who in everybody("killing_the_supervisor") {
-            let (launcher, supervisor) = running(who, "ignore-term");
+fn killed_supervisor_leaves_a_cgroup_that_the_next_run_removes() {
+    assert_leaves_nothing(|| {
+        for caller in callers("killing_the_supervisor") {
+            let (launcher, supervisor) = running(caller, "ignore-term");
             kill(supervisor, rustix::process::Signal::KILL);
             let out = launcher.wait_with_output().expect("its end");
             let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
             common::assert_error(&outcome, "system", &["supervisor", "died"]);
-            let next = launch(who, &plan(&["noop"]));
+            let next = launch(caller, &plan(&["noop"]));
             assert_eq!(next["result"]["status"], json!({"exited": 0}), "{next:#}");
         }
     });
 }
 
 #[test]
-fn a_plain_child_dies_with_its_supervisor() {
-    leaving_nothing(|| {
-        for who in everybody("a_plain_child_dies_with_its_supervisor") {
+fn host_process_dies_with_its_supervisor() {
+    assert_leaves_nothing(|| {
+        for caller in callers("host_process_dies_with_its_supervisor") {
             let mut plan = plan(&[]);
             plan["argv"] = json!(["/bin/sleep", "3600"]);
-            plan["host"] = json!(common::scratch(who));
-            let launcher = launcher(who, &plan).spawn().expect("a launcher");
+            plan["host"] = json!(common::scratch_dir(caller));
+            let launcher = launcher(caller, &plan).spawn().expect("a launcher");
             let deadline = Instant::now() + Duration::from_secs(20);
             let find = || {
                 let supervisor = child_of(launcher.id()).first().copied()?;
@@ -100,40 +100,40 @@ fn a_plain_child_dies_with_its_supervisor() {
             };
             let deadline = Instant::now() + Duration::from_secs(5);
             while !gone() {
-                assert!(Instant::now() < deadline, "{who:?}: the workload outlives its supervisor");
+                assert!(Instant::now() < deadline, "{caller:?}: the workload outlives its supervisor");
                 std::thread::sleep(Duration::from_millis(20));
             }
-            let next = launch(who, &common::plan(&["noop"]));
+            let next = launch(caller, &common::plan(&["noop"]));
             assert_eq!(next["result"]["status"], json!({"exited": 0}), "{next:#}");
         }
     });
 }
 
 #[test]
-fn killing_both_ends_everything() {
-    leaving_nothing(|| {
-        for who in everybody("killing_both_ends_everything") {
-            let (mut launcher, supervisor) = running(who, "ignore-term");
+fn killed_launcher_and_supervisor_leave_nothing() {
+    assert_leaves_nothing(|| {
+        for caller in callers("killed_launcher_and_supervisor_leave_nothing") {
+            let (mut launcher, supervisor) = running(caller, "ignore-term");
             kill(supervisor, rustix::process::Signal::STOP);
             launcher.kill().expect("killing");
             kill(supervisor, rustix::process::Signal::KILL);
             launcher.wait().expect("its end");
             std::thread::sleep(Duration::from_millis(200));
-            let next = launch(who, &plan(&["noop"]));
+            let next = launch(caller, &plan(&["noop"]));
             assert_eq!(next["result"]["status"], json!({"exited": 0}), "{next:#}");
         }
     });
 }
 
 #[test]
-fn a_request_to_stop_is_obeyed() {
-    leaving_nothing(|| {
-        for who in everybody("a_request_to_stop_is_obeyed") {
+fn cancelled_run_stops() {
+    assert_leaves_nothing(|| {
+        for caller in callers("cancelled_run_stops") {
             for what in ["sleep", "ignore-term"] {
                 let start = Instant::now();
                 let mut plan = plan(&[what]);
                 plan["cancel_after_ms"] = json!(300);
-                let outcome = launch(who, &plan);
+                let outcome = launch(caller, &plan);
                 assert_eq!(outcome["result"]["status"], "cancelled", "{outcome:#}");
                 assert!(start.elapsed() < Duration::from_secs(15));
             }
@@ -142,23 +142,23 @@ fn a_request_to_stop_is_obeyed() {
 }
 
 #[test]
-fn a_grandchild_dies_with_the_workload() {
-    leaving_nothing(|| {
-        for who in everybody("a_grandchild_dies_with_the_workload") {
-            let outcome = launch(who, &plan(&["double-fork"]));
+fn grandchild_dies_with_the_workload() {
+    assert_leaves_nothing(|| {
+        for caller in callers("grandchild_dies_with_the_workload") {
+            let outcome = launch(caller, &plan(&["double-fork"]));
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
         }
     });
 }
 
 #[test]
-fn a_threaded_caller_runs_many() {
-    leaving_nothing(|| {
-        for who in everybody("a_threaded_caller_runs_many") {
+fn threaded_caller_runs_containers_in_parallel() {
+    assert_leaves_nothing(|| {
+        for caller in callers("threaded_caller_runs_containers_in_parallel") {
             let mut plan = plan(&["write", "x", "y"]);
             plan["threads"] = json!(4);
             plan["runs"] = json!(10);
-            let out = launcher(who, &plan).output().expect("the launcher");
+            let out = launcher(caller, &plan).output().expect("the launcher");
             let lines: Vec<Value> = out
                 .stdout
                 .lines()
@@ -174,11 +174,11 @@ fn a_threaded_caller_runs_many() {
 
 #[test]
 fn host_devices_keep_owner_and_mode() {
-    if !root_only("host_devices_keep_owner_and_mode") {
+    if !is_root_or_skip("host_devices_keep_owner_and_mode") {
         return;
     }
     use std::os::unix::fs::MetadataExt as _;
-    leaving_nothing(|| {
+    assert_leaves_nothing(|| {
         let look = || {
             ["null", "zero", "full", "random", "urandom", "tty"].map(|name| {
                 let meta = std::fs::metadata(format!("/dev/{name}")).expect("a device");
@@ -186,26 +186,26 @@ fn host_devices_keep_owner_and_mode() {
             })
         };
         let before = look();
-        launch(As::Root, &plan(&["noop"]));
+        launch(Caller::Root, &plan(&["noop"]));
         assert_eq!(before, look());
     });
 }
 
 #[test]
-fn a_second_descriptor_of_the_launcher_does_not_leak() {
-    leaving_nothing(|| {
-        for who in everybody("a_second_descriptor_of_the_launcher_does_not_leak") {
+fn inherited_descriptor_does_not_leak() {
+    assert_leaves_nothing(|| {
+        for caller in callers("inherited_descriptor_does_not_leak") {
             // Descriptor 9 is open in the launcher without O_CLOEXEC.
             let (read, write) = std::io::pipe().expect("a pipe");
             let plan = plan(&["see"]);
-            let mut command = launcher(who, &plan);
+            let mut command = launcher(caller, &plan);
             let program = command.get_program().to_owned();
             let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
             let mut shell = Command::new("sh");
             shell.arg("-c").arg("exec 9<&0; exec \"$@\"").arg("sh").arg(program).args(args).stdin(read);
-            let out = match who {
-                As::Root => shell.output().expect("the launcher"),
-                As::User => command.output().expect("the launcher"),
+            let out = match caller {
+                Caller::Root => shell.output().expect("the launcher"),
+                Caller::User => command.output().expect("the launcher"),
             };
             drop(write);
             let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{As, assert_error, everybody, launch, leaving_nothing, plan};
+use common::{Caller, assert_error, assert_leaves_nothing, callers, launch, plan};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,11 @@ fn used(outcome: &Value, syscall: &str) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_allowed_and_what_is_refused_is_counted() {
-    leaving_nothing(|| {
-        for who in everybody("what_is_allowed_and_what_is_refused_is_counted") {
+fn allowed_and_denied_calls_are_counted() {
+    assert_leaves_nothing(|| {
+        for caller in callers("allowed_and_denied_calls_are_counted") {
             let plan = learning(&["sockets", "2", "1", "2"], "evaluator");
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
             assert_eq!(outcome["stdout"], "1 1 1\n");
             // This program reads its auxiliary vector, in one way and then in another, which the evaluator does not.
@@ -48,7 +48,7 @@ fn what_is_allowed_and_what_is_refused_is_counted() {
             // The same run, not learned.
             let mut ordinary = plan.clone();
             ordinary["learn"] = json!(false);
-            let ordinary = launch(who, &ordinary);
+            let ordinary = launch(caller, &ordinary);
             assert_eq!(ordinary["result"]["refused"], outcome["result"]["refused"]);
             assert_eq!(
                 (&ordinary["stdout"], &ordinary["result"]["learned"]),
@@ -59,10 +59,10 @@ fn what_is_allowed_and_what_is_refused_is_counted() {
 }
 
 #[test]
-fn threads_and_children_are_learned_too() {
-    leaving_nothing(|| {
-        for who in everybody("threads_and_children_are_learned_too") {
-            let outcome = launch(who, &learning(&["double-fork"], "general"));
+fn child_processes_are_traced() {
+    assert_leaves_nothing(|| {
+        for caller in callers("child_processes_are_traced") {
+            let outcome = launch(caller, &learning(&["double-fork"], "general"));
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
             let sum = |name: &str| used(&outcome, name).iter().sum::<u64>();
             // A child and a grandchild, which dies with the run.
@@ -74,9 +74,9 @@ fn threads_and_children_are_learned_too() {
 
 /// A deny-list allows what it does not name: counted by name.
 #[test]
-fn what_no_rule_names_is_counted_by_name() {
-    leaving_nothing(|| {
-        let outcome = launch(As::User, &learning(&["sockets", "1", "2"], "no-network"));
+fn unlisted_calls_of_a_deny_list_are_counted_by_name() {
+    assert_leaves_nothing(|| {
+        let outcome = launch(Caller::User, &learning(&["sockets", "1", "2"], "no-network"));
         assert_eq!(outcome["stdout"], "0 1\n", "{outcome:#}");
         let learned = &outcome["result"]["learned"];
         assert_eq!(
@@ -89,11 +89,11 @@ fn what_no_rule_names_is_counted_by_name() {
 
 /// What a workload can make the supervisor remember is bounded.
 #[test]
-fn many_different_refusals_are_counted_together() {
-    leaving_nothing(|| {
+fn number_of_distinct_denied_calls_is_bounded() {
+    assert_leaves_nothing(|| {
         let families: Vec<String> = (100..800).map(|it| it.to_string()).collect();
         let argv: Vec<&str> = std::iter::once("sockets").chain(families.iter().map(String::as_str)).collect();
-        let outcome = launch(As::User, &learning(&argv, "evaluator"));
+        let outcome = launch(Caller::User, &learning(&argv, "evaluator"));
         let refused = outcome["result"]["learned"]["refused"].as_array().expect("refusals");
         assert_eq!(refused.len(), 513, "{outcome:#}");
         // The first 512 are told apart; some of them are of the program's start.
@@ -105,21 +105,21 @@ fn many_different_refusals_are_counted_together() {
 
 /// Everything that ends a run ends one that is learned.
 #[test]
-fn a_run_that_is_learned_ends_like_any_other() {
-    leaving_nothing(|| {
-        for who in everybody("a_run_that_is_learned_ends_like_any_other") {
+fn traced_run_ends_like_other_runs() {
+    assert_leaves_nothing(|| {
+        for caller in callers("traced_run_ends_like_other_runs") {
             for (limit, ended) in [("wall_ms", "timed_out"), ("cancel_after_ms", "cancelled")] {
                 let mut plan = learning(&["spam"], "general");
                 plan[limit] = json!(500);
                 let start = Instant::now();
-                assert_eq!(launch(who, &plan)["result"]["status"], ended);
+                assert_eq!(launch(caller, &plan)["result"]["status"], ended);
                 assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
             }
-            let killed = launch(who, &learning(&["raise", "9"], "general"));
+            let killed = launch(caller, &learning(&["raise", "9"], "general"));
             assert_eq!(killed["result"]["status"], json!({"signaled": 9}), "{killed:#}");
             let mut nothing = learning(&[], "evaluator");
             nothing["argv"] = json!(["/nothing"]);
-            assert_error(&launch(who, &nothing), "input", &["starting \"/nothing\"", "No such file"]);
+            assert_error(&launch(caller, &nothing), "input", &["starting \"/nothing\"", "No such file"]);
         }
     });
 }

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{As, WORKLOAD, everybody, launch, launcher, leaving_nothing, plan, printed, root_only};
+use common::{
+    Caller, WORKLOAD, assert_leaves_nothing, callers, is_root_or_skip, launch, launcher, plan, printed,
+};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -82,21 +84,21 @@ impl Drop for Lookalike {
 
 /// Edges 1 and 2: what is in the caller's cgroup, or in one that looks like a run's, is nobody's to kill.
 #[test]
-fn a_bystander_in_a_cgroup_never_dies() {
-    leaving_nothing(|| {
+fn other_processes_in_cgroups_are_not_killed() {
+    assert_leaves_nothing(|| {
         let lookalikes = Lookalike::make();
         if lookalikes.is_empty() {
-            common::skipped(
-                "a_bystander_in_a_cgroup_never_dies in a cgroup named like a run's: none can be made",
+            common::report_skip(
+                "other_processes_in_cgroups_are_not_killed in a cgroup named like a run's: none can be made",
             );
         }
         // In version 1 a process is in one cgroup of each hierarchy, so one bystander a hierarchy is the strictest.
         let mut bystanders: Vec<Bystander> = lookalikes.iter().map(|l| Bystander::new(Some(&l.0))).collect();
         bystanders.push(Bystander::new(None));
-        for who in everybody("a_bystander_in_a_cgroup_never_dies") {
+        for caller in callers("other_processes_in_cgroups_are_not_killed") {
             for plan in all_kinds_of_runs() {
-                launch(who, &plan);
-                bystanders.iter_mut().for_each(|b| b.assert_alive(&format!("{plan} as {who:?}")));
+                launch(caller, &plan);
+                bystanders.iter_mut().for_each(|b| b.assert_alive(&format!("{plan} as {caller:?}")));
             }
         }
         drop(bystanders);
@@ -107,12 +109,12 @@ fn a_bystander_in_a_cgroup_never_dies() {
 
 /// Edges 12 and 13, and the second half of 3: the caller is as it was, however its runs end.
 #[test]
-fn the_caller_stays_as_it_was() {
-    leaving_nothing(|| {
-        for who in everybody("the_caller_stays_as_it_was") {
+fn runs_do_not_change_the_caller() {
+    assert_leaves_nothing(|| {
+        for caller in callers("runs_do_not_change_the_caller") {
             for mut plan in all_kinds_of_runs() {
                 plan["runs"] = json!(4);
-                let out = launcher(who, &plan).output().expect("the launcher");
+                let out = launcher(caller, &plan).output().expect("the launcher");
                 let told: Vec<Value> = String::from_utf8_lossy(&out.stdout)
                     .lines()
                     .map(|line| serde_json::from_str(line).expect("JSON"))
@@ -129,10 +131,10 @@ fn the_caller_stays_as_it_was() {
 
 /// Edge 15: what the kernel said, of what, reaches the caller.
 #[test]
-fn errno_and_cause_reach_the_caller() {
-    leaving_nothing(|| {
-        for who in everybody("errno_and_cause_reach_the_caller") {
-            let image = common::scratch(who);
+fn errno_and_cause_are_reported() {
+    assert_leaves_nothing(|| {
+        for caller in callers("errno_and_cause_are_reported") {
+            let image = common::scratch_dir(caller);
             let file = |name: &str, bytes: &[u8], mode: u32| {
                 std::fs::write(image.join(name), bytes).expect("a file");
                 std::fs::set_permissions(image.join(name), std::fs::Permissions::from_mode(mode))
@@ -155,21 +157,25 @@ fn errno_and_cause_reach_the_caller() {
             for (program, why) in answers {
                 let mut plan = plan(&[]);
                 (plan["rootfs"], plan["argv"]) = (json!([image]), json!([program]));
-                common::assert_error(&launch(who, &plan), "input", &[program, why]);
+                common::assert_error(&launch(caller, &plan), "input", &[program, why]);
             }
             let mut nowhere = plan(&["noop"]);
             nowhere["rootfs"] = json!([image.join("no-layer")]);
-            common::assert_error(&launch(who, &nowhere), "input", &["no-layer", "No such file or directory"]);
+            common::assert_error(
+                &launch(caller, &nowhere),
+                "input",
+                &["no-layer", "No such file or directory"],
+            );
         }
     });
 }
 
 /// Edge 16: a program starts without PATH, and a text file is never handed to the image's shell.
 #[test]
-fn no_shell_and_no_search_stand_between() {
-    leaving_nothing(|| {
-        for who in everybody("no_shell_and_no_search_stand_between") {
-            let image = common::scratch(who);
+fn program_starts_without_shell_and_path_search() {
+    assert_leaves_nothing(|| {
+        for caller in callers("program_starts_without_shell_and_path_search") {
+            let image = common::scratch_dir(caller);
             std::fs::create_dir(image.join("bin")).expect("a directory");
             for name in ["bin/sh", "workload"] {
                 std::fs::copy(WORKLOAD, image.join(name)).expect("the program");
@@ -179,9 +185,9 @@ fn no_shell_and_no_search_stand_between() {
                 .expect("a mode");
             let mut plan = plan(&["exit", "5"]);
             (plan["rootfs"], plan["env"]) = (json!([image]), json!([]));
-            assert_eq!(launch(who, &plan)["result"]["status"], json!({"exited": 5}));
+            assert_eq!(launch(caller, &plan)["result"]["status"], json!({"exited": 5}));
             plan["argv"] = json!(["/text"]);
-            common::assert_error(&launch(who, &plan), "input", &["/text", "Exec format error"]);
+            common::assert_error(&launch(caller, &plan), "input", &["/text", "Exec format error"]);
         }
     });
 }
@@ -200,8 +206,8 @@ fn subtree_control(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
 
 /// Edge 17: no controller is enabled for cgroups that are not the run's.
 #[test]
-fn controllers_of_other_cgroups_stay_as_they_are() {
-    leaving_nothing(|| {
+fn controllers_of_other_cgroups_are_unchanged() {
+    assert_leaves_nothing(|| {
         let look = || {
             let mut found = Vec::new();
             subtree_control(Path::new("/sys/fs/cgroup"), &mut found);
@@ -209,13 +215,13 @@ fn controllers_of_other_cgroups_stay_as_they_are() {
             found
         };
         if look().is_empty() {
-            return common::skipped(
-                "controllers_of_other_cgroups_stay_as_they_are: no cgroup of version 2 is mounted",
+            return common::report_skip(
+                "controllers_of_other_cgroups_are_unchanged: no cgroup of version 2 is mounted",
             );
         }
-        for who in everybody("controllers_of_other_cgroups_stay_as_they_are") {
+        for caller in callers("controllers_of_other_cgroups_are_unchanged") {
             let before = look();
-            launch(who, &plan(&["noop"]));
+            launch(caller, &plan(&["noop"]));
             assert_eq!(look(), before);
         }
     });
@@ -223,10 +229,10 @@ fn controllers_of_other_cgroups_stay_as_they_are() {
 
 /// Edge 8: neither as root nor otherwise is there a device but the five, and none can be made.
 #[test]
-fn five_devices_and_no_more() {
-    leaving_nothing(|| {
-        for who in everybody("five_devices_and_no_more") {
-            let inside = printed(&launch(who, &plan(&["see"])));
+fn dev_has_exactly_five_devices() {
+    assert_leaves_nothing(|| {
+        for caller in callers("dev_has_exactly_five_devices") {
+            let inside = printed(&launch(caller, &plan(&["see"])));
             assert_eq!(inside["dev"], json!(["full", "null", "random", "urandom", "zero"]), "{inside:#}");
         }
     });
@@ -234,18 +240,18 @@ fn five_devices_and_no_more() {
 
 /// Panics: a caller whose working directory is gone, and one that has a terminal as its standard input.
 #[test]
-fn odd_callers_are_no_matter() {
-    leaving_nothing(|| {
-        for who in everybody("odd_callers_are_no_matter") {
-            let (gone, plan) = (common::scratch(who), plan(&["exit", "4"]));
-            let command = launcher(who, &plan);
+fn caller_without_directory_or_on_a_terminal_can_run() {
+    assert_leaves_nothing(|| {
+        for caller in callers("caller_without_directory_or_on_a_terminal_can_run") {
+            let (gone, plan) = (common::scratch_dir(caller), plan(&["exit", "4"]));
+            let command = launcher(caller, &plan);
             let mut shell = Command::new("sh");
             shell
                 .arg("-c")
                 .arg("mkdir \"$0\" && cd \"$0\" && rmdir \"$0\" && exec \"$@\"")
                 .arg(gone.join("x"));
             shell.arg(command.get_program()).args(command.get_args());
-            if who == As::User && rustix::process::geteuid().is_root() {
+            if caller == Caller::User && rustix::process::geteuid().is_root() {
                 shell.uid(common::USER).gid(common::USER);
             }
             let out = shell.output().expect("the launcher");
@@ -262,7 +268,7 @@ fn odd_callers_are_no_matter() {
                 .collect();
             let mut terminal = Command::new("script");
             terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
-            if who == As::User && rustix::process::geteuid().is_root() {
+            if caller == Caller::User && rustix::process::geteuid().is_root() {
                 terminal.uid(common::USER).gid(common::USER);
             }
             let out = terminal.output().expect("script");
@@ -275,13 +281,13 @@ fn odd_callers_are_no_matter() {
 
 /// Edge 6 and 10, as root: groups of the caller stay outside, and nothing of a run waits for a caller that is gone.
 #[test]
-fn a_caller_that_dies_at_once_leaves_nobody_waiting() {
-    if !root_only("a_caller_that_dies_at_once_leaves_nobody_waiting") {
+fn caller_killed_early_leaves_nothing() {
+    if !is_root_or_skip("caller_killed_early_leaves_nothing") {
         return;
     }
-    leaving_nothing(|| {
+    assert_leaves_nothing(|| {
         for pause in [0, 2, 4, 6, 8, 10, 20] {
-            let mut child = launcher(As::Root, &plan(&["sleep"])).spawn().expect("a launcher");
+            let mut child = launcher(Caller::Root, &plan(&["sleep"])).spawn().expect("a launcher");
             std::thread::sleep(std::time::Duration::from_millis(pause));
             child.kill().expect("killing");
             child.wait().expect("its end");
@@ -291,7 +297,7 @@ fn a_caller_that_dies_at_once_leaves_nobody_waiting() {
 
 /// docs/sharp-edges.md does not promise tests that are not there.
 #[test]
-fn every_edge_has_a_test() {
+fn every_gap_has_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let table = std::fs::read_to_string(root.join("docs/sharp-edges.md")).expect("the table");
     let rows: Vec<&str> =
