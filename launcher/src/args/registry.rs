@@ -1,16 +1,16 @@
-//! Images from and to registries: what `runtime image pull` and `push` take.
+//! `invarlock runtime image pull` and `push`.
 
-use super::image::UnwantedArgs;
+use super::SpecialFileArgs;
 use clap::Args;
 
-/// How a registry is reached.
+/// Access to a registry.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub struct ReachArgs {
-    /// Let this program open sockets, for the registry; containers get no network by it. Without it the kernel refuses them to this program,
-    /// too (or INVARLOCK_ALLOW_NETWORK=1)
+pub struct RegistryArgs {
+    /// Allow this program to open sockets. Without it, or INVARLOCK_ALLOW_NETWORK=1, the kernel denies them to this program. Containers
+    /// never have a network
     #[arg(long, help_heading = "Registry")]
     pub allow_network: bool,
-    /// Speak with the registry without TLS; only one on this machine is spoken to so unasked, and no password is sent to another so
+    /// Connect without TLS. Not needed for a registry on this machine; no password is sent to another machine without TLS
     #[arg(long, help_heading = "Registry")]
     pub plain_http: bool,
 }
@@ -18,23 +18,23 @@ pub struct ReachArgs {
 /// `invarlock runtime image pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// Where it is: docker://HOST:PORT/NAME, with :TAG or @sha256:… behind [default tag: latest]
+    /// Source: docker://HOST:PORT/NAME, with :TAG or @sha256:… [default tag: latest]
     pub from: String,
-    /// A further name for it, NAME:TAG
+    /// Additional name in the store, NAME:TAG
     #[arg(long, value_name = "NAME:TAG")]
     pub tag: Option<String>,
-    /// Leave it packed, to be passed on; the first run unpacks it
+    /// Do not extract the layers; the first run extracts them
     #[arg(long, conflicts_with_all = ["drop_devices", "refuse_set_id"])]
     pub no_unpack: bool,
-    /// What becomes of things that no container of ours gets.
+    /// Special files.
     #[command(flatten)]
-    pub unwanted: UnwantedArgs,
+    pub special_files: SpecialFileArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     /// The registry.
     #[command(flatten)]
-    pub reach: ReachArgs,
+    pub registry: RegistryArgs,
 }
 
 /// `invarlock runtime image push`.
@@ -42,12 +42,12 @@ pub struct PullArgs {
 pub struct PushArgs {
     /// Image reference
     pub image: String,
-    /// Where to: docker://HOST:PORT/NAME:TAG
+    /// Destination: docker://HOST:PORT/NAME:TAG
     pub to: String,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     /// The registry.
     #[command(flatten)]
-    pub reach: ReachArgs,
+    pub registry: RegistryArgs,
 }

@@ -1,22 +1,23 @@
-//! `invarlock runtime probe`: attacks the boundary of this machine and prints, for each control, whether it held.
+//! `invarlock runtime probe`: attacks a container on this machine and prints, per control, whether each attack was blocked.
 
+use crate::args::ProbeArgs;
 use crate::error::Result;
 use crate::signals::Signals;
 use crate::ui;
+use crate::workload::or_interrupted;
 use console::style;
 use invarlock_probe::{AttackResult, Verdict, probe};
 use serde_json::json;
 
-/// Exits 0 when every attack was held, else 1.
-pub fn run(json: bool) -> Result<u8> {
+/// Exits 0 when every attack was blocked, otherwise 1.
+pub fn run(args: &ProbeArgs) -> Result<u8> {
     let signals = Signals::catch()?;
-    let results = probe(signals.fd());
-    let results = results.map_err(|error| signals.check("nothing is kept").err().unwrap_or(error))?;
+    let results = probe(signals.fd()).map_err(|error| or_interrupted(error, &signals))?;
     let count = |verdict| results.iter().filter(|result| result.verdict == verdict).count();
     let (held, not_held, not_tried) =
         (count(Verdict::Held), count(Verdict::NotHeld), count(Verdict::NotTried));
     let code = u8::from(not_held + not_tried > 0);
-    if json {
+    if args.json {
         let summary =
             json!({"attacks": results.len(), "held": held, "not_held": not_held, "not_tried": not_tried});
         let value = json!({

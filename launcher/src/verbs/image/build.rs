@@ -1,6 +1,5 @@
 //! `invarlock runtime image build`.
 
-use super::say;
 use crate::args::BuildArgs;
 use crate::error::{Error, Result};
 use crate::image::{self, DEFAULT_IMAGE};
@@ -8,13 +7,13 @@ use crate::ui::{self, Level, Ui};
 use invarlock_images::{Base, Changes, Policy, Recipe, Reference, SpecialFilePolicy, parse_time};
 use serde_json::json;
 
-/// The default image, or one that the flags describe.
+/// Builds the default image, or with `--name` the image that the flags describe.
 pub fn run(args: &BuildArgs) -> Result<u8> {
-    // Also where nothing depends on it: who sets it relies on it.
+    // Checked also for the default image, which does not depend on it: an invalid value is an error in every case.
     let time = source_date()?;
     match &args.name {
         None => default_image(args),
-        Some(name) => own_image(args, name, time),
+        Some(name) => named_image(args, name, time),
     }
 }
 
@@ -28,11 +27,11 @@ fn default_image(args: &BuildArgs) -> Result<u8> {
         "config_digest": resolved.config_digest,
         "evaluator": path,
     });
-    say(args.json, &value, &format!("{} {}", resolved.reference, resolved.manifest_digest));
+    ui::result(args.json, &value, &format!("{} {}", resolved.reference, resolved.manifest_digest));
     Ok(0)
 }
 
-fn own_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
+fn named_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
     let base = match (&args.from, &args.base) {
         (Some(root), _) => Base::Root(root.clone()),
         (None, Some(reference)) => Base::Image(Reference::parse(reference)?),
@@ -58,7 +57,7 @@ fn own_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
         time,
     };
     let store = image::store()?;
-    // How much there is to pack nobody has counted.
+    // The number of bytes is not known before they are read.
     let step = Ui::new(Level::Normal).step("building", 0, true);
     let built = store.build(&recipe, &|bytes| step.add(bytes))?;
     drop(step);
@@ -75,13 +74,13 @@ fn own_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
             text.push_str(&format!("\nleft out: {count} {what}"));
         }
     }
-    say(args.json, &value, &text);
+    ui::result(args.json, &value, &text);
     Ok(0)
 }
 
-/// `SOURCE_DATE_EPOCH`.
+/// `SOURCE_DATE_EPOCH`, in seconds since 1970.
 fn source_date() -> Result<Option<u64>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let text = text.to_str().ok_or_else(|| Error::input("SOURCE_DATE_EPOCH is no text"))?;
+    let text = text.to_str().ok_or_else(|| Error::input("SOURCE_DATE_EPOCH is not UTF-8 text"))?;
     Ok(Some(parse_time(text)?))
 }
