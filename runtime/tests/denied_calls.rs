@@ -1,4 +1,4 @@
-//! What the workload tries and is refused comes back with the outcome, as root and as an ordinary user.
+//! The outcome of a run counts the system calls that its filter denied.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn denied_calls_are_counted_by_name() {
     });
 }
 
-/// The count of a run that failed says what it wanted. A process of its own makes no difference.
+/// A run that fails because of a denied call reports that call. Calls of child processes count too.
 #[test]
 fn denied_calls_of_children_are_counted() {
     assert_leaves_nothing(|| {
@@ -30,9 +30,9 @@ fn denied_calls_of_children_are_counted() {
             let mut plan = plan(&["double-fork"]);
             plan["filter"] = json!("evaluator");
             let outcome = launch(caller, &plan);
-            let refused = outcome["result"]["refused"].as_object().expect("refusals");
+            let refused = outcome["result"]["refused"].as_object().expect("denied calls");
             assert_eq!(outcome["result"]["status"], json!({"exited": 101}), "{outcome:#}");
-            // posix_spawn: a pipe or a pair of sockets, then a process.
+            // posix_spawn creates a pipe or a socket pair, then a process.
             assert!(
                 !refused.is_empty() && refused.keys().all(|name| !name.contains("unknown")),
                 "{refused:?}"
@@ -41,7 +41,7 @@ fn denied_calls_of_children_are_counted() {
     });
 }
 
-/// Eight threads that do nothing but make refused calls cannot keep the supervisor from its clock or its launcher.
+/// Eight threads that only make denied calls do not delay the wall-time limit or a cancellation.
 #[test]
 fn flood_of_denied_calls_does_not_block_the_supervisor() {
     assert_leaves_nothing(|| {
@@ -72,7 +72,7 @@ fn launcher_under_a_notifying_filter_is_unsupported() {
     });
 }
 
-/// A plain child has a deny-list and no listener: what it refuses is not counted, which is not the same as nothing.
+/// Host execution uses a deny-list without notifications: denied calls are not counted, which differs from a count of zero.
 #[test]
 fn host_execution_does_not_count_denied_calls() {
     assert_leaves_nothing(|| {

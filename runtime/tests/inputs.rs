@@ -1,4 +1,4 @@
-//! Inputs: readable whoever owns them, unwritable, and always the very file that was opened.
+//! Inputs are readable regardless of their owner, read-only, and always the file that was opened.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-fn secret(caller: Caller, dir_mode: u32, file_mode: u32) -> std::path::PathBuf {
+fn private_file(caller: Caller, dir_mode: u32, file_mode: u32) -> std::path::PathBuf {
     let dir = scratch_dir(caller);
     let file = dir.join("weights");
     fs::write(&file, "weights!").expect("a file");
@@ -25,7 +25,7 @@ fn owner_can_use_private_files_as_inputs() {
     assert_leaves_nothing(|| {
         for caller in callers("owner_can_use_private_files_as_inputs") {
             for (dir, file) in [(0o700, 0o600), (0o755, 0o644), (0o700, 0o400)] {
-                let path = secret(caller, dir, file);
+                let path = private_file(caller, dir, file);
                 let mut plan = plan(&["cat", "/in/checkpoint/weights"]);
                 plan["files"] = json!([["/in/checkpoint/weights", path]]);
                 let outcome = launch(caller, &plan);
@@ -49,7 +49,7 @@ fn root_can_use_private_files_of_users_as_inputs() {
         return;
     }
     assert_leaves_nothing(|| {
-        let path = secret(Caller::User, 0o700, 0o600);
+        let path = private_file(Caller::User, 0o700, 0o600);
         let mut plan = plan(&["cat", "/in/w"]);
         plan["files"] = json!([["/in/w", path]]);
         assert_eq!(launch(Caller::Root, &plan)["stdout"], "weights!");
@@ -73,7 +73,7 @@ fn replaced_file_is_never_mounted() {
     assert_leaves_nothing(|| {
         for caller in callers("replaced_file_is_never_mounted") {
             for kept in [true, false] {
-                let path = secret(caller, 0o755, 0o644);
+                let path = private_file(caller, 0o755, 0o644);
                 let other = path.with_file_name("other");
                 fs::write(&other, "forged!!").expect("a file");
                 own(&other, caller);
@@ -82,7 +82,7 @@ fn replaced_file_is_never_mounted() {
                 plan["swap"] = json!([path, other, kept]);
                 let outcome = launch(caller, &plan);
                 match (caller, kept) {
-                    // Root mounts the handle itself: the file that was opened, whatever its name is now.
+                    // Root mounts the handle of the opened file, so its name does not matter.
                     (Caller::Root, true) => assert_eq!(outcome["stdout"], "weights!", "{outcome:#}"),
                     _ => assert_error(&outcome, "safety", &["replaced"]),
                 }

@@ -1,5 +1,5 @@
-//! Sharp edges of libcontainer that this crate must not pass on (docs/sharp-edges.md has all of them by number): what it does to those around
-//! it, to its caller, and to errors.
+//! Gaps of libcontainer that the runtime must not pass on, by their numbers in docs/libcontainer.md: effects on other processes and on
+//! the caller, and lost errors.
 
 mod common;
 
@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-/// Runs that end well, fail early, fail late, and are ended.
+/// Runs that succeed, fail early, fail late, and are ended by a limit.
 fn all_kinds_of_runs() -> Vec<Value> {
     let (well, mut missing, mut ended, mut refused, mut layer) =
         (plan(&["noop"]), plan(&[]), plan(&["sleep"]), plan(&["noop"]), plan(&["noop"]));
@@ -23,7 +23,7 @@ fn all_kinds_of_runs() -> Vec<Value> {
     vec![well, missing, ended, refused, layer]
 }
 
-/// A process that is none of ours, and ended at last.
+/// A process that belongs to no run; killed on drop.
 struct Bystander(Child);
 
 impl Bystander {
@@ -47,11 +47,11 @@ impl Drop for Bystander {
     }
 }
 
-/// A cgroup named as those of runs are, beside which they are made; removed at last.
+/// A cgroup with a name like those of runs, in the place where they are created; removed on drop.
 struct Lookalike(PathBuf);
 
 impl Lookalike {
-    fn make() -> Vec<Self> {
+    fn create() -> Vec<Self> {
         let own = std::fs::read_to_string("/proc/self/cgroup").expect("cgroups");
         let parents = own.lines().filter_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
@@ -63,7 +63,7 @@ impl Lookalike {
         let named = parents.map(|parent| parent.join("invarlock-1-0000000000000000"));
         let made = named.filter(|dir| std::fs::create_dir(dir).is_ok());
         made.inspect(|dir| {
-            // Processes enter a cpuset of version 1 only when it has processors and memory.
+            // A process can enter a cpuset of version 1 only if the cpuset has processors and memory nodes.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let of_parent = dir.parent().map(|parent| std::fs::read_to_string(parent.join(file)));
                 if let Some(Ok(value)) = of_parent {
@@ -82,17 +82,17 @@ impl Drop for Lookalike {
     }
 }
 
-/// Edges 1 and 2: what is in the caller's cgroup, or in one that looks like a run's, is nobody's to kill.
+/// Gaps 1 and 2: processes in the caller's cgroup, or in a cgroup with a name like a run's, are not killed.
 #[test]
 fn other_processes_in_cgroups_are_not_killed() {
     assert_leaves_nothing(|| {
-        let lookalikes = Lookalike::make();
+        let lookalikes = Lookalike::create();
         if lookalikes.is_empty() {
             common::report_skip(
-                "other_processes_in_cgroups_are_not_killed in a cgroup named like a run's: none can be made",
+                "other_processes_in_cgroups_are_not_killed in a cgroup named like a run's: cannot create one",
             );
         }
-        // In version 1 a process is in one cgroup of each hierarchy, so one bystander a hierarchy is the strictest.
+        // In version 1 a process is in one cgroup of each hierarchy, so there is one bystander for each hierarchy.
         let mut bystanders: Vec<Bystander> = lookalikes.iter().map(|l| Bystander::new(Some(&l.0))).collect();
         bystanders.push(Bystander::new(None));
         for caller in callers("other_processes_in_cgroups_are_not_killed") {
@@ -102,12 +102,12 @@ fn other_processes_in_cgroups_are_not_killed() {
             }
         }
         drop(bystanders);
-        // A cgroup is empty only when its last process has been reaped.
+        // A cgroup can be removed only after its last process has been reaped.
         drop(lookalikes);
     });
 }
 
-/// Edges 12 and 13, and the second half of 3: the caller is as it was, however its runs end.
+/// Gaps 3, 12 and 13: the caller's process state does not change, however its runs end.
 #[test]
 fn runs_do_not_change_the_caller() {
     assert_leaves_nothing(|| {
@@ -115,13 +115,13 @@ fn runs_do_not_change_the_caller() {
             for mut plan in all_kinds_of_runs() {
                 plan["runs"] = json!(4);
                 let out = launcher(caller, &plan).output().expect("the launcher");
-                let told: Vec<Value> = String::from_utf8_lossy(&out.stdout)
+                let outcomes: Vec<Value> = String::from_utf8_lossy(&out.stdout)
                     .lines()
                     .map(|line| serde_json::from_str(line).expect("JSON"))
                     .collect();
-                assert_eq!(told.len(), 4, "{out:?}");
-                // A user's first run makes the sealed copy of the program that its supervisors are started from, and keeps it.
-                for run in &told[1..] {
+                assert_eq!(outcomes.len(), 4, "{out:?}");
+                // A user's first run creates the sealed memfd copy of the launcher executable, which stays open.
+                for run in &outcomes[1..] {
                     assert_eq!(run["launcher"]["after"], run["launcher"]["before"], "{plan}");
                 }
             }
@@ -129,7 +129,7 @@ fn runs_do_not_change_the_caller() {
     });
 }
 
-/// Edge 15: what the kernel said, of what, reaches the caller.
+/// Gap 15: the caller gets the errno and the path.
 #[test]
 fn errno_and_cause_are_reported() {
     assert_leaves_nothing(|| {
@@ -170,7 +170,7 @@ fn errno_and_cause_are_reported() {
     });
 }
 
-/// Edge 16: a program starts without PATH, and a text file is never handed to the image's shell.
+/// Gap 16: a program starts without PATH, and a text file is never passed to the image's shell.
 #[test]
 fn program_starts_without_shell_and_path_search() {
     assert_leaves_nothing(|| {
@@ -192,7 +192,7 @@ fn program_starts_without_shell_and_path_search() {
     });
 }
 
-/// Every file of that name below the cgroup file system, with its content.
+/// Every `cgroup.subtree_control` below a directory, with its content.
 fn subtree_control(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
@@ -204,7 +204,7 @@ fn subtree_control(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// Edge 17: no controller is enabled for cgroups that are not the run's.
+/// Gap 17: no controller is enabled in cgroups that do not belong to the run.
 #[test]
 fn controllers_of_other_cgroups_are_unchanged() {
     assert_leaves_nothing(|| {
@@ -227,7 +227,7 @@ fn controllers_of_other_cgroups_are_unchanged() {
     });
 }
 
-/// Edge 8: neither as root nor otherwise is there a device but the five, and none can be made.
+/// Gap 8: `/dev` contains exactly five devices, as root and as an ordinary user.
 #[test]
 fn dev_has_exactly_five_devices() {
     assert_leaves_nothing(|| {
@@ -238,7 +238,7 @@ fn dev_has_exactly_five_devices() {
     });
 }
 
-/// Panics: a caller whose working directory is gone, and one that has a terminal as its standard input.
+/// Panics: a caller whose working directory was removed, and a caller with a terminal as standard input.
 #[test]
 fn caller_without_directory_or_on_a_terminal_can_run() {
     assert_leaves_nothing(|| {
@@ -279,7 +279,7 @@ fn caller_without_directory_or_on_a_terminal_can_run() {
     });
 }
 
-/// Edge 6 and 10, as root: groups of the caller stay outside, and nothing of a run waits for a caller that is gone.
+/// Gap 10: no process of a run keeps waiting for a caller that died.
 #[test]
 fn caller_killed_early_leaves_nothing() {
     if !is_root_or_skip("caller_killed_early_leaves_nothing") {
@@ -295,20 +295,20 @@ fn caller_killed_early_leaves_nothing() {
     });
 }
 
-/// docs/sharp-edges.md does not promise tests that are not there.
+/// Every test that docs/libcontainer.md names exists.
 #[test]
 fn every_gap_has_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let table = std::fs::read_to_string(root.join("docs/sharp-edges.md")).expect("the table");
+    let table = std::fs::read_to_string(root.join("docs/libcontainer.md")).expect("the table");
     let rows: Vec<&str> =
-        table.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| |edge")).skip(1).collect();
+        table.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| | gap")).skip(1).collect();
     let numbers = rows.iter().filter_map(|row| row.split('|').nth(1)?.trim().parse::<u32>().ok());
-    assert!(numbers.eq(1..=17), "an edge is missing");
+    assert!(numbers.eq(1..=17), "a gap is missing");
     for row in rows {
         let cell = row.split('|').nth(4).expect("a test");
         let mut named = cell.split('`').skip(1).step_by(2);
         let (file, test) = (named.next().expect("a file"), named.next().expect("a test"));
-        let found = ["runtime/tests", "tests/tests"].iter().any(|dir| {
+        let found = ["runtime/tests", "tests/e2e"].iter().any(|dir| {
             let text = std::fs::read_to_string(root.join(dir).join(file)).unwrap_or_default();
             text.contains(&format!("#[test]\nfn {test}()"))
         });

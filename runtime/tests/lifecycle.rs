@@ -1,4 +1,4 @@
-//! The end of a run, whoever brings it about, leaves nothing: no process, cgroup, mount or file.
+//! A run leaves no process, cgroup, mount or file behind, whichever process ends it.
 
 mod common;
 
@@ -8,17 +8,17 @@ use std::io::BufRead as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// A launcher whose workload runs: its supervisor is found below it.
+/// Starts a launcher and waits until its workload runs; returns the launcher and the pid of its supervisor.
 #[expect(clippy::zombie_processes, reason = "a start that fails ends the test")]
-fn running(caller: Caller, what: &str) -> (Child, u32) {
-    let child = launcher(caller, &plan(&[what])).spawn().expect("a launcher");
+fn running(caller: Caller, command: &str) -> (Child, u32) {
+    let child = launcher(caller, &plan(&[command])).spawn().expect("a launcher");
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         assert!(Instant::now() < deadline, "the workload does not start");
         std::thread::sleep(Duration::from_millis(20));
-        let Some(supervisor) = child_of(child.id()).first().copied() else { continue };
-        // The supervisor's child is init, and init's is the workload, once it is the program.
-        let workload = child_of(supervisor).into_iter().flat_map(child_of).next();
+        let Some(supervisor) = children_of(child.id()).first().copied() else { continue };
+        // Init is the child of the supervisor, and the workload the child of init, once it has executed its program.
+        let workload = children_of(supervisor).into_iter().flat_map(children_of).next();
         let line = workload.map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default());
         if line.is_some_and(|l| l.starts_with(b"/workload")) {
             return (child, supervisor);
@@ -26,7 +26,7 @@ fn running(caller: Caller, what: &str) -> (Child, u32) {
     }
 }
 
-fn child_of(pid: u32) -> Vec<u32> {
+fn children_of(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -44,8 +44,8 @@ fn kill(pid: u32, signal: rustix::process::Signal) {
 fn killed_launcher_leaves_nothing() {
     assert_leaves_nothing(|| {
         for caller in callers("killed_launcher_leaves_nothing") {
-            for what in ["sleep", "ignore-term"] {
-                let (mut launcher, _) = running(caller, what);
+            for command in ["sleep", "ignore-term"] {
+                let (mut launcher, _) = running(caller, command);
                 launcher.kill().expect("killing");
                 launcher.wait().expect("its end");
             }
@@ -78,8 +78,8 @@ fn host_process_dies_with_its_supervisor() {
             let launcher = launcher(caller, &plan).spawn().expect("a launcher");
             let deadline = Instant::now() + Duration::from_secs(20);
             let find = || {
-                let supervisor = child_of(launcher.id()).first().copied()?;
-                let workload = child_of(supervisor).into_iter().flat_map(child_of).next()?;
+                let supervisor = children_of(launcher.id()).first().copied()?;
+                let workload = children_of(supervisor).into_iter().flat_map(children_of).next()?;
                 let line = std::fs::read(format!("/proc/{workload}/cmdline")).ok()?;
                 line.starts_with(b"/bin/sleep").then_some((supervisor, workload))
             };
@@ -129,9 +129,9 @@ fn killed_launcher_and_supervisor_leave_nothing() {
 fn cancelled_run_stops() {
     assert_leaves_nothing(|| {
         for caller in callers("cancelled_run_stops") {
-            for what in ["sleep", "ignore-term"] {
+            for command in ["sleep", "ignore-term"] {
                 let start = Instant::now();
-                let mut plan = plan(&[what]);
+                let mut plan = plan(&[command]);
                 plan["cancel_after_ms"] = json!(300);
                 let outcome = launch(caller, &plan);
                 assert_eq!(outcome["result"]["status"], "cancelled", "{outcome:#}");
@@ -179,15 +179,15 @@ fn host_devices_keep_owner_and_mode() {
     }
     use std::os::unix::fs::MetadataExt as _;
     assert_leaves_nothing(|| {
-        let look = || {
+        let state = || {
             ["null", "zero", "full", "random", "urandom", "tty"].map(|name| {
                 let meta = std::fs::metadata(format!("/dev/{name}")).expect("a device");
                 (meta.mode(), meta.uid(), meta.gid(), meta.rdev(), meta.ino())
             })
         };
-        let before = look();
+        let before = state();
         launch(Caller::Root, &plan(&["noop"]));
-        assert_eq!(before, look());
+        assert_eq!(before, state());
     });
 }
 

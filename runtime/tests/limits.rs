@@ -1,13 +1,13 @@
-//! Limits: held by a cgroup where there is one, by other means where there is none, and it is said which.
+//! Limits are enforced by a cgroup if one is available, otherwise by rlimits or the watchdog; the observations name the mechanism.
 
 mod common;
 
 use common::{Caller, assert_error, assert_leaves_nothing, callers, is_root_or_skip, launch, plan};
 use serde_json::{Value, json};
 
-fn row<'a>(outcome: &'a Value, name: &str) -> &'a Value {
-    let rows = outcome["result"]["observations"]["limits"]["value"].as_array().expect("limits");
-    rows.iter().find(|r| r["name"] == name).expect("the row")
+fn limit<'a>(outcome: &'a Value, name: &str) -> &'a Value {
+    let limits = outcome["result"]["observations"]["limits"]["value"].as_array().expect("limits");
+    limits.iter().find(|limit| limit["name"] == name).expect("the limit")
 }
 
 #[test]
@@ -25,11 +25,11 @@ fn every_limit_names_its_mechanism() {
                 ("output_files", 16),
                 ("tmp", 64 << 20),
             ] {
-                let row = row(&outcome, name);
-                assert_eq!(row["asked"], asked, "{row}");
-                assert_eq!(row["effective"], asked, "{row}");
+                let limit = limit(&outcome, name);
+                assert_eq!(limit["asked"], asked, "{limit}");
+                assert_eq!(limit["effective"], asked, "{limit}");
             }
-            let by = row(&outcome, "memory")["by"].clone();
+            let by = limit(&outcome, "memory")["by"].clone();
             if caller == Caller::Root {
                 assert_eq!(by, "cgroup", "{outcome:#}");
                 assert!(outcome["result"]["usage"]["peak_memory_bytes"].as_u64().is_some_and(|n| n > 0));
@@ -38,7 +38,7 @@ fn every_limit_names_its_mechanism() {
                     outcome["result"]["observations"]["cgroup"]["value"].to_string().contains("invarlock-")
                 );
             } else {
-                assert!(by == "cgroup" || row(&outcome, "memory")["reason"].is_string(), "{outcome:#}");
+                assert!(by == "cgroup" || limit(&outcome, "memory")["reason"].is_string(), "{outcome:#}");
             }
         }
     });
@@ -51,12 +51,12 @@ fn memory_limit_ends_the_run() {
             let mut plan = plan(&["eat", "300000000"]);
             plan["memory"] = json!(64 << 20);
             let outcome = launch(caller, &plan);
-            let by_cgroup = row(&outcome, "memory")["by"] == "cgroup";
+            let by_cgroup = limit(&outcome, "memory")["by"] == "cgroup";
             if by_cgroup {
                 assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
                 assert!(outcome["result"]["usage"]["oom_kills"].as_u64().is_some_and(|n| n > 0));
             } else {
-                // Allocation fails inside: the program aborts.
+                // The allocation fails inside, and the program aborts.
                 assert_eq!(outcome["result"]["status"], json!({"signaled": 6}), "{outcome:#}");
             }
         }
@@ -73,11 +73,11 @@ fn memory_of_all_processes_is_summed() {
             let outcome = launch(caller, &plan);
             let usage = &outcome["result"]["usage"];
             assert_eq!(usage["limits_hit"], json!(["memory"]), "{outcome:#}");
-            if row(&outcome, "memory")["by"] != "cgroup" {
+            if limit(&outcome, "memory")["by"] != "cgroup" {
                 assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
                 assert_eq!(usage["peak_memory_by"], "watchdog");
                 assert!(usage["peak_memory_bytes"].as_u64().is_some_and(|n| n > 128 << 20), "{usage}");
-                assert!(start.elapsed() < std::time::Duration::from_secs(10), "it took its time");
+                assert!(start.elapsed() < std::time::Duration::from_secs(10), "the watchdog is too slow");
             }
         }
     });
@@ -118,7 +118,7 @@ fn sizes_are_rounded_down_to_pages() {
             plan["output_bytes"] = json!(10_001);
             let outcome = launch(caller, &plan);
             assert_eq!(
-                (&row(&outcome, "output")["asked"], &row(&outcome, "output")["effective"]),
+                (&limit(&outcome, "output")["asked"], &limit(&outcome, "output")["effective"]),
                 (&json!(8192), &json!(8192))
             );
             assert_eq!(outcome["result"]["output"]["big"].as_str().map(str::len), Some(8192), "{outcome:#}");
@@ -139,9 +139,9 @@ fn fork_bomb_is_limited() {
             let (children, errno) = text.trim().split_once(' ').unwrap_or_else(|| panic!("{outcome:#}"));
             assert_eq!(errno, "11", "{outcome:#}");
             assert!(children.parse::<u32>().is_ok_and(|n| n < 20), "{text}");
-            // Refused forks are counted by a cgroup and by nothing else.
+            // Only a cgroup counts denied forks.
             let usage = &outcome["result"]["usage"];
-            if row(&outcome, "pids")["by"] == "cgroup" {
+            if limit(&outcome, "pids")["by"] == "cgroup" {
                 assert!(usage["forks_refused"].as_u64().is_some_and(|n| n > 0), "{usage}");
                 assert_eq!(usage["limits_hit"], json!(["pids"]));
             } else {
@@ -155,14 +155,15 @@ fn fork_bomb_is_limited() {
 fn wall_time_limit_ends_the_run() {
     assert_leaves_nothing(|| {
         for caller in callers("wall_time_limit_ends_the_run") {
-            for what in ["sleep", "ignore-term", "double-fork"] {
-                let mut plan = plan(&[what]);
+            for command in ["sleep", "ignore-term", "double-fork"] {
+                let mut plan = plan(&[command]);
                 plan["wall_ms"] = json!(300);
                 let outcome = launch(caller, &plan);
-                let expected = if what == "double-fork" { json!({"exited": 0}) } else { json!("timed_out") };
-                assert_eq!(outcome["result"]["status"], expected, "{what}: {outcome:#}");
-                let hit = if what == "double-fork" { json!([]) } else { json!(["wall"]) };
-                assert_eq!(outcome["result"]["usage"]["limits_hit"], hit, "{what}");
+                let expected =
+                    if command == "double-fork" { json!({"exited": 0}) } else { json!("timed_out") };
+                assert_eq!(outcome["result"]["status"], expected, "{command}: {outcome:#}");
+                let hit = if command == "double-fork" { json!([]) } else { json!(["wall"]) };
+                assert_eq!(outcome["result"]["usage"]["limits_hit"], hit, "{command}");
             }
         }
     });
@@ -171,19 +172,19 @@ fn wall_time_limit_ends_the_run() {
 #[test]
 fn required_limit_that_cannot_be_enforced_is_an_error() {
     assert_leaves_nothing(|| {
-        // These need no cgroup, so anybody can ask for them.
-        let mut easy = plan(&["noop"]);
-        easy["required"] = json!(["pids", "wall", "tmp", "output"]);
-        assert_eq!(launch(Caller::User, &easy)["result"]["status"], json!({"exited": 0}));
-        // The output of a plain child is a directory of the host, which nothing bounds.
-        easy["argv"] = json!([common::stage().join("bare/workload"), "noop"]);
-        easy["host"] = json!(common::scratch_dir(Caller::User));
-        assert_error(&launch(Caller::User, &easy), "unsupported", &["limits", "cannot be held"]);
+        // These limits need no cgroup, so every user can require them.
+        let mut without_cgroup = plan(&["noop"]);
+        without_cgroup["required"] = json!(["pids", "wall", "tmp", "output"]);
+        assert_eq!(launch(Caller::User, &without_cgroup)["result"]["status"], json!({"exited": 0}));
+        // The output of host execution is a directory of the host, which has no size limit.
+        without_cgroup["argv"] = json!([common::stage().join("bare/workload"), "noop"]);
+        without_cgroup["host"] = json!(common::scratch_dir(Caller::User));
+        assert_error(&launch(Caller::User, &without_cgroup), "unsupported", &["limits", "cannot be held"]);
         let mut plan = plan(&["noop"]);
         plan["required"] = json!(["memory"]);
         let outcome = launch(Caller::User, &plan);
         if outcome["result"]["error"].is_null() {
-            assert_eq!(row(&outcome, "memory")["by"], "cgroup", "{outcome:#}");
+            assert_eq!(limit(&outcome, "memory")["by"], "cgroup", "{outcome:#}");
         } else {
             assert_error(&outcome, "unsupported", &["limits", "Memory"]);
         }
@@ -194,7 +195,7 @@ fn required_limit_that_cannot_be_enforced_is_an_error() {
     });
 }
 
-/// Directories of cgroup version 1 that belong to the test's user, removed at the end.
+/// Cgroups of version 1 owned by the ordinary user; removed on drop.
 struct Delegated(Vec<std::path::PathBuf>);
 
 impl Drop for Delegated {
@@ -239,7 +240,7 @@ fn delegated_cgroups_enforce_the_limits_of_a_user() {
         let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
         assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
         for name in ["memory", "pids", "cpu"] {
-            assert_eq!(row(&outcome, name)["by"], "cgroup");
+            assert_eq!(limit(&outcome, name)["by"], "cgroup");
         }
     });
 }

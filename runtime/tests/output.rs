@@ -1,4 +1,4 @@
-//! What a workload leaves in `/out`, and what it prints.
+//! Files that a workload leaves in `/out`, and its standard output.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn output_size_is_limited() {
     assert_leaves_nothing(|| {
         for caller in callers("output_size_is_limited") {
             let filled = launch(caller, &plan(&["fill", "/out"]));
-            // ENOSPC inside; what fitted comes back.
+            // The workload gets ENOSPC (28); the bytes that fit are collected.
             assert!(filled["stdout"].as_str().is_some_and(|s| s.ends_with(" 28\n")), "{filled:#}");
             let big = filled["result"]["output"]["big"].as_str().map_or(0, str::len);
             assert!(big > 0 && big <= 1 << 20, "{big}");

@@ -1,4 +1,4 @@
-//! A profile that is learned allows what it always allows and nothing else, and every call is counted, as root and as an ordinary user.
+//! A run under a traced profile allows the same calls as an ordinary run, and every call is counted.
 
 mod common;
 
@@ -6,19 +6,19 @@ use common::{Caller, assert_error, assert_leaves_nothing, callers, launch, plan}
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-fn learning(argv: &[&str], profile: &str) -> Value {
+fn traced(argv: &[&str], profile: &str) -> Value {
     let mut plan = plan(argv);
     (plan["filter"], plan["learn"]) = (json!(profile), json!(true));
     plan
 }
 
-/// How often the rules for a call were used, in the order of the profile.
+/// How often each rule for a call was used, in the order of the profile.
 fn used(outcome: &Value, syscall: &str) -> Vec<u64> {
     let rules = outcome["result"]["learned"]["used"].as_array().unwrap_or_else(|| panic!("{outcome:#}"));
     rules
         .iter()
-        .filter(|it| it["syscall"] == syscall)
-        .map(|it| it["count"].as_u64().expect("a count"))
+        .filter(|rule| rule["syscall"] == syscall)
+        .map(|rule| rule["count"].as_u64().expect("a count"))
         .collect()
 }
 
@@ -26,13 +26,13 @@ fn used(outcome: &Value, syscall: &str) -> Vec<u64> {
 fn allowed_and_denied_calls_are_counted() {
     assert_leaves_nothing(|| {
         for caller in callers("allowed_and_denied_calls_are_counted") {
-            let plan = learning(&["sockets", "2", "1", "2"], "evaluator");
+            let plan = traced(&["sockets", "2", "1", "2"], "evaluator");
             let outcome = launch(caller, &plan);
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
             assert_eq!(outcome["stdout"], "1 1 1\n");
-            // This program reads its auxiliary vector, in one way and then in another, which the evaluator does not.
-            let refused = json!({"prctl": 1, "open": 1, "socket(AF_INET)": 2, "socket(AF_UNIX)": 1});
-            assert_eq!(outcome["result"]["refused"], refused);
+            // The workload reads its auxiliary vector by prctl and by open, which the evaluator's profile does not allow.
+            let denied = json!({"prctl": 1, "open": 1, "socket(AF_INET)": 2, "socket(AF_UNIX)": 1});
+            assert_eq!(outcome["result"]["refused"], denied);
             let tried = json!([
                 {"syscall": "open", "args": [], "count": 1},
                 {"syscall": "prctl", "args": [], "count": 1},
@@ -40,12 +40,12 @@ fn allowed_and_denied_calls_are_counted() {
                 {"syscall": "socket", "args": [[0, 2]], "count": 2},
             ]);
             assert_eq!(outcome["result"]["learned"]["refused"], tried);
-            // What every program does, what this one does once, and what it does not do.
+            // Calls of every program, calls that the workload makes once, and a call that it does not make.
             assert!(used(&outcome, "read")[0] > 0 && used(&outcome, "mmap")[0] > 0, "{outcome:#}");
             let once = [used(&outcome, "execve"), used(&outcome, "exit_group"), used(&outcome, "write")];
             assert_eq!(once, [[1], [1], [1]]);
             assert_eq!(used(&outcome, "clone"), [0]);
-            // The same run, not learned.
+            // The same run without tracing.
             let mut ordinary = plan.clone();
             ordinary["learn"] = json!(false);
             let ordinary = launch(caller, &ordinary);
@@ -62,21 +62,21 @@ fn allowed_and_denied_calls_are_counted() {
 fn child_processes_are_traced() {
     assert_leaves_nothing(|| {
         for caller in callers("child_processes_are_traced") {
-            let outcome = launch(caller, &learning(&["double-fork"], "general"));
+            let outcome = launch(caller, &traced(&["double-fork"], "general"));
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
             let sum = |name: &str| used(&outcome, name).iter().sum::<u64>();
-            // A child and a grandchild, which dies with the run.
+            // The workload, a child and a grandchild, which is killed with the run.
             assert_eq!((sum("execve"), sum("exit_group")), (3, 2), "{outcome:#}");
             assert!(sum("clone") + sum("vfork") + sum("fork") >= 2, "{outcome:#}");
         }
     });
 }
 
-/// A deny-list allows what it does not name: counted by name.
+/// A deny-list allows the calls that it does not list; they are counted by name.
 #[test]
 fn unlisted_calls_of_a_deny_list_are_counted_by_name() {
     assert_leaves_nothing(|| {
-        let outcome = launch(Caller::User, &learning(&["sockets", "1", "2"], "no-network"));
+        let outcome = launch(Caller::User, &traced(&["sockets", "1", "2"], "no-network"));
         assert_eq!(outcome["stdout"], "0 1\n", "{outcome:#}");
         let learned = &outcome["result"]["learned"];
         assert_eq!(
@@ -87,37 +87,37 @@ fn unlisted_calls_of_a_deny_list_are_counted_by_name() {
     });
 }
 
-/// What a workload can make the supervisor remember is bounded.
+/// The memory that a workload can make the supervisor use is bounded.
 #[test]
 fn number_of_distinct_denied_calls_is_bounded() {
     assert_leaves_nothing(|| {
-        let families: Vec<String> = (100..800).map(|it| it.to_string()).collect();
+        let families: Vec<String> = (100..800).map(|family| family.to_string()).collect();
         let argv: Vec<&str> = std::iter::once("sockets").chain(families.iter().map(String::as_str)).collect();
-        let outcome = launch(Caller::User, &learning(&argv, "evaluator"));
-        let refused = outcome["result"]["learned"]["refused"].as_array().expect("refusals");
-        assert_eq!(refused.len(), 513, "{outcome:#}");
-        // The first 512 are told apart; some of them are of the program's start.
-        let before = refused.iter().filter(|it| it["syscall"] != "socket").count();
+        let outcome = launch(Caller::User, &traced(&argv, "evaluator"));
+        let denied = outcome["result"]["learned"]["refused"].as_array().expect("denied calls");
+        assert_eq!(denied.len(), 513, "{outcome:#}");
+        // The first 512 distinct calls are listed; some of them belong to the start of the program.
+        let before = denied.iter().filter(|rule| rule["syscall"] != "socket").count();
         let rest = json!({"syscall": "socket", "args": [], "count": 700 - (512 - before)});
-        assert!(refused.contains(&rest), "{outcome:#}");
+        assert!(denied.contains(&rest), "{outcome:#}");
     });
 }
 
-/// Everything that ends a run ends one that is learned.
+/// Limits, cancellation, signals and failed starts end a traced run too.
 #[test]
 fn traced_run_ends_like_other_runs() {
     assert_leaves_nothing(|| {
         for caller in callers("traced_run_ends_like_other_runs") {
             for (limit, ended) in [("wall_ms", "timed_out"), ("cancel_after_ms", "cancelled")] {
-                let mut plan = learning(&["spam"], "general");
+                let mut plan = traced(&["spam"], "general");
                 plan[limit] = json!(500);
                 let start = Instant::now();
                 assert_eq!(launch(caller, &plan)["result"]["status"], ended);
                 assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
             }
-            let killed = launch(caller, &learning(&["raise", "9"], "general"));
+            let killed = launch(caller, &traced(&["raise", "9"], "general"));
             assert_eq!(killed["result"]["status"], json!({"signaled": 9}), "{killed:#}");
-            let mut nothing = learning(&[], "evaluator");
+            let mut nothing = traced(&[], "evaluator");
             nothing["argv"] = json!(["/nothing"]);
             assert_error(&launch(caller, &nothing), "input", &["starting \"/nothing\"", "No such file"]);
         }
