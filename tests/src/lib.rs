@@ -10,6 +10,7 @@
 )]
 
 pub mod attacks;
+pub mod fixtures;
 pub mod layout;
 pub mod leaks;
 pub mod stage;
@@ -54,12 +55,6 @@ pub fn root() -> PathBuf {
 /// The demo checkpoints, committed with the project.
 pub fn demo(name: &str) -> PathBuf {
     root().join("demo").join(name)
-}
-
-/// The directory of additional upstream data, if `INVARLOCK_SHARED` names one.
-pub fn shared() -> Option<PathBuf> {
-    let path = std::env::var_os("INVARLOCK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    path.join("data/models").is_dir().then_some(path)
 }
 
 /// The directory of the programs of this build: the parent of the running test's directory.
