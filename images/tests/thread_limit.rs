@@ -1,20 +1,20 @@
-//! A user who may have no more threads is told so, or served by fewer; nothing panics and nothing waits for ever.
+//! A process that cannot start threads gets an error or continues with fewer threads. It neither panics nor hangs.
 
 mod common;
 
 use common::*;
-use invarlock_images::{Policy, Reference, RegistryName, Store};
+use invarlock_images::{Policy, RegistryName, Store};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
-/// No further thread or process of this user, from now on. Root may have more than that.
-fn no_more_threads() {
+/// Forbids further threads and processes of this user. The limit does not apply to root.
+fn forbid_threads() {
     setrlimit(Resource::Nproc, Rlimit { current: Some(0), ..getrlimit(Resource::Nproc) }).expect("limit");
 }
 
 #[test]
-fn too_few_threads_are_said_and_a_push_needs_none() {
+fn pull_reports_the_thread_limit_and_push_needs_no_thread() {
     if geteuid().is_root() {
-        return again_as_a_user("too_few_threads_are_said_and_a_push_needs_none");
+        return run_again_as_user("pull_reports_the_thread_limit_and_push_needs_no_thread");
     }
     let dir = scratch();
     let layout = TestLayout::new(&dir.path().join("layout"));
@@ -28,16 +28,13 @@ fn too_few_threads_are_said_and_a_push_needs_none() {
     let empty = TestLayout::new(&dir.path().join("to"));
     empty.index(&[]);
     let name = RegistryName::parse("localhost:1/it:1").expect("name");
-    no_more_threads();
+    forbid_threads();
     let other = Store::open(&dir.path().join("other")).expect("store");
-    let registry = Directory(dir.path().join("layout"));
+    let registry = DirectoryRegistry(dir.path().join("layout"));
     let error = other.pull(&name, &registry, None, Some(Policy::default()), &|_, _| {}).expect_err("threads");
-    assert!(
-        error.to_string().contains("starting a thread") && error.to_string().contains("ulimit -u"),
-        "{error}"
-    );
+    assert!(message_and_hint(&error).contains("ulimit -u"), "{error}");
     assert!(other.list().expect("list").is_empty());
-    let to = Directory(dir.path().join("to"));
-    let it = Reference::parse("it:1").expect("reference");
-    assert_eq!(store.push(&it, &name, &to, &|_, _| {}).expect("push"), image.manifest_digest);
+    let to = DirectoryRegistry(dir.path().join("to"));
+    let name_in_store = reference("it:1");
+    assert_eq!(store.push(&name_in_store, &name, &to, &|_, _| {}).expect("push"), image.manifest_digest);
 }

@@ -1,4 +1,4 @@
-//! Naming, removing, verifying and tidying up; and the levels of verification.
+//! Tagging, removing, garbage collection, verification and its levels.
 
 mod common;
 
@@ -13,10 +13,6 @@ use invarlock_images::{
 };
 use serde_json::json;
 
-fn reference(text: &str) -> Reference {
-    Reference::parse(text).expect("reference")
-}
-
 fn evaluator_image(dir: &Path, store: &Store, content: &str, name: &str) -> ResolvedImage {
     let path = dir.join("evaluator");
     fs::write(&path, content).expect("evaluator");
@@ -26,12 +22,12 @@ fn evaluator_image(dir: &Path, store: &Store, content: &str, name: &str) -> Reso
     image
 }
 
-fn with(verify: Verify) -> RootfsOptions {
+fn options(verify: Verify) -> RootfsOptions {
     RootfsOptions { verify, ..RootfsOptions::default() }
 }
 
-/// Alters a byte and puts the time of modification back, as somebody would who wants it not to be seen.
-fn alter(path: &Path) {
+/// Changes a byte and restores the modification time, as an attacker would.
+fn flip_byte(path: &Path) {
     let before = fs::metadata(path).expect("metadata");
     let mut bytes = fs::read(path).expect("read");
     bytes[0] ^= 1;
@@ -43,7 +39,7 @@ fn alter(path: &Path) {
 }
 
 #[test]
-fn tags_come_and_go_and_gc_frees_what_is_left() {
+fn gc_frees_objects_without_a_tag() {
     let dir = scratch();
     let store = Store::open(&dir.path().join("store")).expect("store");
     let one = evaluator_image(dir.path(), &store, "one", "a:1");
@@ -52,26 +48,26 @@ fn tags_come_and_go_and_gc_frees_what_is_left() {
     assert_eq!(store.tag(&Reference::Digest(two.manifest_digest), "b:2").expect("tag"), two.manifest_digest);
     assert!(matches!(store.tag(&reference("a:1"), "no-tag"), Err(error) if error.kind() == Kind::Input));
     assert!(matches!(store.tag(&reference("none:1"), "a:3"), Err(error) if error.kind() == Kind::Input));
-    let names = || store.list().expect("list").into_iter().map(|it| it.reference).collect::<Vec<_>>();
+    let names = || store.list().expect("list").into_iter().map(|image| image.reference).collect::<Vec<_>>();
     assert_eq!(names(), ["a:1", "a:2", "b:1", "b:2"]);
     assert_eq!(store.gc(false).expect("gc"), store.gc(true).expect("gc"), "nothing to free");
 
     assert_eq!(store.remove(&reference("a:1")).expect("rm"), ["a:1"]);
     assert!(matches!(store.remove(&reference("a:1")), Err(error) if error.kind() == Kind::Input));
-    assert!(store.gc(true).expect("gc").blobs.is_empty(), "the other tag needs it");
+    assert!(store.gc(true).expect("gc").blobs.is_empty(), "another tag refers to it");
     assert_eq!(store.remove(&Reference::Digest(one.manifest_digest)).expect("rm"), ["a:2"]);
     let would = store.gc(true).expect("gc");
     assert_eq!((would.blobs.len(), would.trees.len(), would.in_use.len()), (3, 1, 0));
     assert!(would.bytes > 0);
-    assert_eq!(store.gc(false).expect("gc"), would, "what it said");
+    assert_eq!(store.gc(false).expect("gc"), would, "as the dry run reports");
     assert_eq!(store.gc(false).expect("gc").bytes, 0);
     assert_eq!(names(), ["b:1", "b:2"]);
-    store.rootfs(&two, RootfsOptions::default()).expect("the other image is whole");
-    assert!(store.verify(None, false).expect("verify").iter().all(|it| it.problem.is_none()));
+    store.rootfs(&two, RootfsOptions::default()).expect("the other image is complete");
+    assert!(store.verify(None, false).expect("verify").iter().all(|checked| checked.problem.is_none()));
 }
 
 #[test]
-fn what_a_run_uses_is_kept() {
+fn gc_keeps_objects_in_use() {
     let dir = scratch();
     let store = Store::open(&dir.path().join("store")).expect("store");
     let image = evaluator_image(dir.path(), &store, "one", "a:1");
@@ -87,49 +83,53 @@ fn what_a_run_uses_is_kept() {
 }
 
 #[test]
-fn verify_names_what_is_wrong_and_repairs_trees() {
+fn verify_reports_corrupt_objects_and_repairs_extracted_layers() {
     let dir = scratch();
     let store = Store::open(&dir.path().join("store")).expect("store");
     let image = evaluator_image(dir.path(), &store, "one", "a:1");
     let root = store.rootfs(&image, RootfsOptions::default()).expect("rootfs").layers[0].clone();
     let problems = |repair| -> Vec<_> {
         let all = store.verify(None, repair).expect("verify");
-        assert_eq!(all.len(), 5, "an image, three blobs, a tree: {all:?}");
+        assert_eq!(all.len(), 5, "an image, three blobs, an extracted layer: {all:?}");
         all.into_iter()
-            .filter(|it| it.problem.is_some() || it.repaired)
-            .map(|it| (it.kind, it.repaired))
+            .filter(|checked| checked.problem.is_some() || checked.repaired)
+            .map(|checked| (checked.kind, checked.repaired))
             .collect()
     };
     assert_eq!(problems(false), []);
-    alter(&root.join("invarlock-evaluator"));
+    flip_byte(&root.join("invarlock-evaluator"));
     assert_eq!(problems(false), [("tree", false)]);
     assert_eq!(problems(true), [("tree", true)]);
     assert_eq!(problems(false), []);
     let blob = store.root().join("blobs/sha256").join(image.layers[0].digest.hex());
-    alter(&blob);
+    flip_byte(&blob);
     assert_eq!(problems(false), [("blob", false)]);
-    alter(&root.join("invarlock-evaluator"));
-    assert_eq!(problems(true), [("blob", false), ("tree", false)], "nothing to repair it from");
+    flip_byte(&root.join("invarlock-evaluator"));
+    assert_eq!(
+        problems(true),
+        [("blob", false), ("tree", false)],
+        "the layer cannot be repaired without its blob"
+    );
     let one = store.verify(Some(&reference("a:1")), false).expect("verify");
-    assert!(one.iter().any(|it| it.problem.is_some()), "{one:?}");
+    assert!(one.iter().any(|checked| checked.problem.is_some()), "{one:?}");
 }
 
 #[test]
-fn the_quick_level_finds_changes_and_never_complains_of_harmless_ones() {
+fn quick_verification_detects_changes_and_accepts_new_stamps() {
     let dir = scratch();
     let store = Store::open(&dir.path().join("store")).expect("store");
     let image = evaluator_image(dir.path(), &store, "one", "a:1");
-    let level = |verify| store.rootfs(&image, with(verify)).map(|it| it.level);
+    let level = |verify| store.rootfs(&image, options(verify)).map(|rootfs| rootfs.level);
     let root = store.rootfs(&image, RootfsOptions::default()).expect("rootfs").layers[0].clone();
     let program = root.join("invarlock-evaluator");
     assert_eq!(level(Verify::Auto).expect("auto"), Level::Full, "a small image is always verified in full");
     assert_eq!(level(Verify::Full).expect("full"), Level::Full);
     assert_eq!(level(Verify::Quick).expect("quick"), Level::Quick);
-    // A change of a stamp that changes nothing: the full way says so, and the next time is quick again.
+    // A changed stamp without changed bytes causes one full verification.
     fs::File::open(&program).expect("open").set_modified(std::time::SystemTime::now()).expect("time");
     assert_eq!(level(Verify::Quick).expect("touched"), Level::Full);
     assert_eq!(level(Verify::Quick).expect("again"), Level::Quick);
-    // Restored from somewhere: other inodes, the same bytes.
+    // Restored from a copy: other inodes, the same bytes.
     let copy = root.with_file_name("copy");
     assert!(std::process::Command::new("cp").arg("-a").args([&root, &copy]).status().expect("cp").success());
     fs::remove_dir_all(&root).expect("remove");
@@ -137,7 +137,7 @@ fn the_quick_level_finds_changes_and_never_complains_of_harmless_ones() {
     assert_eq!(level(Verify::Quick).expect("restored"), Level::Full);
     assert_eq!(level(Verify::Quick).expect("again"), Level::Quick);
 
-    let refused = |what: &str| {
+    let assert_rejected = |what: &str| {
         for verify in [Verify::Quick, Verify::Full] {
             assert!(
                 matches!(level(verify), Err(error) if error.kind() == Kind::Integrity),
@@ -145,25 +145,25 @@ fn the_quick_level_finds_changes_and_never_complains_of_harmless_ones() {
             );
         }
     };
-    alter(&program);
-    refused("a byte, its time put back");
-    alter(&program);
-    assert_eq!(level(Verify::Quick).expect("put right"), Level::Full);
+    flip_byte(&program);
+    assert_rejected("a byte, with the old time");
+    flip_byte(&program);
+    assert_eq!(level(Verify::Quick).expect("restored"), Level::Full);
     fs::write(root.join("etc/ld.so.preload"), "x").expect("extra");
-    refused("an extra file");
+    assert_rejected("an extra file");
     fs::remove_file(root.join("etc/ld.so.preload")).expect("remove");
-    assert_eq!(level(Verify::Quick).expect("put right"), Level::Full);
+    assert_eq!(level(Verify::Quick).expect("restored"), Level::Full);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o777)).expect("mode");
-    refused("a mode");
+    assert_rejected("a mode");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o555)).expect("mode");
-    assert_eq!(level(Verify::Quick).expect("put right"), Level::Full);
+    assert_eq!(level(Verify::Quick).expect("restored"), Level::Full);
     let hidden = rustix::fs::open(root.join("etc"), rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
         .expect("open");
     rustix::fs::fsetxattr(&hidden, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty())
         .expect("attribute");
-    refused("an attribute that overlayfs reads");
+    assert_rejected("an attribute that overlayfs reads");
     rustix::fs::fremovexattr(&hidden, "user.overlay.opaque").expect("attribute");
-    // Stamps themselves are no evidence: altered ones only cost a full verification.
+    // Stamps are not evidence: modified stamps only cause a full verification.
     fs::write(root.with_file_name("stamps"), "altered").expect("stamps");
     assert_eq!(level(Verify::Quick).expect("stamps"), Level::Full);
     assert_eq!(level(Verify::Quick).expect("again"), Level::Quick);
@@ -174,18 +174,18 @@ fn the_quick_level_finds_changes_and_never_complains_of_harmless_ones() {
 }
 
 #[test]
-fn what_was_pulled_is_found_by_its_name_and_by_the_index_it_was_chosen_from() {
+fn pulled_image_is_found_by_name_and_by_index() {
     let dir = scratch();
     let layout = TestLayout::new(&dir.path().join("layout"));
     let archive = Tar::default().file("a", "one").end();
-    let mut ours = layout.image(&[(GZIP, gzip(&archive), archive)]);
-    ours["platform"] = json!({"os": "linux", "architecture": arch()});
+    let mut own = layout.image(&[(GZIP, gzip(&archive), archive)]);
+    own["platform"] = json!({"os": "linux", "architecture": arch()});
     let other = json!({"mediaType": MANIFEST, "digest": Digest::of(b"other"), "size": 5, "platform": {"os": "linux", "architecture": "s390x"}});
     let index =
-        layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [other, ours]}));
+        layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [other, own]}));
     layout.index(std::slice::from_ref(&index));
     let store = Store::open(&dir.path().join("store")).expect("store");
-    let registry = Directory(layout.dir);
+    let registry = DirectoryRegistry(layout.dir);
     let name = |text: &str| RegistryName::parse(text).expect("name");
     let pull = |text: &str| store.pull(&name(text), &registry, None, Some(Policy::default()), &|_, _| {});
     let pulled = pull("docker://host.example/team/it:1").expect("pull");
@@ -211,9 +211,9 @@ fn what_was_pulled_is_found_by_its_name_and_by_the_index_it_was_chosen_from() {
         pull("host.example/team/it@sha256:0000000000000000000000000000000000000000000000000000000000000000"),
         Err(error) if matches!(error.kind(), Kind::Input | Kind::Integrity)
     ));
-    // The index stays as long as what was chosen from it.
+    // The index is kept as long as the image that was selected from it.
     assert_eq!(store.gc(false).expect("gc").blobs, Vec::<String>::new());
-    // To another machine and registry, with its digest.
+    // Export to another store and push to another registry keep the digest.
     let file = dir.path().join("image.tar").display().to_string();
     let archive = Reference::parse(&format!("oci-archive:{file}:it")).expect("reference");
     let from = Reference::parse("host.example/team/it:1").expect("reference");
@@ -221,7 +221,7 @@ fn what_was_pulled_is_found_by_its_name_and_by_the_index_it_was_chosen_from() {
     let second = Store::open(&dir.path().join("second")).expect("store");
     let imported = second.import(&archive, Some("it:2"), Policy::default(), &|_| {}).expect("import");
     assert_eq!(imported.manifest_digest, manifest);
-    let to = Directory(TestLayout::new(&dir.path().join("other")).dir);
+    let to = DirectoryRegistry(TestLayout::new(&dir.path().join("other")).dir);
     let sent = second.push(
         &Reference::parse("it:2").expect("reference"),
         &name("other.example/it:3"),
