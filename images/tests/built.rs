@@ -60,7 +60,8 @@ impl Place {
 }
 
 fn says(error: &Error, words: &[&str]) {
-    words.iter().for_each(|it| assert!(error.to_string().contains(it), "{it:?} is not in: {error}"));
+    let shown = format!("{error}; help: {}", error.hint().unwrap_or_default());
+    words.iter().for_each(|word| assert!(shown.contains(word), "{word:?} is not in: {shown}"));
 }
 
 #[test]

@@ -33,7 +33,8 @@ fn too_few_threads_are_said_and_a_push_needs_none() {
     let registry = Directory(dir.path().join("layout"));
     let error = other.pull(&name, &registry, None, Some(Policy::default()), &|_, _| {}).expect_err("threads");
     assert!(
-        error.to_string().contains("starting a thread") && error.to_string().contains("ulimit -u"),
+        error.to_string().contains("starting a thread")
+            && error.hint().is_some_and(|hint| hint.contains("ulimit -u")),
         "{error}"
     );
     assert!(other.list().expect("list").is_empty());
