@@ -1,6 +1,6 @@
 //! Reproducible builds: the default image from one program ([`measure`]), and other images from directories, archives or an existing image.
 //!
-//! The same files give the same image, wherever they are and whoever builds: entries are sorted and share one owner and one timestamp, and the
+//! The same files give the same image, on every machine: entries are sorted and share one owner and one timestamp, and the
 //! version and level of the compressor are fixed.
 
 mod changes;

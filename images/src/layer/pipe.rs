@@ -145,6 +145,7 @@ mod tests {
             scope.spawn(|| writer.write_all_from(io::repeat(1)));
             let mut few = [0; 10];
             reader.read_exact(&mut few).expect("read");
+            drop(reader);
         });
     }
 }
