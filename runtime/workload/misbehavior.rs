@@ -1,11 +1,11 @@
-//! Misbehaviour on command, only where nothing but `lo` is there.
+//! Commands that exceed limits, ignore signals or make denied calls. They run only where `lo` is the only interface.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
-/// Tries to make a socket; gives the errno, 0 where there is a socket.
+/// Tries to create a socket; returns the errno, or 0.
 fn socket(family: u16) -> i32 {
     let family = rustix::net::AddressFamily::from_raw(family);
     match rustix::net::socket(family, rustix::net::SocketType::DGRAM, None) {
@@ -14,20 +14,20 @@ fn socket(family: u16) -> i32 {
     }
 }
 
-/// Tries to make a pipe.
+/// Tries to create a pipe.
 fn pipe() {
     drop(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC));
 }
 
-/// Waits for its end, by a call that every profile allows; the evaluator's has no clock to sleep by.
+/// Waits to be killed. Parking uses only calls that every profile allows; the evaluator's profile denies sleeping.
 fn forever() -> ! {
     loop {
         std::thread::park();
     }
 }
 
-/// Does what it is told, unless this may be somebody's machine.
-pub fn misbehave(what: &str, args: &[&str]) {
+/// Runs a command. Panics outside a network namespace of its own, so that it never damages a host.
+pub fn run(what: &str, args: &[&str]) {
     let dev = std::fs::read_to_string("/proc/net/dev").expect("interfaces");
     let names: Vec<&str> = dev.lines().skip(2).filter_map(|l| l.split(':').next()).map(str::trim).collect();
     assert_eq!(names, ["lo"], "refusing to misbehave outside a network namespace of its own");
@@ -73,7 +73,7 @@ pub fn misbehave(what: &str, args: &[&str]) {
             std::thread::sleep(Duration::from_secs(number(1) as u64));
             drop(eaten);
         }
-        // Each has little, together they have much.
+        // Several processes that exceed the limit only together.
         "eat-together" => {
             let exe = std::env::current_exe().unwrap_or_else(|_| "/workload".into());
             let start =
@@ -81,7 +81,7 @@ pub fn misbehave(what: &str, args: &[&str]) {
             let children: Vec<_> = (0..number(0)).map(start).collect();
             children.into_iter().for_each(|mut child| drop(child.wait()));
         }
-        // Copies that share what they have.
+        // Processes that share their memory.
         "share" => {
             let shared = vec![1u8; number(1)];
             (0..number(0)).for_each(|_| crate::sys::fork_a_sleeper());
@@ -135,10 +135,10 @@ pub fn misbehave(what: &str, args: &[&str]) {
             println!("{}", answers.join(" "));
         }
         "pipes" => (0..number(0)).for_each(|_| pipe()),
-        // As an evaluator; the image says which.
+        // The arguments of an evaluator; the image selects the behaviour.
         "--job" => match std::fs::read_to_string("/attack") {
             Ok(what) => crate::attack::as_evaluator(what.trim()),
-            // Asks for a network, and then measures as if nothing had been.
+            // Tries to create sockets and then measures.
             Err(_) if std::path::Path::new("/real-evaluator").exists() => {
                 (0..3).for_each(|_| _ = socket(2));
                 panic!("{}", Command::new("/real-evaluator").arg("--job").args(args).exec());
@@ -148,8 +148,7 @@ pub fn misbehave(what: &str, args: &[&str]) {
                 panic!("this is no evaluator");
             }
         },
-        // Goes on in a grandchild with a session of its own, deaf to requests, and stops whoever it may, itself included.
-        // Ways not to end when asked to; each says when it has begun.
+        // Processes that do not end on request; each prints when it has begun.
         "stop-itself" => {
             println!("begun");
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)
@@ -161,7 +160,7 @@ pub fn misbehave(what: &str, args: &[&str]) {
             println!("begun");
             forever();
         }
-        // Nobody of the launcher's session, and nobody's child but init's, all deaf.
+        // Processes in sessions of their own whose parent is init, and which ignore all signals.
         "daemons" => {
             crate::sys::ignore_all();
             crate::sys::become_a_grandchild();
@@ -173,7 +172,7 @@ pub fn misbehave(what: &str, args: &[&str]) {
             println!("begun");
             crate::sys::multiply();
         }
-        // A daemon that goes on writing what it has open.
+        // A daemon that keeps writing to an open file.
         "write-on" => {
             crate::sys::ignore_all();
             let mut file = std::fs::File::create("/out/held").expect("a file");
@@ -184,7 +183,7 @@ pub fn misbehave(what: &str, args: &[&str]) {
                 drop(file.write_all(b"more"));
             }
         }
-        // Init is the one process that it cannot end.
+        // Init is the only process that it cannot kill.
         "kill-everything" => {
             crate::sys::fork_a_sleeper();
             let answer = crate::sys::kill_everything();

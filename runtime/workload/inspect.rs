@@ -1,4 +1,4 @@
-//! Everything a workload can see of its boundary.
+//! What a workload can observe of its boundary.
 
 use serde_json::{Value, json};
 use std::fs;
@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// One JSON object.
-pub fn everything() -> Value {
+pub fn boundary() -> Value {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let keys = [
         "Uid",
