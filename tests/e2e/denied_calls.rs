@@ -25,10 +25,10 @@ fn refused_calls_are_shown_and_recorded() {
     for user in both() {
         let place = misbehaving(user);
         let tried = run(&place, &["--json"], &["pipes", "3"]).expect(0);
-        assert!(tried.err.lines().any(|line| line == "invarlock: refused pipe2 ×3"), "{}", tried.err);
+        assert!(tried.err.lines().any(|line| line == "invarlock: denied pipe2 ×3"), "{}", tried.err);
         assert_eq!(outcome(&tried)["refused"]["pipe2"], 3);
         let clean = run(&Place::holding(user, "noop"), &["--json"], &[]).expect(0);
-        assert!(!clean.err.contains("invarlock: refused"), "{}", clean.err);
+        assert!(!clean.err.contains("invarlock: denied"), "{}", clean.err);
         assert_eq!(outcome(&clean)["refused"], json!({}));
     }
 }
@@ -40,7 +40,7 @@ fn sockets_that_a_workload_asks_for_are_shown_by_family() {
         let tried = run(&misbehaving(user), &["--json"], &["sockets", "2", "2", "10", "17"]).expect(0);
         assert_eq!(tried.out, "1 1 1 1\n");
         for line in ["AF_INET) ×2", "AF_INET6) ×1", "AF_PACKET) ×1"] {
-            let line = format!("invarlock: refused socket({line}");
+            let line = format!("invarlock: denied socket({line}");
             assert!(tried.err.lines().any(|it| it == line), "{line} is missing: {}", tried.err);
         }
         let refused = outcome(&tried)["refused"].clone();
@@ -76,7 +76,7 @@ fn what_an_evaluator_tried_stands_in_the_manifest() {
         let ran = place.run(&args).expect(0);
         let manifest = read_json(&place.work("reports/eval/runtime.manifest.json"));
         for side in ["baseline", "subject"] {
-            let line = format!("invarlock: refused socket(AF_INET) ×3 ({side})");
+            let line = format!("invarlock: denied socket(AF_INET) ×3 ({side})");
             assert!(ran.err.lines().any(|it| it == line), "{line} is missing: {}", ran.err);
             assert_eq!(manifest["context"]["sides"][side]["refused"]["socket(AF_INET)"], 3);
         }
@@ -93,7 +93,7 @@ fn an_evaluation_that_fails_shows_what_was_refused() {
     let args = ["evaluate", "--quiet", "--baseline", paths[0], "--subject", paths[0], "--dataset", paths[1]];
     let ran = place.run(&args).expect(3);
     ran.one_error(&["measuring the baseline"]);
-    assert!(ran.err.lines().any(|line| line == "invarlock: refused pipe2 ×1 (baseline)"), "{}", ran.err);
+    assert!(ran.err.lines().any(|line| line == "invarlock: denied pipe2 ×1 (baseline)"), "{}", ran.err);
 }
 
 /// Host execution has a deny-list and nobody who listens: null, which is not the same as none.

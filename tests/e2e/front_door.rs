@@ -23,7 +23,11 @@ fn healthy_passes_damaged_fails_and_everything_verifies() {
     for user in both() {
         let place = Place::new(user);
         let healthy = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0);
-        assert!(!healthy.err.contains("refused"), "a clean evaluation tried something: {}", healthy.err);
+        assert!(
+            !healthy.err.contains("denied"),
+            "calls of a correct evaluation were denied: {}",
+            healthy.err
+        );
         let healthy = healthy.json();
         assert_eq!(healthy["refused"], serde_json::json!({"baseline": {}, "subject": {}}));
         assert_eq!(healthy["verdict"], "PASS", "{healthy}");
@@ -122,7 +126,7 @@ fn a_measured_baseline_is_reused_only_for_what_it_measured() {
     std::fs::write(&path, text).unwrap();
     evaluate(&place, "damaged", "third", &["--baseline-report", &measured])
         .expect(3)
-        .one_error(&["manifest does not hold"]);
+        .one_error(&["manifest does not verify"]);
 }
 
 #[test]
@@ -324,7 +328,7 @@ fn a_failure_names_the_evidence_of_an_earlier_run() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "same", &["--quiet"]).expect(0);
     let failed = evaluate(&place, "nowhere", "same", &["--quiet"]).expect(2);
-    failed.one_error(&["no such directory", "evidence of an earlier evaluation"]);
+    failed.one_error(&["no such directory", "from an earlier evaluation"]);
 }
 
 #[test]
@@ -336,7 +340,7 @@ fn the_page_never_replaces_the_evidence() {
         place
             .run(&["report", "html", "-i", "h/eval", "-o", &output, "--force"])
             .expect(2)
-            .one_error(&["the evidence itself"]);
+            .one_error(&["part of the evidence"]);
     }
     place.run(&["verify", "h/eval"]).expect(0);
 }

@@ -178,7 +178,7 @@ fn the_clock_runs_on_for_a_stopped_launcher() {
         }
         let (code, err) = end(child, Signal::CONT);
         assert_eq!(code, 125, "{err}");
-        assert!(err.contains("the wall-time limit (2 s) was reached; raise --timeout"), "{err}");
+        assert!(err.contains("the wall-time limit (2 s) was reached\nhelp: raise --timeout"), "{err}");
     }
 }
 

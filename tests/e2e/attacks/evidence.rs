@@ -33,7 +33,7 @@ fn report_that_is_no_file(user: As) {
         let stage = Stage::new(user);
         let ran = stage.evaluate_by(attack, &[]).expect(3);
         ran.one_error(&["baseline"]);
-        assert!(ran.err.contains("invarlock: refused "), "{}", ran.err);
+        assert!(ran.err.contains("invarlock: denied "), "{}", ran.err);
         nothing_is_kept(&stage);
     }
 }
