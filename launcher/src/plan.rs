@@ -244,9 +244,9 @@ pub fn limits_hit(outcome: &Outcome) -> Vec<String> {
     let rows = &outcome.observations.limits.value;
     let say = |name: &LimitName| {
         let value = rows.iter().find(|row| row.name == *name).map(|row| match row.unit.as_str() {
-            "bytes" => crate::ui::size(row.effective.unwrap_or(row.asked)),
-            "milliseconds" => format!("{} s", row.effective.unwrap_or(row.asked) as f64 / 1000.0),
-            unit => format!("{} {unit}", row.effective.unwrap_or(row.asked)),
+            "bytes" => crate::ui::size(row.effective.unwrap_or(row.requested)),
+            "milliseconds" => format!("{} s", row.effective.unwrap_or(row.requested) as f64 / 1000.0),
+            unit => format!("{} {unit}", row.effective.unwrap_or(row.requested)),
         });
         let value = value.map_or_else(String::new, |value| format!(" ({value})"));
         let remedy = flag(*name).map_or_else(String::new, |flag| format!("; raise {flag}"));

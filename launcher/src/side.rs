@@ -80,7 +80,7 @@ impl Run<'_> {
         };
         sink.finish();
         // Of a run that failed, too: it may be the reason.
-        refused::show(outcome.as_ref().ok().and_then(|o| o.refused.as_ref()), Some(name(self.role)));
+        refused::show(outcome.as_ref().ok().and_then(|o| o.denied_calls.as_ref()), Some(name(self.role)));
         // A signal before the workload starts ends the run with an error of its own; the signal is the reason.
         let outcome = outcome.map_err(|error| signals.check(KEPT).err().unwrap_or(error));
         let measured = outcome.and_then(|outcome| match failure(&outcome, &sink, signals) {
@@ -195,7 +195,7 @@ impl Run<'_> {
             "checkpoint": self.plan.checkpoint(self.role).digest,
             "outputs": outputs,
             "filter_digest": self.plan.filter.digest,
-            "refused": outcome.refused,
+            "refused": outcome.denied_calls,
             "status": outcome.status,
             "observations": outcome.observations,
             "usage": outcome.usage,

@@ -8,7 +8,7 @@ use crate::filter::Filter;
 use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui;
-use invarlock_runtime::{DeniedCall, Learned, Outcome};
+use invarlock_runtime::{DeniedCall, Outcome, ProfileTrace as Learned};
 use invarlock_seccomp::{Action, Comparison, Decision, Operator, ResolvedProfile, Rule};
 use serde_json::{Value, json};
 
@@ -20,10 +20,10 @@ pub fn run(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let mut output = PassThrough::aside();
     let outcome = policy
         .supervisor()
-        .and_then(|supervisor| supervisor.learn(spec, meaning.clone(), signals.fd(), &mut output))
+        .and_then(|supervisor| supervisor.trace_profile(spec, meaning.clone(), signals.fd(), &mut output))
         .map_err(|error| signals.check("nothing is kept").err().unwrap_or(error))?;
     output.check()?;
-    let learned = outcome.learned.as_ref();
+    let learned = outcome.profile_trace.as_ref();
     let learned = learned.ok_or_else(|| Error::new(Kind::System, "the supervisor learned nothing"))?;
     let difference = Difference { filter: &filter, meaning: &meaning, learned };
     if json {
@@ -57,7 +57,7 @@ impl Difference<'_> {
             "used": self.rules().filter(|(_, count)| *count > 0).map(rule).collect::<Vec<_>>(),
             "unused": self.rules().filter(|(_, count)| *count == 0).map(rule).collect::<Vec<_>>(),
             "unmatched": self.learned.unmatched,
-            "refused": self.learned.refused.iter().map(tried).collect::<Vec<_>>(),
+            "refused": self.learned.denied.iter().map(tried).collect::<Vec<_>>(),
         })
     }
 
@@ -78,11 +78,11 @@ impl Difference<'_> {
         }
         ui::out("\nunused: to be taken out, if no other run needs them");
         self.rules().filter(|(_, count)| *count == 0).for_each(|(it, _)| line(String::new(), it));
-        if self.learned.refused.is_empty() {
+        if self.learned.denied.is_empty() {
             return ui::out("\nnothing was refused");
         }
         ui::out("\nrefused: each with the line that would allow it; whoever adds one says why in its reason");
-        for it in &self.learned.refused {
+        for it in &self.learned.denied {
             ui::out(&format!("  {:>9}  {}", it.count, proposed(it)));
         }
     }

@@ -77,10 +77,10 @@ fn run_image(what: &RunArgs, json: bool, policy: &Policy) -> Result<u8> {
     let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
     let outcome = outcome.map_err(|error| signals.check("nothing is kept").err().unwrap_or(error))?;
     output.check()?;
-    refused::show(outcome.refused.as_ref(), None);
+    refused::show(outcome.denied_calls.as_ref(), None);
     if json {
         let value = json!({
-            "image": image, "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
+            "image": image, "status": outcome.status, "usage": outcome.usage, "refused": outcome.denied_calls,
             "seccomp": filter.as_json(),
             "observations": outcome.observations, "timings_us": outcome.timings,
         });

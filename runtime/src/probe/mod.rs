@@ -12,8 +12,9 @@ mod sys;
 pub(crate) use attacker::{NAME, main};
 
 use crate::identity::Identity;
-use crate::observe::Observations;
-use crate::spec::{Limits, Outcome, Sink, Status};
+use crate::observations::Observations;
+use crate::outcome::{Outcome, Sink, Status};
+use crate::spec::Limits;
 use attacks::Expect;
 use invarlock_error::{Error, Result};
 use serde::{Deserialize, Serialize};

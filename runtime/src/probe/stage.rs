@@ -192,7 +192,7 @@ fn checksum(file: File) -> std::io::Result<u64> {
 /// Kind, mode and owner of the host's devices that a container gets.
 fn devices() -> Result<Look> {
     let mut look = Look::new();
-    for name in crate::observe::DEVICES.map(|(name, _)| name).into_iter().chain(["tty"]) {
+    for name in crate::boundary::DEVICES.map(|(name, _)| name).into_iter().chain(["tty"]) {
         let path = PathBuf::from(format!("/dev/{name}"));
         let meta = path.symlink_metadata().with_context(|| format!("looking at {}", path.display()))?;
         look.insert(path, format!("{:o} {}:{} {}", meta.mode(), meta.uid(), meta.gid(), meta.rdev()));

@@ -2,8 +2,8 @@
 
 use super::super::attacker::run_script;
 use super::{Answer, Attack, Expect, Facts, attack, make_node, opened, read};
-use crate::oci::{MASKED, READ_ONLY};
-use crate::spec::Status;
+use crate::boundary::{MASKED, READ_ONLY};
+use crate::outcome::Status;
 use invarlock_error::Kind;
 use libc::{EACCES, EINVAL, ENOENT, EPERM, EROFS, ETXTBSY};
 use rustix::fs::FileType;
@@ -249,7 +249,7 @@ pub(super) const SCRATCH: &[Attack] = &[
         SCRATCH_ROW,
         "scratch-files",
         "fill /tmp (files)",
-        Expect::AtMost(|_| crate::rootfs::TMP_INODES),
+        Expect::AtMost(|_| crate::boundary::TMP_INODES),
         Some(|| {
             // Making so many takes long; how many it would take is known.
             match rustix::fs::statvfs("/tmp") {

@@ -2,8 +2,9 @@
 
 use super::super::sys;
 use super::{Answer, Attack, Expect, attack};
-use crate::observe::By;
-use crate::spec::{LimitName, Status};
+use crate::observations::LimitMechanism as By;
+use crate::outcome::Status;
+use crate::spec::LimitName;
 
 const LIMITS_ROW: &str = "limits";
 const LIFE_ROW: &str = "life";
@@ -60,7 +61,7 @@ pub(super) const LIMITS: &[Attack] = &[
                 .value
                 .iter()
                 .find(|row| row.name == LimitName::Cpu)
-                .map(|row| row.by);
+                .map(|row| row.mechanism);
             let Answer::Said(text) = answer? else { return None };
             let (share, processors) = text.split_once(' ')?;
             match held_by? {
