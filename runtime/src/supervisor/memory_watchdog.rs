@@ -3,10 +3,7 @@
 //! Counted are anonymous and shared memory, swapped memory, and the files in `/out` and `/tmp`. Mapped files of the host (weights) are not
 //! counted, because the kernel can reclaim their pages. Memory that no process maps and no directory lists (`memfd_create`) is not found.
 
-use super::state::Running;
-use crate::limits::Capacity;
 use crate::procfs;
-use invarlock_error::Result;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -28,30 +25,26 @@ impl MemoryWatchdog {
     pub(super) fn new(limit: u64, now: Instant) -> Self {
         MemoryWatchdog { limit, peak: 0, next: now + PAUSE }
     }
-}
 
-impl Running {
-    /// Checks the memory, if it is time; true if it exceeds the limit.
-    pub(super) fn exceeds_memory(&mut self) -> Result<bool> {
+    /// Whether it is time for the next check.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    /// Adds up the memory, with `files` bytes in `/out` and `/tmp`; true if the sum exceeds the limit.
+    pub(super) fn check(&mut self, files: u64) -> bool {
         let start = Instant::now();
-        let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| start >= watchdog.next) else {
-            return Ok(false);
-        };
-        let mut files = 0;
-        if let Some(container) = &self.container {
-            files += Capacity::of(&self.out)?.used + Capacity::of(&container.tmp)?.used;
-        }
         let processes = descendants();
         let mut sum = files + processes.iter().filter_map(|pid| private(*pid)).sum::<u64>();
-        if sum > watchdog.limit {
+        if sum > self.limit {
             // Pages shared by clones of a process were counted for each of them. The exact sum takes longer.
             sum = files
                 + processes.iter().filter_map(|pid| fair_share(*pid).or_else(|| private(*pid))).sum::<u64>();
         }
-        watchdog.peak = watchdog.peak.max(sum);
+        self.peak = self.peak.max(sum);
         let now = Instant::now();
-        watchdog.next = now + PAUSE.max((now - start) * SHARE);
-        Ok(sum > watchdog.limit)
+        self.next = now + PAUSE.max((now - start) * SHARE);
+        sum > self.limit
     }
 }
 

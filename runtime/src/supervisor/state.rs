@@ -5,7 +5,7 @@ use super::memory_watchdog::MemoryWatchdog;
 use super::seccomp_notify::DeniedCalls;
 use crate::cgroup::RunCgroup;
 use crate::identity::Identity;
-use crate::limits::Enforcement;
+use crate::limits::{Capacity, Enforcement};
 use crate::observations::{InitReport, InputObservation, Observations, WorkloadReport};
 use crate::outcome::Usage;
 use crate::protocol::{Build, Request};
@@ -124,6 +124,20 @@ pub(super) enum Ended {
     NotStarted { first: Option<FirstProcess>, status: i32, cancelled: bool },
     /// The workload ran and ended.
     Finished { running: Box<Running>, status: i32, usage: Usage, wall: Duration },
+}
+
+impl Running {
+    /// Checks the memory if no cgroup limits it and it is time; true if it exceeds the limit.
+    pub(super) fn exceeds_memory(&mut self) -> Result<bool> {
+        let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.is_due()) else {
+            return Ok(false);
+        };
+        let files = match &self.container {
+            Some(container) => Capacity::of(&self.out)?.used + Capacity::of(&container.tmp)?.used,
+            None => 0,
+        };
+        Ok(watchdog.check(files))
+    }
 }
 
 impl<'a> Run<'a> {
