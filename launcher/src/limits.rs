@@ -83,7 +83,7 @@ pub fn reached(outcome: &Outcome) -> Vec<Reached> {
     let observed = &outcome.observations.limits.value;
     let value = |name: LimitName| {
         let limit = observed.iter().find(|limit| limit.name == name)?;
-        let value = limit.effective.unwrap_or(limit.asked);
+        let value = limit.effective.unwrap_or(limit.requested);
         Some(match limit.unit.as_str() {
             "bytes" => ui::size(value),
             "milliseconds" => format!("{} s", value as f64 / 1000.0),

@@ -79,7 +79,10 @@ impl Run<'_> {
         };
         sink.finish();
         // Also after a failed run: a denied call may be the reason.
-        denied_calls::show(outcome.as_ref().ok().and_then(|outcome| outcome.refused.as_ref()), Some(side));
+        denied_calls::show(
+            outcome.as_ref().ok().and_then(|outcome| outcome.denied_calls.as_ref()),
+            Some(side),
+        );
         // A signal before the workload starts gives an error of its own; the signal is the reason for it.
         let outcome = outcome.map_err(|error| signals.check(KEPT).err().unwrap_or(error));
         let measured = outcome.and_then(|outcome| match failure(&outcome, &sink, &inputs, signals) {
@@ -194,7 +197,7 @@ impl Run<'_> {
             "checkpoint": self.plan.checkpoint(self.role).digest,
             "outputs": outputs,
             "filter_digest": self.plan.filter.digest,
-            "refused": outcome.refused,
+            "refused": outcome.denied_calls,
             "status": outcome.status,
             "observations": outcome.observations,
             "usage": outcome.usage,

@@ -159,7 +159,9 @@ fn run(plan: &Plan) -> Value {
                 read = spec.inputs.iter().filter_map(held).collect();
             }
             match plan.learn {
-                true => Supervisor::for_container()?.learn(spec, meaning(plan), cancel.as_fd(), &mut kept),
+                true => {
+                    Supervisor::for_container()?.trace_profile(spec, meaning(plan), cancel.as_fd(), &mut kept)
+                }
                 false => invarlock_runtime::run(spec, cancel.as_fd(), &mut kept),
             }
         }),
@@ -206,14 +208,14 @@ fn show(plan: &Plan, result: Result<Outcome, Error>) -> Value {
         Ok(o) => {
             let output: serde_json::Map<String, Value> =
                 o.output.iter().map(|f| (f.name.clone(), json!(String::from_utf8_lossy(&f.bytes)))).collect();
-            let learned = o.learned.map(|learned| {
+            let learned = o.profile_trace.map(|learned| {
                 let decisions = meaning(plan).decisions.into_iter().zip(&learned.used);
                 let used: Vec<_> = decisions
                     .map(|(rule, count)| json!({"syscall": rule.syscall, "args": rule.when, "reason": rule.reason, "count": count}))
                     .collect();
-                json!({"used": used, "unmatched": learned.unmatched, "refused": learned.refused})
+                json!({"used": used, "unmatched": learned.unmatched, "refused": learned.denied})
             });
-            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage, "refused": o.refused,
+            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage, "refused": o.denied_calls,
                    "learned": learned})
         }
         Err(e) => json!({"error": e}),

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             launch::launch(plan)
         }
         ["doctor"] => {
-            println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::probe()).expect("JSON"))
+            println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::check()).expect("JSON"))
         }
         ["noop"] => {}
         ["see"] => println!("{}", inspect::boundary()),

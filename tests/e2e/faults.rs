@@ -1,5 +1,5 @@
 //! The power is cut at every step of a run, and the machine fails in every way it can: the right error, and nothing left behind.
-#![cfg(debug_assertions)]
+#![cfg(feature = "fault-injection")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_runtime::hooks;

@@ -4,7 +4,7 @@ use crate::args::DoctorArgs;
 use crate::error::Result;
 use crate::{image, ui};
 use console::style;
-use invarlock_runtime::doctor::{Row, probe};
+use invarlock_runtime::doctor::{ControlCheck as Row, check as probe};
 use serde_json::json;
 
 /// Exits 0 when every required control is supported, otherwise 1.

@@ -10,7 +10,7 @@ use crate::request;
 use crate::signals::Signals;
 use crate::ui;
 use crate::workload::{Prepared, or_interrupted};
-use invarlock_runtime::{DeniedCall, Learned, Outcome};
+use invarlock_runtime::{DeniedCall, Outcome, ProfileTrace};
 use invarlock_seccomp::{Action, Comparison, Decision, Operator, ResolvedProfile, Rule};
 use serde_json::{Value, json};
 
@@ -23,10 +23,11 @@ pub fn run(args: &LearnArgs, policy: &Policy) -> Result<u8> {
     let mut output = PassThrough::to_stderr();
     let outcome = policy
         .supervisor()
-        .and_then(|supervisor| supervisor.learn(spec, profile.clone(), signals.fd(), &mut output))
+        .and_then(|supervisor| supervisor.trace_profile(spec, profile.clone(), signals.fd(), &mut output))
         .map_err(|error| or_interrupted(error, &signals))?;
     output.check()?;
-    let trace = outcome.learned.as_ref().ok_or_else(|| Error::system("the supervisor returned no trace"))?;
+    let trace =
+        outcome.profile_trace.as_ref().ok_or_else(|| Error::system("the supervisor returned no trace"))?;
     let comparison = ProfileUse { filter: &filter, profile: &profile, trace };
     if args.json {
         ui::json(&comparison.as_json(&outcome));
@@ -40,7 +41,7 @@ pub fn run(args: &LearnArgs, policy: &Policy) -> Result<u8> {
 struct ProfileUse<'a> {
     filter: &'a Filter,
     profile: &'a ResolvedProfile,
-    trace: &'a Learned,
+    trace: &'a ProfileTrace,
 }
 
 impl ProfileUse<'_> {
@@ -68,7 +69,7 @@ impl ProfileUse<'_> {
             "used": self.used().map(rule).collect::<Vec<_>>(),
             "unused": self.unused().map(rule).collect::<Vec<_>>(),
             "unmatched": self.trace.unmatched,
-            "refused": self.trace.refused.iter().map(denied).collect::<Vec<_>>(),
+            "refused": self.trace.denied.iter().map(denied).collect::<Vec<_>>(),
         })
     }
 
@@ -86,11 +87,11 @@ impl ProfileUse<'_> {
         }
         ui::out("\nunused: can be removed if no other run needs them");
         self.unused().for_each(|(rule, _)| line(String::new(), rule));
-        if self.trace.refused.is_empty() {
+        if self.trace.denied.is_empty() {
             return ui::out("\nno call was denied");
         }
         ui::out("\ndenied (number of calls, rule that would allow it); add a rule only with a reason");
-        for call in &self.trace.refused {
+        for call in &self.trace.denied {
             ui::out(&format!("  {:>9}  {}", call.count, proposed(call)));
         }
     }

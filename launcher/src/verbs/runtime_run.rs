@@ -21,10 +21,10 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
     let outcome = outcome.map_err(|error| or_interrupted(error, &signals))?;
     output.check()?;
-    denied_calls::show(outcome.refused.as_ref(), None);
+    denied_calls::show(outcome.denied_calls.as_ref(), None);
     if args.json {
         let value = json!({
-            "image": image, "status": outcome.status, "usage": outcome.usage, "refused": outcome.refused,
+            "image": image, "status": outcome.status, "usage": outcome.usage, "refused": outcome.denied_calls,
             "seccomp": filter.as_json(),
             "observations": outcome.observations, "timings_us": outcome.timings,
         });

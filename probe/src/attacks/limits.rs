@@ -5,7 +5,7 @@ use crate::answer::Answer;
 use crate::findings::Findings;
 use crate::sys;
 use invarlock_error::Result;
-use invarlock_runtime::{By, LimitName, Status};
+use invarlock_runtime::{LimitMechanism, LimitName, Status};
 use std::time::Duration;
 
 const LIMITS_CONTROL: &str = "limits";
@@ -101,12 +101,12 @@ fn check_memory(findings: &Findings, answer: Option<&Answer>) -> Option<(String,
 
 fn check_processors(findings: &Findings, answer: Option<&Answer>) -> Option<(String, bool)> {
     let limits = &findings.observations.limits.value;
-    let enforced_by = limits.iter().find(|limit| limit.name == LimitName::Cpu)?.by;
+    let enforced_by = limits.iter().find(|limit| limit.name == LimitName::Cpu)?.mechanism;
     let Answer::Text(text) = answer? else { return None };
     let (share, processors) = text.split_once(' ')?;
     match enforced_by {
         // Without a cgroup the limit is rounded up to whole processors.
-        By::Affinity => Some((format!("{processors} processors"), processors == "1")),
+        LimitMechanism::Affinity => Some((format!("{processors} processors"), processors == "1")),
         _ => Some((format!("{share} % of one"), share.parse::<u64>().is_ok_and(|share| share <= 33))),
     }
 }

@@ -1,49 +1,51 @@
-//! Limits, and what holds each.
+//! Limits and the mechanisms that enforce them.
 
 use crate::spec::LimitName;
 use serde::{Deserialize, Serialize};
 
-/// What holds a limit.
+/// The mechanism that enforces a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub enum LimitMechanism {
     /// A controller of the run's cgroup.
     Cgroup,
     /// A resource limit of each process.
     Rlimit,
-    /// The set of processors it may run on.
+    /// The processor affinity.
     Affinity,
     /// The supervisor's clock.
     Watchdog,
     /// The size of a tmpfs.
     Tmpfs,
-    /// Nothing.
+    /// No mechanism.
     None,
 }
 
 /// One limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LimitRow {
-    /// Which.
+pub struct LimitObservation {
+    /// Its name.
     pub name: LimitName,
     /// Unit of the numbers.
     pub unit: String,
-    /// What was asked for, in the kernel's rounding.
-    pub asked: u64,
-    /// What holds it.
-    pub by: By,
-    /// What was read back.
+    /// The requested value, as the kernel rounds it.
+    #[serde(rename = "asked")]
+    pub requested: u64,
+    /// The mechanism that enforces it.
+    #[serde(rename = "by")]
+    pub mechanism: LimitMechanism,
+    /// The value that was read back.
     pub effective: Option<u64>,
-    /// Why it is not held, or not by a cgroup.
+    /// Why it is not enforced, or not by a cgroup.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
 
-impl LimitRow {
+impl LimitObservation {
     pub(crate) fn new(
         name: LimitName,
-        asked: u64,
-        by: By,
+        requested: u64,
+        mechanism: LimitMechanism,
         effective: Option<u64>,
         reason: Option<String>,
     ) -> Self {
@@ -54,6 +56,6 @@ impl LimitRow {
             LimitName::Files | LimitName::OutputFiles => "files",
             LimitName::Wall => "milliseconds",
         };
-        LimitRow { name, unit: unit.into(), asked, by, effective, reason }
+        LimitObservation { name, unit: unit.into(), requested, mechanism, effective, reason }
     }
 }

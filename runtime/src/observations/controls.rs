@@ -1,28 +1,28 @@
-//! The rows of the observations.
+//! The observed value of each control.
 
 use serde::{Deserialize, Serialize};
 
 /// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
-    /// Inode number of the launcher's.
+    /// Inode number of the launcher's namespace.
     pub launcher: u64,
-    /// Inode number of the container's.
+    /// Inode number of the container's namespace.
     pub container: u64,
     /// Whether they differ.
     pub new: bool,
 }
 
-/// The filter of a process.
+/// The seccomp state of the workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seccomp {
-    /// 2: filters.
+    /// Seccomp mode; 2 means filters.
     pub mode: u64,
-    /// Number of filters; none where the kernel does not say.
+    /// Number of filters; none if the kernel does not report it.
     pub filters: Option<u64>,
-    /// How many of them the launcher had already.
+    /// Number of filters that the launcher already had.
     pub inherited: Option<u64>,
-    /// Digest of ours.
+    /// Digest of the run's filter.
     pub digest: String,
 }
 
@@ -41,18 +41,18 @@ pub struct Capabilities {
     pub ambient: String,
 }
 
-/// Ids as the host sees them.
+/// Ids on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostIds {
     /// Real, effective, saved, file system.
     pub uid: Vec<u32>,
     /// Real, effective, saved, file system.
     pub gid: Vec<u32>,
-    /// Supplementary groups; a user's run keeps the caller's, which nobody without privilege can give up.
+    /// Supplementary groups. A user's run keeps the caller's, because dropping them requires privilege.
     pub groups: Vec<u32>,
 }
 
-/// Maps of a user namespace.
+/// Id maps of a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     /// `uid_map`, one line an entry: inside, host, count.
@@ -65,14 +65,14 @@ pub struct IdMaps {
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountRow {
-    /// Where.
+pub struct MountObservation {
+    /// Mount point.
     pub target: String,
     /// File system type.
     pub kind: String,
-    /// Options of the mount, as the kernel lists them.
+    /// Options of the mount as the kernel lists them.
     pub options: String,
-    /// `private`, or how it is tied to mounts elsewhere.
+    /// `private`, or the peer groups of the mount.
     pub propagation: String,
 }
 
@@ -81,22 +81,22 @@ pub struct MountRow {
 pub struct Descriptor {
     /// Number.
     pub fd: u32,
-    /// What it is, without inode numbers.
+    /// Its target, without inode numbers.
     pub what: String,
 }
 
-/// What the machine is called.
+/// Names of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostName {
-    /// Its name.
+    /// Host name.
     pub host: String,
-    /// Its NIS domain.
+    /// NIS domain name.
     pub domain: String,
 }
 
-/// Ids in the workload's own user namespace.
+/// Ids in the workload's user namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdsInside {
+pub struct ContainerIds {
     /// Real, effective, saved, file system.
     pub uid: Vec<u32>,
     /// Real, effective, saved, file system.
@@ -105,53 +105,53 @@ pub struct IdsInside {
 
 /// One file below `/in`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputRow {
-    /// Where.
+pub struct InputObservation {
+    /// Its path.
     pub target: String,
     /// Its size.
     pub bytes: u64,
-    /// Device and inode number: those of the file that the launcher opened. None where the bytes were written for this run.
+    /// Device and inode number of the file that the launcher opened; none if its bytes were written for this run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub file: Option<String>,
 }
 
-/// What of `/proc` cannot be read off the mount table.
+/// Facts of `/proc` that the mount table does not show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcFiles {
-    /// Processes in it: init, and the workload.
+    /// Visible processes: init and the workload.
     pub processes: Vec<u32>,
-    /// Paths that would be covered or closed for writing, but that this kernel does not have.
+    /// Paths to be masked or made read-only that this kernel does not have.
     pub absent: Vec<String>,
 }
 
-/// What the program starts with.
+/// Attributes that the program inherits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Working directory.
     pub cwd: String,
-    /// The mount that the working directory is on; none where it lies outside the container.
+    /// The mount of the working directory; none if it is outside the container.
     pub cwd_mount: Option<String>,
-    /// In octal digits.
+    /// Umask in octal digits.
     pub umask: String,
-    /// Whether it leads a session of its own.
+    /// Whether it leads its own session.
     pub session_leader: bool,
-    /// Whether it leads a process group of its own.
+    /// Whether it leads its own process group.
     pub group_leader: bool,
     /// Whether it has a controlling terminal.
     pub terminal: bool,
-    /// How willingly the kernel kills it when memory is short: as the launcher.
+    /// Its OOM score adjustment: the launcher's.
     pub oom_score_adj: i32,
 }
 
 /// Process 1 of the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InitRow {
-    /// Its id inside; the end of process 1 is the end of every process of its namespace.
+pub struct InitObservation {
+    /// Its id inside. The kernel kills every process of the namespace when process 1 ends.
     pub pid: u32,
     /// Whether its parent is the supervisor.
     pub child_of_supervisor: bool,
     /// Whether the workload's parent is init.
     pub parent_of_workload: bool,
-    /// Whether processes with its ids may look into it.
+    /// Whether processes with its ids may inspect it.
     pub dumpable: bool,
 }
