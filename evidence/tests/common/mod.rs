@@ -8,7 +8,6 @@ use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::run_report::RunReport;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 /// Reports that part of a test did not run, and why.
