@@ -26,7 +26,7 @@ fn verify(report: &Value, profile: Profile) -> invarlock_evidence::verify::Verdi
 }
 
 #[test]
-fn a_healthy_subject_verifies_and_a_damaged_one_does_not() {
+fn accepts_healthy_and_rejects_damaged_subject() {
     let healthy = report(0.01);
     let verdict = verify(&healthy, Profile::Ci);
     assert!(verdict.ok(), "{:?}", verdict.errors);
@@ -70,7 +70,7 @@ fn dev_says_the_same_everywhere() {
 }
 
 #[test]
-fn every_changed_value_is_found() {
+fn detects_every_changed_value() {
     let original = report(0.01);
     let mut paths = vec![
         "/evaluation_windows/final/logloss/3",
@@ -161,7 +161,7 @@ fn every_changed_value_is_found() {
 }
 
 #[test]
-fn dropped_blocks_are_found() {
+fn detects_removed_blocks() {
     let original = report(0.01);
     for name in [
         "schema_version",
@@ -209,7 +209,7 @@ fn any_changed_byte_breaks_the_binding() {
 }
 
 #[test]
-fn loosened_and_foreign_manifests_are_refused() {
+fn rejects_manifest_with_disabled_control_or_other_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
     let place = folder.path().join(FILE_NAME);
@@ -246,7 +246,7 @@ fn loosened_and_foreign_manifests_are_refused() {
         text.replacen("\"manifest_version\": 1", "\"manifest_version\": 1, \"manifest_version\": 1", 1),
     )
     .unwrap();
-    assert!(runtime_verify(&path, &place, None).errors[0].contains("given twice"));
+    assert!(runtime_verify(&path, &place, None).errors[0].contains("is a duplicate"));
 
     std::fs::write(&place, &text).unwrap();
     let digest = format!("sha256:{}", "ab".repeat(32));
@@ -262,7 +262,7 @@ fn loosened_and_foreign_manifests_are_refused() {
 }
 
 #[test]
-fn a_manifest_whose_context_does_not_fit_the_report_is_refused() {
+fn rejects_manifest_context_that_contradicts_the_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
     let place = folder.path().join(FILE_NAME);
@@ -322,7 +322,7 @@ fn a_manifest_whose_context_does_not_fit_the_report_is_refused() {
 }
 
 #[test]
-fn what_a_command_was_granted_is_no_fault_and_nothing_else() {
+fn accepts_only_granted_allowances() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
     let place = folder.path().join(FILE_NAME);
@@ -346,7 +346,7 @@ fn what_a_command_was_granted_is_no_fault_and_nothing_else() {
 }
 
 #[test]
-fn what_is_no_report_is_malformed() {
+fn input_that_is_not_a_report_is_malformed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evaluation.report.json");
     for bytes in [&b"{"[..], b"\xff\xfe", b"[]", b"1", b"", b"{\"a\": 1, \"a\": 2}"] {
@@ -361,7 +361,7 @@ fn what_is_no_report_is_malformed() {
 }
 
 #[test]
-fn paths_that_are_no_report_are_input_errors() {
+fn path_without_report_is_input_error() {
     let folder = tempfile::tempdir().unwrap();
     let options = VerifyOptions::default();
     let missing = verify_report(&folder.path().join("none.json"), &options);
@@ -388,7 +388,7 @@ fn paths_that_are_no_report_are_input_errors() {
 }
 
 #[test]
-fn contradicting_run_reports_are_refused() {
+fn rejects_contradicting_run_reports() {
     let good = synthetic(180, 0.0);
     let context = context(Profile::Ci, Tier::Balanced);
     type Change = fn(&mut invarlock_evidence::run_report::RunReport);
@@ -428,8 +428,8 @@ proptest! {
 
     #[test]
     fn strict_json_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = json::parse("it", &bytes);
-        let _ = json::parse_run_report("it", &bytes);
+        let _ = json::parse("report", &bytes);
+        let _ = json::parse_run_report("report", &bytes);
     }
 
     #[test]
