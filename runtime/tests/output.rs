@@ -25,7 +25,7 @@ fn only_regular_output_files_are_collected() {
                 &["/out/link", "symbolic link"],
             );
             assert_error(&launch(caller, &plan(&["fifo"])), "safety", &["/out/fifo"]);
-            assert_error(&launch(caller, &plan(&["hardlink"])), "safety", &["several names"]);
+            assert_error(&launch(caller, &plan(&["hardlink"])), "safety", &["several hard links"]);
             assert_error(
                 &launch(caller, &plan(&["write", "a\u{1b}[31m", "x"])),
                 "safety",

@@ -207,7 +207,7 @@ fn limits_are_flags_and_what_is_met_is_said() {
         match user {
             As::Caller => drop(ran.expect(0)),
             // Without a delegated cgroup nobody can hold them.
-            As::User => assert!(ran.code == 0 || ran.err.contains("cannot be held"), "{}", ran.err),
+            As::User => assert!(ran.code == 0 || ran.err.contains("cannot be enforced"), "{}", ran.err),
         }
         for bad in ["--cpus=0", "--pids=1", "--tmp-size=1X"] {
             stage.run("\"$@\"", &[bad]).expect(125);

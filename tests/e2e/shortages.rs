@@ -271,7 +271,7 @@ fn without_writable_cgroups_other_means_hold_the_limits_and_it_is_said() {
                 ran.expect(125).one_error(&[
                     "error[unsupported]",
                     "row \"limits\": ",
-                    "cannot be held",
+                    "cannot be enforced",
                     "do without the flag",
                 ]);
             }
