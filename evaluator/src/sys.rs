@@ -1,4 +1,5 @@
 //! Memory-mapped files, and [`crates`], a section of the executable.
+#![allow(unsafe_code, reason = "memory mapping and raw system calls")]
 
 pub mod crates;
 

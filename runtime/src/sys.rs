@@ -1,4 +1,5 @@
 //! System calls that no dependency wraps. All `unsafe` code of this crate is here.
+#![allow(unsafe_code, reason = "raw system calls without a safe wrapper")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;

@@ -1,4 +1,5 @@
 //! The only `unsafe` code of the program of the tests.
+#![allow(unsafe_code, reason = "raw system calls of the test workload")]
 
 /// Ignores SIGTERM.
 pub fn ignore_term() {

@@ -1,4 +1,5 @@
 //! Matrix products of strided views: a safe wrapper of `gemm-f32`.
+#![allow(unsafe_code, reason = "calls the matrix kernels of gemm")]
 
 /// Panic message for a view that exceeds its data, which only a programming error creates.
 const OUT_OF_BOUNDS: &str = "a matrix view reaches beyond its data";

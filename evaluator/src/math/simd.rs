@@ -1,4 +1,5 @@
 //! Functions that are compiled once for each vector width. The widest that the processor supports is called.
+#![allow(unsafe_code, reason = "processor intrinsics")]
 
 /// Vector width of the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The list of this program's crates in the section `.dep-v0`, in the format of `cargo auditable`. Vulnerability scanners and the
 //! SBOM of the default image read it.
+#![allow(unsafe_code, reason = "places the list of crates in a link section")]
 
 const LENGTH: usize = length(env!("CRATES_LENGTH"));
 

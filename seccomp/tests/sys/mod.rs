@@ -1,4 +1,5 @@
 //! System calls by number.
+#![allow(unsafe_code, reason = "raw system calls of the tests")]
 
 /// The errno of a call, 0 when it succeeds.
 pub fn call(number: u32, args: [u64; 6]) -> i32 {

@@ -1,4 +1,5 @@
 //! The filter of a process, as only ptrace(2) gives it. The only `unsafe` of these tests.
+#![allow(unsafe_code, reason = "raw system calls of the tests")]
 
 use std::io;
 
