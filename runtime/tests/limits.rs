@@ -179,7 +179,11 @@ fn required_limit_that_cannot_be_enforced_is_an_error() {
         // The output of host execution is a directory of the host, which has no size limit.
         without_cgroup["argv"] = json!([common::stage().join("bare/workload"), "noop"]);
         without_cgroup["host"] = json!(common::scratch_dir(Caller::User));
-        assert_error(&launch(Caller::User, &without_cgroup), "unsupported", &["limits", "cannot be enforced"]);
+        assert_error(
+            &launch(Caller::User, &without_cgroup),
+            "unsupported",
+            &["limits", "cannot be enforced"],
+        );
         let mut plan = plan(&["noop"]);
         plan["required"] = json!(["memory"]);
         let outcome = launch(Caller::User, &plan);
