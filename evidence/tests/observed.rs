@@ -92,7 +92,7 @@ fn rejects_missing_control_or_wrong_observer() {
                     missing(verdict, &format!(".{row}.observer"), "expected");
                 }
                 let verdict = bundle.with(&at(side, &format!("{row}/value")), json!(null));
-                missing(verdict, &format!(".{row}.value"), "must");
+                missing(verdict, &format!(".{row}.value"), "expected");
                 let observer = bundle.manifest.pointer(&at(side, &format!("{row}/observer"))).unwrap();
                 let other = if observer == "init" { "supervisor" } else { "init" };
                 let verdict = bundle.with(&at(side, &format!("{row}/observer")), json!(other));

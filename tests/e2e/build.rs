@@ -207,8 +207,8 @@ fn what_no_image_can_have_is_refused_by_name() {
     let fifo = |root: &Path| {
         assert!(Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
     };
-    refused("/pipe: a device, fifo or socket", 2, &fifo);
-    refused("/s: a device, fifo or socket", 2, &|root| {
+    refused("/pipe is a device, fifo or socket", 2, &fifo);
+    refused("/s is a device, fifo or socket", 2, &|root| {
         _ = std::os::unix::net::UnixListener::bind(root.join("s")).unwrap()
     });
     refused("/.wh.gone", 2, &|root| std::fs::write(root.join(".wh.gone"), "").unwrap());
@@ -259,7 +259,7 @@ fn a_directory_that_changes_meanwhile_is_refused() {
     });
     let ran = ran.expect(3);
     assert_eq!(ran.json()["error"]["kind"], "integrity");
-    assert!(ran.out.contains("/grows: it changed while it was packed"), "{}", ran.out);
+    assert!(ran.out.contains("/grows changed while it was being read"), "{}", ran.out);
     assert_eq!(std::fs::read_dir(place.path("store/blobs/sha256")).unwrap().count(), 0, "a part of it stays");
 }
 
@@ -326,7 +326,7 @@ fn a_bill_of_materials_is_attached_listed_by_nobody_and_goes_with_its_image() {
         build(&place, &["--base", "own:1", "--layer", archive.to_str().unwrap(), "--name", "unknown:1"])
             .expect(0);
         let none = place.run(&["runtime", "image", "sbom", "unknown:1"]).expect(3);
-        assert!(none.err.contains("no bill of materials"), "{}", none.err);
+        assert!(none.err.contains("has no SBOM"), "{}", none.err);
         for name in ["own:1", "unknown:1"] {
             place.run(&["runtime", "image", "rm", name]).expect(0);
         }

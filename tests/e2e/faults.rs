@@ -88,7 +88,7 @@ fn ended_rightly(ran: &Ran, step: &str, code: i32) {
     assert_eq!(ran.code, code, "{step:?}: {ran:?}");
     match who {
         "supervisor" => {
-            ran.one_error(&["error[system]", "supervisor of the run died", "the next start removes"])
+            ran.one_error(&["error[system]", "supervisor of the run died", "the next run removes"])
         }
         _ => ran.one_error(&[
             "error[system]",

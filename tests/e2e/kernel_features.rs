@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::stage::{RAN, Stage};
-use invarlock_tests::{As, both, demo, is_root, layout, program, root, skip};
+use invarlock_tests::{As, both, demo, is_root, layout, message_and_hint, program, root, skip};
 use serde_json::Value;
 use std::process::Command;
 
@@ -211,11 +211,11 @@ impl Poor {
                 assert!(ran.out.contains(RAN) && told["observations"].is_object(), "{what}: {ran:?}");
             }
             Seen::Error(row, cause, remedy) => {
-                let (kind, message) = (&told["error"]["kind"], told["error"]["message"].as_str().unwrap());
+                let (kind, message) = (&told["error"]["kind"], message_and_hint(&told));
                 let codes = (ran.code, &told["resolution"]["exit_code"]);
                 assert_eq!((kind, codes), (&"unsupported".into(), (code, &code.into())), "{what}: {ran:?}");
-                let row = format!("row \"{row}\": ");
-                assert_eq!(message.matches("row \"").count(), 1, "{what}: {message}");
+                let row = format!("control \"{row}\": ");
+                assert_eq!(message.matches("control \"").count(), 1, "{what}: {message}");
                 for needle in [row.as_str(), cause, remedy] {
                     assert!(message.contains(needle), "{what}: {needle:?} is not in {message}");
                 }
@@ -264,7 +264,7 @@ fn doctor_and_people_are_told_as_well() {
             if absence.on == On::Run {
                 let run = stage.command(&["runtime", "run", "invarlock-runtime:local"]);
                 let ran = stage.end_of(poor.filtered(absence.hidden, &run), &what).expect(125);
-                ran.one_error(&["error[unsupported]", &format!("row \"{row}\": ")]);
+                ran.one_error(&["error[unsupported]", &format!("control \"{row}\": ")]);
             }
         }
     }
@@ -299,8 +299,8 @@ fn a_private_file_that_cannot_be_id_mapped_is_an_error() {
     };
     let told = run("600").expect(3).json();
     assert_eq!(told["error"]["kind"], "unsupported");
-    let message = told["error"]["message"].as_str().unwrap();
-    for needle in ["row \"inputs\": ", "ramfs/", EINVAL, "make the file readable by everybody"] {
+    let message = message_and_hint(&told);
+    for needle in ["control \"inputs\": ", "ramfs/", EINVAL, "make the file readable by everybody"] {
         assert!(message.contains(needle), "{needle:?} is not in {message}");
     }
     assert!(!stage.place.work("reports").exists(), "evidence of a run that did not start");

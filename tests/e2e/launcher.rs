@@ -212,7 +212,7 @@ fn limits_are_flags_and_what_is_met_is_said() {
         for bad in ["--cpus=0", "--pids=1", "--tmp-size=1X"] {
             stage.run("\"$@\"", &[bad]).expect(125);
         }
-        stage.run("\"$@\"", &["--tmp-size=1"]).expect(125).one_error(&["input", "least possible"]);
+        stage.run("\"$@\"", &["--tmp-size=1"]).expect(125).one_error(&["input", "below the minimum"]);
     }
 }
 

@@ -296,6 +296,14 @@ impl Ran {
     }
 }
 
+/// Message and hint of an error in JSON output, in one text.
+#[track_caller]
+pub fn message_and_hint(output: &Value) -> String {
+    let error = &output["error"];
+    let message = error["message"].as_str().unwrap_or_else(|| panic!("no error in {output}"));
+    format!("{message}; help: {}", error["hint"].as_str().unwrap_or_default())
+}
+
 /// A JSON file.
 pub fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
