@@ -46,7 +46,7 @@ impl Filter {
     /// The profile with every condition resolved for this machine.
     pub fn resolved(&self) -> Result<ResolvedProfile> {
         match &self.source {
-            Source::Builtin(builtin) => Ok(builtin.profile().meaning(Arch::native()?)?),
+            Source::Builtin(builtin) => Ok(builtin.profile().resolve(Arch::native()?)?),
             Source::User(resolved) => Ok(ResolvedProfile::clone(resolved)),
         }
     }
@@ -60,15 +60,15 @@ impl Filter {
         let what = format!("--seccomp {}", path.display());
         let text = inputs::read_small(&what, path, MAX_PROFILE_BYTES)?;
         let profile = UserProfile::parse(&text, machine()?).context(&what)?;
-        let program = profile.meaning.compile_heard().context(&what)?;
+        let program = profile.resolved.compile_notify().context(&what)?;
         let custom = json!({
             "path": path,
             "sha256": sha256_hex(&text),
             "format": profile.format.as_str(),
             "program_digest": program.digest,
-            "no_calls_here": profile.elsewhere.iter().take(MAX_UNKNOWN_CALLS).collect::<Vec<_>>(),
+            "no_calls_here": profile.unknown_calls.iter().take(MAX_UNKNOWN_CALLS).collect::<Vec<_>>(),
         });
-        Ok(Filter { program, custom, source: Source::User(Box::new(profile.meaning)) })
+        Ok(Filter { program, custom, source: Source::User(Box::new(profile.resolved)) })
     }
 }
 

@@ -255,8 +255,8 @@ fn proc() -> Result<(), String> {
 
 /// Installs a filter and duplicates its listener, as the supervisor does.
 fn filter() -> Result<(), String> {
-    let program = invarlock_seccomp::Profile::no_network().compile_heard().map_err(|e| e.to_string())?;
-    let listener = program.ready().and_then(|ready| ready.install_heard()).map_err(|e| e.to_string())?;
+    let program = invarlock_seccomp::Profile::no_network().compile_notify().map_err(|e| e.to_string())?;
+    let listener = program.ready().and_then(|ready| ready.install_notify()).map_err(|e| e.to_string())?;
     let (this, none) = (own_pidfd()?, rustix::process::PidfdGetfdFlags::empty());
     let taken = rustix::process::pidfd_getfd(&this, listener.as_fd().as_raw_fd(), none);
     let taken = taken.map_err(|e| format!("duplicating its listener: {e}"))?;

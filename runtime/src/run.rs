@@ -74,7 +74,7 @@ impl Supervisor {
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
-        spec.filter = profile.compile_learning().context("compiling a filter that reports every call")?;
+        spec.filter = profile.compile_trace().context("compiling a filter that reports every call")?;
         self.run_container(spec, Some(profile), cancel, sink)
     }
 

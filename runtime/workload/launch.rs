@@ -97,8 +97,8 @@ pub fn launch(plan: &str) {
             .expect("installing it");
     }
     let _listener = plan.heard.then(|| {
-        let program = invarlock_seccomp::Profile::no_network().compile_heard().expect("a filter");
-        program.ready().and_then(|ready| ready.install_heard()).expect("installing it")
+        let program = invarlock_seccomp::Profile::no_network().compile_notify().expect("a filter");
+        program.ready().and_then(|ready| ready.install_notify()).expect("installing it")
     });
     let threads = plan.threads.unwrap_or(1);
     let workers: Vec<_> = (0..threads)
@@ -247,7 +247,7 @@ fn meaning(plan: &Plan) -> invarlock_seccomp::ResolvedProfile {
 
 fn filter(plan: &Plan) -> invarlock_seccomp::Program {
     let profile = profile(plan);
-    let program = if plan.host.is_some() { profile.compile() } else { profile.compile_heard() };
+    let program = if plan.host.is_some() { profile.compile() } else { profile.compile_notify() };
     program.expect("a filter")
 }
 

@@ -3,7 +3,7 @@
 
 mod bpf;
 
-use bpf::{ALLOW, ERRNO, HEARD, KILL, X32};
+use bpf::{ALLOW, ERRNO, KILL, NOTIFY, X32};
 use invarlock_error::Kind;
 use invarlock_seccomp::{Arch, Format, Machine, ResolvedProfile, UserProfile, syscall_name, syscall_number};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn machine(arch: Arch) -> Machine {
 }
 
 fn read(text: &str, arch: Arch) -> ResolvedProfile {
-    UserProfile::parse(text.as_bytes(), machine(arch)).expect("a profile").meaning
+    UserProfile::parse(text.as_bytes(), machine(arch)).expect("a profile").resolved
 }
 
 /// What the kernel is told by an action, as the format describes it.
@@ -124,13 +124,13 @@ fn agrees_everywhere(text: &str, cases: u32) {
 
 fn agrees(text: &str, arch: Arch, cases: u32) {
     let profile: Value = serde_json::from_str(text).expect("JSON");
-    let meaning = read(text, arch);
-    let programs = [(meaning.compile(), ERRNO | 1), (meaning.compile_heard(), HEARD)];
+    let resolved = read(text, arch);
+    let programs = [(resolved.compile(), ERRNO | 1), (resolved.compile_notify(), NOTIFY)];
     let programs = programs.map(|(program, refused)| (program.expect("a program"), refused));
-    let learner = bpf::Learner::of(&meaning);
-    let decided: Vec<u32> = meaning.decisions.iter().map(|it| it.number).chain([0]).collect();
+    let learner = bpf::Learner::of(&resolved);
+    let decided: Vec<u32> = resolved.decisions.iter().map(|it| it.number).chain([0]).collect();
     let compared: Vec<u32> =
-        meaning.decisions.iter().filter(|it| !it.when.is_empty()).map(|it| it.number).chain([0]).collect();
+        resolved.decisions.iter().filter(|it| !it.when.is_empty()).map(|it| it.number).chain([0]).collect();
     let number = prop_oneof![
         prop::sample::select(decided),
         prop::sample::select(compared),
@@ -164,7 +164,7 @@ fn the_sample_means_what_its_json_says() {
     agrees_everywhere(SAMPLE, 20_000);
     let x86_64 = UserProfile::parse(SAMPLE.as_bytes(), machine(Arch::X86_64)).expect("a profile");
     assert_eq!(x86_64.format, Format::Docker);
-    assert_eq!(x86_64.elsewhere, ["_llseek", "socketcall"]);
+    assert_eq!(x86_64.unknown_calls, ["_llseek", "socketcall"]);
 }
 
 #[test]
@@ -193,10 +193,10 @@ fn other_forms_are_read_too() {
     assert_eq!(read(&profile.to_string(), Arch::X86_64), direct);
     let ours = include_str!("../profiles/evaluator.json");
     let given = UserProfile::parse(ours.as_bytes(), machine(Arch::X86_64)).expect("ours");
-    assert_eq!(given.format, Format::BuiltinProfile);
+    assert_eq!(given.format, Format::Invarlock);
     let built_in =
-        invarlock_seccomp::Profile::evaluator().compile_heard_for(Arch::X86_64).expect("a program");
-    assert_eq!(given.meaning.compile_heard().expect("a program"), built_in);
+        invarlock_seccomp::Profile::evaluator().compile_notify_for(Arch::X86_64).expect("a program");
+    assert_eq!(given.resolved.compile_notify().expect("a program"), built_in);
 }
 
 /// A deny-list of a user's, in either format, leaves what this crate does not know, and clone3, refused.
@@ -402,7 +402,7 @@ proptest! {
         altered[at] = byte;
         for text in [junk.as_slice(), &altered, &SAMPLE.as_bytes()[..at]] {
             match UserProfile::parse(text, machine(Arch::X86_64)) {
-                Ok(given) => drop(given.meaning.compile_heard()),
+                Ok(given) => drop(given.resolved.compile_notify()),
                 Err(error) => prop_assert!(error.kind() == Kind::Input, "{}", error),
             }
         }

@@ -84,11 +84,11 @@ fn built_in(name: &str) -> Profile {
 fn digests_are_pinned_and_two_compiles_agree() {
     let programs = |name: &str, arch| {
         let profile = built_in(name);
-        let meaning = profile.meaning(arch).expect("a meaning");
+        let resolved = profile.resolve(arch).expect("resolved");
         [
             profile.compile_for(arch).expect("program"),
-            profile.compile_heard_for(arch).expect("program"),
-            meaning.compile_learning().expect("program"),
+            profile.compile_notify_for(arch).expect("program"),
+            resolved.compile_trace().expect("program"),
         ]
     };
     let seen = DIGESTS.map(|(name, arch, _)| {
@@ -106,7 +106,7 @@ fn programs_are_those_of_their_profiles() {
         for arch in Arch::ALL {
             let path =
                 format!("{}/programs/{}-{}.bpf", env!("CARGO_MANIFEST_DIR"), ours.as_str(), arch.as_str());
-            let program = ours.profile().compile_heard_for(arch).expect("program");
+            let program = ours.profile().compile_notify_for(arch).expect("program");
             assert!(
                 std::fs::read(&path).expect(&path) == program.filters.concat(),
                 "{path} is old: cargo run -p invarlock-seccomp --example compile"

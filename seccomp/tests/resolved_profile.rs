@@ -3,7 +3,7 @@
 
 mod bpf;
 
-use bpf::{ALLOW, ERRNO, HEARD, KILL, X32, audit, run};
+use bpf::{ALLOW, ERRNO, KILL, NOTIFY, X32, audit, run};
 use invarlock_seccomp::{Arch, Condition, Default, Length, Operator, Profile, Value, syscall_name};
 use proptest::prelude::*;
 
@@ -107,9 +107,9 @@ fn agrees(profile: &Profile) {
     for arch in Arch::ALL {
         let programs = [
             (profile.compile_for(arch).expect("program"), ERRNO | 1),
-            (profile.compile_heard_for(arch).expect("program"), HEARD),
+            (profile.compile_notify_for(arch).expect("program"), NOTIFY),
         ];
-        let learner = bpf::Learner::of(&profile.meaning(arch).expect("a meaning"));
+        let learner = bpf::Learner::of(&profile.resolve(arch).expect("resolved"));
         let listed: Vec<u32> = profile
             .rules()
             .iter()

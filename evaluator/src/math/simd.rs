@@ -52,6 +52,7 @@ pub fn kernel() -> &'static str {
 macro_rules! multiversion {
     ($($(#[$meta:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$meta])*
+        #[allow(unsafe_code, reason = "calls functions for processor features that were detected")]
         pub fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body

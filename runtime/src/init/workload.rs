@@ -8,7 +8,7 @@ use crate::procfs::Status;
 use crate::protocol::WorkloadSocket;
 use crate::sys::{self, Vector};
 use invarlock_error::{Context as _, Error, Kind, Result};
-use invarlock_seccomp::{LEARNING_FD, Listener};
+use invarlock_seccomp::{Listener, TRACE_FD};
 use rustix::process::DumpableBehavior;
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
@@ -87,7 +87,7 @@ impl Init {
             return Ok(None);
         }
         const DOING: &str = "moving the socket to the supervisor";
-        let number = LEARNING_FD as RawFd;
+        let number = TRACE_FD as RawFd;
         let moved = rustix::io::fcntl_dupfd_cloexec(supervisor, number).context(DOING)?;
         match moved.as_raw_fd() == number {
             true => Ok(Some(moved.into())),
@@ -102,8 +102,8 @@ impl Init {
         }
         // Freeing memory could need a call that the filter denies.
         let ready = std::mem::ManuallyDrop::new(self.filter.ready()?);
-        match ready.is_heard() {
-            true => ready.install_heard().map(Some),
+        match ready.uses_notify() {
+            true => ready.install_notify().map(Some),
             false => ready.install().map(|()| None),
         }
     }

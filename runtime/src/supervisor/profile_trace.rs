@@ -39,9 +39,9 @@ impl Tracer {
                 }
             }
             Answer::Allowed(None) => *self.trace.unmatched.entry(call.name(self.arch)).or_default() += 1,
-            Answer::Refused => self.count_denied(call),
+            Answer::Denied => self.count_denied(call),
         }
-        Ok(answer == Answer::Refused)
+        Ok(answer == Answer::Denied)
     }
 
     fn count_denied(&mut self, call: &Call) {
@@ -56,7 +56,7 @@ impl Tracer {
     /// The arguments that the profile compares in such calls, and the address family of sockets.
     fn compared_arguments(&self, call: &Call) -> Arguments {
         let decisions =
-            self.handler.meaning().decisions.iter().filter(|decision| decision.number == call.number);
+            self.handler.profile().decisions.iter().filter(|decision| decision.number == call.number);
         let compared =
             decisions.flat_map(|decision| &decision.when).map(|condition| (condition.index, condition.wide));
         let mut indices: BTreeSet<(u8, bool)> = compared.collect();

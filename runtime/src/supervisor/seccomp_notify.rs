@@ -61,10 +61,10 @@ impl DeniedCalls {
                 self.over |= !events.is_empty();
                 return Ok(());
             }
-            let Some(call) = self.listener.hear().context(RECEIVING)? else { continue };
+            let Some(call) = self.listener.receive().context(RECEIVING)? else { continue };
             let denied = match &mut self.tracer {
                 Some(tracer) => tracer.answer(&self.listener, &call)?,
-                None => self.listener.refuse(&call).context(RECEIVING).map(|()| true)?,
+                None => self.listener.deny(&call).context(RECEIVING).map(|()| true)?,
             };
             if denied {
                 *self.counts.entry(call.name(self.arch)).or_default() += 1;

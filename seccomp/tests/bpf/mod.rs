@@ -1,10 +1,10 @@
 //! An interpreter of filters and the names of what they return, written for the tests and not those under test.
 
-use invarlock_seccomp::{Answer, Arch, LEARNING_FD, NotifyHandler, Program, ResolvedProfile, syscall_name};
+use invarlock_seccomp::{Answer, Arch, NotifyHandler, Program, ResolvedProfile, TRACE_FD, syscall_name};
 
 pub const KILL: u32 = 0x8000_0000;
 pub const ERRNO: u32 = 0x0005_0000;
-pub const HEARD: u32 = 0x7fc0_0000;
+pub const NOTIFY: u32 = 0x7fc0_0000;
 pub const ALLOW: u32 = 0x7fff_0000;
 pub const X32: u32 = 0x4000_0000;
 
@@ -16,24 +16,28 @@ pub fn audit(arch: Arch) -> u32 {
 /// Where a profile is learned: its program, and who answers it.
 pub struct Learner {
     program: Program,
-    judge: NotifyHandler,
+    handler: NotifyHandler,
     arch: Arch,
 }
 
 impl Learner {
-    pub fn of(meaning: &ResolvedProfile) -> Self {
-        let program = meaning.compile_learning().expect("a program");
-        Learner { program, judge: NotifyHandler::new(meaning.clone()).expect("a judge"), arch: meaning.arch }
+    pub fn of(resolved: &ResolvedProfile) -> Self {
+        let program = resolved.compile_trace().expect("a program");
+        Learner {
+            program,
+            handler: NotifyHandler::new(resolved.clone()).expect("a handler"),
+            arch: resolved.arch,
+        }
     }
 
     /// Fails where learning makes anything else of a call than `ordinary`, which the plain program returns for it.
     pub fn agrees(&self, said: u32, number: u32, args: [u64; 6], ordinary: u32) {
         let first_words = matches!(syscall_name(self.arch, number), Some("read" | "write"))
-            && args[0] as u32 == LEARNING_FD
+            && args[0] as u32 == TRACE_FD
             && matches!(ordinary, ALLOW | 0x0005_0001);
         let expected = match ordinary {
             _ if first_words && said == audit(self.arch) => ALLOW,
-            ALLOW | 0x0005_0001 => HEARD,
+            ALLOW | 0x0005_0001 => NOTIFY,
             other => other,
         };
         let seen = run(&self.program, said, number, args);
@@ -41,9 +45,9 @@ impl Learner {
         if said != audit(self.arch) || ordinary == KILL && number >= X32 {
             return; // killed before anybody is asked
         }
-        match (self.judge.judge(number, &args), ordinary) {
+        match (self.handler.decide(number, &args), ordinary) {
             (Ok(Answer::Allowed(_)), ALLOW) => {}
-            (Ok(Answer::Refused), refused) if refused == ERRNO | 1 => {}
+            (Ok(Answer::Denied), refused) if refused == ERRNO | 1 => {}
             (Err(_), other) if other != ALLOW && other != ERRNO | 1 => {}
             (judged, ordinary) => panic!("{:?} {number} {args:?}: {judged:?}, not {ordinary:#x}", self.arch),
         }

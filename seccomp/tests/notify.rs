@@ -4,7 +4,7 @@ mod sys;
 
 use invarlock_error::Kind;
 use invarlock_seccomp::{
-    Answer, Arch, Call, LEARNING_FD, Listener, NotifyHandler, Profile, Program, syscall_number,
+    Answer, Arch, Call, Listener, NotifyHandler, Profile, Program, TRACE_FD, syscall_number,
 };
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::mpsc;
@@ -18,8 +18,8 @@ fn number(name: &str) -> u32 {
     syscall_number(native(), name).expect(name)
 }
 
-fn heard(profile: &Profile) -> Program {
-    profile.compile_heard_for(native()).expect("program")
+fn with_notify(profile: &Profile) -> Program {
+    profile.compile_notify_for(native()).expect("program")
 }
 
 /// `body` on a thread under `program`; whoever calls this holds the listener. The second value is what `body` gave.
@@ -30,7 +30,7 @@ fn under<T: Send + 'static>(
     let ((say, hear), (done, result)) = (mpsc::channel(), mpsc::channel());
     std::thread::spawn(move || {
         let ready = program.ready().expect("ready");
-        let listener = ready.install_heard().expect("listener");
+        let listener = ready.install_notify().expect("listener");
         say.send(listener).expect("the other thread");
         done.send(body()).expect("the other thread");
     });
@@ -51,12 +51,12 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn next(listener: &Listener) -> Call {
     assert!(waits(listener, LONG).0, "no call is heard");
-    listener.hear().expect("heard").expect("its caller lives")
+    listener.receive().expect("received").expect("its caller lives")
 }
 
 #[test]
 fn refused_calls_are_heard_with_their_arguments_and_give_eperm() {
-    let (listener, result) = under(heard(&Profile::evaluator()), || {
+    let (listener, result) = under(with_notify(&Profile::evaluator()), || {
         [
             sys::call(number("socket"), [2 | 1 << 40, 1, 0, 0, 0, 7]),
             sys::call(number("socket"), [99, 1, 0, 0, 0, 0]),
@@ -76,7 +76,7 @@ fn refused_calls_are_heard_with_their_arguments_and_give_eperm() {
         if name == "socket(AF_INET)" {
             assert_eq!(call.args, [2 | 1 << 40, 1, 0, 0, 0, 7]);
         }
-        listener.refuse(&call).expect("answered");
+        listener.deny(&call).expect("answered");
     }
     let eperm = libc::EPERM;
     let expected = [eperm, eperm, eperm, eperm, 0, libc::ENOSYS, libc::ENOSYS, eperm];
@@ -87,22 +87,22 @@ fn refused_calls_are_heard_with_their_arguments_and_give_eperm() {
 
 #[test]
 fn a_filter_that_is_heard_is_installed_with_its_listener_only() {
-    let program = heard(&Profile::evaluator());
-    assert!(program.is_heard());
+    let program = with_notify(&Profile::evaluator());
+    assert!(program.uses_notify());
     assert!(
         matches!(program.install(), Err(why) if why.kind() == Kind::System && why.message().contains("nobody would hear"))
     );
     assert!(matches!(program.install_all_threads(), Err(error) if error.kind() == Kind::System));
     let quiet = Profile::evaluator().compile().expect("program");
-    assert!(!quiet.is_heard());
+    assert!(!quiet.uses_notify());
     assert_ne!(quiet.digest, program.digest);
     assert_eq!(quiet.instructions(), program.instructions());
 }
 
 #[test]
 fn a_second_listener_is_an_error_that_says_so() {
-    let (_listener, result) = under(heard(&Profile::general()), || {
-        heard(&Profile::evaluator()).ready().expect("ready").install_heard().map(drop)
+    let (_listener, result) = under(with_notify(&Profile::general()), || {
+        with_notify(&Profile::evaluator()).ready().expect("ready").install_notify().map(drop)
     });
     let error = result.recv().expect("the thread lives").expect_err("the kernel allows one");
     assert!(
@@ -115,7 +115,7 @@ fn a_second_listener_is_an_error_that_says_so() {
 fn only_a_listener_is_one() {
     let file = std::fs::File::open("/dev/null").expect("/dev/null");
     assert!(matches!(Listener::check(OwnedFd::from(file)), Err(error) if error.kind() == Kind::Integrity));
-    let (listener, result) = under(heard(&Profile::general()), || ());
+    let (listener, result) = under(with_notify(&Profile::general()), || ());
     let copy = listener.as_fd().try_clone_to_owned().expect("a copy");
     Listener::check(copy).expect("a listener");
     result.recv().expect("the thread lives");
@@ -123,17 +123,17 @@ fn only_a_listener_is_one() {
 
 /// As [`under`], but every call of the thread is heard, so that it can only speak by the descriptor of which nobody is asked, as init
 /// does.
-fn learning<T: Send + 'static>(
+fn traced<T: Send + 'static>(
     program: Program,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> (Listener, mpsc::Receiver<T>) {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let (from, to) = rustix::pipe::pipe().expect("a pipe");
-    let to = rustix::io::fcntl_dupfd_cloexec(to, LEARNING_FD as i32).expect("the descriptor");
-    assert_eq!(to.as_raw_fd(), LEARNING_FD as i32);
+    let to = rustix::io::fcntl_dupfd_cloexec(to, TRACE_FD as i32).expect("the descriptor");
+    assert_eq!(to.as_raw_fd(), TRACE_FD as i32);
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || {
-        let listener = program.ready().expect("ready").install_heard().expect("listener");
+        let listener = program.ready().expect("ready").install_notify().expect("listener");
         let number = listener.as_fd().as_raw_fd().to_le_bytes();
         rustix::io::write(&to, &number).expect("the pipe");
         // Whoever closes one's own listener gets no more answers.
@@ -150,10 +150,10 @@ fn learning<T: Send + 'static>(
 /// A thread whose profile is learned calls what it may and nothing else, and every call of it is heard.
 #[test]
 fn learning_lets_through_what_the_profile_allows() {
-    let meaning = Profile::evaluator().meaning(native()).expect("a meaning");
-    let program = meaning.compile_learning().expect("a program");
-    let judge = NotifyHandler::new(meaning).expect("a judge");
-    let (listener, result) = learning(program, || {
+    let resolved = Profile::evaluator().resolve(native()).expect("resolved");
+    let program = resolved.compile_trace().expect("a program");
+    let handler = NotifyHandler::new(resolved).expect("a handler");
+    let (listener, result) = traced(program, || {
         [
             sys::call(number("getpid"), [0; 6]),
             sys::call(number("socket"), [2, 1, 0, 0, 0, 0]),
@@ -162,7 +162,7 @@ fn learning_lets_through_what_the_profile_allows() {
             sys::call(number("fcntl"), [900, 1, 0, 0, 0, 0]),
             sys::call(number("fcntl"), [900, 0, 0, 0, 0, 0]),
             // Of this one nobody is asked.
-            sys::call(number("write"), [LEARNING_FD.into(), 0, 0, 0, 0, 0]),
+            sys::call(number("write"), [TRACE_FD.into(), 0, 0, 0, 0, 0]),
         ]
     });
     let mut refused = Vec::new();
@@ -170,10 +170,10 @@ fn learning_lets_through_what_the_profile_allows() {
     while !over {
         let (waiting, gone) = waits(&listener, LONG);
         over = gone && !waiting;
-        let Some(call) = waiting.then(|| listener.hear().expect("heard")).flatten() else { continue };
-        match judge.answer(&listener, &call).expect("an answer") {
+        let Some(call) = waiting.then(|| listener.receive().expect("received")).flatten() else { continue };
+        match handler.answer(&listener, &call).expect("an answer") {
             Answer::Allowed(Some(_)) => allowed.push(call.name(native())),
-            Answer::Refused => refused.push(call.name(native())),
+            Answer::Denied => refused.push(call.name(native())),
             other => panic!("{other:?}"),
         }
     }
@@ -188,7 +188,7 @@ fn learning_lets_through_what_the_profile_allows() {
 #[test]
 fn a_listener_that_is_gone_lets_nothing_through() {
     let (go, wait) = mpsc::channel::<()>();
-    let (listener, result) = under(heard(&Profile::general()), move || {
+    let (listener, result) = under(with_notify(&Profile::general()), move || {
         wait.recv().expect("go");
         sys::call(number("socket"), [16, 3, 0, 0, 0, 0])
     });
