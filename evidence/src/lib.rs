@@ -6,6 +6,7 @@
 //! The models ([`job`], [`events`], [`run_report`]) are light and always built; the verifier (`verify`) and
 //! the HTML page (`html`) are features.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod compare;
 pub mod events;

@@ -29,11 +29,13 @@
 //! UTF-8 are unsupported.
 
 #![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod build;
 mod cas;
 mod check;
 #[cfg(feature = "fuzz")]
+#[allow(clippy::disallowed_methods, reason = "paths of a scratch directory")]
 #[allow(clippy::expect_used, reason = "a fuzz target panics on a fault")]
 pub mod fuzz;
 mod gc;

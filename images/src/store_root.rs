@@ -9,6 +9,7 @@ use invarlock_error::Context as _;
 use crate::{Error, Result};
 
 /// The default path of the store, with these environment variables.
+#[expect(clippy::disallowed_methods, reason = "constant names below directories that the user chose")]
 pub(crate) fn default_root_with(env: &dyn Fn(&str) -> Option<OsString>, is_root: bool) -> Result<PathBuf> {
     let variable = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(store) = variable("INVARLOCK_STORE") {

@@ -242,7 +242,7 @@ fn profile(plan: &Plan) -> invarlock_seccomp::Profile {
 }
 
 fn meaning(plan: &Plan) -> invarlock_seccomp::ResolvedProfile {
-    invarlock_seccomp::Arch::native().and_then(|arch| profile(plan).meaning(arch)).expect("a meaning")
+    invarlock_seccomp::Arch::native().and_then(|arch| profile(plan).resolve(arch)).expect("a meaning")
 }
 
 fn filter(plan: &Plan) -> invarlock_seccomp::Program {

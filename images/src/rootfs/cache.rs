@@ -73,6 +73,7 @@ pub(crate) fn diff_id_of(name: &str) -> Option<Digest> {
 
 impl RootfsCache {
     /// Opens the cache in the directory of the store, and creates it if necessary.
+    #[expect(clippy::disallowed_methods, reason = "a constant name below the path of the store")]
     pub fn open_or_create(store: &Dir, store_path: &Path) -> Result<Self> {
         ensure_dir(store, "trees")?;
         let dir = open_dir(store, "trees")?;
@@ -81,6 +82,7 @@ impl RootfsCache {
     }
 
     /// The path of an empty directory.
+    #[expect(clippy::disallowed_methods, reason = "a constant name")]
     pub fn empty(&self) -> Result<PathBuf> {
         let entries = open_dir(&self.dir, "empty")?.entries().context("reading the empty layer")?;
         match entries.count() {
@@ -89,8 +91,12 @@ impl RootfsCache {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the digits of a digest, or a name listed in the directory of the cache"
+    )]
     fn path_of(&self, name: &str) -> PathBuf {
-        self.path.join(name) // join: the digits of a digest, or a name listed in the directory of the cache
+        self.path.join(name)
     }
 
     /// The names of everything in the cache.
@@ -101,6 +107,7 @@ impl RootfsCache {
     }
 
     /// The extracted layer, if it exists. Waits while another process deletes it.
+    #[expect(clippy::disallowed_methods, reason = "a constant name")]
     pub fn find(&self, diff_id: &Digest) -> Result<Option<ExtractedLayer>> {
         let name = layer_name(diff_id);
         match statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -70,7 +70,7 @@ impl Sbom {
         hex.replace_range(12..13, "8");
         hex.replace_range(16..17, "8");
         let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]];
-        document["serialNumber"] = json!(format!("urn:uuid:{}", parts.join("-"))); // join: text
+        document["serialNumber"] = json!(format!("urn:uuid:{}", parts.join("-")));
         document
     }
 

@@ -108,7 +108,7 @@ fn resolve_link(parent: &str, target: &str) -> Option<String> {
             name => names.push(name),
         }
     }
-    Some(names.join("/")) // join: a key of a table, never opened as a path
+    Some(names.join("/"))
 }
 
 fn refuse_compressed(file: &File) -> Result<()> {

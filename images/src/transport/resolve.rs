@@ -115,13 +115,13 @@ fn not_found(reference: &Reference, index: &ImageIndex) -> Error {
         index.manifests().iter().filter_map(|entry| annotation(entry, TAG)).take(10).collect();
     match tags.is_empty() {
         true => Error::input(format!("image {reference} not found; there is no image with a name")),
-        false => Error::input(format!("image {reference} not found; available: {}", tags.join(", "))), // join: text
+        false => Error::input(format!("image {reference} not found; available: {}", tags.join(", "))),
     }
 }
 
 fn digests(descriptors: &[&Descriptor]) -> String {
     let digests: Vec<&str> = descriptors.iter().map(|descriptor| descriptor.digest().as_ref()).collect();
-    digests.join(", ") // join: text
+    digests.join(", ")
 }
 
 /// Whether an entry of the index has this digest. A pulled image can also be named by the digest of the index from which it was chosen.
