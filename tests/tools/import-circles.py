@@ -17,7 +17,7 @@ USE = re.compile(r"\buse\s+([^;]+);")
 
 def stripped(text):
     """The source without comments, strings and test modules."""
-    text = re.sub(r'r(#*)".*?"\1', '""', text, flags=re.S)
+    text = re.sub(r'\br(#*)".*?"\1', '""', text, flags=re.S)
     text = re.sub(r"//[^\n]*", "", text)
     text = re.sub(r'"(?:[^"\\]|\\.)*"', '""', text, flags=re.S)
     return re.split(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*(?:pub )?mod \w+ *\{", text)[0]
