@@ -92,7 +92,7 @@ fn rejects_missing_control_or_wrong_observer() {
                     missing(verdict, &format!(".{row}.observer"), "expected");
                 }
                 let verdict = bundle.with(&at(side, &format!("{row}/value")), json!(null));
-                missing(verdict, &format!(".{row}.value"), "expected");
+                missing(verdict, &format!(".{row}.value"), ": ");
                 let observer = bundle.manifest.pointer(&at(side, &format!("{row}/observer"))).unwrap();
                 let other = if observer == "init" { "supervisor" } else { "init" };
                 let verdict = bundle.with(&at(side, &format!("{row}/observer")), json!(other));
@@ -212,7 +212,7 @@ fn rejects_every_weaker_value() {
     }
 }
 
-/// Every row is on the page of the report, with who saw it.
+/// The page of the report shows every control and its observer.
 #[cfg(feature = "html")]
 #[test]
 fn html_shows_every_control() {

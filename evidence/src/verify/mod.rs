@@ -1,6 +1,6 @@
 //! Verification of evidence: reads reports and manifests from disk and trusts nothing in them.
 //!
-//! [`upstream`] repeats upstream's checks, [`strict`] recomputes what follows from raw values, [`context`] and [`observed`] check the manifest of
+//! `upstream` repeats upstream's checks, `strict` recomputes what follows from raw values, `context` and `observed` check the manifest of
 //! a container run.
 
 mod context;
@@ -284,7 +284,7 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     } else {
         let (runtime, mut issues, manifest) = runtime::provenance(file, bytes, &runtime_options);
         if !options.upstream_parity
-            && strict::is_ours(Node::root("", &report))
+            && strict::is_own(Node::root("", &report))
             && runtime.ok()
             && issues.is_empty()
         {

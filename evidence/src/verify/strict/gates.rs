@@ -146,7 +146,7 @@ impl Check<'_> {
             self.measurement_gates(tier, numbers);
             self.yes("ratio, drift, token and window gates, with the thresholds of the tables");
         }
-        if self.ours {
+        if self.own_report {
             self.stated_flags(tier, numbers);
         }
     }
@@ -281,7 +281,7 @@ impl Check<'_> {
                 self.mismatch(format!("invariants.failures mismatch: the recorded checks differ, {message}"));
             }
         }
-        if !self.ours {
+        if !self.own_report {
             return;
         }
         let fatal = recorded.iter().chain(&expected).any(invariants::is_fatal);

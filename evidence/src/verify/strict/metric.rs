@@ -22,7 +22,7 @@ impl Check<'_> {
             (Ok(preview), Ok(last)) => (preview, last),
             (preview, last) => {
                 for why in [preview.err(), last.err()].into_iter().flatten() {
-                    if self.gated() || self.ours {
+                    if self.gated() || self.own_report {
                         self.fail(format!("nothing can be recomputed: {why}"));
                     } else {
                         self.not(format!("losses: {why}"));
@@ -40,7 +40,7 @@ impl Check<'_> {
                 .mismatch("evaluation_windows mismatch: the losses have no finite perplexity".to_owned());
         };
         self.points(preview_mean, last_mean);
-        if self.ours && preview.losses.len() == last.losses.len() {
+        if self.own_report && preview.losses.len() == last.losses.len() {
             let computed =
                 derive::drift_summary((&preview.losses, &preview.counts), (&last.losses, &last.counts));
             self.alike(self.report.at("dataset.windows.stats.paired_delta_summary"), &computed);
@@ -61,7 +61,7 @@ impl Check<'_> {
             (metric.get("analysis_point_final"), last_mean),
             (metric.get("analysis_point_preview"), preview_mean),
         ] {
-            if self.ours || !recorded.is_null() {
+            if self.own_report || !recorded.is_null() {
                 self.number(recorded, mean);
             }
         }
@@ -82,17 +82,17 @@ impl Check<'_> {
         };
         let reference = self.report.at("baseline_ref.primary_metric");
         self.number(reference.get("final"), base_mean.exp());
-        if let Some(mean) = base.preview.mean().filter(|_| self.ours) {
+        if let Some(mean) = base.preview.mean().filter(|_| self.own_report) {
             self.number(reference.get("preview"), mean.exp());
         }
         let ratio = subject_mean.exp() / base_mean.exp();
         self.number(recorded, ratio);
-        if self.ours {
+        if self.own_report {
             self.number(self.report.at("quality_overhead.value"), ratio);
         }
         self.yes("ratio_vs_baseline, from the losses of both sides");
         self.interval(tier, &subject.last, &base.last);
-        if self.ours {
+        if self.own_report {
             let computed = derive::tail(&subject.last.losses, &base.last.losses, &subject.last.counts, tier);
             self.alike(self.report.get("primary_metric_tail"), &computed);
         }
@@ -127,7 +127,7 @@ impl Check<'_> {
     fn baseline_arms(&mut self, baseline: Option<(&RunReport, &str)>) -> Option<Arms> {
         let embedded = self.report.get("baseline_windows");
         let mut known: Option<Arms> = None;
-        if !embedded.is_null() || self.ours {
+        if !embedded.is_null() || self.own_report {
             match (Arm::read(embedded.get("preview")), Arm::read(embedded.get("final"))) {
                 (Ok(preview), Ok(last)) => known = Some(Arms { preview, last }),
                 (preview, last) => {
@@ -158,7 +158,7 @@ impl Check<'_> {
                 "baseline_windows mismatch: they are not the losses of the supplied run report".to_owned(),
             );
         }
-        if self.ours {
+        if self.own_report {
             self.same(self.report.at("provenance.baseline.report_sha256"), &json!(sha256));
         }
         for (path, arm) in [
@@ -223,7 +223,7 @@ impl Check<'_> {
             self.number(recorded.index(0), expected.0);
             self.number(recorded.index(1), expected.1);
         }
-        if self.ours {
+        if self.own_report {
             self.number(metric.get("reps"), replicates as f64);
             self.number(metric.get("ci_level"), 1.0 - ALPHA);
         }

@@ -84,12 +84,12 @@ struct Check<'a> {
     report: Node<'a>,
     options: &'a VerifyOptions,
     /// Whether the report names this program as its generator; it must then contain everything that this program writes.
-    ours: bool,
+    own_report: bool,
     found: Found,
 }
 
 /// Whether the report names this program as its generator.
-pub(super) fn is_ours(report: Node<'_>) -> bool {
+pub(super) fn is_own(report: Node<'_>) -> bool {
     report.at("report_build.generator.name").str() == Some(GENERATOR)
 }
 
@@ -99,7 +99,7 @@ pub(super) fn check(
     options: &VerifyOptions,
     baseline: Option<(&RunReport, &str)>,
 ) -> Found {
-    let mut check = Check { report, options, ours: is_ours(report), found: Found::default() };
+    let mut check = Check { report, options, own_report: is_own(report), found: Found::default() };
     let tier = check.tier();
     check.policies(tier);
     let kind = report.at("primary_metric.kind").str().unwrap_or_default();
@@ -159,7 +159,7 @@ impl Check<'_> {
 
     /// Like [`Self::same`]; reports of other programs may lack the value.
     fn same_if_recorded(&mut self, recorded: Node<'_>, computed: &Value) {
-        if self.ours || !recorded.is_null() {
+        if self.own_report || !recorded.is_null() {
             self.same(recorded, computed);
         }
     }

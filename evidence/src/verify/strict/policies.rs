@@ -59,7 +59,7 @@ impl Check<'_> {
                 self.fail(format!("{flag} is set: the metric cannot be gated on"));
             }
         }
-        if self.ours {
+        if self.own_report {
             self.policy_digests(tier);
         }
     }

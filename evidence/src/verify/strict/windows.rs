@@ -96,7 +96,7 @@ impl Check<'_> {
             let windows = raw.get("input_ids");
             if windows.array().is_none_or(<[Value]>::is_empty) {
                 let path = windows.path();
-                if self.ours {
+                if self.own_report {
                     self.mismatch(format!("{path} mismatch: no token ids recorded"));
                 }
                 return self.not(format!("dataset.hash: {path} contains no token ids"));
@@ -136,7 +136,7 @@ impl Check<'_> {
             let differ = counts.array().filter(|counts| !counts.is_empty()).is_some_and(|counts| {
                 !counts.iter().map(Value::as_u64).eq(arm.counts.iter().copied().map(Some))
             });
-            if self.ours && differ {
+            if self.own_report && differ {
                 self.mismatch(format!("{} mismatch: they differ from token_counts", counts.path()));
             }
         }
