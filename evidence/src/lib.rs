@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod events;
+pub mod format;
 pub mod gates;
 #[cfg(feature = "html")]
 pub mod html;

@@ -1,0 +1,3 @@
+//! The formats of evidence.
+
+pub mod untrusted;
