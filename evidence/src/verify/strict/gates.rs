@@ -1,12 +1,16 @@
 //! The gates, and the flags that must follow from the numbers.
 
 use super::{Arm, Check};
-use crate::compare::{derive, invariants};
+use crate::compare::derive;
+use crate::format::evaluation_report::Validation;
+use crate::format::to_value;
+use crate::format::untrusted::Node;
 use crate::gates;
+use crate::guards::{self, Finding, Guard};
 use crate::policy::{BOOTSTRAP_METHOD, CI_BAND, GUARD_OVERHEAD_MAX, Profile, Tier};
 use crate::verify::RuntimeProvenance;
 use crate::verify::python::{float, int, pair, truthy};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 impl Check<'_> {
     /// The gates, from recomputed numbers where there are any, and the flags the report states.
@@ -14,7 +18,9 @@ impl Check<'_> {
         let report = self.report;
         let profile = self.options.profile;
         let validation = &report["validation"];
-        self.invariants();
+        for guard in guards::TABLE.iter().filter(|guard| guard.evaluate.is_some()) {
+            self.guard(tier, guard);
+        }
         if let Some(numbers) = &numbers {
             self.numbers(tier, numbers);
         }
@@ -22,32 +28,21 @@ impl Check<'_> {
             let block = &report[guard];
             block.is_object() && block.get("evaluated").is_none_or(truthy)
         };
-        let mut required =
-            vec!["primary_metric_acceptable", "preview_final_drift_acceptable", "invariants_pass"];
-        for (guard, flag) in
-            [("spectral", Some("spectral_stable")), ("rmt", Some("rmt_stable")), ("variance", None)]
-        {
-            if !evaluated(guard) {
-                if profile.needs_all_guards() {
-                    self.fail(format!("{guard} was not evaluated; profile {profile} needs every guard"));
-                } else {
-                    self.not(format!("{guard}: the guard was not evaluated, so nothing is known of it"));
-                }
-            } else if let Some(flag) = flag {
-                required.push(flag);
-                self.not(format!("{guard}: its numbers need the weights"));
+        let mut required = vec!["primary_metric_acceptable", "preview_final_drift_acceptable"];
+        for guard in &guards::TABLE {
+            let name = guard.name;
+            let flag = guard.gate.as_ref().map(|gate| gate.flag);
+            if guard.evaluate.is_some() {
+                // Checked above; its flag is required in any case.
+                required.extend(flag);
+            } else if evaluated(name) {
+                required.extend(flag);
+                self.guard(tier, guard);
+            } else if profile.needs_all_guards() {
+                self.fail(format!("{name} was not evaluated; profile {profile} needs every guard"));
+            } else {
+                self.not(format!("{name}: the guard was not evaluated, so nothing is known of it"));
             }
-        }
-        if evaluated("spectral") {
-            let spectral = &report["spectral"];
-            let caps = tier.spectral_caps();
-            let applied = int(&spectral["caps_applied"]).unwrap_or(0);
-            if self.gated() && (applied > caps || truthy(&spectral["caps_exceeded"])) {
-                self.gate(format!("spectral.caps_applied is {applied}, the {tier} tier allows {caps}"));
-            }
-        }
-        if self.gated() && evaluated("rmt") && report["rmt"]["stable"] == json!(false) {
-            self.gate("rmt.stable is false".to_owned());
         }
         let overhead = &report["guard_overhead"];
         if overhead["evaluated"] == json!(true) {
@@ -71,7 +66,7 @@ impl Check<'_> {
             match recorded.as_bool() {
                 Some(true) => {}
                 // A flag that its numbers contradict is no result but a fault of the evidence.
-                Some(false) if computed.get(flag) != Some(&json!(true)) => self.gate(text),
+                Some(false) if computed.get(flag) != Some(true) => self.gate(text),
                 Some(false) => self.fail(format!("{text}; its numbers say true")),
                 None if self.gated() => self.fail(text),
                 None => {}
@@ -83,14 +78,29 @@ impl Check<'_> {
         self.not("losses: they need the weights and the evaluator".to_owned());
     }
 
+    /// The findings of one guard.
+    fn guard(&mut self, tier: Tier, guard: &Guard) {
+        let block = guard.block(Node::root("", self.report));
+        let check = guards::Check { block, ours: self.ours, profile: self.options.profile, tier };
+        for finding in (guard.verify)(&check) {
+            match finding {
+                Finding::Gate(text) => self.gate(text),
+                Finding::Failure(text) => self.fail(text),
+                Finding::Mismatch(text) => self.mismatch(text),
+                Finding::Recomputed(text) => self.yes(text),
+                Finding::NotRecomputed(text) => self.not(text),
+            }
+        }
+    }
+
     /// The flags of `validation` under the report's own profile, where they can be computed.
-    pub(super) fn own_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Map<String, Value> {
+    pub(super) fn own_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Validation {
         let Some((numbers, ratio)) = numbers.and_then(|numbers| Some((numbers, numbers.ratio?))) else {
-            return Map::new();
+            return Validation::default();
         };
         let own = gates::profile(self.report);
-        let status = self.report["invariants"]["status"].as_str();
-        derive::validation(own, tier, ratio, numbers.drift, numbers.enough(tier), status)
+        let guards = guards::stated_flags(Node::root("", self.report));
+        derive::validation(own, tier, ratio, numbers.drift, numbers.enough(tier), &guards)
     }
 
     pub(super) fn numbers(&mut self, tier: Tier, numbers: &Numbers<'_>) {
@@ -144,22 +154,22 @@ impl Check<'_> {
             self.same(place, recorded, &json!(own.as_str()));
         }
         self.constants(own);
-        let status = report["invariants"]["status"].as_str();
+        let guards = guards::stated_flags(Node::root("", report));
         let Some(ratio) = numbers.ratio else { return };
-        let flags = derive::validation(own, tier, ratio, numbers.drift, enough, status);
-        let acceptable = flags["primary_metric_acceptable"] == json!(true);
+        let flags = derive::validation(own, tier, ratio, numbers.drift, enough, &guards);
+        let acceptable = flags.get("primary_metric_acceptable") == Some(true);
         let passed = gates::all_true(own, &flags);
-        self.same("validation", &report["validation"], &Value::Object(flags));
+        self.same("validation", &report["validation"], &to_value(&flags));
         let verdict = json!(if passed { "pass" } else { "fail" });
         self.same("assurance.verdict", &report["assurance"]["verdict"], &verdict);
         let replicates = int(&report["primary_metric"]["reps"]).unwrap_or_default() as usize;
         let unstable = derive::unstable(replicates, enough);
         self.same("primary_metric.unstable", &report["primary_metric"]["unstable"], &json!(unstable));
         if let Some((low, high)) = pair(&report["primary_metric"]["display_ci"]) {
-            let confidence = derive::confidence(high - low, acceptable, unstable);
+            let confidence = to_value(&derive::confidence(high - low, acceptable, unstable));
             self.alike("confidence", &report["confidence"], &confidence);
         }
-        let coverage = derive::coverage(tier, preview.ids.len(), last.ids.len(), replicates);
+        let coverage = to_value(&derive::coverage(tier, preview.ids.len(), last.ids.len(), replicates));
         let stats = &report["dataset"]["windows"]["stats"];
         self.alike("dataset.windows.stats.coverage", &stats["coverage"], &coverage);
         self.alike("dataset.windows.stats.bootstrap.coverage", &stats["bootstrap"]["coverage"], &coverage);
@@ -213,55 +223,6 @@ impl Check<'_> {
         ] {
             self.alike(place, recorded, expected);
         }
-    }
-
-    /// The invariants block against the checks it holds of both sides.
-    pub(super) fn invariants(&mut self) {
-        let report = self.report;
-        let block = &report["invariants"];
-        if self.gated() && !block.is_object() {
-            return self.fail("invariants: the block is missing".to_owned());
-        }
-        let status = block["status"].as_str().unwrap_or_default();
-        if matches!(status, "fail" | "error") && gates::decides(self.options.profile, "invariants_pass") {
-            self.gate(format!(
-                "invariants.status is {status:?}: the subject is not built as the baseline is"
-            ));
-        } else if self.gated() && !matches!(status, "pass" | "warn") {
-            self.fail(format!("invariants.status is {status:?}: it must be pass, warn or fail"));
-        }
-        let details = &block["details"];
-        let checks = details["baseline_checks"].as_object().zip(details["current_checks"].as_object());
-        let Some((before, after)) = checks else {
-            if self.gated() {
-                self.fail("invariants.details holds no checks of both sides".to_owned());
-            }
-            return;
-        };
-        let expected = invariants::compare(before, after);
-        let recorded = block["failures"].as_array().cloned().unwrap_or_default();
-        for failure in &expected {
-            let listed =
-                recorded.iter().any(|row| row["check"] == failure["check"] && row["type"] == failure["type"]);
-            if !listed {
-                let message = failure["message"].as_str().unwrap_or_default();
-                self.mismatch(format!("invariants.failures mismatch: the recorded checks differ, {message}"));
-            }
-        }
-        if !self.ours {
-            return;
-        }
-        let fatal = recorded.iter().chain(&expected).any(invariants::is_fatal);
-        let computed = match (fatal, recorded.is_empty() && expected.is_empty()) {
-            (true, _) => "fail",
-            (false, true) => "pass",
-            (false, false) => "warn",
-        };
-        for name in ["status", "post"] {
-            self.same(&format!("invariants.{name}"), &block[name], &json!(computed));
-        }
-        self.same("invariants.passed", &block["passed"], &json!(computed != "fail"));
-        self.yes("the invariants of both sides, from the checks they state");
     }
 }
 

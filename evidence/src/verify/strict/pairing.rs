@@ -3,6 +3,7 @@
 use super::gates::Numbers;
 use super::{Arm, Check, MAX_DRAWS};
 use crate::compare::derive;
+use crate::format::to_value;
 use crate::numerics::bootstrap::Method;
 use crate::policy::{ALPHA, Tier};
 use crate::run_report::RunReport;
@@ -51,7 +52,7 @@ impl Check<'_> {
         let summary = &report["dataset"]["windows"]["stats"]["paired_delta_summary"];
         if self.ours && preview.losses.len() == last.losses.len() {
             let computed =
-                derive::drift_summary((&preview.losses, &preview.counts), (&last.losses, &last.counts));
+                to_value(&derive::drift_summary((&preview.losses, &preview.counts), (&last.losses, &last.counts)));
             self.alike("dataset.windows.stats.paired_delta_summary", summary, &computed);
         }
         let ratio = self.pair(tier, &preview, &last, final_, baseline);
@@ -143,7 +144,7 @@ impl Check<'_> {
         self.yes("ratio_vs_baseline, from the losses of both sides");
         self.interval(tier, last, &base_last);
         if self.ours {
-            let computed = derive::tail(&last.losses, &base_last.losses, &last.counts, tier);
+            let computed = to_value(&derive::tail(&last.losses, &base_last.losses, &last.counts, tier));
             self.alike("primary_metric_tail", &report["primary_metric_tail"], &computed);
         }
         Some(ratio)

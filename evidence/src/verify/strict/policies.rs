@@ -1,5 +1,6 @@
 //! Tier and thresholds: those of the tables, or tighter.
 
+use crate::format::to_value;
 use super::Check;
 use crate::numerics::digest;
 use crate::policy::{
@@ -120,13 +121,13 @@ impl Check<'_> {
             ] {
                 self.same(place, recorded, &expected);
             }
-            let thresholds = json!(digest::compact_json_hash(&tier.metrics_policy()));
+            let thresholds = json!(digest::compact_json_hash(&to_value(&tier.metrics_policy())));
             self.same(
                 "policy_digest.thresholds_hash",
                 &report["policy_digest"]["thresholds_hash"],
                 &thresholds,
             );
-            self.same(base, policy, &tier.metrics_policy());
+            self.same(base, policy, &to_value(&tier.metrics_policy()));
             self.yes("policy digests, from the tables");
         }
     }

@@ -1,5 +1,6 @@
 //! The primary metric's gate with the report's own thresholds (`spec/verify.md` section 7).
 
+use crate::format::to_value;
 use super::{kind, tier_name, tiny_relax};
 use crate::policy::{MIN_TOKENS_TOLERANCE, Tier, token_floor};
 use crate::verify::python::{float, int, truthy};
@@ -29,7 +30,7 @@ pub(super) fn primary_metric_acceptable(report: &Value) -> bool {
     let name = if relaxed { "aggressive".to_owned() } else { tier_name(report) };
     let own = &report["resolved_policy"]["metrics"];
     let tier = name.parse().unwrap_or(Tier::Balanced);
-    let table = tier.metrics_policy();
+    let table = to_value(&tier.metrics_policy());
     // With its own policy, the report's tier is the only one known: relaxed reports then have no policy at all.
     let empty = Value::Null;
     let policy = match own.as_object().is_some_and(|own| !own.is_empty()) {
