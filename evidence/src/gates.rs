@@ -1,12 +1,18 @@
-//! What an evaluation report says passed, failed or was not evaluated: for the console and the page.
+//! The gates of an evaluation report: passed, failed or not evaluated. The terminal, `--json` and the page use the same result.
+//!
+//! A report is read as untrusted JSON, because the page also shows reports of others. Nothing is verified here.
 
+use crate::format::evaluation_report::Validation;
+use crate::format::untrusted::Node;
+use crate::guards::{self, Guard, GuardGate};
 use crate::policy::Profile;
-use serde_json::{Map, Value, json};
+use crate::sentences::not_evaluated;
+use serde_json::Value;
 
 /// One gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
-    /// Name for people, upstream's console label where it has one.
+    /// Its label, as upstream's console has it.
     pub name: &'static str,
     /// Its flag in `validation`.
     pub flag: &'static str,
@@ -16,9 +22,29 @@ pub struct Gate {
     pub detail: String,
 }
 
-/// The flags of `validation` that decide in a profile, where what they judge was evaluated.
+/// What a report says of one gate.
+enum Result {
+    /// It was evaluated; the numbers.
+    Evaluated(String),
+    /// It was not, with the reason if the report has one.
+    NotEvaluated(Option<String>),
+}
+
+impl Result {
+    /// Evaluated, if the report has the numbers.
+    fn new(evaluated: bool, numbers: impl FnOnce() -> Option<String>, block: Node<'_>) -> Self {
+        evaluated.then(numbers).flatten().map_or_else(|| Result::skipped(block), Result::Evaluated)
+    }
+
+    fn skipped(block: Node<'_>) -> Self {
+        let reason = block.get("reason").str().or_else(|| block.get("skip_reason").str());
+        Result::NotEvaluated(reason.map(str::to_owned))
+    }
+}
+
+/// The flags of `validation` that decide in a profile, where their gates were evaluated.
 ///
-/// A handful of windows drifts by chance and has no tail: the profile dev decides on the ratio and the invariants alone.
+/// Few windows drift by chance and have no tail, so the profile dev decides on the ratio and the invariants alone.
 pub fn deciding(profile: Profile) -> &'static [&'static str] {
     const ALL: [&str; 7] = [
         "primary_metric_acceptable",
@@ -37,154 +63,121 @@ pub fn decides(profile: Profile, flag: &str) -> bool {
     deciding(profile).contains(&flag)
 }
 
-/// Whether every deciding flag of a `validation` block is true.
-pub(crate) fn all_true(profile: Profile, validation: &Map<String, Value>) -> bool {
-    validation.iter().all(|(flag, value)| !decides(profile, flag) || *value == json!(true))
+/// Whether every deciding flag is true.
+pub(crate) fn all_true(profile: Profile, validation: &Validation) -> bool {
+    validation.iter().all(|(flag, value)| !decides(profile, flag) || value)
 }
 
-/// The profile a report says it was made for; the gates of an unknown one all decide.
+/// The profile that a report names; all gates of an unknown profile decide.
 pub fn profile(report: &Value) -> Profile {
-    report["meta"]["profile"].as_str().and_then(|name| name.parse().ok()).unwrap_or(Profile::Ci)
+    let name = Node::root("", report).at("meta.profile").str();
+    name.and_then(|name| name.parse().ok()).unwrap_or(Profile::Ci)
 }
 
-/// The gates of a report, in the order people read them. It repeats the report; it verifies nothing.
+/// The gates of a report, in the order in which they are shown.
 pub fn gates(report: &Value) -> Vec<Gate> {
-    let validation = &report["validation"];
     let profile = profile(report);
-    let flag = |name: &str| validation[name].as_bool().filter(|_| decides(profile, name));
-    let metric = &report["primary_metric"];
-    let limit = &report["resolved_policy"]["metrics"]["pm_ratio"];
-    let gate_limit =
-        number(&limit["ratio_limit_base"]).zip(number(&limit["hysteresis_ratio"])).map(|(a, b)| a + b);
-    let mut gates = vec![Gate {
-        name: "Primary Metric Acceptable",
-        flag: "primary_metric_acceptable",
-        passed: flag("primary_metric_acceptable"),
-        detail: match (number(&metric["ratio_vs_baseline"]), gate_limit) {
-            (Some(ratio), Some(limit)) => format!("perplexity ratio {ratio:.6}, limit {limit:.3}"),
-            (Some(ratio), None) => format!("perplexity ratio {ratio:.6}"),
-            _ => "no finite perplexity ratio".to_owned(),
-        },
-    }];
-    let drift = number(&metric["final"]).zip(number(&metric["preview"])).map(|(last, first)| last / first);
-    let band = &metric["drift_band"];
-    gates.push(Gate {
-        name: "Preview Final Drift Acceptable",
-        flag: "preview_final_drift_acceptable",
-        passed: flag("preview_final_drift_acceptable"),
-        detail: match (drift, number(&band["min"]), number(&band["max"])) {
-            (Some(drift), Some(low), Some(high)) => {
-                format!("final/preview {drift:.6}, band {low:.2} to {high:.2}")
-            }
-            (Some(drift), _, _) => format!("final/preview {drift:.6}"),
-            _ => "no preview or final perplexity".to_owned(),
-        },
-    });
-    let invariants = &report["invariants"];
-    gates.push(Gate {
-        name: "Invariants Pass",
-        flag: "invariants_pass",
-        passed: evaluated(invariants).then(|| flag("invariants_pass")).flatten(),
-        detail: match invariants["failures"].as_array() {
-            Some(failures) if failures.is_empty() => {
-                let checks = invariants["summary"]["checks_performed"].as_u64().unwrap_or_default();
-                format!("{checks} checks, none differs")
-            }
-            Some(failures) => failures
-                .iter()
-                .filter_map(|failure| failure["message"].as_str().or_else(|| failure["check"].as_str()))
-                .collect::<Vec<_>>()
-                .join("; "),
-            None => not_evaluated(invariants),
-        },
-    });
-    for (name, key, block) in
-        [("Spectral Stable", "spectral_stable", "spectral"), ("Rmt Stable", "rmt_stable", "rmt")]
-    {
-        let block = &report[block];
-        let evaluated = evaluated(block);
-        gates.push(Gate {
-            name,
-            flag: key,
-            passed: evaluated.then(|| flag(key)).flatten(),
-            detail: if evaluated { "evaluated".to_owned() } else { not_evaluated(block) },
-        });
-    }
-    let overhead = &report["guard_overhead"];
-    let measured = overhead["evaluated"].as_bool() == Some(true);
-    gates.push(Gate {
-        name: "Guard Overhead Acceptable",
-        flag: "guard_overhead_acceptable",
-        passed: measured.then(|| flag("guard_overhead_acceptable")).flatten(),
-        detail: match number(&overhead["overhead_ratio"]) {
-            Some(ratio) if measured => format!("guarded/bare perplexity {ratio:.6}"),
-            _ => not_evaluated(overhead),
-        },
-    });
-    let tail = &report["primary_metric_tail"];
-    let judged = tail["evaluated"].as_bool() == Some(true);
-    gates.push(Gate {
-        name: "Primary Metric Tail Acceptable",
-        flag: "primary_metric_tail_acceptable",
-        passed: judged.then(|| flag("primary_metric_tail_acceptable")).flatten(),
-        detail: match (number(&tail["stats"]["q95"]), number(&tail["policy"]["quantile_max"])) {
-            (Some(q95), Some(limit)) if judged => {
-                let warned =
-                    if tail["warned"].as_bool() == Some(true) { ": above it, a warning" } else { "" };
-                format!("95th percentile of the window differences {q95:.6}, limit {limit:.2}{warned}")
-            }
-            _ => not_evaluated(tail),
-        },
-    });
-    for gate in gates.iter_mut().filter(|gate| !decides(profile, gate.flag)) {
-        if !gate.detail.starts_with(NOT_EVALUATED) {
-            gate.detail += &format!("; profile {profile} does not decide on it");
-        }
-    }
-    gates
+    let report = Node::root("", report);
+    let validation = report.get("validation");
+    let guards = guards::TABLE.iter().filter_map(|guard| Some((guard, guard.gate.as_ref()?)));
+    let mut gates = vec![
+        ("Primary Metric Acceptable", "primary_metric_acceptable", ratio(report)),
+        ("Preview Final Drift Acceptable", "preview_final_drift_acceptable", drift(report)),
+    ];
+    gates.extend(guards.map(|(guard, gate)| (gate.label, gate.flag, guard_result(guard, gate, report))));
+    gates.push(("Guard Overhead Acceptable", "guard_overhead_acceptable", overhead(report)));
+    gates.push(("Primary Metric Tail Acceptable", "primary_metric_tail_acceptable", tail(report)));
+    let gate = |(name, flag, result)| {
+        let decides = decides(profile, flag);
+        let (evaluated, detail) = match result {
+            Result::Evaluated(detail) if decides => (true, detail),
+            Result::Evaluated(detail) => (true, format!("{detail}; profile {profile} does not decide on it")),
+            Result::NotEvaluated(reason) => (false, not_evaluated(reason.as_deref())),
+        };
+        let passed = validation.get(flag).bool().filter(|_| decides && evaluated);
+        Gate { name, flag, passed, detail }
+    };
+    gates.into_iter().map(gate).collect()
 }
 
-/// How the detail of a gate starts that was not evaluated.
-const NOT_EVALUATED: &str = "not evaluated";
+fn ratio(report: Node<'_>) -> Result {
+    let limit = report.at("resolved_policy.metrics.pm_ratio");
+    let limit = limit.get("ratio_limit_base").f64().zip(limit.get("hysteresis_ratio").f64());
+    Result::Evaluated(match (report.at("primary_metric.ratio_vs_baseline").f64(), limit) {
+        (Some(ratio), Some((base, hysteresis))) => {
+            format!("perplexity ratio {ratio:.6}, limit {:.3}", base + hysteresis)
+        }
+        (Some(ratio), None) => format!("perplexity ratio {ratio:.6}"),
+        _ => "no finite perplexity ratio".to_owned(),
+    })
+}
 
-/// Whether every evaluated gate passed and the primary metric was evaluated.
+fn drift(report: Node<'_>) -> Result {
+    let metric = report.get("primary_metric");
+    let drift = metric.get("final").f64().zip(metric.get("preview").f64()).map(|(last, first)| last / first);
+    let band = metric.at("drift_band.min").f64().zip(metric.at("drift_band.max").f64());
+    Result::Evaluated(match (drift, band) {
+        (Some(drift), Some((low, high))) => {
+            format!("final/preview {drift:.6}, band {low:.2} to {high:.2}")
+        }
+        (Some(drift), None) => format!("final/preview {drift:.6}"),
+        _ => "no preview or final perplexity".to_owned(),
+    })
+}
+
+fn guard_result(guard: &Guard, gate: &GuardGate, report: Node<'_>) -> Result {
+    let block = guard.block(report);
+    Result::new(Guard::is_evaluated(block), || Some((gate.detail)(block)), block)
+}
+
+fn overhead(report: Node<'_>) -> Result {
+    let block = report.get("guard_overhead");
+    let numbers =
+        || block.get("overhead_ratio").f64().map(|ratio| format!("guarded/bare perplexity {ratio:.6}"));
+    Result::new(block.get("evaluated").bool() == Some(true), numbers, block)
+}
+
+fn tail(report: Node<'_>) -> Result {
+    let block = report.get("primary_metric_tail");
+    let numbers = || {
+        let (q95, limit) = block.at("stats.q95").f64().zip(block.at("policy.quantile_max").f64())?;
+        let warned = if block.get("warned").bool() == Some(true) { ": above it, a warning" } else { "" };
+        Some(format!("95th percentile of the window differences {q95:.6}, limit {limit:.2}{warned}"))
+    };
+    Result::new(block.get("evaluated").bool() == Some(true), numbers, block)
+}
+
+/// Whether the primary metric passed and no gate failed.
 pub fn passed(report: &Value) -> bool {
-    let gates = gates(report);
+    all_passed(&gates(report))
+}
+
+fn all_passed(gates: &[Gate]) -> bool {
     gates.first().is_some_and(|first| first.passed == Some(true))
         && gates.iter().all(|gate| gate.passed != Some(false))
 }
 
 /// One line: verdict, ratio with its interval, perplexities, and the gates that failed.
 pub fn verdict_line(report: &Value) -> String {
-    let metric = &report["primary_metric"];
-    let mut line = if passed(report) { "PASS".to_owned() } else { "FAIL".to_owned() };
-    if let Some(ratio) = number(&metric["ratio_vs_baseline"]) {
+    let gates = gates(report);
+    let report = Node::root("", report);
+    let metric = report.get("primary_metric");
+    let mut line = if all_passed(&gates) { "PASS".to_owned() } else { "FAIL".to_owned() };
+    if let Some(ratio) = metric.get("ratio_vs_baseline").f64() {
         line += &format!(" ratio={ratio:.6}");
     }
-    if let (Some(low), Some(high)) = (number(&metric["display_ci"][0]), number(&metric["display_ci"][1])) {
+    let interval = metric.get("display_ci");
+    if let Some((low, high)) = interval.index(0).f64().zip(interval.index(1).f64()) {
         line += &format!(" ci=[{low:.6},{high:.6}]");
     }
-    let baseline = number(&report["baseline_ref"]["primary_metric"]["final"]);
-    if let (Some(baseline), Some(subject)) = (baseline, number(&metric["final"])) {
+    let baseline = report.at("baseline_ref.primary_metric.final").f64();
+    if let Some((baseline, subject)) = baseline.zip(metric.get("final").f64()) {
         line += &format!(" ppl={baseline:.4}->{subject:.4}");
     }
     let failed: Vec<&str> =
-        gates(report).into_iter().filter(|gate| gate.passed == Some(false)).map(|gate| gate.name).collect();
+        gates.iter().filter(|gate| gate.passed == Some(false)).map(|gate| gate.name).collect();
     if !failed.is_empty() {
         line += &format!(" failed: {}", failed.join(", "));
     }
     line
-}
-
-fn number(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|number| number.is_finite())
-}
-
-fn evaluated(block: &Value) -> bool {
-    block.is_object() && block["evaluated"].as_bool() != Some(false)
-}
-
-fn not_evaluated(block: &Value) -> String {
-    let reason = block["reason"].as_str().or_else(|| block["skip_reason"].as_str());
-    reason.map_or_else(|| NOT_EVALUATED.to_owned(), |reason| format!("{NOT_EVALUATED}: {reason}"))
 }

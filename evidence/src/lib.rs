@@ -1,10 +1,10 @@
-//! Reports, manifests, gates and verification: everything that states or checks evidence.
+//! Reports, manifests, gates and verification: everything that writes or checks evidence.
 //!
 //! This crate is pure: it opens no socket, runs no program and follows no symbolic link. It builds without Linux.
-//! It trusts nothing it is given: reports, manifests and windows come from machines and containers it does not know.
+//! Its input is untrusted: reports, manifests and windows come from other machines and from containers.
 //!
-//! The models ([`job`], [`events`], [`run_report`]) are light and always built; the verifier (`verify`) and
-//! the HTML page (`html`) are features.
+//! The formats ([`format`], [`job`], [`events`]) are light and always built; the verifier (`verify`) and the HTML page (`html`) are
+//! features.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -12,6 +12,7 @@ pub mod compare;
 pub mod events;
 pub mod format;
 pub mod gates;
+pub mod guards;
 #[cfg(feature = "html")]
 pub mod html;
 pub mod job;
@@ -19,8 +20,9 @@ pub mod json;
 pub mod manifest;
 pub mod numerics;
 pub mod policy;
-pub mod run_report;
+pub mod sentences;
 #[cfg(feature = "verify")]
 pub mod verify;
 
+pub use format::run_report;
 pub use invarlock_error::{Error, Kind, Result};

@@ -1,119 +1,97 @@
-//! `runtime.manifest.json` (`spec/manifest.md`): what ran, where, and which report came out.
+//! Writing `runtime.manifest.json`.
 
+pub use crate::format::runtime_manifest::ExecutionMode;
+
+use crate::format::runtime_manifest::{ConfigRef, ConfigSource, ReportRef, Runtime, RuntimeManifest};
+use crate::format::to_value;
 use crate::numerics::digest::{canonical_json, sha256_hex, write_ascii_string};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-/// Contract name every manifest carries.
+/// Contract name that every manifest contains.
 pub const CONTRACT: &str = "runtime-manifest-v1";
 
-/// Name of the file, always beside the report.
+/// Name of the file, beside the report.
 pub const FILE_NAME: &str = "runtime.manifest.json";
 
-/// How the measuring was run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExecutionMode {
-    /// Inside containers.
-    Container,
-    /// As children of the launcher, without a container.
-    HostBypass,
-}
-
-impl ExecutionMode {
-    /// The name in manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ExecutionMode::Container => "container",
-            ExecutionMode::HostBypass => "host-bypass",
-        }
-    }
-
-    /// The name in reports (`container` or `host`).
-    pub fn report_name(self) -> &'static str {
-        match self {
-            ExecutionMode::Container => "container",
-            ExecutionMode::HostBypass => "host",
-        }
-    }
-}
-
-/// Where the configuration came from.
+/// The request that a run was started with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
-    /// A file: its absolute path and the SHA-256 of its bytes, 64 hex digits.
+    /// A file.
     File {
         /// Absolute path.
         path: String,
-        /// SHA-256, hex.
+        /// SHA-256 of its bytes, hexadecimal.
         sha256: String,
     },
     /// A value; digested as canonical JSON.
     Inline(Value),
-    /// None.
+    /// Unknown.
     Missing,
 }
 
-/// Everything a manifest states.
+/// The facts that a manifest is made from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ManifestInput {
-    /// UTC, ISO-8601 with microseconds and `+00:00`.
+    /// UTC, ISO 8601 with microseconds and `+00:00`.
     pub generated_at_utc: String,
     /// Absolute path of the report.
     pub report_path: String,
     /// File name of the report.
     pub report_filename: String,
-    /// SHA-256 of the report's bytes, 64 hex digits.
+    /// SHA-256 of the report's bytes, 64 hexadecimal digits.
     pub report_sha256: String,
-    /// The configuration.
+    /// The request.
     pub config: Config,
-    /// Container or not.
+    /// Where the measurement ran.
     pub execution_mode: ExecutionMode,
-    /// The reference the image was named by; `@digest` is added where it has none. Host runs name what ran.
+    /// Reference that the image was named by; `@digest` is added if it has none. `host` for a host run.
     pub image_ref: String,
-    /// `sha256:` and 64 hex digits; none for a host run.
+    /// `sha256:` and 64 hexadecimal digits; none for a host run.
     pub image_digest: Option<String>,
     /// Whether the workload could reach a network.
     pub allow_network: bool,
     /// Whether code of the checkpoint could run.
     pub allow_remote_code: bool,
-    /// Whether third-party plugins could run.
+    /// Whether third-party plug-ins could run.
     pub allow_third_party_plugins: bool,
-    /// Plan, observations and digests of the run; free form.
+    /// Plan, observations and digests of the run.
     pub context: Map<String, Value>,
 }
 
-/// The manifest as a JSON value.
-pub fn build(input: &ManifestInput) -> Value {
-    let config = match &input.config {
-        Config::File { path, sha256 } => json!({"path": path, "sha256": sha256, "source": "file"}),
+/// The manifest.
+pub fn build(input: &ManifestInput) -> RuntimeManifest {
+    let (path, sha256, source) = match &input.config {
+        Config::File { path, sha256 } => (Some(path.clone()), Some(sha256.clone()), ConfigSource::File),
         Config::Inline(value) => {
-            json!({"path": null, "sha256": sha256_hex(canonical_json(value).as_bytes()), "source": "inline"})
+            (None, Some(sha256_hex(canonical_json(value).as_bytes())), ConfigSource::Inline)
         }
-        Config::Missing => json!({"path": null, "sha256": null, "source": "missing"}),
+        Config::Missing => (None, None, ConfigSource::Missing),
     };
-    json!({
-        "manifest_version": 1,
-        "generated_at_utc": input.generated_at_utc,
-        "verifier_contract_version": CONTRACT,
-        "report": {
-            "path": input.report_path,
-            "filename": input.report_filename,
-            "sha256": input.report_sha256,
+    RuntimeManifest {
+        manifest_version: 1,
+        generated_at_utc: input.generated_at_utc.clone(),
+        verifier_contract_version: CONTRACT.to_owned(),
+        report: ReportRef {
+            path: input.report_path.clone(),
+            filename: input.report_filename.clone(),
+            sha256: input.report_sha256.clone(),
         },
-        "config": config,
-        "execution_mode": input.execution_mode.as_str(),
-        "runtime": {
-            "image_ref": pinned_reference(&input.image_ref, input.image_digest.as_deref()),
-            "image_digest": input.image_digest,
-            "container_execution": input.execution_mode == ExecutionMode::Container,
-            "allow_network": input.allow_network,
-            "allow_remote_code": input.allow_remote_code,
-            "allow_third_party_plugins": input.allow_third_party_plugins,
+        config: ConfigRef { path, sha256, source },
+        execution_mode: input.execution_mode,
+        runtime: Runtime {
+            image_ref: pinned_reference(&input.image_ref, input.image_digest.as_deref()),
+            image_digest: input.image_digest.clone(),
+            container_execution: input.execution_mode == ExecutionMode::Container,
+            allow_network: input.allow_network,
+            allow_remote_code: input.allow_remote_code,
+            allow_third_party_plugins: input.allow_third_party_plugins,
         },
-        "context": input.context,
-    })
+        context: input.context.clone(),
+    }
 }
 
-/// The reference with its digest: local tags and references that hold one stay as they are.
+/// The reference with its digest. Local tags and references that already contain a digest are unchanged.
 fn pinned_reference(reference: &str, digest: Option<&str>) -> String {
     const LOCAL: [&str; 2] = ["invarlock-runtime:local", "invarlock-runtime:cuda-local"];
     match digest {
@@ -125,9 +103,9 @@ fn pinned_reference(reference: &str, digest: Option<&str>) -> String {
 }
 
 /// The bytes of the file: two spaces of indentation, sorted keys, ASCII, a newline at the end.
-pub fn to_bytes(manifest: &Value) -> Vec<u8> {
+pub fn to_bytes(manifest: &impl Serialize) -> Vec<u8> {
     let mut text = String::new();
-    write_indented(manifest, 0, &mut text);
+    write_indented(&to_value(manifest), 0, &mut text);
     text.push('\n');
     text.into_bytes()
 }

@@ -1,13 +1,13 @@
-//! Profiles and tiers: how much is measured and what a subject must keep (`spec/math.md` sections 9 and 10).
+//! Profiles and tiers: how much is measured and the limits for a subject, as in InvarLock 0.12.
 //!
-//! The verifier takes its thresholds from here, never from the report it judges.
+//! The verifier takes its thresholds from here, never from the report that it verifies.
 
+use crate::format::evaluation_report::{AccuracyPolicy, MetricsPolicy, RatioPolicy, TailPolicy};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use std::fmt;
 use std::str::FromStr;
 
-/// How much is measured and how strictly evidence is judged.
+/// How much is measured and how strictly evidence is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
@@ -84,7 +84,7 @@ pub const CONFIDENCE_WIDTH: f64 = 0.03;
 /// Added to the dataset's seed for the interval of the comparison.
 pub const PAIRED_SEED_OFFSET: u64 = 503;
 
-/// How far a subject may fall behind its baseline.
+/// How much worse than its baseline a subject may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
@@ -96,7 +96,7 @@ pub enum Tier {
     Aggressive,
 }
 
-/// Windows and replicates below which a profile that gates says the sample is too small.
+/// Windows and replicates that a gated profile needs at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoverageFloor {
     /// Preview windows.
@@ -169,64 +169,64 @@ impl Tier {
         }
     }
 
-    /// The `metrics` block of `resolved_policy`, from which upstream's verifier takes its limits.
-    pub fn metrics_policy(self) -> Value {
-        let delta_min_pp = match self {
-            Tier::Conservative => -0.5,
-            Tier::Balanced => -1.0,
-            Tier::Aggressive => -2.0,
-        };
-        json!({
-            "pm_ratio": {
-                "ratio_limit_base": self.ratio_limit(),
-                "min_tokens": self.min_tokens(),
-                "hysteresis_ratio": HYSTERESIS_RATIO,
-                "min_token_fraction": 0.01,
+    /// `resolved_policy.metrics`, from which upstream's verifier takes its limits.
+    pub fn metrics_policy(self) -> MetricsPolicy {
+        MetricsPolicy {
+            pm_ratio: RatioPolicy {
+                ratio_limit_base: self.ratio_limit(),
+                min_tokens: self.min_tokens(),
+                hysteresis_ratio: HYSTERESIS_RATIO,
+                min_token_fraction: 0.01,
             },
-            "pm_tail": self.tail_policy(),
-            "accuracy": {
-                "delta_min_pp": delta_min_pp,
-                "min_examples": 200,
-                "hysteresis_delta_pp": 0.1,
-                "min_examples_fraction": 0.01,
+            pm_tail: self.tail_policy(),
+            accuracy: AccuracyPolicy {
+                delta_min_pp: match self {
+                    Tier::Conservative => -0.5,
+                    Tier::Balanced => -1.0,
+                    Tier::Aggressive => -2.0,
+                },
+                min_examples: 200,
+                hysteresis_delta_pp: 0.1,
+                min_examples_fraction: 0.01,
             },
-        })
+        }
     }
 
-    /// The `pm_tail` block.
-    pub fn tail_policy(self) -> Value {
-        json!({
-            "mode": "warn",
-            "min_windows": TAIL_MIN_WINDOWS,
-            "quantile": TAIL_QUANTILE,
-            "quantile_max": self.tail_quantile_max(),
-            "epsilon": TAIL_EPSILON,
-            "mass_max": TAIL_MASS_MAX,
-        })
+    /// `pm_tail`.
+    pub fn tail_policy(self) -> TailPolicy {
+        TailPolicy {
+            mode: "warn".to_owned(),
+            min_windows: TAIL_MIN_WINDOWS,
+            quantile: TAIL_QUANTILE,
+            quantile_max: self.tail_quantile_max(),
+            epsilon: TAIL_EPSILON,
+            mass_max: TAIL_MASS_MAX,
+        }
     }
 }
 
 /// Added to the ratio limit.
 pub const HYSTERESIS_RATIO: f64 = 0.002;
-/// Share of [`Tier::min_tokens`] that may be missing when the window floors are met.
+/// Share of [`Tier::min_tokens`] that may be missing if the window floors are met.
 pub const MIN_TOKENS_TOLERANCE: f64 = 0.02;
-/// Tokens that must have been measured, where `least` are asked for and the window floors are met or not.
+
+/// Tokens that must have been measured of the `least` that the tier asks for. The tolerance applies if the window floors are met (`covered`).
 pub fn token_floor(least: f64, tolerance: f64, covered: bool) -> f64 {
     if covered { (least * (1.0 - tolerance)).floor() } else { least }
 }
 
 /// Largest ratio of guarded to bare perplexity.
 pub const GUARD_OVERHEAD_MAX: f64 = 1.01;
-/// Windows from which on the tail is judged.
+/// Windows from which on the tail is evaluated.
 pub const TAIL_MIN_WINDOWS: usize = 50;
-/// The quantile that is judged.
+/// The quantile that is limited.
 pub const TAIL_QUANTILE: f64 = 0.95;
 /// Differences above it count as tail mass.
 pub const TAIL_EPSILON: f64 = 1e-4;
 /// Largest tail mass.
 pub const TAIL_MASS_MAX: f64 = 1.0;
 
-/// A name that is no profile or tier.
+/// A name that is neither a profile nor a tier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} `{name}`: the {what}s are {known}")]
 pub struct UnknownName {

@@ -342,8 +342,8 @@ fn host_execution_and_loosened_controls_are_loud() {
     loose["context"]["allowances"]["remote_code"] = json!(true);
     loose["context"]["allowances"]["some_later_thing"] = json!(true);
     let text = page(&report, Some(&loose));
-    assert!(text.contains("Controls were loosened"));
-    for words in ["Network: its use was allowed", "Remote code: code", "some later thing."] {
+    assert!(text.contains("Controls were disabled"));
+    for words in ["Network: the workload was allowed", "Remote code: code", "some later thing."] {
         assert!(text.contains(words), "{words}");
     }
 }

@@ -7,6 +7,7 @@ mod common;
 
 use common::{context, context_of, reseal, synthetic, write_bundle_with};
 use invarlock_evidence::compare::compare;
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::FILE_NAME;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{Trust, Verdict, VerifyOptions, verify_report};
@@ -24,7 +25,7 @@ impl Bundle {
     /// Of a small report: the dev profile demands as much of a manifest as any other.
     fn new(who: &str) -> Self {
         let options = context(Profile::Dev, Tier::Balanced);
-        let report = compare(&synthetic(4, 0.0), &synthetic(4, 0.01), &options).unwrap();
+        let report = to_value(&compare(&synthetic(4, 0.0), &synthetic(4, 0.01), &options).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let path = write_bundle_with(folder.path(), &report, context_of(who, &report));
         let manifest =

@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{context, reseal, synthetic, write_bundle};
-use invarlock_evidence::compare::{compare, to_bytes};
+use common::{compare_as_json as compare, context, reseal, synthetic, write_bundle};
+use invarlock_evidence::compare::to_bytes;
 use invarlock_evidence::manifest::FILE_NAME;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{

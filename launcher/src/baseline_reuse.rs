@@ -5,6 +5,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::MANIFEST;
 use crate::measure_side::Side;
 use crate::plan::Plan;
+use invarlock_evidence::format::untrusted::Node;
 use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use invarlock_evidence::run_report::RunReport;
@@ -35,7 +36,7 @@ fn read(path: &Path, plan: &Plan) -> Result<Side> {
         .map_err(|e| Error::input(format!("reading {}: {e}", manifest_path.display())))?;
     let report = parse_run_report("the run report", &bytes).map_err(|e| Error::input(e.to_string()))?;
     same_measurement(&report, &manifest, plan)?;
-    let mut evidence = manifest["context"]["sides"]["baseline"].clone();
+    let mut evidence = Node::root("", &manifest).at("context.sides.baseline").value().clone();
     // Verification of the new report would find these faults too, but only after the subject was measured.
     if plan.image.is_some()
         && let Some(why) = container_faults("context.sides.baseline", &evidence).first()
@@ -43,8 +44,10 @@ fn read(path: &Path, plan: &Plan) -> Result<Side> {
         return Err(Error::integrity(format!("its runtime manifest does not verify: {why}")));
     }
     let sha256 = sha256_hex(&bytes);
-    evidence["reused"] = Value::Bool(true);
-    evidence["report_sha256"] = Value::String(sha256.clone());
+    if let Some(members) = evidence.as_object_mut() {
+        members.insert("reused".to_owned(), Value::Bool(true));
+        members.insert("report_sha256".to_owned(), Value::String(sha256.clone()));
+    }
     Ok(Side { report, path: path.to_path_buf(), sha256, evidence })
 }
 
@@ -54,25 +57,29 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
 
 /// Fails when the baseline was not measured as this command would measure it.
 fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result<()> {
-    let context = &manifest["context"];
-    let side = &context["sides"]["baseline"];
-    let text = |value: &Value| value.as_str().unwrap_or("nothing").to_owned();
+    let manifest = Node::root("", manifest);
+    let (context, side) = (manifest.get("context"), manifest.at("context.sides.baseline"));
+    let text = |node: Node<'_>| node.str().unwrap_or("nothing").to_owned();
     let image = plan.image.as_ref();
     let image =
         image.map_or_else(|| "nothing".to_owned(), |image| image.resolved.manifest_digest.to_string());
     let pairs = [
-        ("edit", report.edit.get("name").map_or_else(|| "nothing".into(), text), "noop".to_owned()),
+        (
+            "edit",
+            report.edit.get("name").map_or_else(|| "nothing".into(), |name| text(Node::root("", name))),
+            "noop".to_owned(),
+        ),
         ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
-        ("profile", text(&context["profile"]), plan.request.profile.to_string()),
-        ("tier", text(&context["tier"]), plan.request.tier.to_string()),
+        ("profile", text(context.get("profile")), plan.request.profile.to_string()),
+        ("tier", text(context.get("tier")), plan.request.tier.to_string()),
         (
             "checkpoint digest",
-            text(&side["checkpoint"]["tree_sha256"]),
+            text(side.at("checkpoint.tree_sha256")),
             plan.baseline.digest.tree_sha256.clone(),
         ),
-        ("dataset", canonical_json(&context["dataset"]), canonical_json(&plan.dataset_settings())),
-        ("filter digest", text(&side["filter_digest"]), plan.filter.digest.clone()),
-        ("image digest", text(&manifest["runtime"]["image_digest"]), image),
+        ("dataset", canonical_json(context.get("dataset").value()), canonical_json(&plan.dataset_settings())),
+        ("filter digest", text(side.get("filter_digest")), plan.filter.digest.clone()),
+        ("image digest", text(manifest.at("runtime.image_digest")), image),
     ];
     match pairs.into_iter().find(|(_, was, is)| was != is) {
         Some((what, was, is)) => {

@@ -1,37 +1,39 @@
-//! Two run reports in, one evaluation report out (`spec/report.md` sections 2 and 3).
+//! Makes an evaluation report from two run reports.
 //!
-//! Neither side is trusted: the reports come out of containers. Every number that is derived from the raw windows
-//! is derived again here, and what a report says about itself must agree with it.
+//! Neither run report is trusted: both come out of containers. Every number that follows from the raw windows is computed again, and the
+//! numbers that a run report states must agree.
 
 mod blocks;
 pub(crate) mod derive;
-pub(crate) mod invariants;
+mod policy;
+mod provenance;
 mod sides;
 
+use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, Tail, Validation};
+use crate::format::run_report::RunReport;
+use crate::format::runtime_manifest::ExecutionMode;
 use crate::gates;
-use crate::manifest::ExecutionMode;
+use crate::guards::{self, Evaluations};
 use crate::numerics::bootstrap::Method;
-use crate::numerics::digest::{compact_json_hash, sha256_hex, spaced_json_hash};
-use crate::policy::{ALPHA, HYSTERESIS_RATIO, Profile, Tier};
-use crate::run_report::RunReport;
-use blocks::{guards, identity, judged, measured, origin};
-use invarlock_error::Error;
-use serde_json::{Map, Value, json};
+use crate::numerics::digest::sha256_hex;
+use crate::policy::{ALPHA, Profile, Tier};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, bail};
+use policy::Policy;
+use serde::Serialize;
 use sides::Side;
 
-/// What only the launcher knows about a comparison.
+/// The facts of a comparison that only the launcher knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompareContext {
-    /// How strictly it is judged.
+    /// The profile.
     pub profile: Profile,
-    /// How far the subject may fall behind.
+    /// The tier.
     pub tier: Tier,
     /// The user's name of the baseline checkpoint.
     pub baseline_model_id: String,
     /// The user's name of the subject checkpoint.
     pub subject_model_id: String,
-    /// SHA-256 (hex) over the sorted file names and file digests of the baseline checkpoint; none when the baseline
-    /// was measured elsewhere (`--baseline-report`).
+    /// SHA-256 over the sorted names and digests of the baseline checkpoint's files; none if unknown.
     pub baseline_checkpoint_sha256: Option<String>,
     /// The same for the subject.
     pub subject_checkpoint_sha256: Option<String>,
@@ -39,13 +41,13 @@ pub struct CompareContext {
     pub baseline_report_path: String,
     /// Path of the subject's run report, as recorded.
     pub subject_report_path: String,
-    /// SHA-256 (hex) of the baseline run report's bytes.
+    /// SHA-256 of the baseline run report's bytes.
     pub baseline_report_sha256: String,
-    /// SHA-256 (hex) of the subject run report's bytes.
+    /// SHA-256 of the subject run report's bytes.
     pub subject_report_sha256: String,
     /// Container or host.
     pub execution_mode: ExecutionMode,
-    /// Time of the comparison, UTC ISO-8601.
+    /// Time of the comparison, UTC, ISO 8601.
     pub generated_at: String,
     /// Seed of the bootstrap before [`crate::policy::PAIRED_SEED_OFFSET`] is added: `eval.bootstrap.seed`, else the
     /// dataset's seed.
@@ -58,58 +60,78 @@ pub struct CompareContext {
     pub events_path: String,
 }
 
-/// What `report_build.generator.name` says of reports made here; the verifier then demands the extensions.
+/// `report_build.generator.name` of reports that this crate writes. The verifier requires more of them than of upstream's.
 pub const GENERATOR: &str = "invarlock-evidence";
 
 /// Compares `subject` with `baseline` and returns the evaluation report.
 ///
-/// An error means that the reports contradict themselves or each other, or that too little was measured for the
-/// profile; not that the subject is bad: a bad subject gives a report whose gates are false
-/// ([`crate::gates::passed`]).
-pub fn compare(baseline: &RunReport, subject: &RunReport, context: &CompareContext) -> Result<Value, Error> {
+/// A subject that fails its gates is no error: its report says so ([`crate::gates::passed`]).
+///
+/// # Errors
+/// The run reports contradict themselves or each other, or too little was measured for the profile.
+pub fn compare(
+    baseline: &RunReport,
+    subject: &RunReport,
+    context: &CompareContext,
+) -> Result<EvaluationReport, Error> {
     let base = Side::check("baseline", baseline)?;
     let subj = Side::check("subject", subject)?;
     sides::check_pair(&base, &subj)?;
-
-    let numbers = Numbers::derive(&base, &subj, context)?;
-    let run_ids = [run_id(baseline, &context.baseline_model_id), run_id(subject, &context.subject_model_id)];
-    let policy = Policy::of(context);
-    let blocks = [
-        identity(subject, &subj, context, &numbers, &run_ids[1]),
-        judged(baseline, &base, &subj, context, &numbers, &run_ids[0]),
-        measured(baseline, subject, &subj, context, &numbers, &run_ids[1]),
-        guards(subject, &numbers),
-        policy.blocks(context),
-        origin(&base, &subj, context, &numbers, policy.provenance, &run_ids),
-    ];
-    let mut report = Map::new();
-    for block in blocks {
-        if let Value::Object(members) = block {
-            report.extend(members);
-        }
-    }
-    Ok(Value::Object(report))
+    let guards = Evaluations::new(baseline, subject);
+    let numbers = Numbers::derive(&base, &subj, context, &guards)?;
+    let comparison = Comparison {
+        policy: Policy::new(context),
+        structure: guards::invariants::structure(baseline, subject),
+        run_id: run_id(subject, &context.subject_model_id),
+        baseline_run_id: run_id(baseline, &context.baseline_model_id),
+        base: &base,
+        subj: &subj,
+        context,
+        numbers,
+    };
+    Ok(comparison.report(guards))
 }
 
-/// What follows from the losses of both sides.
+/// Everything that a report is made from.
+struct Comparison<'a> {
+    base: &'a Side<'a>,
+    subj: &'a Side<'a>,
+    context: &'a CompareContext,
+    numbers: Numbers,
+    policy: Policy,
+    structure: crate::format::evaluation_report::Structure,
+    run_id: String,
+    baseline_run_id: String,
+}
+
+/// Numbers that follow from the losses of both sides.
 struct Numbers {
+    /// Perplexity of the subject divided by that of the baseline.
     ratio: f64,
+    /// Interval of the difference of log-losses.
     interval: (f64, f64),
+    /// Interval of the ratio.
     display: (f64, f64),
     replicates: usize,
-    enough: bool,
+    enough_tokens: bool,
     unstable: bool,
-    invariants: Value,
-    validation: Map<String, Value>,
+    validation: Validation,
+    /// Whether the metric's gate passed.
     acceptable: bool,
+    /// Whether every gate passed.
     passed: bool,
-    tail: Value,
-    coverage: Value,
-    drift_band: Value,
+    tail: Tail,
+    coverage: Coverage,
+    drift_band: Band,
 }
 
 impl Numbers {
-    fn derive(base: &Side<'_>, subj: &Side<'_>, context: &CompareContext) -> Result<Self, Error> {
+    fn derive(
+        base: &Side<'_>,
+        subj: &Side<'_>,
+        context: &CompareContext,
+        guards: &Evaluations,
+    ) -> Result<Self, Error> {
         let (profile, tier) = (context.profile, context.tier);
         let (preview_n, final_n) = (subj.report.data.preview_n, subj.report.data.final_n);
         let replicates = replicates(profile, tier);
@@ -122,33 +144,32 @@ impl Numbers {
         let seed = context.bootstrap_seed;
         let interval =
             derive::paired_ci(losses, &before.logloss, weights, Method::Bca, replicates, ALPHA, seed)
-                .map_err(|why| Error::input(format!("the confidence interval cannot be computed: {why}")))?;
+                .err_kind(Kind::Input)
+                .context("computing the confidence interval")?;
         let display = (interval.0.exp(), interval.1.exp());
         if ![ratio, drift, display.0, display.1].into_iter().all(f64::is_finite) {
-            return Err(Error::integrity(format!(
+            bail!(
+                Integrity,
                 "the comparison has no finite result: ratio {ratio}, drift {drift}, interval {display:?}"
-            )));
+            );
         }
         let tokens = subj.preview.tokens + subj.last.tokens;
-        let enough = derive::enough_tokens(tier, tokens, preview_n, final_n);
-        let invariants = invariants::block(base.report, subj.report);
-        let validation =
-            derive::validation(profile, tier, ratio, drift, enough, invariants["status"].as_str());
-        let (low, high) = profile.drift_band();
+        let enough_tokens = derive::enough_tokens(tier, tokens, preview_n, final_n);
+        let validation = derive::validation(profile, tier, ratio, drift, enough_tokens, &guards.flags);
+        let (min, max) = profile.drift_band();
         Ok(Numbers {
             ratio,
             interval,
             display,
             replicates,
-            enough,
-            unstable: derive::unstable(replicates, enough),
-            invariants,
-            acceptable: validation["primary_metric_acceptable"] == json!(true),
+            enough_tokens,
+            unstable: derive::unstable(replicates, enough_tokens),
+            acceptable: validation.get("primary_metric_acceptable") == Some(true),
             passed: gates::all_true(profile, &validation),
             validation,
             tail: derive::tail(losses, &before.logloss, weights, tier),
             coverage: derive::coverage(tier, preview_n, final_n, replicates),
-            drift_band: json!({"min": low, "max": high}),
+            drift_band: Band { min, max },
         })
     }
 }
@@ -159,7 +180,7 @@ fn replicates(profile: Profile, tier: Tier) -> usize {
     profile.replicates().max(least)
 }
 
-/// A profile that gates needs the tier's windows and replicates.
+/// A gated profile needs the tier's windows and replicates.
 fn enough_measured(
     profile: Profile,
     tier: Tier,
@@ -174,57 +195,13 @@ fn enough_measured(
     }
     Err(Error::input(format!(
         "too little was measured for profile {profile} and tier {tier}: {preview_n} + {final_n} windows and \
-         {replicates} bootstrap replicates, the floors are {} + {} and {}; give a larger dataset (E005)",
+         {replicates} bootstrap replicates; at least {} + {} and {} are needed (E005)",
         floor.preview, floor.final_, floor.replicates
-    )))
+    ))
+    .with_hint("use a larger dataset"))
 }
 
-/// The thresholds of a comparison, as reports name them.
-struct Policy {
-    metrics: Value,
-    resolved: Value,
-    digest: String,
-    provenance: Value,
-}
-
-impl Policy {
-    fn of(context: &CompareContext) -> Self {
-        let metrics = context.tier.metrics_policy();
-        let resolved = json!({
-            "metrics": metrics,
-            "invariants": {"strict_mode": false, "on_fail": "monitor"},
-        });
-        let digest = spaced_json_hash(&json!({"resolved_policy": resolved, "overrides": []}));
-        let provenance = json!({
-            "tier": context.tier.as_str(),
-            "overrides": [],
-            "policy_digest": digest,
-            "validation_allowlist_source": "contracts",
-            "resolved_at": context.generated_at,
-        });
-        Policy { metrics, resolved, digest, provenance }
-    }
-
-    fn blocks(&self, context: &CompareContext) -> Value {
-        let tier = context.tier.as_str();
-        json!({
-            "auto": {"tier": tier, "probes_used": 0, "policy_digest": self.digest},
-            "policies": self.resolved,
-            "resolved_policy": self.resolved,
-            "policy_provenance": self.provenance,
-            "policy_digest": {
-                "policy_version": "policy-v1",
-                "tier_policy_name": tier,
-                "thresholds_hash": compact_json_hash(&self.metrics),
-                "hysteresis": {"ppl": HYSTERESIS_RATIO, "accuracy_delta_pp": 0.1},
-                "min_effective": 0.0,
-                "changed": false,
-            },
-        })
-    }
-}
-
-/// Upstream's: the first 16 hex digits of SHA-256 over time, model and commit of the run.
+/// As upstream: the first 16 hexadecimal digits of the SHA-256 of time, model and commit of the run.
 fn run_id(report: &RunReport, model_id: &str) -> String {
     let commit: String = report.meta.commit.chars().take(16).collect();
     let mut id = sha256_hex(format!("{}{model_id}{commit}", report.meta.ts).as_bytes());
@@ -232,9 +209,9 @@ fn run_id(report: &RunReport, model_id: &str) -> String {
     id
 }
 
-/// The bytes of `evaluation.report.json`: compact, as the numbers read back exactly.
-pub fn to_bytes(report: &Value) -> Vec<u8> {
-    let mut bytes = report.to_string().into_bytes();
+/// The bytes of `evaluation.report.json`: compact JSON, whose numbers are read back exactly, and a newline.
+pub fn to_bytes(report: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(report).unwrap_or_default();
     bytes.push(b'\n');
     bytes
 }

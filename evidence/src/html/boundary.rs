@@ -1,11 +1,12 @@
-//! What the manifest says about where and how was measured.
+//! Where and how the measurement ran, from the manifest.
 
 use super::text::{self, DASH};
 use super::{Fact, Warning, at, first, flag, number, or_dash};
+use crate::format::untrusted::Node;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Rows of a table; the rest is counted.
+/// Rows of a table that are shown; the others are counted.
 const ROWS: usize = 64;
 /// Members of one observation.
 const MEMBERS: usize = 48;
@@ -14,23 +15,23 @@ const FILES: usize = 12;
 
 #[derive(Serialize)]
 pub(super) struct Boundary {
-    /// There is a manifest.
+    /// Whether there is a readable manifest.
     known: bool,
-    /// Container execution is declared.
+    /// Whether the manifest declares a container.
     contained: bool,
     summary: Vec<Fact>,
-    /// What was observed, control by control.
+    /// Observed controls.
     observed: Rows,
-    /// Limits that were in force.
+    /// Enforced limits.
     limits: Rows,
-    /// What the run took.
+    /// Resources that the run used.
     usage: Rows,
-    /// What had been planned.
+    /// The plan.
     planned: Rows,
     digests: Vec<Group>,
 }
 
-/// Two sides of the same rows.
+/// A table with a column for each side.
 #[derive(Serialize, Default)]
 struct Rows {
     rows: Vec<Row>,
@@ -40,9 +41,9 @@ struct Rows {
 #[derive(Serialize)]
 struct Row {
     name: String,
-    /// What the control is for, where its name tells.
+    /// Purpose of the control, if known.
     what: &'static str,
-    /// Both sides say the same, which is written once.
+    /// Whether both sides have the same value, which is then shown once.
     same: bool,
     baseline: Option<Cell>,
     subject: Option<Cell>,
@@ -95,7 +96,7 @@ impl Boundary {
             planned: rows(
                 at(context, "plan.content.sides.baseline"),
                 at(context, "plan.content.sides.subject"),
-                // Its files stand among the digests.
+                // Its files are shown among the digests.
                 |name| name != "checkpoint",
                 false,
             ),
@@ -104,7 +105,7 @@ impl Boundary {
     }
 }
 
-/// Both places of the manifest that tell it agree on a container.
+/// Whether every member that states it agrees on a container.
 fn contained(manifest: &Value) -> bool {
     at(manifest, "execution_mode") == "container"
         && flag(manifest, "runtime.container_execution") == Some(true)
@@ -130,35 +131,35 @@ fn summary(manifest: &Value) -> Vec<Fact> {
     facts
 }
 
-/// The rows of the boundary in the order of the page, and what each is for.
+/// The controls in the order of the page, with their purposes.
 const CONTROLS: [(&str, &str); 24] = [
     ("mode", ""),
-    ("namespaces", "own view of processes, mounts, network, users"),
-    ("host_name", "not the host’s"),
-    ("interfaces", "no way out: loopback only"),
-    ("routes", "no way out: none"),
-    ("sockets", "abstract sockets of the host in reach: none"),
+    ("namespaces", "separate processes, mounts, network and users"),
+    ("host_name", "not the host’s name"),
+    ("interfaces", "loopback only"),
+    ("routes", "no route out of the container"),
+    ("sockets", "no abstract socket of the host is reachable"),
     ("identity", "not root on the host"),
-    ("ids_inside", "the same, as the workload sees it"),
-    ("id_maps", "no ids of others"),
-    ("capabilities", "no privilege in any set"),
-    ("secure_bits", "being root inside gives none"),
+    ("ids_inside", "ids in the workload’s user namespace"),
+    ("id_maps", "only ids of this run are mapped"),
+    ("capabilities", "no capability in any set"),
+    ("secure_bits", "user id 0 inside gives no capability"),
     ("no_new_privs", "privileges cannot be gained"),
-    ("seccomp", "only the listed system calls"),
-    ("mounts", "image and inputs read-only; what can be written is bounded and gone afterwards"),
-    ("inputs", "the files that were hashed"),
+    ("seccomp", "only the listed system calls are allowed"),
+    ("mounts", "image and inputs are read-only; writable file systems are bounded and temporary"),
+    ("inputs", "the files that were hashed by the launcher"),
     ("devices", "null, zero, full, random, urandom only"),
     ("proc", "own processes only"),
     ("descriptors", "standard input, output and error only"),
     ("environment", "listed variables only"),
-    ("process", "a session of its own"),
-    ("init", "its end is the end of every process of the container"),
-    ("parent_death_signal", "nothing outlives the run"),
-    ("cgroup", "where limits are held"),
+    ("process", "its own session"),
+    ("init", "when it ends, every process of the container ends"),
+    ("parent_death_signal", "no process outlives the run"),
+    ("cgroup", "enforces the limits"),
     ("limits", "read back after they were set"),
 ];
 
-/// The place of a control on the page; what is not known comes last.
+/// The position of a control on the page; unknown controls come last.
 fn place(name: &str) -> usize {
     CONTROLS.iter().position(|(known, _)| *known == name).unwrap_or(CONTROLS.len())
 }
@@ -198,7 +199,7 @@ fn rows(baseline: &Value, subject: &Value, wanted: impl Fn(&str) -> bool, observ
 
 fn cell(name: &str, value: &Value) -> Cell {
     let observer = value.get("observer").and_then(Value::as_str);
-    // What somebody saw stands in a member of its own.
+    // An observed value is in a member of its own.
     let value = value.get("value").filter(|_| observer.is_some()).unwrap_or(value);
     let member = |name: &str, value: String| Member { name: text::label(name), value };
     let mut members: Vec<Member> = match value {
@@ -226,13 +227,14 @@ fn item_name(item: &Value) -> String {
 
 /// The rest of an item: a limit as a sentence, anything else member by member.
 fn item_text(item: &Value) -> String {
-    if let (Some(unit), Some(by)) = (item["unit"].as_str(), item["by"].as_str()) {
+    let node = Node::root("", item);
+    if let (Some(unit), Some(by)) = (node.get("unit").str(), node.get("by").str()) {
         let amount = |member: &str| match number(item, member) {
             Some(n) if unit == "bytes" => text::bytes(n),
             Some(n) => format!("{} {unit}", text::whole(n)),
             None => "unknown".to_owned(),
         };
-        let reason = item["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
+        let reason = node.get("reason").str().map_or(String::new(), |why| format!(": {why}"));
         return format!("{} of {}, by {by}{reason}", amount("effective"), amount("asked"));
     }
     match item {
@@ -275,7 +277,7 @@ fn digests(manifest: &Value) -> Vec<Group> {
                 None => text::string(at(layer, "digest")),
             };
             let unpacked = match at(layer, "diff_id").as_str() {
-                Some(diff) if diff != digest => format!(" (unpacked {diff})"),
+                Some(diff) if diff != digest => format!(" (uncompressed {diff})"),
                 _ => String::new(),
             };
             Fact::code(&format!("Layer {}{size}", i + 1), format!("{digest}{unpacked}"))
@@ -313,7 +315,7 @@ fn digests(manifest: &Value) -> Vec<Group> {
     groups
 }
 
-/// A bare sha256 with its algorithm before it; anything else as it is.
+/// A SHA-256 digest behind its algorithm; any other value unchanged.
 fn hex(value: &Value) -> String {
     match value.as_str() {
         Some(s) if s.len() == 64 && s.bytes().all(|b| b.is_ascii_hexdigit()) => format!("sha256:{s}"),
@@ -323,7 +325,7 @@ fn hex(value: &Value) -> String {
 
 // ---------------------------------------------------------------------------------------------------- warnings
 
-/// What was given up of the boundary, and what is not known about it.
+/// Disabled controls, and missing facts about the boundary.
 pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
     let danger = |title: &str, text: &str| Warning {
         class: "danger",
@@ -334,13 +336,13 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
     let Some(manifest) = manifest else {
         return vec![danger(
             "No runtime manifest",
-            "Nothing is known about where and how this was measured. The default verification refuses such a report.",
+            "It is not known where and how this was measured. The default verification rejects such a report.",
         )];
     };
     if !manifest.is_object() {
         return vec![danger(
             "The runtime manifest cannot be read",
-            "It is not a JSON object, so nothing is known about where and how this was measured. The default verification refuses such a report.",
+            "It is not a JSON object. It is not known where and how this was measured. The default verification rejects such a report.",
         )];
     }
     let mut found = Vec::new();
@@ -350,12 +352,12 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
     {
         found.push(danger(
             "Measured on the host, outside the boundary",
-            "No container isolated this evaluation: what it read, and what could change its numbers, is not known. The default verification refuses it.",
+            "No container isolated this evaluation. It is not known what it read and what could change its numbers. The default verification rejects it.",
         ));
     } else if !contained(manifest) {
         found.push(danger(
             "The manifest does not say that a container was used",
-            "Its execution mode is missing or unknown. The default verification refuses it.",
+            "Its execution mode is missing or unknown. The default verification rejects it.",
         ));
     }
     if at(manifest, "verifier_contract_version") != "runtime-manifest-v1" {
@@ -372,22 +374,22 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
             || (!runtime.is_empty() && flag(at(manifest, "runtime"), runtime) == Some(true))
     };
     let mut loosened: Vec<String> = [
-        ("network", "allow_network", "Network: its use was allowed."),
+        ("network", "allow_network", "Network: the workload was allowed to use it."),
         ("remote_code", "allow_remote_code", "Remote code: code shipped with a model may have run."),
         ("third_party_plugins", "allow_third_party_plugins", "Third-party plug-ins may have run."),
-        ("unverified_provenance", "", "Unverified provenance: the image may be anything."),
+        ("unverified_provenance", "", "Unverified provenance: the image was not verified."),
         ("host_execution", "", "Host execution."),
         (
             "custom_seccomp_profile",
             "",
-            "System calls: the workload ran under a profile that the user brought.",
+            "System calls: the workload ran under a seccomp profile that the user supplied.",
         ),
     ]
     .into_iter()
     .filter(|(context, runtime, _)| either(context, runtime))
     .map(|(_, _, words)| words.to_owned())
     .collect();
-    // An allowance this version does not know is named all the same.
+    // Allowances that this version does not know are listed by name.
     let known = [
         "network",
         "remote_code",
@@ -396,7 +398,7 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
         "host_execution",
         "custom_seccomp_profile",
     ];
-    // `granted_by` says by what, for allowances named beside it.
+    // `granted_by` names the flag of each allowance.
     let known = |name: &str| name == "granted_by" || known.contains(&name);
     if let Some(all) = at(manifest, "context.allowances").as_object() {
         let given = |v: &Value| !matches!(v, Value::Null | Value::Bool(false));
@@ -410,8 +412,8 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
     if !loosened.is_empty() {
         found.push(Warning {
             class: "caution",
-            title: "Controls were loosened".into(),
-            text: "Flags of this run gave up part of the default boundary:".into(),
+            title: "Controls were disabled".into(),
+            text: "Flags of this run disabled part of the default boundary:".into(),
             items: loosened,
         });
     }

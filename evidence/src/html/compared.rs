@@ -1,7 +1,8 @@
 //! What was compared with what.
 
 use super::text::DASH;
-use super::{Fact, NULL, at, first, number, or_dash, text};
+use super::{Fact, at, first, number, or_dash, text};
+use crate::format::untrusted::Node;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,23 +17,25 @@ pub(super) struct Compared {
 impl Compared {
     pub(super) fn new(report: &Value, manifest: &Value) -> Compared {
         let count = |path: &str| or_dash(number(report, path).map(text::whole));
-        let tree = |side: &str| {
-            at(manifest, "context.sides").get(side).map_or(&NULL, |s| at(s, "checkpoint.tree_sha256"))
+        let tree = |side: &'static str| {
+            Node::root("", manifest).at("context.sides").get(side).at("checkpoint.tree_sha256").str()
         };
         let mut baseline = vec![Fact::code("Checkpoint", first(report, &["baseline_ref.model_id"]))];
         let mut subject = vec![Fact::code("Checkpoint", first(report, &["meta.model_id"]))];
         for (facts, side, run) in
             [(&mut baseline, "baseline", "baseline_ref.run_id"), (&mut subject, "subject", "run_id")]
         {
-            facts
-                .push(Fact::code("Tree digest", or_dash(tree(side).as_str().map(|d| format!("sha256:{d}")))));
+            facts.push(Fact::code(
+                "Tree digest",
+                or_dash(tree(side).map(|digest| format!("sha256:{digest}"))),
+            ));
             facts.push(Fact::code("Run", first(report, &[run])));
         }
         subject.push(Fact::new("Edit", first(report, &["edit_name", "edit.name"])));
         baseline.push(Fact::new(
             "Measured",
             match at(manifest, "context.sides.baseline.reused") {
-                Value::Bool(true) => "earlier; reused by digest",
+                Value::Bool(true) => "earlier; the measurement was reused",
                 Value::Bool(false) => "in this run",
                 _ => DASH,
             },

@@ -1,9 +1,11 @@
-//! The gates: what [`crate::gates`] says of them, with value and limit.
+//! The table of gates: the outcomes of [`crate::gates`] with value and limit.
 
-use super::guards::GuardView;
+use super::guards::{GuardView, fact};
 use super::metric::Metric;
 use super::text::DASH;
 use super::{ABSENT, FAIL, Mark, PASS, SHOWN, SKIPPED, WARN, at, flag, mark, number, or_dash, text};
+use crate::format::untrusted::Node;
+use crate::guards::{Limit, TABLE};
 use crate::policy::{MIN_TOKENS_TOLERANCE, token_floor};
 use serde::Serialize;
 use serde_json::Value;
@@ -22,7 +24,7 @@ pub(super) struct Gate {
 pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Vec<Gate> {
     let profile = crate::gates::profile(report);
     let stated = crate::gates::gates(report);
-    // The outcome is that of the console; flags only upstream's later versions know are taken as they stand.
+    // The outcomes are those of the terminal. Flags of upstream's later versions are shown as the report states them.
     let says = |flag: &str| match stated.iter().find(|gate| gate.flag == flag) {
         Some(gate) => mark(gate.passed),
         None => mark(at(report, "validation").get(flag).and_then(Value::as_bool)),
@@ -41,7 +43,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     {
         note = match &tokens {
             Some(t) if !t.enough => "too few tokens were measured".into(),
-            _ => "the ratio is not the cause; the report names no other".into(),
+            _ => "the ratio is within its limit; the report states no other cause".into(),
         };
     }
     gates.push(gate(
@@ -72,7 +74,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
             note: if profile.gated() {
                 "part of the primary metric’s gate; computed by this page".into()
             } else {
-                format!("no gate of the {profile} profile; computed by this page")
+                format!("not a gate of the {profile} profile; computed by this page")
             },
             decides: false,
         });
@@ -87,40 +89,20 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
         String::new(),
     ));
 
-    let not_run = |name: &str| guards.iter().any(|g| g.id == name && g.mark == SKIPPED);
-    let guarded = |flag: &str, name: &str| if not_run(name) { SKIPPED } else { says(flag) };
-    let invariants = at(report, "invariants");
-    gates.push(gate(
-        "invariants_pass",
-        "Invariants",
-        or_dash(
-            number(invariants, "summary.violations_found").map(|n| format!("{} violations", text::whole(n))),
-        ),
-        "no failure".into(),
-        guarded("invariants_pass", "invariants"),
-        String::new(),
-    ));
-    let spectral = at(report, "spectral");
-    let caps = number(spectral, "max_caps").or_else(|| number(spectral, "summary.max_caps"));
-    gates.push(gate(
-        "spectral_stable",
-        "Spectral stability",
-        or_dash(number(spectral, "caps_applied").map(|n| format!("{} caps applied", text::whole(n)))),
-        or_dash(caps.map(|n| format!("≤ {}", text::whole(n)))),
-        guarded("spectral_stable", "spectral"),
-        String::new(),
-    ));
-    let rmt = at(report, "rmt");
-    gates.push(gate(
-        "rmt_stable",
-        "RMT stability",
-        or_dash(
-            at(rmt, "epsilon_violations").as_array().map(|v| format!("{} families out of band", v.len())),
-        ),
-        or_dash(number(rmt, "epsilon_default").map(|e| format!("ε {}", text::significant(e, 2)))),
-        guarded("rmt_stable", "rmt"),
-        String::new(),
-    ));
+    let root = Node::root("", report);
+    for guard in &TABLE {
+        let Some(guarded) = &guard.gate else { continue };
+        let skipped = guards.iter().any(|view| view.id == guard.name && view.mark == SKIPPED);
+        let (measured, limit) = (guarded.measured)(guard.block(root));
+        gates.push(gate(
+            guarded.flag,
+            guarded.title,
+            or_dash(measured.map(fact)),
+            or_dash(limit.map(shown_limit)),
+            if skipped { SKIPPED } else { says(guarded.flag) },
+            String::new(),
+        ));
+    }
 
     let overhead = at(report, "guard_overhead");
     if overhead.as_object().is_some_and(|o| !o.is_empty()) || says("guard_overhead_acceptable") != ABSENT {
@@ -157,7 +139,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
             if advisory { "advisory: warns, does not fail".into() } else { String::new() },
         ));
     }
-    // Upstream's later flags that decide; the rest of the allow-list only informs.
+    // Deciding flags of upstream's later versions.
     for (name, words) in
         [("guard_warning_policy_acceptable", "Guard warnings"), ("moe_identity_ok", "Expert identity")]
     {
@@ -181,7 +163,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
         && let Some(gate) = gates.first_mut()
         && gate.note.is_empty()
     {
-        gate.note = "passed only by the hysteresis".into();
+        gate.note = "passed only because of the hysteresis".into();
     }
     gates
 }
@@ -192,7 +174,16 @@ pub(super) struct Tokens {
     pub(super) enough: bool,
 }
 
-/// The token floor of the tier, as `spec/verify.md` section 7 applies it.
+/// A limit of a guard as text.
+fn shown_limit(limit: Limit) -> String {
+    match limit {
+        Limit::NoFailure => "no failure".to_owned(),
+        Limit::AtMost(number) => format!("≤ {}", text::whole(number)),
+        Limit::Epsilon(epsilon) => format!("ε {}", text::significant(epsilon, 2)),
+    }
+}
+
+/// The token floor of the tier.
 pub(super) fn tokens(report: &Value) -> Option<Tokens> {
     let policy = at(report, "resolved_policy.metrics.pm_ratio");
     let total =

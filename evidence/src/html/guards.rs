@@ -1,8 +1,13 @@
-//! The guards, one by one.
+//! The table of guards.
 
-use super::{ABSENT, FAIL, MONITORED, Mark, PASS, SKIPPED, WARN, at, flag, mark, number, text};
+use super::{Mark, text};
+use crate::format::untrusted::Node;
+use crate::guards::{Fact, Guard, Outcome, TABLE};
 use serde::Serialize;
 use serde_json::Value;
+
+/// Failures of one guard that are shown; the others are counted.
+const SHOWN: usize = 8;
 
 #[derive(Serialize)]
 pub(super) struct GuardView {
@@ -17,95 +22,57 @@ pub(super) struct GuardView {
 }
 
 pub(super) fn guards(report: &Value) -> Vec<GuardView> {
-    [
-        ("invariants", "Invariants", "structure, vocabulary and tied weights are those of the baseline"),
-        ("spectral", "Spectral", "the weights’ singular values stay in bounds"),
-        ("rmt", "RMT", "random-matrix edge of the activations stays in bounds"),
-        ("variance", "Variance", "whether equalising variance would have helped"),
-    ]
-    .into_iter()
-    .map(|(id, name, what)| guard(report, id, name, what))
-    .collect()
+    let report = Node::root("", report);
+    TABLE.iter().map(|guard| view(report, guard)).collect()
 }
 
-pub(super) fn guard(report: &Value, id: &'static str, name: &'static str, what: &'static str) -> GuardView {
-    const SHOWN: usize = 8;
-    let block = at(report, id);
-    let skipped = flag(block, "evaluated") == Some(false);
-    let stated = |name: &str| at(report, "validation").get(name).and_then(Value::as_bool);
-    let mark = match id {
-        _ if block.as_object().is_none_or(|b| b.is_empty()) => ABSENT,
-        _ if skipped => SKIPPED,
-        "invariants" => match at(block, "status").as_str() {
-            Some("pass") => PASS,
-            Some("warn" | "warning") => WARN,
-            Some("fail" | "error") => FAIL,
-            _ => ABSENT,
-        },
-        "spectral" => mark(flag(block, "passed").or_else(|| stated("spectral_stable"))),
-        "rmt" => mark(flag(block, "stable").or_else(|| flag(block, "passed"))),
-        _ if flag(block, "passed") == Some(false) => FAIL,
-        _ if flag(block, "monitor_only") == Some(true) || flag(block, "enabled") == Some(false) => MONITORED,
-        _ => mark(flag(block, "passed").or_else(|| flag(block, "predictive_gate.passed"))),
-    };
-    let mut facts = Vec::new();
-    let mut counted = |path: &str, words: &str| {
-        if let Some(n) = number(block, path) {
-            facts.push(format!("{} {words}", text::whole(n)));
-        }
-    };
-    match id {
-        _ if skipped => {}
-        "invariants" => {
-            counted("summary.checks_performed", "checks");
-            counted("summary.violations_found", "violations");
-            counted("summary.fatal_violations", "fatal");
-            counted("summary.warning_violations", "warnings");
-        }
-        "spectral" => {
-            counted("summary.modules_checked", "modules checked");
-            counted("caps_applied", "caps applied");
-            if let Some(x) = number(block, "summary.max_spectral_norm") {
-                facts.push(format!("largest norm {}", text::significant(x, 4)));
-            }
-        }
-        "rmt" => {
-            if let Some(families) = at(block, "families").as_object() {
-                facts.push(format!("{} families", families.len()));
-            }
-            if let Some(x) = number(block, "max_edge_ratio") {
-                facts.push(format!("largest edge ratio {}", text::ratio(x)));
-            }
-        }
-        _ => {
-            if let Some(enabled) = flag(block, "enabled") {
-                facts.push(if enabled { "correction enabled" } else { "correction not applied" }.into());
-            }
-            if let Some(x) = number(block, "gain") {
-                facts.push(format!("gain {}", text::significant(x, 3)));
-            }
-            if let Some(reason) = at(block, "predictive_gate.reason").as_str() {
-                facts.push(format!("predictive gate: {}", text::label(reason)));
-            }
-        }
+/// The outcome of a guard as its report states it.
+fn outcome(report: Node<'_>, guard: &Guard) -> Outcome {
+    let block = guard.block(report);
+    if block.object().is_none_or(|members| members.is_empty()) {
+        return Outcome::NotRecorded;
     }
-    if skipped && let Some(reason) = ["skip_reason", "reason"].iter().find_map(|n| at(block, n).as_str()) {
-        facts.push(text::label(reason));
+    if !Guard::is_evaluated(block) {
+        return Outcome::NotEvaluated;
     }
-    let problems: Vec<&Value> = ["failures", "violations", "epsilon_violations"]
-        .iter()
-        .filter_map(|name| at(block, name).as_array())
+    let flag = guard.gate.as_ref().and_then(|gate| report.get("validation").get(gate.flag).bool());
+    (guard.outcome)(block, flag)
+}
+
+fn view(report: Node<'_>, guard: &Guard) -> GuardView {
+    let block = guard.block(report);
+    let outcome = outcome(report, guard);
+    let facts = match block.get("evaluated").bool() {
+        Some(false) => {
+            let reason = block.get("skip_reason").str().or_else(|| block.get("reason").str());
+            reason.map(text::label).into_iter().collect()
+        }
+        _ => (guard.facts)(block).into_iter().map(fact).collect(),
+    };
+    let problems = ["failures", "violations", "epsilon_violations"]
+        .into_iter()
+        .filter_map(|name| block.get(name).array())
         .find(|list| !list.is_empty())
-        .map(|list| list.iter().collect())
         .unwrap_or_default();
     GuardView {
-        id,
-        name,
-        what,
-        mark,
-        decision: at(block, "decision").as_str().unwrap_or_default().into(),
+        id: guard.name,
+        name: guard.title,
+        what: guard.purpose,
+        mark: outcome.into(),
+        decision: block.get("decision").str().unwrap_or_default().to_owned(),
         facts,
         more: problems.len().saturating_sub(SHOWN),
-        problems: problems.iter().take(SHOWN).map(|p| text::compact("", p)).collect(),
+        problems: problems.iter().take(SHOWN).map(|problem| text::compact("", problem)).collect(),
+    }
+}
+
+/// A fact as text.
+pub(super) fn fact(fact: Fact) -> String {
+    match fact {
+        Fact::Count(number, noun) => format!("{} {noun}", text::whole(number)),
+        Fact::Number(name, number, digits) => format!("{name} {}", text::significant(number, digits)),
+        Fact::Ratio(name, number) => format!("{name} {}", text::ratio(number)),
+        Fact::Text(sentence) => sentence.to_owned(),
+        Fact::Value(name, value) => format!("{name} {}", text::label(&value)),
     }
 }

@@ -1,7 +1,7 @@
-//! The evaluation report as one self-contained page: no script, no network, nothing trusted.
+//! The evaluation report as one self-contained page: no script, no network access.
 //!
-//! The page restates what a report and its runtime manifest say; it checks nothing that `verify` checks, and says so.
-//! Every function here is total: a member that is missing or of the wrong type is shown as a dash, never guessed.
+//! Report and manifest are untrusted. The page restates them; it verifies nothing, and says so. Any JSON gives a page: a missing member or
+//! one of the wrong type is shown as a dash.
 
 mod boundary;
 mod closing;
@@ -15,6 +15,9 @@ mod verdict;
 mod windows;
 
 use crate::Error;
+use crate::format::untrusted::Node;
+use crate::guards::Outcome;
+use crate::sentences::NOT_EVALUATED;
 use closing::{Command, commands, footer, measured_at, verify_notes};
 use compared::Compared;
 use gates::{Gate, gates};
@@ -32,10 +35,10 @@ const STYLE: &str = include_str!("page.css");
 
 /// The page for an evaluation report (`evaluation.report.json`) and, where there is one, its `runtime.manifest.json`.
 ///
-/// Both are taken as they are: any JSON gives a page, and no text of theirs becomes markup.
+/// Any JSON gives a page, and no text of it becomes markup.
 ///
 /// # Errors
-/// Only if the built-in template cannot be rendered, which is a fault of this program.
+/// The built-in template cannot be rendered, which is a fault of this program.
 pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error> {
     let fault = |e: minijinja::Error| Error::system(format!("the HTML page could not be rendered: {e:#}"));
     let syntax = minijinja::syntax::SyntaxConfig::builder()
@@ -47,7 +50,7 @@ pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error>
     templates.set_syntax(syntax);
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
     templates.set_auto_escape_callback(|_| AutoEscape::Html);
-    // Untrusted text meets the page here and nowhere else.
+    // The only place that writes untrusted text to the page.
     templates.set_formatter(|out, state, value| match value.as_str() {
         Some(text) if !value.is_safe() => text::write(out, text).map_err(minijinja::Error::from),
         _ => minijinja::escape_formatter(out, state, value),
@@ -59,20 +62,18 @@ pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error>
 
 // ---------------------------------------------------------------------------------------------------- reading
 
-static NULL: Value = Value::Null;
-
-/// The member at a dotted path; null where any step of it is missing.
-fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
-    path.split('.').try_fold(value, |value, name| value.get(name)).unwrap_or(&NULL)
+/// The member at a dotted path; null if any step of it is missing.
+fn at<'a>(value: &'a Value, path: &'a str) -> &'a Value {
+    Node::root("", value).at(path).value()
 }
 
 /// A finite number.
 fn number(value: &Value, path: &str) -> Option<f64> {
-    at(value, path).as_f64().filter(|x| x.is_finite())
+    Node::root("", value).at(path).f64()
 }
 
 fn flag(value: &Value, path: &str) -> Option<bool> {
-    at(value, path).as_bool()
+    Node::root("", value).at(path).bool()
 }
 
 /// The first string among `paths`, or a dash.
@@ -81,22 +82,21 @@ fn first(value: &Value, paths: &[&str]) -> String {
 }
 
 fn pair(value: &Value, path: &str) -> Option<(f64, f64)> {
-    match at(value, path).as_array()?.as_slice() {
-        [lo, hi] => {
-            Some((lo.as_f64()?, hi.as_f64()?)).filter(|(lo, hi)| lo.is_finite() && hi.is_finite() && lo <= hi)
-        }
+    let ends = Node::root("", value).at(path);
+    match ends.array()? {
+        [_, _] => ends.index(0).f64().zip(ends.index(1).f64()).filter(|(low, high)| low <= high),
         _ => None,
     }
 }
 
-/// A range given as `[lo, hi]` or `{min, max}`.
+/// A range written as `[lo, hi]` or `{min, max}`.
 fn band(value: &Value, path: &str) -> Option<(f64, f64)> {
     pair(value, path)
         .or_else(|| Some((number(at(value, path), "min")?, number(at(value, path), "max")?)))
         .filter(|(lo, hi)| *lo > 0.0 && lo < hi)
 }
 
-/// A title as a word of a sentence; abbreviations stay as they are.
+/// A title within a sentence: in lower case, except abbreviations.
 fn in_sentence(title: &str) -> String {
     if title.starts_with("RMT") { title.to_owned() } else { title.to_lowercase() }
 }
@@ -127,9 +127,9 @@ struct Page {
     run_id: String,
     measured_at: String,
     verdict: Verdict,
-    /// What undoes the verdict's worth; before it.
+    /// Warnings that make the verdict worthless; shown before it.
     dangers: Vec<Warning>,
-    /// What qualifies it; after it.
+    /// Warnings that qualify it; shown after it.
     cautions: Vec<Warning>,
     compared: Compared,
     metric: MetricView,
@@ -143,12 +143,12 @@ struct Page {
     footer: Vec<Fact>,
 }
 
-/// A label and what belongs to it.
+/// A label and its value.
 #[derive(Serialize, Clone)]
 struct Fact {
     name: String,
     value: String,
-    /// Set in the fixed-width face.
+    /// Shown in the fixed-width font.
     code: bool,
 }
 
@@ -171,7 +171,7 @@ struct Warning {
     items: Vec<String>,
 }
 
-/// An outcome, told by a sign and a word besides its colour.
+/// An outcome: a sign and a word, besides its colour.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 struct Mark {
     class: &'static str,
@@ -182,7 +182,7 @@ struct Mark {
 const PASS: Mark = Mark { class: "pass", sign: "✓", word: "pass" };
 const FAIL: Mark = Mark { class: "fail", sign: "✕", word: "fail" };
 const WARN: Mark = Mark { class: "warn", sign: "!", word: "warning" };
-const SKIPPED: Mark = Mark { class: "none", sign: "○", word: "not evaluated" };
+const SKIPPED: Mark = Mark { class: "none", sign: "○", word: NOT_EVALUATED };
 const ABSENT: Mark = Mark { class: "none", sign: "○", word: "not recorded" };
 const SHOWN: Mark = Mark { class: "none", sign: "○", word: "shown only" };
 const MONITORED: Mark = Mark { class: "none", sign: "○", word: "monitored only" };
@@ -192,6 +192,19 @@ fn mark(passed: Option<bool>) -> Mark {
         Some(true) => PASS,
         Some(false) => FAIL,
         None => ABSENT,
+    }
+}
+
+impl From<Outcome> for Mark {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Passed => PASS,
+            Outcome::Warned => WARN,
+            Outcome::Failed => FAIL,
+            Outcome::Monitored => MONITORED,
+            Outcome::NotEvaluated => SKIPPED,
+            Outcome::NotRecorded => ABSENT,
+        }
     }
 }
 
@@ -212,7 +225,7 @@ impl Page {
                 Warning {
                     class: "danger",
                     title: "The report contradicts itself".into(),
-                    text: "What its gates claim does not follow from its own numbers.".into(),
+                    text: "Its gates do not follow from its own numbers.".into(),
                     items: contradictions,
                 },
             );

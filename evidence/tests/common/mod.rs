@@ -1,7 +1,9 @@
 //! Helpers of the integration tests: synthetic run reports, golden reports of upstream, upstream's verifiers.
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+use invarlock_evidence::Error;
 use invarlock_evidence::compare::{CompareContext, compare};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::{Profile, Tier};
@@ -60,11 +62,20 @@ pub fn golden_context(folder: &Path) -> CompareContext {
     context
 }
 
+/// A comparison as readers see it.
+pub fn compare_as_json(
+    baseline: &RunReport,
+    subject: &RunReport,
+    context: &CompareContext,
+) -> Result<Value, Error> {
+    compare(baseline, subject, context).map(|report| to_value(&report))
+}
+
 /// The comparison of a golden case by this program.
 pub fn compare_golden(folder: &Path) -> Value {
     let baseline = golden_run(&folder.join("source.report.json"));
     let subject = golden_run(&folder.join("edited.report.json"));
-    compare(&baseline, &subject, &golden_context(folder)).unwrap()
+    to_value(&compare(&baseline, &subject, &golden_context(folder)).unwrap())
 }
 
 /// The context of an ordinary comparison.

@@ -10,6 +10,8 @@ use crate::ui::{self, Level, Ui};
 use crate::{baseline_reuse, denied_calls, evidence_dir, plan, request};
 use console::style;
 use invarlock_evidence::compare::{self, CompareContext};
+use invarlock_evidence::format::evaluation_report::EvaluationReport;
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::gates;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::verify::{RuntimeProvenance, Verdict, VerifyOptions, verify_report};
@@ -69,9 +71,10 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         "subject": (subject_done - baseline_done).as_secs_f64(),
         "total": started.elapsed().as_secs_f64(),
     });
-    let passed = judge(&report, &verdict)?;
+    let written = to_value(&report);
+    let passed = judge(&written, &verdict)?;
     let denied = denied_calls::of_sides(&baseline.evidence, &subject.evidence);
-    let done = Done { report, verdict, passed, path, manifest, timings, denied };
+    let done = Done { report, written, verdict, passed, path, manifest, timings, denied };
     if args.json {
         done.print_json(args)
     } else {
@@ -107,7 +110,7 @@ fn measure(
 /// Writes the evaluation report and its manifest, unless a signal came; gives their paths.
 fn write_evidence(
     record: &Record<'_>,
-    report: &Value,
+    report: &EvaluationReport,
     baseline: &Side,
     subject: &Side,
     signals: &Signals,
@@ -173,7 +176,9 @@ fn judge(report: &Value, verdict: &Verdict) -> Result<bool> {
 
 /// A finished evaluation.
 struct Done {
-    report: Value,
+    report: EvaluationReport,
+    /// The report as readers see it.
+    written: Value,
     verdict: Verdict,
     passed: bool,
     path: PathBuf,
@@ -184,8 +189,8 @@ struct Done {
 
 impl Done {
     fn print_json(&self, args: &EvaluateArgs) {
-        let metric = &self.report["primary_metric"];
-        let gates: Vec<_> = gates::gates(&self.report)
+        let (metric, baseline) = (&self.report.primary_metric, &self.report.baseline_ref.primary_metric);
+        let gates: Vec<_> = gates::gates(&self.written)
             .into_iter()
             .map(|gate| json!({"name": gate.name, "passed": gate.passed, "detail": gate.detail}))
             .collect();
@@ -193,10 +198,10 @@ impl Done {
             "format_version": "evaluate-v1",
             "ok": self.passed,
             "verdict": if self.passed { "PASS" } else { "FAIL" },
-            "ratio_vs_baseline": metric["ratio_vs_baseline"],
-            "display_ci": metric["display_ci"],
-            "baseline_final": self.report["baseline_ref"]["primary_metric"]["final"],
-            "subject_final": metric["final"],
+            "ratio_vs_baseline": metric.ratio_vs_baseline,
+            "display_ci": metric.display_ci,
+            "baseline_final": baseline.final_,
+            "subject_final": metric.final_,
             "gates": gates,
             "gate_failures": self.verdict.gate_failures,
             "trust_status": self.verdict.trust.as_str(),
@@ -211,7 +216,7 @@ impl Done {
 
     fn print(&self, args: &EvaluateArgs) {
         if !args.quiet {
-            for gate in gates::gates(&self.report) {
+            for gate in gates::gates(&self.written) {
                 let mark = match gate.passed {
                     Some(true) => style("pass").green(),
                     Some(false) => style("FAIL").red().bold(),
@@ -223,7 +228,7 @@ impl Done {
                 ui::out(&format!("        {}", ui::printable(error)));
             }
         }
-        let line = gates::verdict_line(&self.report);
+        let line = gates::verdict_line(&self.written);
         let line = if self.passed { style(line).green().bold() } else { style(line).red().bold() };
         ui::out(&line.to_string());
         ui::out(&format!("report    {}\nmanifest  {}", self.path.display(), self.manifest.display()));

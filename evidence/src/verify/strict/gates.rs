@@ -1,13 +1,16 @@
 //! The gates, and the flags that must follow from the numbers.
 
 use super::{Arm, Check};
-use crate::compare::{derive, invariants};
+use crate::compare::derive;
+use crate::format::evaluation_report::Validation;
+use crate::format::to_value;
 use crate::format::untrusted::Node;
 use crate::gates;
+use crate::guards::{self, Finding, Guard};
 use crate::policy::{BOOTSTRAP_METHOD, CI_BAND, GUARD_OVERHEAD_MAX, Profile, Tier};
 use crate::verify::RuntimeProvenance;
 use crate::verify::python::{float, int, pair, truthy};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 /// The numbers that decide the gates.
 pub(super) struct Numbers<'a> {
@@ -37,14 +40,12 @@ impl Check<'_> {
     /// The gates, from recomputed numbers if there are any, and the flags that the report states.
     pub(super) fn gates(&mut self, tier: Tier, numbers: Option<Numbers<'_>>) {
         let report = self.report;
-        self.invariants();
+        let guard_flags = self.guards(tier);
         if let Some(numbers) = &numbers {
             self.number_gates(tier, numbers);
         }
-        let mut required =
-            vec!["primary_metric_acceptable", "preview_final_drift_acceptable", "invariants_pass"];
-        required.extend(self.evaluated_guards());
-        self.guard_gates(tier);
+        let mut required = vec!["primary_metric_acceptable", "preview_final_drift_acceptable"];
+        required.extend(guard_flags);
         if report.at("guard_overhead.evaluated").bool() == Some(true) {
             required.push("guard_overhead_acceptable");
             self.overhead_gate();
@@ -59,41 +60,41 @@ impl Check<'_> {
         self.not("losses: they need the weights and the evaluator".to_owned());
     }
 
-    /// The flags of the guards that were evaluated.
-    fn evaluated_guards(&mut self) -> Vec<&'static str> {
+    /// The guards of the table. Returns the flags that the profile can require.
+    fn guards(&mut self, tier: Tier) -> Vec<&'static str> {
         let profile = self.options.profile;
         let mut flags = Vec::new();
-        for (guard, flag) in
-            [("spectral", Some("spectral_stable")), ("rmt", Some("rmt_stable")), ("variance", None)]
-        {
-            if !is_evaluated(self.report.get(guard)) {
-                if profile.needs_all_guards() {
-                    self.fail(format!("{guard} was not evaluated; profile {profile} requires every guard"));
-                } else {
-                    self.not(format!("{guard}: the guard was not evaluated"));
-                }
-            } else if let Some(flag) = flag {
-                flags.push(flag);
-                self.not(format!("{guard}: its numbers need the weights"));
+        for guard in &guards::TABLE {
+            let flag = guard.gate.as_ref().map(|gate| gate.flag);
+            if guard.evaluate.is_some() || is_evaluated(guard.block(self.report)) {
+                flags.extend(flag);
+                self.guard(tier, guard);
+            } else if profile.needs_all_guards() {
+                self.fail(format!(
+                    "{} was not evaluated; profile {profile} requires every guard",
+                    guard.name
+                ));
+            } else {
+                self.not(format!("{}: the guard was not evaluated", guard.name));
             }
         }
         flags
     }
 
-    fn guard_gates(&mut self, tier: Tier) {
-        if !self.gated() {
-            return;
-        }
-        let (spectral, rmt) = (self.report.get("spectral"), self.report.get("rmt"));
-        if is_evaluated(spectral) {
-            let caps = tier.spectral_caps();
-            let applied = int(spectral.get("caps_applied")).unwrap_or(0);
-            if applied > caps || truthy(spectral.get("caps_exceeded")) {
-                self.gate(format!("spectral.caps_applied is {applied}, the {tier} tier allows {caps}"));
+    /// The findings of one guard.
+    fn guard(&mut self, tier: Tier, guard: &Guard) {
+        let block = guard.block(self.report);
+        let own_report = self.own_report;
+        for finding in
+            (guard.verify)(&guards::Check { block, own_report, profile: self.options.profile, tier })
+        {
+            match finding {
+                Finding::Gate(text) => self.gate(text),
+                Finding::Failure(text) => self.fail(text),
+                Finding::Mismatch(text) => self.mismatch(text),
+                Finding::Recomputed(text) => self.yes(text),
+                Finding::NotRecomputed(text) => self.not(text),
             }
-        }
-        if is_evaluated(rmt) && rmt.get("stable").bool() == Some(false) {
-            self.gate("rmt.stable is false".to_owned());
         }
     }
 
@@ -114,7 +115,7 @@ impl Check<'_> {
             match recorded.bool() {
                 Some(true) => {}
                 // A flag that contradicts its numbers is a fault of the evidence, not a result.
-                Some(false) if computed.get(flag) != Some(&json!(true)) => self.gate(text),
+                Some(false) if computed.get(flag) != Some(true) => self.gate(text),
                 Some(false) => self.fail(format!("{text}; its numbers give true")),
                 None if self.gated() => self.fail(text),
                 None => {}
@@ -123,13 +124,13 @@ impl Check<'_> {
     }
 
     /// The flags of `validation` under the report's own profile, if they can be computed.
-    fn computed_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Map<String, Value> {
+    fn computed_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Validation {
         let Some((numbers, ratio)) = numbers.and_then(|numbers| Some((numbers, numbers.ratio?))) else {
-            return Map::new();
+            return Validation::default();
         };
         let own = gates::profile(self.report.value());
-        let status = self.report.at("invariants.status").str();
-        derive::validation(own, tier, ratio, numbers.drift, numbers.enough(tier), status)
+        let guards = guards::stated_flags(self.report);
+        derive::validation(own, tier, ratio, numbers.drift, numbers.enough(tier), &guards)
     }
 
     fn number_gates(&mut self, tier: Tier, numbers: &Numbers<'_>) {
@@ -186,24 +187,24 @@ impl Check<'_> {
             self.same(report.at(path), &json!(own.as_str()));
         }
         self.constants(own);
-        let status = report.at("invariants.status").str();
+        let guards = guards::stated_flags(report);
         let Some(ratio) = numbers.ratio else { return };
         let enough = numbers.enough(tier);
-        let flags = derive::validation(own, tier, ratio, numbers.drift, enough, status);
-        let acceptable = flags.get("primary_metric_acceptable") == Some(&json!(true));
+        let flags = derive::validation(own, tier, ratio, numbers.drift, enough, &guards);
+        let acceptable = flags.get("primary_metric_acceptable") == Some(true);
         let passed = gates::all_true(own, &flags);
-        self.same(report.get("validation"), &Value::Object(flags));
+        self.same(report.get("validation"), &to_value(&flags));
         let verdict = json!(if passed { "pass" } else { "fail" });
         self.same(report.at("assurance.verdict"), &verdict);
         let replicates = int(report.at("primary_metric.reps")).unwrap_or_default() as usize;
         let unstable = derive::unstable(replicates, enough);
         self.same(report.at("primary_metric.unstable"), &json!(unstable));
         if let Some((low, high)) = pair(report.at("primary_metric.display_ci")) {
-            let confidence = derive::confidence(high - low, acceptable, unstable);
+            let confidence = to_value(&derive::confidence(high - low, acceptable, unstable));
             self.alike(report.get("confidence"), &confidence);
         }
         let (preview, last) = (numbers.preview.ids.len(), numbers.last.ids.len());
-        let coverage = derive::coverage(tier, preview, last, replicates);
+        let coverage = to_value(&derive::coverage(tier, preview, last, replicates));
         let stats = report.at("dataset.windows.stats");
         self.alike(stats.get("coverage"), &coverage);
         self.alike(stats.at("bootstrap.coverage"), &coverage);
@@ -248,52 +249,5 @@ impl Check<'_> {
         ] {
             self.alike(self.report.at(path), expected);
         }
-    }
-
-    /// The invariants block against the checks of both sides that it contains.
-    fn invariants(&mut self) {
-        let block = self.report.get("invariants");
-        if self.gated() && block.object().is_none() {
-            return self.fail("invariants: the block is missing".to_owned());
-        }
-        let status = block.get("status").str().unwrap_or_default();
-        if matches!(status, "fail" | "error") && gates::decides(self.options.profile, "invariants_pass") {
-            self.gate(format!("invariants.status is {status:?}: subject and baseline differ in structure"));
-        } else if self.gated() && !matches!(status, "pass" | "warn") {
-            self.fail(format!("invariants.status is {status:?}, expected pass, warn or fail"));
-        }
-        let details = block.get("details");
-        let checks = details.get("baseline_checks").object().zip(details.get("current_checks").object());
-        let Some((before, after)) = checks else {
-            if self.gated() {
-                self.fail("invariants.details does not contain the checks of both sides".to_owned());
-            }
-            return;
-        };
-        let expected = invariants::compare(before, after);
-        let recorded = block.get("failures").array().unwrap_or_default();
-        for failure in &expected {
-            let is_recorded = recorded
-                .iter()
-                .any(|other| ["check", "type"].iter().all(|member| other.get(member) == failure.get(member)));
-            if !is_recorded {
-                let message = failure.get("message").and_then(Value::as_str).unwrap_or_default();
-                self.mismatch(format!("invariants.failures mismatch: the recorded checks differ, {message}"));
-            }
-        }
-        if !self.own_report {
-            return;
-        }
-        let fatal = recorded.iter().chain(&expected).any(invariants::is_fatal);
-        let computed = match (fatal, recorded.is_empty() && expected.is_empty()) {
-            (true, _) => "fail",
-            (false, true) => "pass",
-            (false, false) => "warn",
-        };
-        for name in ["status", "post"] {
-            self.same(block.get(name), &json!(computed));
-        }
-        self.same(block.get("passed"), &json!(computed != "fail"));
-        self.yes("the invariants, from the recorded checks of both sides");
     }
 }

@@ -3,6 +3,7 @@
 use super::gates::Numbers;
 use super::{Arm, Check, MAX_DRAWS};
 use crate::compare::derive;
+use crate::format::to_value;
 use crate::numerics::bootstrap::Method;
 use crate::policy::{ALPHA, Tier};
 use crate::run_report::RunReport;
@@ -41,8 +42,10 @@ impl Check<'_> {
         };
         self.points(preview_mean, last_mean);
         if self.own_report && preview.losses.len() == last.losses.len() {
-            let computed =
-                derive::drift_summary((&preview.losses, &preview.counts), (&last.losses, &last.counts));
+            let computed = to_value(&derive::drift_summary(
+                (&preview.losses, &preview.counts),
+                (&last.losses, &last.counts),
+            ));
             self.alike(self.report.at("dataset.windows.stats.paired_delta_summary"), &computed);
         }
         let drift = last_mean.exp() / preview_mean.exp();
@@ -93,7 +96,8 @@ impl Check<'_> {
         self.yes("ratio_vs_baseline, from the losses of both sides");
         self.interval(tier, &subject.last, &base.last);
         if self.own_report {
-            let computed = derive::tail(&subject.last.losses, &base.last.losses, &subject.last.counts, tier);
+            let computed =
+                to_value(&derive::tail(&subject.last.losses, &base.last.losses, &subject.last.counts, tier));
             self.alike(self.report.get("primary_metric_tail"), &computed);
         }
         Some(ratio)

@@ -1,6 +1,7 @@
 //! Tier and thresholds: those of the tables, or tighter ones.
 
 use super::Check;
+use crate::format::to_value;
 use crate::format::untrusted::Node;
 use crate::numerics::digest;
 use crate::policy::{
@@ -117,7 +118,7 @@ impl Check<'_> {
         {
             self.same(report.at(path), &expected);
         }
-        let table = tier.metrics_policy();
+        let table = to_value(&tier.metrics_policy());
         let thresholds = json!(digest::compact_json_hash(&table));
         self.same(report.at("policy_digest.thresholds_hash"), &thresholds);
         self.same(report.at("resolved_policy.metrics"), &table);

@@ -1,6 +1,7 @@
 //! Upstream's gate on the primary metric, with the thresholds that the report states.
 
 use super::{kind, tier_name, tiny_relax};
+use crate::format::to_value;
 use crate::format::untrusted::Node;
 use crate::policy::{MIN_TOKENS_TOLERANCE, Tier, token_floor};
 use crate::verify::python::{float, int, truthy};
@@ -30,8 +31,8 @@ pub(super) fn primary_metric_acceptable(report: Node<'_>) -> bool {
     let name = if relaxed { "aggressive".to_owned() } else { tier_name(report) };
     let own = report.at("resolved_policy.metrics");
     let tier = name.parse().unwrap_or(Tier::Balanced);
-    let table = tier.metrics_policy();
-    // A report's own policy has only its own tier: a relaxed report, whose tier counts as aggressive, then has no policy.
+    let table = to_value(&tier.metrics_policy());
+    // With its own policy, the report's tier is the only one known: relaxed reports then have no policy at all.
     let empty = Value::Null;
     let (empty, table) = (Node::root("", &empty), Node::root("", &table));
     let policy = match own.object().is_some_and(|own| !own.is_empty()) {

@@ -1,0 +1,47 @@
+//! The thresholds of a comparison, as its report names them.
+
+use super::CompareContext;
+use crate::format::evaluation_report::{
+    Auto, Hysteresis, InvariantsPolicy, PolicyDigest, PolicyProvenance, ResolvedPolicy,
+};
+use crate::format::to_value;
+use crate::numerics::digest::{compact_json_hash, spaced_json_hash};
+use crate::policy::HYSTERESIS_RATIO;
+use serde_json::json;
+
+/// The blocks of a report that name thresholds.
+pub(super) struct Policy {
+    pub(super) auto: Auto,
+    pub(super) resolved: ResolvedPolicy,
+    pub(super) provenance: PolicyProvenance,
+    pub(super) digest: PolicyDigest,
+}
+
+impl Policy {
+    pub(super) fn new(context: &CompareContext) -> Self {
+        let tier = context.tier.as_str().to_owned();
+        let metrics = context.tier.metrics_policy();
+        let thresholds_hash = compact_json_hash(&to_value(&metrics));
+        let resolved = ResolvedPolicy { metrics, invariants: InvariantsPolicy::default() };
+        let digest = spaced_json_hash(&json!({"resolved_policy": to_value(&resolved), "overrides": []}));
+        Policy {
+            auto: Auto { tier: tier.clone(), probes_used: 0, policy_digest: digest.clone() },
+            resolved,
+            provenance: PolicyProvenance {
+                tier: tier.clone(),
+                overrides: Vec::new(),
+                policy_digest: digest,
+                validation_allowlist_source: "contracts".to_owned(),
+                resolved_at: context.generated_at.clone(),
+            },
+            digest: PolicyDigest {
+                policy_version: "policy-v1".to_owned(),
+                tier_policy_name: tier,
+                thresholds_hash,
+                hysteresis: Hysteresis { ppl: HYSTERESIS_RATIO, accuracy_delta_pp: 0.1 },
+                min_effective: 0.0,
+                changed: false,
+            },
+        }
+    }
+}

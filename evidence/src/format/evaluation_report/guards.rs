@@ -1,0 +1,66 @@
+//! The guards of a report. The block of a guard is defined in the guard's own file in [`crate::guards`].
+
+use super::super::run_report::Guard;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Block of one guard.
+pub type GuardBlock = Map<String, Value>;
+
+/// One element of `guards`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum GuardEntry {
+    /// A guard that this version does not evaluate.
+    NotEvaluated(NotEvaluated),
+    /// A guard's result on the subject, as the run report contains it.
+    Evaluated(Evaluated),
+}
+
+/// A guard that this version does not evaluate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotEvaluated {
+    /// Name of the guard.
+    pub name: String,
+    /// Always false.
+    pub evaluated: bool,
+    /// Always null.
+    pub passed: Option<bool>,
+}
+
+/// A guard's result on the subject.
+pub type Evaluated = Guard;
+
+/// `guard_overhead`: perplexity with guards against perplexity without.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardOverhead {
+    /// `skipped`.
+    pub mode: String,
+    /// Always true.
+    pub skipped: bool,
+    /// Always false.
+    pub evaluated: bool,
+    /// Why it was not evaluated.
+    pub skip_reason: String,
+}
+
+/// `structure`: sizes of both checkpoints; empty where neither run report states them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Structure {
+    /// Elements of all parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter_count: Option<ParameterCount>,
+}
+
+/// Elements of all parameters of both checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterCount {
+    /// The baseline's, as its run report states it.
+    pub baseline: Value,
+    /// The subject's.
+    pub subject: Value,
+}

@@ -1,0 +1,144 @@
+//! The thresholds of a comparison.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `resolved_policy`: thresholds that were applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolvedPolicy {
+    /// Thresholds of the metrics.
+    pub metrics: MetricsPolicy,
+    /// Settings of the invariants guard.
+    pub invariants: InvariantsPolicy,
+}
+
+/// `resolved_policy.metrics`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsPolicy {
+    /// Ratio of perplexities.
+    pub pm_ratio: RatioPolicy,
+    /// Tail of the per-window differences.
+    pub pm_tail: TailPolicy,
+    /// Accuracy; recorded as upstream does, no metric of ours uses it.
+    pub accuracy: AccuracyPolicy,
+}
+
+/// `pm_ratio`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RatioPolicy {
+    /// Largest ratio before `hysteresis_ratio` is added.
+    pub ratio_limit_base: f64,
+    /// Tokens that both arms together must have.
+    pub min_tokens: u64,
+    /// Added to the limit.
+    pub hysteresis_ratio: f64,
+    /// Recorded; decides nothing.
+    pub min_token_fraction: f64,
+}
+
+/// `pm_tail`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TailPolicy {
+    /// `warn`.
+    pub mode: String,
+    /// Windows from which on the tail is evaluated.
+    pub min_windows: usize,
+    /// The quantile that is limited, between 0 and 1.
+    pub quantile: f64,
+    /// Its limit, nats a token.
+    pub quantile_max: f64,
+    /// Differences above it count as tail mass, nats a token.
+    pub epsilon: f64,
+    /// Largest tail mass, a share of the windows.
+    pub mass_max: f64,
+}
+
+/// `accuracy`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccuracyPolicy {
+    /// Largest loss of accuracy, percentage points (negative).
+    pub delta_min_pp: f64,
+    /// Examples needed.
+    pub min_examples: u64,
+    /// Added to the limit, percentage points.
+    pub hysteresis_delta_pp: f64,
+    /// Share of the dataset that the examples must be.
+    pub min_examples_fraction: f64,
+}
+
+/// Settings of the invariants guard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InvariantsPolicy {
+    /// Whether warnings are fatal.
+    pub strict_mode: bool,
+    /// `monitor`.
+    pub on_fail: String,
+}
+
+impl Default for InvariantsPolicy {
+    fn default() -> Self {
+        Self { strict_mode: false, on_fail: "monitor".to_owned() }
+    }
+}
+
+/// `auto`: the tier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auto {
+    /// Name of the tier.
+    pub tier: String,
+    /// Always 0.
+    pub probes_used: u64,
+    /// As [`PolicyProvenance::policy_digest`].
+    pub policy_digest: String,
+}
+
+/// `policy_provenance`: where the thresholds come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyProvenance {
+    /// Name of the tier.
+    pub tier: String,
+    /// Thresholds that the user changed; always empty.
+    pub overrides: Vec<Value>,
+    /// First 16 digits of the digest of `resolved_policy` and `overrides`.
+    pub policy_digest: String,
+    /// `contracts`.
+    pub validation_allowlist_source: String,
+    /// Time of the comparison.
+    pub resolved_at: String,
+}
+
+/// `policy_digest`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyDigest {
+    /// `policy-v1`.
+    pub policy_version: String,
+    /// Name of the tier.
+    pub tier_policy_name: String,
+    /// First 16 digits of the digest of `resolved_policy.metrics`.
+    pub thresholds_hash: String,
+    /// Tolerances of the limits.
+    pub hysteresis: Hysteresis,
+    /// Always 0.
+    pub min_effective: f64,
+    /// Always false.
+    pub changed: bool,
+}
+
+/// Tolerances of the limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hysteresis {
+    /// Of the ratio of perplexities.
+    pub ppl: f64,
+    /// Of the accuracy, percentage points.
+    pub accuracy_delta_pp: f64,
+}

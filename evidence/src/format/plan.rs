@@ -1,0 +1,244 @@
+//! The plan of an evaluation (`plan-v1`), as `--dry-run` prints it and the runtime manifest records it.
+
+use super::runtime_manifest::{ExecutionMode, Files};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The whole plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Always `plan-v1`.
+    pub format_version: String,
+    /// Where the measurement runs.
+    pub execution_mode: ExecutionMode,
+    /// Name of the profile.
+    pub profile: String,
+    /// Name of the tier.
+    pub tier: String,
+    /// Controls that the user disabled.
+    pub allowances: Allowances,
+    /// The image; null for a host run.
+    pub image: Option<Image>,
+    /// A seccomp profile that the user supplied; null for a built-in one.
+    pub custom_seccomp_profile: Option<Map<String, Value>>,
+    /// Settings that decide which windows are measured.
+    pub dataset: Dataset,
+    /// The dataset's files.
+    pub dataset_files: Files,
+    /// What is run, by role.
+    pub sides: BTreeMap<String, PlannedSide>,
+}
+
+/// Controls that the user disabled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allowances {
+    /// The workload may reach a network.
+    pub network: bool,
+    /// The measurement runs without a container.
+    pub host_execution: bool,
+    /// The workload runs under a seccomp profile that the user supplied.
+    pub custom_seccomp_profile: bool,
+    /// Flag or variable that disabled each of them.
+    pub granted_by: BTreeMap<String, String>,
+}
+
+/// A container image, resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Reference that the user named it by.
+    pub reference: String,
+    /// `sha256:` and the digest of its manifest.
+    pub manifest_digest: String,
+    /// `sha256:` and the digest of its configuration.
+    pub config_digest: String,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// How its files were verified before the run, such as `full` or `fs-verity`.
+    pub verification: String,
+    /// Protocol of its program, `measure`; null if it names none.
+    pub speaks: Option<String>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// `sha256:` and the digest of the blob.
+    pub digest: String,
+    /// Size of the blob, bytes.
+    pub size: u64,
+    /// Media type of the blob.
+    pub media_type: String,
+    /// `sha256:` and the digest of the uncompressed archive.
+    pub diff_id: String,
+}
+
+/// Settings that decide which windows are measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// SHA-256 over names and digests of the dataset's files.
+    pub tree_sha256: String,
+    /// Member of a row that contains the text.
+    pub text_field: String,
+    /// Rows that are read at most.
+    pub max_samples: usize,
+    /// Name of the split, recorded.
+    pub split: String,
+    /// Seed, recorded; seeds the bootstrap.
+    pub seed: u64,
+    /// Tokens a window.
+    pub seq_len: usize,
+    /// Distance of two windows in tokens.
+    pub stride: usize,
+    /// Preview windows.
+    pub preview_n: usize,
+    /// Final windows.
+    pub final_n: usize,
+}
+
+/// What is run for one checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PlannedSide {
+    /// A container.
+    Container(Box<PlannedContainer>),
+    /// A child of the launcher.
+    Host(PlannedHost),
+}
+
+/// A planned host process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedHost {
+    /// Path of the evaluator.
+    pub program: Option<String>,
+    /// `sha256:` and the digest of its seccomp filter.
+    pub filter_digest: String,
+    /// The checkpoint's files.
+    pub checkpoint: Files,
+}
+
+/// A planned container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedContainer {
+    /// The command.
+    pub argv: Vec<String>,
+    /// Its working directory.
+    pub cwd: String,
+    /// Its environment, `NAME=value`.
+    pub environment: Vec<String>,
+    /// New namespaces.
+    pub namespaces: Vec<String>,
+    /// `lo only`.
+    pub network: String,
+    /// Ids inside and on the host.
+    pub identity: PlannedIdentity,
+    /// Always empty: the workload has no capability.
+    pub capabilities: Vec<String>,
+    /// Always true.
+    pub no_new_privileges: bool,
+    /// The seccomp filter.
+    pub seccomp: PlannedSeccomp,
+    /// The mounts.
+    pub mounts: Vec<PlannedMount>,
+    /// The limits.
+    pub limits: PlannedLimits,
+    /// The checkpoint's files.
+    pub checkpoint: Files,
+}
+
+/// Ids of a planned container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedIdentity {
+    /// User and group id inside.
+    pub inside: u32,
+    /// User id on the host.
+    pub host_uid: u32,
+    /// Group id on the host.
+    pub host_gid: u32,
+    /// `uid_map`, one line an entry: inside, host, count.
+    pub uid_map: Vec<String>,
+    /// `gid_map`, in the same form.
+    pub gid_map: Vec<String>,
+    /// `setgroups`.
+    pub setgroups: String,
+}
+
+/// The seccomp filter of a planned container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedSeccomp {
+    /// Name of the profile.
+    pub profile: String,
+    /// `sha256:` and the digest of its program.
+    pub digest: String,
+}
+
+/// A planned mount.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedMount {
+    /// Mount point.
+    pub target: String,
+    /// `image`, `tmpfs`, `proc`, `file` or `bytes`.
+    pub kind: String,
+    /// Mount options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<Vec<String>>,
+    /// Directories of the extracted layers, of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<String>>,
+    /// Size limit of a tmpfs or size of the content, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Limit of the number of files, of a tmpfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Names of the devices, of `/dev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<String>>,
+    /// Path on the host, of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// Limits of a planned container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedLimits {
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Processors; a fraction is a share.
+    pub cpus: f64,
+    /// Wall time.
+    pub wall: WallTime,
+    /// Size of `/out`, bytes.
+    pub output_bytes: u64,
+    /// Files in `/out`.
+    pub output_files: u64,
+    /// Size of `/tmp`, bytes.
+    pub tmp_bytes: u64,
+    /// Open files of a process.
+    pub open_files: u64,
+    /// Limits that the user asked for: the run fails where one cannot be enforced.
+    pub required: Vec<String>,
+}
+
+/// A duration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WallTime {
+    /// Whole seconds.
+    pub secs: u64,
+    /// Nanoseconds besides.
+    pub nanos: u32,
+}

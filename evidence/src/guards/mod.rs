@@ -1,0 +1,247 @@
+//! The guards: checks of a subject besides its metric, one file a guard.
+//!
+//! [`TABLE`] is the only place that lists them. What is written, decided, verified and shown of guards follows from it.
+
+// Without its features, this crate only writes blocks.
+#![cfg_attr(not(all(feature = "html", feature = "verify")), allow(dead_code))]
+
+pub mod invariants;
+mod not_built;
+mod rmt;
+mod spectral;
+mod variance;
+
+use crate::format::evaluation_report::{GuardBlock, GuardEntry, NotEvaluated};
+use crate::format::run_report::RunReport;
+use crate::format::to_value;
+use crate::format::untrusted::Node;
+use crate::policy::{Profile, Tier};
+use serde_json::{Map, Value};
+
+/// Every guard, in the order of reports and pages. A new guard is a file of this module and an element of this table.
+pub static TABLE: [Guard; 4] = [invariants::GUARD, spectral::GUARD, rmt::GUARD, variance::GUARD];
+
+/// One guard.
+pub struct Guard {
+    /// Its name in run reports and the name of its block in evaluation reports.
+    pub name: &'static str,
+    /// Its name on the page.
+    pub title: &'static str,
+    /// What it checks, in half a sentence.
+    pub purpose: &'static str,
+    /// The gate that it decides, if any.
+    pub gate: Option<GuardGate>,
+    /// Evaluates both sides; none for a guard that this version lacks.
+    pub(crate) evaluate: Option<fn(&RunReport, &RunReport) -> Evaluation>,
+    /// Members of the block of a guard that this version lacks, besides those of [`not_built::Block`].
+    pub(crate) not_built: &'static [(&'static str, bool)],
+    /// Checks its block against what the block states of both sides.
+    pub(crate) verify: fn(&Check<'_>) -> Vec<Finding>,
+    /// Its outcome, from its block and, where the block has none, from its flag.
+    pub(crate) outcome: fn(Node<'_>, Option<bool>) -> Outcome,
+    /// Facts of its block for the page.
+    pub(crate) facts: fn(Node<'_>) -> Vec<Fact>,
+}
+
+/// The gate that a guard decides.
+pub struct GuardGate {
+    /// Its flag in `validation`.
+    pub flag: &'static str,
+    /// Its label in the terminal and in JSON, as upstream's console has it.
+    pub label: &'static str,
+    /// Its name on the page.
+    pub title: &'static str,
+    /// What was measured and its limit, for the page.
+    pub(crate) measured: fn(Node<'_>) -> (Option<Fact>, Option<Limit>),
+    /// One line for the terminal, of a guard that was evaluated.
+    pub(crate) detail: fn(Node<'_>) -> String,
+}
+
+/// The result of a guard on both sides.
+pub(crate) struct Evaluation {
+    /// Its block in the report.
+    pub(crate) block: GuardBlock,
+    /// Whether the subject passes.
+    pub(crate) passed: bool,
+}
+
+/// An outcome of a guard, read from a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It passed.
+    Passed,
+    /// It passed with a warning.
+    Warned,
+    /// It failed.
+    Failed,
+    /// It decides nothing.
+    Monitored,
+    /// It was not evaluated.
+    NotEvaluated,
+    /// The report does not state its outcome.
+    NotRecorded,
+}
+
+impl From<Option<bool>> for Outcome {
+    fn from(passed: Option<bool>) -> Self {
+        match passed {
+            Some(true) => Outcome::Passed,
+            Some(false) => Outcome::Failed,
+            None => Outcome::NotRecorded,
+        }
+    }
+}
+
+/// A fact of a block, to be formatted by the page.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Fact {
+    /// A number of something: `3 checks`.
+    Count(f64, &'static str),
+    /// A name and a number with so many significant digits.
+    Number(&'static str, f64, usize),
+    /// A name and a ratio.
+    Ratio(&'static str, f64),
+    /// A sentence.
+    Text(&'static str),
+    /// A name and a value from the report.
+    Value(&'static str, String),
+}
+
+impl Fact {
+    /// The count at `path`, if the block has it.
+    pub(crate) fn count(block: Node<'_>, path: &str, noun: &'static str) -> Option<Fact> {
+        block.at(path).f64().map(|number| Fact::Count(number, noun))
+    }
+}
+
+/// A limit of a guard, for the page.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Limit {
+    /// No failure.
+    NoFailure,
+    /// At most so many.
+    AtMost(f64),
+    /// A tolerance.
+    Epsilon(f64),
+}
+
+/// What a guard's verification gets.
+pub(crate) struct Check<'a> {
+    /// The guard's block.
+    pub(crate) block: Node<'a>,
+    /// Whether this crate wrote the report, which then contains everything that this crate writes.
+    pub(crate) own_report: bool,
+    /// The verifier's profile.
+    pub(crate) profile: Profile,
+    /// The tier.
+    pub(crate) tier: Tier,
+}
+
+/// One result of a guard's verification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// The subject fails the gate.
+    Gate(String),
+    /// The evidence is incomplete or contradicts itself.
+    Failure(String),
+    /// A recorded value differs from the recomputed one.
+    Mismatch(String),
+    /// Something was recomputed.
+    Recomputed(&'static str),
+    /// Something cannot be recomputed.
+    NotRecomputed(String),
+}
+
+impl Guard {
+    /// Its block in a report.
+    pub(crate) fn block<'a>(&self, report: Node<'a>) -> Node<'a> {
+        report.get(self.name)
+    }
+
+    /// Whether a report says that it was evaluated; a block without the member was.
+    pub(crate) fn is_evaluated(block: Node<'_>) -> bool {
+        block.object().is_some() && block.get("evaluated").bool() != Some(false)
+    }
+}
+
+/// Flags of the guards that this version evaluates, as their blocks in a report state the outcome.
+pub(crate) fn stated_flags(report: Node<'_>) -> Vec<(&'static str, bool)> {
+    let evaluated = TABLE.iter().filter(|guard| guard.evaluate.is_some());
+    let flag = |guard: &'static Guard| {
+        let outcome = (guard.outcome)(guard.block(report), None);
+        Some((guard.gate.as_ref()?.flag, matches!(outcome, Outcome::Passed | Outcome::Warned)))
+    };
+    evaluated.filter_map(flag).collect()
+}
+
+/// What the guards say of a comparison.
+pub(crate) struct Evaluations {
+    /// Their blocks by name, in the order of the table.
+    pub(crate) blocks: Map<String, Value>,
+    /// Flags of the guards that were evaluated.
+    pub(crate) flags: Vec<(&'static str, bool)>,
+    /// Elements of the report's `guards`.
+    pub(crate) entries: Vec<GuardEntry>,
+    /// Names of the guards that this version evaluates.
+    pub(crate) observed: Vec<String>,
+    /// Names of those that it does not.
+    pub(crate) not_built: Vec<&'static str>,
+}
+
+impl Evaluations {
+    /// Evaluates every guard of the table.
+    pub(crate) fn new(baseline: &RunReport, subject: &RunReport) -> Self {
+        let mut found = Evaluations {
+            blocks: Map::new(),
+            flags: Vec::new(),
+            entries: Vec::new(),
+            observed: Vec::new(),
+            not_built: Vec::new(),
+        };
+        for guard in &TABLE {
+            let block = match guard.evaluate {
+                Some(evaluate) => {
+                    let evaluation = evaluate(baseline, subject);
+                    found.flags.extend(guard.gate.as_ref().map(|gate| (gate.flag, evaluation.passed)));
+                    let measured = subject.guards.iter().find(|measured| measured.name == guard.name);
+                    found.entries.extend(measured.cloned().map(GuardEntry::Evaluated));
+                    found.observed.push(guard.name.to_owned());
+                    evaluation.block
+                }
+                None => {
+                    // A container's claim to have run a guard that this version cannot judge is not repeated.
+                    found.entries.push(GuardEntry::NotEvaluated(NotEvaluated {
+                        name: guard.name.to_owned(),
+                        evaluated: false,
+                        passed: None,
+                    }));
+                    found.not_built.push(guard.name);
+                    not_built::block(guard.not_built)
+                }
+            };
+            found.blocks.insert(guard.name.to_owned(), Value::Object(block));
+        }
+        found
+    }
+}
+
+/// A typed block as an object.
+fn object(block: &impl serde::Serialize) -> GuardBlock {
+    match to_value(block) {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_flags_are_unique() {
+        let names: std::collections::BTreeSet<_> = TABLE.iter().map(|guard| guard.name).collect();
+        let gates: Vec<_> = TABLE.iter().filter_map(|guard| guard.gate.as_ref()).collect();
+        let flags: std::collections::BTreeSet<_> = gates.iter().map(|gate| gate.flag).collect();
+        assert_eq!((names.len(), flags.len()), (TABLE.len(), gates.len()));
+    }
+}

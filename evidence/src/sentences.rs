@@ -1,0 +1,15 @@
+//! Sentences that the terminal, the evidence and the HTML page share.
+
+/// Outcome of a gate or guard that was not evaluated; a colon and the reason may follow.
+pub const NOT_EVALUATED: &str = "not evaluated";
+
+/// Why a guard that this version lacks was not evaluated.
+pub const GUARD_NOT_BUILT: &str = "this version does not evaluate this guard";
+
+/// Why the guard overhead was not evaluated.
+pub const NO_GUARD_OVERHEAD: &str = "no guards are enabled, so there is no overhead to measure";
+
+/// [`NOT_EVALUATED`] with its reason, if there is one.
+pub fn not_evaluated(reason: Option<&str>) -> String {
+    reason.map_or_else(|| NOT_EVALUATED.to_owned(), |reason| format!("{NOT_EVALUATED}: {reason}"))
+}
