@@ -63,6 +63,27 @@ impl Profile {
         self != Profile::Dev
     }
 
+    /// The flags of `validation` that decide under this profile, if their gates were evaluated.
+    ///
+    /// With few windows, drift is random and there is no tail, so the profile dev decides on the ratio and the invariants only.
+    pub fn deciding_flags(self) -> &'static [&'static str] {
+        const ALL: [&str; 7] = [
+            "primary_metric_acceptable",
+            "invariants_pass",
+            "preview_final_drift_acceptable",
+            "primary_metric_tail_acceptable",
+            "spectral_stable",
+            "rmt_stable",
+            "guard_overhead_acceptable",
+        ];
+        if self.gated() { &ALL } else { &ALL[..2] }
+    }
+
+    /// Whether a flag of `validation` decides under this profile.
+    pub fn decides(self, flag: &str) -> bool {
+        self.deciding_flags().contains(&flag)
+    }
+
     /// Whether every guard must have been evaluated.
     pub fn needs_all_guards(self) -> bool {
         self == Profile::Release

@@ -105,7 +105,7 @@ fn a_caller_that_ignores_or_blocks_signals_changes_nothing() {
             let start = Instant::now();
             let script = format!("exec env {state} \"$@\"");
             stage.run(&script, &["--timeout=20", "--", "/workload", "exit", "7"]).expect(7);
-            assert!(start.elapsed() < Duration::from_secs(10), "{state}: nobody heard of the end");
+            assert!(start.elapsed() < Duration::from_secs(10), "{state}: the end of the run was not noticed");
         }
     }
 }
@@ -121,7 +121,7 @@ fn a_reader_that_goes_away_ends_the_workload_as_in_a_shell() {
         assert_eq!(ran.out, "xxxxx");
         // SIGPIPE, or the panic of a Rust program that ignores it.
         assert!(["code 141", "code 101", "code 134"].iter().any(|c| ran.err.contains(c)), "{}", ran.err);
-        assert!(start.elapsed() < Duration::from_secs(20), "it wrote on for nobody");
+        assert!(start.elapsed() < Duration::from_secs(20), "the run kept writing after its reader was gone");
         stage.places().left_since(&before).is_nothing("a closed pipe");
         let full = stage.run("\"$@\" >/dev/full", &["--", "/workload", "exit", "0"]);
         assert_eq!(full.code, 0, "nothing was printed: {}", full.err);
@@ -206,7 +206,7 @@ fn limits_are_flags_and_what_is_met_is_said() {
         let ran = stage.run("\"$@\"", &["--cpus=0.5", "--memory=64M", "--", "/workload", "exit", "0"]);
         match user {
             As::Caller => drop(ran.expect(0)),
-            // Without a delegated cgroup nobody can hold them.
+            // Without a delegated cgroup the limits cannot be enforced.
             As::User => assert!(ran.code == 0 || ran.err.contains("cannot be enforced"), "{}", ran.err),
         }
         for bad in ["--cpus=0", "--pids=1", "--tmp-size=1X"] {

@@ -77,7 +77,7 @@ fn full_scratch_directories_stop_nobody_who_does_not_need_them() {
 /// The disk fills up at whatever file: run directories and evidence are whole or not there.
 #[test]
 fn evidence_on_a_disk_that_fills_up_is_whole_or_not_there() {
-    // Files are written alike whoever runs.
+    // Files are written the same way as root and as an ordinary user.
     for stage in poor("evidence_on_a_disk_that_fills_up_is_whole_or_not_there").into_iter().take(1) {
         std::fs::create_dir(stage.place.work("disk")).unwrap();
         stage.place.give(&stage.place.work("disk"));

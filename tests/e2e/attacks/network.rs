@@ -43,7 +43,7 @@ fn sockets_in_a_checkpoint(user: As) {
             assert!(start.elapsed() < Duration::from_secs(10), "{kind}: it waited");
             if let Some(listener) = listener {
                 listener.set_nonblocking(true).unwrap();
-                assert!(listener.accept().is_err(), "somebody came");
+                assert!(listener.accept().is_err(), "a connection arrived");
             }
         }
     }
@@ -51,7 +51,7 @@ fn sockets_in_a_checkpoint(user: As) {
     let listener = UnixListener::bind(dir.join("socket")).unwrap();
     evaluate("beside").expect(0);
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "somebody came");
+    assert!(listener.accept().is_err(), "a connection arrived");
     assert_eq!(place.names("work/reports/eval").len(), 2);
 }
 

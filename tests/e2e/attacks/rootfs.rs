@@ -188,7 +188,10 @@ fn proc_writes_redirected(user: As) {
     assert_eq!(seen["status"]["NoNewPrivs"], "1");
     let files = ["/proc/self/attr/exec", "/proc/self/attr/current", "/proc/sys/kernel/hostname"];
     let seen = told(&stage.run(&[], &image, &[&["open-write"], &files[1..]].concat()).expect(0));
-    assert!([13, 30].iter().any(|errno| seen["/proc/sys/kernel/hostname"] == *errno), "{seen}");
+    assert!(
+        [libc::EACCES, libc::EROFS].iter().any(|errno| seen["/proc/sys/kernel/hostname"] == *errno),
+        "{seen}"
+    );
     stage.is_unharmed();
 }
 

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// Rows of init, which nobody can read of a process from outside: a test of its own sees what each does.
+/// Controls of init that cannot be read from outside a process: a separate test checks the effect of each.
 const BY_EFFECT: [&str; 2] = ["secure_bits", "parent_death_signal"];
 /// Rows that init sees; the supervisor sees all others.
 const OF_INIT: [&str; 5] = ["secure_bits", "ids_inside", "host_name", "environment", "parent_death_signal"];
@@ -75,7 +75,7 @@ fn compare(what: &str, kernel: &Map<String, Value>, seen: &Value) -> usize {
         }
     }
     for name in kernel.keys().map(String::as_str).chain(BY_EFFECT) {
-        assert!(rows.contains_key(name), "{what}: nobody observed {name}");
+        assert!(rows.contains_key(name), "{what}: {name} was not observed");
     }
     assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
     rows.len() - 1
@@ -99,7 +99,7 @@ fn same_limits(kernel: &Value, seen: &Value) -> bool {
     rows.len() == names.len() && names.iter().all(|name| one(name))
 }
 
-/// As an ordinary user nobody reads the program back.
+/// As an ordinary user the filter program cannot be read back.
 fn same_filter(kernel: &Value, seen: &Value) -> bool {
     let mut kernel = kernel.clone();
     if kernel["digest"].is_null() {

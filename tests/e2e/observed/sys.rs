@@ -9,7 +9,7 @@ const INSTRUCTION: usize = 8;
 const GET_FILTER: libc::c_uint = 0x420c;
 
 fn ptrace(request: libc::c_uint, pid: i32, number: usize, memory: *mut u8) -> io::Result<usize> {
-    // SAFETY: `memory` is null, or has room for what the kernel said it will write.
+    // SAFETY: `memory` is null, or is as large as the kernel said it will write.
     let result =
         unsafe { libc::syscall(libc::SYS_ptrace, u64::from(request), i64::from(pid), number, memory) };
     usize::try_from(result).map_err(|_| io::Error::last_os_error())

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A name of the registry that nobody can look up.
+/// A registry name that does not resolve.
 pub const HIDDEN: &str = "registry.test";
 
 pub fn has(program: &str) -> bool {
