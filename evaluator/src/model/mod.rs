@@ -1,7 +1,7 @@
 //! Model families: their weights, and the forward pass that computes the loss of each window.
 //!
-//! To add a family, write its file with a `load` function and an implementation of [`ForwardPass`], and add its
-//! `model_type`s to [`FAMILIES`].
+//! To add a family, write its file with a `load` function and an implementation of `ForwardPass`, and add its
+//! `model_type`s to `FAMILIES`.
 
 mod attention;
 mod decoder;

@@ -1,4 +1,4 @@
-//! An interpreter of filters and the names of what they return, written for the tests and not those under test.
+//! An interpreter of filters, and constants, independent of the crate under test.
 
 use invarlock_seccomp::{Answer, Arch, NotifyHandler, Program, ResolvedProfile, TRACE_FD, syscall_name};
 
@@ -13,24 +13,24 @@ pub fn audit(arch: Arch) -> u32 {
     if arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 }
 }
 
-/// Where a profile is learned: its program, and who answers it.
-pub struct Learner {
+/// A traced profile: its program and its handler.
+pub struct Tracer {
     program: Program,
     handler: NotifyHandler,
     arch: Arch,
 }
 
-impl Learner {
+impl Tracer {
     pub fn of(resolved: &ResolvedProfile) -> Self {
         let program = resolved.compile_trace().expect("a program");
-        Learner {
+        Tracer {
             program,
             handler: NotifyHandler::new(resolved.clone()).expect("a handler"),
             arch: resolved.arch,
         }
     }
 
-    /// Fails where learning makes anything else of a call than `ordinary`, which the plain program returns for it.
+    /// Fails where tracing decides otherwise than `ordinary`, the return value of the ordinary program.
     pub fn agrees(&self, said: u32, number: u32, args: [u64; 6], ordinary: u32) {
         let first_words = matches!(syscall_name(self.arch, number), Some("read" | "write"))
             && args[0] as u32 == TRACE_FD
@@ -43,7 +43,7 @@ impl Learner {
         let seen = run(&self.program, said, number, args);
         assert_eq!(seen, expected, "{:?} {number} {args:?}", self.arch);
         if said != audit(self.arch) || ordinary == KILL && number >= X32 {
-            return; // killed before anybody is asked
+            return; // killed without a notification
         }
         match (self.handler.decide(number, &args), ordinary) {
             (Ok(Answer::Allowed(_)), ALLOW) => {}
@@ -54,7 +54,7 @@ impl Learner {
     }
 }
 
-/// What the kernel would do with these bytes: the few instructions that such filters have, any other one fails the test.
+/// Interprets a program as the kernel does. An instruction that such filters do not contain fails the test.
 pub fn run(program: &Program, arch: u32, number: u32, args: [u64; 6]) -> u32 {
     let mut data = Vec::new();
     data.extend(number.to_le_bytes());
