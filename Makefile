@@ -12,7 +12,7 @@ INVARLOCK := $(RELEASE)/invarlock
 # Cargo's home directory must not be in the programs: it differs between machines.
 CRATES := $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)
 REMAP := --config 'target."cfg(target_env = \"gnu\")".rustflags = ["--remap-path-prefix=$(CRATES)=/cargo"]'
-CRATES_OF_OURS := error security evaluator tests
+CRATES_OF_OURS := error seccomp security images registry runtime probe evidence evaluator launcher tests
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \

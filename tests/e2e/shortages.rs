@@ -45,9 +45,10 @@ fn a_full_state_directory_is_said() {
         );
         let fill = format!("{make}; head -c 1M /dev/zero >{}/fill 2>/dev/null || true", dir.display());
         let no_inodes = small(&dir, "nr_inodes=1");
-        for (script, doing) in
-            [(fill, format!("writing {state}/")), (no_inodes, format!("making the state directory {state}"))]
-        {
+        for (script, doing) in [
+            (fill, format!("writing {state}/")),
+            (no_inodes, format!("creating the state directory {state}")),
+        ] {
             let needles = ["error[system]", &doing, "No space left on device", "free some space"];
             let ran = with_mounts(&stage, &script, &stage.run(&[]));
             assert!(!ran.out.contains(RAN), "{ran:?}");
@@ -270,7 +271,7 @@ fn without_writable_cgroups_other_means_hold_the_limits_and_it_is_said() {
                 assert!(!ran.out.contains(RAN), "{ran:?}");
                 ran.expect(125).one_error(&[
                     "error[unsupported]",
-                    "row \"limits\": ",
+                    "control \"limits\": ",
                     "cannot be enforced",
                     "do without the flag",
                 ]);
@@ -308,7 +309,7 @@ fn other_peoples_processes_may_be_hidden_but_proc_must_be_there() {
             assert_eq!(blind, memory["by"] == "rlimit", "{memory}");
         }
         let none = "umount -l /proc";
-        let needles = ["error[unsupported]", "row \"executable\": ", "/proc/self/exe", "mount /proc"];
+        let needles = ["error[unsupported]", "control \"executable\": ", "/proc/self/exe", "mount /proc"];
         let ran = with_mounts(&stage, none, &stage.run(&[]));
         assert!(!ran.out.contains(RAN), "{ran:?}");
         ran.expect(125).one_error(&needles);

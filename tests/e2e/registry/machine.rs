@@ -82,7 +82,7 @@ fn certificates_of_one_registry_are_believed_for_it_alone() {
     };
     put("localhost", "ca.crt", &authority);
     put(&registry.host, "ca.cert", &authority);
-    fails(pull(), 3, &["does not prove", "certs.d"]);
+    fails(pull(), 3, &["is not trusted", "certs.d"]);
     put(&registry.host, "ca.crt", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
     fails(pull(), 2, &["certificates", "ca.crt"]);
     put(&registry.host, "ca.crt", &authority);

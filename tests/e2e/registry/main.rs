@@ -70,7 +70,7 @@ fn there_and_back(user: As) {
     let mut unknown = place.command(&["runtime", "image", "pull", "--allow-network", &image]);
     let unknown = Ran::from(unknown.env("REGISTRY_AUTH_FILE", place.work("ann.json")).output().unwrap());
     assert_eq!(unknown.code, 3, "{}", unknown.err);
-    assert!(unknown.err.contains("does not prove"), "{}", unknown.err);
+    assert!(unknown.err.contains("is not trusted"), "{}", unknown.err);
 
     // A password that a program keeps.
     let helper = place.write(

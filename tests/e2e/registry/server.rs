@@ -177,6 +177,6 @@ pub fn digest(ran: &Ran) -> String {
 #[track_caller]
 pub fn fails(ran: Ran, code: i32, words: &[&str]) {
     let told = ran.expect(code).json();
-    let message = told["error"]["message"].as_str().unwrap();
+    let message = invarlock_tests::message_and_hint(&told);
     words.iter().for_each(|it| assert!(message.contains(it), "{it:?} is not in: {message}"));
 }
