@@ -31,11 +31,13 @@ evaluator: ## Build invarlock-evaluator, the program in the default image
 reproducible: build ## Build evaluator and default image in two directories and compare the bytes (two release builds)
 	bash tests/tools/reproducible.sh $(INVARLOCK)
 
-demo: build ## Evaluate the demo checkpoints in containers, verify, render HTML, print a table
-	bash demo/run.sh $(INVARLOCK)
+demo: ## Evaluate the demo checkpoints in containers, verify, render HTML, print a table
+	$(CARGO) build --profile demo --locked --bins -p invarlock -p invarlock-evaluator
+	bash demo/run.sh $(CARGO_TARGET_DIR)/$(TRIPLE)/demo/invarlock
 
 test: ## Run all tests
 	bash tests/tools/upstream-venvs.sh
+	$(CARGO) test --locked -p invarlock --test fault_variables
 	$(CARGO) build --locked --workspace --all-features --bins
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace --all-features --no-fail-fast

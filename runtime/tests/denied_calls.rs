@@ -66,7 +66,7 @@ fn launcher_under_a_notifying_filter_is_unsupported() {
         for caller in callers("launcher_under_a_notifying_filter_is_unsupported") {
             let mut plan = plan(&["exit", "0"]);
             plan["heard"] = json!(true);
-            let words = ["\"system calls\"", "Device or resource busy", "outside that container"];
+            let words = ["\"system calls\"", "Device or resource busy", "outside of the container"];
             assert_error(&launch(caller, &plan), "unsupported", &words);
         }
     });

@@ -190,7 +190,7 @@ fn required_limit_that_cannot_be_enforced_is_an_error() {
         if outcome["result"]["error"].is_null() {
             assert_eq!(limit(&outcome, "memory")["by"], "cgroup", "{outcome:#}");
         } else {
-            assert_error(&outcome, "unsupported", &["limits", "Memory"]);
+            assert_error(&outcome, "unsupported", &["limits", "the requested memory limit"]);
         }
         if is_root_or_skip("required_limit_that_cannot_be_enforced_is_an_error as root") {
             let outcome = launch(Caller::Root, &plan);

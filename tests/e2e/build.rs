@@ -213,7 +213,9 @@ fn what_no_image_can_have_is_refused_by_name() {
     });
     refused("/.wh.gone", 2, &|root| std::fs::write(root.join(".wh.gone"), "").unwrap());
     refused("not UTF-8", 3, &|root| std::fs::write(root.join(OsStr::from_bytes(b"n\xff")), "").unwrap());
-    refused("deeper than 100", 2, &|root| std::fs::create_dir_all(root.join("d/".repeat(101))).unwrap());
+    refused("more than 100 nested directories", 2, &|root| {
+        std::fs::create_dir_all(root.join("d/".repeat(101))).unwrap()
+    });
     let root = place.work("pipes");
     std::fs::create_dir(&root).unwrap();
     fifo(&root);

@@ -121,7 +121,7 @@ const ABSENCES: [Absence; 42] = [
     Absence::of("seccomp", "seccomp:22").error(CALLS, EINVAL, "CONFIG_SECCOMP_FILTER"),
     Absence::of(LISTENER, "filter-listener").error(CALLS, EINVAL, "CONFIG_SECCOMP_FILTER"),
     // One listener is all that a process may have; podman's and systemd's are others.
-    Absence::of(LISTENER, "filter-listener:16").error(CALLS, "resource busy", "outside that container"),
+    Absence::of(LISTENER, "filter-listener:16").error(CALLS, "resource busy", "outside of the container"),
     Absence::of("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "filter-wait-killable"),
     call("pidfd_getfd").error(CALLS, ENOSYS, "Linux 5.6 or newer"),
     Absence::of("pidfd_getfd", "pidfd_getfd:1").error(CALLS, EPERM, "kernel.yama.ptrace_scope"),

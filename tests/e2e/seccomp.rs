@@ -130,7 +130,7 @@ fn a_profile_that_cannot_be_used_is_one_clear_error() {
     .unwrap();
     for (file, words) in [
         (no_execve.as_str(), ["--seccomp no-execve.json", "execve", "allow read, write"]),
-        (&log, ["--seccomp log.json", "default action", "SCMP_ACT_ALLOW or SCMP_ACT_ERRNO"]),
+        (&log, ["--seccomp log.json", "defaultAction", "SCMP_ACT_ALLOW or SCMP_ACT_ERRNO"]),
         (&like, ["--seccomp like.json", "syscalls[1] (clone)", "SCMP_CMP_LIKE"]),
         ("large.json", ["--seccomp large.json", "larger than", "1048576"]),
         ("endless.json", ["--seccomp endless.json", "not a regular file", "safety_violation"]),
