@@ -132,7 +132,8 @@ fn guard_result(guard: &Guard, gate: &GuardGate, report: Node<'_>) -> Result {
 
 fn overhead(report: Node<'_>) -> Result {
     let block = report.get("guard_overhead");
-    let numbers = || block.get("overhead_ratio").f64().map(|ratio| format!("guarded/bare perplexity {ratio:.6}"));
+    let numbers =
+        || block.get("overhead_ratio").f64().map(|ratio| format!("guarded/bare perplexity {ratio:.6}"));
     Result::new(block.get("evaluated").bool() == Some(true), numbers, block)
 }
 

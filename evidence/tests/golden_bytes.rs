@@ -9,6 +9,7 @@ mod common;
 
 use common::{context, context_of, synthetic};
 use invarlock_evidence::compare::{self, CompareContext, compare};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::html::render;
 use invarlock_evidence::manifest::{self, Config, ExecutionMode, ManifestInput};
 use invarlock_evidence::numerics::digest::sha256_hex;
@@ -96,7 +97,7 @@ fn manifest_of(report: &Value, who: &str, name: &str) -> Value {
         "noop" => Config::Missing,
         _ => Config::Inline(json!({"command": "evaluate", "profile": "ci"})),
     };
-    manifest::build(&ManifestInput {
+    to_value(&manifest::build(&ManifestInput {
         generated_at_utc: "2026-11-22T08:20:05.266460+00:00".to_owned(),
         report_path: "/x/evaluation.report.json".to_owned(),
         report_filename: "evaluation.report.json".to_owned(),
@@ -110,13 +111,15 @@ fn manifest_of(report: &Value, who: &str, name: &str) -> Value {
         allow_remote_code: false,
         allow_third_party_plugins: false,
         context: context_of(who, report).as_object().unwrap().clone(),
-    })
+    }))
 }
 
 #[test]
 fn small_reports_manifests_and_pages_are_byte_identical() {
     for (name, baseline, subject, context) in cases() {
-        let report = compare(&baseline, &subject, &context).unwrap();
+        let typed = compare(&baseline, &subject, &context).unwrap();
+        let report = to_value(&typed);
+        assert_eq!(compare::to_bytes(&typed), compare::to_bytes(&report));
         check(&format!("{name}.report.json"), &compare::to_bytes(&report));
         let who = if name == "damaged" { "user" } else { "root" };
         let manifest = manifest_of(&report, who, name);
@@ -145,7 +148,7 @@ fn gated_reports_are_byte_identical() {
 fn lines_for_the_terminal_are_identical() {
     let mut text = String::new();
     for (name, baseline, subject, context) in cases() {
-        let report = compare(&baseline, &subject, &context).unwrap();
+        let report = to_value(&compare(&baseline, &subject, &context).unwrap());
         text += &format!("{name}: {}\n", invarlock_evidence::gates::verdict_line(&report));
         for gate in invarlock_evidence::gates::gates(&report) {
             text += &format!("{} {:?} {}\n", gate.name, gate.passed, gate.detail);

@@ -1,5 +1,6 @@
 //! What a workload tried and was refused, for people and for JSON.
 
+use crate::side::Side;
 use crate::ui::printable;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ pub fn show(refused: Option<&BTreeMap<String, u64>>, of: Option<&str>) {
     }
 }
 
-/// The same of both sides, from what the manifest says of them: null where nothing counted.
-pub fn of_sides(baseline: &Value, subject: &Value) -> Value {
-    json!({"baseline": baseline["refused"], "subject": subject["refused"]})
+/// The denied calls of both sides; null where the filter does not report them.
+pub fn of_sides(baseline: &Side, subject: &Side) -> Value {
+    json!({"baseline": baseline.refused, "subject": subject.refused})
 }

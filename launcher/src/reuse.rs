@@ -4,6 +4,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::side::Side;
+use invarlock_evidence::format::untrusted::Node;
 use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use invarlock_evidence::run_report::RunReport;
@@ -39,41 +40,49 @@ pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
     let report = parse_run_report("a run report", &bytes).map_err(|e| input(e.to_string()))?;
     same_measurement(&report, &manifest, plan)
         .map_err(|why| input(format!("[INVARLOCK:E222] {why}; measure the baseline again")))?;
-    let mut evidence = manifest["context"]["sides"]["baseline"].clone();
+    let side = Node::root("", &manifest).at("context.sides.baseline");
     if plan.image.is_some()
-        && let Some(why) = container_faults("context.sides.baseline", &evidence).first()
+        && let Some(why) = container_faults("context.sides.baseline", side.value()).first()
     {
-        // The report would not verify, and that would be found when everything is measured.
+        // The evaluation report would not verify; measuring the subject first would waste its time.
         return Err(Error::new(
             Kind::Integrity,
             format!("{doing}: its manifest does not hold: {why}; measure the baseline again"),
         ));
     }
-    evidence["reused"] = Value::Bool(true);
-    evidence["report_sha256"] = Value::String(sha256_hex(&bytes));
-    Ok(Side { report, path: path.to_path_buf(), sha256: sha256_hex(&bytes), evidence })
+    let refused = side.get("refused").value();
+    let refused = serde_json::from_value(refused.clone()).unwrap_or_default();
+    let mut evidence = side.object().cloned().unwrap_or_default();
+    evidence.insert("reused".to_owned(), Value::Bool(true));
+    evidence.insert("report_sha256".to_owned(), Value::String(sha256_hex(&bytes)));
+    Ok(Side { report, path: path.to_path_buf(), sha256: sha256_hex(&bytes), evidence, refused })
 }
 
 /// Says what differs from what this command would measure.
 fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> std::result::Result<(), String> {
-    let context = &manifest["context"];
-    let side = &context["sides"]["baseline"];
-    let text = |v: &Value| v.as_str().unwrap_or("nothing").to_owned();
+    let manifest = Node::root("", manifest);
+    let context = manifest.get("context");
+    let side = context.at("sides.baseline");
+    let text = |node: Node<'_>| node.str().unwrap_or("nothing").to_owned();
     let image =
         plan.image.as_ref().map_or_else(|| "nothing".to_owned(), |i| i.resolved.manifest_digest.to_string());
     let pairs = [
-        ("edit", report.edit.get("name").map_or_else(|| "nothing".into(), text), "noop".to_owned()),
+        (
+            "edit",
+            report.edit.get("name").map_or_else(|| "nothing".into(), |name| text(Node::root("", name))),
+            "noop".to_owned(),
+        ),
         ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
-        ("profile", text(&context["profile"]), plan.profile.to_string()),
-        ("tier", text(&context["tier"]), plan.tier.to_string()),
+        ("profile", text(context.get("profile")), plan.profile.to_string()),
+        ("tier", text(context.get("tier")), plan.tier.to_string()),
         (
             "checkpoint digest",
-            text(&side["checkpoint"]["tree_sha256"]),
+            text(side.at("checkpoint.tree_sha256")),
             plan.baseline.digest.tree_sha256.clone(),
         ),
-        ("dataset", canonical_json(&context["dataset"]), canonical_json(&plan.dataset_settings())),
-        ("filter digest", text(&side["filter_digest"]), plan.filter.digest.clone()),
-        ("image digest", text(&manifest["runtime"]["image_digest"]), image),
+        ("dataset", canonical_json(context.get("dataset").value()), canonical_json(&plan.dataset_settings())),
+        ("filter digest", text(side.get("filter_digest")), plan.filter.digest.clone()),
+        ("image digest", text(manifest.at("runtime.image_digest")), image),
     ];
     match pairs.into_iter().find(|(_, was, is)| was != is) {
         Some((what, was, is)) => Err(format!("its {what} is {was}, this command's is {is}")),

@@ -16,7 +16,8 @@ use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::run_report::{BaselineWindows, ReplayArm, RunReport, WindowArm};
 use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Status};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Members of a run report besides its tokens: losses, counts, guards, settings.
@@ -34,7 +35,9 @@ pub struct Side {
     /// Lower-case hex SHA-256 of the run report's bytes.
     pub sha256: String,
     /// `context.sides.<role>` of the manifest.
-    pub evidence: Value,
+    pub evidence: Map<String, Value>,
+    /// Denied system calls with their counts; none where the filter does not report them.
+    pub refused: Option<BTreeMap<String, u64>>,
 }
 
 /// Directory of a role below `--out`, as upstream names it.
@@ -190,7 +193,7 @@ impl Run<'_> {
         for file in &outcome.output {
             run_dir.write(&file.name, &file.bytes)?;
         }
-        let mut evidence = json!({
+        let mut evidence = members(json!({
             "reused": false,
             "checkpoint": self.plan.checkpoint(self.role).digest,
             "outputs": outputs,
@@ -199,11 +202,20 @@ impl Run<'_> {
             "status": outcome.status,
             "observations": outcome.observations,
             "usage": outcome.usage,
-        });
+        }));
         if self.role == Role::Baseline {
-            evidence["dataset"] = json!(self.plan.data.digest);
+            evidence.insert("dataset".into(), json!(self.plan.data.digest));
         }
-        Ok(Side { report, path: run_dir.path("report.json"), sha256: sha256_hex(bytes), evidence })
+        let sha256 = sha256_hex(bytes);
+        Ok(Side { report, path: run_dir.path("report.json"), sha256, evidence, refused: outcome.refused })
+    }
+}
+
+/// The members of an object.
+fn members(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
     }
 }
 

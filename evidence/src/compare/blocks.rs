@@ -3,10 +3,10 @@
 use super::provenance::{artifacts, report_build};
 use super::{Comparison, derive};
 use crate::format::evaluation_report::{
-    Assurance, BaselineMetric, BaselineRef, Bootstrap, Context, ContextAssurance, ContextAuto, ContextBootstrap,
-    ContextEval, ContextMetric, ContextRuntime, Dataset, DatasetHash, DatasetTokenizer, DatasetWindows, Edit,
-    EvaluationReport, GuardOverhead, LossWindows, Meta, Overhead, PrimaryMetric, QualityOverhead, ReportWindows,
-    SystemOverhead, Telemetry, Verdict, WindowStats,
+    Assurance, BaselineMetric, BaselineRef, Bootstrap, Context, ContextAssurance, ContextAuto,
+    ContextBootstrap, ContextEval, ContextMetric, ContextRuntime, Dataset, DatasetHash, DatasetTokenizer,
+    DatasetWindows, Edit, EvaluationReport, GuardOverhead, LossWindows, Meta, Overhead, PrimaryMetric,
+    QualityOverhead, ReportWindows, SystemOverhead, Telemetry, Verdict, WindowStats,
 };
 use crate::format::run_report::RunReport;
 use crate::guards::Evaluations;
@@ -129,10 +129,7 @@ impl Comparison<'_> {
                     ci_band: CI_BAND,
                 },
             },
-            primary_metric: ContextMetric {
-                acceptance_range: Map::new(),
-                drift_band: numbers.drift_band,
-            },
+            primary_metric: ContextMetric { acceptance_range: Map::new(), drift_band: numbers.drift_band },
             runtime: ContextRuntime { execution_mode: context.execution_mode.report_name().to_owned() },
             guard_chain_observed: observed.to_vec(),
         }
@@ -190,7 +187,11 @@ impl Comparison<'_> {
             canonical_guard_chain: chain.map(str::to_owned).to_vec(),
             canonical_guard_chain_enforced: false,
             guard_chain_observed: guards.observed.clone(),
-            blocking_reasons: guards.not_built.iter().map(|guard| format!("{guard} was not evaluated")).collect(),
+            blocking_reasons: guards
+                .not_built
+                .iter()
+                .map(|guard| format!("{guard} was not evaluated"))
+                .collect(),
             fallback_fields_used: false,
             report_local_verdict: verdict,
             verdict,

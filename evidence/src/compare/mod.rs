@@ -148,7 +148,10 @@ impl Numbers {
                 .context("computing the confidence interval")?;
         let display = (interval.0.exp(), interval.1.exp());
         if ![ratio, drift, display.0, display.1].into_iter().all(f64::is_finite) {
-            bail!(Integrity, "the comparison has no finite result: ratio {ratio}, drift {drift}, interval {display:?}");
+            bail!(
+                Integrity,
+                "the comparison has no finite result: ratio {ratio}, drift {drift}, interval {display:?}"
+            );
         }
         let tokens = subj.preview.tokens + subj.last.tokens;
         let enough_tokens = derive::enough_tokens(tier, tokens, preview_n, final_n);

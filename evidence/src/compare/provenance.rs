@@ -2,8 +2,8 @@
 
 use super::{CompareContext, Comparison, GENERATOR};
 use crate::format::evaluation_report::{
-    Artifacts, BaselineProviderDigest, EditDigest, Generator, Provenance, ProviderDigest, ReportBuild, SideRef,
-    WindowPlan,
+    Artifacts, BaselineProviderDigest, EditDigest, Generator, Provenance, ProviderDigest, ReportBuild,
+    SideRef, WindowPlan,
 };
 use crate::numerics::digest::schedule_digest;
 use serde_json::{Map, json};

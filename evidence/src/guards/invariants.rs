@@ -17,7 +17,9 @@ pub(super) const GUARD: Guard = Guard {
         flag: FLAG,
         label: "Invariants Pass",
         title: "Invariants",
-        measured: |block| (Fact::count(block, "summary.violations_found", "violations"), Some(Limit::NoFailure)),
+        measured: |block| {
+            (Fact::count(block, "summary.violations_found", "violations"), Some(Limit::NoFailure))
+        },
         detail,
     }),
     evaluate: Some(evaluate),
@@ -219,7 +221,8 @@ fn evaluate(baseline: &RunReport, subject: &RunReport) -> Evaluation {
 
 /// Parameters of both checkpoints, for the report's `structure`; nothing unless both sides have checks.
 pub(crate) fn structure(baseline: &RunReport, subject: &RunReport) -> Structure {
-    let count = |report| checks(report).map(|(checks, _)| checks.get("parameter_count").cloned().unwrap_or_default());
+    let count =
+        |report| checks(report).map(|(checks, _)| checks.get("parameter_count").cloned().unwrap_or_default());
     let both = count(baseline).zip(count(subject));
     let stated = both.filter(|(before, after)| !(before.is_null() && after.is_null()));
     Structure { parameter_count: stated.map(|(baseline, subject)| ParameterCount { baseline, subject }) }
@@ -253,9 +256,12 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
         let text = format!("invariants.status is {status:?}: the subject is not built as the baseline is");
         found.push(Finding::Gate(text));
     } else if gated && !matches!(status, "pass" | "warn") {
-        found.push(Finding::Failure(format!("invariants.status is {status:?}: it must be pass, warn or fail")));
+        found.push(Finding::Failure(format!(
+            "invariants.status is {status:?}: it must be pass, warn or fail"
+        )));
     }
-    let checks = block.at("details.baseline_checks").object().zip(block.at("details.current_checks").object());
+    let checks =
+        block.at("details.baseline_checks").object().zip(block.at("details.current_checks").object());
     let Some((before, after)) = checks else {
         if gated {
             found.push(Finding::Failure("invariants.details contains no checks of both sides".to_owned()));
@@ -269,7 +275,8 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
             row.get("check").str() == Some(&failure.check) && row.get("type").str() == Some(&failure.kind)
         });
         if !listed {
-            let text = format!("invariants.failures mismatch: the recorded checks differ, {}", failure.message);
+            let text =
+                format!("invariants.failures mismatch: the recorded checks differ, {}", failure.message);
             found.push(Finding::Mismatch(text));
         }
     }
@@ -277,7 +284,8 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
         return found;
     }
     let is_fatal = |failure: &Node<'_>| matches!(failure.get("severity").str(), Some("fatal" | "error"));
-    let fatal = recorded.iter().any(is_fatal) || expected.iter().any(|failure| failure.severity == Severity::Fatal);
+    let fatal =
+        recorded.iter().any(is_fatal) || expected.iter().any(|failure| failure.severity == Severity::Fatal);
     let computed = match (fatal, recorded.is_empty() && expected.is_empty()) {
         (true, _) => "fail",
         (false, true) => "pass",
@@ -346,7 +354,13 @@ fn non_finite(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Fa
         for tensor in tensors.into_iter().flatten() {
             let name = tensor.as_str().unwrap_or("?");
             let message = format!("{name} of the {side} holds a NaN or an infinity");
-            failures.push(failure(name, "non_finite_tensor", Severity::Fatal, message, json!({"source": side})));
+            failures.push(failure(
+                name,
+                "non_finite_tensor",
+                Severity::Fatal,
+                message,
+                json!({"source": side}),
+            ));
         }
     }
     failures
@@ -434,7 +448,10 @@ mod tests {
     }
 
     fn kinds(after: Value) -> Vec<(String, Severity)> {
-        compare(&map(base()), &map(after)).into_iter().map(|failure| (failure.kind, failure.severity)).collect()
+        compare(&map(base()), &map(after))
+            .into_iter()
+            .map(|failure| (failure.kind, failure.severity))
+            .collect()
     }
 
     fn one(kind: &str, severity: Severity) -> Vec<(String, Severity)> {

@@ -26,7 +26,10 @@ pub(super) const GUARD: Guard = Guard {
         let modules = Fact::count(block, "summary.modules_checked", "modules checked");
         let caps = Fact::count(block, "caps_applied", "caps applied");
         let norm = block.at("summary.max_spectral_norm").f64();
-        [modules, caps, norm.map(|norm| Fact::Number("largest norm", norm, 4))].into_iter().flatten().collect()
+        [modules, caps, norm.map(|norm| Fact::Number("largest norm", norm, 4))]
+            .into_iter()
+            .flatten()
+            .collect()
     },
 };
 
@@ -38,14 +41,17 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
     let exceeded = !matches!(exceeded, Value::Null | Value::Bool(false)) && exceeded.as_f64() != Some(0.0);
     if check.profile.gated() && (applied > caps || exceeded) {
         let tier = check.tier;
-        found.push(Finding::Gate(format!("spectral.caps_applied is {applied}, the {tier} tier allows {caps}")));
+        found.push(Finding::Gate(format!(
+            "spectral.caps_applied is {applied}, the {tier} tier allows {caps}"
+        )));
     }
     found
 }
 
-
 /// A number of 0 or more without its fraction, or a string that is one: upstream writes both.
 fn whole(value: &Value) -> Option<u64> {
-    let float = |value: &Value| value.as_f64().filter(|float| (0.0..1.8e19).contains(float)).map(|float| float as u64);
+    let float = |value: &Value| {
+        value.as_f64().filter(|float| (0.0..1.8e19).contains(float)).map(|float| float as u64)
+    };
     value.as_u64().or_else(|| float(value)).or_else(|| value.as_str()?.trim().parse().ok())
 }

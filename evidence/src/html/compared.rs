@@ -25,8 +25,10 @@ impl Compared {
         for (facts, side, run) in
             [(&mut baseline, "baseline", "baseline_ref.run_id"), (&mut subject, "subject", "run_id")]
         {
-            facts
-                .push(Fact::code("Tree digest", or_dash(tree(side).map(|digest| format!("sha256:{digest}")))));
+            facts.push(Fact::code(
+                "Tree digest",
+                or_dash(tree(side).map(|digest| format!("sha256:{digest}"))),
+            ));
             facts.push(Fact::code("Run", first(report, &[run])));
         }
         subject.push(Fact::new("Edit", first(report, &["edit_name", "edit.name"])));

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 use invarlock_evidence::compare::{CompareContext, compare};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::{Profile, Tier};
@@ -85,7 +86,7 @@ pub fn golden_context(folder: &Path) -> CompareContext {
 pub fn compare_golden(folder: &Path) -> Value {
     let baseline = golden_run(&folder.join("source.report.json"));
     let subject = golden_run(&folder.join("edited.report.json"));
-    compare(&baseline, &subject, &golden_context(folder)).unwrap()
+    to_value(&compare(&baseline, &subject, &golden_context(folder)).unwrap())
 }
 
 /// A context with nothing special in it.

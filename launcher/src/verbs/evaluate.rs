@@ -10,7 +10,9 @@ use crate::ui::{self, Level, Ui};
 use crate::{bundle, plan, refused, reuse};
 use console::style;
 use invarlock_evidence::compare::{self, CompareContext};
-use invarlock_evidence::gates;
+use invarlock_evidence::format::evaluation_report::EvaluationReport;
+use invarlock_evidence::format::to_value;
+use invarlock_evidence::gates::{self, Gate};
 use invarlock_evidence::job::Role;
 use invarlock_evidence::verify::{RuntimeProvenance, Verdict, VerifyOptions, verify_report};
 use serde_json::{Value, json};
@@ -60,9 +62,20 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         "subject": (subject_done - baseline_done).as_secs_f64(),
         "total": started.elapsed().as_secs_f64(),
     });
-    let passed = judge(&report, &verdict)?;
-    let refused = refused::of_sides(&baseline.evidence, &subject.evidence);
-    let done = Done { report, verdict, passed, path, manifest, timings, refused };
+    let shown = to_value(&report);
+    let passed = judge(&shown, &verdict)?;
+    let refused = refused::of_sides(&baseline, &subject);
+    let done = Done {
+        gates: gates::gates(&shown),
+        line: gates::verdict_line(&shown),
+        report,
+        verdict,
+        passed,
+        path,
+        manifest,
+        timings,
+        refused,
+    };
     if args.json {
         done.print_json(args)
     } else {
@@ -152,7 +165,10 @@ fn judge(report: &Value, verdict: &Verdict) -> Result<bool> {
 
 /// A finished evaluation.
 struct Done {
-    report: Value,
+    report: EvaluationReport,
+    gates: Vec<Gate>,
+    /// The verdict in one line.
+    line: String,
     verdict: Verdict,
     passed: bool,
     path: PathBuf,
@@ -163,19 +179,20 @@ struct Done {
 
 impl Done {
     fn print_json(&self, args: &EvaluateArgs) {
-        let metric = &self.report["primary_metric"];
-        let gates: Vec<_> = gates::gates(&self.report)
-            .into_iter()
+        let metric = &self.report.primary_metric;
+        let gates: Vec<_> = self
+            .gates
+            .iter()
             .map(|g| json!({"name": g.name, "passed": g.passed, "detail": g.detail}))
             .collect();
         let value = json!({
             "format_version": "evaluate-v1",
             "ok": self.passed,
             "verdict": if self.passed { "PASS" } else { "FAIL" },
-            "ratio_vs_baseline": metric["ratio_vs_baseline"],
-            "display_ci": metric["display_ci"],
-            "baseline_final": self.report["baseline_ref"]["primary_metric"]["final"],
-            "subject_final": metric["final"],
+            "ratio_vs_baseline": metric.ratio_vs_baseline,
+            "display_ci": metric.display_ci,
+            "baseline_final": self.report.baseline_ref.primary_metric.final_,
+            "subject_final": metric.final_,
             "gates": gates,
             "gate_failures": self.verdict.gate_failures,
             "trust_status": self.verdict.trust.as_str(),
@@ -190,7 +207,7 @@ impl Done {
 
     fn print(&self, args: &EvaluateArgs) {
         if !args.quiet {
-            for gate in gates::gates(&self.report) {
+            for gate in &self.gates {
                 let mark = match gate.passed {
                     Some(true) => style("pass").green(),
                     Some(false) => style("FAIL").red().bold(),
@@ -202,7 +219,7 @@ impl Done {
                 ui::out(&format!("        {}", ui::printable(error)));
             }
         }
-        let line = gates::verdict_line(&self.report);
+        let line = &self.line;
         let line = if self.passed { style(line).green().bold() } else { style(line).red().bold() };
         ui::out(&line.to_string());
         ui::out(&format!("report    {}\nmanifest  {}", self.path.display(), self.manifest.display()));

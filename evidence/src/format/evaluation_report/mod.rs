@@ -10,21 +10,22 @@ mod policy;
 mod provenance;
 
 pub use dataset::{
-    Bootstrap, Coverage, CoverageRow, Dataset, DatasetHash, DatasetTokenizer, DatasetWindows, LossArm, LossWindows,
-    Overhead, PairedDeltaSummary, ReportArm, ReportWindows, SystemOverhead, Telemetry, WindowStats,
+    Bootstrap, Coverage, CoverageRow, Dataset, DatasetHash, DatasetTokenizer, DatasetWindows, LossArm,
+    LossWindows, Overhead, PairedDeltaSummary, ReportArm, ReportWindows, SystemOverhead, Telemetry,
+    WindowStats,
 };
 pub use guards::{Evaluated, GuardBlock, GuardEntry, GuardOverhead, NotEvaluated, ParameterCount, Structure};
 pub use metric::{
-    BaselineMetric, BaselineRef, Band, Confidence, ConfidenceLabel, PrimaryMetric, QualityOverhead, Tail,
+    Band, BaselineMetric, BaselineRef, Confidence, ConfidenceLabel, PrimaryMetric, QualityOverhead, Tail,
     TailStats, TailViolation, Validation, Verdict,
 };
 pub use policy::{
-    AccuracyPolicy, Auto, Hysteresis, InvariantsPolicy, MetricsPolicy, PolicyDigest, PolicyProvenance, RatioPolicy,
-    ResolvedPolicy, TailPolicy,
+    AccuracyPolicy, Auto, Hysteresis, InvariantsPolicy, MetricsPolicy, PolicyDigest, PolicyProvenance,
+    RatioPolicy, ResolvedPolicy, TailPolicy,
 };
 pub use provenance::{
-    Artifacts, BaselineProviderDigest, EditDigest, Generator, Provenance, ProviderDigest, ReportBuild, SideRef,
-    WindowPlan,
+    Artifacts, BaselineProviderDigest, EditDigest, Generator, Provenance, ProviderDigest, ReportBuild,
+    SideRef, WindowPlan,
 };
 
 use serde::{Deserialize, Serialize};

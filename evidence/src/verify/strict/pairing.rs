@@ -51,8 +51,10 @@ impl Check<'_> {
         self.yes("preview and final perplexity of the subject, from its losses");
         let summary = &report["dataset"]["windows"]["stats"]["paired_delta_summary"];
         if self.ours && preview.losses.len() == last.losses.len() {
-            let computed =
-                to_value(&derive::drift_summary((&preview.losses, &preview.counts), (&last.losses, &last.counts)));
+            let computed = to_value(&derive::drift_summary(
+                (&preview.losses, &preview.counts),
+                (&last.losses, &last.counts),
+            ));
             self.alike("dataset.windows.stats.paired_delta_summary", summary, &computed);
         }
         let ratio = self.pair(tier, &preview, &last, final_, baseline);

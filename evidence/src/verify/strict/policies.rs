@@ -1,7 +1,7 @@
 //! Tier and thresholds: those of the tables, or tighter.
 
-use crate::format::to_value;
 use super::Check;
+use crate::format::to_value;
 use crate::numerics::digest;
 use crate::policy::{
     HYSTERESIS_RATIO, MIN_TOKENS_TOLERANCE, TAIL_EPSILON, TAIL_MASS_MAX, TAIL_MIN_WINDOWS, TAIL_QUANTILE,

@@ -1,7 +1,7 @@
 //! The primary metric's gate with the report's own thresholds (`spec/verify.md` section 7).
 
-use crate::format::to_value;
 use super::{kind, tier_name, tiny_relax};
+use crate::format::to_value;
 use crate::policy::{MIN_TOKENS_TOLERANCE, Tier, token_floor};
 use crate::verify::python::{float, int, truthy};
 use serde_json::Value;
