@@ -1,7 +1,7 @@
-//! Reading JSON that somebody else wrote.
+//! Strict parser for untrusted JSON.
 //!
-//! Strict: a repeated member is an error (two readers could see two reports), as are NaN, infinities, a byte order
-//! mark, nesting deeper than 128 and anything after the value.
+//! Errors are: a duplicate member (two readers could read different reports), NaN, infinities, a byte order mark, nesting deeper than 128 and
+//! trailing data.
 
 use crate::run_report::RunReport;
 use invarlock_error::Error;
@@ -11,12 +11,12 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
-/// Objects a document may have; evidence has some hundreds.
+/// The most objects of a document; evidence has some hundreds.
 const MAX_OBJECTS: usize = 100_000;
-/// Members a document may have; two for each token of the largest report.
+/// The most members of a document: two for each token of the largest report.
 const MAX_MEMBERS: usize = 10 << 20;
 
-/// Parses strictly; `what` names the document in the error.
+/// Parses strictly; `what` names the document in errors.
 pub fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
     // A parsed member takes up to a hundred times the memory of its text.
     let objects = bytes.iter().filter(|byte| **byte == b'{').count();
@@ -32,7 +32,7 @@ pub fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
     value.map_err(|why| Error::input(format!("{what} is not strict JSON: {why}")))
 }
 
-/// Parses a run report strictly; `what` names it in the error.
+/// Parses a run report strictly; `what` names it in errors.
 pub fn parse_run_report(what: &str, bytes: &[u8]) -> Result<RunReport, Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let unique = Unique.deserialize(&mut reader).and_then(|()| reader.end());
@@ -40,10 +40,10 @@ pub fn parse_run_report(what: &str, bytes: &[u8]) -> Result<RunReport, Error> {
     serde_json::from_slice(bytes).map_err(|why| Error::input(format!("{what} is not a run report: {why}")))
 }
 
-/// Builds a [`Value`] and refuses repeated members.
+/// Builds a [`Value`] and rejects duplicate members.
 ///
-/// It remembers the length of the array read last: lists of windows are lists of equally long lists. A document cannot make it
-/// reserve more than twice what the document holds.
+/// Reserves the length of the previous array, because lists of windows contain lists of equal length. A document cannot cause a
+/// reservation of more than twice its own content.
 #[derive(Clone, Copy)]
 struct Strict<'a>(&'a Cell<usize>);
 
@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut map = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if map.contains_key(&name) {
-                return Err(repeated(&name));
+                return Err(duplicate(&name));
             }
             let member = members.next_value_seed(self)?;
             map.insert(name, member);
@@ -112,7 +112,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 }
 
-/// Only looks for repeated members; builds nothing.
+/// Rejects duplicate members; builds no value.
 struct Unique;
 
 impl<'de> DeserializeSeed<'de> for Unique {
@@ -164,7 +164,7 @@ impl<'de> Visitor<'de> for Unique {
         while let Some(name) = members.next_key::<String>()? {
             members.next_value_seed(Unique)?;
             if names.contains(&name) {
-                return Err(repeated(&name));
+                return Err(duplicate(&name));
             }
             names.insert(name);
         }
@@ -172,9 +172,9 @@ impl<'de> Visitor<'de> for Unique {
     }
 }
 
-fn repeated<E: serde::de::Error>(name: &str) -> E {
+fn duplicate<E: serde::de::Error>(name: &str) -> E {
     let shown: String = name.chars().take(64).collect();
-    E::custom(format_args!("the member {shown:?} is given twice"))
+    E::custom(format_args!("the member {shown:?} is a duplicate"))
 }
 
 #[cfg(test)]
@@ -183,14 +183,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn plain_json_reads_as_serde_reads_it() {
+    fn plain_json_parses_like_serde_json() {
         let text = r#"{"a": [1, -2, 2.5, 1e300, true, null, "xé"], "b": {}}"#;
-        assert_eq!(parse("it", text.as_bytes()), Ok(serde_json::from_str(text).expect("JSON")));
-        assert_eq!(parse("it", b"18446744073709551616"), Ok(json!(18446744073709551616.0)));
+        assert_eq!(parse("report", text.as_bytes()), Ok(serde_json::from_str(text).expect("JSON")));
+        assert_eq!(parse("report", b"18446744073709551616"), Ok(json!(18446744073709551616.0)));
     }
 
     #[test]
-    fn what_is_not_strict_is_refused() {
+    fn rejects_json_that_is_not_strict() {
         for text in [
             r#"{"a": 1, "a": 1}"#,
             r#"{"x": [{"a": 1, "b": 2, "\u0061": 3}]}"#,
@@ -206,8 +206,8 @@ mod tests {
             let message = found.expect_err(text).to_string();
             assert!(message.starts_with("the report is not strict JSON: "), "{message}");
         }
-        assert!(parse("it", "[".repeat(100_000).as_bytes()).is_err());
-        assert!(parse("it", &[0xff, 0xfe]).is_err());
-        assert!(parse_run_report("it", br#"{"a": {"b": 1, "b": 1}}"#).is_err());
+        assert!(parse("report", "[".repeat(100_000).as_bytes()).is_err());
+        assert!(parse("report", &[0xff, 0xfe]).is_err());
+        assert!(parse_run_report("report", br#"{"a": {"b": 1, "b": 1}}"#).is_err());
     }
 }

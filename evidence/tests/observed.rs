@@ -7,6 +7,7 @@ mod common;
 
 use common::{context, context_of, reseal, synthetic, write_bundle_with};
 use invarlock_evidence::compare::compare;
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::FILE_NAME;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{Trust, Verdict, VerifyOptions, verify_report};
@@ -24,7 +25,7 @@ impl Bundle {
     /// Of a small report: the dev profile demands as much of a manifest as any other.
     fn new(who: &str) -> Self {
         let options = context(Profile::Dev, Tier::Balanced);
-        let report = compare(&synthetic(4, 0.0), &synthetic(4, 0.01), &options).unwrap();
+        let report = to_value(&compare(&synthetic(4, 0.0), &synthetic(4, 0.01), &options).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let path = write_bundle_with(folder.path(), &report, context_of(who, &report));
         let manifest =
@@ -60,7 +61,7 @@ const WHO: [&str; 2] = ["root", "user"];
 const SIDES: [&str; 2] = ["baseline", "subject"];
 
 #[test]
-fn what_was_seen_verifies() {
+fn recorded_observations_verify() {
     for who in WHO {
         let bundle = Bundle::new(who);
         let verdict = bundle.verify(&bundle.manifest);
@@ -70,7 +71,7 @@ fn what_was_seen_verifies() {
 }
 
 #[test]
-fn every_row_must_be_there_and_name_its_observer() {
+fn rejects_missing_control_or_wrong_observer() {
     for who in WHO {
         let bundle = Bundle::new(who);
         for side in SIDES {
@@ -80,19 +81,19 @@ fn every_row_must_be_there_and_name_its_observer() {
                 assert!(!verdict.ok() && named, "{who}: {place}: {:?}", verdict.errors);
                 assert_eq!(verdict.trust, Trust::Failed);
             };
-            missing(bundle.with(&at(side, ""), json!(null)), "", "nobody saw");
+            missing(bundle.with(&at(side, ""), json!(null)), "", "not observed");
             missing(bundle.with(&at(side, "mode"), json!("host-bypass")), ".mode", "container");
             for row in bundle.rows(side) {
                 let mut without = bundle.manifest.clone();
                 without.pointer_mut(&at(side, "")).unwrap().as_object_mut().unwrap().remove(&row);
-                missing(bundle.verify(&without), &format!(".{row} "), "nobody saw");
-                missing(bundle.with(&at(side, &row), json!(null)), &format!(".{row} "), "nobody saw");
+                missing(bundle.verify(&without), &format!(".{row} "), "not observed");
+                missing(bundle.with(&at(side, &row), json!(null)), &format!(".{row} "), "not observed");
                 for other in [json!(null), json!("workload"), json!(["supervisor", "init"])] {
                     let verdict = bundle.with(&at(side, &format!("{row}/observer")), other);
-                    missing(verdict, &format!(".{row}.observer"), "it must be");
+                    missing(verdict, &format!(".{row}.observer"), "expected");
                 }
                 let verdict = bundle.with(&at(side, &format!("{row}/value")), json!(null));
-                missing(verdict, &format!(".{row}.value"), "must");
+                missing(verdict, &format!(".{row}.value"), ": ");
                 let observer = bundle.manifest.pointer(&at(side, &format!("{row}/observer"))).unwrap();
                 let other = if observer == "init" { "supervisor" } else { "init" };
                 let verdict = bundle.with(&at(side, &format!("{row}/observer")), json!(other));
@@ -184,7 +185,7 @@ fn is_free(who: &str, row: &str, place: &str, before: &Value, after: &Value) -> 
 }
 
 #[test]
-fn every_value_that_says_less_is_refused() {
+fn rejects_every_weaker_value() {
     for who in WHO {
         let bundle = Bundle::new(who);
         let (mut accepted, mut tried) = (Vec::new(), 0);
@@ -212,10 +213,10 @@ fn every_value_that_says_less_is_refused() {
     }
 }
 
-/// Every row is on the page of the report, with who saw it.
+/// The page of the report shows every control and its observer.
 #[cfg(feature = "html")]
 #[test]
-fn every_row_is_shown() {
+fn html_shows_every_control() {
     for who in WHO {
         let bundle = Bundle::new(who);
         let report = serde_json::from_slice(&std::fs::read(&bundle.report).unwrap()).unwrap();

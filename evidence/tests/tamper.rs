@@ -6,6 +6,7 @@ mod common;
 
 use common::{context, reseal, synthetic, write_bundle};
 use invarlock_evidence::compare::{compare, to_bytes};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::FILE_NAME;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{
@@ -16,7 +17,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn report(shift: f64) -> Value {
-    compare(&synthetic(180, 0.0), &synthetic(180, shift), &context(Profile::Ci, Tier::Balanced)).unwrap()
+    to_value(
+        &compare(&synthetic(180, 0.0), &synthetic(180, shift), &context(Profile::Ci, Tier::Balanced))
+            .unwrap(),
+    )
 }
 
 fn verify(report: &Value, profile: Profile) -> invarlock_evidence::verify::Verdict {
@@ -26,7 +30,7 @@ fn verify(report: &Value, profile: Profile) -> invarlock_evidence::verify::Verdi
 }
 
 #[test]
-fn a_healthy_subject_verifies_and_a_damaged_one_does_not() {
+fn accepts_healthy_and_rejects_damaged_subject() {
     let healthy = report(0.01);
     let verdict = verify(&healthy, Profile::Ci);
     assert!(verdict.ok(), "{:?}", verdict.errors);
@@ -54,7 +58,7 @@ fn dev_says_the_same_everywhere() {
     for report in [&mut run, &mut base] {
         report.evaluation_windows.final_.logloss.iter_mut().for_each(|loss| *loss += 1.0);
     }
-    let report = compare(&base, &run, &dev).unwrap();
+    let report = to_value(&compare(&base, &run, &dev).unwrap());
     assert_eq!(report["validation"], json!({"invariants_pass": true, "primary_metric_acceptable": true}));
     assert_eq!((gates::passed(&report), &report["assurance"]["verdict"]), (true, &json!("pass")));
     let verdict = verify(&report, Profile::Dev);
@@ -63,14 +67,14 @@ fn dev_says_the_same_everywhere() {
     let drift = gates::gates(&report).into_iter().find(|gate| gate.name.contains("Drift")).unwrap();
     assert!(drift.passed.is_none() && drift.detail.contains("does not decide"));
 
-    let report = compare(&base, &synthetic(4, 1.5), &dev).unwrap();
+    let report = to_value(&compare(&base, &synthetic(4, 1.5), &dev).unwrap());
     assert_eq!((gates::passed(&report), &report["assurance"]["verdict"]), (false, &json!("fail")));
     let verdict = verify(&report, Profile::Dev);
     assert!(!verdict.ok() && verdict.errors.is_empty(), "{:?}", verdict.errors);
 }
 
 #[test]
-fn every_changed_value_is_found() {
+fn detects_every_changed_value() {
     let original = report(0.01);
     let mut paths = vec![
         "/evaluation_windows/final/logloss/3",
@@ -161,7 +165,7 @@ fn every_changed_value_is_found() {
 }
 
 #[test]
-fn dropped_blocks_are_found() {
+fn detects_removed_blocks() {
     let original = report(0.01);
     for name in [
         "schema_version",
@@ -209,7 +213,7 @@ fn any_changed_byte_breaks_the_binding() {
 }
 
 #[test]
-fn loosened_and_foreign_manifests_are_refused() {
+fn rejects_manifest_with_disabled_control_or_other_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
     let place = folder.path().join(FILE_NAME);
@@ -246,7 +250,7 @@ fn loosened_and_foreign_manifests_are_refused() {
         text.replacen("\"manifest_version\": 1", "\"manifest_version\": 1, \"manifest_version\": 1", 1),
     )
     .unwrap();
-    assert!(runtime_verify(&path, &place, None).errors[0].contains("given twice"));
+    assert!(runtime_verify(&path, &place, None).errors[0].contains("is a duplicate"));
 
     std::fs::write(&place, &text).unwrap();
     let digest = format!("sha256:{}", "ab".repeat(32));
@@ -262,7 +266,7 @@ fn loosened_and_foreign_manifests_are_refused() {
 }
 
 #[test]
-fn a_manifest_whose_context_does_not_fit_the_report_is_refused() {
+fn rejects_manifest_context_that_contradicts_the_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
     let place = folder.path().join(FILE_NAME);
@@ -322,7 +326,7 @@ fn a_manifest_whose_context_does_not_fit_the_report_is_refused() {
 }
 
 #[test]
-fn what_a_command_was_granted_is_no_fault_and_nothing_else() {
+fn accepts_only_granted_allowances() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
     let place = folder.path().join(FILE_NAME);
@@ -346,7 +350,7 @@ fn what_a_command_was_granted_is_no_fault_and_nothing_else() {
 }
 
 #[test]
-fn what_is_no_report_is_malformed() {
+fn input_that_is_not_a_report_is_malformed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evaluation.report.json");
     for bytes in [&b"{"[..], b"\xff\xfe", b"[]", b"1", b"", b"{\"a\": 1, \"a\": 2}"] {
@@ -361,7 +365,7 @@ fn what_is_no_report_is_malformed() {
 }
 
 #[test]
-fn paths_that_are_no_report_are_input_errors() {
+fn path_without_report_is_input_error() {
     let folder = tempfile::tempdir().unwrap();
     let options = VerifyOptions::default();
     let missing = verify_report(&folder.path().join("none.json"), &options);
@@ -388,7 +392,7 @@ fn paths_that_are_no_report_are_input_errors() {
 }
 
 #[test]
-fn contradicting_run_reports_are_refused() {
+fn rejects_contradicting_run_reports() {
     let good = synthetic(180, 0.0);
     let context = context(Profile::Ci, Tier::Balanced);
     type Change = fn(&mut invarlock_evidence::run_report::RunReport);
@@ -415,12 +419,12 @@ fn contradicting_run_reports_are_refused() {
     let few = synthetic(20, 0.0);
     assert!(compare(&few, &few, &context).unwrap_err().to_string().contains("too little"));
     let dev = common::context(Profile::Dev, Tier::Balanced);
-    let report = compare(&few, &few, &dev).unwrap();
+    let report = to_value(&compare(&few, &few, &dev).unwrap());
     assert!(verify(&report, Profile::Dev).ok());
     assert_eq!(report["edit_name"], json!("custom"));
     let mut same = dev;
     same.subject_checkpoint_sha256 = same.baseline_checkpoint_sha256.clone();
-    assert_eq!(compare(&few, &few, &same).unwrap()["edit_name"], json!("noop"));
+    assert_eq!(compare(&few, &few, &same).unwrap().edit_name, "noop");
 }
 
 proptest! {
@@ -428,8 +432,8 @@ proptest! {
 
     #[test]
     fn strict_json_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = json::parse("it", &bytes);
-        let _ = json::parse_run_report("it", &bytes);
+        let _ = json::parse("report", &bytes);
+        let _ = json::parse_run_report("report", &bytes);
     }
 
     #[test]
@@ -453,7 +457,7 @@ fn report_small() -> &'static Value {
     static SMALL: std::sync::OnceLock<Value> = std::sync::OnceLock::new();
     SMALL.get_or_init(|| {
         let run = synthetic(4, 0.0);
-        compare(&run, &synthetic(4, 0.02), &context(Profile::Dev, Tier::Balanced)).unwrap()
+        to_value(&compare(&run, &synthetic(4, 0.02), &context(Profile::Dev, Tier::Balanced)).unwrap())
     })
 }
 

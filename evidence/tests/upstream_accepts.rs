@@ -1,4 +1,4 @@
-//! What we write is accepted by upstream's own verifiers, and a damaged subject is refused by them.
+//! Upstream's own verifiers accept reports of this program, and reject a damaged subject.
 #![cfg(feature = "verify")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -19,7 +19,7 @@ fn run(program: &Path, arguments: &[&str]) -> (i32, String) {
 #[test]
 fn upstreams_verifiers_agree_about_our_bundles() {
     let test = "upstreams_verifiers_agree_about_our_bundles";
-    let Some(root) = golden() else { return skip(test, "no golden reports") };
+    let root = golden();
     let cases = [("gpt2-noop-ci-host", true), ("gpt2-int8-ci-host", true), ("gpt2-damaged-ci-host", false)];
     for (case, good) in cases {
         let report = compare_golden(&root.join("0.12.1").join(case));

@@ -59,6 +59,12 @@ impl<'a> Node<'a> {
         Self { value: Some(value), path }
     }
 
+    /// A part of a document, at `path` in it.
+    pub fn part(path: &'a str, value: &'a Value) -> Self {
+        let root = Self::root("", value);
+        Self { path: root.path.then(Step::Name(path)), ..root }
+    }
+
     /// The member `name`.
     pub fn get(self, name: &'a str) -> Self {
         let value = self.object().and_then(|object| object.get(name));
@@ -332,6 +338,13 @@ mod tests {
         assert!(paths.contains(&"metrics.reps".to_owned()), "{paths:?}");
         let last = metrics.get("ratio_ci").elements().last().map(|element| element.path().to_string());
         assert_eq!(last.as_deref(), Some("metrics.ratio_ci[1]"));
+    }
+
+    #[test]
+    fn part_of_a_document_keeps_its_path() {
+        let value = document();
+        let part = Node::part("context.sides.baseline", &value);
+        assert_eq!(part.at("metrics.reps").path().to_string(), "context.sides.baseline.metrics.reps");
     }
 
     #[test]

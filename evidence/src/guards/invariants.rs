@@ -253,18 +253,18 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
     }
     let status = block.get("status").str().unwrap_or_default();
     if matches!(status, "fail" | "error") && gates::decides(check.profile, FLAG) {
-        let text = format!("invariants.status is {status:?}: the subject is not built as the baseline is");
+        let text = format!("invariants.status is {status:?}: subject and baseline differ in structure");
         found.push(Finding::Gate(text));
     } else if gated && !matches!(status, "pass" | "warn") {
-        found.push(Finding::Failure(format!(
-            "invariants.status is {status:?}: it must be pass, warn or fail"
-        )));
+        found.push(Finding::Failure(format!("invariants.status is {status:?}, expected pass, warn or fail")));
     }
     let checks =
         block.at("details.baseline_checks").object().zip(block.at("details.current_checks").object());
     let Some((before, after)) = checks else {
         if gated {
-            found.push(Finding::Failure("invariants.details contains no checks of both sides".to_owned()));
+            found.push(Finding::Failure(
+                "invariants.details does not contain the checks of both sides".to_owned(),
+            ));
         }
         return found;
     };
@@ -280,7 +280,7 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
             found.push(Finding::Mismatch(text));
         }
     }
-    if !check.ours {
+    if !check.own_report {
         return found;
     }
     let is_fatal = |failure: &Node<'_>| matches!(failure.get("severity").str(), Some("fatal" | "error"));
@@ -294,14 +294,14 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
     let mut same = |place: &str, computed: Value| {
         let recorded = block.get(place).value();
         if *recorded != computed {
-            let text = format!("invariants.{place} mismatch: recorded {recorded}, it must be {computed}");
+            let text = format!("invariants.{place} mismatch: recorded {recorded}, recomputed {computed}");
             found.push(Finding::Mismatch(text));
         }
     };
     same("status", json!(computed));
     same("post", json!(computed));
     same("passed", json!(computed != "fail"));
-    found.push(Finding::Recomputed("the invariants of both sides, from the checks they state"));
+    found.push(Finding::Recomputed("the invariants, from the recorded checks of both sides"));
     found
 }
 

@@ -1,10 +1,10 @@
-//! Bootstrap confidence intervals of mean losses and mean paired differences (`spec/math.md` section 3).
+//! Bootstrap confidence intervals of mean losses and mean paired differences.
 
 use super::normal;
 use super::pcg64::{Pcg64, WeightedChoice};
 use super::stats::{all_close_to_first, mean, quantile_sorted, sum, sum_by};
 
-/// How the interval is read off the replicates.
+/// How the interval follows from the replicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Bias-corrected and accelerated.
@@ -16,7 +16,7 @@ pub enum Method {
 /// Settings of one interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// How the interval is read.
+    /// How the interval follows from the replicates.
     pub method: Method,
     /// Number of replicates, at least 1.
     pub replicates: usize,
@@ -26,8 +26,8 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// Upper limit of [`Settings::replicates`] and, together, of drawn indices: a report must not be able to make its
-/// verifier work for hours.
+/// Upper limit of [`Settings::replicates`] and, together, of drawn indices: a report must not
+/// keep its verifier busy for hours.
 pub const MAX_REPLICATES: usize = 100_000;
 
 /// Why no interval could be computed.
@@ -113,7 +113,7 @@ fn interval(samples: &[f64], weights: Option<&[f64]>, settings: &Settings) -> In
     let replicates = resample(samples, weights, settings);
     let (low, high) = (settings.alpha / 2.0, 1.0 - settings.alpha / 2.0);
     let percentile = || {
-        // numpy.percentile takes per cent and divides again.
+        // `numpy.percentile` takes per cent and divides by 100.
         let at = |q: f64| quantile_sorted(&replicates, 100.0 * q / 100.0);
         (at(low), at(high))
     };
@@ -215,7 +215,7 @@ mod tests {
         assert_close(found, (0.0012187499999999772, 0.057499999999999885));
     }
 
-    /// Upstream's `compute_logloss_ci`: the difference to nothing.
+    /// Upstream's `compute_logloss_ci`: the paired difference to zeros.
     fn mean_interval(samples: &[f64], settings: &Settings) -> Result<Interval, BootstrapError> {
         paired_interval(samples, &vec![0.0; samples.len()], None, settings)
     }

@@ -1,4 +1,4 @@
-//! The digests of `spec/math.md` section 8, and the JSON texts they are taken over.
+//! The digests of reports, as upstream computes them, and the JSON texts that they are taken over.
 
 use blake2::{Blake2b128, Blake2s128, Blake2s256};
 use serde_json::Value;
@@ -6,17 +6,11 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
+pub use hex::encode as hex;
 
-/// SHA-256, as hexadecimal.
+/// SHA-256, as lower-case hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// `preview_hash` and `final_hash`: blake2s-16 over length and tokens of each padded window, little-endian.
@@ -44,21 +38,21 @@ impl WindowsHasher {
 
     /// The hash of all windows.
     pub(crate) fn finish(self) -> String {
-        hex(&self.hasher.finalize())
+        hex::encode(self.hasher.finalize())
     }
 }
 
 /// `dataset_hash` of two arms' hashes.
 pub fn dataset_hash(preview_hash: &str, final_hash: &str) -> String {
-    hex(&Blake2s128::new().chain_update(preview_hash).chain_update(final_hash).finalize())
+    hex::encode(Blake2s128::new().chain_update(preview_hash).chain_update(final_hash).finalize())
 }
 
-/// `provider_digest.ids_sha256` (a blake2s-32 in spite of its name): the sorted window ids of both arms as JSON.
+/// `provider_digest.ids_sha256` (blake2s-32, despite its name): the sorted window ids of both arms as JSON.
 pub fn window_ids_digest(ids: impl IntoIterator<Item = u64>) -> String {
     let mut ids: Vec<u64> = ids.into_iter().collect();
     ids.sort_unstable();
     let text = serde_json::to_string(&ids).unwrap_or_default();
-    hex(&Blake2s256::digest(text))
+    hex::encode(Blake2s256::digest(text))
 }
 
 /// `window_plan_digest`: blake2s-16 over the final arm's ids as little-endian `i64`.
@@ -67,10 +61,10 @@ pub fn schedule_digest(final_ids: &[u64]) -> String {
     for id in final_ids {
         hasher.update((*id as i64).to_le_bytes());
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
-/// The identity of one window in a pairing: blake2b-16 over its tokens and, where given, its labels.
+/// The identity of one window in a pairing: blake2b-16 over its tokens and, if supplied, its labels.
 pub fn window_evidence_hash(tokens: &[u32], labels: Option<&[i64]>) -> String {
     let mut hasher = Blake2b128::new();
     for token in tokens {
@@ -85,7 +79,7 @@ pub fn window_evidence_hash(tokens: &[u32], labels: Option<&[i64]>) -> String {
             }
         }
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
 /// `measurement_contract_hash` and `policy_digest`: 16 hex digits of SHA-256 over [`python_json`] with spaces.
@@ -150,7 +144,7 @@ fn write_python(value: &Value, item: &str, key: &str, out: &mut String) {
     }
 }
 
-/// A JSON string in ASCII: everything else as `\u` escapes, as Python writes it.
+/// A JSON string in ASCII; other characters are `\u` escapes, as Python writes them.
 pub fn write_ascii_string(text: &str, out: &mut String) {
     out.push('"');
     for character in text.chars() {
@@ -173,7 +167,7 @@ pub fn write_ascii_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// `repr(float)`: shortest digits that read back, exponent below 1e-4 and from 1e16 on.
+/// `repr(float)`: the shortest digits that parse to the same value; an exponent below 1e-4 and from 1e16.
 pub fn python_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -236,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_are_pythons() {
+    fn floats_match_python() {
         for (value, text) in [
             (0.0, "0.0"),
             (-0.0, "-0.0"),
@@ -255,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_ascii() {
+    fn strings_are_escaped_to_ascii() {
         assert_eq!(
             canonical_json(&json!({"b": "ä\u{1F600}\u{7f}", "a": [1, null]})),
             "{\"a\":[1,null],\"b\":\"\\u00e4\\ud83d\\ude00\\u007f\"}"

@@ -1,7 +1,7 @@
-//! The arithmetic of a comparison, bit for bit as NumPy and CPython do it (`spec/math.md` sections 3 and 8).
+//! The arithmetic of a comparison, bit for bit as NumPy and CPython compute it.
 //!
-//! Nothing here reads a clock, a file or a source of randomness: the same numbers give the same result on every
-//! machine, so that a verifier can repeat them.
+//! This module reads no clock, file or source of randomness. The same numbers give the same result on every machine, so that a
+//! verifier can recompute them.
 
 pub mod bootstrap;
 pub mod digest;

@@ -1,5 +1,5 @@
 //! The normal distribution as CPython's `statistics.NormalDist` computes it.
-// The coefficients stand as they were published.
+// The coefficients are as published.
 #![allow(clippy::excessive_precision)]
 
 /// Cumulative distribution of the standard normal.

@@ -31,12 +31,12 @@ pub fn sum_by(len: usize, at: &impl Fn(usize) -> f64) -> f64 {
     block(0, len, at)
 }
 
-/// `numpy.mean`; NaN of nothing.
+/// `numpy.mean`; NaN if empty.
 pub fn mean(values: &[f64]) -> f64 {
     sum(values) / values.len() as f64
 }
 
-/// Token-weighted mean `sum(w*x) / sum(w)`, summed in order as upstream's verifier sums. `None` without weight.
+/// Token-weighted mean `sum(w*x) / sum(w)`, summed in order as upstream's verifier sums. `None` if the weights sum to 0.
 pub fn weighted_mean(values: &[f64], weights: &[u64]) -> Option<f64> {
     if values.len() != weights.len() {
         return None;
@@ -49,7 +49,7 @@ pub fn weighted_mean(values: &[f64], weights: &[u64]) -> Option<f64> {
     (denominator > 0.0).then(|| numerator / denominator)
 }
 
-/// `numpy.quantile` (linear) of an ascending array; `q` in `[0, 1]`. NaN of nothing.
+/// `numpy.quantile` (linear) of an ascending array; `q` in `[0, 1]`. NaN if empty.
 pub fn quantile_sorted(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let position = last as f64 * q.clamp(0.0, 1.0);
@@ -61,7 +61,7 @@ pub fn quantile_sorted(sorted: &[f64], q: f64) -> f64 {
     if t >= 0.5 { high - difference * (1.0 - t) } else { low + difference * t }
 }
 
-/// `numpy.allclose(values, values[0])`; true of nothing.
+/// `numpy.allclose(values, values[0])`; true if empty.
 pub fn all_close_to_first(values: &[f64]) -> bool {
     values.first().is_none_or(|first| {
         let tolerance = 1e-8 + 1e-5 * first.abs();

@@ -1,4 +1,7 @@
-//! Re-reading evidence and trusting nothing in it (`spec/verify.md`, `spec/manifest.md` sections 4 to 6).
+//! Verification of evidence: reads reports and manifests from disk and trusts nothing in them.
+//!
+//! `upstream` repeats upstream's checks, `strict` recomputes what follows from raw values, `context` and `observed` check the manifest of
+//! a container run.
 
 mod context;
 mod observed;
@@ -16,23 +19,24 @@ pub use output::{envelope, exit_code, success_line, to_line};
 pub use read::{MANIFEST_LIMIT, REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
 pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_bytes, runtime_verify_with};
 
+use crate::format::untrusted::Node;
 use crate::json;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::{Profile, Tier};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Which provenance is asked for.
+/// Which provenance is required.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RuntimeProvenance {
     /// A manifest of a container run that binds the report.
     #[default]
     Container,
-    /// Provenance is not checked; the verdict says so.
+    /// Provenance is not checked; the verdict records that.
     Host,
 }
 
-/// Whose verdict [`VerifyOptions::upstream_parity`] repeats.
+/// The upstream version whose verdict [`VerifyOptions::upstream_parity`] repeats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UpstreamVersion {
     /// 0.8.0.
@@ -42,27 +46,27 @@ pub enum UpstreamVersion {
     V0_12,
 }
 
-/// What is demanded of a report.
+/// What a report must satisfy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifyOptions {
-    /// How strictly it is judged, whatever the report says about itself.
+    /// The profile of the checks, whatever profile the report states.
     pub profile: Profile,
-    /// The tier demanded; `None` takes the report's own.
+    /// The required tier; `None` accepts the tier of the report.
     pub tier: Option<Tier>,
-    /// Largest difference of a recomputed number.
+    /// Largest difference between a recorded and a recomputed number.
     pub tolerance: f64,
     /// Container or host.
     pub runtime_provenance: RuntimeProvenance,
-    /// The baseline's run report: parity of digests, and the losses the ratio is recomputed from.
+    /// The baseline's run report: for parity of digests, and for the losses from which the ratio is recomputed.
     pub baseline: Option<PathBuf>,
-    /// `sha256:` and 64 hex digits of the image that must have run.
+    /// Digest of the image that must have run: `sha256:` and 64 hex digits.
     pub expected_image_digest: Option<String>,
-    /// What this very command was allowed to loosen, named as in the manifest's `context.loosened`: `allow_network`, ...
-    /// Nothing else may be loosened.
+    /// The controls that may be disabled, named as in the manifest's `context.loosened`: `allow_network`, ... No other
+    /// control may be disabled.
     pub granted: Vec<String>,
-    /// Upstream's checks and verdict instead of ours.
+    /// Upstream's checks and verdict only.
     pub upstream_parity: bool,
-    /// Which upstream.
+    /// The version of upstream.
     pub upstream_version: UpstreamVersion,
 }
 
@@ -85,13 +89,13 @@ impl Default for VerifyOptions {
 /// How far the evidence can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// Something failed.
+    /// A check failed.
     Failed,
-    /// The provenance was not asked for (`--runtime-provenance host`).
+    /// The provenance was not checked (`--runtime-provenance host`).
     Unverified,
-    /// The manifest binds the report's bytes; the image it names was not pinned by the verifier.
+    /// The manifest binds the report's bytes; its image was not pinned by the verifier.
     ManifestBound,
-    /// The manifest binds the report and names the image the verifier pinned.
+    /// The manifest binds the report and names the image that the verifier pinned.
     ExpectedImageDigestMatched,
 }
 
@@ -112,9 +116,9 @@ impl Trust {
 pub enum Reason {
     /// Nothing failed.
     Ok,
-    /// The report is readable and fails.
+    /// The report is well-formed and a check failed.
     PolicyFail,
-    /// The report is not one.
+    /// The input is not an evaluation report.
     Malformed,
 }
 
@@ -129,26 +133,26 @@ impl Reason {
     }
 }
 
-/// What was found about one report.
+/// The result of the verification of one report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// The path as given.
+    /// The path as supplied.
     pub path: PathBuf,
     /// The verdict.
     pub reason: Reason,
-    /// `ValidationError`, `MetricsError`, ... with its code, where the checks stopped at one.
+    /// The upstream error that ended the checks early, if any: `ValidationError`, `MetricsError`, ... with its code.
     pub stopped_by: Option<StoppedBy>,
-    /// Gates the subject failed, by numbers that were recomputed and agree: evidence that is sound and says no.
+    /// Gates that the subject failed by recomputed numbers: the evidence is valid and the result is negative.
     pub gate_failures: Vec<String>,
-    /// Everything else that failed, each with what, where and why: evidence that does not hold.
+    /// Everything else that failed: the evidence is not valid.
     pub errors: Vec<String>,
-    /// What was recomputed from raw values and agreed.
+    /// What was recomputed from raw values and agrees.
     pub recomputed: Vec<String>,
-    /// What could not be recomputed, and why.
+    /// What could not be recomputed, with the reason.
     pub not_recomputed: Vec<String>,
     /// How far the evidence can be trusted.
     pub trust: Trust,
-    /// The report, where it could be read.
+    /// The report, if it is readable.
     pub report: Option<Value>,
     /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
     pub provenance: Value,
@@ -161,11 +165,11 @@ pub struct Verdict {
 pub struct StoppedBy {
     /// `E004`, `E602`, ..., `E_GENERIC`.
     pub code: &'static str,
-    /// Class name (`category` in JSON).
+    /// Name of the class (`category` in JSON).
     pub category: &'static str,
     /// Message.
     pub message: String,
-    /// More, as upstream's `error.context`.
+    /// Details (`error.context` in JSON).
     pub context: Value,
     exit: i32,
 }
@@ -176,12 +180,12 @@ impl Verdict {
         self.reason == Reason::Ok
     }
 
-    /// Everything that failed: first what does not hold, then the failed gates.
+    /// Everything that failed: first faults of the evidence, then failed gates.
     pub fn all_errors(&self) -> impl Iterator<Item = &str> {
         self.errors.iter().chain(&self.gate_failures).map(String::as_str)
     }
 
-    /// The exit code of `spec/verify.md` section 6.
+    /// The exit code: 0 if nothing failed, 1 if a check failed, 2 for malformed input; that of upstream's error class if one ended the checks.
     pub fn exit_code(&self) -> i32 {
         match (&self.stopped_by, self.reason) {
             (Some(stopped), _) => stopped.exit,
@@ -192,15 +196,15 @@ impl Verdict {
     }
 }
 
-/// What is missing or wrong in what was seen of one container: of `side`, which is `context.sides.<name>` of a manifest, at `place`.
-pub fn container_faults(place: &str, side: &Value) -> Vec<String> {
-    observed::faults(place, &observed::Side { side, planned: None })
+/// What is missing or wrong in the observations of one container. `side` is the value at `path` (`context.sides.<name>`) of a manifest.
+pub fn container_faults(path: &str, side: &Value) -> Vec<String> {
+    observed::faults(&observed::Side { side: Node::part(path, side), planned: None })
 }
 
-/// Name of the report in a directory.
+/// File name of the report in a directory.
 const REPORT_NAME: &str = "evaluation.report.json";
 
-/// Verifies one report: a file, or a directory that holds `evaluation.report.json`.
+/// Verifies one report: a file, or a directory that contains `evaluation.report.json`.
 pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
     let verdict = Verdict {
         path: path.to_owned(),
@@ -226,7 +230,7 @@ pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
             return verdict.stop(Reason::Malformed, input_error(why));
         }
     };
-    // Upstream takes what it cannot read for a report that fails, with exit code 1; it is none, and no report fails by it.
+    // Upstream treats unreadable input as a failed report, with exit code 1. By default it is malformed input, with exit code 2.
     let (unreadable, exit) = match options.upstream_parity {
         true => (Reason::PolicyFail, 1),
         false => (Reason::Malformed, 2),
@@ -279,18 +283,23 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         (Vec::new(), false, Trust::Unverified)
     } else {
         let (runtime, mut issues, manifest) = runtime::provenance(file, bytes, &runtime_options);
-        if !options.upstream_parity && strict::is_ours(&report) && runtime.ok() && issues.is_empty() {
-            let faults = context::faults(&report, &manifest);
+        if !options.upstream_parity
+            && strict::is_own(Node::root("", &report))
+            && runtime.ok()
+            && issues.is_empty()
+        {
+            let faults = context::faults(Node::root("", &report), Node::root("", &manifest));
             issues.extend(faults.into_iter().map(|fault| ("context_invalid", fault)));
         }
         (issues, runtime.ok(), runtime.trust)
     };
     let verified = verified && issues.is_empty() && !host;
-    verdict.provenance = output::provenance(&report, &issues, verified, host, trust);
+    verdict.provenance = output::provenance(Node::root("", &report), &issues, verified, host, trust);
 
-    let digest = baseline_json.as_ref().and_then(|json| json["provenance"]["provider_digest"].as_object());
+    let digest = baseline_json.as_ref().map(|json| Node::root("", json).at("provenance.provider_digest"));
+    let digest = digest.filter(|digest| digest.object().is_some());
     let found = upstream::check(&upstream::Case {
-        report: &report,
+        report: Node::root("", &report),
         profile: options.profile,
         version: options.upstream_version,
         tolerance: options.tolerance,
@@ -307,7 +316,8 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     let unreadable = verdict.stopped_by.as_ref().is_some_and(|stopped| stopped.code == "E601");
     if !options.upstream_parity && !unreadable {
         let sha256 = baseline.as_ref().map(|(_, sha256)| sha256.as_str()).unwrap_or_default();
-        let strict = strict::check(&report, options, baseline.as_ref().map(|(run, _)| (run, sha256)));
+        let strict =
+            strict::check(Node::root("", &report), options, baseline.as_ref().map(|(run, _)| (run, sha256)));
         if let Some(example) = strict.mismatches.first().filter(|_| verdict.stopped_by.is_none()) {
             let exit = if options.profile.gated() { 3 } else { 1 };
             verdict.stopped_by = options.profile.gated().then(|| StoppedBy {
@@ -358,7 +368,7 @@ fn input_error(message: String) -> StoppedBy {
     StoppedBy { code: "E_GENERIC", category: "ReportInputError", message, context: json!({}), exit: 2 }
 }
 
-/// The report a path means.
+/// The report that a path names: the file itself, or the report in a directory.
 fn resolve(path: &Path) -> Result<PathBuf, String> {
     let shown = path.display();
     let metadata = path.symlink_metadata().map_err(|why| match why.kind() {
@@ -385,8 +395,8 @@ fn resolve(path: &Path) -> Result<PathBuf, String> {
 
 fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
     if lenient {
-        // Python's reader takes the last of repeated members, as serde_json does. NaN stays refused: JSON has none, and
-        // no report of upstream's that verifies holds one.
+        // Python's reader uses the last of duplicate members, and so does serde_json. NaN remains an error: JSON has none,
+        // and no report of upstream that verifies contains one.
         return serde_json::from_slice(bytes).map_err(|why| why.to_string());
     }
     json::parse("the report", bytes).map_err(|why| why.to_string())
@@ -394,13 +404,13 @@ fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
 
 type Baseline = (Option<(crate::run_report::RunReport, String)>, Option<Value>);
 
-/// The baseline of the options: as a run report where it is one, and as JSON for its provider digest.
+/// The baseline of the options: as a run report, with its SHA-256, and as JSON for its provider digest.
 fn load_baseline(options: &VerifyOptions) -> Result<Baseline, String> {
     let Some(path) = &options.baseline else { return Ok((None, None)) };
     let shown = path.display();
     let bytes = read_evidence(path, RUN_REPORT_LIMIT);
     if options.upstream_parity {
-        // Upstream ignores a baseline it cannot read.
+        // Upstream ignores an unreadable baseline.
         let value = bytes.ok().and_then(|bytes| serde_json::from_slice(&python_json(&bytes)).ok());
         return Ok((None, value));
     }
@@ -408,15 +418,15 @@ fn load_baseline(options: &VerifyOptions) -> Result<Baseline, String> {
     let sha256 = sha256_hex(&bytes);
     let text = python_json(&bytes);
     let value = json::parse(&format!("the baseline {shown}"), &text).map_err(|why| why.to_string())?;
-    if value["validation"].is_object() {
-        return Err(format!("the baseline {shown} is an evaluation report; give the baseline's run report"));
+    if Node::root("", &value).get("validation").object().is_some() {
+        return Err(format!("the baseline {shown} is an evaluation report; pass the baseline's run report"));
     }
     let run =
         json::parse_run_report(&format!("the baseline {shown}"), &text).map_err(|why| why.to_string())?;
     Ok((Some((run, sha256)), Some(value)))
 }
 
-/// Upstream writes a bare `NaN` as the ratio of a baseline's own run report. There, and only there, it is read as null.
+/// Replaces a bare `NaN` by null, only where upstream writes one: as the ratio of a baseline's own run report.
 fn python_json(bytes: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.contains("\"ratio_vs_baseline\": NaN") => {
@@ -426,20 +436,20 @@ fn python_json(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What `advanced runtime-verify` found.
+/// The result of `advanced runtime-verify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeVerdict {
-    /// The report's path as given.
+    /// The report's path as supplied.
     pub report: String,
-    /// The manifest's path as given.
+    /// The manifest's path as supplied.
     pub manifest: String,
-    /// What failed, in order.
+    /// What failed, in the order of the checks.
     pub errors: Vec<String>,
-    /// The digest the manifest names.
+    /// The image digest that the manifest names.
     pub declared_image_digest: Option<String>,
-    /// Whether an expected digest was given and matched.
+    /// Whether an expected digest was supplied and matched.
     pub expected_digest_matched: bool,
-    /// Whether the manifest is sound and holds the report's digest.
+    /// Whether the manifest contains the report's digest.
     pub binding_verified: bool,
     /// How far the evidence can be trusted.
     pub trust: Trust,

@@ -1,11 +1,11 @@
-//! Evidence opened for display: read as the verifier reads it, of the right shape, judged by nobody.
+//! Evidence for display: read like the verifier reads it and checked against its schema, but not verified.
 
 use super::{UpstreamVersion, parse, read, resolve, schema};
 use crate::Error;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The evaluation report a file or directory means, with its path. Fails unless it fits the schema `v1`.
+/// The evaluation report that a file or directory names, with its path. An error unless it is valid by schema `v1`.
 pub fn open_report(path: &Path) -> Result<(PathBuf, Value), Error> {
     let file = resolve(path).map_err(Error::input)?;
     let failed = |why: String| Error::input(format!("reading evaluation report {}: {why}", file.display()));
@@ -17,7 +17,7 @@ pub fn open_report(path: &Path) -> Result<(PathBuf, Value), Error> {
     }
 }
 
-/// The manifest at `path`; `None` when there is none.
+/// The manifest at `path`; `None` if it does not exist.
 pub fn open_manifest(path: &Path) -> Result<Option<Value>, Error> {
     let failed = |why: String| Error::input(format!("reading runtime manifest {}: {why}", path.display()));
     match read::read_evidence(path, read::MANIFEST_LIMIT) {

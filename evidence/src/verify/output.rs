@@ -1,30 +1,31 @@
-//! Verdicts as JSON, as one line for people, and as an exit code (`spec/verify.md` section 6).
+//! Verdicts as JSON, as one human-readable line, and as an exit code.
 
 use super::upstream::assurance_mode;
 use super::{Reason, Trust, Verdict};
+use crate::format::untrusted::Node;
 use crate::numerics::digest::python_json;
 use crate::numerics::stats::weighted_mean;
 use serde_json::{Value, json};
 
 /// `verification.runtime_provenance`.
 pub(super) fn provenance(
-    report: &Value,
+    report: Node<'_>,
     issues: &[(&'static str, String)],
     verified: bool,
     skipped: bool,
     trust: Trust,
 ) -> Value {
-    let context = &report["context"];
+    let context = report.get("context");
     let declared = [
-        &context["runtime"]["execution_mode"],
-        &context["runtime"]["runtime_provenance_declared"],
-        &context["execution_mode"],
-        &report["provenance"]["runtime"]["execution_mode"],
-        &report["provenance"]["execution_mode"],
-        &report["meta"]["execution_mode"],
+        context.at("runtime.execution_mode"),
+        context.at("runtime.runtime_provenance_declared"),
+        context.get("execution_mode"),
+        report.at("provenance.runtime.execution_mode"),
+        report.at("provenance.execution_mode"),
+        report.at("meta.execution_mode"),
     ]
     .into_iter()
-    .filter_map(Value::as_str)
+    .filter_map(Node::str)
     .map(|mode| mode.trim().to_lowercase())
     .find(|mode| !mode.is_empty())
     .unwrap_or_else(|| "unknown".to_owned());
@@ -32,7 +33,7 @@ pub(super) fn provenance(
         .iter()
         .map(|(code, message)| json!({"code": code, "message": message, "details": {}}))
         .collect();
-    // Upstream calls a manifest that merely binds the report `verified`; without a pinned image ours does not.
+    // Upstream also calls a manifest that only binds the report `verified`. Here that requires a pinned image.
     let status = match (verified, skipped, trust) {
         (_, true, _) => "skipped",
         (true, _, Trust::ExpectedImageDigestMatched) => "verified",
@@ -59,7 +60,7 @@ pub fn envelope(verdicts: &[Verdict], timestamp: &str) -> Value {
         "ts": timestamp,
         "summary": {"ok": reason == Reason::Ok, "reason": reason.as_str()},
         "evaluation_report": {"count": verdicts.len()},
-        "results": verdicts.iter().map(row).collect::<Vec<_>>(),
+        "results": verdicts.iter().map(result).collect::<Vec<_>>(),
     });
     if let Some(verdict) = verdicts.iter().find(|verdict| verdict.stopped_by.is_some())
         && let Some(stopped) = &verdict.stopped_by
@@ -90,7 +91,7 @@ fn overall(verdicts: &[Verdict]) -> Reason {
     }
 }
 
-/// The exit code of several verdicts: of the first that stopped the checks, else of the worst.
+/// The exit code of several verdicts: that of the first that stopped the checks, otherwise the largest.
 pub fn exit_code(verdicts: &[Verdict]) -> i32 {
     verdicts
         .iter()
@@ -100,21 +101,22 @@ pub fn exit_code(verdicts: &[Verdict]) -> i32 {
         .unwrap_or(2)
 }
 
-fn row(verdict: &Verdict) -> Value {
+fn result(verdict: &Verdict) -> Value {
     let null = Value::Null;
-    let report = verdict.report.as_ref().unwrap_or(&null);
-    let metric = &report["primary_metric"];
-    let ci = metric["display_ci"]
-        .as_array()
+    let report = Node::root("", verdict.report.as_ref().unwrap_or(&null));
+    let metric = report.get("primary_metric");
+    let ci = metric
+        .get("display_ci")
+        .array()
         .filter(|bounds| bounds.len() == 2 && bounds.iter().all(Value::is_number));
-    let warnings = report["guard_warnings"]["warning_count"].as_u64().unwrap_or_default();
+    let warnings = report.at("guard_warnings.warning_count").u64().unwrap_or_default();
     json!({
         "id": verdict.path.display().to_string(),
         "schema_version": "v1",
-        "kind": metric["kind"].as_str().unwrap_or_default().to_lowercase(),
+        "kind": metric.get("kind").str().unwrap_or_default().to_lowercase(),
         "ok": verdict.ok(),
         "reason": verdict.reason.as_str(),
-        "ratio_vs_baseline": metric["ratio_vs_baseline"].as_f64(),
+        "ratio_vs_baseline": metric.get("ratio_vs_baseline").f64(),
         "ci": ci,
         "recompute": recompute(verdict, report),
         "guard_warnings_present": warnings > 0,
@@ -128,19 +130,19 @@ fn row(verdict: &Verdict) -> Value {
     })
 }
 
-fn recompute(verdict: &Verdict, report: &Value) -> Value {
-    let metric = &report["primary_metric"];
-    let kind = metric["kind"].as_str().unwrap_or_default();
+fn recompute(verdict: &Verdict, report: Node<'_>) -> Value {
+    let metric = report.get("primary_metric");
+    let kind = metric.get("kind").str().unwrap_or_default();
     let (family, computed) = if kind == "accuracy" {
-        let classes = &report["metrics"]["classification"];
-        let counts = classes["n_correct"].as_f64().zip(classes["n_total"].as_f64());
+        let classes = report.at("metrics.classification");
+        let counts = classes.get("n_correct").f64().zip(classes.get("n_total").f64());
         ("accuracy", counts.filter(|(_, total)| *total > 0.0).map(|(correct, total)| correct / total))
     } else if kind.starts_with("ppl") {
-        let arm = &report["evaluation_windows"]["final"];
+        let arm = report.at("evaluation_windows.final");
         let losses: Option<Vec<f64>> =
-            arm["logloss"].as_array().and_then(|losses| losses.iter().map(Value::as_f64).collect());
+            arm.get("logloss").array().and_then(|losses| losses.iter().map(Value::as_f64).collect());
         let weights: Option<Vec<u64>> =
-            arm["token_counts"].as_array().and_then(|counts| counts.iter().map(Value::as_u64).collect());
+            arm.get("token_counts").array().and_then(|counts| counts.iter().map(Value::as_u64).collect());
         let mean = losses.zip(weights).and_then(|(losses, weights)| weighted_mean(&losses, &weights));
         ("ppl", mean.map(f64::exp))
     } else {
@@ -148,27 +150,28 @@ fn recompute(verdict: &Verdict, report: &Value) -> Value {
     };
     let Some(computed) = computed else { return json!({"family": family, "ok": true, "reason": "skipped"}) };
     let tolerance = verdict.tolerance.max(1e-12);
-    let ok = metric["final"].as_f64().is_some_and(|last| (last - computed).abs() <= tolerance);
+    let ok = metric.get("final").f64().is_some_and(|last| (last - computed).abs() <= tolerance);
     json!({"family": family, "ok": ok, "reason": if ok { Value::Null } else { json!("mismatch") }})
 }
 
-/// Upstream's line for a report that verifies.
+/// Upstream's output line for a report that verifies.
 pub fn success_line(verdict: &Verdict) -> String {
     let null = Value::Null;
-    let report = verdict.report.as_ref().unwrap_or(&null);
-    let metric = &report["primary_metric"];
-    let mut line = format!("VERIFY OK metric={}", metric["kind"].as_str().unwrap_or("?"));
-    let windows = &report["dataset"]["windows"];
-    if let (Some(preview), Some(last)) = (windows["preview"].as_u64(), windows["final"].as_u64()) {
+    let report = Node::root("", verdict.report.as_ref().unwrap_or(&null));
+    let metric = report.get("primary_metric");
+    let mut line = format!("VERIFY OK metric={}", metric.get("kind").str().unwrap_or("?"));
+    let windows = report.at("dataset.windows");
+    if let (Some(preview), Some(last)) = (windows.get("preview").u64(), windows.get("final").u64()) {
         line += &format!(" n={preview}/{last}");
     }
-    if let Some(ratio) = metric["ratio_vs_baseline"].as_f64() {
+    if let Some(ratio) = metric.get("ratio_vs_baseline").f64() {
         line += &format!(" point={ratio:.6}");
     }
-    if let (Some(low), Some(high)) = (metric["display_ci"][0].as_f64(), metric["display_ci"][1].as_f64()) {
+    let ci = metric.get("display_ci");
+    if let (Some(low), Some(high)) = (ci.index(0).f64(), ci.index(1).f64()) {
         line += &format!(" ci=[{low:.6},{high:.6}] width={:.6}", high - low);
     }
-    if let Some(tier) = report["auto"]["tier"].as_str() {
+    if let Some(tier) = report.at("auto.tier").str() {
         line += &format!(" tier={tier}");
     }
     line + &format!(" trust={}", verdict.trust.as_str())

@@ -1,4 +1,4 @@
-//! Opening evidence without following a link in its last component, and never more of it than a limit.
+//! Reads evidence files: no symbolic link in the last path component, and no more bytes than a limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ pub const MANIFEST_LIMIT: u64 = 4 << 20;
 /// Largest run report that is read.
 pub const RUN_REPORT_LIMIT: u64 = 256 << 20;
 
-/// The bytes of a regular file of at most `limit` bytes; its last component must not be a symbolic link.
+/// The content of a regular file of at most `limit` bytes. The last component of `path` must not be a symbolic link.
 pub fn read_evidence(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let other = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     let file = open(path)?;
@@ -31,13 +31,13 @@ pub fn read_evidence(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::OFlags;
     use std::os::unix::fs::OpenOptionsExt;
-    // Without blocking: a pipe must not stop the verifier.
+    // Non-blocking: opening a named pipe must not block the verifier.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(|why| {
         if why.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
             return io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "it is a symbolic link; give the file itself",
+                "it is a symbolic link; pass the file itself",
             );
         }
         why
@@ -49,7 +49,7 @@ fn open(path: &Path) -> io::Result<File> {
     if path.symlink_metadata()?.file_type().is_symlink() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is a symbolic link; give the file itself",
+            "it is a symbolic link; pass the file itself",
         ));
     }
     OpenOptions::new().read(true).open(path)

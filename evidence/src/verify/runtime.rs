@@ -1,6 +1,7 @@
-//! The manifest and its binding to the report (`spec/manifest.md` sections 4 to 6).
+//! Verification of the runtime manifest, and that it binds the report.
 
 use super::{RuntimeVerdict, Trust, read, schema};
+use crate::format::untrusted::Node;
 use crate::json;
 use crate::manifest::{CONTRACT, FILE_NAME};
 use crate::numerics::digest::sha256_hex;
@@ -8,18 +9,18 @@ use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
 
-/// What is demanded of a manifest.
+/// What a manifest must satisfy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuntimeOptions {
-    /// `sha256:` and 64 hex digits of the image that must have run.
+    /// Digest of the image that must have run: `sha256:` and 64 hex digits.
     pub expected_image_digest: Option<String>,
     /// As [`super::VerifyOptions::granted`].
     pub granted: Vec<String>,
-    /// Only upstream's checks, and its tolerant parser.
+    /// Only upstream's checks, and its lenient parser.
     pub upstream_parity: bool,
 }
 
-/// `advanced runtime-verify` with our checks: the manifest, and that it binds the report.
+/// `advanced runtime-verify` with all checks: the manifest is valid and binds the report.
 pub fn runtime_verify(report: &Path, manifest: &Path, expected_image_digest: Option<&str>) -> RuntimeVerdict {
     let expected_image_digest = expected_image_digest.map(str::to_owned);
     runtime_verify_with(
@@ -49,8 +50,8 @@ pub fn runtime_verify_with(report: &Path, manifest: &Path, options: &RuntimeOpti
     check_bytes(&report_bytes, &manifest_bytes, options, verdict)
 }
 
-/// [`runtime_verify`] of bytes that were read already, so that the caller uses what was verified. The paths only name
-/// them.
+/// [`runtime_verify`] of bytes in memory, so that the caller uses exactly the bytes that were verified. The paths are used in
+/// messages only.
 pub fn runtime_verify_bytes(
     report: &Path,
     report_bytes: &[u8],
@@ -72,7 +73,7 @@ fn check_bytes(
     let name = Path::new(&verdict.report).file_name().map(|name| name.to_string_lossy().into_owned());
     match parse(manifest, options.upstream_parity) {
         Ok(manifest) if manifest.is_object() => {
-            check(report, name.as_deref(), &manifest, options, &mut verdict);
+            check(report, name.as_deref(), Node::root("", &manifest), options, &mut verdict);
         }
         Ok(_) => verdict.errors.push("manifest payload must be a JSON object".to_owned()),
         Err(why) => verdict.errors.push(format!("unable to parse manifest: {why}")),
@@ -80,35 +81,35 @@ fn check_bytes(
     verdict
 }
 
-/// Checks a manifest, and that it binds a report.
+/// Checks a manifest, and that it binds a report with these bytes.
 fn check(
     report: &[u8],
     report_name: Option<&str>,
-    manifest: &Value,
+    manifest: Node<'_>,
     options: &RuntimeOptions,
     verdict: &mut RuntimeVerdict,
 ) {
-    if let Some(fault) = schema::manifest_faults(manifest).into_iter().next() {
+    if let Some(fault) = schema::manifest_faults(manifest.value()).into_iter().next() {
         return verdict.errors.push(format!("runtime manifest schema validation failed: {fault}"));
     }
     let errors = &mut verdict.errors;
-    let runtime = &manifest["runtime"];
-    let contract = manifest["verifier_contract_version"].as_str().unwrap_or("<missing>");
+    let runtime = manifest.get("runtime");
+    let contract = manifest.get("verifier_contract_version").str().unwrap_or("<missing>");
     if contract != CONTRACT {
         errors.push(format!("unexpected verifier contract version: {contract}"));
     }
-    let mode = manifest["execution_mode"].as_str().unwrap_or("<missing>");
+    let mode = manifest.get("execution_mode").str().unwrap_or("<missing>");
     if mode != "container" {
         errors.push(format!("execution_mode must be \"container\", got {mode}"));
     }
-    if runtime["container_execution"] != json!(true) {
+    if runtime.get("container_execution").bool() != Some(true) {
         errors.push("runtime.container_execution must be true".to_owned());
     }
-    let declared = runtime["image_digest"].as_str().map(str::to_owned);
+    let declared = runtime.get("image_digest").str().map(str::to_owned);
     if declared.as_deref().is_none_or(str::is_empty) {
         errors.push("runtime.image_digest must be present".to_owned());
     }
-    let stated = manifest["report"]["sha256"].as_str().unwrap_or_default();
+    let stated = manifest.at("report.sha256").str().unwrap_or_default();
     let actual = sha256_hex(report);
     verdict.binding_verified = stated == actual;
     if stated != actual {
@@ -141,50 +142,50 @@ fn check(
     };
 }
 
-/// What upstream does not check: the boundary was not loosened, and the manifest does not contradict itself.
-fn stricter(manifest: &Value, report_name: Option<&str>, granted: &[String], errors: &mut Vec<String>) {
+/// What upstream does not check: no control was disabled, and the manifest does not contradict itself.
+fn stricter(manifest: Node<'_>, report_name: Option<&str>, granted: &[String], errors: &mut Vec<String>) {
     let granted = |name: &str| granted.iter().any(|granted| granted == name);
-    let runtime = &manifest["runtime"];
+    let runtime = manifest.get("runtime");
     for (flag, what) in [
         ("allow_network", "the workload could reach a network"),
         ("allow_remote_code", "code that came with a checkpoint could run"),
         ("allow_third_party_plugins", "third-party plugins could run"),
     ] {
-        if runtime[flag] == json!(true) && !granted(flag) {
+        if runtime.get(flag).bool() == Some(true) && !granted(flag) {
             errors.push(format!("runtime.{flag} is true: {what}; measure again without that allowance"));
         }
     }
-    for loosened in manifest["context"]["loosened"].as_array().into_iter().flatten() {
-        let name = loosened.as_str().map_or_else(|| loosened.to_string(), str::to_owned);
+    for loosened in manifest.at("context.loosened").elements() {
+        let name = loosened.str().map_or_else(|| loosened.to_string(), str::to_owned);
         if granted(&name) {
             continue;
         }
         let why = match name.as_str() {
             "custom_seccomp_profile" => {
-                "the workload ran under a system-call profile that somebody brought, not under the launcher's own; measure without --seccomp"
+                "the workload ran under a user profile instead of the built-in seccomp profile; measure again without --seccomp"
             }
-            _ => "the boundary was given up there; measure without it",
+            _ => "this control was disabled; measure again without that flag",
         };
         errors.push(format!("context.loosened names {name}: {why}"));
     }
-    let filename = manifest["report"]["filename"].as_str().unwrap_or_default();
+    let filename = manifest.at("report.filename").str().unwrap_or_default();
     if report_name.is_some_and(|name| name != filename) {
         let name = report_name.unwrap_or_default();
         errors.push(format!(
             "report.filename mismatch: the manifest was written for {filename}, this file is {name}"
         ));
     }
-    let digest = runtime["image_digest"].as_str().unwrap_or_default();
-    let reference = runtime["image_ref"].as_str().unwrap_or_default();
+    let digest = runtime.get("image_digest").str().unwrap_or_default();
+    let reference = runtime.get("image_ref").str().unwrap_or_default();
     if let Some((_, named)) =
         reference.split_once('@').filter(|(_, named)| !digest.is_empty() && *named != digest)
     {
         errors
             .push(format!("runtime.image_ref mismatch: it names {named}, runtime.image_digest is {digest}"));
     }
-    let config = &manifest["config"];
-    let source = config["source"].as_str().unwrap_or_default();
-    if (source == "missing") != config["sha256"].is_null() {
+    let config = manifest.get("config");
+    let source = config.get("source").str().unwrap_or_default();
+    if (source == "missing") != config.get("sha256").is_null() {
         errors.push(format!("config.sha256 contradicts config.source {source}"));
     }
 }
@@ -196,8 +197,8 @@ fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
     json::parse("the manifest", bytes).map_err(|why| why.to_string())
 }
 
-/// Upstream's `verify_runtime_provenance` for the manifest beside `report_path`: issues as `(code, message)`, and the manifest where it
-/// could be read.
+/// Upstream's `verify_runtime_provenance` for the manifest beside `report_path`: issues as `(code, message)`, and the manifest if it is
+/// readable.
 pub(super) fn provenance(
     report_path: &Path,
     report: &[u8],
@@ -227,7 +228,7 @@ pub(super) fn provenance(
         }
         Err(why) => return (verdict, invalid(why), Value::Null),
     };
-    let mode = manifest["execution_mode"].as_str().unwrap_or("None");
+    let mode = Node::root("", &manifest).get("execution_mode").str().unwrap_or("None");
     if mode != "container" {
         return (
             verdict,
@@ -235,7 +236,7 @@ pub(super) fn provenance(
             manifest,
         );
     }
-    check(report, Some(&name), &manifest, options, &mut verdict);
+    check(report, Some(&name), Node::root("", &manifest), options, &mut verdict);
     let issues = verdict.errors.iter().map(|error| ("verifier_failed", error.clone())).collect();
     (verdict, issues, manifest)
 }
@@ -253,12 +254,12 @@ impl RuntimeVerdict {
         }
     }
 
-    /// Whether nothing failed; the exit code is then 0, else 1.
+    /// Whether nothing failed. The exit code is 0 if so, otherwise 1.
     pub fn ok(&self) -> bool {
         self.errors.is_empty()
     }
 
-    /// The JSON of `spec/manifest.md` section 5; print it with [`super::to_line`].
+    /// The verdict as JSON of format `runtime-verify-v1`; print it with [`super::to_line`].
     pub fn to_json(&self) -> Value {
         json!({
             "format_version": "runtime-verify-v1",

@@ -1,4 +1,4 @@
-//! The two JSON schemas, compiled once.
+//! The JSON schemas of report and manifest, compiled once.
 
 use super::UpstreamVersion;
 use jsonschema::Validator;
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 const REPORT: &str = include_str!("../../schemas/evaluation-report.schema.json");
 const MANIFEST: &str = include_str!("../../schemas/runtime-manifest.schema.json");
 
-/// What does not fit the report schema of a version; empty: it fits.
+/// The faults of a report by the schema of a version; empty if it is valid.
 pub(super) fn report_faults(report: &Value, version: UpstreamVersion) -> Vec<String> {
     static NEW: OnceLock<Validator> = OnceLock::new();
     static OLD: OnceLock<Validator> = OnceLock::new();
@@ -28,7 +28,7 @@ pub(super) fn report_faults(report: &Value, version: UpstreamVersion) -> Vec<Str
     faults(validator, report)
 }
 
-/// What does not fit the manifest's schema.
+/// The faults of a manifest by its schema; empty if it is valid.
 pub(super) fn manifest_faults(manifest: &Value) -> Vec<String> {
     static SCHEMA: OnceLock<Validator> = OnceLock::new();
     faults(SCHEMA.get_or_init(|| compile(MANIFEST, |_| ())), manifest)
@@ -37,7 +37,7 @@ pub(super) fn manifest_faults(manifest: &Value) -> Vec<String> {
 fn compile(text: &str, change: impl FnOnce(&mut Value)) -> Validator {
     let mut schema: Value = serde_json::from_str(text).unwrap_or_default();
     change(&mut schema);
-    // The schemas are part of this program; a test compiles both.
+    // The schemas are embedded; a test compiles both.
     #[allow(clippy::expect_used)]
     jsonschema::draft202012::new(&schema).expect("the embedded schema compiles")
 }
@@ -64,7 +64,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn schemas_compile_and_refuse() {
+    fn schemas_compile_and_reject() {
         assert!(!manifest_faults(&json!({})).is_empty());
         for version in [UpstreamVersion::V0_8, UpstreamVersion::V0_12] {
             assert!(!report_faults(&json!({"schema_version": "v2"}), version).is_empty());

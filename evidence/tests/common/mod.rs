@@ -1,4 +1,4 @@
-//! What the integration tests share: synthetic run reports, golden files, upstream's verifiers.
+//! Helpers of the integration tests: synthetic run reports, golden reports of upstream, upstream's verifiers.
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 use invarlock_evidence::compare::{CompareContext, compare};
@@ -9,52 +9,31 @@ use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::run_report::RunReport;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-/// Says visibly that a test did nothing, and why.
+/// Reports that part of a test did not run, and why.
 pub fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
 }
 
-/// The folder of unpacked golden files (`<version>/<case>`), if they can be had.
-pub fn golden() -> Option<&'static Path> {
-    static ROOT: OnceLock<Option<tempfile::TempDir>> = OnceLock::new();
-    static GIVEN: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let given = GIVEN.get_or_init(|| std::env::var_os("INVARLOCK_GOLDEN").map(PathBuf::from));
-    if let Some(given) = given {
-        return Some(given);
-    }
-    let unpacked = ROOT.get_or_init(|| {
-        let shared = shared()?.join("data/golden");
-        let folder = tempfile::tempdir().ok()?;
+/// The golden reports of upstream (`<version>/<case>`), extracted from the fixtures once for each test program.
+pub fn golden() -> &'static Path {
+    static ROOT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let root = ROOT.get_or_init(|| {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/upstream");
+        let directory = tempfile::tempdir().unwrap();
         for version in ["0.8.0", "0.12.1"] {
-            let archive = shared.join(format!("upstream-{version}.tar.zst"));
-            let script = "zstd -d --long=27 -c -- \"$1\" | tar -x -C \"$2\" -f -";
-            let status = Command::new("sh")
-                .args(["-c", script, "sh"])
-                .arg(&archive)
-                .arg(folder.path())
-                .status()
-                .ok()?;
-            if !archive.is_file() || !status.success() {
-                eprintln!("SKIPPED {} cannot be unpacked (is zstd installed?)", archive.display());
-                return None;
-            }
+            let archive = std::fs::File::open(fixtures.join(format!("reports-{version}.tar.zst"))).unwrap();
+            let mut decoder = zstd::Decoder::new(archive).unwrap();
+            decoder.window_log_max(27).unwrap();
+            tar::Archive::new(decoder).unpack(directory.path()).unwrap();
         }
-        Some(folder)
+        directory
     });
-    unpacked.as_ref().map(tempfile::TempDir::path)
+    root.path()
 }
 
-/// The shared folder: `$INVARLOCK_SHARED`, or `shared` beside the workspace.
-pub fn shared() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
-    let folder = std::env::var_os("INVARLOCK_SHARED").map_or_else(beside, PathBuf::from);
-    folder.is_dir().then_some(folder)
-}
-
-/// Upstream's `invarlock`, made by `tests/upstream-venvs.sh`.
+/// Upstream's `invarlock`, if `tests/upstream-venvs.sh` installed it.
 pub fn upstream(version: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
@@ -65,7 +44,7 @@ pub fn upstream(version: &str) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// A golden run report; upstream writes a bare NaN where it has no ratio, which is not JSON.
+/// A golden run report. Upstream writes a bare NaN for a missing ratio, which is not JSON.
 pub fn golden_run(path: &Path) -> RunReport {
     let text = std::fs::read_to_string(path).unwrap();
     serde_json::from_str(&text.replace(": NaN", ": null")).unwrap()
@@ -82,14 +61,14 @@ pub fn golden_context(folder: &Path) -> CompareContext {
     context
 }
 
-/// Our comparison of a golden case.
+/// The comparison of a golden case by this program.
 pub fn compare_golden(folder: &Path) -> Value {
     let baseline = golden_run(&folder.join("source.report.json"));
     let subject = golden_run(&folder.join("edited.report.json"));
     to_value(&compare(&baseline, &subject, &golden_context(folder)).unwrap())
 }
 
-/// A context with nothing special in it.
+/// The context of an ordinary comparison.
 pub fn context(profile: Profile, tier: Tier) -> CompareContext {
     CompareContext {
         profile,
@@ -166,22 +145,22 @@ pub fn synthetic(n: usize, shift: f64) -> RunReport {
     serde_json::from_value(report).unwrap()
 }
 
-/// What a launcher's manifest says of the run behind `report`: that of a real run by root, with this report's digests in it.
+/// The context of a launcher's manifest for `report`: that of a real run by root, with the digests of this report.
 pub fn launcher_context(report: &Value) -> Value {
     context_of("root", report)
 }
 
-/// The same of a run by `root` or by an ordinary `user`. The files are the contexts of two evaluations of the demo; a whole-program test
-/// sees that runs still say the same.
-pub fn context_of(who: &str, report: &Value) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("context.{who}.json"));
+/// The same for a run by `root` or by an ordinary `user`. The files are the contexts of two evaluations of the demo; a whole-program test
+/// checks that current runs record the same.
+pub fn context_of(user: &str, report: &Value) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("context.{user}.json"));
     let mut context: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     context["ä"] = json!("ö");
     for (side, named) in [("baseline", "baseline"), ("subject", "edited")] {
         let known = &report["provenance"][named];
         let measured = &mut context["sides"][side];
         measured["checkpoint"]["tree_sha256"] = known["checkpoint_sha256"].clone();
-        // The first is the log of its events.
+        // The first output is the log of events.
         assert_eq!(measured["outputs"][1]["name"], "report.json");
         measured["outputs"][1]["sha256"] = known["report_sha256"].clone();
         context["plan"]["content"]["sides"][side]["checkpoint"]["tree_sha256"] =
@@ -195,7 +174,7 @@ pub fn context_of(who: &str, report: &Value) -> Value {
     context
 }
 
-/// Writes the digest of a changed plan anew.
+/// Updates the digest of a changed plan.
 pub fn reseal(context: &mut Value) {
     use invarlock_evidence::numerics::digest::canonical_json;
     let plan = canonical_json(&context["plan"]["content"]);
@@ -207,7 +186,7 @@ pub fn write_bundle(folder: &Path, report: &Value) -> PathBuf {
     write_bundle_with(folder, report, launcher_context(report))
 }
 
-/// The same with this context.
+/// The same with another context.
 pub fn write_bundle_with(folder: &Path, report: &Value, context: Value) -> PathBuf {
     use invarlock_evidence::manifest::{Config, FILE_NAME, ManifestInput, build, to_bytes};
     let bytes = invarlock_evidence::compare::to_bytes(report);

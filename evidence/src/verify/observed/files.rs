@@ -1,11 +1,12 @@
-//! What the workload saw of file systems.
+//! Mounts, inputs and `/proc` as the workload had them.
 
-use super::{Found, Side, is, other, strings};
-use serde_json::{Value, json};
+use super::{Found, Side, is, strings, unexpected};
+use crate::format::untrusted::Node;
+use serde_json::json;
 use std::collections::BTreeSet;
 
 const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
-/// Files of `/proc` that must be covered where the kernel has them.
+/// Files of `/proc` that must be covered if the kernel has them.
 const MASKED: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
@@ -18,12 +19,12 @@ const MASKED: [&str; 10] = [
     "/proc/timer_list",
     "/proc/timer_stats",
 ];
-/// Those that must not be writable.
+/// Files of `/proc` that must not be writable.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 const INPUT: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
 const SCRATCH: &[&str] = &["rw", "nosuid", "nodev", "noexec"];
-/// Mounts that every container has: where, of which type, with which options.
+/// Mounts of every container: target, file system type, options.
 const MOUNTS: [(&str, &str, &[&str]); 6] = [
     ("/", "", &["ro", "nosuid", "nodev"]),
     ("/dev", "tmpfs", &["ro", "nosuid", "noexec"]),
@@ -33,23 +34,19 @@ const MOUNTS: [(&str, &str, &[&str]); 6] = [
     ("/tmp", "tmpfs", SCRATCH),
 ];
 
-fn text<'a>(row: &'a Value, member: &str) -> &'a str {
-    row[member].as_str().unwrap_or_default()
+fn text<'a>(node: Node<'a>, member: &'a str) -> &'a str {
+    node.get(member).str().unwrap_or_default()
 }
 
-fn rows(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
+/// Mount points of mounts, or paths of inputs.
+pub(super) fn targets<'a>(list: Node<'a>) -> impl Iterator<Item = &'a str> {
+    list.elements().map(|entry| text(entry, "target"))
 }
 
-/// Where something is mounted, or an input lies.
-pub(super) fn targets(value: &Value) -> impl Iterator<Item = &str> {
-    rows(value).map(|row| text(row, "target"))
-}
-
-/// Which options a mount must have; none where nobody asked for such a one.
-fn wanted(row: &Value) -> Option<&'static [&'static str]> {
-    let (target, kind) = (text(row, "target"), text(row, "kind"));
-    if kind.is_empty() || text(row, "options").is_empty() {
+/// The options that a mount must have; `None` for a mount that was not planned.
+fn required_options(mount: Node<'_>) -> Option<&'static [&'static str]> {
+    let (target, kind) = (text(mount, "target"), text(mount, "kind"));
+    if kind.is_empty() || text(mount, "options").is_empty() {
         return None;
     }
     if let Some((_, type_, options)) = MOUNTS.iter().find(|(place, ..)| *place == target) {
@@ -68,107 +65,104 @@ fn wanted(row: &Value) -> Option<&'static [&'static str]> {
     }
 }
 
-pub(super) fn mounts(side: &Side<'_>, row: &Value) -> Found {
-    let value = &row["value"];
-    let mut seen = BTreeSet::new();
-    for mount in rows(value) {
+pub(super) fn mounts(side: &Side<'_>, value: Node<'_>) -> Found {
+    let mut mounted = BTreeSet::new();
+    for mount in value.elements() {
         let target = text(mount, "target");
-        let Some(options) = wanted(mount) else {
-            return other("value", mount, "without this mount, which nobody asked for");
+        let Some(required) = required_options(mount) else {
+            return unexpected(mount, "no such mount: it was not planned");
         };
-        let has = |option: &&&str| !text(mount, "options").split(',').any(|found| found == **option);
-        if let Some(option) = options.iter().find(has) {
-            return other("value", mount, format_args!("{option} at {target}"));
+        let missing = |option: &&&str| !text(mount, "options").split(',').any(|found| found == **option);
+        if let Some(option) = required.iter().find(missing) {
+            return unexpected(mount, format_args!("{option} at {target}"));
         }
-        if mount["propagation"] != json!("private") {
-            return other("value", mount, format_args!("private at {target}"));
+        if text(mount, "propagation") != "private" {
+            return unexpected(mount, format_args!("private at {target}"));
         }
-        if !seen.insert(target) {
-            return other("value", mount, format_args!("one mount at {target}"));
+        if !mounted.insert(target) {
+            return unexpected(mount, format_args!("one mount at {target}"));
         }
     }
-    let absent = strings(&side.seen("proc")["absent"]).unwrap_or_default();
-    let own = MASKED.iter().chain(&READ_ONLY).copied().filter(|path| !absent.contains(path));
+    let absent = strings(side.observed("proc").get("absent")).unwrap_or_default();
+    let proc = MASKED.iter().chain(&READ_ONLY).copied().filter(|path| !absent.contains(path));
     let devices = DEVICES.map(|name| format!("/dev/{name}"));
     let hashed = hashed(side);
     let always =
-        MOUNTS.iter().map(|(target, ..)| *target).chain(own).chain(devices.iter().map(String::as_str));
+        MOUNTS.iter().map(|(target, ..)| *target).chain(proc).chain(devices.iter().map(String::as_str));
     let mut needed = always.chain(hashed.iter().map(|(target, _)| target.as_str()));
-    match needed.find(|target| !seen.contains(target)) {
-        Some(target) => Err(format!("value has nothing mounted at {target}, it must have")),
+    match needed.find(|target| !mounted.contains(target)) {
+        Some(target) => Err(format!("{} lacks a mount at {target}", value.path())),
         None => Ok(()),
     }
 }
 
-/// Files that were hashed for this side, as the container sees them, and their sizes.
-fn hashed<'a>(side: &Side<'a>) -> Vec<(String, &'a Value)> {
-    let files = |input: &'a Value| rows(&input["files"]).map(|file| (text(file, "name"), &file["bytes"]));
-    let (checkpoint, dataset) = (&side.side["checkpoint"], &side.side["dataset"]);
-    let checkpoint = files(checkpoint).map(|(name, bytes)| (format!("/in/checkpoint/{name}"), bytes));
-    let dataset = files(dataset).map(|(name, bytes)| (format!("/in/dataset/{name}"), bytes));
-    checkpoint.chain(dataset).collect()
+/// The files that were hashed for this side, as the container sees them, and their sizes.
+fn hashed<'a>(side: &Side<'a>) -> Vec<(String, Node<'a>)> {
+    let files = |input: &'a str| {
+        let files = side.side.get(input).get("files").elements();
+        files.map(move |file| (format!("/in/{input}/{}", text(file, "name")), file.get("bytes")))
+    };
+    files("checkpoint").chain(files("dataset")).collect()
 }
 
-/// What lay below `/in`: every file that was hashed, from the file that was hashed; and nothing that nobody asked for.
-pub(super) fn inputs(side: &Side<'_>, row: &Value) -> Found {
-    let value = &row["value"];
-    if !value.is_array() {
-        return other("value", value, "a list");
+/// The files below `/in`: each hashed file, mounted from the file that was hashed, and no unplanned file.
+pub(super) fn inputs(side: &Side<'_>, value: Node<'_>) -> Found {
+    if value.array().is_none() {
+        return unexpected(value, "a list");
     }
     let hashed = hashed(side);
     for (target, bytes) in &hashed {
-        let Some(input) = rows(value).find(|input| text(input, "target") == target) else {
-            return Err(format!("value has no {target}, it must have"));
+        let Some(input) = value.elements().find(|input| text(*input, "target") == target) else {
+            return Err(format!("{} lacks {target}", value.path()));
         };
-        if input["bytes"] != **bytes {
-            return other("value", input, format_args!("{bytes} bytes at {target}"));
+        if input.get("bytes") != *bytes {
+            return unexpected(input, format_args!("{bytes} bytes at {target}"));
         }
     }
-    let mounted: BTreeSet<&str> = targets(side.seen("mounts")).collect();
-    let mut seen = BTreeSet::new();
-    for input in rows(value) {
+    let mounted: BTreeSet<&str> = targets(side.observed("mounts")).collect();
+    let mut listed = BTreeSet::new();
+    for input in value.elements() {
         let target = text(input, "target");
-        let is_file = hashed.iter().any(|(name, _)| name == target);
-        let file = input.get("file").is_some_and(is_device_and_inode);
+        let is_hashed = hashed.iter().any(|(name, _)| name == target);
+        let file = input.get("file");
         let good = target.starts_with("/in/")
-            && input["bytes"].is_u64()
-            && file == is_file
-            && file == input.get("file").is_some()
-            && is_file == mounted.contains(target)
-            && seen.insert(target);
+            && input.get("bytes").u64().is_some()
+            && is_device_and_inode(file) == is_hashed
+            && file.exists() == is_hashed
+            && is_hashed == mounted.contains(target)
+            && listed.insert(target);
         if !good {
-            return other("value", input, "a file that was hashed, mounted once, or written for the run");
+            return unexpected(input, "a hashed file that is mounted once, or a file written for the run");
         }
     }
-    if let Some(target) = mounted.iter().find(|t| t.starts_with("/in/") && !seen.contains(*t)) {
-        return Err(format!("value has no {target}, which is mounted"));
+    if let Some(target) = mounted.iter().find(|t| t.starts_with("/in/") && !listed.contains(*t)) {
+        return Err(format!("{} lacks {target}, which is mounted", value.path()));
     }
     let Some(planned) = side.planned else { return Ok(()) };
-    let planned: BTreeSet<&str> = targets(&planned["mounts"]).filter(|t| t.starts_with("/in/")).collect();
-    match seen == planned {
+    let planned: BTreeSet<&str> = targets(planned.get("mounts")).filter(|t| t.starts_with("/in/")).collect();
+    match listed == planned {
         true => Ok(()),
-        false => other("value", &json!(seen), format_args!("as planned, {planned:?}")),
+        false => Err(format!("{} lists {listed:?}, expected {planned:?} as planned", value.path())),
     }
 }
 
 /// `major:minor inode`.
-fn is_device_and_inode(value: &Value) -> bool {
+fn is_device_and_inode(node: Node<'_>) -> bool {
     let number = |text: &str| text.parse::<u64>().is_ok();
-    let parts = value.as_str().and_then(|text| text.split_once(' ')).and_then(|(device, inode)| {
+    let parts = node.str().and_then(|text| text.split_once(' ')).and_then(|(device, inode)| {
         let (major, minor) = device.split_once(':')?;
         Some(number(major) && number(minor) && number(inode))
     });
     parts == Some(true)
 }
 
-/// Init and the workload, and which files this kernel does not have.
-pub(super) fn proc(_: &Side<'_>, row: &Value) -> Found {
-    let value = &row["value"];
-    is(value, "processes", &json!([1, 2])).map_err(|fault| format!("value.{fault}"))?;
-    let absent = strings(&value["absent"]);
+/// The only processes are init and the workload; `absent` lists files that this kernel does not have.
+pub(super) fn proc(_: &Side<'_>, value: Node<'_>) -> Found {
+    is(value.get("processes"), &json!([1, 2]))?;
+    let absent = value.get("absent");
     let known = |path: &&str| MASKED.contains(path) || READ_ONLY.contains(path);
-    match absent.is_some_and(|absent| absent.iter().all(known)) {
+    match strings(absent).is_some_and(|absent| absent.iter().all(known)) {
         true => Ok(()),
-        false => other("value.absent", &value["absent"], "paths that would be covered"),
+        false => unexpected(absent, "only paths that are covered where they exist"),
     }
 }

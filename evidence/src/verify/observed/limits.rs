@@ -1,9 +1,9 @@
-//! Limits: what was asked for, what held it, and what was read back.
+//! Limits: the requested value, the mechanism that enforced it, and the value that was read back.
 
-use super::{Found, Side, other, strings};
-use serde_json::{Value, json};
+use super::{Found, Side, strings, unexpected};
+use crate::format::untrusted::Node;
 
-/// A limit: its name and unit, what may hold it, and its place in the plan.
+/// A limit: its name and unit, the mechanisms that may enforce it, and its name in the plan.
 struct Limit {
     name: &'static str,
     unit: &'static str,
@@ -20,7 +20,7 @@ const fn limit(
     Limit { name, unit, by, planned }
 }
 
-/// Whatever comes after the first holder of a limit stands in where no cgroup can be had, and must say why.
+/// The first mechanism of a limit is the normal one. Any other is a substitute where no cgroup is available, and must give a reason.
 const LIMITS: [Limit; 9] = [
     limit("memory", "bytes", &["cgroup", "rlimit"], "memory_bytes"),
     limit("pids", "processes", &["cgroup", "rlimit"], "pids"),
@@ -34,75 +34,76 @@ const LIMITS: [Limit; 9] = [
 ];
 
 impl Limit {
-    /// The most that the plan allows, in the unit of the observation.
-    fn most(&self, plan: &Value) -> Option<u64> {
-        let planned = &plan[self.planned];
+    /// The largest value that the plan allows, in the unit of the observation.
+    fn most(&self, plan: Node<'_>) -> Option<u64> {
+        let planned = plan.get(self.planned);
         match self.name {
             "core" => Some(0),
-            "cpu" => planned.as_f64().map(|cpus| (cpus * 1000.0).round() as u64),
+            "cpu" => planned.f64().map(|cpus| (cpus * 1000.0).round() as u64),
             "wall" => {
-                let (secs, nanos) = (planned["secs"].as_u64()?, planned["nanos"].as_u64()?);
+                let (secs, nanos) = (planned.get("secs").u64()?, planned.get("nanos").u64()?);
                 secs.checked_mul(1000)?.checked_add(nanos / 1_000_000)
             }
-            _ => planned.as_u64(),
+            _ => planned.u64(),
         }
     }
 
-    fn check(&self, found: &Value, plan: Option<&Value>) -> Found {
-        let bad = |must_be: String| other("value", found, must_be);
-        let by = found["by"].as_str().unwrap_or_default();
-        let Some(place) = self.by.iter().position(|holder| *holder == by) else {
-            return bad(format!("held by one of {:?}", self.by));
+    fn check(&self, found: Node<'_>, plan: Option<Node<'_>>) -> Found {
+        let by = found.get("by").str().unwrap_or_default();
+        let Some(position) = self.by.iter().position(|mechanism| *mechanism == by) else {
+            return unexpected(found, format_args!("enforced by one of {:?}", self.by));
         };
-        let said = found["reason"].as_str().is_some_and(|reason| !reason.is_empty());
-        if said != (place > 0) {
-            return bad("with a reason where something stands in for a cgroup, and only there".into());
+        let explained = found.get("reason").str().is_some_and(|reason| !reason.is_empty());
+        if explained != (position > 0) {
+            return unexpected(found, "a reason if a substitute replaces the cgroup, otherwise none");
         }
-        let (Some(asked), Some(effective)) = (found["asked"].as_u64(), found["effective"].as_u64()) else {
-            return bad("asked for and read back".into());
+        let (Some(asked), Some(effective)) = (found.get("asked").u64(), found.get("effective").u64()) else {
+            return unexpected(found, "a requested value and one that was read back");
         };
-        // Whole processors.
-        let room = if by == "affinity" { asked.div_ceil(1000) * 1000 } else { asked };
-        if effective > room || found["unit"] != json!(self.unit) || (asked == 0) != (self.name == "core") {
-            return bad(format!("at most what was asked for, in {}", self.unit));
+        // A CPU affinity gives whole processors.
+        let most = if by == "affinity" { asked.div_ceil(1000) * 1000 } else { asked };
+        if effective > most
+            || found.get("unit").str() != Some(self.unit)
+            || (asked == 0) != (self.name == "core")
+        {
+            return unexpected(found, format_args!("at most the requested value, in {}", self.unit));
         }
         let Some(plan) = plan else { return Ok(()) };
         if self.most(plan).is_none_or(|most| asked > most) {
-            return bad(format!("at most the planned {}", plan[self.planned]));
+            return unexpected(found, format_args!("at most the planned {}", plan.get(self.planned)));
         }
-        let insisted = strings(&plan["required"]).is_some_and(|names| names.contains(&self.name));
-        // A resource limit counts memory process by process, and a process may choose its processors anew.
-        match insisted && place > 0 && self.name != "pids" {
-            true => bad("held by a cgroup, since the user insisted on it".into()),
+        let required = strings(plan.get("required")).is_some_and(|names| names.contains(&self.name));
+        // A resource limit counts memory for each process, and a process can change its CPU affinity.
+        match required && position > 0 && self.name != "pids" {
+            true => unexpected(found, "enforced by a cgroup, since the user required it"),
             false => Ok(()),
         }
     }
 }
 
-pub(super) fn limits(side: &Side<'_>, row: &Value) -> Found {
-    let rows = row["value"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let plan = side.planned.map(|planned| &planned["limits"]);
+pub(super) fn limits(side: &Side<'_>, value: Node<'_>) -> Found {
+    let plan = side.planned.map(|planned| planned.get("limits"));
+    let named = |entry: &Node<'_>, limit: &Limit| entry.get("name").str() == Some(limit.name);
     for limit in &LIMITS {
-        let mut found = rows.iter().filter(|row| row["name"] == json!(limit.name));
+        let mut found = value.elements().filter(|entry| named(entry, limit));
         match (found.next(), found.next()) {
-            (Some(row), None) => limit.check(row, plan)?,
-            (None, _) => return Err(format!("value has no {} limit, it must have", limit.name)),
-            (Some(_), Some(again)) => return other("value", again, "there once"),
+            (Some(entry), None) => limit.check(entry, plan)?,
+            (None, _) => return Err(format!("{} lacks the {} limit", value.path(), limit.name)),
+            (Some(_), Some(again)) => return unexpected(again, "one entry for each limit"),
         }
     }
-    match rows.iter().find(|row| !LIMITS.iter().any(|limit| row["name"] == json!(limit.name))) {
-        Some(unknown) => other("value", unknown, "one of the known limits"),
+    match value.elements().find(|entry| !LIMITS.iter().any(|limit| named(entry, limit))) {
+        Some(unknown) => unexpected(unknown, "a known limit"),
         None => Ok(()),
     }
 }
 
-/// Start of the name of a run's own cgroup.
+/// Prefix of the name of a run's own cgroup.
 const OWN: &str = "invarlock-";
 
-/// Where a cgroup holds a limit, the workload was in one of the run's own.
-pub(super) fn cgroup(side: &Side<'_>, row: &Value) -> Found {
-    let value = &row["value"];
-    let Some(lines) = strings(value) else { return other("value", value, "the lines of /proc/<pid>/cgroup") };
+/// If a cgroup enforces a limit, the workload must have been in a cgroup of the run.
+pub(super) fn cgroup(side: &Side<'_>, value: Node<'_>) -> Found {
+    let Some(lines) = strings(value) else { return unexpected(value, "the lines of /proc/<pid>/cgroup") };
     let inside = |name: &str| {
         lines.iter().any(|line| {
             let mut parts = line.splitn(3, ':');
@@ -113,15 +114,11 @@ pub(super) fn cgroup(side: &Side<'_>, row: &Value) -> Found {
             holds && last.strip_prefix(OWN).is_some_and(|id| !id.is_empty())
         })
     };
-    let rows = side.seen("limits").as_array().map(Vec::as_slice).unwrap_or_default();
-    let held = rows.iter().filter(|row| row["by"] == json!("cgroup"));
-    for name in held.filter_map(|row| row["name"].as_str()) {
+    let limits = side.observed("limits").elements();
+    let by_cgroup = limits.filter(|entry| entry.get("by").str() == Some("cgroup"));
+    for name in by_cgroup.filter_map(|entry| entry.get("name").str()) {
         if !inside(name) {
-            return other(
-                "value",
-                value,
-                format_args!("in a cgroup of the run, which holds its {name} limit"),
-            );
+            return unexpected(value, format_args!("a cgroup of the run, which enforces its {name} limit"));
         }
     }
     Ok(())

@@ -1,14 +1,15 @@
-//! What must have been seen of a container before its first instruction: every row of the boundary, by whom, and with values that this
-//! verifier judges by itself. A row that is missing is as bad as one that says that the boundary was open.
+//! What must have been observed of a container before its first instruction: every control of the boundary, by the right process, and with
+//! values that this verifier judges by itself. A missing control counts as an open boundary.
 
 mod files;
 mod identity;
 mod limits;
 
 use super::context::brief;
+use crate::format::untrusted::Node;
 use serde_json::{Value, json};
 
-/// Outside of the container, and the process that finished it from inside.
+/// The process outside the container, and the process inside that finished its set-up.
 const SUPERVISOR: &str = "supervisor";
 const INIT: &str = "init";
 
@@ -20,203 +21,198 @@ const SECURE_BITS: &str = "0xe3";
 const SECCOMP_FILTER: u64 = 2;
 /// `SIGKILL`.
 const KILL: i64 = 9;
-/// Variables that a measuring may get.
+/// Variables that a measurement may get.
 const ENVIRONMENT: [&str; 1] = ["INVARLOCK_CONTAINER_EXECUTION"];
 
-/// One row, and what it means where it is not as it must be.
-struct Row {
+/// One control, and what follows if its value is not as expected.
+struct Control {
     name: &'static str,
     observer: &'static str,
     why: &'static str,
-    check: fn(&Side<'_>, &Value) -> Found,
+    /// Checks the observed `value` of the control.
+    check: fn(&Side<'_>, Node<'_>) -> Found,
 }
 
-/// What is wrong with a row's value: `place is this, it must be that`.
+/// The fault of an observed value: `path is X, expected Y`.
 type Found = Result<(), String>;
 
-const fn row(
+const fn control(
     name: &'static str,
     observer: &'static str,
     why: &'static str,
-    check: fn(&Side<'_>, &Value) -> Found,
-) -> Row {
-    Row { name, observer, why, check }
+    check: fn(&Side<'_>, Node<'_>) -> Found,
+) -> Control {
+    Control { name, observer, why, check }
 }
 
-const ROWS: [Row; 23] = [
-    row("namespaces", SUPERVISOR, "the workload shared it with the launcher", namespaces),
-    row("interfaces", SUPERVISOR, "the workload could reach a network", |_, v| {
-        is(v, "value", &json!(["lo"]))
+const CONTROLS: [Control; 23] = [
+    control("namespaces", SUPERVISOR, "the workload shared it with the launcher", namespaces),
+    control("interfaces", SUPERVISOR, "the workload could reach a network", |_, v| is(v, &json!(["lo"]))),
+    control("routes", SUPERVISOR, "the workload had a route to a network", |_, v| is(v, &json!([]))),
+    control("sockets", SUPERVISOR, "the workload could reach a socket of the host", |_, v| is(v, &json!([]))),
+    control("seccomp", SUPERVISOR, "the system-call filter was not active", seccomp),
+    control("no_new_privs", SUPERVISOR, "the workload could gain privileges", |_, v| is(v, &json!(true))),
+    control("capabilities", SUPERVISOR, "the workload had privileges", capabilities),
+    control("secure_bits", INIT, "user id 0 could give the workload privileges", |_, v| {
+        is(v, &json!(SECURE_BITS))
     }),
-    row("routes", SUPERVISOR, "the workload had a way to a network", |_, v| is(v, "value", &json!([]))),
-    row("sockets", SUPERVISOR, "the workload could reach a socket of the host", |_, v| {
-        is(v, "value", &json!([]))
+    control("identity", SUPERVISOR, "the workload had other ids on the host", identity::on_host),
+    control("ids_inside", INIT, "the workload had other ids inside", identity::inside),
+    control("id_maps", SUPERVISOR, "the workload's ids belonged to other users", identity::maps),
+    control("host_name", INIT, "the workload knew the host's name", |_, v| {
+        is(v, &json!({"host": "invarlock", "domain": "(none)"}))
     }),
-    row("seccomp", SUPERVISOR, "the system-call filter was not on", seccomp),
-    row("no_new_privs", SUPERVISOR, "the workload could gain privileges", |_, v| {
-        is(v, "value", &json!(true))
-    }),
-    row("capabilities", SUPERVISOR, "the workload had privileges", capabilities),
-    row("secure_bits", INIT, "being id 0 could give the workload privileges", |_, v| {
-        is(v, "value", &json!(SECURE_BITS))
-    }),
-    row("identity", SUPERVISOR, "the workload was somebody else on the host", identity::on_host),
-    row("ids_inside", INIT, "the workload was somebody else inside", identity::inside),
-    row("id_maps", SUPERVISOR, "the workload's ids were those of others", identity::maps),
-    row("host_name", INIT, "the workload knew the host's name", |_, v| {
-        is(v, "value", &json!({"host": "invarlock", "domain": "(none)"}))
-    }),
-    row("mounts", SUPERVISOR, "the workload saw or could change more than it should", files::mounts),
-    row("inputs", SUPERVISOR, "the workload read something else than what was hashed", files::inputs),
-    row("devices", SUPERVISOR, "the workload had other devices", |_, v| {
+    control("mounts", SUPERVISOR, "the workload could read or change more than planned", files::mounts),
+    control("inputs", SUPERVISOR, "the workload read other files than those that were hashed", files::inputs),
+    control("devices", SUPERVISOR, "the workload had other devices", |_, v| {
         let five = json!({"full": "1:7", "null": "1:3", "random": "1:8", "urandom": "1:9", "zero": "1:5"});
-        is(v, "value", &five)
+        is(v, &five)
     }),
-    row("proc", SUPERVISOR, "the workload saw processes or files of the host", files::proc),
-    row("descriptors", SUPERVISOR, "the workload had an open file of the launcher's", |_, v| {
+    control("proc", SUPERVISOR, "the workload could read processes or files of the host", files::proc),
+    control("descriptors", SUPERVISOR, "the workload had an open file of the launcher", |_, v| {
         let three =
             [(0, "/dev/null"), (1, "pipe"), (2, "pipe")].map(|(fd, what)| json!({"fd": fd, "what": what}));
-        is(v, "value", &json!(three))
+        is(v, &json!(three))
     }),
-    row("environment", INIT, "the workload had a variable that nobody listed", environment),
-    row("process", SUPERVISOR, "the workload began as part of something else", process),
-    row("init", SUPERVISOR, "the container was not held together, or open to its workload", |_, v| {
-        let must_be =
-            json!({"pid": 1, "child_of_supervisor": true, "parent_of_workload": true, "dumpable": false});
-        is(v, "value", &must_be)
+    control("environment", INIT, "the workload had an unlisted variable", environment),
+    control("process", SUPERVISOR, "the workload did not start as a separate process", process),
+    control(
+        "init",
+        SUPERVISOR,
+        "the container was not supervised, or its init was open to the workload",
+        |_, v| {
+            let expected =
+                json!({"pid": 1, "child_of_supervisor": true, "parent_of_workload": true, "dumpable": false});
+            is(v, &expected)
+        },
+    ),
+    control("parent_death_signal", INIT, "the container could outlive its supervisor", |_, v| {
+        is(v, &json!(KILL))
     }),
-    row("parent_death_signal", INIT, "the container could outlive its supervisor", |_, v| {
-        is(v, "value", &json!(KILL))
-    }),
-    row("limits", SUPERVISOR, "the workload was not limited as planned", limits::limits),
-    row("cgroup", SUPERVISOR, "the limits held something else", limits::cgroup),
+    control("limits", SUPERVISOR, "the workload was not limited as planned", limits::limits),
+    control("cgroup", SUPERVISOR, "the limits did not apply to the workload", limits::cgroup),
 ];
 
 /// One side of the manifest.
 pub(super) struct Side<'a> {
     /// `context.sides.<name>`.
-    pub(super) side: &'a Value,
-    /// `context.plan.content.sides.<name>`; none where it was measured under another plan.
-    pub(super) planned: Option<&'a Value>,
+    pub(super) side: Node<'a>,
+    /// `context.plan.content.sides.<name>`; `None` if the side was measured under another plan.
+    pub(super) planned: Option<Node<'a>>,
 }
 
-impl Side<'_> {
-    fn seen(&self, row: &str) -> &Value {
-        &self.side["observations"][row]["value"]
+impl<'a> Side<'a> {
+    /// The observed value of a control.
+    fn observed(&self, control: &'a str) -> Node<'a> {
+        self.side.get("observations").get(control).get("value")
     }
 }
 
-/// What is missing or wrong in the observations at `place`.
-pub(super) fn faults(place: &str, side: &Side<'_>) -> Vec<String> {
-    let seen = &side.side["observations"];
-    let at = format!("{place}.observations");
-    if !seen.is_object() {
-        return vec![format!("{at} are missing: nobody saw the boundary of this container")];
+/// What is missing or wrong in the observations of a side.
+pub(super) fn faults(side: &Side<'_>) -> Vec<String> {
+    let observations = side.side.get("observations");
+    let path = observations.path();
+    if observations.object().is_none() {
+        return vec![format!("{path} is missing: the boundary of this container was not observed")];
     }
     let mut faults = Vec::new();
-    if let Err(fault) = is(seen, "mode", &json!("container")) {
-        faults.push(format!("{at}.{fault}: the run claims a container"));
+    if let Err(fault) = is(observations.get("mode"), &json!("container")) {
+        faults.push(format!("{fault}: the run claims a container"));
     }
-    for Row { name, observer, why, check } in &ROWS {
-        let found = &seen[*name];
-        let good = match found.is_object() {
-            true => is(found, "observer", &json!(observer)).and_then(|()| check(side, found)),
-            false => {
-                faults.push(format!("{at}.{name} is missing: nobody saw this row of the boundary"));
-                continue;
-            }
-        };
-        if let Err(fault) = good {
-            faults.push(format!("{at}.{name}.{fault}: {why}"));
+    for Control { name, observer, why, check } in &CONTROLS {
+        let found = observations.get(name);
+        if found.object().is_none() {
+            faults.push(format!("{path}.{name} is missing: this control was not observed"));
+            continue;
+        }
+        let result =
+            is(found.get("observer"), &json!(observer)).and_then(|()| check(side, found.get("value")));
+        if let Err(fault) = result {
+            faults.push(format!("{fault}: {why}"));
         }
     }
     faults
 }
 
-/// That a member has the one value it may have.
-fn is(parent: &Value, member: &str, must_be: &Value) -> Found {
-    let found = &parent[member];
-    if found == must_be { Ok(()) } else { other(member, found, brief(must_be)) }
+/// A value that must be `expected`.
+fn is(node: Node<'_>, expected: &Value) -> Found {
+    if node == *expected { Ok(()) } else { unexpected(node, brief(expected)) }
 }
 
-/// A fault: what was found, and what it must be.
-fn other(place: &str, found: &Value, must_be: impl std::fmt::Display) -> Found {
-    Err(format!("{place} is {}, it must be {must_be}", brief(found)))
+/// The fault of a node: what was found, and what was expected.
+fn unexpected(node: Node<'_>, expected: impl std::fmt::Display) -> Found {
+    Err(format!("{} is {}, expected {expected}", node.path(), brief(node.value())))
 }
 
-fn namespaces(_: &Side<'_>, row: &Value) -> Found {
+fn namespaces(_: &Side<'_>, value: Node<'_>) -> Found {
     for name in NAMESPACES {
-        let ids = &row["value"][name];
-        let apart =
-            ids["container"].is_u64() && ids["launcher"].is_u64() && ids["container"] != ids["launcher"];
-        if ids["new"] != json!(true) || !apart {
-            return other(&format!("value.{name}"), ids, "a new one");
+        let namespace = value.get(name);
+        let ids = namespace.get("container").u64().zip(namespace.get("launcher").u64());
+        let apart = ids.is_some_and(|(container, launcher)| container != launcher);
+        if namespace.get("new").bool() != Some(true) || !apart {
+            return unexpected(namespace, "a new namespace");
         }
     }
     Ok(())
 }
 
-fn seccomp(side: &Side<'_>, row: &Value) -> Found {
-    let value = &row["value"];
-    is(value, "mode", &json!(SECCOMP_FILTER)).map_err(|fault| format!("value.{fault}"))?;
-    is(value, "digest", &side.side["filter_digest"]).map_err(|fault| format!("value.{fault}"))?;
-    // Before Linux 5.9 nobody counts them.
-    let (filters, inherited) = (&value["filters"], &value["inherited"]);
-    let added = filters.as_u64().zip(inherited.as_u64()).is_some_and(|(all, before)| all > before);
-    let uncounted =
-        value.get("filters").zip(value.get("inherited")).is_some_and(|(a, b)| a.is_null() && b.is_null());
-    if added || uncounted { Ok(()) } else { other("value.filters", filters, "more than value.inherited") }
+fn seccomp(side: &Side<'_>, value: Node<'_>) -> Found {
+    is(value.get("mode"), &json!(SECCOMP_FILTER))?;
+    is(value.get("digest"), side.side.get("filter_digest").value())?;
+    // Linux before 5.9 does not count filters.
+    let (filters, inherited) = (value.get("filters"), value.get("inherited"));
+    let added = filters.u64().zip(inherited.u64()).is_some_and(|(all, before)| all > before);
+    let uncounted = [filters, inherited].iter().all(|count| count.exists() && count.is_null());
+    if added || uncounted { Ok(()) } else { unexpected(filters, "more than value.inherited") }
 }
 
-fn capabilities(_: &Side<'_>, row: &Value) -> Found {
+fn capabilities(_: &Side<'_>, value: Node<'_>) -> Found {
     for set in CAPABILITY_SETS {
-        let bits = &row["value"][set];
-        let none = bits.as_str().is_some_and(|bits| bits.len() == 16 && bits.bytes().all(|bit| bit == b'0'));
+        let bits = value.get(set);
+        let none = bits.str().is_some_and(|bits| bits.len() == 16 && bits.bytes().all(|bit| bit == b'0'));
         if !none {
-            return other(&format!("value.{set}"), bits, "all zero");
+            return unexpected(bits, "all zero");
         }
     }
     Ok(())
 }
 
-fn environment(side: &Side<'_>, row: &Value) -> Found {
-    let names = &row["value"];
+fn environment(side: &Side<'_>, names: Node<'_>) -> Found {
     let listed = strings(names).is_some_and(|names| names.iter().all(|name| ENVIRONMENT.contains(name)));
     if !listed {
-        return other("value", names, format_args!("of {ENVIRONMENT:?}"));
+        return unexpected(names, format_args!("only names of {ENVIRONMENT:?}"));
     }
     let Some(planned) = side.planned else { return Ok(()) };
-    let planned = strings(&planned["environment"]).unwrap_or_default();
+    let planned = strings(planned.get("environment")).unwrap_or_default();
     let planned: Vec<_> = planned.iter().map(|line| line.split('=').next()).collect();
-    is(row, "value", &json!(planned))
+    is(names, &json!(planned))
 }
 
-fn process(side: &Side<'_>, row: &Value) -> Found {
-    let value = &row["value"];
-    let cwd = side.planned.map_or("/", |planned| planned["cwd"].as_str().unwrap_or_default());
-    let wanted = [
+fn process(side: &Side<'_>, value: Node<'_>) -> Found {
+    let cwd = side.planned.map_or("/", |planned| planned.get("cwd").str().unwrap_or_default());
+    let expected = [
         ("cwd", json!(cwd)),
         ("umask", json!("0022")),
         ("session_leader", json!(true)),
         ("group_leader", json!(true)),
         ("terminal", json!(false)),
     ];
-    for (member, must_be) in &wanted {
-        is(value, member, must_be).map_err(|fault| format!("value.{fault}"))?;
+    for (member, expected) in &expected {
+        is(value.get(member), expected)?;
     }
-    let (mount, score) = (&value["cwd_mount"], &value["oom_score_adj"]);
-    let inside = files::targets(side.seen("mounts")).any(|target| Some(target) == mount.as_str());
-    let below = mount.as_str().is_some_and(|mount| cwd.starts_with(mount));
-    if !inside || !below {
-        return other("value.cwd_mount", mount, "the mount that cwd is on");
+    let (mount, score) = (value.get("cwd_mount"), value.get("oom_score_adj"));
+    let mounted = files::targets(side.observed("mounts")).any(|target| Some(target) == mount.str());
+    let above = mount.str().is_some_and(|mount| cwd.starts_with(mount));
+    if !mounted || !above {
+        return unexpected(mount, "the mount that contains cwd");
     }
-    match score.as_i64() {
+    match score.value().as_i64() {
         Some(-1000..=1000) => Ok(()),
-        _ => other("value.oom_score_adj", score, "-1000 to 1000"),
+        _ => unexpected(score, "-1000 to 1000"),
     }
 }
 
-/// A list of strings and nothing else.
-fn strings(value: &Value) -> Option<Vec<&str>> {
-    value.as_array()?.iter().map(Value::as_str).collect()
+/// The elements of an array that contains only strings.
+fn strings(node: Node<'_>) -> Option<Vec<&str>> {
+    node.array()?.iter().map(Value::as_str).collect()
 }

@@ -12,76 +12,83 @@ use crate::verify::RuntimeProvenance;
 use crate::verify::python::{float, int, pair, truthy};
 use serde_json::json;
 
+/// The numbers that decide the gates.
+pub(super) struct Numbers<'a> {
+    pub(super) ratio: Option<f64>,
+    pub(super) drift: f64,
+    pub(super) preview: &'a Arm,
+    pub(super) last: &'a Arm,
+}
+
+impl Numbers<'_> {
+    fn tokens(&self) -> u64 {
+        self.preview.tokens().saturating_add(self.last.tokens())
+    }
+
+    fn enough(&self, tier: Tier) -> bool {
+        derive::enough_tokens(tier, self.tokens(), self.preview.ids.len(), self.last.ids.len())
+    }
+}
+
+/// Whether a guard's block exists and is not marked as not evaluated.
+fn is_evaluated(block: Node<'_>) -> bool {
+    let flag = block.get("evaluated");
+    block.object().is_some() && (!flag.exists() || truthy(flag))
+}
+
 impl Check<'_> {
-    /// The gates, from recomputed numbers where there are any, and the flags the report states.
+    /// The gates, from recomputed numbers if there are any, and the flags that the report states.
     pub(super) fn gates(&mut self, tier: Tier, numbers: Option<Numbers<'_>>) {
         let report = self.report;
-        let profile = self.options.profile;
-        let validation = &report["validation"];
         for guard in guards::TABLE.iter().filter(|guard| guard.evaluate.is_some()) {
             self.guard(tier, guard);
         }
         if let Some(numbers) = &numbers {
-            self.numbers(tier, numbers);
+            self.number_gates(tier, numbers);
         }
-        let evaluated = |guard: &str| {
-            let block = &report[guard];
-            block.is_object() && block.get("evaluated").is_none_or(truthy)
-        };
         let mut required = vec!["primary_metric_acceptable", "preview_final_drift_acceptable"];
-        for guard in &guards::TABLE {
-            let name = guard.name;
-            let flag = guard.gate.as_ref().map(|gate| gate.flag);
-            if guard.evaluate.is_some() {
-                // Checked above; its flag is required in any case.
-                required.extend(flag);
-            } else if evaluated(name) {
-                required.extend(flag);
-                self.guard(tier, guard);
-            } else if profile.needs_all_guards() {
-                self.fail(format!("{name} was not evaluated; profile {profile} needs every guard"));
-            } else {
-                self.not(format!("{name}: the guard was not evaluated, so nothing is known of it"));
-            }
-        }
-        let overhead = &report["guard_overhead"];
-        if overhead["evaluated"] == json!(true) {
+        required.extend(self.guards(tier));
+        if report.at("guard_overhead.evaluated").bool() == Some(true) {
             required.push("guard_overhead_acceptable");
-            if self.gated()
-                && float(&overhead["overhead_ratio"]).is_some_and(|ratio| ratio > GUARD_OVERHEAD_MAX)
-            {
-                self.gate(format!(
-                    "guard_overhead.overhead_ratio is {}, above {GUARD_OVERHEAD_MAX}",
-                    overhead["overhead_ratio"]
-                ));
-            }
+            self.overhead_gate();
         }
-        if report["primary_metric_tail"]["evaluated"] == json!(true) {
+        if report.at("primary_metric_tail.evaluated").bool() == Some(true) {
             required.push("primary_metric_tail_acceptable");
         }
-        let computed = self.own_flags(tier, numbers.as_ref());
-        for flag in required.into_iter().filter(|flag| gates::decides(profile, flag)) {
-            let recorded = &validation[flag];
-            let text = format!("validation.{flag} is {recorded}, the {profile} profile needs true");
-            match recorded.as_bool() {
-                Some(true) => {}
-                // A flag that its numbers contradict is no result but a fault of the evidence.
-                Some(false) if computed.get(flag) != Some(true) => self.gate(text),
-                Some(false) => self.fail(format!("{text}; its numbers say true")),
-                None if self.gated() => self.fail(text),
-                None => {}
-            }
-        }
+        self.flags(&required, tier, numbers.as_ref());
         if self.options.runtime_provenance == RuntimeProvenance::Host {
-            self.not("runtime provenance: it was not asked for (--runtime-provenance host)".to_owned());
+            self.not("runtime provenance: disabled by `--runtime-provenance host`".to_owned());
         }
         self.not("losses: they need the weights and the evaluator".to_owned());
     }
 
+    /// Checks the guards; returns the flags that the report must state.
+    fn guards(&mut self, tier: Tier) -> Vec<&'static str> {
+        let profile = self.options.profile;
+        let mut flags = Vec::new();
+        for guard in &guards::TABLE {
+            let name = guard.name;
+            let flag = guard.gate.as_ref().map(|gate| gate.flag);
+            // A guard that this version evaluates is required of every report.
+            if guard.evaluate.is_some() {
+                flags.extend(flag);
+            } else if is_evaluated(self.report.get(name)) {
+                flags.extend(flag);
+                self.guard(tier, guard);
+            } else if profile.needs_all_guards() {
+                self.fail(format!("{name} was not evaluated; profile {profile} requires every guard"));
+            } else {
+                self.not(format!("{name}: the guard was not evaluated"));
+            }
+        }
+        flags
+    }
+
     /// The findings of one guard.
     fn guard(&mut self, tier: Tier, guard: &Guard) {
-        let block = guard.block(Node::root("", self.report));
-        let check = guards::Check { block, ours: self.ours, profile: self.options.profile, tier };
+        let block = guard.block(self.report);
+        let own_report = self.own_report;
+        let check = guards::Check { block, own_report, profile: self.options.profile, tier };
         for finding in (guard.verify)(&check) {
             match finding {
                 Finding::Gate(text) => self.gate(text),
@@ -93,92 +100,121 @@ impl Check<'_> {
         }
     }
 
-    /// The flags of `validation` under the report's own profile, where they can be computed.
-    pub(super) fn own_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Validation {
+    fn overhead_gate(&mut self) {
+        let ratio = self.report.at("guard_overhead.overhead_ratio");
+        if self.gated() && float(ratio).is_some_and(|ratio| ratio > GUARD_OVERHEAD_MAX) {
+            self.gate(format!("guard_overhead.overhead_ratio is {ratio}, above {GUARD_OVERHEAD_MAX}"));
+        }
+    }
+
+    /// The flags of `validation` that the profile requires.
+    fn flags(&mut self, required: &[&'static str], tier: Tier, numbers: Option<&Numbers<'_>>) {
+        let profile = self.options.profile;
+        let computed = self.computed_flags(tier, numbers);
+        for flag in required.iter().copied().filter(|flag| gates::decides(profile, flag)) {
+            let recorded = self.report.get("validation").get(flag);
+            let text = format!("validation.{flag} is {recorded}, the {profile} profile requires true");
+            match recorded.bool() {
+                Some(true) => {}
+                // A flag that contradicts its numbers is a fault of the evidence, not a result.
+                Some(false) if computed.get(flag) != Some(true) => self.gate(text),
+                Some(false) => self.fail(format!("{text}; its numbers give true")),
+                None if self.gated() => self.fail(text),
+                None => {}
+            }
+        }
+    }
+
+    /// The flags of `validation` under the report's own profile, if they can be computed.
+    fn computed_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Validation {
         let Some((numbers, ratio)) = numbers.and_then(|numbers| Some((numbers, numbers.ratio?))) else {
             return Validation::default();
         };
-        let own = gates::profile(self.report);
-        let guards = guards::stated_flags(Node::root("", self.report));
+        let own = gates::profile(self.report.value());
+        let guards = guards::stated_flags(self.report);
         derive::validation(own, tier, ratio, numbers.drift, numbers.enough(tier), &guards)
     }
 
-    pub(super) fn numbers(&mut self, tier: Tier, numbers: &Numbers<'_>) {
-        let report = self.report;
+    fn number_gates(&mut self, tier: Tier, numbers: &Numbers<'_>) {
         let profile = self.options.profile;
-        let (preview, last) = (numbers.preview, numbers.last);
-        let tokens = numbers.tokens();
-        let enough = numbers.enough(tier);
-        if let Some(ratio) = numbers.ratio.filter(|ratio| *ratio > tier.ratio_gate())
+        let limit = tier.ratio_gate();
+        if let Some(ratio) = numbers.ratio.filter(|ratio| *ratio > limit)
             && gates::decides(profile, "primary_metric_acceptable")
         {
-            let limit = tier.ratio_gate();
             self.gate(format!(
                 "perplexity ratio {ratio:.6} is above {limit:.3}, the limit of the {tier} tier"
             ));
         }
         if self.gated() {
-            let (low, high) = profile.drift_band();
-            if !(low..=high).contains(&numbers.drift) {
-                let drift = numbers.drift;
-                self.gate(format!(
-                    "final/preview perplexity {drift:.6} is outside {low} to {high} ({profile} profile)"
-                ));
-            }
-            if !enough {
-                let needed = tier.min_tokens();
-                self.gate(format!("{tokens} tokens were measured, the {tier} tier needs {needed}"));
-            }
-            let floor = tier.coverage();
-            if preview.ids.len() < floor.preview || last.ids.len() < floor.final_ {
-                let (one, other) = (preview.ids.len(), last.ids.len());
-                let (need, also) = (floor.preview, floor.final_);
-                self.fail(format!(
-                    "{one} + {other} windows were measured, the {tier} tier needs {need} + {also}"
-                ));
-            }
+            self.measurement_gates(tier, numbers);
             self.yes("ratio, drift, token and window gates, with the thresholds of the tables");
         }
-        if !self.ours {
-            return;
+        if self.own_report {
+            self.stated_flags(tier, numbers);
         }
-        // Flags and labels that follow from the numbers under the report's own profile.
-        let own = report["context"]["profile"].as_str().unwrap_or_default();
+    }
+
+    /// Drift, and how much was measured.
+    fn measurement_gates(&mut self, tier: Tier, numbers: &Numbers<'_>) {
+        let profile = self.options.profile;
+        let (low, high) = profile.drift_band();
+        let drift = numbers.drift;
+        if !(low..=high).contains(&drift) {
+            self.gate(format!(
+                "final/preview perplexity {drift:.6} is outside {low} to {high} ({profile} profile)"
+            ));
+        }
+        if !numbers.enough(tier) {
+            let (tokens, needed) = (numbers.tokens(), tier.min_tokens());
+            self.gate(format!("{tokens} tokens were measured, the {tier} tier requires {needed}"));
+        }
+        let floor = tier.coverage();
+        let (preview, last) = (numbers.preview.ids.len(), numbers.last.ids.len());
+        if preview < floor.preview || last < floor.final_ {
+            let (preview_floor, last_floor) = (floor.preview, floor.final_);
+            self.fail(format!(
+                "{preview} + {last} windows were measured, the {tier} tier requires {preview_floor} + {last_floor}"
+            ));
+        }
+    }
+
+    /// Flags and labels that follow from the numbers under the report's own profile.
+    fn stated_flags(&mut self, tier: Tier, numbers: &Numbers<'_>) {
+        let report = self.report;
+        let own = report.at("context.profile").str().unwrap_or_default();
         let Ok(own) = own.parse::<Profile>() else {
-            return self.mismatch(format!("context.profile mismatch: {own:?} is no profile"));
+            return self.mismatch(format!("context.profile mismatch: {own:?} is not a profile"));
         };
-        for (place, recorded) in [
-            ("meta.profile", &report["meta"]["profile"]),
-            ("assurance.profile", &report["assurance"]["profile"]),
-        ] {
-            self.same(place, recorded, &json!(own.as_str()));
+        for path in ["meta.profile", "assurance.profile"] {
+            self.same(report.at(path), &json!(own.as_str()));
         }
         self.constants(own);
-        let guards = guards::stated_flags(Node::root("", report));
+        let guards = guards::stated_flags(report);
         let Some(ratio) = numbers.ratio else { return };
+        let enough = numbers.enough(tier);
         let flags = derive::validation(own, tier, ratio, numbers.drift, enough, &guards);
         let acceptable = flags.get("primary_metric_acceptable") == Some(true);
         let passed = gates::all_true(own, &flags);
-        self.same("validation", &report["validation"], &to_value(&flags));
+        self.same(report.get("validation"), &to_value(&flags));
         let verdict = json!(if passed { "pass" } else { "fail" });
-        self.same("assurance.verdict", &report["assurance"]["verdict"], &verdict);
-        let replicates = int(&report["primary_metric"]["reps"]).unwrap_or_default() as usize;
+        self.same(report.at("assurance.verdict"), &verdict);
+        let replicates = int(report.at("primary_metric.reps")).unwrap_or_default() as usize;
         let unstable = derive::unstable(replicates, enough);
-        self.same("primary_metric.unstable", &report["primary_metric"]["unstable"], &json!(unstable));
-        if let Some((low, high)) = pair(&report["primary_metric"]["display_ci"]) {
+        self.same(report.at("primary_metric.unstable"), &json!(unstable));
+        if let Some((low, high)) = pair(report.at("primary_metric.display_ci")) {
             let confidence = to_value(&derive::confidence(high - low, acceptable, unstable));
-            self.alike("confidence", &report["confidence"], &confidence);
+            self.alike(report.get("confidence"), &confidence);
         }
-        let coverage = to_value(&derive::coverage(tier, preview.ids.len(), last.ids.len(), replicates));
-        let stats = &report["dataset"]["windows"]["stats"];
-        self.alike("dataset.windows.stats.coverage", &stats["coverage"], &coverage);
-        self.alike("dataset.windows.stats.bootstrap.coverage", &stats["bootstrap"]["coverage"], &coverage);
+        let (preview, last) = (numbers.preview.ids.len(), numbers.last.ids.len());
+        let coverage = to_value(&derive::coverage(tier, preview, last, replicates));
+        let stats = report.at("dataset.windows.stats");
+        self.alike(stats.get("coverage"), &coverage);
+        self.alike(stats.at("bootstrap.coverage"), &coverage);
         self.yes("validation flags and confidence");
     }
 
-    /// What this crate writes the same into every report of a profile.
-    pub(super) fn constants(&mut self, profile: Profile) {
-        let report = self.report;
+    /// Values that this program writes into every report of a profile.
+    fn constants(&mut self, profile: Profile) {
         let (low, high) = profile.drift_band();
         let band = json!({"min": low, "max": high});
         let stats = json!({
@@ -205,41 +241,15 @@ impl Check<'_> {
             "degraded": false,
             "drift_band": band,
         });
-        for (place, recorded, expected) in [
-            ("meta.pm_drift_band", &report["meta"]["pm_drift_band"], &band),
-            ("context.primary_metric.drift_band", &report["context"]["primary_metric"]["drift_band"], &band),
-            ("dataset.windows.stats", &report["dataset"]["windows"]["stats"], &stats),
-            ("primary_metric", &report["primary_metric"], &metric),
-            (
-                "baseline_ref.primary_metric.kind",
-                &report["baseline_ref"]["primary_metric"]["kind"],
-                &json!("ppl_causal"),
-            ),
-            (
-                "dataset.hash.source",
-                &report["dataset"]["hash"]["source"],
-                &json!("explicit_preview_final_hashes"),
-            ),
+        for (path, expected) in [
+            ("meta.pm_drift_band", &band),
+            ("context.primary_metric.drift_band", &band),
+            ("dataset.windows.stats", &stats),
+            ("primary_metric", &metric),
+            ("baseline_ref.primary_metric.kind", &json!("ppl_causal")),
+            ("dataset.hash.source", &json!("explicit_preview_final_hashes")),
         ] {
-            self.alike(place, recorded, expected);
+            self.alike(self.report.at(path), expected);
         }
-    }
-}
-
-/// What the gates are decided on.
-pub(super) struct Numbers<'a> {
-    pub(super) ratio: Option<f64>,
-    pub(super) drift: f64,
-    pub(super) preview: &'a Arm,
-    pub(super) last: &'a Arm,
-}
-
-impl Numbers<'_> {
-    fn tokens(&self) -> u64 {
-        self.preview.tokens().saturating_add(self.last.tokens())
-    }
-
-    fn enough(&self, tier: Tier) -> bool {
-        derive::enough_tokens(tier, self.tokens(), self.preview.ids.len(), self.last.ids.len())
     }
 }

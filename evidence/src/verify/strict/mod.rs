@@ -1,18 +1,20 @@
-//! Our own checks: everything that follows from raw losses is computed again, and thresholds come from the tables of
-//! [`crate::policy`], not from the report (`spec/verify.md` section 8 lists what upstream leaves open).
+//! The checks of this program. Everything that follows from raw losses is recomputed, and thresholds come from the tables of
+//! [`crate::policy`], never from the report. Upstream believes the thresholds, baseline numbers, pairing statistics and guard results that the
+//! report itself states.
 
 mod gates;
-mod pairing;
+mod metric;
 mod policies;
 mod windows;
 
 use super::VerifyOptions;
 use crate::compare::GENERATOR;
+use crate::format::untrusted::{Node, Unexpected};
 use crate::numerics::stats::weighted_mean;
 use crate::run_report::RunReport;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// Work a report may ask of its verifier: windows of one arm times bootstrap replicates.
+/// The most work that a report may cause: windows of one arm times bootstrap replicates.
 const MAX_DRAWS: usize = 200_000_000;
 
 /// What the strict checks find.
@@ -22,13 +24,13 @@ pub(super) struct Found {
     pub(super) mismatches: Vec<String>,
     /// Gates that the subject fails, by recomputed numbers.
     pub(super) gates: Vec<String>,
-    /// Policies that are looser than the tables, and evidence that is missing.
+    /// Policies that are looser than the tables, and missing evidence.
     pub(super) failures: Vec<String>,
     pub(super) recomputed: Vec<String>,
     pub(super) not_recomputed: Vec<String>,
 }
 
-/// Losses and weights of one arm.
+/// Window ids, losses and weights of one arm.
 #[derive(Debug, Clone, PartialEq)]
 struct Arm {
     ids: Vec<u64>,
@@ -37,30 +39,32 @@ struct Arm {
 }
 
 impl Arm {
-    fn read(value: &Value, place: &str) -> Result<Self, String> {
-        let list = |name: &str| {
-            value[name].as_array().ok_or_else(|| format!("{place}.{name} is missing or no list"))
-        };
-        let whole = |name: &str| -> Result<Vec<u64>, String> {
-            let bad = |i: usize| format!("{place}.{name}[{i}] is no whole number below 2^32");
-            let below = |value: &Value| value.as_u64().filter(|number| *number < 1 << 32);
-            list(name)?.iter().enumerate().map(|(i, value)| below(value).ok_or_else(|| bad(i))).collect()
-        };
-        let losses = list("logloss")?
-            .iter()
-            .enumerate()
-            .map(|(i, value)| value.as_f64().ok_or_else(|| format!("{place}.logloss[{i}] is no number")))
-            .collect::<Result<Vec<f64>, String>>()?;
-        let arm = Arm { ids: whole("window_ids")?, losses, counts: whole("token_counts")? };
+    fn read(node: Node<'_>) -> Result<Self, String> {
+        let arm = Self::read_lists(node).map_err(|error| error.to_string())?;
         if arm.ids.is_empty() || arm.ids.len() != arm.losses.len() || arm.ids.len() != arm.counts.len() {
             return Err(format!(
-                "{place} has {} window_ids, {} losses and {} token_counts; they must be equally many and not none",
+                "{} has {} window_ids, {} losses and {} token_counts; their numbers must be equal and not 0",
+                node.path(),
                 arm.ids.len(),
                 arm.losses.len(),
                 arm.counts.len()
             ));
         }
         Ok(arm)
+    }
+
+    fn read_lists(node: Node<'_>) -> Result<Self, Unexpected> {
+        let elements = |name| node.get(name).require_array().map(|_| node.get(name).elements());
+        let integers = |name| -> Result<Vec<u64>, Unexpected> {
+            elements(name)?
+                .map(|element| {
+                    let number = element.u64().filter(|number| *number < 1 << 32);
+                    number.ok_or_else(|| element.unexpected("an integer from 0 to 2^32 - 1"))
+                })
+                .collect()
+        };
+        let losses = elements("logloss")?.map(Node::require_f64).collect::<Result<_, _>>()?;
+        Ok(Arm { ids: integers("window_ids")?, losses, counts: integers("token_counts")? })
     }
 
     fn of(arm: &crate::run_report::WindowArm) -> Self {
@@ -77,26 +81,30 @@ impl Arm {
 }
 
 struct Check<'a> {
-    report: &'a Value,
+    report: Node<'a>,
     options: &'a VerifyOptions,
-    /// Whether the report says that this crate made it; it must then have all that this crate writes.
-    ours: bool,
+    /// Whether the report names this program as its generator; it must then contain everything that this program writes.
+    own_report: bool,
     found: Found,
 }
 
-/// Whether the report says that this crate made it.
-pub(super) fn is_ours(report: &Value) -> bool {
-    report["report_build"]["generator"]["name"] == json!(GENERATOR)
+/// Whether the report names this program as its generator.
+pub(super) fn is_own(report: Node<'_>) -> bool {
+    report.at("report_build.generator.name").str() == Some(GENERATOR)
 }
 
-/// Runs all checks. `baseline` is the run report given with `--baseline`, with the SHA-256 of its bytes.
-pub(super) fn check(report: &Value, options: &VerifyOptions, baseline: Option<(&RunReport, &str)>) -> Found {
-    let mut check = Check { report, options, ours: is_ours(report), found: Found::default() };
+/// Runs all checks. `baseline` is the run report of `--baseline`, with the SHA-256 of its bytes.
+pub(super) fn check(
+    report: Node<'_>,
+    options: &VerifyOptions,
+    baseline: Option<(&RunReport, &str)>,
+) -> Found {
+    let mut check = Check { report, options, own_report: is_own(report), found: Found::default() };
     let tier = check.tier();
     check.policies(tier);
-    if report["primary_metric"]["kind"] != json!("ppl_causal") {
-        let kind = report["primary_metric"]["kind"].as_str().unwrap_or_default();
-        check.not(format!("primary_metric of kind {kind}: only ppl_causal is computed again"));
+    let kind = report.at("primary_metric.kind").str().unwrap_or_default();
+    if kind != "ppl_causal" {
+        check.not(format!("primary_metric of kind {kind}: only ppl_causal is recomputed"));
         check.gates(tier, None);
         return check.found;
     }
@@ -129,47 +137,50 @@ impl Check<'_> {
         self.options.profile.gated()
     }
 
-    /// A recorded number against the recomputed one.
-    fn number(&mut self, place: &str, recorded: &Value, computed: f64) {
+    /// A recorded number must equal the recomputed one.
+    fn number(&mut self, recorded: Node<'_>, computed: f64) {
         let tolerance = self.options.tolerance.max(1e-12) * computed.abs().max(1.0);
-        match recorded.as_f64() {
+        let path = recorded.path();
+        match recorded.f64() {
             Some(value) if (value - computed).abs() <= tolerance => {}
-            Some(value) => {
-                self.mismatch(format!("{place} mismatch: recorded {value}, its raw values give {computed}"))
-            }
-            None => {
-                self.mismatch(format!("{place} mismatch: it is not recorded, its raw values give {computed}"))
-            }
+            Some(value) => self.mismatch(format!("{path} mismatch: recorded {value}, recomputed {computed}")),
+            None => self.mismatch(format!("{path} mismatch: no number recorded, recomputed {computed}")),
         }
     }
 
-    /// A recorded value against what it must be.
-    fn same(&mut self, place: &str, recorded: &Value, computed: &Value) {
-        let equal_numbers = recorded.as_f64().zip(computed.as_f64()).is_some_and(|(one, other)| one == other);
-        if recorded != computed && !equal_numbers {
-            self.mismatch(format!("{place} mismatch: recorded {recorded}, it must be {computed}"));
+    /// A recorded value must equal the recomputed one.
+    fn same(&mut self, recorded: Node<'_>, computed: &Value) {
+        let equal_numbers = recorded.f64().zip(computed.as_f64()).is_some_and(|(one, other)| one == other);
+        if recorded != *computed && !equal_numbers {
+            let path = recorded.path();
+            self.mismatch(format!("{path} mismatch: recorded {recorded}, recomputed {computed}"));
+        }
+    }
+
+    /// Like [`Self::same`]; reports of other programs may lack the value.
+    fn same_if_recorded(&mut self, recorded: Node<'_>, computed: &Value) {
+        if self.own_report || !recorded.is_null() {
+            self.same(recorded, computed);
         }
     }
 
     /// Every leaf of `computed` must be in `recorded`.
-    fn alike(&mut self, place: &str, recorded: &Value, computed: &Value) {
+    fn alike(&mut self, recorded: Node<'_>, computed: &Value) {
         match computed {
             Value::Object(members) => {
                 for (name, member) in members {
-                    self.alike(&format!("{place}.{name}"), &recorded[name], member);
+                    self.alike(recorded.get(name), member);
                 }
             }
-            Value::Array(members)
-                if recorded.as_array().is_some_and(|array| array.len() == members.len()) =>
-            {
-                for (i, member) in members.iter().enumerate() {
-                    self.alike(&format!("{place}[{i}]"), &recorded[i], member);
+            Value::Array(elements) if recorded.array().is_some_and(|array| array.len() == elements.len()) => {
+                for (index, element) in elements.iter().enumerate() {
+                    self.alike(recorded.index(index), element);
                 }
             }
             Value::Number(number) if number.is_f64() => {
-                self.number(place, recorded, number.as_f64().unwrap_or(f64::NAN));
+                self.number(recorded, number.as_f64().unwrap_or(f64::NAN));
             }
-            _ => self.same(place, recorded, computed),
+            _ => self.same(recorded, computed),
         }
     }
 }

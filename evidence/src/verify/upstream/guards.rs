@@ -1,25 +1,26 @@
-//! The checks of the guards and of the release profile.
+//! Upstream's checks of the guards and of the release profile, with upstream's messages.
 
+use crate::format::untrusted::Node;
 use crate::numerics::digest::spaced_json_hash;
 use crate::policy::Profile;
-use crate::verify::python::{float, int, pair, repr, truthy};
-use serde_json::{Map, Value, json};
+use crate::verify::python::{float, int, is_filled_object, pair, repr, truthy};
+use serde_json::Value;
 
-pub(super) fn variance(report: &Value, errors: &mut Vec<String>) {
-    let variance = &report["variance"];
-    if !truthy(&variance["enabled"]) {
+pub(super) fn variance(report: Node<'_>, errors: &mut Vec<String>) {
+    let variance = report.get("variance");
+    if !truthy(variance.get("enabled")) {
         return;
     }
     let mut fail = |text: &str| errors.push(text.to_owned());
-    let least = float(&report["resolved_policy"]["variance"]["min_effect_lognll"]).unwrap_or(0.0).max(0.0);
-    let gate = &variance["predictive_gate"];
-    if gate.as_object().is_none_or(Map::is_empty) {
+    let least = float(report.at("resolved_policy.variance.min_effect_lognll")).unwrap_or(0.0).max(0.0);
+    let gate = variance.get("predictive_gate");
+    if !is_filled_object(gate) {
         fail("variance.enabled=true requires variance.predictive_gate evidence.");
     } else {
-        if gate["passed"] != json!(true) {
+        if gate.get("passed").bool() != Some(true) {
             fail("variance.enabled=true requires variance.predictive_gate.passed == true.");
         }
-        match float(&gate["mean_delta"]) {
+        match float(gate.get("mean_delta")) {
             None => fail("variance.enabled=true requires finite variance.predictive_gate.mean_delta."),
             Some(mean) if mean >= 0.0 => {
                 fail("variance.predictive_gate.mean_delta must be negative when VE is enabled.");
@@ -29,7 +30,7 @@ pub(super) fn variance(report: &Value, errors: &mut Vec<String>) {
             }
             Some(_) => {}
         }
-        let bounds = if gate["delta_ci"].is_null() { &gate["ci"] } else { &gate["delta_ci"] };
+        let bounds = if gate.get("delta_ci").is_null() { gate.get("ci") } else { gate.get("delta_ci") };
         match pair(bounds) {
             None => fail("variance.enabled=true requires finite variance.predictive_gate.delta_ci."),
             Some((low, high)) if low > high => {
@@ -44,47 +45,46 @@ pub(super) fn variance(report: &Value, errors: &mut Vec<String>) {
             Some(_) => {}
         }
     }
-    let test = &variance["ab_test"];
-    if test.as_object().is_none_or(Map::is_empty) {
+    let test = variance.get("ab_test");
+    if !is_filled_object(test) {
         return fail("variance.enabled=true requires variance.ab_test evidence.");
     }
-    let absent = |value: &Value| value.is_null() || value.as_str() == Some("");
-    if absent(&test["seed"]) && absent(&test["provenance"]["seed"]) {
+    let absent = |node: Node<'_>| node.is_null() || node.str() == Some("");
+    if absent(test.get("seed")) && absent(test.at("provenance.seed")) {
         fail("variance.enabled=true requires variance.ab_test.seed.");
     }
-    if int(&test["windows_used"]).is_none_or(|used| used == 0) {
+    if int(test.get("windows_used")).is_none_or(|used| used == 0) {
         fail("variance.enabled=true requires positive variance.ab_test.windows_used.");
     }
-    if test["provenance"].as_object().is_none_or(Map::is_empty) {
+    if !is_filled_object(test.get("provenance")) {
         fail("variance.enabled=true requires variance.ab_test.provenance.");
-    } else if !has_window_ids(&test["provenance"]) {
+    } else if !has_window_ids(test.get("provenance").value()) {
         fail("variance.enabled=true requires variance.ab_test.provenance.window_ids.");
     }
 }
 
-pub(super) fn has_window_ids(node: &Value) -> bool {
-    match node {
+/// Whether an object contains a non-empty `window_ids`, at any depth.
+fn has_window_ids(value: &Value) -> bool {
+    match value {
         Value::Object(members) => match members.get("window_ids").and_then(Value::as_array) {
             Some(ids) => !ids.is_empty(),
             None => members.values().any(has_window_ids),
         },
-        Value::Array(members) => members.iter().any(has_window_ids),
+        Value::Array(elements) => elements.iter().any(has_window_ids),
         _ => false,
     }
 }
 
-pub(super) fn measurement_contracts(report: &Value, profile: Profile, errors: &mut Vec<String>) {
+pub(super) fn measurement_contracts(report: Node<'_>, profile: Profile, errors: &mut Vec<String>) {
     for guard in ["spectral", "rmt"] {
-        let block = &report[guard];
-        let malformed = truthy(block) && !block.is_object();
-        if malformed || block.get("evaluated").is_some_and(|flag| !truthy(flag)) {
+        let (block, evaluated) = (report.get(guard), report.get(guard).get("evaluated"));
+        let malformed = truthy(block) && block.object().is_none();
+        if malformed || (evaluated.exists() && !truthy(evaluated)) {
             continue;
         }
-        let hash = |value: &Value| {
-            value.as_object().filter(|members| !members.is_empty()).map(|_| spaced_json_hash(value))
-        };
-        let computed = hash(&block["measurement_contract"]);
-        let recorded = block["measurement_contract_hash"].as_str().filter(|hash| !hash.is_empty());
+        let hash = |node: Node<'_>| is_filled_object(node).then(|| spaced_json_hash(node.value()));
+        let computed = hash(block.get("measurement_contract"));
+        let recorded = block.get("measurement_contract_hash").str().filter(|hash| !hash.is_empty());
         match (&computed, recorded) {
             (None, _) => errors.push(format!("report missing {guard}.measurement_contract.")),
             (Some(computed), Some(recorded)) if computed != recorded => errors.push(format!(
@@ -93,7 +93,7 @@ pub(super) fn measurement_contracts(report: &Value, profile: Profile, errors: &m
             (Some(_), Some(_)) => {}
             (Some(_), None) => errors.push(format!("report missing {guard}.measurement_contract_hash.")),
         }
-        match (hash(&report["resolved_policy"][guard]["measurement_contract"]), &computed) {
+        match (hash(report.get("resolved_policy").get(guard).get("measurement_contract")), &computed) {
             (None, _) => errors.push(format!("report missing resolved_policy.{guard}.measurement_contract.")),
             (Some(policy), Some(computed)) if policy != *computed => errors.push(format!(
                 "{guard} measurement_contract differs between analysis and resolved_policy (analysis={computed}, \
@@ -101,15 +101,15 @@ pub(super) fn measurement_contracts(report: &Value, profile: Profile, errors: &m
             )),
             _ => {}
         }
-        if block["measurement_contract_match"] != json!(true) {
+        if block.get("measurement_contract_match").bool() != Some(true) {
             errors.push(format!("{guard} measurement contract must match baseline for {profile} profile."));
         }
     }
 }
 
-pub(super) fn release(report: &Value, errors: &mut Vec<String>, gates: &mut Vec<String>) {
-    let validation = &report["validation"];
-    if !validation.is_object() {
+pub(super) fn release(report: Node<'_>, errors: &mut Vec<String>, gates: &mut Vec<String>) {
+    let validation = report.get("validation");
+    if validation.object().is_none() {
         errors.push("Release verification requires a validation block.".to_owned());
     } else {
         let mut required = vec![
@@ -120,33 +120,33 @@ pub(super) fn release(report: &Value, errors: &mut Vec<String>, gates: &mut Vec<
             "rmt_stable",
         ];
         let tail = "primary_metric_tail_acceptable";
-        if report.get("primary_metric_tail").is_some() || validation.get(tail).is_some() {
+        if report.get("primary_metric_tail").exists() || validation.get(tail).exists() {
             required.push(tail);
         }
-        if truthy(&report["guard_overhead"]) && !overhead_skipped(report) {
+        if truthy(report.get("guard_overhead")) && !overhead_skipped(report) {
             required.push("guard_overhead_acceptable");
         }
-        for key in required.into_iter().filter(|key| validation[*key] != json!(true)) {
-            let found = repr(&validation[key]);
-            let failed = if validation[key] == json!(false) { &mut *gates } else { &mut *errors };
+        for key in required.into_iter().filter(|key| validation.get(key).bool() != Some(true)) {
+            let found = repr(validation.get(key));
+            let failed = if validation.get(key).bool() == Some(false) { &mut *gates } else { &mut *errors };
             failed.push(format!("Release verification requires validation.{key} == true (found {found})."));
         }
     }
-    let overhead = &report["guard_overhead"];
-    if overhead.as_object().is_none_or(Map::is_empty) {
+    let overhead = report.get("guard_overhead");
+    if !is_filled_object(overhead) {
         errors.push("Release verification requires guard_overhead (missing).".to_owned());
     } else if !overhead_skipped(report) {
-        if overhead["evaluated"] != json!(true) {
+        if overhead.get("evaluated").bool() != Some(true) {
             errors.push("Release verification requires evaluated guard_overhead (not evaluated).".to_owned());
         }
-        if overhead["overhead_ratio"].is_null() {
+        if overhead.get("overhead_ratio").is_null() {
             errors.push("Release verification requires guard_overhead.overhead_ratio (missing).".to_owned());
         }
     }
 }
 
-pub(super) fn overhead_skipped(report: &Value) -> bool {
-    let overhead = &report["guard_overhead"];
-    let mode = overhead["mode"].as_str().unwrap_or_default().trim().to_lowercase();
-    truthy(&overhead["skipped"]) || mode == "skipped"
+fn overhead_skipped(report: Node<'_>) -> bool {
+    let overhead = report.get("guard_overhead");
+    let mode = overhead.get("mode").str().unwrap_or_default().trim().to_lowercase();
+    truthy(overhead.get("skipped")) || mode == "skipped"
 }

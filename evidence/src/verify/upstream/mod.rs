@@ -1,6 +1,7 @@
-//! Upstream's own checks of a report, in its order and with its words (`spec/verify.md` sections 2 to 7 and 9).
+//! Upstream's own checks of a report, in upstream's order and with upstream's messages: those of InvarLock 0.8.0 (`verify_contract.py`,
+//! `report_validation.py`) and 0.12.1.
 //!
-//! They believe what the report says of itself; [`crate::verify::strict`] does not.
+//! They trust thresholds and statistics that the report itself states; [`crate::verify::strict`] does not.
 
 mod assurance;
 mod guards;
@@ -12,22 +13,23 @@ pub(super) use assurance::assurance_mode;
 
 use super::python::{float, pair, truthy};
 use super::{StoppedBy, UpstreamVersion};
+use crate::format::untrusted::Node;
 use crate::policy::Profile;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 const KINDS: [&str; 7] = ["accuracy", "bleu", "f1", "ppl_causal", "ppl_mlm", "ppl_seq2seq", "rouge"];
 
-/// What is known besides the report.
+/// A report, and what is known besides it.
 pub(super) struct Case<'a> {
-    pub(super) report: &'a Value,
+    pub(super) report: Node<'a>,
     pub(super) profile: Profile,
     pub(super) version: UpstreamVersion,
     pub(super) tolerance: f64,
     /// `provenance.provider_digest` of `--baseline`.
-    pub(super) baseline_digest: Option<&'a Map<String, Value>>,
+    pub(super) baseline_digest: Option<Node<'a>>,
     /// Issues of the runtime provenance.
     pub(super) provenance_issues: &'a [(&'static str, String)],
-    /// Whether the runtime provenance was checked and sound.
+    /// Whether the runtime provenance was checked and is valid.
     pub(super) provenance_verified: bool,
 }
 
@@ -57,7 +59,7 @@ fn stop(
     StoppedBy { code, category, message: message.to_owned(), context, exit }
 }
 
-/// Runs every check; stops where upstream raises.
+/// Runs every check. Stops where upstream raises an exception.
 pub(super) fn check(case: &Case<'_>) -> Found {
     let mut found = Found::default();
     let (report, gated) = (case.report, case.profile.gated());
@@ -102,17 +104,17 @@ fn provider_parity(case: &Case<'_>) -> Result<(), Box<StoppedBy>> {
     let fail = |code: &'static str, message: &str| {
         Err(Box::new(stop(code, "InvarlockError", case.profile, message, json!({}))))
     };
-    let subject = &case.report["provenance"]["provider_digest"];
-    if !truthy(&subject["ids_sha256"]) {
+    let subject = case.report.at("provenance.provider_digest");
+    if !truthy(subject.get("ids_sha256")) {
         return fail("E004", "PROVIDER-DIGEST-MISSING: subject missing provider_digest.ids_sha256");
     }
     let Some(baseline) = case.baseline_digest else { return Ok(()) };
-    let baseline = Value::Object(baseline.clone());
-    let text =
-        |side: &Value, name: &str| side[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let surface = |side: &Value| text(side, "tokenizer_sha256").or_else(|| text(side, "processor_sha256"));
-    let ids = text(subject, "ids_sha256").zip(text(&baseline, "ids_sha256"));
-    let surfaces = surface(subject).zip(surface(&baseline));
+    let text = |side: Node<'_>, name: &'static str| {
+        side.get(name).str().filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let surface = |side: Node<'_>| text(side, "tokenizer_sha256").or_else(|| text(side, "processor_sha256"));
+    let ids = text(subject, "ids_sha256").zip(text(baseline, "ids_sha256"));
+    let surfaces = surface(subject).zip(surface(baseline));
     let (Some((one, other)), Some((first, second))) = (ids, surfaces) else {
         return fail("E004", "PROVIDER-DIGEST-MISSING: subject or baseline missing ids or tokenizer digest");
     };
@@ -122,34 +124,34 @@ fn provider_parity(case: &Case<'_>) -> Result<(), Box<StoppedBy>> {
     if first != second {
         return fail("E002", "TOKENIZER-DIGEST-MISMATCH: subject and baseline tokenizers differ");
     }
-    let masks = text(subject, "masking_sha256").zip(text(&baseline, "masking_sha256"));
+    let masks = text(subject, "masking_sha256").zip(text(baseline, "masking_sha256"));
     if masks.is_some_and(|(one, other)| one != other) {
         return fail("E003", "MASK-PARITY-MISMATCH: mask positions differ under matched tokenizers");
     }
     Ok(())
 }
 
-fn kind(report: &Value) -> &str {
-    report["primary_metric"]["kind"].as_str().unwrap_or_default()
+fn kind<'a>(report: Node<'a>) -> &'a str {
+    report.at("primary_metric.kind").str().unwrap_or_default()
 }
 
 /// `{min, max}` or `[low, high]` with `0 < low < high`.
-pub(super) fn band(value: &Value) -> Option<(f64, f64)> {
-    let bounds = match value {
-        Value::Object(_) => float(&value["min"]).zip(float(&value["max"])),
-        _ => pair(value),
+pub(super) fn band(node: Node<'_>) -> Option<(f64, f64)> {
+    let bounds = match node.value() {
+        Value::Object(_) => float(node.get("min")).zip(float(node.get("max"))),
+        _ => pair(node),
     };
     bounds.filter(|(low, high)| 0.0 < *low && low < high)
 }
 
-fn tier_name(report: &Value) -> String {
-    let name = report["auto"]["tier"].as_str().unwrap_or_default().trim().to_lowercase();
+fn tier_name(report: Node<'_>) -> String {
+    let name = report.at("auto.tier").str().unwrap_or_default().trim().to_lowercase();
     if name.is_empty() { "balanced".to_owned() } else { name }
 }
 
-/// `context.run`, `context.eval`, `auto` or a flag of `provenance` asks for relaxed floors.
-pub(super) fn tiny_relax(report: &Value) -> bool {
-    let flag = |value: &Value| match value {
+/// Whether `context.run`, `context.eval`, `auto` or a flag of `provenance` requests relaxed floors.
+pub(super) fn tiny_relax(report: Node<'_>) -> bool {
+    let flag = |node: Node<'_>| match node.value() {
         Value::Bool(flag) => Some(*flag),
         Value::Number(number) => match number.as_i64() {
             Some(0) => Some(false),
@@ -163,14 +165,10 @@ pub(super) fn tiny_relax(report: &Value) -> bool {
         },
         _ => None,
     };
-    let context = &report["context"];
-    let places =
-        [&context["run"]["tiny_relax"], &context["eval"]["tiny_relax"], &report["auto"]["tiny_relax"]];
+    let context = report.get("context");
+    let places = [context.at("run.tiny_relax"), context.at("eval.tiny_relax"), report.at("auto.tiny_relax")];
     places.into_iter().find_map(flag).unwrap_or_else(|| {
-        let flags = report["provenance"]["flags"].as_array();
-        flags
-            .into_iter()
-            .flatten()
-            .any(|flag| flag.as_str().is_some_and(|flag| flag.trim().eq_ignore_ascii_case("tiny_relax")))
+        let mut flags = report.at("provenance.flags").elements();
+        flags.any(|flag| flag.str().is_some_and(|flag| flag.trim().eq_ignore_ascii_case("tiny_relax")))
     })
 }
