@@ -42,30 +42,9 @@ impl Result {
     }
 }
 
-/// The flags of `validation` that decide in a profile, where their gates were evaluated.
-///
-/// Few windows drift by chance and have no tail, so the profile dev decides on the ratio and the invariants alone.
-pub fn deciding(profile: Profile) -> &'static [&'static str] {
-    const ALL: [&str; 7] = [
-        "primary_metric_acceptable",
-        "invariants_pass",
-        "preview_final_drift_acceptable",
-        "primary_metric_tail_acceptable",
-        "spectral_stable",
-        "rmt_stable",
-        "guard_overhead_acceptable",
-    ];
-    if profile.gated() { &ALL } else { &ALL[..2] }
-}
-
-/// Whether a flag of `validation` decides in a profile.
-pub fn decides(profile: Profile, flag: &str) -> bool {
-    deciding(profile).contains(&flag)
-}
-
 /// Whether every deciding flag is true.
 pub(crate) fn all_true(profile: Profile, validation: &Validation) -> bool {
-    validation.iter().all(|(flag, value)| !decides(profile, flag) || value)
+    validation.iter().all(|(flag, value)| !profile.decides(flag) || value)
 }
 
 /// The profile that a report names; all gates of an unknown profile decide.
@@ -88,7 +67,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
     gates.push(("Guard Overhead Acceptable", "guard_overhead_acceptable", overhead(report)));
     gates.push(("Primary Metric Tail Acceptable", "primary_metric_tail_acceptable", tail(report)));
     let gate = |(name, flag, result)| {
-        let decides = decides(profile, flag);
+        let decides = profile.decides(flag);
         let (evaluated, detail) = match result {
             Result::Evaluated(detail) if decides => (true, detail),
             Result::Evaluated(detail) => (true, format!("{detail}; profile {profile} does not decide on it")),

@@ -63,6 +63,27 @@ impl Profile {
         self != Profile::Dev
     }
 
+    /// The flags of `validation` that decide, where their gates were evaluated.
+    ///
+    /// Few windows drift by chance and have no tail, so the profile dev decides on the ratio and the invariants alone.
+    pub fn deciding(self) -> &'static [&'static str] {
+        const ALL: [&str; 7] = [
+            "primary_metric_acceptable",
+            "invariants_pass",
+            "preview_final_drift_acceptable",
+            "primary_metric_tail_acceptable",
+            "spectral_stable",
+            "rmt_stable",
+            "guard_overhead_acceptable",
+        ];
+        if self.gated() { &ALL } else { &ALL[..2] }
+    }
+
+    /// Whether a flag of `validation` decides.
+    pub fn decides(self, flag: &str) -> bool {
+        self.deciding().contains(&flag)
+    }
+
     /// Whether every guard must have been evaluated.
     pub fn needs_all_guards(self) -> bool {
         self == Profile::Release

@@ -4,7 +4,6 @@ use crate::format::evaluation_report::{
     Confidence, ConfidenceLabel, Coverage, CoverageRow, PairedDeltaSummary, Tail, TailStats, TailViolation,
     Validation,
 };
-use crate::gates;
 use crate::numerics::bootstrap::{self, BootstrapError, Interval, Method, Settings};
 use crate::numerics::stats::{all_close_to_first, mean, quantile_sorted, sum_by, weighted_mean};
 use crate::policy::{
@@ -120,7 +119,7 @@ pub(crate) fn validation(
     let (low, high) = profile.drift_band();
     let mut flags = Validation::default();
     let mut push = |name: &'static str, passed: bool| {
-        if gates::decides(profile, name) {
+        if profile.decides(name) {
             flags.push(name, passed);
         }
     };

@@ -5,6 +5,8 @@
 
 use super::observations::{Observations, Status, Usage};
 use super::plan::{Allowances, Dataset, Image, Plan};
+
+pub use super::plan::{ExecutionMode, File, Files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -65,34 +67,6 @@ pub enum ConfigSource {
     Inline,
     /// Unknown.
     Missing,
-}
-
-/// Where a measurement ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExecutionMode {
-    /// In containers.
-    Container,
-    /// As a child of the launcher, without a container.
-    HostBypass,
-}
-
-impl ExecutionMode {
-    /// The name in manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ExecutionMode::Container => "container",
-            ExecutionMode::HostBypass => "host-bypass",
-        }
-    }
-
-    /// The name in reports.
-    pub fn report_name(self) -> &'static str {
-        match self {
-            ExecutionMode::Container => "container",
-            ExecutionMode::HostBypass => "host",
-        }
-    }
 }
 
 /// `runtime`: the container image and what it was allowed.
@@ -213,28 +187,4 @@ pub struct Side {
     pub observations: Observations,
     /// What the run used.
     pub usage: Usage,
-}
-
-/// A set of files with its digest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Files {
-    /// Path as the user wrote it.
-    pub path: String,
-    /// SHA-256 over the sorted lines `<sha256>  <name>\n` of the files.
-    pub tree_sha256: String,
-    /// The files, sorted by name.
-    pub files: Vec<File>,
-}
-
-/// One file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct File {
-    /// Name in its directory.
-    pub name: String,
-    /// SHA-256 of its bytes.
-    pub sha256: String,
-    /// Size in bytes.
-    pub bytes: u64,
 }

@@ -4,7 +4,6 @@ use super::{Check, Evaluation, Fact, Finding, Guard, GuardGate, Limit, Outcome, 
 use crate::format::evaluation_report::{InvariantsPolicy, ParameterCount, Structure};
 use crate::format::run_report::{self, RunReport};
 use crate::format::untrusted::Node;
-use crate::gates;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -252,7 +251,7 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
         return vec![Finding::Failure("invariants: the block is missing".to_owned())];
     }
     let status = block.get("status").str().unwrap_or_default();
-    if matches!(status, "fail" | "error") && gates::decides(check.profile, FLAG) {
+    if matches!(status, "fail" | "error") && check.profile.decides(FLAG) {
         let text = format!("invariants.status is {status:?}: subject and baseline differ in structure");
         found.push(Finding::Gate(text));
     } else if gated && !matches!(status, "pass" | "warn") {

@@ -30,7 +30,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
         None => mark(at(report, "validation").get(flag).and_then(Value::as_bool)),
     };
     let gate = |flag: &str, name: &str, value: String, limit: String, outcome: Mark, note: String| {
-        let decides = crate::gates::decides(profile, flag) || !stated.iter().any(|gate| gate.flag == flag);
+        let decides = profile.decides(flag) || !stated.iter().any(|gate| gate.flag == flag);
         let outcome = if outcome == ABSENT && !decides { SHOWN } else { outcome };
         Gate { name: name.into(), value, limit, mark: outcome, note, decides }
     };

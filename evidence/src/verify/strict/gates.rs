@@ -111,7 +111,7 @@ impl Check<'_> {
     fn flags(&mut self, required: &[&'static str], tier: Tier, numbers: Option<&Numbers<'_>>) {
         let profile = self.options.profile;
         let computed = self.computed_flags(tier, numbers);
-        for flag in required.iter().copied().filter(|flag| gates::decides(profile, flag)) {
+        for flag in required.iter().copied().filter(|flag| profile.decides(flag)) {
             let recorded = self.report.get("validation").get(flag);
             let text = format!("validation.{flag} is {recorded}, the {profile} profile requires true");
             match recorded.bool() {
@@ -139,7 +139,7 @@ impl Check<'_> {
         let profile = self.options.profile;
         let limit = tier.ratio_gate();
         if let Some(ratio) = numbers.ratio.filter(|ratio| *ratio > limit)
-            && gates::decides(profile, "primary_metric_acceptable")
+            && profile.decides("primary_metric_acceptable")
         {
             self.gate(format!(
                 "perplexity ratio {ratio:.6} is above {limit:.3}, the limit of the {tier} tier"
