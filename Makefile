@@ -9,32 +9,33 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := $(CARGO_TARGET_DIR)/$(TRIPLE)/release
 INVARLOCK := $(RELEASE)/invarlock
-# Where Cargo keeps its crates is nobody's matter, and stands in no program of ours.
+# Cargo's home directory must not be in the programs: it differs between machines.
 CRATES := $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)
-PLACELESS := --config 'target."cfg(target_env = \"gnu\")".rustflags = ["--remap-path-prefix=$(CRATES)=/cargo"]'
+REMAP := --config 'target."cfg(target_env = \"gnu\")".rustflags = ["--remap-path-prefix=$(CRATES)=/cargo"]'
+CRATES_OF_OURS := error seccomp security images registry runtime probe evidence evaluator launcher tests
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help build evaluator reproducible demo test check lint runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
+.PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
         attack attack-images fuzz bench bench-images soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
 
 build: evaluator ## Build the two static programs: invarlock and invarlock-evaluator
-	$(CARGO) build $(PLACELESS) --release --locked --bins -p invarlock
+	$(CARGO) build $(REMAP) --release --locked --bins -p invarlock
 
-# By itself: what the launcher asks of a crate that both have is not in it, and its bytes do not depend on the launcher.
-evaluator: ## Build invarlock-evaluator, the program of the default image
-	$(CARGO) build $(PLACELESS) --release --locked --bins -p invarlock-evaluator
+# Built alone, so that features which the launcher enables in shared crates do not change its bytes.
+evaluator: ## Build invarlock-evaluator, the program in the default image
+	$(CARGO) build $(REMAP) --release --locked --bins -p invarlock-evaluator
 
-reproducible: build ## Build evaluator and default image twice, in two directories: the same bytes (takes two release builds)
-	bash tests/reproducible.sh $(INVARLOCK)
+reproducible: build ## Build evaluator and default image in two directories and compare the bytes (two release builds)
+	bash tests/tools/reproducible.sh $(INVARLOCK)
 
 demo: build ## Evaluate the demo checkpoints in containers, verify, render HTML, print a table
 	bash demo/run.sh $(INVARLOCK)
 
 test: ## Run all tests
-	bash tests/upstream-venvs.sh
+	bash tests/tools/upstream-venvs.sh
 	$(CARGO) build --locked --workspace --all-features --bins
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace --all-features --no-fail-fast
@@ -44,11 +45,8 @@ else
 	$(CARGO) test --locked --workspace --all-features --no-fail-fast
 endif
 
-check: ## Format, clippy, rustdoc, dependency policy
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+check: lint rules ## Format, clippy, house rules, import circles, rustdoc, dependency policy
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
-	bash tests/house-rules.sh
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny --version 0.20.2 --no-default-features
 	$(CARGO) deny --locked check bans licenses sources
 
@@ -56,51 +54,55 @@ lint: ## Format and clippy only
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
+rules: ## House rules that no lint knows, and import circles
+	bash tests/tools/house-rules.sh
+	python3 tests/tools/import-circles.py $(CRATES_OF_OURS)
+
 runtime-image: build ## Build invarlock-runtime:local from the evaluator
 	$(INVARLOCK) runtime image build
 
 python-image: build ## Build an image with upstream's Python package and PyTorch, 2.7 GB (needs mmdebstrap, pip, a network, 12 GB of disk)
 	bash images/recipes/python/image.sh $(INVARLOCK) $${PYTHON_ROOT:-/var/tmp/invarlock-python-root} 0.8.0 0.12.1
 
-runtime-smoke: runtime-image ## The image starts and loads its parts
+runtime-smoke: runtime-image ## Start the default image and run its self-test
 	$(INVARLOCK) runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test
 
-container-default-smoke: build ## A default evaluate runs in a container
-	bash tests/smoke.sh $(INVARLOCK) default
+container-default-smoke: build ## Check that evaluate runs in a container by default
+	bash tests/tools/smoke.sh $(INVARLOCK) default
 
-container-front-door-smoke: build ## evaluate, verify, report html
-	bash tests/smoke.sh $(INVARLOCK) front-door
+container-front-door-smoke: build ## Run evaluate, verify and report html
+	bash tests/tools/smoke.sh $(INVARLOCK) front-door
 
 bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by step, and measure tokens per second
-	$(CARGO) build $(PLACELESS) --release --locked -p invarlock-tests --bins
+	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
 
 bench-images: ## Import, pull, unpack and verify against skopeo, umoci, podman and openssl (needs them, docker-registry, and 8 GB of disk)
 	$(CARGO) bench --locked -p invarlock-images --bench images
 
-attack: ## Every attack of docs/attacks.md and of the probe, as root and as a user: a table of what was held
+attack: ## Run every attack of docs/attacks.md and of the probe, as root and as a user, and print a table
 	$(CARGO) build --locked --workspace --all-features --bins
 	$(CARGO_TARGET_DIR)/$(TRIPLE)/debug/invarlock-attack
 
-attack-images: ## Hostile archives and layouts, as root and as an ordinary user: a row each, and how many were held
+attack-images: ## Import hostile archives and layouts, as root and as a user, and print a table
 	$(CARGO) build --locked -p invarlock-images --tests
 	$(CARGO) nextest run --locked -p invarlock-images --test hostile --test differential --no-fail-fast --success-output immediate 2>&1 | \
 	    grep -E '^ *(root|user)[ :]|damaged archives|alike|^ *(PASS|FAIL)|Summary'
 
-fuzz: ## Fuzz what reads strangers' bytes, FUZZ_SECONDS (180) each, from the seeds kept here (needs a nightly compiler and cargo-fuzz)
+fuzz: ## Fuzz the parsers of untrusted input, FUZZ_SECONDS (180) each, from the seeds in fuzz/ (needs a nightly compiler and cargo-fuzz)
 	for target in index manifest config reference bundle unpack whiteouts registry; do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    CARGO_TARGET_DIR=$(CURDIR)/fuzz/target $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$${FUZZ_SECONDS:-180} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 2>&1 | tail -n 12; \
 	done
 
-soak: build ## 1,000 runs in a row, 50 at once, kills: a table of what they leave
-	$(CARGO) build $(PLACELESS) --release --locked -p invarlock-tests --bins
+soak: build ## 1,000 runs in a row, 50 at once, and killed runs: print what they leave behind
+	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-soak $(INVARLOCK)
 
 test-vm: ## Boot Debian's 6.1 kernel with unified cgroups under QEMU and run a small suite in it (needs qemu-system-x86, e2fsprogs)
 	$(CARGO) build --locked --workspace --all-features --bins
-	bash tests/vm.sh
+	bash tests/tools/vm.sh
 
 install: build ## Install both programs to $(PREFIX)/bin
 	install -D -m 0755 $(INVARLOCK) $(DESTDIR)$(PREFIX)/bin/invarlock

@@ -1,14 +1,14 @@
-"""Make the demonstration: a small trained model, a healthy and a damaged copy, and texts to judge them on.
+"""Create the demonstration: a small trained model, a healthy and a damaged copy, and texts to measure them on.
 
-    demo/valid.jsonl      520 texts of our own invention, each longer than 128 tokens
+    demo/valid.jsonl      520 generated texts, each longer than 128 tokens
     demo/baseline/        a Llama of 2 layers trained on such texts for two minutes, in bfloat16
     demo/healthy/         its linear weights rounded to 8 bits and back: as good as the baseline
-    demo/damaged/         noise added to one layer: visibly worse
+    demo/damaged/         noise added to one layer: clearly worse
     demo/expected.json    the perplexities that transformers measures
 
-The texts come from the small grammar below, so no third party has a right in them. Everything is
-seeded; the texts are the same everywhere, the trained weights where PyTorch and the processor's
-arithmetic are. Needs PyTorch, transformers 5 and tokenizers:
+The texts come from the small grammar below, so no third party has rights to them. All random
+numbers are seeded: the texts are identical everywhere, the trained weights with the same PyTorch and
+processor. Needs PyTorch, transformers 5 and tokenizers:
 
     python demo/make_demo.py
 """
@@ -43,8 +43,8 @@ DAMAGED_LAYER = 1
 DAMAGE = 0.8
 
 # The grammar. `{name}` is expanded from the list or rule of that name; a word near the start of its
-# list is more likely than one near its end. A text has one setting (people, place, trade) throughout,
-# so what was said earlier helps to predict what follows.
+# list is more likely than one near its end. A text has one setting (people, place, trade), so its
+# beginning helps to predict the rest.
 
 PEOPLE = """Anna Tomas Ingrid Pavel Leila Marco Edith Jonas Miriam Hugo Clara Viktor Nadia Oskar Paula
 Simon Greta Felix Irene Lukas Martha Rafael Helen Anton Sofia Bruno Alice Emil Rosa Daniel""".split()
@@ -177,7 +177,7 @@ def pick(rng, options):
 
 
 class Setting:
-    """What stays the same within one text."""
+    """The choices that are constant within one text."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -191,7 +191,7 @@ class Setting:
         self.lists = {name: choices(text) for name, text in WORDS.items()}
         for name, text in TRADES[rng.choice(list(TRADES))].items():
             self.lists[name] = choices(text) + self.lists.get(name, [])
-        # Each text has its own favourites among the things, the deeds and the places.
+        # Each text has its own frequent things, deeds and places.
         for name in ("thing", "work", "quality"):
             rng.shuffle(self.lists[name])
         self.lists["place"] = rng.sample(PLACES, 4)
@@ -261,7 +261,7 @@ def make_tokenizer(texts):
 
 
 def windows(tokenizer, texts):
-    """The first WINDOW tokens of every text, all of which must be long enough and different."""
+    """The first WINDOW tokens of every text. Each text must be long enough."""
     rows = [encoding.ids[:WINDOW] for encoding in tokenizer.encode_batch(texts)]
     assert all(len(row) == WINDOW for row in rows)
     return torch.tensor(rows)
@@ -306,7 +306,7 @@ def projections(layers):
 
 @torch.no_grad()
 def round_to_8_bits(model):
-    """Round to nearest, symmetric, one scale for each output row, and back again."""
+    """Round to nearest (symmetric, one scale per output row) and convert back."""
     for module in projections(model.model.layers):
         weight = module.weight.float()
         scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-8) / 127
@@ -358,7 +358,7 @@ def perplexity(folder, texts):
 
 
 def unigram_perplexity(training, rows):
-    """What a model that knows only how often each token occurs would reach."""
+    """The perplexity of a model that knows only the frequency of each token."""
     counts = torch.bincount(training.flatten(), minlength=VOCABULARY).double() + 1
     return math.exp(-(counts / counts.sum()).log()[rows[:, 1:]].mean().item())
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make demo`: the baseline against a healthy and a damaged subject, in containers; then verify, HTML, and a table.
+# `make demo`: compare the baseline with a healthy and a damaged subject in containers, verify, render HTML, print a table.
 set -uo pipefail
 invarlock=${1:?usage: demo/run.sh PATH-OF-INVARLOCK}
 demo=$(cd "$(dirname "$0")" && pwd)
@@ -11,32 +11,32 @@ fail() { echo "demo: $*" >&2; exit 1; }
 
 doctor=$("$invarlock" doctor 2>&1) || {
     printf '%s\n' "$doctor"
-    fail "this machine cannot hold the boundary yet; the remedies stand above"
+    fail "this machine cannot isolate runs yet; see the output of doctor above"
 }
 
-# side NAME, exit code wanted of evaluate and verify, further options of evaluate
+# side NAME EXPECTED_EXIT_CODE [OPTION_OF_EVALUATE...]
 side() {
-    local name=$1 wanted=$2 dir=$out/$1 t0 t1 t2 t3 code verdict
+    local name=$1 expected=$2 dir=$out/$1 t0 t1 t2 t3 code verdict
     shift 2
     t0=$(date +%s.%N)
     "$invarlock" evaluate --baseline "$demo/baseline" --subject "$demo/$name" --preset "$demo/preset.yaml" --profile ci \
         --out "$dir/runs" --report-out "$dir" "$@"
     code=$?
-    [ "$code" = "$wanted" ] || fail "evaluate $name: exit code $code, expected $wanted"
+    [ "$code" = "$expected" ] || fail "evaluate $name: exit code $code, expected $expected"
     t1=$(date +%s.%N)
     "$invarlock" verify "$dir"
     code=$?
-    [ "$code" = "$wanted" ] || fail "verify $name: exit code $code, expected $wanted"
+    [ "$code" = "$expected" ] || fail "verify $name: exit code $code, expected $expected"
     t2=$(date +%s.%N)
     "$invarlock" report html -i "$dir" -o "$dir/report.html" --force >/dev/null || fail "report html $name"
     t3=$(date +%s.%N)
     verdict=PASS
-    [ "$wanted" = 0 ] || verdict=FAIL
+    [ "$expected" = 0 ] || verdict=FAIL
     rows+=("$name|$verdict|$(seconds "$t0" "$t1")|$(seconds "$t1" "$t2")|$(seconds "$t2" "$t3")|$dir/report.html")
     echo
 }
 
-mkdir -p "$out" || fail "$out cannot be written"
+mkdir -p "$out" || fail "cannot create $out"
 echo "== baseline against a healthy subject (int8)"
 side healthy 0
 measured=$(ls -d "$out"/healthy/runs/source/*/report.json | tail -n 1)

@@ -1,26 +1,26 @@
-//! The one way to say what was being done when something failed.
+//! The single way to add context to an error.
 
 use crate::{Error, Kind, Result};
 use std::fmt::Display;
 
-/// Adds to the error of a result what was being done, or what the user can do.
+/// Adds context, a hint, a kind or a control to the error of a result.
 pub trait Context<T> {
-    /// What was being done, in front of the message: `reading FILE: No such file or directory`.
+    /// Puts what was being done in front of the message: `reading FILE: No such file or directory`.
     fn context(self, doing: impl Display) -> Result<T>;
 
-    /// The same, computed only when there is an error.
+    /// As [`Context::context`], computed only for an error.
     fn with_context<D: Display>(self, doing: impl FnOnce() -> D) -> Result<T>;
 
-    /// What the user can do; the first hint stays.
+    /// Adds what the user can do. The first hint stays.
     fn hint(self, hint: impl Into<String>) -> Result<T>;
 
-    /// The kind of the error, where the caller knows better than its source.
+    /// Sets the kind, where the caller knows better than the source.
     fn kind(self, kind: Kind) -> Result<T>;
 
-    /// [`Kind::Input`] where a path that the user supplied does not exist.
+    /// Sets [`Kind::Input`] where a path that the user supplied does not exist.
     fn input_if_not_found(self) -> Result<T>;
 
-    /// The control of the boundary that the error concerns.
+    /// Sets the control of the boundary that the error concerns.
     fn in_control(self, control: &str) -> Result<T>;
 }
 
@@ -50,9 +50,9 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Errors of other libraries become ours.
+/// Converts errors of other libraries.
 pub trait Foreign<T> {
-    /// An error of `kind` with the library's error as its source.
+    /// Converts the error to one of `kind`, with the library's error as its source.
     fn err_kind(self, kind: Kind) -> Result<T>;
 }
 

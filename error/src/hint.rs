@@ -1,18 +1,18 @@
-//! Hints that follow from the number of a failed system call alone.
+//! Hints that follow from an errno alone.
 
 use std::io::{Error, ErrorKind};
 
-/// The hint for a missing system call. Every call of this project exists since Linux 5.15, or has a fallback.
+/// The hint for a missing system call. Every system call that this project requires exists since Linux 5.15.
 pub const MISSING_CALL: &str = "install Linux 5.15 or newer; in a container, let its filter allow the call \
-     (`invarlock doctor` says what is missing)";
+     (`invarlock doctor` lists what is missing)";
 
-/// Numbers of Linux for which the standard library has no kind of their own.
+/// Errno values of Linux for which `std::io::ErrorKind` has no separate kind.
 const EACCES: i32 = 13;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const ENOSYS: i32 = 38;
 
-/// Whether the kernel, or a filter of a container around us, lacks the system call.
+/// Whether the kernel, or the seccomp filter of a surrounding container, lacks the system call.
 pub(crate) fn is_missing_call(error: &Error) -> bool {
     error.raw_os_error() == Some(ENOSYS)
 }

@@ -1,8 +1,8 @@
-//! The kinds of failure and what follows from them.
+//! The kinds of failure and their exit codes.
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure an error is. The exit code of a command follows from the kind alone.
+/// The kind of a failure. The exit code of a command follows from the kind alone.
 ///
 /// Serialized in snake case, as the events of an evaluator contain it; [`Kind::name`] is the name in `--json` output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,13 +12,13 @@ pub enum Kind {
     Input,
     /// Bytes, or the kernel's view of a container, differ from what was declared.
     Integrity,
-    /// It looks like an attack.
+    /// A possible attack.
     Safety,
     /// This machine or this version does not support it.
     Unsupported,
     /// The machine failed, or a limit ended the run.
     System,
-    /// A signal (its number) asked the command to stop. Never read from outside.
+    /// A signal with this number stopped the command. Never deserialized.
     #[serde(skip)]
     Interrupted(i32),
 }

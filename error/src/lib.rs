@@ -2,7 +2,7 @@
 //!
 //! An [`Error`] has a [`Kind`], from which the exit code follows; a message (what was being done, to what, why it failed); a hint
 //! (what the user can do), printed on a line of its own; and its source, so that decisions are made on types and never on the text
-//! of a message. [`Context`] is the one way to say what was being done.
+//! of a message. [`Context`] is the single way to add what was being done.
 //!
 //! This crate knows no other crate of the workspace and trusts nothing: a message may contain untrusted text, and the code that prints it
 //! escapes it.
@@ -78,7 +78,7 @@ impl Error {
         Self::new(Kind::Integrity, message)
     }
 
-    /// It looks like an attack.
+    /// A possible attack.
     pub fn safety(message: impl Into<String>) -> Self {
         Self::new(Kind::Safety, message)
     }

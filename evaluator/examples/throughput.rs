@@ -1,8 +1,8 @@
-//! Tokens per second on a random checkpoint of GPT-2 small's shape (124 million parameters).
+//! Measures tokens per second on a random checkpoint with the shape of GPT-2 small (124 million parameters).
 //!
 //! `cargo run --release -p invarlock-evaluator --example throughput -- [--dtype f32|bf16|f16] [--seq-len 512]
 //! [--windows 8] [--runs 5] [--threads 1,2]`
-#![allow(clippy::print_stdout, reason = "a program for people")]
+#![allow(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -17,24 +17,24 @@ use invarlock_evaluator::model::Model;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Type the weights are stored in.
+    /// Type of the stored weights
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Tokens a window.
+    /// Tokens of a window
     #[arg(long, default_value_t = 512)]
     seq_len: usize,
-    /// Windows a run.
+    /// Windows of a run
     #[arg(long, default_value_t = 8)]
     windows: usize,
-    /// Runs the median is taken of.
+    /// Runs for the median
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Numbers of threads to try.
+    /// Numbers of threads to measure
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     threads: Vec<usize>,
 }
 
-const WIDTH: usize = 768;
+const HIDDEN_SIZE: usize = 768;
 const LAYERS: usize = 12;
 const VOCAB: usize = 50_257;
 const POSITIONS: usize = 1024;
@@ -92,7 +92,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    /// Uniform with a standard deviation of 0.02.
+    /// Uniformly distributed, with a standard deviation of 0.02.
     fn weight(&mut self) -> f32 {
         ((self.next() & 0xff_ffff) as f32 / 16_777_216.0 - 0.5) * 0.069_3
     }
@@ -100,19 +100,21 @@ impl Random {
 
 fn write_checkpoint(directory: &Path, dtype: &str) -> Result<(), Box<dyn std::error::Error>> {
     let config = serde_json::json!({
-        "model_type": "gpt2", "vocab_size": VOCAB, "n_positions": POSITIONS, "n_embd": WIDTH, "n_layer": LAYERS,
+        "model_type": "gpt2", "vocab_size": VOCAB, "n_positions": POSITIONS, "n_embd": HIDDEN_SIZE, "n_layer": LAYERS,
         "n_head": 12, "activation_function": "gelu_new", "tie_word_embeddings": true,
     });
     std::fs::write(directory.join("config.json"), config.to_string())?;
 
-    let mut tensors: Vec<(String, Vec<usize>)> =
-        vec![("wte.weight".into(), vec![VOCAB, WIDTH]), ("wpe.weight".into(), vec![POSITIONS, WIDTH])];
+    let mut tensors: Vec<(String, Vec<usize>)> = vec![
+        ("wte.weight".into(), vec![VOCAB, HIDDEN_SIZE]),
+        ("wpe.weight".into(), vec![POSITIONS, HIDDEN_SIZE]),
+    ];
     for i in 0..LAYERS {
         for (name, inputs, outputs) in [
-            ("attn.c_attn", WIDTH, 3 * WIDTH),
-            ("attn.c_proj", WIDTH, WIDTH),
-            ("mlp.c_fc", WIDTH, 4 * WIDTH),
-            ("mlp.c_proj", 4 * WIDTH, WIDTH),
+            ("attn.c_attn", HIDDEN_SIZE, 3 * HIDDEN_SIZE),
+            ("attn.c_proj", HIDDEN_SIZE, HIDDEN_SIZE),
+            ("mlp.c_fc", HIDDEN_SIZE, 4 * HIDDEN_SIZE),
+            ("mlp.c_proj", 4 * HIDDEN_SIZE, HIDDEN_SIZE),
         ] {
             tensors.push((format!("h.{i}.{name}.weight"), vec![inputs, outputs]));
             tensors.push((format!("h.{i}.{name}.bias"), vec![outputs]));
@@ -121,8 +123,8 @@ fn write_checkpoint(directory: &Path, dtype: &str) -> Result<(), Box<dyn std::er
     let norms =
         (0..LAYERS).flat_map(|i| [format!("h.{i}.ln_1"), format!("h.{i}.ln_2")]).chain(["ln_f".to_owned()]);
     for norm in norms {
-        tensors.push((format!("{norm}.weight"), vec![WIDTH]));
-        tensors.push((format!("{norm}.bias"), vec![WIDTH]));
+        tensors.push((format!("{norm}.weight"), vec![HIDDEN_SIZE]));
+        tensors.push((format!("{norm}.bias"), vec![HIDDEN_SIZE]));
     }
 
     let (name, size) = match dtype {

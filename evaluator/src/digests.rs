@@ -1,26 +1,17 @@
-//! Digests that a report carries (`spec/math.md` section 8).
+//! Digests in a report, in the formats of upstream InvarLock.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use blake2::digest::Digest;
 use blake2::{Blake2s128, Blake2s256};
 
 use crate::windows::Window;
 
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Digest of a tokenizer: blake2s-16 over each token's UTF-8 bytes and its id in as few little-endian bytes as it needs
-/// (at least one), in the order of the tokens.
+/// Digest of a tokenizer: BLAKE2s-128 over each token's UTF-8 bytes and its id, in the order of the tokens. An id is
+/// little-endian without trailing zero bytes, at least one byte.
 ///
-/// Upstream adds the tokenizer's class and the path it came from, so that the same vocabulary in two directories has
-/// two digests; ours says the same of the same vocabulary wherever it lies.
+/// Upstream adds the tokenizer's class and its path, so that the same vocabulary has another digest in another
+/// directory. This digest depends on the vocabulary only.
 pub fn vocabulary(vocabulary: &HashMap<String, u32>) -> String {
     let mut tokens: Vec<(&String, &u32)> = vocabulary.iter().collect();
     tokens.sort_unstable();
@@ -31,10 +22,10 @@ pub fn vocabulary(vocabulary: &HashMap<String, u32>) -> String {
         hasher.update(token.as_bytes());
         hasher.update(&bytes[..used]);
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
-/// Digest of an arm: blake2s-16 over the length and the padded ids of each window, u32 little-endian.
+/// Digest of an arm: BLAKE2s-128 over the length and the padded ids of each window, u32 little-endian.
 pub fn arm(windows: &[Window]) -> String {
     let mut hasher = Blake2s128::new();
     for window in windows {
@@ -43,24 +34,25 @@ pub fn arm(windows: &[Window]) -> String {
             hasher.update(id.to_le_bytes());
         }
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
-/// Digest of both arms, given theirs.
+/// Digest of both arms: BLAKE2s-128 over the digests of the arms.
 pub fn dataset(preview: &str, final_: &str) -> String {
-    hex(&Blake2s128::digest(format!("{preview}{final_}")))
+    hex::encode(Blake2s128::digest(format!("{preview}{final_}")))
 }
 
-/// Digest of window ids: blake2s-32 over the compact JSON of the sorted ids (its name in reports says sha256).
+/// Digest of window ids: BLAKE2s-256 over the compact JSON of the sorted ids. Reports name it `ids_sha256`, as upstream
+/// does.
 pub fn window_ids(ids: impl Iterator<Item = u64>) -> String {
     let mut ids: Vec<u64> = ids.collect();
     ids.sort_unstable();
     let list: Vec<String> = ids.iter().map(u64::to_string).collect();
-    hex(&Blake2s256::digest(format!("[{}]", list.join(","))))
+    hex::encode(Blake2s256::digest(format!("[{}]", list.join(","))))
 }
 
-/// Digest of the positions that have labels: blake2s-16 over the arm's name, `1` and the position (u32 little-endian)
-/// for each, `|` behind each window. Absent when no position has one.
+/// Digest of the positions with labels: BLAKE2s-128 over the name of the arm, then for each position `1` and the
+/// position (u32 little-endian), and `|` after each window. Absent when no position has a label.
 pub fn labelled_positions(preview: &[Window], final_: &[Window]) -> Option<String> {
     let mut hasher = Blake2s128::new();
     for (name, windows) in [("preview", preview), ("final", final_)] {
@@ -77,7 +69,7 @@ pub fn labelled_positions(preview: &[Window], final_: &[Window]) -> Option<Strin
         }
     }
     let any = preview.iter().chain(final_).any(|w| w.real > 0);
-    any.then(|| hex(&hasher.finalize()))
+    any.then(|| hex::encode(hasher.finalize()))
 }
 
 #[cfg(test)]
@@ -85,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn window_ids_match_the_vector() {
+    fn window_ids_match_upstream() {
         let digest = window_ids([3, 1, 2, 0].into_iter());
         assert!(digest.starts_with("1707899e") && digest.ends_with("9dbe"), "{digest}");
         let all = window_ids(0..480);
@@ -93,22 +85,22 @@ mod tests {
     }
 
     #[test]
-    fn mask_positions_match_upstream() {
-        // Every golden run: 240 + 240 full windows of 128 tokens.
+    fn labelled_positions_match_upstream() {
+        // The windows of every golden run: 240 + 240 full windows of 128 tokens.
         let full = vec![Window { ids: vec![7; 128], real: 128 }; 240];
         assert_eq!(labelled_positions(&full, &full).as_deref(), Some("14093b8092f19927dffe9ded21e9486b"));
         assert_eq!(labelled_positions(&[], &[]), None);
     }
 
     #[test]
-    fn a_vocabulary_is_known_by_its_tokens_and_ids() {
+    fn vocabulary_digest_depends_on_tokens_and_ids_only() {
         let vocabulary_of =
             |pairs: &[(&str, u32)]| vocabulary(&pairs.iter().map(|(t, i)| ((*t).to_owned(), *i)).collect());
         let one = vocabulary_of(&[("a", 0), ("b", 300)]);
         assert_eq!(one, vocabulary_of(&[("b", 300), ("a", 0)]));
         assert_eq!(one.len(), 32);
         assert_ne!(one, vocabulary_of(&[("a", 1), ("b", 300)]));
-        // blake2s-16 of "a\0b\x2c\x01", as Python's hashlib gives it.
-        assert_eq!(one, hex(&Blake2s128::digest(b"a\0b\x2c\x01")));
+        // The input is "a\0b\x2c\x01".
+        assert_eq!(one, hex::encode(Blake2s128::digest(b"a\0b\x2c\x01")));
     }
 }

@@ -1,48 +1,52 @@
-//! Opening and reading files that nobody vouches for, never more than a bound.
+//! Bounded reading of untrusted files.
+//!
+//! Messages start with the path of the file: `PATH: what is wrong`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
-use invarlock_error::{Error, Result, bail};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
-/// Opens a regular file (a device or a pipe could block or never end) and tells its size.
-pub fn open(path: &Path, what: &str) -> Result<(File, u64)> {
-    let problem = |e: io::Error| Error::input(format!("cannot open {what} {}: {e}", path.display()));
-    let kind = std::fs::metadata(path).map_err(problem)?;
-    if !kind.is_file() {
-        bail!(Input, "{what} {} is not a regular file", path.display());
+/// Opens a regular file and returns its size. Other files are rejected: a device or a pipe could block or never end.
+pub fn open(path: &Path) -> Result<(File, u64)> {
+    let failed = || format!("{}: cannot open the file", path.display());
+    let metadata = std::fs::metadata(path).with_context(failed).kind(Kind::Input)?;
+    if !metadata.is_file() {
+        bail!(Input, "{}: not a regular file", path.display());
     }
-    let file = File::open(path).map_err(problem)?;
-    let size = file.metadata().map_err(problem)?.len();
+    let file = File::open(path).with_context(failed).kind(Kind::Input)?;
+    let size = file.metadata().with_context(failed).kind(Kind::Input)?.len();
     Ok((file, size))
 }
 
 /// Reads a whole file of at most `limit` bytes.
-pub fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
-    let (file, size) = open(path, what)?;
-    let too_large = || Error::input(format!("{what} {} is larger than {limit} bytes", path.display()));
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let (file, size) = open(path)?;
+    let too_large = || Error::input(format!("{}: larger than {limit} bytes", path.display()));
     if size > limit {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).map_err(|_| too_large())?);
     file.take(limit + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| Error::input(format!("cannot read {what} {}: {e}", path.display())))?;
+        .with_context(|| format!("{}: cannot read the file", path.display()))
+        .kind(Kind::Input)?;
     if bytes.len() as u64 > limit {
         return Err(too_large());
     }
     Ok(bytes)
 }
 
-/// Reads a whole file and parses it as JSON.
+/// Reads a whole file and parses it as JSON. `what` is the kind of document, for messages.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str, limit: u64) -> Result<T> {
-    let bytes = read(path, what, limit)?;
+    let bytes = read(path, limit)?;
     serde_json::from_slice(&bytes)
-        .map_err(|e| Error::input(format!("{what} {} is not valid: {e}", path.display())))
+        .err_kind(Kind::Input)
+        .with_context(|| format!("{}: invalid {what}", path.display()))
 }
 
-/// Lines of a file, each of at most a bound.
+/// Lines of a file, each of bounded length.
 #[derive(Debug)]
 pub struct Lines {
     reader: BufReader<File>,
@@ -50,27 +54,31 @@ pub struct Lines {
     buffer: Vec<u8>,
 }
 
-/// Why a line could not be had.
+/// Why a line could not be read.
 #[derive(Debug)]
 pub enum LineError {
-    /// It is longer than the bound.
+    /// It is longer than the limit.
     TooLong,
     /// Reading failed.
     Io(io::Error),
 }
 
 impl Lines {
-    /// Lines of `file` of at most `limit` bytes each.
+    /// Lines of `file`, each of at most `limit` bytes.
     pub fn new(file: File, limit: usize) -> Self {
         Self { reader: BufReader::with_capacity(1 << 16, file), limit, buffer: Vec::new() }
     }
 
-    /// The next line without its end, or nothing at the end of the file.
+    /// The next line without its line ending; none at the end of the file.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineError> {
         self.buffer.clear();
-        let bound = self.limit as u64 + 2;
-        let read =
-            self.reader.by_ref().take(bound).read_until(b'\n', &mut self.buffer).map_err(LineError::Io)?;
+        let with_ending = self.limit as u64 + 2;
+        let read = self
+            .reader
+            .by_ref()
+            .take(with_ending)
+            .read_until(b'\n', &mut self.buffer)
+            .map_err(LineError::Io)?;
         if read == 0 {
             return Ok(None);
         }
@@ -104,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_with_or_without_a_newline() {
+    fn splits_lines_and_limits_their_length() {
         let some = |s: &str| Some(s.to_owned());
         assert_eq!(lines("ab\ncd\r\n\nef", 4), [some("ab"), some("cd"), some(""), some("ef")]);
         assert_eq!(lines("", 4), []);
@@ -114,13 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_within_their_bound_are_read() {
+    fn rejects_special_and_large_files() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        assert!(read(dir.path(), "file", 10).is_err());
-        assert!(read(Path::new("/dev/zero"), "file", 10).is_err());
+        assert!(read(dir.path(), 10).is_err());
+        assert!(read(Path::new("/dev/zero"), 10).is_err());
         let path = dir.path().join("f");
         std::fs::write(&path, "0123456789").expect("written");
-        assert_eq!(read(&path, "file", 10).expect("read"), b"0123456789");
-        assert!(read(&path, "file", 9).expect_err("too large").to_string().contains("larger than 9 bytes"));
+        assert_eq!(read(&path, 10).expect("read"), b"0123456789");
+        assert!(read(&path, 9).expect_err("too large").to_string().contains("larger than 9 bytes"));
     }
 }

@@ -1,12 +1,12 @@
 //! Measures one checkpoint on windows of text: the program inside the default image.
 //!
-//! A [`Job`](invarlock_evidence::job::Job) goes in, a [`RunReport`](invarlock_evidence::run_report::RunReport) comes
-//! out ([`run`]). Checkpoints, tokenizers, datasets and windows are untrusted: everything is bounded ([`limits`]),
-//! what is wrong is an [`Error`] with one clear message, and only two small modules are unsafe ([`sys`],
+//! The input is a [`Job`](invarlock_evidence::job::Job), the output a
+//! [`RunReport`](invarlock_evidence::run_report::RunReport) ([`run`]). Checkpoints, tokenizers, datasets and windows are
+//! untrusted: their sizes are bounded ([`limits`]), and only two small modules contain `unsafe` code ([`sys`],
 //! [`math`](mod@math)).
 //!
-//! The same job gives the same numbers whatever the number of threads; another kind of processor may change the last
-//! digits, because matrix kernels differ.
+//! The same job gives identical numbers with any number of threads. Another processor may change the last digits,
+//! because it may use another matrix kernel.
 
 pub mod checkpoint;
 pub mod dataset;

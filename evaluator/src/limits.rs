@@ -1,36 +1,36 @@
-//! Bounds on what is taken from outside. A model or a dataset beyond one of them is refused, not tried.
+//! Limits on untrusted input. Larger models and datasets are rejected before they are read.
 
-/// `config.json`, `tokenizer_config.json`, `job.json`.
+/// Bytes of `config.json`, `tokenizer_config.json` and `job.json`.
 pub const CONFIG_BYTES: u64 = 1 << 20;
-/// `tokenizer.json`.
+/// Bytes of `tokenizer.json`.
 pub const TOKENIZER_BYTES: u64 = 64 << 20;
-/// `model.safetensors.index.json`.
+/// Bytes of `model.safetensors.index.json`.
 pub const INDEX_BYTES: u64 = 32 << 20;
-/// Files of weights.
+/// Files with weights.
 pub const SHARDS: usize = 4096;
-/// The baseline's windows handed to a subject.
+/// Bytes of the file with the baseline's windows.
 pub const WINDOWS_BYTES: u64 = 2 << 30;
-/// A line of a dataset.
+/// Bytes of a line of a dataset.
 pub const LINE_BYTES: usize = 16 << 20;
-/// Text of a dataset that is kept.
+/// Bytes of the texts of a dataset together.
 pub const TEXT_BYTES: usize = 1 << 30;
 /// Files of a dataset.
 pub const DATASET_FILES: usize = 100_000;
 
-/// Tokens a window.
+/// Tokens of a window.
 pub const SEQ_LEN: usize = 1 << 20;
-/// Padded tokens in all windows together.
+/// Tokens of all windows together, padding included.
 pub const TOKENS: usize = 1 << 26;
 /// Worker threads.
 pub const THREADS: usize = 1024;
 
-/// Layers.
+/// Layers of a model.
 pub const LAYERS: usize = 1024;
-/// Attention heads, and the size of one.
+/// Attention heads, and elements of a head.
 pub const HEADS: usize = 4096;
-/// Width of the residual stream and of the inner layer.
+/// `hidden_size` and `intermediate_size`.
 pub const WIDTH: usize = 1 << 20;
-/// Vocabulary.
+/// Tokens of the vocabulary.
 pub const VOCAB: usize = 1 << 24;
-/// Positions.
+/// Positions of a model.
 pub const POSITIONS: usize = 1 << 24;

@@ -1,4 +1,4 @@
-//! Measuring windows with all cores.
+//! Measures windows on all cores.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +8,13 @@ use rayon::prelude::*;
 use crate::limits;
 use crate::model::{Model, Scratch};
 use crate::windows::Arm;
-use invarlock_error::{Error, Result};
+use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 
-/// Tokens that pass through the model together: short windows share the cost of preparing weights. Which windows go
-/// together depends on the windows only, so the numbers do not depend on threads.
+/// Tokens that pass through the model together, so that short windows share the cost of converting weights. The groups
+/// depend on the windows only, so the numbers do not depend on threads.
 const GROUP: usize = 512;
 
-/// Threads that measure, and the memory each works in.
+/// Worker threads and their working memory.
 #[derive(Debug)]
 pub struct Workers {
     pool: rayon::ThreadPool,
@@ -22,15 +22,15 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// So many threads; one a core when absent.
+    /// Starts `threads` threads; one for each core when absent.
     pub fn new(threads: Option<usize>) -> Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = threads.unwrap_or_else(cores);
         if !(1..=limits::THREADS).contains(&threads) {
-            return Err(Error::input(format!("{threads} threads: ask for 1 to {}", limits::THREADS)));
+            bail!(Input, "{threads} threads; supported: 1 to {}", limits::THREADS);
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|e| Error::system(format!("cannot start {threads} threads: {e}")))?;
+        let pool = pool.err_kind(Kind::System).with_context(|| format!("starting {threads} threads"))?;
         let scratch = (0..threads).map(|_| Mutex::default()).collect();
         Ok(Self { pool, scratch })
     }
@@ -40,12 +40,12 @@ impl Workers {
         self.scratch.len()
     }
 
-    /// Runs something that spreads its work over these threads.
+    /// Runs `work` on these threads.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.pool.install(work)
     }
 
-    /// The loss of each window (its real tokens); `progress` is told how many are done.
+    /// The loss of each window, which consists of real tokens. Each call of `progress` gets the number of finished windows.
     pub fn losses(&self, model: &Model<'_>, windows: &[&[u32]], progress: &(dyn Fn(u64) + Sync)) -> Vec<f64> {
         let done = AtomicU64::new(0);
         let groups = group(windows);
@@ -62,8 +62,8 @@ impl Workers {
         losses.into_iter().flatten().collect()
     }
 
-    /// The loss of each window of an arm, all of them finite.
-    pub fn arm(
+    /// The loss of each window of an arm. An error when one is not finite.
+    pub fn losses_of_arm(
         &self,
         model: &Model<'_>,
         name: &str,
@@ -73,15 +73,15 @@ impl Workers {
         let windows: Vec<&[u32]> = arm.windows.iter().map(|w| w.tokens()).collect();
         let losses = self.losses(model, &windows, progress);
         match losses.iter().zip(&arm.ids).find(|(loss, _)| !loss.is_finite()) {
-            Some((loss, id)) => Err(Error::input(format!(
-                "{name} window {id} has the loss {loss}: the checkpoint's weights overflow on it; it cannot be measured"
-            ))),
+            Some((loss, id)) => {
+                bail!(Input, "{name} window {id} has the loss {loss}: the checkpoint's weights overflow")
+            }
             None => Ok(losses),
         }
     }
 }
 
-/// Consecutive windows of together at most [`GROUP`] tokens; a longer one is alone.
+/// Groups of consecutive windows with at most [`GROUP`] tokens; a longer window is a group of its own.
 fn group<'w, 't>(windows: &'w [&'t [u32]]) -> Vec<&'w [&'t [u32]]> {
     let mut groups = Vec::new();
     let (mut start, mut tokens) = (0, 0);
@@ -98,7 +98,7 @@ fn group<'w, 't>(windows: &'w [&'t [u32]]) -> Vec<&'w [&'t [u32]]> {
     groups
 }
 
-/// Mean of losses weighted with tokens.
+/// Mean of the losses, weighted by tokens.
 pub fn weighted_mean(losses: &[f64], arm: &Arm) -> f64 {
     let total: f64 = losses.iter().zip(&arm.windows).map(|(loss, w)| loss * w.real as f64).sum();
     total / arm.tokens() as f64
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn means_are_weighted_with_tokens() {
+    fn means_are_weighted_by_tokens() {
         let window = |real| Window { ids: vec![0; 4], real };
         let arm = Arm { ids: vec![0, 1], windows: vec![window(3), window(1)] };
         assert_eq!(weighted_mean(&[1.0, 5.0], &arm), 2.0);

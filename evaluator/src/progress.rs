@@ -1,4 +1,4 @@
-//! What the program says while it works: events as JSON lines on standard output.
+//! Progress events, as JSON lines on standard output.
 
 use std::io::Write;
 use std::sync::Mutex;
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use invarlock_error::Error;
 
-/// Time between two lines of one phase.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Shortest time between two events of one phase.
+const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Where events go. Nobody listening is not a failure.
+/// Writes events. A failure to write one is ignored: the report is the result.
 pub struct Progress {
     state: Mutex<State>,
 }
@@ -30,26 +30,27 @@ impl std::fmt::Debug for Progress {
 }
 
 impl Progress {
-    /// Events on standard output.
+    /// Writes events to standard output.
     pub fn to_stdout() -> Self {
         Self::to(Some(Box::new(std::io::stdout())))
     }
 
-    /// Events that nobody sees.
+    /// Discards events.
     pub fn silent() -> Self {
         Self::to(None)
     }
 
-    /// Events written to `out`.
+    /// Writes events to `out`.
     pub fn to(out: Option<Box<dyn Write + Send>>) -> Self {
         Self { state: Mutex::new(State { out, last: None, phase: "" }) }
     }
 
-    /// `done` of `total`; the first and the last line of a phase are always printed, those between at most 20 a second.
+    /// Reports `done` of `total`. The first and the last event of a phase are always written, others at most 20 times per
+    /// second.
     pub fn report(&self, phase: &'static str, done: u64, total: u64) {
-        // A poisoned lock means that a panic is under way, which will be reported.
+        // A poisoned lock means that another thread panicked; `main` reports the panic.
         let Ok(mut state) = self.state.lock() else { return };
-        let soon = state.phase == phase && state.last.is_some_and(|t| t.elapsed() < PAUSE);
+        let soon = state.phase == phase && state.last.is_some_and(|t| t.elapsed() < INTERVAL);
         if soon && done < total {
             return;
         }
@@ -57,9 +58,9 @@ impl Progress {
         state.line(&Event::Progress { phase: phase.to_owned(), done, total });
     }
 
-    /// The reason for a failure, the last line of a run.
+    /// Reports a failure, as the last event of a run.
     pub fn error(&self, error: &Error) {
-        // An evaluator writes nowhere but below its output directory.
+        // The evaluator writes only below its output directory.
         let full = error.io_kind() == Some(std::io::ErrorKind::StorageFull);
         self.line(&Event::Error {
             kind: error.kind(),
@@ -69,7 +70,7 @@ impl Progress {
         });
     }
 
-    /// Any one line.
+    /// Writes one line.
     pub fn line(&self, value: &impl Serialize) {
         self.state.lock().unwrap_or_else(|e| e.into_inner()).line(value);
     }
@@ -80,7 +81,7 @@ impl State {
         let Some(out) = &mut self.out else { return };
         let Ok(mut line) = serde_json::to_vec(value) else { return };
         line.push(b'\n');
-        // Whoever started us may have gone; the report is what counts.
+        // The reader of the pipe may have exited.
         let _ = out.write_all(&line).and_then(|()| out.flush());
     }
 }
@@ -104,18 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_few_and_the_last_is_there() {
+    fn events_are_rate_limited_and_the_last_is_written() {
         let out = Shared::default();
         let progress = Progress::to(Some(Box::new(out.clone())));
         (0..=10_000).for_each(|i| progress.report("load", i, 10_000));
         progress.report("final", 0, 1);
-        progress.error(&Error::input("no\nway"));
+        progress.error(&Error::input("two\nlines"));
         let text = String::from_utf8(out.0.lock().expect("not poisoned").clone()).expect("text");
         let lines: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).expect("an event")).collect();
         assert!(lines.len() < 200);
         let progress = |phase: &str, done, total| Event::Progress { phase: phase.to_owned(), done, total };
         assert_eq!(lines[0], progress("load", 0, 10_000));
         assert!(lines.contains(&progress("load", 10_000, 10_000)));
-        assert!(matches!(lines.last(), Some(Event::Error { message, .. }) if message == "no\nway"));
+        assert!(matches!(lines.last(), Some(Event::Error { message, .. }) if message == "two\nlines"));
     }
 }

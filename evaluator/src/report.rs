@@ -1,4 +1,4 @@
-//! The run report of a measurement.
+//! Builds the run report of a measurement.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use crate::measure::weighted_mean;
 use crate::model::ModelInfo;
 use crate::tokenizer::Tokenizer;
 use crate::windows::{Arm, Windows};
-use invarlock_error::{Error, Result, bail};
+use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 
-/// Unused tensors named in a report at most.
-const UNUSED_NAMED: usize = 32;
+/// Largest number of unused tensors that a report names.
+const MAX_UNUSED_NAMES: usize = 32;
 
-/// Everything a report is made of.
+/// The results from which a report is built.
 #[derive(Debug)]
 pub struct Measured<'m> {
     pub job: &'m Job,
-    pub facts: &'m ModelInfo<'m>,
+    pub info: &'m ModelInfo<'m>,
     pub tokenizer: &'m Tokenizer,
     pub windows: &'m Windows,
     pub preview: &'m [f64],
@@ -35,7 +35,7 @@ pub struct Measured<'m> {
     pub evaluated: Duration,
 }
 
-/// Makes the report.
+/// Builds the report.
 pub fn report(m: &Measured<'_>) -> Result<RunReport> {
     let preview_hash = digests::arm(&m.windows.preview.windows);
     let final_hash = digests::arm(&m.windows.final_.windows);
@@ -81,7 +81,7 @@ fn meta(m: &Measured<'_>) -> RunMeta {
         seed: m.job.seed,
         ts: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
         tokenizer_hash: Some(m.tokenizer.hash.clone()),
-        model_profile: m.facts.profile.clone(),
+        model_profile: m.info.profile.clone(),
         more: members(json!({
             "auto": auto(m),
             "seeds": seeds,
@@ -91,12 +91,12 @@ fn meta(m: &Measured<'_>) -> RunMeta {
                 "version": crate::VERSION,
                 "kernel": simd::kernel(),
                 "threads": m.threads,
-                "model_type": m.facts.model_type,
+                "model_type": m.info.model_type,
                 "compute_dtype": "float32",
-                "unused_tensors": m.facts.unused.len(),
-                "unused_tensor_names": m.facts.unused.iter().take(UNUSED_NAMED).collect::<Vec<_>>(),
+                "unused_tensors": m.info.unused.len(),
+                "unused_tensor_names": m.info.unused.iter().take(MAX_UNUSED_NAMES).collect::<Vec<_>>(),
             },
-            // The numbers do not depend on threads, so nothing has to be pinned for them.
+            // The numbers do not depend on threads, so no setting is needed for determinism.
             "determinism": {"requested": "strict", "level": "strict", "profile": m.job.profile, "device": "cpu",
                 "threads": m.threads, "seed": m.job.seed, "seeds": seeds},
         })),
@@ -160,13 +160,14 @@ fn edit(role: Role) -> Map<String, Value> {
 }
 
 fn guards(m: &Measured<'_>) -> Result<Vec<Guard>> {
-    let checks = serde_json::to_value(&m.facts.checks)
-        .map_err(|e| Error::system(format!("cannot write the checks of the invariants guard: {e}")))?;
+    let checks = serde_json::to_value(&m.info.checks)
+        .err_kind(Kind::System)
+        .context("serializing the checks of the invariants guard")?;
     let performed = checks.as_object().map_or(0, Map::len);
     let invariants = Guard {
         name: "invariants".to_owned(),
         evaluated: true,
-        // One side alone can only violate by weights that are not numbers, and those were refused.
+        // A single side can only violate this guard by weights that are not finite, which were rejected before.
         passed: Some(true),
         decision: Some("allow".to_owned()),
         details: members(json!({"checks": checks})),
@@ -193,7 +194,7 @@ fn metrics(m: &Measured<'_>) -> Result<RunMetrics> {
         ppl if ppl.is_finite() => Ok(ppl),
         _ => bail!(
             Input,
-            "the mean loss of the {name} arm is {mean}: its perplexity is not a number; the checkpoint is broken"
+            "the mean loss of the {name} arm is {mean}, so its perplexity is not finite: the checkpoint is damaged"
         ),
     };
     let tokens = (m.windows.preview.tokens(), m.windows.final_.tokens());
@@ -254,7 +255,7 @@ fn metrics(m: &Measured<'_>) -> Result<RunMetrics> {
     })
 }
 
-/// Most memory this process had at once (its mapped weights included), where the kernel tells.
+/// Peak resident memory of this process, mapped weights included.
 fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! From a job to a report.
+//! Runs a job: opens its inputs, measures, and writes the report.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,23 +15,21 @@ use crate::model::Model;
 use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
-use crate::windows::{Asked, Windows, check_size, replay, select};
+use crate::windows::{WindowRequest, Windows, check_size, replay, select};
 use crate::{dataset, files, limits};
-use invarlock_error::{Context as _, Error, Result, bail};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
-/// Does what the job file says, writes `events.jsonl` and `report.json` into `out`; nothing is left there on failure.
+/// Runs the job in a file and writes `events.jsonl` and `report.json` into `out`. On failure no file is left there.
 pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
     let job: Job = files::read_json(job, "job", limits::CONFIG_BYTES)?;
     let output = Output::prepare(out)?;
     let mut events = Events::new();
     let report = measure(&job, progress, &mut events)?;
-    let mut bytes =
-        serde_json::to_vec(&report).map_err(|e| Error::system(format!("cannot write the report: {e}")))?;
+    let mut bytes = serde_json::to_vec(&report).err_kind(Kind::System).context("serializing the report")?;
     bytes.push(b'\n');
     output.write(&events.lines, &bytes)
 }
 
-/// Measures what the job says.
 fn measure(
     job: &Job,
     progress: &Progress,
@@ -41,26 +39,26 @@ fn measure(
     events.add("start", json!({"role": job.role, "model_id": job.model_id, "version": crate::VERSION}));
     let workers = Workers::new(job.threads)?;
 
-    // Everything that is cheap to check comes before anything that takes long.
+    // Cheap checks come before the long work.
     let start = Instant::now();
     let checkpoint = Checkpoint::open(Path::new(&job.checkpoint))?;
     let model = Model::load(&checkpoint)?;
-    if let Some(most) = model.facts.positions.filter(|most| *most < job.seq_len) {
-        bail!(
-            Input,
-            "seq_len is {} but the checkpoint has only {most} positions: lower seq_len",
+    if let Some(max) = model.info.max_positions.filter(|max| *max < job.seq_len) {
+        return Err(Error::input(format!(
+            "seq_len is {}, but the checkpoint has only {max} positions",
             job.seq_len
-        );
+        ))
+        .with_hint(format!("lower seq_len to {max}")));
     }
-    let tokenizer = Tokenizer::open(&checkpoint, &model.facts, job.seq_len)?;
+    let tokenizer = Tokenizer::open(&checkpoint, &model.info, job.seq_len)?;
     events.add(
         "checkpoint",
-        json!({"model_type": model.facts.model_type, "parameters": model.facts.checks.parameter_count}),
+        json!({"model_type": model.info.model_type, "parameters": model.info.checks.parameter_count}),
     );
     let opened = start.elapsed();
 
     let start = Instant::now();
-    let windows = workers.run(|| windows(job, &model, &tokenizer, progress))?;
+    let windows = workers.run(|| open_windows(job, &model, &tokenizer, progress))?;
     let counts = (windows.preview.windows.len() as u64, windows.final_.windows.len() as u64);
     events.add(
         "windows",
@@ -69,13 +67,14 @@ fn measure(
     let tokenized = start.elapsed();
 
     let start = Instant::now();
-    let total = model.facts.parameters.iter().map(|(_, t)| t.bytes.len() as u64).sum();
+    let total = model.info.parameters.iter().map(|(_, t)| t.bytes.len() as u64).sum();
     let done = AtomicU64::new(0);
     progress.report("load", 0, total);
     workers.run(|| {
-        scan(&model.facts.parameters, &|n| {
+        scan(&model.info.parameters, &|n| {
             progress.report("load", done.fetch_add(n, Ordering::Relaxed) + n, total)
         })
+        .context(&job.checkpoint)
     })?;
     let loaded = opened + start.elapsed();
     events.add("loaded", json!({"bytes": total}));
@@ -88,7 +87,7 @@ fn measure(
             .zip(&mut arms)
     {
         progress.report(name, 0, n);
-        *losses = workers.arm(&model, name, arm, &|done| progress.report(name, done, n))?;
+        *losses = workers.losses_of_arm(&model, name, arm, &|done| progress.report(name, done, n))?;
         events
             .add(name, json!({"windows": n, "tokens": arm.tokens(), "logloss": weighted_mean(losses, arm)}));
     }
@@ -98,7 +97,7 @@ fn measure(
     events.add("done", json!({}));
     report::report(&Measured {
         job,
-        facts: &model.facts,
+        info: &model.info,
         tokenizer: &tokenizer,
         windows: &windows,
         preview: &preview,
@@ -112,11 +111,7 @@ fn measure(
 
 fn check(job: &Job) -> Result<()> {
     if job.contract != JOB_CONTRACT {
-        bail!(
-            Unsupported,
-            "the job's contract is {:?}; this evaluator speaks {JOB_CONTRACT:?}",
-            job.contract
-        );
+        bail!(Unsupported, "the job has the contract {:?}; supported: {JOB_CONTRACT:?}", job.contract);
     }
     check_size(job.seq_len, 1)?;
     match (&job.role, &job.windows) {
@@ -124,19 +119,19 @@ fn check(job: &Job) -> Result<()> {
             Ok(())
         }
         (Role::Baseline, _) => {
-            bail!(Input, "a baseline selects its windows from a dataset, but the job gives windows")
+            bail!(Input, "the job of a baseline must name a dataset, but it contains windows")
         }
         (Role::Subject, _) => {
-            bail!(Input, "a subject is measured on the baseline's windows, but the job gives a dataset")
+            bail!(Input, "the job of a subject must name the baseline's windows, but it names a dataset")
         }
     }
 }
 
-fn windows(job: &Job, model: &Model<'_>, tokenizer: &Tokenizer, progress: &Progress) -> Result<Windows> {
+fn open_windows(job: &Job, model: &Model<'_>, tokenizer: &Tokenizer, progress: &Progress) -> Result<Windows> {
     match &job.windows {
         WindowSource::LocalJsonl { files, text_field, max_samples } => {
             let texts = dataset::read(files, text_field, *max_samples)?;
-            let asked = Asked {
+            let request = WindowRequest {
                 seq_len: job.seq_len,
                 preview: job.preview_n,
                 final_: job.final_n,
@@ -144,28 +139,28 @@ fn windows(job: &Job, model: &Model<'_>, tokenizer: &Tokenizer, progress: &Progr
                 profile: &job.profile,
                 max_samples: *max_samples,
             };
-            select(&texts, &asked, &|text| tokenizer.encode(text), &|done, all| {
-                progress.report("tokenize", done, all)
+            select(&texts, &request, &|text| tokenizer.encode(text), &|done, total| {
+                progress.report("tokenize", done, total)
             })
         }
         WindowSource::Replay { file } => {
-            let given: BaselineWindows =
-                files::read_json(Path::new(file), "baseline windows", limits::WINDOWS_BYTES)?;
-            if given.tokenizer_hash.as_deref() != Some(tokenizer.hash.as_str()) {
-                bail!(
-                    Input,
-                    "tokenizer mismatch: the baseline's windows were made with the tokenizer {}, the subject's is {}: \
-                     losses over different vocabularies cannot be compared; give both checkpoints the same tokenizer.json",
-                    given.tokenizer_hash.as_deref().unwrap_or("(none)"),
+            let baseline: BaselineWindows =
+                files::read_json(Path::new(file), "windows of the baseline", limits::WINDOWS_BYTES)?;
+            if baseline.tokenizer_hash.as_deref() != Some(tokenizer.hash.as_str()) {
+                return Err(Error::input(format!(
+                    "tokenizer mismatch: the tokenizer of the baseline has the digest {}, that of the subject {}; losses \
+                     over different vocabularies cannot be compared",
+                    baseline.tokenizer_hash.as_deref().unwrap_or("(none)"),
                     tokenizer.hash
-                );
+                ))
+                .with_hint("use the same tokenizer.json in both checkpoints"));
             }
-            replay(given, job.seq_len, model.facts.vocab)
+            replay(baseline, job.seq_len, model.info.vocab_size)
         }
     }
 }
 
-/// What happened, one JSON object a line, with seconds since the start.
+/// The content of `events.jsonl`: one JSON object per line, with seconds since the start.
 struct Events {
     start: Instant,
     lines: Vec<u8>,
@@ -183,7 +178,7 @@ impl Events {
     }
 }
 
-/// The output directory; a file in it is whole or not there.
+/// The output directory. Files are written under a temporary name and renamed; they are removed on failure.
 struct Output {
     directory: PathBuf,
     written: Vec<PathBuf>,
@@ -191,7 +186,7 @@ struct Output {
 }
 
 impl Output {
-    /// Finds out early whether the directory can be written to.
+    /// Checks early that the directory is writable.
     fn prepare(directory: &Path) -> Result<Self> {
         let mut output = Self { directory: directory.to_owned(), written: Vec::new(), keep: false };
         output.create(".report.json.partial", b"")?;
@@ -224,7 +219,7 @@ impl Drop for Output {
     fn drop(&mut self) {
         if !self.keep {
             for path in &self.written {
-                // It may never have come into being.
+                // The file may not exist.
                 let _ = fs::remove_file(path);
             }
         }

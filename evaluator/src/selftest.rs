@@ -1,11 +1,11 @@
-//! Whether this program works on this machine.
+//! `--self-test`: checks that this program works on this machine.
 
 use serde_json::{Value, json};
 
 use crate::math::{gemm, simd};
 use invarlock_error::{Error, Result, bail};
 
-/// A small tokenizer that needs the library's regular expressions.
+/// A small tokenizer that uses the regular expressions of the library.
 const TOKENIZER: &str = r#"{
     "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
     "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
@@ -15,22 +15,22 @@ const TOKENIZER: &str = r#"{
         "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġab": 4}, "merges": [["a", "b"], ["Ġ", "ab"]]}
 }"#;
 
-/// Largest error that rounding explains.
+/// Largest difference that rounding explains.
 const TOLERANCE: f32 = 1e-4;
 
-/// Tries each part; gives the line to print.
+/// Checks the tokenizer library and the matrix kernel. Returns the line to print.
 pub fn run() -> Result<Value> {
-    let broken = |e: tokenizers::Error| Error::system(format!("the tokenizer library does not work: {e}"));
+    let broken = |e: tokenizers::Error| Error::system(format!("the tokenizer library fails: {e}"));
     let tokenizer = tokenizers::Tokenizer::from_bytes(TOKENIZER).map_err(broken)?;
     let ids = tokenizer.encode_fast("ab abab", true).map_err(broken)?.get_ids().to_vec();
     if ids != [2, 4, 2] {
-        bail!(System, "the tokenizer library does not work: it gives {ids:?}");
+        bail!(System, "the tokenizer library returns wrong ids: {ids:?}");
     }
     let error = gemm::check();
     // Written so that a NaN fails.
     let exact = error <= TOLERANCE;
     if !exact {
-        bail!(System, "the matrix kernel {} is wrong by {error} on this processor", simd::kernel());
+        bail!(System, "the matrix kernel {} has an error of {error} on this processor", simd::kernel());
     }
     Ok(json!({
         "self_test": "ok",
@@ -44,7 +44,7 @@ pub fn run() -> Result<Value> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn it_passes_here() {
+    fn passes_on_this_machine() {
         assert_eq!(super::run().expect("passed")["self_test"], "ok");
     }
 }

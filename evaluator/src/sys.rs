@@ -1,4 +1,5 @@
-//! The one place that maps files into memory, and [`crates`], a section of the program.
+//! Memory-mapped files, and [`crates`], a section of the executable.
+#![allow(unsafe_code, reason = "memory mapping and raw system calls")]
 
 pub mod crates;
 
@@ -6,23 +7,21 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
-use invarlock_error::{Error, Result};
+use invarlock_error::{Context as _, Result};
 
-/// A file's bytes, read as they are needed.
+/// The bytes of a file, mapped into memory.
 #[derive(Debug)]
 pub struct Mapped(memmap2::Mmap);
 
 impl Mapped {
-    /// Maps a file that is not empty.
+    /// Maps a file, which must not be empty. `path` is for messages.
     pub fn new(file: &File, path: &Path) -> Result<Self> {
-        // SAFETY: the map stays valid as long as nobody changes or truncates the file. Inputs are mounted read-only
-        // into the container and nothing inside it can write them; the launcher hashed the same file before. Where
-        // the user runs us without a container, a file cut short under us ends this process by a signal, which the
-        // launcher reports; bytes that change give other numbers, which is what measuring a changing file means.
+        // SAFETY: the map is valid as long as no process changes or truncates the file. Inputs are mounted read-only
+        // into the container, no process in it can write them, and the launcher has hashed the same file. Without a
+        // container, truncation ends this process by a signal, which the launcher reports; changed bytes change the
+        // measured numbers.
         let map = unsafe { memmap2::Mmap::map(file) };
-        let map =
-            map.map_err(|e| Error::system(format!("cannot map {} into memory: {e}", path.display())))?;
-        Ok(Self(map))
+        Ok(Self(map.with_context(|| format!("{}: cannot map the file into memory", path.display()))?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tokenizers: `tokenizer.json`, and what `tokenizer_config.json` says of special tokens.
+//! Tokenizers: `tokenizer.json`, and the special tokens in `tokenizer_config.json`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -6,19 +6,19 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::{TruncationDirection, TruncationParams};
 
-use crate::checkpoint::{Checkpoint, Config, present};
+use crate::checkpoint::{Checkpoint, Config, exists};
 use crate::model::ModelInfo;
 use crate::{digests, files, limits};
-use invarlock_error::{Error, Result, bail};
+use invarlock_error::{Context as _, Error, Result, bail};
 
-/// A tokenizer that cuts texts to a window.
+/// A tokenizer that truncates texts to a window.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// What every window starts with, if anything.
+    /// The token with which every window starts, if any.
     bos: Option<u32>,
     seq_len: usize,
-    /// What fills a window up.
+    /// The token that pads a window.
     pub pad_id: u32,
     /// Size of the vocabulary, added tokens included.
     pub vocab_size: u64,
@@ -30,50 +30,55 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Opens the tokenizer of a checkpoint for windows of `seq_len` tokens.
-    pub fn open(checkpoint: &Checkpoint, facts: &ModelInfo<'_>, seq_len: usize) -> Result<Self> {
-        Self::open_in(checkpoint.directory(), &checkpoint.config, seq_len, facts.vocab, facts.starts_with_bos)
+    pub fn open(checkpoint: &Checkpoint, info: &ModelInfo<'_>, seq_len: usize) -> Result<Self> {
+        Self::open_in(
+            checkpoint.directory(),
+            &checkpoint.config,
+            seq_len,
+            info.vocab_size,
+            info.starts_with_bos,
+        )
     }
 
     fn open_in(
         directory: &Path,
         config: &Config,
         seq_len: usize,
-        embedding: usize,
+        embedded: usize,
         with_bos: bool,
     ) -> Result<Self> {
         let path = directory.join("tokenizer.json");
-        if !present(&path) {
-            bail!(
-                Input,
-                "checkpoint {} has no tokenizer.json: save the tokenizer with the checkpoint (a fast tokenizer is needed)",
-                directory.display()
-            );
+        if !exists(&path) {
+            return Err(Error::input(format!("{}: no tokenizer.json", directory.display())).with_hint(
+                "save the tokenizer with the checkpoint; it must be a fast tokenizer of Hugging Face",
+            ));
         }
-        let bytes = files::read(&path, "tokenizer", limits::TOKENIZER_BYTES)?;
+        let bytes = files::read(&path, limits::TOKENIZER_BYTES)?;
         let config_path = directory.join("tokenizer_config.json");
-        let settings: Map<String, Value> = match present(&config_path) {
+        let settings: Map<String, Value> = match exists(&config_path) {
             true => files::read_json(&config_path, "tokenizer configuration", limits::CONFIG_BYTES)?,
             false => Map::new(),
         };
-        let bad = |e: String| Error::input(format!("tokenizer {} cannot be used: {e}", path.display()));
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(bad)?;
+        let invalid = || format!("{}: invalid tokenizer", path.display());
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).with_context(invalid)?;
         drop(bytes);
 
         let left = settings.get("truncation_side").and_then(Value::as_str) == Some("left");
         let direction = if left { TruncationDirection::Left } else { TruncationDirection::Right };
         let truncation = TruncationParams { max_length: seq_len, direction, ..TruncationParams::default() };
         inner.with_padding(None);
-        guarded(|| inner.with_truncation(Some(truncation)).map(|_| ())).map_err(bad)?;
+        guarded(|| inner.with_truncation(Some(truncation)).map(|_| ())).with_context(invalid)?;
 
         let vocabulary = inner.get_vocab(true);
         if let Some((token, id)) =
-            vocabulary.iter().max_by_key(|(_, id)| **id).filter(|(_, id)| **id as usize >= embedding)
+            vocabulary.iter().max_by_key(|(_, id)| **id).filter(|(_, id)| **id as usize >= embedded)
         {
-            bail!(
-                Input,
-                "vocabulary larger than the embedding: the tokenizer gives {token:?} the id {id}, but the checkpoint \
-                 embeds {embedding} tokens: the tokenizer is of another checkpoint"
-            );
+            return Err(Error::input(format!(
+                "{}: vocabulary larger than the embedding: the token {token:?} has the id {id}, but the checkpoint \
+                 embeds {embedded} tokens",
+                path.display()
+            ))
+            .with_hint("the tokenizer belongs to another checkpoint; use the tokenizer of this one"));
         }
         let mut special = Map::new();
         for key in ["bos_token", "eos_token", "pad_token"] {
@@ -83,7 +88,7 @@ impl Tokenizer {
             "add_prefix_space".to_owned(),
             settings.get("add_prefix_space").cloned().unwrap_or(Value::Null),
         );
-        let pad_id = pad_id(&inner, &settings, config, embedding)?;
+        let pad_id = pad_id(&inner, &settings, config, embedded)?;
         let bos = token_text(&settings, "bos_token")
             .filter(|_| with_bos)
             .and_then(|token| inner.token_to_id(token));
@@ -91,13 +96,11 @@ impl Tokenizer {
         Ok(Self { bos, seq_len, pad_id, vocab_size: vocabulary.len() as u64, hash, special, inner })
     }
 
-    /// Ids of a text, special tokens added, at most the window's length.
+    /// Token ids of a text with special tokens, truncated to the window.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = guarded(|| self.inner.encode_fast(text, true));
-        let encoding =
-            encoding.map_err(|e| Error::input(format!("the tokenizer cannot encode a row: {e}")))?;
-        let mut ids = encoding.get_ids().to_vec();
-        // As upstream does it: unless the tokenizer itself put it there, and cut afterwards.
+        let mut ids = encoding.context("tokenizing a row")?.get_ids().to_vec();
+        // As upstream does: unless the tokenizer added the token itself, and truncated afterwards.
         if let Some(bos) = self.bos.filter(|bos| ids.first() != Some(bos)) {
             ids.insert(0, bos);
             ids.truncate(self.seq_len);
@@ -106,15 +109,15 @@ impl Tokenizer {
     }
 }
 
-/// Runs code of a library that may panic on definitions that nobody foresaw.
-fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("the tokenizer library failed on it".to_owned()),
+/// Calls the tokenizer library, which may panic on invalid definitions.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| Error::input(error.to_string())),
+        Err(_) => bail!(Input, "the tokenizer library panicked"),
     }
 }
 
-/// A special token, written as text or as an object with its content.
+/// The text of a special token, which is stored as a string or as an object with `content`.
 fn token_text<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     match settings.get(key)? {
         Value::String(text) => Some(text),
@@ -127,24 +130,21 @@ fn pad_id(
     tokenizer: &tokenizers::Tokenizer,
     settings: &Map<String, Value>,
     config: &Config,
-    embedding: usize,
+    embedded: usize,
 ) -> Result<u32> {
     if let Some(token) = token_text(settings, "pad_token") {
         return match tokenizer.token_to_id(token) {
             Some(id) => Ok(id),
-            None => bail!(
-                Input,
-                "tokenizer_config.json names the pad token {token:?}, which the tokenizer does not have"
-            ),
+            None => bail!(Input, "tokenizer_config.json: the pad token {token:?} is not in tokenizer.json"),
         };
     }
-    // Older configurations write -1 for none.
+    // Older configurations contain -1 for none.
     let Some(id) = config.get("pad_token_id").and_then(Value::as_u64) else { return Ok(0) };
     match u32::try_from(id) {
-        Ok(small) if (small as usize) < embedding => Ok(small),
+        Ok(small) if (small as usize) < embedded => Ok(small),
         _ => bail!(
             Input,
-            "{}: `pad_token_id` {id} is not below the {embedding} embedded tokens",
+            "{}: `pad_token_id` {id} is not below the number of embedded tokens, {embedded}",
             config.name()
         ),
     }
@@ -156,7 +156,7 @@ pub(crate) mod tests {
     use invarlock_error::Kind;
     use serde_json::json;
 
-    /// A word-level tokenizer of single letters a to z, ids from 1; 0 is `<pad>`.
+    /// A word-level tokenizer of the letters a to z with ids from 1; 0 is `<pad>`.
     pub fn letters() -> Value {
         let mut vocabulary = Map::new();
         vocabulary.insert("<pad>".to_owned(), json!(0));
@@ -170,18 +170,18 @@ pub(crate) mod tests {
         })
     }
 
-    fn open(tokenizer: &[u8], settings: Option<Value>, config: Value, embedding: usize) -> Result<Tokenizer> {
+    fn open(tokenizer: &[u8], settings: Option<Value>, config: Value, embedded: usize) -> Result<Tokenizer> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("tokenizer.json"), tokenizer).expect("written");
         if let Some(settings) = settings {
             std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).expect("written");
         }
         let config = Config::from_members(config.as_object().expect("an object").clone());
-        Tokenizer::open_in(dir.path(), &config, 4, embedding, true)
+        Tokenizer::open_in(dir.path(), &config, 4, embedded, true)
     }
 
     #[test]
-    fn texts_are_cut_and_special_tokens_found() {
+    fn truncates_texts_and_finds_special_tokens() {
         let bytes = letters().to_string().into_bytes();
         let t = open(&bytes, Some(json!({"pad_token": {"content": "z"}, "eos_token": "y"})), json!({}), 27)
             .expect("opened");
@@ -200,15 +200,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn bad_tokenizers_are_input_errors() {
+    fn rejects_invalid_tokenizers() {
         let bytes = letters().to_string().into_bytes();
-        let message = |r: Result<Tokenizer>| match r {
-            Err(m) if m.kind() == Kind::Input => m.message().to_owned(),
-            other => panic!("{other:?}"),
+        let message = |tokenizer: Result<Tokenizer>| {
+            let error = tokenizer.expect_err("an input error");
+            assert_eq!(error.kind(), Kind::Input, "{error}");
+            error.message().to_owned()
         };
         assert!(message(open(&bytes, None, json!({}), 26)).contains("vocabulary larger than the embedding"));
-        assert!(message(open(b"{}", None, json!({}), 27)).contains("cannot be used"));
-        assert!(message(open(b"\xff\xff", None, json!({}), 27)).contains("cannot be used"));
+        assert!(message(open(b"{}", None, json!({}), 27)).contains("invalid tokenizer"));
+        assert!(message(open(b"\xff\xff", None, json!({}), 27)).contains("invalid tokenizer"));
         assert!(message(open(&bytes, Some(json!({"pad_token": "??"})), json!({}), 27)).contains("pad token"));
         assert!(message(open(&bytes, None, json!({"pad_token_id": 99}), 27)).contains("pad_token_id"));
         let dir = tempfile::tempdir().expect("a temporary directory");

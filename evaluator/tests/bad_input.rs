@@ -1,4 +1,4 @@
-//! Every bad input gives one clear message, the right exit code and no report.
+//! Invalid input: one message, the right exit code, and no report.
 
 mod common;
 
@@ -11,25 +11,25 @@ use tempfile::TempDir;
 
 const N: usize = 12;
 
-/// A place with a good checkpoint `model` and a good dataset `rows.jsonl`.
-fn place() -> TempDir {
-    let place = tempfile::tempdir().expect("a temporary directory");
-    Tiny::new().write(&place.path().join("model"));
-    fs::write(place.path().join("rows.jsonl"), letters(40)).expect("written");
-    place
+/// A directory with a valid checkpoint `model` and a valid dataset `rows.jsonl`.
+fn inputs() -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    Tiny::new().write(&dir.path().join("model"));
+    fs::write(dir.path().join("rows.jsonl"), letters(40)).expect("written");
+    dir
 }
 
-fn job(place: &Path) -> Value {
-    baseline(&place.join("model"), &place.join("rows.jsonl"), 16, N)
+fn job(dir: &Path) -> Value {
+    baseline(&dir.join("model"), &dir.join("rows.jsonl"), 16, N)
 }
 
-/// Runs the job of a place that was changed and expects this kind of error with these words.
+/// Runs a job after `change` and expects an error of this kind with these words in its message or hint.
 #[track_caller]
-fn refused(change: impl FnOnce(&Path, &mut Value), kind: &str, words: &[&str]) {
-    let place = place();
-    let mut job = job(place.path());
-    change(place.path(), &mut job);
-    let ran = run(place.path(), &job);
+fn rejected(change: impl FnOnce(&Path, &mut Value), kind: &str, words: &[&str]) {
+    let dir = inputs();
+    let mut job = job(dir.path());
+    change(dir.path(), &mut job);
+    let ran = run(dir.path(), &job);
     let (found, message) = ran.error();
     assert_eq!(found, kind, "{message}");
     assert_eq!(ran.code, Some(if kind == "input" { 2 } else { 3 }));
@@ -39,14 +39,14 @@ fn refused(change: impl FnOnce(&Path, &mut Value), kind: &str, words: &[&str]) {
     assert!(!message.contains('\n'), "{message:?}");
 }
 
-/// The same with a changed checkpoint.
+/// As [`rejected`], with a changed checkpoint.
 #[track_caller]
-fn refused_model(change: impl FnOnce(&mut Tiny), kind: &str, words: &[&str]) {
-    refused(
-        |place, _| {
+fn rejected_model(change: impl FnOnce(&mut Tiny), kind: &str, words: &[&str]) {
+    rejected(
+        |dir, _| {
             let mut tiny = Tiny::new();
             change(&mut tiny);
-            tiny.write(&place.join("model"));
+            tiny.write(&dir.join("model"));
         },
         kind,
         words,
@@ -54,9 +54,9 @@ fn refused_model(change: impl FnOnce(&mut Tiny), kind: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_good_job_is_measured_and_replayed() {
-    let place = place();
-    let ran = run(place.path(), &job(place.path()));
+fn valid_job_is_measured_and_replayed() {
+    let dir = inputs();
+    let ran = run(dir.path(), &job(dir.path()));
     let report = ran.report();
     assert_eq!(report["metrics"]["primary_metric"]["kind"], "ppl_causal");
     assert_eq!(report["evaluation_windows"]["final"]["window_ids"][0], N);
@@ -65,12 +65,12 @@ fn a_good_job_is_measured_and_replayed() {
     for phase in ["load", "tokenize", "preview", "final", "guards"] {
         assert!(phases.contains(&phase), "{phases:?}");
     }
-    // Same windows, same weights, another directory and any number of threads: the same losses, bit for bit.
-    Tiny::new().write(&place.path().join("other"));
-    let mut job = subject(place.path(), &place.path().join("other"), &report);
+    // The same windows and weights in another directory, with any number of threads: identical losses.
+    Tiny::new().write(&dir.path().join("other"));
+    let mut job = subject(dir.path(), &dir.path().join("other"), &report);
     for threads in 1..=3 {
         job["threads"] = json!(threads);
-        let again = run(place.path(), &job).report();
+        let again = run(dir.path(), &job).report();
         assert_eq!(again["evaluation_windows"], report["evaluation_windows"]);
         assert_eq!(again["data"]["dataset_hash"], report["data"]["dataset_hash"]);
         assert_eq!(again["edit"]["name"], "custom");
@@ -78,26 +78,30 @@ fn a_good_job_is_measured_and_replayed() {
 }
 
 #[test]
-fn checkpoints_that_are_none() {
-    refused(|p, j| j["checkpoint"] = json!(p.join("absent")), "input", &["absent", "cannot open checkpoint"]);
-    refused(|p, j| j["checkpoint"] = json!(p.join("rows.jsonl")), "input", &["not a directory"]);
+fn invalid_checkpoint_directories() {
+    rejected(
+        |p, j| j["checkpoint"] = json!(p.join("absent")),
+        "input",
+        &["absent", "cannot open the checkpoint"],
+    );
+    rejected(|p, j| j["checkpoint"] = json!(p.join("rows.jsonl")), "input", &["not a directory"]);
     let empty = |p: &Path, j: &mut Value| {
-        fs::create_dir(p.join("empty")).expect("made");
+        fs::create_dir(p.join("empty")).expect("created");
         j["checkpoint"] = json!(p.join("empty"));
     };
-    refused(empty, "input", &["is empty"]);
-    refused(
+    rejected(empty, "input", &["directory is empty"]);
+    rejected(
         |p, _| fs::remove_file(p.join("model/config.json")).expect("removed"),
         "input",
         &["no config.json"],
     );
-    refused(
+    rejected(
         |p, _| fs::remove_file(p.join("model/model.safetensors")).expect("removed"),
         "input",
-        &["not a checkpoint"],
+        &["neither model.safetensors nor"],
     );
-    refused(|p, _| fs::write(p.join("model/config.json"), "{").expect("written"), "input", &["config.json"]);
-    refused(
+    rejected(|p, _| fs::write(p.join("model/config.json"), "{").expect("written"), "input", &["config.json"]);
+    rejected(
         |p, _| fs::write(p.join("model/config.json"), vec![b' '; 2 << 20]).expect("written"),
         "input",
         &["larger than"],
@@ -105,50 +109,54 @@ fn checkpoints_that_are_none() {
 }
 
 #[test]
-fn weights_that_are_not_safetensors() {
+fn invalid_weight_files() {
     let weights = |bytes: Vec<u8>| {
         move |p: &Path, _: &mut Value| fs::write(p.join("model/model.safetensors"), bytes).expect("written")
     };
-    refused(
+    rejected(
         weights(b"PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl".to_vec()),
         "input",
         &["pickle", "not opened"],
     );
-    refused(weights(b"\x80\x02}q\x00(X\x03\x00\x00".to_vec()), "input", &["pickle"]);
+    rejected(weights(b"\x80\x02}q\x00(X\x03\x00\x00".to_vec()), "input", &["pickle"]);
     let bin = |p: &Path, _: &mut Value| {
         fs::rename(p.join("model/model.safetensors"), p.join("model/pytorch_model.bin")).expect("renamed");
     };
-    refused(bin, "input", &["pickle", "pytorch_model.bin"]);
+    rejected(bin, "input", &["pickle", "pytorch_model.bin"]);
     let good = Tiny::new().weights("F32");
-    refused(weights(good[..good.len() - 3].to_vec()), "input", &["bad safetensors header"]);
-    refused(weights([&good[..], b"more"].concat()), "input", &["bad safetensors header"]);
-    refused(weights(good[..5].to_vec()), "input", &["truncated"]);
-    refused(weights(Vec::new()), "input", &["truncated"]);
-    refused(weights(vec![0xff; 64]), "input", &["bad safetensors header"]);
-    refused(weights(Tiny::new().weights("I32")), "unsupported", &["I32", "F32, F16 and BF16"]);
+    rejected(weights(good[..good.len() - 3].to_vec()), "input", &["invalid safetensors header"]);
+    rejected(weights([&good[..], b"more"].concat()), "input", &["invalid safetensors header"]);
+    rejected(weights(good[..5].to_vec()), "input", &["truncated"]);
+    rejected(weights(Vec::new()), "input", &["truncated"]);
+    rejected(weights(vec![0xff; 64]), "input", &["invalid safetensors header"]);
+    rejected(weights(Tiny::new().weights("I32")), "unsupported", &["I32", "F32, F16 and BF16"]);
 }
 
 #[test]
-fn weights_that_do_not_fit_the_configuration() {
-    refused_model(
+fn weights_that_contradict_the_configuration() {
+    rejected_model(
         |t| t.tensors.retain(|t| t.0 != "model.norm.weight"),
         "input",
-        &["lacks tensor model.norm.weight"],
+        &["tensor model.norm.weight", "is missing"],
     );
-    refused_model(
+    rejected_model(
         |t| t.config["intermediate_size"] = json!(13),
         "input",
         &["gate_proj.weight has shape", "[13, 8]"],
     );
-    refused_model(|t| t.config["num_hidden_layers"] = json!(2), "input", &["lacks tensor model.layers.1."]);
-    refused_model(
+    rejected_model(
+        |t| t.config["num_hidden_layers"] = json!(2),
+        "input",
+        &["tensor model.layers.1.", "is missing"],
+    );
+    rejected_model(
         |t| t.config["num_hidden_layers"] = json!(1_000_000),
         "input",
         &["num_hidden_layers", "1024"],
     );
-    refused_model(|t| t.config["vocab_size"] = json!(u64::MAX), "input", &["vocab_size"]);
+    rejected_model(|t| t.config["vocab_size"] = json!(u64::MAX), "input", &["vocab_size"]);
     for bad in [f32::NAN, f32::INFINITY] {
-        refused_model(
+        rejected_model(
             |t| t.tensor("model.layers.0.mlp.up_proj.weight").2[5] = bad,
             "input",
             &["up_proj.weight", "NaN"],
@@ -159,108 +167,108 @@ fn weights_that_do_not_fit_the_configuration() {
             t.tensor(name).2.iter_mut().for_each(|v| *v *= 1e37);
         }
     };
-    refused_model(overflow, "input", &["window 0", "overflow"]);
-    refused_model(|t| t.config["tie_word_embeddings"] = json!(true), "input", &["lm_head.weight", "differ"]);
+    rejected_model(overflow, "input", &["window 0", "overflow"]);
+    rejected_model(|t| t.config["tie_word_embeddings"] = json!(true), "input", &["lm_head.weight", "differ"]);
 }
 
 #[test]
-fn models_that_are_not_implemented() {
-    refused_model(
+fn unsupported_models() {
+    rejected_model(
         |t| t.config["model_type"] = json!("mamba"),
         "unsupported",
         &["model_type", "mamba", "gpt2, llama"],
     );
-    refused_model(
+    rejected_model(
         |t| drop(t.config.as_object_mut().expect("object").remove("model_type")),
         "input",
         &["model_type"],
     );
-    refused_model(|t| t.config["hidden_act"] = json!("xielu"), "unsupported", &["hidden_act", "xielu"]);
-    refused_model(
+    rejected_model(|t| t.config["hidden_act"] = json!("xielu"), "unsupported", &["hidden_act", "xielu"]);
+    rejected_model(
         |t| t.config["rope_scaling"] = json!({"type": "linear", "factor": 2}),
         "unsupported",
         &["rope_scaling"],
     );
-    refused_model(
+    rejected_model(
         |t| t.config["quantization_config"] = json!({"bits": 4}),
         "unsupported",
         &["quantization_config"],
     );
-    refused_model(|t| t.config["num_local_experts"] = json!(8), "unsupported", &["num_local_experts"]);
+    rejected_model(|t| t.config["num_local_experts"] = json!(8), "unsupported", &["num_local_experts"]);
 }
 
 #[test]
-fn tokenizers() {
-    refused(
+fn invalid_tokenizers() {
+    rejected(
         |p, _| fs::remove_file(p.join("model/tokenizer.json")).expect("removed"),
         "input",
         &["no tokenizer.json"],
     );
-    refused(
+    rejected(
         |p, _| fs::write(p.join("model/tokenizer.json"), "{}").expect("written"),
         "input",
-        &["cannot be used"],
+        &["invalid tokenizer"],
     );
     let large = |t: &mut Tiny| t.tokenizer["model"]["vocab"]["extra"] = json!(27);
-    refused_model(large, "input", &["vocabulary larger than the embedding", "extra"]);
-    let place = place();
-    let report = run(place.path(), &job(place.path())).report();
+    rejected_model(large, "input", &["vocabulary larger than the embedding", "extra"]);
+    let dir = inputs();
+    let report = run(dir.path(), &job(dir.path())).report();
     let mut other = Tiny::new();
     other.tokenizer["model"]["vocab"]["a"] = json!(2);
     other.tokenizer["model"]["vocab"]["b"] = json!(1);
-    other.write(&place.path().join("other"));
-    let ran = run(place.path(), &subject(place.path(), &place.path().join("other"), &report));
+    other.write(&dir.path().join("other"));
+    let ran = run(dir.path(), &subject(dir.path(), &dir.path().join("other"), &report));
     assert!(ran.error().1.starts_with("tokenizer mismatch"), "{:?}", ran.error());
     assert_eq!(ran.code, Some(2));
 }
 
 #[test]
-fn datasets() {
+fn invalid_datasets() {
     let rows =
         |text: String| move |p: &Path, _: &mut Value| fs::write(p.join("rows.jsonl"), text).expect("written");
-    refused(rows(letters(3) + "{\"text\": \"a b\"\n"), "input", &["rows.jsonl, line 4", "not JSON"]);
-    refused(
+    rejected(rows(letters(3) + "{\"text\": \"a b\"\n"), "input", &["rows.jsonl: line 4", "not JSON"]);
+    rejected(
         rows(letters(3) + "{\"body\": \"a b\"}\n"),
         "input",
-        &["rows.jsonl, line 4", "\"text\" is missing"],
+        &["rows.jsonl: line 4", "\"text\" is missing"],
     );
-    refused(rows(String::new()), "input", &["gives 0 usable windows", "need 24"]);
-    refused(
+    rejected(rows(String::new()), "input", &["has 0 usable windows", "need 24"]);
+    rejected(
         rows("{\"text\": \"a\"}\n".repeat(50)),
         "input",
-        &["gives 0 usable windows", "50 have fewer than 2 tokens"],
+        &["has 0 usable windows", "50 have fewer than 2 tokens"],
     );
-    refused(rows("{\"text\": \"a b c\"}\n".repeat(50)), "input", &["repeat another"]);
-    refused(rows(letters(20)), "input", &["gives 20 usable windows", "max_samples"]);
-    refused(
+    rejected(rows("{\"text\": \"a b c\"}\n".repeat(50)), "input", &["repeat another"]);
+    rejected(rows(letters(20)), "input", &["has 20 usable windows", "max_samples"]);
+    rejected(
         |_, j| j["windows"]["max_samples"] = json!(20),
         "input",
-        &["gives 20 usable windows", "max_samples 20"],
+        &["has 20 usable windows", "max_samples 20"],
     );
-    refused(|_, j| j["windows"]["files"] = json!(["/absent.jsonl"]), "input", &["/absent.jsonl"]);
-    refused(|_, j| j["windows"]["files"] = json!(["/dev/zero"]), "input", &["not a regular file"]);
-    refused(|_, j| j["windows"]["files"] = json!([]), "input", &["0 files"]);
+    rejected(|_, j| j["windows"]["files"] = json!(["/absent.jsonl"]), "input", &["/absent.jsonl"]);
+    rejected(|_, j| j["windows"]["files"] = json!(["/dev/zero"]), "input", &["not a regular file"]);
+    rejected(|_, j| j["windows"]["files"] = json!([]), "input", &["0 files"]);
 }
 
 #[test]
-fn jobs() {
-    refused(|_, j| j["contract"] = json!("v2"), "unsupported", &["invarlock-measure-v1"]);
-    refused(|_, j| j["seq_len"] = json!(1), "input", &["seq_len"]);
-    refused(|_, j| j["seq_len"] = json!(u64::MAX), "input", &["seq_len"]);
-    refused(|_, j| j["preview_n"] = json!(u64::MAX), "input", &["preview_n"]);
-    refused(|_, j| j["threads"] = json!(0), "input", &["0 threads"]);
-    refused(|_, j| j["role"] = json!("subject"), "input", &["baseline's windows"]);
-    refused(|_, j| j["surprise"] = json!(1), "input", &["surprise"]);
-    let place = place();
-    fs::write(place.path().join("job.json"), job(place.path()).to_string()).expect("written");
-    let ran = run_in(&place.path().join("job.json"), &place.path().join("absent"));
+fn invalid_jobs() {
+    rejected(|_, j| j["contract"] = json!("v2"), "unsupported", &["invarlock-measure-v1"]);
+    rejected(|_, j| j["seq_len"] = json!(1), "input", &["seq_len"]);
+    rejected(|_, j| j["seq_len"] = json!(u64::MAX), "input", &["seq_len"]);
+    rejected(|_, j| j["preview_n"] = json!(u64::MAX), "input", &["preview_n"]);
+    rejected(|_, j| j["threads"] = json!(0), "input", &["0 threads"]);
+    rejected(|_, j| j["role"] = json!("subject"), "input", &["baseline's windows"]);
+    rejected(|_, j| j["surprise"] = json!(1), "input", &["surprise"]);
+    let dir = inputs();
+    fs::write(dir.path().join("job.json"), job(dir.path()).to_string()).expect("written");
+    let ran = run_in(&dir.path().join("job.json"), &dir.path().join("absent"));
     assert_eq!((ran.error().0.as_str(), ran.code), ("system", Some(3)));
-    let ran = run_in(&place.path().join("absent.json"), &place.path().join("absent"));
+    let ran = run_in(&dir.path().join("absent.json"), &dir.path().join("absent"));
     assert_eq!((ran.error().0.as_str(), ran.code), ("input", Some(2)));
 }
 
 #[test]
-fn the_command_line() {
+fn command_line() {
     let output = program(&["--self-test"]);
     assert!(output.status.success());
     let line: Value = serde_json::from_slice(&output.stdout).expect("one JSON line");

@@ -1,5 +1,5 @@
-//! Agreement with upstream InvarLock 0.12.1 on the shared models (`../shared/data`), where they are present.
-#![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
+//! Agreement with upstream InvarLock 0.12.1 on the checkpoints in `tests/fixtures/upstream/` of the workspace.
+#![allow(clippy::print_stderr, reason = "tests print how close the numbers are")]
 
 mod common;
 
@@ -10,38 +10,24 @@ use std::process::Command;
 use common::{baseline, run, subject};
 use serde_json::{Value, json};
 
-/// The shared data, if this machine has it; says so when not.
-fn data(test: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("INVARLOCK_SHARED").map(PathBuf::from);
-    let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"));
-    let data = shared.join("data");
-    if data.join("golden/upstream-0.12.1.tar.zst").exists() {
-        return Some(data);
-    }
-    eprintln!("SKIPPED {test}: no shared data at {} (set INVARLOCK_SHARED)", shared.display());
-    None
+/// Extracts an archive of the fixtures into `dir`.
+fn extract(archive: &str, dir: &Path) {
+    let archive = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/upstream").join(archive);
+    let command =
+        r#"set -e; zstd -dc --long=27 -- "$0" > "$1/archive.tar"; tar -xf "$1/archive.tar" -C "$1""#;
+    let status = Command::new("sh").args(["-c", command]).arg(&archive).arg(dir).status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "extracting {} failed; this test needs zstd and tar",
+        archive.display()
+    );
 }
 
-/// A report out of the golden archive.
-fn golden(data: &Path, place: &Path, file: &str) -> Option<Value> {
-    let archive = data.join("golden/upstream-0.12.1.tar.zst");
-    let command = r#"zstd -dc --long=27 -- "$0" | tar -x -C "$1" -f - --wildcards "*$2""#;
-    let unpacked = Command::new("sh").args(["-c", command]).arg(&archive).arg(place).arg(file).status();
-    if !unpacked.is_ok_and(|s| s.success()) {
-        eprintln!("SKIPPED golden {file}: cannot unpack {} (zstd and tar are needed)", archive.display());
-        return None;
-    }
-    let mut found = vec![place.to_owned()];
-    while let Some(path) = found.pop() {
-        if path.is_dir() {
-            found.extend(fs::read_dir(&path).expect("readable").flatten().map(|e| e.path()));
-        } else if path.ends_with(file) {
-            // Upstream writes NaN, which is not JSON.
-            let text = fs::read_to_string(path).expect("readable").replace("NaN", "null");
-            return Some(serde_json::from_str(&text).expect("JSON"));
-        }
-    }
-    panic!("{file} is not in {}", archive.display());
+/// A report of upstream.
+fn golden(path: &Path) -> Value {
+    // Upstream writes NaN, which is not JSON.
+    let text = fs::read_to_string(path).expect("a report").replace("NaN", "null");
+    serde_json::from_str(&text).expect("JSON")
 }
 
 fn close(found: &Value, truth: &Value, what: &str) -> f64 {
@@ -58,7 +44,7 @@ fn compare(report: &Value, golden: &Value) {
         for field in
             ["window_ids", "input_ids", "attention_masks", "token_counts", "actual_token_counts", "labels"]
         {
-            // Not assert_eq: it would print all of them.
+            // Not `assert_eq`, which would print all of them.
             assert!(ours[field] == theirs[field], "{arm} {field} differ");
         }
         let losses = ours["logloss"].as_array().expect("losses");
@@ -96,37 +82,39 @@ fn compare(report: &Value, golden: &Value) {
     eprintln!("worst relative difference of a loss: {worst:.1e}");
 }
 
-/// A baseline, and subjects on its windows, against the golden runs named.
-fn agree(test: &str, model: &str, subjects: &[(&str, &str)]) {
-    let Some(data) = data(test) else { return };
-    let place = tempfile::tempdir().expect("a temporary directory");
-    let path = |name: &str| data.join("models").join(name);
-    let mut job = baseline(&path(model), &data.join("valid.jsonl"), 128, 240);
+/// Measures a baseline, and subjects on its windows, and compares them with upstream's runs. `subjects` are names of
+/// checkpoints and of upstream's cases.
+fn assert_matches_upstream(model: &str, subjects: &[(&str, &str)]) {
+    let fixtures = tempfile::tempdir().expect("a temporary directory");
+    extract("inputs.tar.zst", fixtures.path());
+    extract("reports-0.12.1.tar.zst", fixtures.path());
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let checkpoint = |name: &str| fixtures.path().join("models").join(name);
+    let mut job = baseline(&checkpoint(model), &fixtures.path().join("valid.jsonl"), 128, 240);
     job["profile"] = json!("ci");
-    let report = run(place.path(), &job).report();
-    for (subject_name, case) in subjects {
-        let Some(truth) = golden(&data, place.path(), &format!("{case}/source.report.json")) else { return };
-        compare(&report, &truth);
-        let Some(truth) = golden(&data, place.path(), &format!("{case}/edited.report.json")) else { return };
-        let found = run(place.path(), &subject(place.path(), &path(subject_name), &report)).report();
-        eprint!("{subject_name}: ");
-        compare(&found, &truth);
+    let report = run(dir.path(), &job).report();
+    for (name, case) in subjects {
+        let case = fixtures.path().join("0.12.1").join(case);
+        compare(&report, &golden(&case.join("source.report.json")));
+        let found = run(dir.path(), &subject(dir.path(), &checkpoint(name), &report)).report();
+        eprint!("{name}: ");
+        compare(&found, &golden(&case.join("edited.report.json")));
     }
 }
 
 #[test]
-fn gpt2_agrees_with_upstream() {
+fn gpt2_matches_upstream() {
     let subjects = [
         ("gpt2-tiny-noop", "gpt2-noop-ci-host"),
         ("gpt2-tiny-int8", "gpt2-int8-ci-host"),
         ("gpt2-tiny-damaged", "gpt2-damaged-ci-host"),
     ];
-    agree("gpt2_agrees_with_upstream", "gpt2-tiny", &subjects);
+    assert_matches_upstream("gpt2-tiny", &subjects);
 }
 
 #[test]
-fn llama_agrees_with_upstream() {
+fn llama_matches_upstream() {
     let subjects =
         [("llama-tiny-int8", "llama-int8-ci-host"), ("llama-tiny-damaged", "llama-damaged-ci-host")];
-    agree("llama_agrees_with_upstream", "llama-tiny", &subjects);
+    assert_matches_upstream("llama-tiny", &subjects);
 }

@@ -63,10 +63,10 @@ impl Profile {
         self != Profile::Dev
     }
 
-    /// The flags of `validation` that decide, where their gates were evaluated.
+    /// The flags of `validation` that decide under this profile, if their gates were evaluated.
     ///
-    /// Few windows drift by chance and have no tail, so the profile dev decides on the ratio and the invariants alone.
-    pub fn deciding(self) -> &'static [&'static str] {
+    /// With few windows, drift is random and there is no tail, so the profile dev decides on the ratio and the invariants only.
+    pub fn deciding_flags(self) -> &'static [&'static str] {
         const ALL: [&str; 7] = [
             "primary_metric_acceptable",
             "invariants_pass",
@@ -79,9 +79,9 @@ impl Profile {
         if self.gated() { &ALL } else { &ALL[..2] }
     }
 
-    /// Whether a flag of `validation` decides.
+    /// Whether a flag of `validation` decides under this profile.
     pub fn decides(self, flag: &str) -> bool {
-        self.deciding().contains(&flag)
+        self.deciding_flags().contains(&flag)
     }
 
     /// Whether every guard must have been evaluated.

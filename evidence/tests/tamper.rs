@@ -4,9 +4,8 @@
 
 mod common;
 
-use common::{context, reseal, synthetic, write_bundle};
-use invarlock_evidence::compare::{compare, to_bytes};
-use invarlock_evidence::format::to_value;
+use common::{compare_as_json as compare, context, reseal, synthetic, write_bundle};
+use invarlock_evidence::compare::to_bytes;
 use invarlock_evidence::manifest::FILE_NAME;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{
@@ -17,10 +16,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn report(shift: f64) -> Value {
-    to_value(
-        &compare(&synthetic(180, 0.0), &synthetic(180, shift), &context(Profile::Ci, Tier::Balanced))
-            .unwrap(),
-    )
+    compare(&synthetic(180, 0.0), &synthetic(180, shift), &context(Profile::Ci, Tier::Balanced)).unwrap()
 }
 
 fn verify(report: &Value, profile: Profile) -> invarlock_evidence::verify::Verdict {
@@ -58,7 +54,7 @@ fn dev_says_the_same_everywhere() {
     for report in [&mut run, &mut base] {
         report.evaluation_windows.final_.logloss.iter_mut().for_each(|loss| *loss += 1.0);
     }
-    let report = to_value(&compare(&base, &run, &dev).unwrap());
+    let report = compare(&base, &run, &dev).unwrap();
     assert_eq!(report["validation"], json!({"invariants_pass": true, "primary_metric_acceptable": true}));
     assert_eq!((gates::passed(&report), &report["assurance"]["verdict"]), (true, &json!("pass")));
     let verdict = verify(&report, Profile::Dev);
@@ -67,7 +63,7 @@ fn dev_says_the_same_everywhere() {
     let drift = gates::gates(&report).into_iter().find(|gate| gate.name.contains("Drift")).unwrap();
     assert!(drift.passed.is_none() && drift.detail.contains("does not decide"));
 
-    let report = to_value(&compare(&base, &synthetic(4, 1.5), &dev).unwrap());
+    let report = compare(&base, &synthetic(4, 1.5), &dev).unwrap();
     assert_eq!((gates::passed(&report), &report["assurance"]["verdict"]), (false, &json!("fail")));
     let verdict = verify(&report, Profile::Dev);
     assert!(!verdict.ok() && verdict.errors.is_empty(), "{:?}", verdict.errors);
@@ -419,12 +415,12 @@ fn rejects_contradicting_run_reports() {
     let few = synthetic(20, 0.0);
     assert!(compare(&few, &few, &context).unwrap_err().to_string().contains("too little"));
     let dev = common::context(Profile::Dev, Tier::Balanced);
-    let report = to_value(&compare(&few, &few, &dev).unwrap());
+    let report = compare(&few, &few, &dev).unwrap();
     assert!(verify(&report, Profile::Dev).ok());
     assert_eq!(report["edit_name"], json!("custom"));
     let mut same = dev;
     same.subject_checkpoint_sha256 = same.baseline_checkpoint_sha256.clone();
-    assert_eq!(compare(&few, &few, &same).unwrap().edit_name, "noop");
+    assert_eq!(compare(&few, &few, &same).unwrap()["edit_name"], json!("noop"));
 }
 
 proptest! {
@@ -457,7 +453,7 @@ fn report_small() -> &'static Value {
     static SMALL: std::sync::OnceLock<Value> = std::sync::OnceLock::new();
     SMALL.get_or_init(|| {
         let run = synthetic(4, 0.0);
-        to_value(&compare(&run, &synthetic(4, 0.02), &context(Profile::Dev, Tier::Balanced)).unwrap())
+        compare(&run, &synthetic(4, 0.02), &context(Profile::Dev, Tier::Balanced)).unwrap()
     })
 }
 

@@ -1,4 +1,4 @@
-//! Bytes as a configuration: read, or refused.
+//! Parses bytes as an image configuration.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invarlock_images::fuzz::config(bytes));

@@ -1,4 +1,4 @@
-//! Bytes as a manifest: read, or refused.
+//! Parses bytes as an image manifest.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invarlock_images::fuzz::manifest(bytes));

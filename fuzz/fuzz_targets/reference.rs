@@ -1,4 +1,4 @@
-//! Text as a reference: refused, or written as it was read.
+//! Parses text as an image reference. An accepted reference has the same text when it is printed.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &str| invarlock_images::fuzz::reference(text));

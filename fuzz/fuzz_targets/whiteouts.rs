@@ -1,5 +1,5 @@
-//! Bytes as choices of entries, over few names, so that everything meets everything: directories, files, links, hard links, whiteouts and
-//! opaque directories. Refused, or unpacked as its record says.
+//! Extracts layers of entries that the bytes select: directories, files, symbolic links, hard links, whiteouts and opaque directories. The
+//! names are few, so that entries often replace each other. An accepted layer matches its record.
 #![no_main]
 
 use invarlock_images::Digest;
@@ -47,7 +47,7 @@ fuzz_target!(|choices: &[u8]| {
         archive.append(&header, std::io::empty()).expect("entry");
     }
     let bytes = archive.into_inner().expect("archive");
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     invarlock_images::fuzz::layer(
         &bytes,
         "application/vnd.oci.image.layer.v1.tar",

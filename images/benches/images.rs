@@ -1,14 +1,10 @@
-//! Importing and unpacking against skopeo, umoci and podman, pulling against skopeo, and the rate of verification, on one image, in one run.
+//! Compares import and extraction with skopeo, umoci and podman, and pull with skopeo, and measures verification, on one image in one run.
 //!
-//! The image has five gzip layers, about 18,000 files and 500 MB. Each figure is the median of three; each comes first once, and all that
-//! others wrote is on disk before. Ours is on disk when its time ends; what the others still have in memory then is shown by rows of its own.
-//! Nothing is removed before the end, and nothing much should have been in the five minutes before: so long ext4 passes over numbers of
-//! files that were freed, and looks at each of them for every file that is made.
-#![allow(
-    clippy::print_stdout,
-    clippy::expect_used,
-    reason = "a benchmark prints, and stops where it cannot go on"
-)]
+//! The image has five gzip layers, about 18,000 files and 500 MB. Each figure is the median of three rounds; each contender is first once, and
+//! all earlier writes are on disk before it starts. InvarLock's files are on disk when its time ends; rows with `sync` show the other tools
+//! with their writes on disk. No file is removed before the end, and few should be removed in the five minutes before: ext4 does not reuse
+//! recently freed inodes and inspects each of them for every new file.
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and fails by a panic")]
 
 use std::fs;
 use std::path::Path;
@@ -20,29 +16,33 @@ use invarlock_registry::{Client, Options};
 use invarlock_security::{Allowances, Flags, SecureTempDir};
 
 const ROUNDS: usize = 3;
-/// Told to the copy that measures its own memory.
+/// Set for the subprocess that measures its peak memory.
 const MEMORY: &str = "INVARLOCK_BENCH_MEMORY";
-/// Told to it where it pulls.
+/// Set for a subprocess that pulls: the host of the registry.
 const HOST: &str = "INVARLOCK_BENCH_HOST";
 
 fn main() {
     if let Some(dir) = std::env::var_os(MEMORY) {
-        return in_a_process_of_its_own(dir.as_ref());
+        return measure_peak_memory(dir.as_ref());
     }
     let dir = SecureTempDir::new("invarlock-bench-").expect("a directory");
     let dir = dir.path();
-    let files = make_image(dir);
+    let files = create_image(dir);
     let size = |path: &str| {
         run("du", &["-sb", path]).split_whitespace().next().expect("size").parse::<f64>().expect("size")
     };
-    let (packed, unpacked) = (size(&at(dir, "layout")), size(&at(dir, "tree")));
-    println!("image: 5 layers, {files} files, {:.0} MB, {:.0} MB packed\n", unpacked / 1e6, packed / 1e6);
+    let (compressed, extracted) = (size(&at(dir, "layout")), size(&at(dir, "tree")));
+    println!(
+        "image: 5 layers, {files} files, {:.0} MB, {:.0} MB compressed\n",
+        extracted / 1e6,
+        compressed / 1e6
+    );
     let mut times: Vec<(&str, Vec<f64>)> = [
-        "ours: import and unpack",
+        "invarlock: import and extract",
         "skopeo copy and umoci unpack",
         "podman load",
-        "ours: full",
-        "ours: quick",
+        "invarlock: full",
+        "invarlock: quick",
         "openssl dgst",
         "skopeo and umoci, then sync",
         "podman load, then sync",
@@ -54,16 +54,16 @@ fn main() {
     let mut pulls: [Vec<f64>; 4] = Default::default();
     let contenders: [fn(&Path, &Path); 3] = [import, skopeo_and_umoci, podman];
     for round in 0..ROUNDS {
-        // A short name: podman takes no long one.
+        // A short name, because podman rejects long ones.
         let place = dir.join(round.to_string());
         fs::create_dir(&place).expect("directory");
-        // Each comes first once.
+        // Each contender is first once.
         for i in (0..contenders.len()).map(|i| (i + round) % contenders.len()) {
             settle(dir);
             let start = Instant::now();
             contenders[i](dir, &place);
             times[i].1.push(start.elapsed().as_secs_f64());
-            // Ours are on disk when it returns; theirs may be still in memory.
+            // Only InvarLock's files are on disk at this point.
             drop(run("sync", &["--file-system", &place.display().to_string()]));
             if i > 0 {
                 times[5 + i].1.push(start.elapsed().as_secs_f64());
@@ -96,9 +96,9 @@ fn main() {
         times[5].1.push(timed(|| drop(run("openssl", &["dgst", "-sha256", &at(dir, "noise")]))));
     }
     let names = [
-        "ours: pull",
+        "invarlock: pull",
         "skopeo copy from the registry",
-        "ours: pull and unpack",
+        "invarlock: pull and extract",
         "skopeo and umoci from there",
     ];
     times.extend(names.into_iter().zip(pulls));
@@ -111,12 +111,12 @@ fn main() {
         println!("{name:<30} {:>7.2} s   {all:.2?}", median(i));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    // It reads the blobs, too.
-    let (rate, openssl) = ((packed + unpacked) / median(3), f64::from(256 << 20) / median(5) * cores);
-    println!("\nimport and unpack ÷ (skopeo + umoci)       {:.2}   budget 0.4", median(0) / median(1));
-    println!("import and unpack ÷ podman load            {:.2}   budget 0.5", median(0) / median(2));
+    // Full verification reads the blobs too.
+    let (rate, openssl) = ((compressed + extracted) / median(3), f64::from(256 << 20) / median(5) * cores);
+    println!("\nimport and extract ÷ (skopeo + umoci)      {:.2}   budget 0.4", median(0) / median(1));
+    println!("import and extract ÷ podman load           {:.2}   budget 0.5", median(0) / median(2));
     println!("pull ÷ skopeo copy                         {:.2}   budget 1.0", median(8) / median(9));
-    println!("pull and unpack ÷ (skopeo + umoci)         {:.2}", median(10) / median(11));
+    println!("pull and extract ÷ (skopeo + umoci)        {:.2}", median(10) / median(11));
     println!(
         "full verification ÷ (openssl × {cores} cores)   {:.2}   budget 0.8 ({:.0} MB/s)",
         rate / openssl,
@@ -127,7 +127,7 @@ fn main() {
     let peak = |what: &str, host: Option<&str>| {
         let mut copy = Command::new(&own);
         copy.env(MEMORY, dir).envs(host.map(|host| (HOST, host)));
-        let peak = copy.output().expect("copy");
+        let peak = copy.output().expect("subprocess");
         assert!(peak.status.success(), "{}", String::from_utf8_lossy(&peak.stderr));
         println!("{what} {}, budget 64 MiB", String::from_utf8_lossy(&peak.stdout).trim());
     };
@@ -135,7 +135,7 @@ fn main() {
     peak("peak memory of pulling                    ", Some(&registry.host));
 }
 
-fn in_a_process_of_its_own(dir: &Path) {
+fn measure_peak_memory(dir: &Path) {
     match std::env::var(HOST) {
         Ok(host) => pull(&host, &dir.join("pulled"), Some(Policy::default())),
         Err(_) => import(dir, dir),
@@ -149,8 +149,8 @@ fn at(dir: &Path, name: &str) -> String {
     dir.join(name).display().to_string()
 }
 
-/// Nobody writes what another left. For root, memory is what somebody had before: a virtual machine's costs its host some 10 µs a page
-/// when it is used for the first time. What is read, and what reads it, is in memory.
+/// Makes the conditions equal for every contender: earlier writes are on disk, and the input and the programs are in the page cache. In a
+/// VM the first touch of a page costs about 10 µs, so as root the page cache is dropped, which frees pages that were touched before.
 fn settle(dir: &Path) {
     drop(run("sync", &[]));
     let _ = fs::write("/proc/sys/vm/drop_caches", "1");
@@ -158,7 +158,7 @@ fn settle(dir: &Path) {
     warm(dir, "image.tar layout registry");
 }
 
-/// Has what lies below these names in memory.
+/// Reads the files below these names into the page cache.
 fn warm(dir: &Path, names: &str) {
     run(
         "sh",
@@ -178,8 +178,8 @@ fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Files of many sizes, whose bytes pack to about a half, in five layers that umoci packs.
-fn make_image(dir: &Path) -> usize {
+/// Creates an image of five layers, compressed by umoci, with files of many sizes that compress to about a half.
+fn create_image(dir: &Path) -> usize {
     let layout = at(dir, "layout");
     run("umoci", &["init", "--layout", &layout]);
     run("umoci", &["new", "--image", &format!("{layout}:it")]);
@@ -251,7 +251,7 @@ fn podman(dir: &Path, place: &Path) {
     );
 }
 
-/// Debian's registry, without TLS, with the image in it.
+/// Debian's `docker-registry` without TLS, which contains the image.
 struct Registry {
     child: std::process::Child,
     host: String,
@@ -259,8 +259,10 @@ struct Registry {
 
 impl Registry {
     fn start(dir: &Path) -> Self {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("port").port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("port")
+            .port();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
             at(dir, "registry")

@@ -1,4 +1,4 @@
-//! What fuzz targets (`fuzz/`) call: each takes bytes as a stranger could give them, and panics only where something is wrong with us.
+//! Entry points of the fuzz targets in `fuzz/`. Each takes untrusted input and panics only on a fault of this crate.
 
 use invarlock_error::Kind;
 use std::collections::BTreeMap;
@@ -9,39 +9,46 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use serde_json::json;
 
-use crate::blobs::{Blob, Blobs};
-use crate::bundle::OciArchive;
-use crate::docker::DockerArchive;
-use crate::policy::{Bounds, Policy, SpecialFilePolicy};
-use crate::resolve::{CONFIG, INDEX, LAYER_TAR, Layer, MANIFEST, resolve};
-use crate::tree::verify;
-use crate::unpack::unpack;
-use crate::{Digest, Error, Reference, Result};
+use oci_spec::image::MediaType;
+
+use crate::cas::{Blob, BlobSource};
+use crate::layer::extract::extract;
+use crate::layer::limits::{Limits, Policy, SpecialFilePolicy};
+use crate::oci::descriptor::descriptor;
+use crate::oci::{Digest, Layer};
+use crate::reference::Reference;
+use crate::rootfs::record::RecordWriter;
+use crate::rootfs::verify::verify;
+use crate::transport::docker_archive::DockerArchive;
+use crate::transport::oci_archive::OciArchive;
+use crate::transport::resolve::resolve;
+use crate::{Error, Result};
 
 /// Documents in memory.
 #[derive(Default)]
-struct GivenBlobs {
+struct MemorySource {
     index: Vec<u8>,
     blobs: BTreeMap<Digest, Vec<u8>>,
 }
 
-impl GivenBlobs {
-    /// Puts a document in, and gives its descriptor.
-    fn put(&mut self, media_type: &str, bytes: &[u8]) -> serde_json::Value {
+impl MemorySource {
+    /// Adds a document and returns its descriptor.
+    fn add(&mut self, media_type: &MediaType, bytes: &[u8]) -> serde_json::Value {
         let digest = Digest::of(bytes);
         self.blobs.insert(digest, bytes.to_vec());
-        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+        descriptor(media_type, &digest, bytes.len() as u64)
     }
 
     fn resolve(mut self, manifest: serde_json::Value) {
-        self.index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest] })
-            .to_string()
-            .into_bytes();
-        found(&self);
+        self.index =
+            json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": [manifest] })
+                .to_string()
+                .into_bytes();
+        resolve_any(&self);
     }
 }
 
-impl Blobs for GivenBlobs {
+impl BlobSource for MemorySource {
     fn index_bytes(&self) -> Result<Vec<u8>> {
         Ok(self.index.clone())
     }
@@ -52,8 +59,8 @@ impl Blobs for GivenBlobs {
     }
 }
 
-/// Resolves the one image there may be. Strangers' bytes are never an error of the system.
-fn found(source: &dyn Blobs) {
+/// Resolves the only image. Untrusted input must never be a system error.
+fn resolve_any(source: &dyn BlobSource) {
     let any = Reference::Layout { dir: "x".into(), tag: None, digest: None };
     if let Err(error) = resolve(source, &any) {
         assert!(error.kind() != Kind::System, "{error}");
@@ -62,29 +69,29 @@ fn found(source: &dyn Blobs) {
 
 /// Bytes as an index.
 pub fn index(bytes: &[u8]) {
-    found(&GivenBlobs { index: bytes.to_vec(), ..GivenBlobs::default() });
+    resolve_any(&MemorySource { index: bytes.to_vec(), ..MemorySource::default() });
 }
 
 /// Bytes as a manifest, and as an index in the index.
 pub fn manifest(bytes: &[u8]) {
-    for media_type in [MANIFEST, INDEX] {
-        let mut given = GivenBlobs::default();
-        let manifest = given.put(media_type, bytes);
-        given.resolve(manifest);
+    for media_type in [MediaType::ImageManifest, MediaType::ImageIndex] {
+        let mut source = MemorySource::default();
+        let manifest = source.add(&media_type, bytes);
+        source.resolve(manifest);
     }
 }
 
 /// Bytes as a configuration.
 pub fn config(bytes: &[u8]) {
-    let mut given = GivenBlobs::default();
-    let config = given.put(CONFIG, bytes);
-    let layer = given.put(LAYER_TAR, b"layer");
-    let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] });
-    let manifest = given.put(MANIFEST, manifest.to_string().as_bytes());
-    given.resolve(manifest);
+    let mut source = MemorySource::default();
+    let config = source.add(&MediaType::ImageConfig, bytes);
+    let layer = source.add(&MediaType::ImageLayer, b"layer");
+    let manifest = json!({ "schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": [layer] });
+    let manifest = source.add(&MediaType::ImageManifest, manifest.to_string().as_bytes());
+    source.resolve(manifest);
 }
 
-/// Bytes as a reference: what is read is written as it was.
+/// Bytes as a reference. A parsed reference is printed unchanged.
 pub fn reference(text: &str) {
     if let Ok(reference) = Reference::parse(text) {
         assert_eq!(reference.to_string(), text);
@@ -95,34 +102,32 @@ pub fn reference(text: &str) {
 pub fn bundle(bytes: &[u8], dir: &Path) {
     let path = dir.join("bundle.tar");
     std::fs::write(&path, bytes).expect("writing the archive");
-    let opened = OciArchive::open(&path).map(|it| found(&it)).err();
-    let saved = DockerArchive::open(&path).map(|it| found(&it)).err();
+    let opened = OciArchive::open(&path).map(|archive| resolve_any(&archive)).err();
+    let saved = DockerArchive::open(&path).map(|archive| resolve_any(&archive)).err();
     for error in [opened, saved].into_iter().flatten() {
         assert!(error.kind() != Kind::System, "{error}");
     }
 }
 
-/// Bytes as a layer of `media_type`, unpacked into the empty directory `dir`. What is accepted is what its record says.
+/// Bytes as a layer of `media_type`, extracted to the empty directory `dir`. An accepted layer must match its record.
 pub fn layer(bytes: &[u8], media_type: &str, diff_id: Digest, dir: &Path) {
-    let layer = Layer {
-        digest: Digest::of(bytes),
-        size: bytes.len() as u64,
-        media_type: media_type.to_owned(),
-        diff_id,
-    };
+    let layer = Layer::new(Digest::of(bytes), bytes.len() as u64, &media_type.into(), diff_id);
     let open = || -> std::io::Result<(Dir, File)> {
         std::fs::create_dir(dir.join("root"))?;
         let record = File::options().read(true).write(true).create_new(true).open(dir.join("record"))?;
         Ok((Dir::open_ambient_dir(dir.join("root"), ambient_authority())?, record))
     };
-    let (root, record) = open().expect("a place to unpack in");
-    let bounds = Bounds { bytes: 1 << 20, entries: 500, ..Bounds::default() };
+    let (root, record) = open().expect("a directory to extract to");
+    let limits = Limits { bytes: 1 << 20, entries: 500, ..Limits::default() };
     let policy = Policy { devices: SpecialFilePolicy::Drop, set_id: SpecialFilePolicy::Drop };
-    match unpack(Blob::memory(bytes.to_vec()), &layer, &root, &record, bounds, policy) {
+    let mut writer = RecordWriter::new(&record);
+    let extracted =
+        extract(Blob::memory(bytes.to_vec()), &layer, &root, &mut |line| writer.write(line), limits, policy);
+    match extracted.and_then(|totals| writer.finish(totals)) {
         Err(error) => assert!(error.kind() != Kind::System, "{error}"),
         Ok(seal) => {
             let record = File::open(dir.join("record")).expect("the record");
-            verify(&root, &record, &seal).expect("what was unpacked is what was noted");
+            verify(&root, &record, &seal).expect("the extracted layer matches its record");
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The steps at which the store on disk changes, and, in debug builds, dying at one of them. In a release build no variable is read.
+//! Kill points for tests: the steps at which the store on disk changes. Only builds with the feature `fault-injection` read the variable
+//! that selects one.
 
-/// Everything that changes the store, in the order in which pulling or importing an image and tidying up do it.
+/// Every step that changes the store, in the order in which a pull or import followed by `gc` reaches them.
+#[cfg(feature = "fault-injection")]
 pub const STEPS: [&str; 15] = [
     "pull: part opened",
     "pull: bytes kept",
@@ -19,15 +21,15 @@ pub const STEPS: [&str; 15] = [
     "gc: blob removed",
 ];
 
-/// Kills this process where a test wants it dead here. The variable is the one that dies at steps of a run, too.
-#[cfg(debug_assertions)]
+/// Kills this process if a test selected this step with `INVARLOCK_TEST_KILL_AT`. The variable also selects steps of a run.
+#[cfg(feature = "fault-injection")]
 pub(crate) fn step(name: &'static str) {
-    debug_assert!(STEPS.contains(&name), "step {name:?} is not listed, so no test dies at it");
-    if std::env::var_os("INVARLOCK_TEST_KILL_AT").is_some_and(|it| it == name) {
+    assert!(STEPS.contains(&name), "step {name:?} is not listed, so no test covers it");
+    if std::env::var_os("INVARLOCK_TEST_KILL_AT").is_some_and(|selected| selected == name) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         std::process::abort();
     }
 }
 
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "fault-injection"))]
 pub(crate) fn step(_: &'static str) {}

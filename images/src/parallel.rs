@@ -1,4 +1,4 @@
-//! Work on all processors, of which the first error ends all.
+//! Parallel work in threads, which stops at the first error.
 
 use invarlock_error::Context as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,25 +8,25 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::{Error, Result};
 
-/// More threads than this gain nothing where the disk or the memory is shared, and cost handles.
-const MOST: usize = 8;
+/// Most threads. More do not help where disk and memory bandwidth are shared, and need open files.
+const MAX_THREADS: usize = 8;
 
 fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MOST)
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
-/// Calls `work` for every item, at most as many at once as there are processors.
-pub(crate) fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    each_of_some(processors(), items, work)
+/// Calls `work` for every item, in one thread per processor.
+pub(crate) fn for_each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    for_each_limited(processors(), items, work)
 }
 
-/// The same for work that waits rather than computes: at most `most` at once.
-pub(crate) fn each_of_some<T: Sync>(
-    most: usize,
+/// Calls `work` for every item, in at most `limit` threads: for work that mostly waits.
+pub(crate) fn for_each_limited<T: Sync>(
+    limit: usize,
     items: &[T],
     work: impl Fn(&T) -> Result<()> + Sync,
 ) -> Result<()> {
-    let workers = most.min(items.len());
+    let workers = limit.min(items.len());
     if workers < 2 {
         return items.iter().try_for_each(work);
     }
@@ -41,40 +41,40 @@ pub(crate) fn each_of_some<T: Sync>(
         Ok(())
     };
     std::thread::scope(|scope| {
-        // This thread works as well, so that fewer than wanted are enough.
+        // This thread works as well, so it does not matter if the system refuses further threads.
         let threads: Vec<_> = (1..workers).map_while(|_| start(scope, run).ok()).collect();
         let own = run();
         threads.into_iter().map(join).fold(own, Result::and)
     })
 }
 
-/// The same, and calls `after` in a thread of its own when items are done and others are not yet: not once for each, but as often as it
-/// manages.
-pub(crate) fn each_and_after<T: Sync>(
+/// Like [`for_each`]; also calls `flush` in another thread whenever an item is done and others are not. Calls are merged if `flush` takes
+/// longer than an item.
+pub(crate) fn for_each_with_flush<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> Result<()> + Sync,
-    after: impl Fn() -> Result<()> + Send,
+    flush: impl Fn() -> Result<()> + Send,
 ) -> Result<()> {
     if items.len() < 2 {
-        return each(items, work);
+        return for_each(items, work);
     }
-    let (tell, told) = sync_channel::<()>(1);
+    let (request, requests) = sync_channel::<()>(1);
     let done = AtomicUsize::new(0);
     let work = move |item: &T| {
         work(item)?;
         if done.fetch_add(1, Ordering::Relaxed) + 1 < items.len() {
-            // Where one call is due already, that is enough.
-            let _ = tell.try_send(());
+            // If a flush is already requested, that is enough.
+            let _ = request.try_send(());
         }
         Ok(())
     };
-    let after = move || told.iter().try_for_each(|()| after());
-    let (after, worked) = beside(after, move || each(items, work))?;
-    worked.and(after)
+    let flush_all = move || requests.iter().try_for_each(|()| flush());
+    let (flushed, worked) = join_with(flush_all, move || for_each(items, work))?;
+    worked.and(flushed)
 }
 
-/// Does one thing in a thread of its own, and another meanwhile.
-pub(crate) fn beside<A: Send, B>(
+/// Runs `other` in a new thread and `own` in this one.
+pub(crate) fn join_with<A: Send, B>(
     other: impl FnOnce() -> A + Send,
     own: impl FnOnce() -> B,
 ) -> Result<(A, B)> {
@@ -85,7 +85,7 @@ pub(crate) fn beside<A: Send, B>(
     })
 }
 
-/// A thread, where the system has one left.
+/// Starts a thread.
 fn start<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -96,8 +96,8 @@ fn start<'scope, T: Send + 'scope>(
         .hint("allow more processes (`ulimit -u`, or `pids.max` of the caller's cgroup)")
 }
 
-/// `wanted` threads for the same, or as many as the system has left, but one.
-pub(crate) fn several<'scope, T: Send + 'scope>(
+/// Starts `wanted` threads with the same work. If the system refuses some of them, fewer run, but at least one.
+pub(crate) fn start_up_to<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     wanted: usize,
     work: impl FnOnce() -> T + Send + Copy + 'scope,
@@ -120,18 +120,18 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     }
 }
 
-/// Threads for a stream of items, each with a state of its own.
+/// Threads that process a stream of items, each with its own state.
 pub(crate) struct WorkerPool<Start, Work> {
-    /// Items that a thread takes at once.
+    /// Items that a thread receives at once.
     pub batch: usize,
-    /// Makes a thread's state.
+    /// Creates the state of a thread.
     pub start: Start,
-    /// What is done with an item.
+    /// Processes an item.
     pub work: Work,
 }
 
 impl<Start, Work> WorkerPool<Start, Work> {
-    /// Has `produce` give items until it is done or somebody failed.
+    /// Processes the items of `produce` until it ends or a thread fails.
     pub fn run<T: Send, S>(
         self,
         produce: impl FnOnce(&mut dyn FnMut(T) -> Result<()>) -> Result<()>,
@@ -141,42 +141,42 @@ impl<Start, Work> WorkerPool<Start, Work> {
         Work: Fn(&mut S, T) -> Result<()> + Sync,
     {
         let workers = processors();
-        let (give, take) = sync_channel::<Vec<T>>(workers * 2);
-        let take = Mutex::new(take);
+        let (sender, receiver) = sync_channel::<Vec<T>>(workers * 2);
+        let receiver = Mutex::new(receiver);
         std::thread::scope(|scope| {
-            let threads = several(scope, workers, || self.worker(&take))?;
+            let threads = start_up_to(scope, workers, || self.run_worker(&receiver))?;
             let mut batch = Vec::with_capacity(self.batch);
-            // Nobody takes any more: all have failed, and say why.
-            let stopped = |_| Error::system("nobody is left to work");
+            // Sending fails only after every thread has failed; their error is returned.
+            let stopped = |_| Error::system("all worker threads have stopped");
             let mut produced = produce(&mut |item| {
                 batch.push(item);
                 match batch.len() < self.batch {
                     true => Ok(()),
-                    false => give.send(std::mem::take(&mut batch)).map_err(stopped),
+                    false => sender.send(std::mem::take(&mut batch)).map_err(stopped),
                 }
             });
             if produced.is_ok() {
-                produced = give.send(batch).map_err(stopped);
+                produced = sender.send(batch).map_err(stopped);
             }
-            drop(give);
+            drop(sender);
             threads.into_iter().map(join).fold(Ok(()), Result::and).and(produced)
         })
     }
 
-    fn worker<T: Send, S>(&self, take: &Mutex<Receiver<Vec<T>>>) -> Result<()>
+    fn run_worker<T: Send, S>(&self, receiver: &Mutex<Receiver<Vec<T>>>) -> Result<()>
     where
         Start: Fn() -> Result<S> + Sync,
         Work: Fn(&mut S, T) -> Result<()> + Sync,
     {
-        let next = || take.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
-        let mut worked = (self.start)();
+        let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+        let mut result = (self.start)();
         while let Some(batch) = next() {
-            // After an error the rest is taken and thrown away, so that whoever gives is not held up.
-            worked = worked.and_then(|mut state| {
+            // After an error, items are received and discarded, so that the producer is not blocked.
+            result = result.and_then(|mut state| {
                 batch.into_iter().try_for_each(|item| (self.work)(&mut state, item)).map(|()| state)
             });
         }
-        worked.map(drop)
+        result.map(drop)
     }
 }
 
@@ -185,40 +185,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_worked_on_and_the_first_error_is_told() {
+    fn pool_processes_all_items_and_returns_first_error() {
         for count in [0, 1, 5, 1000] {
             let sum = AtomicUsize::new(0);
             let add = |_: &mut (), item: usize| {
                 sum.fetch_add(item, Ordering::Relaxed);
                 Ok(())
             };
-            let crew = WorkerPool { batch: 7, start: || Ok(()), work: add };
-            crew.run(|give| (0..count).try_for_each(give)).expect("worked");
+            let pool = WorkerPool { batch: 7, start: || Ok(()), work: add };
+            pool.run(|send| (0..count).try_for_each(send)).expect("worked");
             assert_eq!(sum.into_inner(), (0..count).sum::<usize>());
         }
         let fail = |_: &mut (), item: usize| match item {
             500 => Err(Error::input("500")),
             _ => Ok(()),
         };
-        let crew = WorkerPool { batch: 7, start: || Ok(()), work: fail };
-        assert_eq!(crew.run(|give| (0..1000).try_for_each(give)).expect_err("500").to_string(), "500");
-        let crew = WorkerPool { batch: 7, start: || Err::<(), _>(Error::input("start")), work: fail };
-        assert_eq!(crew.run(|give| (0..1000).try_for_each(give)).expect_err("start").to_string(), "start");
-        let crew = WorkerPool { batch: 7, start: || Ok(()), work: |_: &mut (), _: usize| Ok(()) };
-        let produced = crew.run(|give| give(1).and_then(|()| Err(Error::input("produce"))));
+        let pool = WorkerPool { batch: 7, start: || Ok(()), work: fail };
+        assert_eq!(pool.run(|send| (0..1000).try_for_each(send)).expect_err("500").to_string(), "500");
+        let pool = WorkerPool { batch: 7, start: || Err::<(), _>(Error::input("start")), work: fail };
+        assert_eq!(pool.run(|send| (0..1000).try_for_each(send)).expect_err("start").to_string(), "start");
+        let pool = WorkerPool { batch: 7, start: || Ok(()), work: |_: &mut (), _: usize| Ok(()) };
+        let produced = pool.run(|send| send(1).and_then(|()| Err(Error::input("produce"))));
         assert_eq!(produced.expect_err("produce").to_string(), "produce");
     }
 
     #[test]
-    fn items_are_worked_on_at_once_until_one_fails() {
+    fn for_each_processes_all_items_and_returns_error() {
         let all: Vec<usize> = (0..100).collect();
         let done = AtomicUsize::new(0);
-        each(&all, |_| {
+        for_each(&all, |_| {
             done.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })
         .expect("worked");
         assert_eq!(done.into_inner(), 100);
-        assert!(each(&all, |it| if *it == 50 { Err(Error::input(String::new())) } else { Ok(()) }).is_err());
+        assert!(
+            for_each(&all, |item| if *item == 50 { Err(Error::input(String::new())) } else { Ok(()) })
+                .is_err()
+        );
     }
 }

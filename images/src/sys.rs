@@ -1,14 +1,14 @@
-//! The two calls of fs-verity. The crates that wrap them bring a file system of their own along.
-#![allow(unsafe_code, reason = "calls that have no safe wrapper")]
+//! The two fs-verity system calls. Crates that wrap them also contain a whole file system.
+#![allow(unsafe_code, reason = "these ioctls have no safe wrapper")]
 
 use std::os::fd::AsFd;
 
 use rustix::io::Result;
 use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 
-/// SHA-256, in the kernel's numbering.
+/// `FS_VERITY_HASH_ALG_SHA256`.
 const SHA256: u16 = 1;
-/// Bytes of a block that has a hash of its own. Every kernel has these, on file systems whose blocks are as large.
+/// Bytes of a hashed block. Every kernel supports this size on file systems with blocks of the same size.
 const BLOCK: u32 = 4096;
 
 /// `struct fsverity_enable_arg` of `linux/fsverity.h`.
@@ -25,7 +25,7 @@ struct Enable {
     more_reserved: [u64; 11],
 }
 
-/// `struct fsverity_digest`, with room for the longest digest behind it.
+/// `struct fsverity_digest`, followed by space for the longest digest.
 #[repr(C)]
 struct Measured {
     algorithm: u16,
@@ -36,9 +36,9 @@ struct Measured {
 const ENABLE: Opcode = opcode::write::<Enable>(b'f', 133);
 const MEASURE: Opcode = opcode::read_write::<[u16; 2]>(b'f', 134);
 
-/// Has the kernel hash a file, and from then on refuse to change it and to give bytes of it that are others.
+/// Enables fs-verity for a file (`FS_IOC_ENABLE_VERITY`).
 pub(crate) fn enable_verity(file: impl AsFd) -> Result<()> {
-    let asked = Enable {
+    let argument = Enable {
         version: 1,
         hash_algorithm: u32::from(SHA256),
         block_size: BLOCK,
@@ -49,19 +49,19 @@ pub(crate) fn enable_verity(file: impl AsFd) -> Result<()> {
         signature: 0,
         more_reserved: [0; 11],
     };
-    // SAFETY: this is FS_IOC_ENABLE_VERITY, which reads this struct. Neither salt nor signature is there, so it follows no pointer in it.
-    let call = unsafe { Setter::<ENABLE, Enable>::new(asked) };
-    // SAFETY: the same.
+    // SAFETY: FS_IOC_ENABLE_VERITY reads this struct. Salt and signature are empty, so the kernel follows no pointer in it.
+    let call = unsafe { Setter::<ENABLE, Enable>::new(argument) };
+    // SAFETY: as above.
     unsafe { ioctl(file, call) }
 }
 
-/// The digest by which the kernel holds a file; none where it is of another kind than ours. A file that it does not hold is an error.
+/// The fs-verity digest of a file (`FS_IOC_MEASURE_VERITY`); `None` if it is not SHA-256. A file without fs-verity is an error.
 pub(crate) fn measure_verity(file: impl AsFd) -> Result<Option<[u8; 32]>> {
     let mut measured = Measured { algorithm: 0, size: 64, digest: [0; 64] };
-    // SAFETY: this is FS_IOC_MEASURE_VERITY, which reads the size and writes at most so many bytes behind it.
+    // SAFETY: FS_IOC_MEASURE_VERITY reads the size and writes at most that many bytes after it.
     let call = unsafe { Updater::<MEASURE, Measured>::new(&mut measured) };
-    // SAFETY: the same.
+    // SAFETY: as above.
     unsafe { ioctl(file, call) }?;
-    let ours = measured.algorithm == SHA256 && measured.size == 32;
-    Ok(measured.digest.first_chunk().filter(|_| ours).copied())
+    let is_sha256 = measured.algorithm == SHA256 && measured.size == 32;
+    Ok(measured.digest.first_chunk().filter(|_| is_sha256).copied())
 }

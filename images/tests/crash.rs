@@ -1,4 +1,4 @@
-//! Killed at every step, and several at once: what is left can always be used, and is consistent.
+//! The store after a kill at any step and with concurrent processes: it is consistent and usable.
 #![allow(clippy::print_stdout, reason = "a table")]
 
 mod common;
@@ -10,20 +10,16 @@ use std::process::{Child, Command, Stdio};
 
 use common::*;
 use invarlock_images::hooks::STEPS;
-use invarlock_images::{Policy, Reference, RegistryName, RootfsOptions, Store, Verify};
+use invarlock_images::{Policy, RegistryName, RootfsOptions, Store, Verify};
 
-/// What the copy of this program is to do, and where.
+/// The task of the subprocess and its directory.
 const TASK: &str = "INVARLOCK_TEST_TASK";
-const PLACE: &str = "INVARLOCK_TEST_PLACE";
+const DIR: &str = "INVARLOCK_TEST_DIR";
 
-/// What is killed at every step.
-const TASKS: [&str; 6] = ["import", "pull", "run", "name", "export", "tidy"];
+/// The tasks that are killed at every step.
+const TASKS: [&str; 6] = ["import", "pull", "run", "name", "export", "collect"];
 
-fn reference(text: &str) -> Reference {
-    Reference::parse(text).expect("reference")
-}
-
-/// An image of three layers, the middle one of some size, so that a kill can hit it anywhere.
+/// Creates an image of three layers. The middle one is large enough for a kill at any point.
 fn make_layout(dir: &Path) {
     let layout = TestLayout::new(&dir.join("layout"));
     let middle =
@@ -33,12 +29,12 @@ fn make_layout(dir: &Path) {
         middle.end(),
         Tar::default().file("a", "two").file("d/.wh.7", "").end(),
     ];
-    let layers: Vec<_> = archives.into_iter().map(|it| (GZIP, gzip(&it), it)).collect();
+    let layers: Vec<_> = archives.into_iter().map(|archive| (GZIP, gzip(&archive), archive)).collect();
     let image = layout.image(&layers);
     layout.index(&[image]);
 }
 
-/// Everything that changes a store, by name. Run in a copy of this program, which may be killed.
+/// Runs a task that changes the store, in a subprocess that may be killed.
 fn perform(task: &str, dir: &Path) {
     let store = Store::open(&dir.join("store")).expect("store");
     let from = format!("oci:{}", dir.join("layout").display());
@@ -48,13 +44,13 @@ fn perform(task: &str, dir: &Path) {
         }
         "pull" => {
             let name = RegistryName::parse("localhost:1/it:1").expect("name");
-            let registry = Directory(dir.join("layout"));
+            let registry = DirectoryRegistry(dir.join("layout"));
             store.pull(&name, &registry, Some("it:1"), Some(Policy::default()), &|_, _| {}).expect("pull");
         }
         "pulls" => (0..6).for_each(|round| {
             let text = format!("localhost:1/it:{}", std::process::id());
             let name = RegistryName::parse(&text).expect("name");
-            let registry = Directory(dir.join("layout"));
+            let registry = DirectoryRegistry(dir.join("layout"));
             store.pull(&name, &registry, None, Some(Policy::default()), &|_, _| {}).expect("pull");
             let image = store.resolve(&reference(&text)).expect("resolve");
             drop(store.rootfs(&image, RootfsOptions::default()).expect("rootfs"));
@@ -77,11 +73,11 @@ fn perform(task: &str, dir: &Path) {
             let to = reference(&format!("oci:{}:it", dir.join("out").display()));
             store.export(&reference("it:1"), &to, &|_| {}).expect("export");
         }
-        "tidy" => {
+        "collect" => {
             store.remove(&reference("it:1")).expect("rm");
             store.gc(false).expect("gc");
         }
-        // The one that is killed goes on until it is.
+        // `churn on` runs until it is killed.
         "churn" | "churn on" => (0..if task == "churn" { 6 } else { u32::MAX }).for_each(|round| {
             let tag = format!("it:{}", std::process::id());
             store.import(&reference(&from), Some(&tag), Policy::default(), &|_| {}).expect("import");
@@ -91,31 +87,31 @@ fn perform(task: &str, dir: &Path) {
                 store.remove(&reference(&tag)).expect("rm");
             }
             store.gc(false).expect("gc");
-            assert!(rootfs.layers.iter().all(|layer| layer.is_dir()), "what is used stays");
+            assert!(rootfs.layers.iter().all(|layer| layer.is_dir()), "objects in use are kept");
         }),
         other => panic!("{other}"),
     }
 }
 
 #[test]
-#[ignore = "what the others run in processes of their own"]
-fn copy() {
-    if let (Some(task), Some(place)) = (std::env::var(TASK).ok(), std::env::var_os(PLACE)) {
-        perform(&task, place.as_ref());
+#[ignore = "a subprocess of other tests"]
+fn run_task() {
+    if let (Some(task), Some(dir)) = (std::env::var(TASK).ok(), std::env::var_os(DIR)) {
+        perform(&task, dir.as_ref());
     }
 }
 
 fn start(task: &str, dir: &Path, kill_at: Option<&str>) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("own program"));
-    command.args(["--exact", "copy", "--ignored", "--nocapture"]).env(TASK, task).env(PLACE, dir);
+    command.args(["--exact", "run_task", "--ignored", "--nocapture"]).env(TASK, task).env(DIR, dir);
     command.env_remove("INVARLOCK_TEST_KILL_AT").stdout(Stdio::null()).stderr(Stdio::piped());
     if let Some(step) = kill_at {
         command.env("INVARLOCK_TEST_KILL_AT", step);
     }
-    command.spawn().expect("copy")
+    command.spawn().expect("subprocess")
 }
 
-/// Whether it was killed. Whatever else than that or success it ends with is an error.
+/// Whether the process was killed. Every other failure fails the test.
 fn finish(child: Child, what: &str) -> bool {
     let output = child.wait_with_output().expect("wait");
     let killed = output.status.signal() == Some(9);
@@ -123,11 +119,15 @@ fn finish(child: Child, what: &str) -> bool {
     killed
 }
 
-/// All that is there is sound, it can be used, and tidying up leaves nothing that nobody needs.
+/// Asserts that every object is correct, that the store can be used, and that garbage collection removes every unreferenced object.
 fn assert_usable(dir: &Path, what: &str) {
     let store = Store::open(&dir.join("store")).expect("store");
-    let problems: Vec<_> =
-        store.verify(None, false).expect("verify").into_iter().filter(|it| it.problem.is_some()).collect();
+    let problems: Vec<_> = store
+        .verify(None, false)
+        .expect("verify")
+        .into_iter()
+        .filter(|checked| checked.problem.is_some())
+        .collect();
     assert!(problems.is_empty(), "{what}: {problems:?}");
     perform("import", dir);
     perform("pull", dir);
@@ -140,29 +140,33 @@ fn assert_usable(dir: &Path, what: &str) {
     }
     store.gc(false).expect("gc");
     assert_eq!(
-        left(&store),
+        object_count(&store),
         0,
         "{what}: {:?}",
         fs::read_dir(store.root().join("trees")).expect("list").collect::<Vec<_>>()
     );
 }
 
-/// Files and trees in a store that no image has.
-fn left(store: &Store) -> usize {
+/// The number of objects in a store without images.
+fn object_count(store: &Store) -> usize {
     let names = |place: &str| {
         let entries = fs::read_dir(store.root().join(place)).expect("list");
-        entries.map(|it| it.expect("entry").file_name().into_string().expect("name")).collect::<Vec<_>>()
+        entries
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
+            .collect::<Vec<_>>()
     };
     let known = ["blobs", "trees", "index.json", "oci-layout"];
     names("blobs/sha256").len()
-        + names("trees").iter().filter(|it| *it != "empty").count()
-        + names(".").iter().filter(|it| !known.contains(&it.as_str())).count()
+        + names("trees").iter().filter(|name| *name != "empty").count()
+        + names(".").iter().filter(|name| !known.contains(&name.as_str())).count()
 }
 
 #[test]
-fn killed_at_every_step_the_store_stays_sound() {
+fn store_is_consistent_after_kill_at_every_step() {
     if cfg!(not(debug_assertions)) {
-        return println!("SKIPPED killed_at_every_step: only debug builds have the steps");
+        return println!(
+            "SKIPPED store_is_consistent_after_kill_at_every_step: only debug builds have the steps"
+        );
     }
     for step in STEPS {
         let mut killed = 0;
@@ -174,30 +178,30 @@ fn killed_at_every_step_the_store_stays_sound() {
             }
             killed += usize::from(finish(start(task, dir.path(), Some(step)), step));
             if task == "export" {
-                // What it left of a layout is taken up again.
+                // A second export completes the partial layout.
                 perform(task, dir.path());
                 let out = reference(&format!("oci:{}:it", dir.path().join("out").display()));
                 let store = Store::open(&dir.path().join("store")).expect("store");
                 let digests =
-                    [out, reference("it:1")].map(|it| store.resolve(&it).expect(step).manifest_digest);
+                    [out, reference("it:1")].map(|name| store.resolve(&name).expect(step).manifest_digest);
                 assert_eq!(digests[0], digests[1], "{step}");
             }
             assert_usable(dir.path(), &format!("{task} killed at {step}"));
         }
-        println!("{step}: killed in {killed} of {} tasks, the store is sound", TASKS.len());
+        println!("{step}: killed in {killed} of {} tasks, the store is consistent", TASKS.len());
         assert!(killed > 0, "{step} is reached by no task");
     }
 }
 
 #[test]
-fn killed_at_any_moment_the_store_stays_sound() {
+fn store_is_consistent_after_kill_at_any_time() {
     let dir = scratch();
     make_layout(dir.path());
     for round in 0..30u64 {
         let mut child = start("churn on", dir.path(), None);
         std::thread::sleep(std::time::Duration::from_millis(5 + round * 7));
         child.kill().expect("kill");
-        assert!(finish(child, "churn"), "it ended by itself");
+        assert!(finish(child, "churn"), "it exited before the kill");
     }
     let store = Store::open(&dir.path().join("store")).expect("store");
     for image in store.list().expect("list") {
@@ -207,7 +211,7 @@ fn killed_at_any_moment_the_store_stays_sound() {
 }
 
 #[test]
-fn four_at_once_agree_and_none_takes_what_another_needs() {
+fn four_concurrent_processes_agree_and_keep_objects_in_use() {
     let dir = scratch();
     make_layout(dir.path());
     for task in ["churn", "pulls"] {

@@ -1,6 +1,6 @@
-//! What we understand of an archive is what GNU tar and Python's `tarfile` understand of it: for archives that these two wrote, in all
-//! their formats, and for a great many damaged ones. Where they differ, or refuse, we must have refused.
-#![allow(clippy::print_stdout, reason = "tests that print their tables")]
+//! An archive is accepted only with the meaning that GNU tar and Python's `tarfile` give it: archives that these two write, in all their
+//! formats, and many damaged ones. An archive that they interpret differently, or reject, must be rejected.
+#![allow(clippy::print_stdout, reason = "tables")]
 
 mod common;
 
@@ -15,7 +15,7 @@ use common::*;
 use invarlock_images::Digest;
 use serde::Deserialize;
 
-/// An entry as every reader should see it.
+/// An entry of an archive.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 struct Entry {
     name: String,
@@ -26,14 +26,14 @@ struct Entry {
     sha256: Option<String>,
 }
 
-/// Python, running all the while.
-struct Python {
+/// A running Python process that reads archives.
+struct PythonReader {
     child: Child,
     ask: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Python {
+impl PythonReader {
     fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/list_tar.py");
         let mut child = Command::new("python3")
@@ -55,14 +55,14 @@ impl Python {
     }
 }
 
-impl Drop for Python {
+impl Drop for PythonReader {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What GNU tar lists: kind, size and name with its link. None where it complains.
+/// The entries that GNU tar lists: kind, size and name with its link. `None` if it fails.
 fn gnu_tar(archive: &Path) -> Option<Vec<(char, u64, String)>> {
     let output = Command::new("tar")
         .args(["--list", "--verbose", "--numeric-owner", "--full-time", "--quoting-style=literal", "--file"])
@@ -70,13 +70,13 @@ fn gnu_tar(archive: &Path) -> Option<Vec<(char, u64, String)>> {
         .env("LC_ALL", "C.UTF-8")
         .output()
         .expect("tar");
-    // It warns of records that it does not know and of a missing end, and goes on as we do.
+    // Warnings about unknown records and a missing end are not failures.
     if !output.status.success() {
         return None;
     }
     let text = String::from_utf8(output.stdout).ok()?;
     let line = |line: &str| {
-        // Mode, owners, size, day, time, name; columns have as many spaces as they like between them.
+        // Mode, owners, size, day, time, name, separated by any number of spaces.
         let mut rest = line;
         let mut column = || {
             let (first, behind) = rest.trim_start().split_once(' ')?;
@@ -89,25 +89,25 @@ fn gnu_tar(archive: &Path) -> Option<Vec<(char, u64, String)>> {
     text.lines().map(line).collect()
 }
 
-/// What GNU tar would say of an entry.
-fn as_gnu_tar_says(it: &Entry) -> (char, u64, String) {
-    match it.kind.as_str() {
-        "directory" => ('d', 0, it.name.clone()),
-        "symlink" => ('l', 0, format!("{} -> {}", it.name, it.link)),
-        "hardlink" => ('h', 0, format!("{} link to {}", it.name, it.link)),
-        _ => ('-', it.size, it.name.clone()),
+/// An entry as GNU tar lists it.
+fn as_gnu_tar_lists(entry: &Entry) -> (char, u64, String) {
+    match entry.kind.as_str() {
+        "directory" => ('d', 0, entry.name.clone()),
+        "symlink" => ('l', 0, format!("{} -> {}", entry.name, entry.link)),
+        "hardlink" => ('h', 0, format!("{} link to {}", entry.name, entry.link)),
+        _ => ('-', entry.size, entry.name.clone()),
     }
 }
 
-/// What is in a tree, by its path.
-fn tree(root: &Path, below: &str, all: &mut BTreeMap<String, Entry>) {
+/// Collects the files below a directory, by path.
+fn collect_files(root: &Path, below: &str, all: &mut BTreeMap<String, Entry>) {
     for entry in fs::read_dir(root.join(below)).expect("list") {
         let entry = entry.expect("entry");
         let name = entry.file_name().into_string().expect("name");
         let path = if below.is_empty() { name } else { format!("{below}/{name}") };
         let metadata = entry.metadata().expect("metadata");
         let (kind, link, sha256) = if metadata.is_dir() {
-            tree(root, &path, all);
+            collect_files(root, &path, all);
             ("directory", String::new(), None)
         } else if metadata.is_symlink() {
             ("symlink", fs::read_link(entry.path()).expect("link").to_str().expect("link").to_owned(), None)
@@ -121,13 +121,13 @@ fn tree(root: &Path, below: &str, all: &mut BTreeMap<String, Entry>) {
     }
 }
 
-/// Our understanding: the tree.
-fn ours(archive: &[u8]) -> Option<BTreeMap<String, Entry>> {
+/// The extracted files; `None` if the archive is rejected.
+fn extracted(archive: &[u8]) -> Option<BTreeMap<String, Entry>> {
     let dir = scratch();
-    let rootfs = unpack(dir.path(), archive).ok()?;
+    let rootfs = extract(dir.path(), archive).ok()?;
     let mut all = BTreeMap::new();
-    // A lone layer that removes is stacked on an empty one.
-    tree(rootfs.layers.last().expect("layer"), "", &mut all);
+    // A single layer with whiteouts is stacked on an empty one.
+    collect_files(rootfs.layers.last().expect("layer"), "", &mut all);
     Some(all)
 }
 
@@ -136,7 +136,7 @@ fn trimmed(name: &str) -> &str {
     if name == "." { "" } else { name }
 }
 
-/// Why our tree is not what the entries say, if it is not.
+/// The first difference between the extracted files and the entries.
 fn difference(tree: &BTreeMap<String, Entry>, entries: &[Entry]) -> Option<String> {
     let mut seen: BTreeMap<&str, &Entry> = BTreeMap::new();
     for entry in entries {
@@ -144,7 +144,7 @@ fn difference(tree: &BTreeMap<String, Entry>, entries: &[Entry]) -> Option<Strin
         if name.is_empty() {
             continue;
         }
-        let Some(found) = tree.get(name) else { return Some(format!("{name} is not in the tree")) };
+        let Some(found) = tree.get(name) else { return Some(format!("{name} was not extracted")) };
         let expected = match entry.kind.as_str() {
             "hardlink" => {
                 let Some(target) = seen.get(trimmed(&entry.link)) else {
@@ -169,11 +169,11 @@ fn difference(tree: &BTreeMap<String, Entry>, entries: &[Entry]) -> Option<Strin
         }
         seen.insert(name, if entry.kind == "hardlink" { seen[trimmed(&entry.link)] } else { entry });
     }
-    let extra = tree.values().find(|it| it.kind != "directory" && !seen.contains_key(it.name.as_str()));
-    extra.map(|it| format!("{it:?} is in no listing"))
+    let extra = tree.values().find(|file| file.kind != "directory" && !seen.contains_key(file.name.as_str()));
+    extra.map(|file| format!("{file:?} is in no listing"))
 }
 
-/// A directory with something of every kind that an archive can have.
+/// Creates a directory with every kind of file that an archive can contain.
 fn fixture(dir: &Path) -> PathBuf {
     let root = dir.join("fixture");
     let long = format!("{}/{}", "long-directory-name-".repeat(6), "n".repeat(200));
@@ -194,7 +194,7 @@ fn fixture(dir: &Path) -> PathBuf {
     link(&"t".repeat(300), "long-link");
     fs::hard_link(root.join("blocks"), root.join("other-name")).expect("fixture");
     fs::hard_link(root.join(&long).join("f".repeat(250)), root.join("short-name")).expect("fixture");
-    // Holes before, between and behind, more than an old header has room for.
+    // Holes before, between and after data; more than fit into an old GNU header.
     let holes = fs::File::create(root.join("holes")).expect("fixture");
     use std::os::unix::fs::FileExt as _;
     for at in 0..30u64 {
@@ -205,8 +205,8 @@ fn fixture(dir: &Path) -> PathBuf {
     root
 }
 
-/// Archives of the fixture in every format that the two writers have.
-fn honest(dir: &Path) -> Vec<(String, PathBuf)> {
+/// Archives of the fixture in every format that GNU tar and Python write.
+fn valid_archives(dir: &Path) -> Vec<(String, PathBuf)> {
     let root = fixture(dir);
     let mut all = Vec::new();
     for (format, more) in [
@@ -247,23 +247,23 @@ fn honest(dir: &Path) -> Vec<(String, PathBuf)> {
 }
 
 #[test]
-fn archives_of_gnu_tar_and_python_are_understood_alike() {
+fn archives_of_gnu_tar_and_python_have_the_same_meaning() {
     let dir = scratch();
-    let mut python = Python::start();
-    for (name, path) in honest(dir.path()) {
+    let mut python = PythonReader::start();
+    for (name, path) in valid_archives(dir.path()) {
         let archive = fs::read(&path).expect("archive");
         let entries = python.read(&path).unwrap_or_else(|| panic!("{name}: python"));
         let listed = gnu_tar(&path).unwrap_or_else(|| panic!("{name}: tar"));
         assert_eq!(listed.len(), entries.len(), "{name}");
-        let tree = ours(&archive)
-            .unwrap_or_else(|| panic!("{name}: {:?}", unpack(scratch().path(), &archive).err()));
+        let tree = extracted(&archive)
+            .unwrap_or_else(|| panic!("{name}: {:?}", extract(scratch().path(), &archive).err()));
         assert_eq!(difference(&tree, &entries), None, "{name}");
         assert!(tree.len() >= 10, "{name}");
-        println!("{name}: {} entries alike", entries.len());
+        println!("{name}: {} entries have the same meaning (alike)", entries.len());
     }
 }
 
-/// A small generator, always the same for a seed.
+/// A deterministic random number generator.
 struct Random(u64);
 
 impl Random {
@@ -273,7 +273,7 @@ impl Random {
     }
 }
 
-/// Changes a few bytes where they mean most: in headers and extension records. Headers get a right checksum again, mostly.
+/// Changes a few bytes in headers and extension records. Most changed headers get a correct checksum.
 fn damage(archive: &[u8], random: &mut Random) -> Vec<u8> {
     let mut it = archive.to_vec();
     let headers: Vec<usize> =
@@ -303,9 +303,9 @@ fn damage(archive: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 #[test]
-fn damaged_archives_are_understood_alike_or_refused() {
+fn damaged_archives_have_the_same_meaning_or_are_rejected() {
     let dir = scratch();
-    // Small ones, so that most changes hit a header.
+    // Small archives, so that most changes affect a header.
     let small: Vec<Vec<u8>> = vec![
         Tar::default().dir("d/").file("d/f", "content").symlink("l", "d/f").hardlink("h", "d/f").end(),
         Tar::default()
@@ -335,32 +335,33 @@ fn damaged_archives_are_understood_alike_or_refused() {
             .dir("e")
             .end(),
     ];
-    let in_its_own_way = |it: char| it.is_control() || it == '\\';
-    let mut python = Python::start();
+    let is_quoted_by_tar = |c: char| c.is_control() || c == '\\';
+    let mut python = PythonReader::start();
     let mut random = Random(20_261_124);
     let (mut accepted, mut differed) = (0, Vec::new());
-    let rounds = std::env::var("INVARLOCK_TEST_ROUNDS").ok().and_then(|it| it.parse().ok()).unwrap_or(600);
+    let rounds =
+        std::env::var("INVARLOCK_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(600);
     for round in 0..rounds {
         let archive = damage(&small[round % small.len()], &mut random);
-        let Some(tree) = ours(&archive) else { continue };
+        let Some(tree) = extracted(&archive) else { continue };
         accepted += 1;
         let path = dir.path().join("damaged.tar");
         fs::write(&path, &archive).expect("write");
         let verdict = match python.read(&path) {
-            None => Some("Python refuses it".to_owned()),
-            // GNU tar's list of these is not to be taken apart.
+            None => Some("Python rejects it".to_owned()),
+            // GNU tar's listing of such names cannot be parsed.
             Some(entries)
-                if entries
-                    .iter()
-                    .any(|it| [&it.name, &it.link].iter().any(|it| it.contains(in_its_own_way))) =>
+                if entries.iter().any(|entry| {
+                    [&entry.name, &entry.link].iter().any(|name| name.contains(is_quoted_by_tar))
+                }) =>
             {
                 difference(&tree, &entries)
             }
             Some(entries) => difference(&tree, &entries).or_else(|| {
                 let says =
-                    entries.iter().map(as_gnu_tar_says).map(|(k, s, n)| (k, s, trimmed(&n).to_owned()));
+                    entries.iter().map(as_gnu_tar_lists).map(|(k, s, n)| (k, s, trimmed(&n).to_owned()));
                 match gnu_tar(&path) {
-                    None => Some("GNU tar refuses it".to_owned()),
+                    None => Some("GNU tar rejects it".to_owned()),
                     Some(listed) => {
                         let listed: Vec<_> =
                             listed.into_iter().map(|(k, s, n)| (k, s, trimmed(&n).to_owned())).collect();
@@ -374,7 +375,7 @@ fn damaged_archives_are_understood_alike_or_refused() {
             differed.push(format!("round {round}: {why}"));
         }
     }
-    println!("{rounds} damaged archives: {accepted} accepted, {} understood differently", differed.len());
-    assert!(accepted > rounds / 20, "the damage is not too great to say anything: {accepted}");
+    println!("{rounds} damaged archives: {accepted} accepted, {} with another meaning", differed.len());
+    assert!(accepted > rounds / 20, "too few archives are accepted: {accepted}");
     assert!(differed.is_empty(), "{}", differed.join("\n"));
 }

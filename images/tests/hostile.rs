@@ -1,6 +1,5 @@
-//! Archives and layouts that attack (`corpus`). None is accepted, and everything beside the store stays as it is: as root and as an
-//! ordinary user.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tables, and what is skipped")]
+//! Hostile archives and layouts (`corpus`), as root and as an ordinary user. None is accepted, and nothing outside the store is changed.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tables and skipped tests")]
 
 mod common;
 mod corpus;
@@ -10,11 +9,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use common::*;
-use corpus::{As, kind};
+use corpus::{Expected, kind};
 use invarlock_images::{Digest, Error, Policy, RootfsOptions, SpecialFilePolicy, Store, VerifiedRootfs};
 
-/// A tree that no image may touch, with something of every kind.
-fn canary(dir: &Path) {
+/// Creates a directory that no image may change, with every kind of file.
+fn create_canary(dir: &Path) {
     fs::create_dir_all(dir.join("canary/directory")).expect("canary");
     fs::write(dir.join("canary/file"), "alive").expect("canary");
     fs::write(dir.join("canary/directory/closed"), "alive").expect("canary");
@@ -24,41 +23,51 @@ fn canary(dir: &Path) {
     fs::hard_link(dir.join("canary/file"), dir.join("canary/name")).expect("canary");
 }
 
-/// Everything below `dir`, store and layout apart: names, modes, owners, links, times and bytes.
+/// The state of everything below `dir` except store and layout: names, modes, owners, links, times and bytes.
 fn state(dir: &Path) -> String {
-    let mut names: Vec<_> = fs::read_dir(dir).expect("list").map(|it| it.expect("entry").path()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir).expect("list").map(|entry| entry.expect("entry").path()).collect();
     names.sort();
     let mut all = String::new();
     for path in names {
         if ["store", "layout"].iter().any(|name| path.ends_with(name)) {
             continue;
         }
-        let it = fs::symlink_metadata(&path).expect("metadata");
+        let metadata = fs::symlink_metadata(&path).expect("metadata");
         let what = match () {
-            () if it.is_dir() => state(&path),
-            () if it.is_symlink() => format!("{:?}", fs::read_link(&path).expect("link")),
+            () if metadata.is_dir() => state(&path),
+            () if metadata.is_symlink() => format!("{:?}", fs::read_link(&path).expect("link")),
             () => Digest::of(&fs::read(&path).expect("bytes")).to_string(),
         };
-        let times = (it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec());
-        all += &format!("{} {:o} {} {} {times:?} {what}\n", path.display(), it.mode(), it.uid(), it.nlink());
+        let times = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
+        all += &format!(
+            "{} {:o} {} {} {times:?} {what}\n",
+            path.display(),
+            metadata.mode(),
+            metadata.uid(),
+            metadata.nlink()
+        );
     }
     all
 }
 
-fn attempt(dir: &Path, make: &dyn Fn(&Path) -> invarlock_images::Reference) -> Result<VerifiedRootfs, Error> {
-    let reference = make(dir);
+fn attempt(
+    dir: &Path,
+    create: &dyn Fn(&Path) -> invarlock_images::Reference,
+) -> Result<VerifiedRootfs, Error> {
+    let reference = create(dir);
     let store = Store::open(&dir.join("store"))?;
     store.rootfs(&store.resolve(&reference)?, RootfsOptions::default())
 }
 
-/// What is in the store besides what an empty one has.
+/// The objects in the store that an empty store does not have.
 fn left_in(store: &Path) -> Vec<String> {
     let mut left = Vec::new();
-    for (place, known) in [("trees", &["empty"][..]), ("blobs/sha256", &[])] {
-        for entry in fs::read_dir(store.join(place)).into_iter().flatten() {
+    for (dir, known) in [("trees", &["empty"][..]), ("blobs/sha256", &[])] {
+        for entry in fs::read_dir(store.join(dir)).into_iter().flatten() {
             let name = entry.expect("entry").file_name().to_string_lossy().into_owned();
             if !known.contains(&name.as_str()) {
-                left.push(format!("{place}/{name}"));
+                left.push(format!("{dir}/{name}"));
             }
         }
     }
@@ -66,21 +75,21 @@ fn left_in(store: &Path) -> Vec<String> {
 }
 
 #[test]
-fn no_attack_is_accepted() {
+fn rejects_every_attack_of_the_corpus() {
     let who = if rustix::process::geteuid().is_root() { "root" } else { "user" };
     let attacks = corpus::attacks();
     assert!(attacks.len() >= 60);
     let mut failed = Vec::new();
     for attack in &attacks {
         let dir = scratch();
-        canary(dir.path());
+        create_canary(dir.path());
         let before = state(dir.path());
-        let verdict = match attempt(dir.path(), &attack.make) {
+        let verdict = match attempt(dir.path(), &attack.create) {
             Ok(_) => "accepted".to_owned(),
             Err(error) if kind(&error) != Some(attack.expected) => {
                 format!("not {:?}: {error:?}", attack.expected)
             }
-            Err(_) if state(dir.path()) != before => "touched what lies beside the store".to_owned(),
+            Err(_) if state(dir.path()) != before => "changed something outside the store".to_owned(),
             Err(_) => match left_in(&dir.path().join("store")) {
                 left if left.is_empty() => String::new(),
                 left => format!("left {left:?}"),
@@ -99,24 +108,24 @@ fn no_attack_is_accepted() {
     }
     println!("{who}: {} of {} attacks held", attacks.len() - failed.len(), attacks.len());
     assert!(failed.is_empty(), "{}", failed.join("\n"));
-    again_as_a_user("no_attack_is_accepted");
+    run_again_as_user("rejects_every_attack_of_the_corpus");
 }
 
 #[test]
-fn what_only_looks_like_an_attack_stays_inside() {
-    for (name, make) in corpus::harmless() {
+fn harmless_images_are_extracted_inside_the_store() {
+    for (name, create) in corpus::harmless() {
         let dir = scratch();
-        canary(dir.path());
+        create_canary(dir.path());
         let before = state(dir.path());
-        let rootfs = attempt(dir.path(), &make).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let rootfs = attempt(dir.path(), &create).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(!rootfs.layers.is_empty(), "{name}");
         assert_eq!(state(dir.path()), before, "{name}");
     }
-    again_as_a_user("what_only_looks_like_an_attack_stays_inside");
+    run_again_as_user("harmless_images_are_extracted_inside_the_store");
 }
 
 #[test]
-fn devices_and_set_id_are_refused_or_dropped_as_configured() {
+fn devices_and_set_id_bits_follow_the_policy() {
     let archive = Tar::default()
         .raw(b'0', b"su", b"", 0o4755, 1, b"x")
         .raw(b'3', b"null", b"", 0o666, 0, b"")
@@ -127,19 +136,20 @@ fn devices_and_set_id_are_refused_or_dropped_as_configured() {
     layout.index(&[layout.image(&[(TAR, archive.clone(), archive)])]);
     let store = Store::open(&dir.path().join("store")).expect("store");
     let attempt = |devices, set_id| {
-        let care = RootfsOptions { policy: Policy { devices, set_id }, ..RootfsOptions::default() };
-        store.rootfs(&store.resolve(&layout.reference()).expect("resolved"), care)
+        let options = RootfsOptions { policy: Policy { devices, set_id }, ..RootfsOptions::default() };
+        store.rootfs(&store.resolve(&layout.reference()).expect("resolved"), options)
     };
     use SpecialFilePolicy::{Drop, Refuse};
     for (devices, set_id) in [(Refuse, Drop), (Drop, Refuse), (Refuse, Refuse)] {
-        assert_eq!(kind(&attempt(devices, set_id).expect_err("refused")), Some(As::Safety));
+        assert_eq!(kind(&attempt(devices, set_id).expect_err("refused")), Some(Expected::Safety));
     }
     let root = attempt(Drop, Drop).expect("dropped").layers[0].clone();
-    let names: Vec<_> = fs::read_dir(&root).expect("list").map(|it| it.expect("entry").file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(&root).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(names, ["su"]);
     assert_eq!(fs::metadata(root.join("su")).expect("su").mode() & 0o7777, 0o755);
-    // The tree remembers what it was made without.
+    // The record of the extracted layer contains what was dropped.
     for (devices, set_id) in [(Refuse, Drop), (Drop, Refuse)] {
-        assert_eq!(kind(&attempt(devices, set_id).expect_err("refused")), Some(As::Safety));
+        assert_eq!(kind(&attempt(devices, set_id).expect_err("refused")), Some(Expected::Safety));
     }
 }

@@ -1,5 +1,5 @@
-//! Layers over one another: what a container sees of them is what umoci makes of the same image, and what the specification says.
-#![allow(clippy::print_stderr, reason = "tests say what they skip")]
+//! Stacked layers give a container the files that the image specification and umoci define.
+#![allow(clippy::print_stderr, reason = "skipped tests")]
 
 mod common;
 
@@ -15,11 +15,11 @@ fn tar() -> Tar {
     Tar::default()
 }
 
-/// A name, archives, and what is seen.
-type Stacked = (&'static str, Vec<Vec<u8>>, &'static [&'static str]);
+/// Name, archives of the layers, and expected files.
+type Case = (&'static str, Vec<Vec<u8>>, &'static [&'static str]);
 
-/// Images by the archives of their layers, and what is to be seen: names, a directory's with a slash, a file's with its content.
-fn images() -> Vec<Stacked> {
+/// The cases. An expected name is followed by a slash for a directory, and by `=` and the content for a file.
+fn cases() -> Vec<Case> {
     let base = || {
         tar().dir("d/").file("d/a", "1").file("d/b", "1").dir("d/s/").file("d/s/x", "1").file("f", "1").end()
     };
@@ -31,7 +31,7 @@ fn images() -> Vec<Stacked> {
             &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=2"],
         ),
         (
-            "a layer once more, above what changed it and an empty one",
+            "a repeated layer above a changed and an empty one",
             vec![
                 base(),
                 tar().file(".wh.f", "").file("d/a", "2").file("n", "2").end(),
@@ -57,7 +57,7 @@ fn images() -> Vec<Stacked> {
             &["d/", "d/b=1", "d/s/", "d/s/x=1", "f=1"],
         ),
         (
-            "whiteout and back again",
+            "whiteout and the same file again",
             vec![base(), tar().file(".wh.f", "").end(), tar().file("f", "3").end()],
             &["d/", "d/a=1", "d/b=1", "d/s/", "d/s/x=1", "f=3"],
         ),
@@ -112,8 +112,8 @@ fn images() -> Vec<Stacked> {
     ]
 }
 
-/// Names below `root`, as in [`images`].
-fn seen(root: &Path) -> Vec<String> {
+/// The files below `root`, as in [`cases`].
+fn list_files(root: &Path) -> Vec<String> {
     fn walk(root: &Path, below: &str, all: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(root.join(below)).expect("list") {
             let entry = entry.expect("entry");
@@ -132,12 +132,12 @@ fn seen(root: &Path) -> Vec<String> {
     all.into_iter().map(|(path, content)| path + &content).collect()
 }
 
-/// Lists what a container sees: the layers are stacked as a run stacks them, in a user and mount namespace of this test's own.
-fn stacked(layers: &[std::path::PathBuf], dir: &Path) -> Option<Vec<String>> {
+/// Lists the files that a container has: the layers are mounted as a run mounts them, in a new user and mount namespace.
+fn list_as_container(layers: &[std::path::PathBuf], dir: &Path) -> Option<Vec<String>> {
     let (mount, copy) = (dir.join("mount"), dir.join("copy"));
     fs::create_dir_all(&mount).expect("mount point");
-    let stack: Vec<_> = layers.iter().rev().map(|it| it.display().to_string()).collect();
-    // Paths of the store are too long for a hundred of them in one page: each gets a short name first.
+    let stack: Vec<_> = layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+    // The options of a mount fit into one page: a hundred paths of the store do not, so each gets a short name.
     let binds: String = stack
         .iter()
         .enumerate()
@@ -157,17 +157,17 @@ fn stacked(layers: &[std::path::PathBuf], dir: &Path) -> Option<Vec<String>> {
     let output = Command::new("unshare").args(["-rm", "sh", "-c", &script]).output().expect("unshare");
     let error = String::from_utf8_lossy(&output.stderr);
     if error.contains("unshare") {
-        eprintln!("SKIPPED layers as a container sees them: {error}");
+        eprintln!("SKIPPED layers as a container has them: {error}");
         return None;
     }
     assert!(output.status.success(), "{error}");
-    let all = seen(&copy);
+    let all = list_files(&copy);
     fs::remove_dir_all(copy).expect("remove");
     Some(all)
 }
 
-/// What umoci unpacks.
-fn by_umoci(layout: &Path, dir: &Path) -> Option<Vec<String>> {
+/// Lists the files that umoci extracts.
+fn list_with_umoci(layout: &Path, dir: &Path) -> Option<Vec<String>> {
     let to = dir.join("umoci");
     let mut command = Command::new("umoci");
     command.args(["raw", "unpack", "--rootless", "--image"]).arg(format!("{}:it", layout.display())).arg(&to);
@@ -178,7 +178,7 @@ fn by_umoci(layout: &Path, dir: &Path) -> Option<Vec<String>> {
         }
         Ok(output) => {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            let all = seen(&to);
+            let all = list_files(&to);
             fs::remove_dir_all(to).expect("remove");
             Some(all)
         }
@@ -186,11 +186,11 @@ fn by_umoci(layout: &Path, dir: &Path) -> Option<Vec<String>> {
 }
 
 #[test]
-fn a_container_sees_what_the_specification_says() {
-    for (name, archives, expected) in images() {
+fn stacked_layers_match_the_specification_and_umoci() {
+    for (name, archives, expected) in cases() {
         let dir = scratch();
         let layout = TestLayout::new(&dir.path().join("layout"));
-        let layers: Vec<_> = archives.iter().map(|it| (TAR, it.clone(), it.clone())).collect();
+        let layers: Vec<_> = archives.iter().map(|archive| (TAR, archive.clone(), archive.clone())).collect();
         let mut image = layout.image(&layers);
         image["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": "it"});
         layout.index(&[image]);
@@ -198,17 +198,17 @@ fn a_container_sees_what_the_specification_says() {
         let reference = Reference::parse(&format!("oci:{}:it", layout.dir.display())).expect("reference");
         let image = store.resolve(&reference).expect("resolved");
         for _ in 0..2 {
-            // Fresh, and then from the verified trees.
+            // First extracted, then from the verified cache.
             let rootfs = store
                 .rootfs(&image, RootfsOptions::default())
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
-            if let Some(seen) = stacked(&rootfs.layers, dir.path()) {
+            if let Some(seen) = list_as_container(&rootfs.layers, dir.path()) {
                 assert_eq!(seen, expected, "{name}");
             }
         }
-        // umoci 0.4 removes what a whiteout names even where the same layer made it before.
+        // umoci 0.4 applies a whiteout also to files of the same layer.
         let differs = name.starts_with("the same") || name.starts_with("opaque directory, marked last");
-        if let Some(seen) = (!differs).then(|| by_umoci(&layout.dir, dir.path())).flatten() {
+        if let Some(seen) = (!differs).then(|| list_with_umoci(&layout.dir, dir.path())).flatten() {
             assert_eq!(seen, expected, "{name}, by umoci");
         }
     }

@@ -1,5 +1,5 @@
-//! Images between us and skopeo, umoci and podman, both ways: what they write we read, what we write they read, digests stay.
-#![allow(clippy::print_stderr, reason = "tests say what they skip")]
+//! Exchange of images with skopeo, umoci and podman in both directions. Digests are unchanged.
+#![allow(clippy::print_stderr, reason = "skipped tests")]
 
 mod common;
 
@@ -9,23 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::*;
-use invarlock_images::{Digest, Policy, Reference, RootfsOptions, Store};
+use invarlock_images::{Digest, Policy, RootfsOptions, Store};
 use serde_json::{Value, json};
 
-fn reference(text: &str) -> Reference {
-    Reference::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
-}
-
-/// Whether the tool is there.
-fn have(tool: &str) -> bool {
-    let there = Command::new(tool).arg("--version").output().is_ok();
-    if !there {
-        eprintln!("SKIPPED what needs {tool}: it is not installed");
+/// Whether the tool is installed.
+fn is_installed(tool: &str) -> bool {
+    let installed = Command::new(tool).arg("--version").output().is_ok();
+    if !installed {
+        eprintln!("SKIPPED exchange with {tool}: it is not installed");
     }
-    there
+    installed
 }
 
-/// Runs a tool and gives its output.
+/// Runs a tool and returns its output.
 fn tool(program: &str, args: &[&str]) -> Vec<u8> {
     let output =
         Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -34,19 +30,19 @@ fn tool(program: &str, args: &[&str]) -> Vec<u8> {
 }
 
 fn skopeo(from: &str, to: &str) {
-    // It packs plain layers unless it is told not to; the other format has no other digest to preserve.
+    // skopeo compresses layers unless digests must be preserved, which the Docker format does not support.
     let keep = if to.starts_with("docker-archive:") { "--format=v2s2" } else { "--preserve-digests" };
     tool("skopeo", &["--insecure-policy", "copy", "--quiet", keep, from, to]);
 }
 
-/// Digest of the manifest, and what it says of configuration and layers, as skopeo sees them.
-fn seen_by_skopeo(image: &str) -> (Digest, Value) {
+/// Digest and content of the manifest as skopeo reads them.
+fn manifest_by_skopeo(image: &str) -> (Digest, Value) {
     let manifest = tool("skopeo", &["inspect", "--raw", image]);
     (Digest::of(&manifest), serde_json::from_slice(&manifest).expect("manifest"))
 }
 
-/// A layout with an image of three layers, each packed in another way, that add, replace and remove.
-fn made_by_hand(dir: &Path) -> String {
+/// Creates a layout with an image of three layers, each with another compression, that add, replace and remove files.
+fn create_layout(dir: &Path) -> String {
     let layers: Vec<(&str, Vec<u8>, Vec<u8>)> = [
         (TAR, Tar::default().dir("d/").file("d/a", "one").file("d/b", "one").symlink("l", "d/a").end()),
         (GZIP, Tar::default().file("d/.wh.b", "").file("d/a", "two").hardlink("d/c", "d/a").end()),
@@ -93,10 +89,10 @@ fn path(dir: &Path, name: &str) -> String {
 }
 
 #[test]
-fn among_ourselves_nothing_changes() {
+fn export_and_import_keep_digests() {
     let dir = scratch();
     let one = store(dir.path());
-    let digest = import(&one, &made_by_hand(dir.path()), "it:1");
+    let digest = import(&one, &create_layout(dir.path()), "it:1");
     let (layout, archive, docker) =
         (path(dir.path(), "layout"), path(dir.path(), "archive.tar"), path(dir.path(), "docker.tar"));
     for to in [format!("oci:{layout}:it"), format!("oci-archive:{archive}:it")] {
@@ -106,8 +102,8 @@ fn among_ourselves_nothing_changes() {
         assert_eq!(import(&other, &format!("{to}@{digest}"), "it:2"), digest, "{to}");
         fs::remove_dir_all(other.root()).expect("remove");
     }
-    assert_eq!(fs::read_dir(&layout).expect("list").count(), 3, "no lock is left: blobs, index, version");
-    // The same image, the same bytes; and an archive that is there is not replaced.
+    assert_eq!(fs::read_dir(&layout).expect("list").count(), 3, "blobs, index and version, but no lock");
+    // A second export gives the same bytes. An existing archive is not replaced.
     let again = path(dir.path(), "again.tar");
     export(&one, "it:1", &format!("oci-archive:{again}:it"));
     assert_eq!(fs::read(&again).expect("read"), fs::read(&archive).expect("read"));
@@ -115,7 +111,7 @@ fn among_ourselves_nothing_changes() {
     assert!(matches!(refused, Err(error) if error.kind() == Kind::Input));
     let foreign =
         one.export(&reference("it:1"), &reference(&format!("oci:{}", dir.path().display())), &|_| {});
-    assert!(matches!(foreign, Err(error) if error.kind() == Kind::Input), "a directory of other things");
+    assert!(matches!(foreign, Err(error) if error.kind() == Kind::Input), "a directory that is not a layout");
 
     export(&one, "it:1", &format!("docker-archive:{docker}:it:1"));
     let (before, after) =
@@ -123,7 +119,7 @@ fn among_ourselves_nothing_changes() {
     let (before, after) = (before.expect("before"), after.expect("after"));
     assert_eq!(before.config_digest, after.config_digest);
     let ids = |image: &invarlock_images::ResolvedImage| {
-        image.layers.iter().map(|it| it.diff_id).collect::<Vec<_>>()
+        image.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>()
     };
     assert_eq!(ids(&before), ids(&after));
     let once = import(&one, &format!("docker-archive:{docker}"), "it:3");
@@ -132,48 +128,48 @@ fn among_ourselves_nothing_changes() {
         once,
         "one image, one digest"
     );
-    // Without a name an image is known by its digest, and gets none of those it came with.
+    // Without a name, the image is imported by digest and gets no name from the archive.
     let names = one.list().expect("list").len();
     let imported =
         one.import(&reference(&format!("oci-archive:{archive}:it")), None, Policy::default(), &|_| {});
     assert_eq!(imported.expect("imported").reference, digest.to_string());
-    assert_eq!(one.list().expect("list").len(), names, "it is there already");
-    assert!(one.verify(None, false).expect("verify").iter().all(|it| it.problem.is_none()));
+    assert_eq!(one.list().expect("list").len(), names, "the image exists already");
+    assert!(one.verify(None, false).expect("verify").iter().all(|checked| checked.problem.is_none()));
     let left: Vec<PathBuf> =
-        fs::read_dir(dir.path()).expect("list").map(|it| it.expect("entry").path()).collect();
-    assert!(left.iter().all(|it| !it.to_string_lossy().contains(".tmp-")), "{left:?}");
+        fs::read_dir(dir.path()).expect("list").map(|entry| entry.expect("entry").path()).collect();
+    assert!(left.iter().all(|path| !path.to_string_lossy().contains(".tmp-")), "{left:?}");
 }
 
 #[test]
-fn skopeo_reads_ours_and_we_read_its() {
-    if !have("skopeo") {
+fn exchange_with_skopeo_keeps_digests() {
+    if !is_installed("skopeo") {
         return;
     }
     let dir = scratch();
     let store = store(dir.path());
-    let original = made_by_hand(dir.path());
+    let original = create_layout(dir.path());
     let digest = import(&store, &original, "it:1");
     let (layout, archive, docker) =
         (path(dir.path(), "layout"), path(dir.path(), "archive.tar"), path(dir.path(), "docker.tar"));
     for to in [format!("oci:{layout}:it"), format!("oci-archive:{archive}:it")] {
         export(&store, "it:1", &to);
-        assert_eq!(seen_by_skopeo(&to).0, digest, "{to}");
+        assert_eq!(manifest_by_skopeo(&to).0, digest, "{to}");
         let copy = format!("oci:{}:it", path(dir.path(), "copy"));
         skopeo(&to, &copy);
-        assert_eq!(seen_by_skopeo(&copy).0, digest, "{to}");
+        assert_eq!(manifest_by_skopeo(&copy).0, digest, "{to}");
         fs::remove_dir_all(path(dir.path(), "copy")).expect("remove");
     }
     export(&store, "it:1", &format!("docker-archive:{docker}:it:1"));
     let image = store.resolve(&reference("it:1")).expect("resolved");
-    let (_, manifest) = seen_by_skopeo(&format!("docker-archive:{docker}:it:1"));
+    let (_, manifest) = manifest_by_skopeo(&format!("docker-archive:{docker}:it:1"));
     assert_eq!(manifest["config"]["digest"], json!(image.config_digest));
-    let ids: Vec<Value> = image.layers.iter().map(|it| json!(it.diff_id)).collect();
+    let ids: Vec<Value> = image.layers.iter().map(|layer| json!(layer.diff_id)).collect();
     assert_eq!(
         manifest["layers"]
             .as_array()
             .expect("layers")
             .iter()
-            .map(|it| it["digest"].clone())
+            .map(|layer| layer["digest"].clone())
             .collect::<Vec<_>>(),
         ids
     );
@@ -186,7 +182,7 @@ fn skopeo_reads_ours_and_we_read_its() {
     for (kind, place) in theirs {
         let to = format!("{kind}:{place}:it");
         let to = if kind == "docker-archive" { format!("{to}:1") } else { to };
-        // It writes no zstd layers in that format; those of our own archive are unpacked.
+        // skopeo writes no zstd layers in the Docker format, so its source is an archive with uncompressed layers.
         skopeo(
             &if kind == "docker-archive" {
                 format!("docker-archive:{docker}:it:1")
@@ -198,12 +194,12 @@ fn skopeo_reads_ours_and_we_read_its() {
         let image = store.resolve(&reference(&to)).unwrap_or_else(|error| panic!("{to}: {error}"));
         match kind {
             "docker-archive" => {
-                let (_, manifest) = seen_by_skopeo(&to);
+                let (_, manifest) = manifest_by_skopeo(&to);
                 assert_eq!(json!(image.config_digest), manifest["config"]["digest"]);
                 import(&store, &to, "their:1");
             }
             _ => {
-                assert_eq!(image.manifest_digest, seen_by_skopeo(&to).0);
+                assert_eq!(image.manifest_digest, manifest_by_skopeo(&to).0);
                 assert_eq!(import(&store, &to, "their:1"), digest, "{to}");
             }
         }
@@ -211,8 +207,8 @@ fn skopeo_reads_ours_and_we_read_its() {
 }
 
 #[test]
-fn umoci_reads_ours_and_we_read_its() {
-    if !have("umoci") {
+fn exchange_with_umoci_keeps_digests() {
+    if !is_installed("umoci") {
         return;
     }
     let dir = scratch();
@@ -233,7 +229,7 @@ fn umoci_reads_ours_and_we_read_its() {
         tool("umoci", &["raw", "add-layer", "--image", &image, &file]);
     }
     let digest = import(&store, &format!("oci:{image}"), "it:1");
-    let to = path(dir.path(), "ours");
+    let to = path(dir.path(), "exported");
     assert_eq!(export(&store, "it:1", &format!("oci:{to}:it")), digest);
     let list = String::from_utf8(tool("umoci", &["ls", "--layout", &to])).expect("text");
     assert_eq!(list.trim(), "it");
@@ -241,11 +237,11 @@ fn umoci_reads_ours_and_we_read_its() {
     tool("umoci", &["raw", "unpack", "--rootless", "--image", &format!("{to}:it"), &unpacked]);
     let mut names: Vec<_> = fs::read_dir(format!("{unpacked}/d"))
         .expect("list")
-        .map(|it| it.expect("entry").file_name())
+        .map(|entry| entry.expect("entry").file_name())
         .collect();
     names.sort();
     assert_eq!(names, ["a", "c"]);
-    // What umoci adds to ours is ours again.
+    // A layer that umoci adds to an exported image can be imported.
     let more = path(dir.path(), "2.tar");
     fs::write(&more, Tar::default().file("e", "three").end()).expect("write");
     tool("umoci", &["raw", "add-layer", "--image", &format!("{to}:it"), &more]);
@@ -254,16 +250,16 @@ fn umoci_reads_ours_and_we_read_its() {
 }
 
 #[test]
-fn podman_reads_ours_and_we_read_its() {
-    if !have("podman") {
+fn exchange_with_podman_keeps_digests() {
+    if !is_installed("podman") {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED podman: a store of its own needs root here");
+        return eprintln!("SKIPPED exchange with podman: a store in another directory requires root");
     }
     let dir = scratch();
     let store = store(dir.path());
-    import(&store, &made_by_hand(dir.path()), "it:1");
+    import(&store, &create_layout(dir.path()), "it:1");
     let image = store.resolve(&reference("it:1")).expect("resolved");
     let (root, run) = (path(dir.path(), "podman"), path(dir.path(), "podman-run"));
     let podman = |args: &[&str]| {
@@ -279,13 +275,13 @@ fn podman_reads_ours_and_we_read_its() {
         assert_eq!(
             id,
             image.config_digest.to_string(),
-            "{kind}: the image's id is its configuration's digest"
+            "{kind}: the image id is the digest of the configuration"
         );
         let saved = path(dir.path(), &format!("saved-{name}"));
         podman(&["save", "--quiet", "--format", kind, "--output", &saved, id.trim_start_matches("sha256:")]);
         let theirs = store.resolve(&reference(&format!("{kind}:{saved}"))).expect("resolved");
         let ids = |image: &invarlock_images::ResolvedImage| {
-            image.layers.iter().map(|it| it.diff_id).collect::<Vec<_>>()
+            image.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>()
         };
         assert_eq!(ids(&theirs), ids(&image), "{kind}");
         assert_eq!(theirs.config_digest, image.config_digest, "{kind}");

@@ -1,50 +1,84 @@
 //! How the command line reports an error, and with which exit code.
 
-use crate::args::{Cli, Report};
+use crate::ui;
 use std::io::Write as _;
-use std::process::ExitCode;
 
-pub use invarlock_error::{Error, Kind, Result};
+pub use invarlock_error::{Context, Error, Kind, Result};
 
-/// The output of a verb exists and `--force` was not passed. The Python package gives exit code 1 for it.
+/// The output file of a verb exists and `--force` was not passed. The Python package exits with 1 in this case.
 #[derive(Debug, thiserror::Error)]
 #[error("the file exists")]
 pub struct OutputExists;
 
-/// Exit code of our own failures where the workload's code is the command's.
-pub const OURS: u8 = 125;
+/// Exit code of a failure of `invarlock` itself, for verbs that exit with the workload's code.
+pub const OWN_FAILURE: u8 = 125;
 
-/// Prints the error, as the command reports, and gives the exit code.
-pub fn report(error: &Error, cli: &Cli) -> ExitCode {
-    let code = match error.kind() {
-        kind @ Kind::Interrupted(_) => kind.exit_code(),
-        _ if cli.passes_codes_on() => OURS,
-        _ if error.find::<OutputExists>().is_some() => 1,
-        kind => kind.exit_code(),
-    };
-    let json = || {
-        let mut value = serde_json::json!({
-            "ok": false,
-            "error": {"kind": error.kind().name(), "message": error.to_string()},
-            "resolution": {"exit_code": code},
-        });
-        if let Some(hint) = error.hint() {
-            value["error"]["hint"] = hint.into();
+/// Where and in which form a failure is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Human-readable text on standard error.
+    #[default]
+    Text,
+    /// JSON on standard output.
+    Json,
+    /// JSON on standard error, because standard output belongs to the workload.
+    JsonOnStderr,
+}
+
+/// The exit codes of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExitCodes {
+    /// They follow from the kind of the failure.
+    #[default]
+    OfKind,
+    /// [`OWN_FAILURE`], because the other codes are the workload's.
+    OwnFailure,
+}
+
+impl ExitCodes {
+    fn of(self, error: &Error) -> u8 {
+        match (error.kind(), self) {
+            (kind @ Kind::Interrupted(_), _) => kind.exit_code(),
+            (_, Self::OwnFailure) => OWN_FAILURE,
+            (_, Self::OfKind) if error.find::<OutputExists>().is_some() => 1,
+            (kind, Self::OfKind) => kind.exit_code(),
         }
-        crate::ui::ascii(&value.to_string())
+    }
+}
+
+/// Prints the error and returns the exit code.
+pub fn report(error: &Error, format: Format, codes: ExitCodes) -> u8 {
+    let code = codes.of(error);
+    let written = match format {
+        Format::Json => writeln!(std::io::stdout(), "{}", json(error, code)),
+        Format::JsonOnStderr => writeln!(std::io::stderr(), "{}", json(error, code)),
+        Format::Text => writeln!(std::io::stderr(), "{}", text(error)),
     };
-    let written = match cli.report() {
-        Report::JsonToOutput => writeln!(std::io::stdout(), "{}", json()),
-        Report::JsonToError => writeln!(std::io::stderr(), "{}", json()),
-        Report::Text => {
-            let label = console::style("error").red().bold().for_stderr();
-            let (kind, message) = (error.kind().name(), crate::ui::printable(&error.to_string()));
-            let help = console::style("help").green().bold().for_stderr();
-            let hint = error.hint().map(|hint| format!("\n{help}: {}", crate::ui::printable(hint)));
-            writeln!(std::io::stderr(), "{label}[{kind}]: {message}{}", hint.unwrap_or_default())
-        }
-    };
-    // Nobody left to tell when the terminal is gone.
+    // A closed standard stream changes nothing: the exit code reports the failure.
     drop(written);
-    ExitCode::from(code)
+    code
+}
+
+fn json(error: &Error, code: u8) -> String {
+    let mut value = serde_json::json!({
+        "ok": false,
+        "error": {"kind": error.kind().name(), "message": error.to_string()},
+        "resolution": {"exit_code": code},
+    });
+    if let Some(hint) = error.hint() {
+        value["error"]["hint"] = hint.into();
+    }
+    ui::ascii(&value.to_string())
+}
+
+fn text(error: &Error) -> String {
+    let label = console::style("error").red().bold().for_stderr();
+    let line = format!("{label}[{}]: {}", error.kind().name(), ui::printable(&error.to_string()));
+    match error.hint() {
+        Some(hint) => {
+            let help = console::style("help").green().bold().for_stderr();
+            format!("{line}\n{help}: {}", ui::printable(hint))
+        }
+        None => line,
+    }
 }

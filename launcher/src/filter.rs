@@ -1,89 +1,83 @@
-//! The system-call filter of a workload: one of ours, or a profile that the user brings (`--seccomp FILE`), which is recorded as a
-//! loosened control because nobody here knows what it allows.
+//! The system-call filter of a workload: a built-in profile, or a user profile (`--seccomp FILE`). A user profile is recorded as a
+//! disabled control, because it may allow any call.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::inputs;
-use invarlock_error::Context as _;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_seccomp::{Arch, BuiltinProfile, Machine, Program, ResolvedProfile, UserProfile};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Name of the loosened control, in manifests and for whoever grants it.
-pub const CUSTOM: &str = "custom_seccomp_profile";
-/// The longest text that the reader of profiles takes.
-const LONGEST: u64 = 1 << 20;
-/// Most names that no call of this machine has which are listed.
-const NAMES: usize = 64;
+/// Name of the disabled control, in manifests and in the verifier's options.
+pub const USER_PROFILE: &str = "custom_seccomp_profile";
+/// Largest user profile in bytes.
+const MAX_PROFILE_BYTES: u64 = 1 << 20;
+/// How many calls that this machine does not have are listed in the evidence.
+const MAX_UNKNOWN_CALLS: usize = 64;
 
 /// A filter for containers.
 pub struct Filter {
-    /// As it is installed: refused calls are heard.
+    /// The filter as it is installed: denied calls are reported.
     pub program: Program,
-    /// What the evidence says of a profile that the user brought; null for one of ours.
+    /// What the evidence records of a user profile; null for a built-in profile.
     pub custom: Value,
-    profile: Profile,
+    source: Source,
 }
 
 /// What a filter was made from.
-enum Profile {
-    BuiltinProfile(BuiltinProfile),
-    UserProfile(Box<ResolvedProfile>),
+enum Source {
+    Builtin(BuiltinProfile),
+    User(Box<ResolvedProfile>),
 }
 
 impl Filter {
-    /// The user's profile, where there is one, else `ours`.
-    pub fn choose(given: Option<&Path>, ours: BuiltinProfile) -> Result<Self> {
-        match given {
+    /// The user's profile if there is one, otherwise `builtin`.
+    pub fn choose(user_profile: Option<&Path>, builtin: BuiltinProfile) -> Result<Self> {
+        match user_profile {
             Some(path) => Filter::read(path),
             None => Ok(Filter {
-                program: ours.program()?,
+                program: builtin.program()?,
                 custom: Value::Null,
-                profile: Profile::BuiltinProfile(ours),
+                source: Source::Builtin(builtin),
             }),
         }
     }
 
-    /// What it decides.
-    pub fn meaning(&self) -> Result<ResolvedProfile> {
-        match &self.profile {
-            Profile::BuiltinProfile(ours) => Ok(ours.profile().meaning(Arch::native()?)?),
-            Profile::UserProfile(meaning) => Ok(ResolvedProfile::clone(meaning)),
+    /// The profile with every condition resolved for this machine.
+    pub fn resolved(&self) -> Result<ResolvedProfile> {
+        match &self.source {
+            Source::Builtin(builtin) => Ok(builtin.profile().resolve(Arch::native()?)?),
+            Source::User(resolved) => Ok(ResolvedProfile::clone(resolved)),
         }
     }
 
-    /// For people's programs.
+    /// The filter in JSON output.
     pub fn as_json(&self) -> Value {
         json!({"profile": self.program.name, "digest": self.program.digest, "custom": self.custom})
     }
 
     fn read(path: &Path) -> Result<Self> {
         let what = format!("--seccomp {}", path.display());
-        let text = inputs::read_small(&what, path, LONGEST)?;
-        let given = UserProfile::parse(&text, machine()?)
-            .and_then(|given| Ok((given.meaning.compile_heard()?, given)))
-            .context(&what)?;
-        let (program, given) = given;
+        let text = inputs::read_small(&what, path, MAX_PROFILE_BYTES)?;
+        let profile = UserProfile::parse(&text, machine()?).context(&what)?;
+        let program = profile.resolved.compile_notify().context(&what)?;
         let custom = json!({
             "path": path,
             "sha256": sha256_hex(&text),
-            "format": given.format.as_str(),
+            "format": profile.format.as_str(),
             "program_digest": program.digest,
-            "no_calls_here": given.elsewhere.iter().take(NAMES).collect::<Vec<_>>(),
+            "no_calls_here": profile.unknown_calls.iter().take(MAX_UNKNOWN_CALLS).collect::<Vec<_>>(),
         });
-        Ok(Filter { program, custom, profile: Profile::UserProfile(Box::new(given.meaning)) })
+        Ok(Filter { program, custom, source: Source::User(Box::new(profile.resolved)) })
     }
 }
 
-/// This machine, as profiles ask for it.
+/// This machine, for the conditions of a profile.
 fn machine() -> Result<Machine> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) => Ok(Machine { arch: Arch::native()?, kernel: (major, minor) }),
-        _ => Err(Error::new(
-            Kind::System,
-            format!("the kernel's release {release:?} does not begin with two numbers"),
-        )),
+        _ => Err(Error::system(format!("the kernel release {release:?} does not start with two numbers"))),
     }
 }

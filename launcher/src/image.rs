@@ -1,49 +1,38 @@
-//! Which image runs. In this order: `--image`, `INVARLOCK_RUNTIME_IMAGE`, and the default image, built on first use from the evaluator
-//! beside us. Nothing else is tried: an image that only happens to be there, or that a registry happens to have, is nobody's choice.
-//! A digest that somebody names beside that is compared with the image that was found, before anything of it is used.
+//! Which image runs: `--image`, then `INVARLOCK_RUNTIME_IMAGE`, then the default image, which is built from the evaluator next to this
+//! program. No other image is tried. A required digest (`--image-digest`) is compared with the image that was found before anything of
+//! the image is used.
 
-use crate::args::RuntimeArgs;
-use crate::error::{Error, Kind, Result};
-use crate::policy::Policy;
-use crate::transport;
-use crate::ui::{Level, Ui};
-use invarlock_error::Context as _;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::network::NetworkPolicy;
+use crate::registry;
+use crate::ui::{Level, Step, Ui};
 use invarlock_images::{Digest, Reference, ResolvedImage, RootfsOptions, Store, VerifiedRootfs, Verify};
 use std::path::{Path, PathBuf};
 
 /// Tag of the default image.
 pub const DEFAULT_IMAGE: &str = "invarlock-runtime:local";
-/// Name of the evaluator beside the launcher.
+/// File name of the evaluator next to the launcher.
 const EVALUATOR: &str = "invarlock-evaluator";
 
 /// A resolved image with its verified root file system.
 pub struct Image {
     /// What the reference resolved to.
     pub resolved: ResolvedImage,
-    /// The unpacked layers, verified just now.
+    /// The extracted layers, verified.
     pub rootfs: VerifiedRootfs,
 }
 
-/// What was asked for.
-#[derive(Clone, Copy, Default)]
-pub struct Choice<'a> {
-    /// The reference; a blank one means the default image, as upstream has it.
-    pub reference: Option<&'a str>,
-    /// The digest its manifest must have; a blank one means none, likewise.
-    pub digest: Option<&'a str>,
-    /// What the default image is built from, where not from what lies beside us.
-    pub evaluator: Option<&'a Path>,
-}
-
-impl<'a> From<&'a RuntimeArgs> for Choice<'a> {
-    fn from(args: &'a RuntimeArgs) -> Self {
-        let said = |text: &'a Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        Self {
-            reference: said(&args.image),
-            digest: said(&args.image_digest),
-            evaluator: args.evaluator.as_deref(),
-        }
-    }
+/// The image that the user chose.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// The reference; none means the default image.
+    pub reference: Option<String>,
+    /// The digest that the image's manifest must have.
+    pub digest: Option<String>,
+    /// The evaluator of the default image; none means the one next to this program.
+    pub evaluator: Option<PathBuf>,
+    /// How the extracted layers are verified.
+    pub verify: Verify,
 }
 
 /// Opens this user's store.
@@ -51,9 +40,9 @@ pub fn store() -> Result<Store> {
     Store::open(&Store::default_root()?)
 }
 
-/// The evaluator: `--evaluator`, else the one beside this program. One that others could have written is refused.
-pub fn evaluator(given: Option<&Path>) -> Result<PathBuf> {
-    let path = match given {
+/// The evaluator: `--evaluator`, otherwise the one next to this program. A file that another user could have written is refused.
+pub fn evaluator(chosen: Option<&Path>) -> Result<PathBuf> {
+    let path = match chosen {
         Some(path) => std::path::absolute(path).context("resolving --evaluator")?,
         None => {
             let own = std::env::current_exe().context("finding this program's own path")?;
@@ -61,10 +50,8 @@ pub fn evaluator(given: Option<&Path>) -> Result<PathBuf> {
         }
     };
     if !path.is_file() {
-        return Err(Error::input(format!(
-            "looking for the evaluator: {} is not there; build it (`make build`) or name it with --evaluator FILE",
-            path.display()
-        )));
+        return Err(Error::input(format!("evaluator {} not found", path.display())))
+            .hint("build it with `make build`, or pass --evaluator FILE");
     }
     invarlock_security::secure_executable(&path)?;
     Ok(path)
@@ -77,80 +64,83 @@ pub fn build(evaluator: &Path) -> Result<ResolvedImage> {
     store.resolve(&Reference::parse(DEFAULT_IMAGE)?)
 }
 
-/// An image of the store as it is; only a missing default image is built first.
-pub fn existing(ui: &Ui, reference: &str, verify: Verify, policy: &Policy) -> Result<Image> {
+/// An image of the store as it is. Only a missing default image is built first.
+pub fn existing(ui: &Ui, reference: &str, verify: Verify, network: &NetworkPolicy) -> Result<Image> {
     let store = store()?;
     let parsed = Reference::parse(reference)?;
-    transport::pull_missing(ui, &store, &parsed, policy)?;
+    registry::pull_missing(ui, &store, &parsed, network)?;
     match store.resolve(&parsed) {
-        Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved, care(verify))?, resolved }),
+        Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved, options(verify))?, resolved }),
         Err(error) if error.kind() == Kind::Input && reference == DEFAULT_IMAGE => {
-            prepare(ui, &Choice::default(), verify, policy)
+            prepare(ui, &Choice { verify, ..Choice::default() }, network)
         }
-        Err(e) => Err(e),
+        Err(error) => Err(error),
     }
 }
 
-/// Resolves what was chosen and unpacks and verifies its root file system. The default image is built anew when it is missing
-/// or the evaluator is not what it was built from.
-pub fn prepare(ui: &Ui, choice: &Choice<'_>, verify: Verify, policy: &Policy) -> Result<Image> {
+/// Resolves the chosen image, extracts its layers and verifies them. The default image is built again when it is missing or was built
+/// from a different evaluator.
+pub fn prepare(ui: &Ui, choice: &Choice, network: &NetworkPolicy) -> Result<Image> {
     let step = ui.step("image", 2, false);
-    let reference = choice.reference.unwrap_or(DEFAULT_IMAGE);
+    let reference = choice.reference.as_deref().unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
-    let wanted = choice
-        .digest
-        .map(Digest::parse)
-        .transpose()
-        .context("reading --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST)")?;
+    let required = choice.digest.as_deref().map(Digest::parse).transpose();
+    let required = required.context("reading --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST)")?;
     let store = store()?;
     let resolved = if reference == DEFAULT_IMAGE {
-        build_if_evaluator(&store, ui, choice.evaluator, &parsed)?
+        default_image(&store, ui, choice.evaluator.as_deref(), &parsed)?
     } else {
-        transport::pull_missing(ui, &store, &parsed, policy)?;
+        registry::pull_missing(ui, &store, &parsed, network)?;
         store.resolve(&parsed)?
     };
-    if let Some(wanted) = wanted {
-        is_wanted(&resolved, &wanted)?;
+    if let Some(required) = required {
+        check_digest(&resolved, &required)?;
     }
     step.set(1, 2);
-    let rootfs = store.rootfs(&resolved, care(verify))?;
+    let rootfs = store.rootfs(&resolved, options(choice.verify))?;
     step.done(&format!("{reference} {}", resolved.manifest_digest));
     Ok(Image { resolved, rootfs })
 }
 
-/// Upstream believes this digest; here it is compared. Container engines also print the digest of an image's configuration.
-fn is_wanted(image: &ResolvedImage, wanted: &Digest) -> Result<()> {
-    let found = &image.manifest_digest;
-    if found == wanted {
-        return Ok(());
-    }
-    let what = match *wanted == image.config_digest {
-        true => "is that of its configuration; name the manifest's",
-        false => {
-            "was asked for (--image-digest, INVARLOCK_RUNTIME_IMAGE_DIGEST); name the image that you mean"
-        }
-    };
-    let message = format!("image {}: its manifest has digest {found}, and {wanted} {what}", image.reference);
-    Err(Error::new(Kind::Integrity, message))
+/// A progress bar over the bytes of an image's blobs.
+pub fn copy_step(name: &str, store: &Store, reference: &Reference) -> Result<Step> {
+    Ok(Ui::new(Level::Normal).step(name, store.resolve(reference)?.bytes, true))
 }
 
-fn care(verify: Verify) -> RootfsOptions {
+/// Compares the digest. (The Python package trusts this digest without comparing it.)
+fn check_digest(image: &ResolvedImage, required: &Digest) -> Result<()> {
+    let found = &image.manifest_digest;
+    if found == required {
+        return Ok(());
+    }
+    let message = format!(
+        "image {}: its manifest has digest {found}, but --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST) requires {required}",
+        image.reference
+    );
+    // Container engines print the digest of the configuration as the id of an image.
+    Err(Error::integrity(message)).hint(match *required == image.config_digest {
+        true => "that is the digest of the image's configuration; pass the digest of its manifest",
+        false => "pass the image that has this digest, or correct the digest",
+    })
+}
+
+fn options(verify: Verify) -> RootfsOptions {
     RootfsOptions { verify, ..RootfsOptions::default() }
 }
 
-/// The default image follows the evaluator beside us; where there is none, the image of the store is used as it is.
-fn build_if_evaluator(
+/// The default image, built from the evaluator. Without an evaluator, the default image of the store is used as it is.
+fn default_image(
     store: &Store,
     ui: &Ui,
-    given: Option<&Path>,
-    parsed: &Reference,
+    chosen: Option<&Path>,
+    reference: &Reference,
 ) -> Result<ResolvedImage> {
-    match evaluator(given) {
+    match evaluator(chosen) {
         Ok(path) => store.build_measure_image(&path, DEFAULT_IMAGE).map(drop)?,
-        Err(e) if given.is_none() && e.kind() == Kind::Input => {
-            ui.say(Level::Verbose, "no evaluator beside this program")
+        Err(error) if chosen.is_none() && error.kind() == Kind::Input => {
+            ui.say(Level::Verbose, "no evaluator next to this program")
         }
-        Err(e) => return Err(e),
+        Err(error) => return Err(error),
     }
-    store.resolve(parsed).hint("build the image with `invarlock runtime image build` or `make runtime-image`")
+    store.resolve(reference).hint("build it with `invarlock runtime image build` or `make runtime-image`")
 }

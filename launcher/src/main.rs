@@ -1,38 +1,49 @@
-//! The command line `invarlock`: typed arguments, policy, plan, run; one file a verb.
+//! The command line `invarlock`: typed arguments, policy, plan, run; one file per verb.
 //!
-//! This is the trusted side. It opens and hashes the inputs, has the containers built and watched, writes the evidence
-//! and verifies it. It links no machine-learning library and parses nothing of a checkpoint but the names in a shard
-//! index. It trusts its own arguments and environment, the kernel, and the evaluator beside it; it does not trust
-//! checkpoints, tokenizers, datasets, images from elsewhere, or anything a container prints or leaves behind.
+//! This is the trusted side. It opens and hashes the inputs, has the containers started and observed, writes the evidence
+//! and verifies it. It links no machine-learning library and parses nothing of a checkpoint except the names in a shard
+//! index. It trusts its arguments and environment, the kernel, and the evaluator next to it. It does not trust checkpoints,
+//! tokenizers, datasets, images from elsewhere, or anything that a container prints or leaves behind.
 #![forbid(unsafe_code)]
 
 mod args;
-mod bundle;
+mod baseline_reuse;
+mod denied_calls;
 mod error;
+mod evidence_dir;
 mod filter;
 mod image;
 mod inputs;
+mod limits;
+mod measure_side;
+mod mounts;
+mod network;
+mod pass_through;
 mod plan;
 mod policy;
 mod preset;
 mod progress;
 mod record;
-mod refused;
-mod reuse;
-mod side;
+mod registry;
+mod request;
 mod signals;
-mod transport;
 mod ui;
 mod verbs;
+mod workload;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all: the same executable is supervisor and builder of a container.
+    // The same executable is the supervisor and the builder of a container, and the attacker of `runtime probe`. Both calls return
+    // only in the launcher.
+    invarlock_probe::run_if_attacker();
     invarlock_runtime::reexec::run_if_child();
-    let cli = args::parse();
-    match policy::enter(&cli).and_then(|policy| verbs::run(&cli, &policy)) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => error::report(&error, &cli),
-    }
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(usage) => return verbs::report_usage(&usage),
+    };
+    let verb = verbs::of(&cli.command);
+    let (format, codes) = (verb.format, verb.exit_codes);
+    let code = policy::enter(&verb.needs).and_then(|policy| verb.run(&policy));
+    ExitCode::from(code.unwrap_or_else(|error| error::report(&error, format, codes)))
 }

@@ -1,31 +1,80 @@
-//! The plan of an evaluation: everything resolved before anything runs. It is what is executed, what `--dry-run` prints,
+//! The plan of an evaluation: everything is resolved before anything runs. The plan is what is executed, what `--dry-run` prints,
 //! what is digested, and what the manifest records.
 
-use crate::args::{EvaluateArgs, ExecutionMode, LimitArgs};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::filter::Filter;
 use crate::image::{self, Image};
 use crate::inputs::{self, InputFile, TreeDigest};
+use crate::limits;
 use crate::policy::Policy;
 use crate::preset::{self, Dataset};
 use crate::signals::Signals;
-use crate::transport;
 use crate::ui::Ui;
-use invarlock_error::Context as _;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
+use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::policy::{Profile, Tier};
-use invarlock_runtime::{LimitName, Limits, Outcome};
+use invarlock_runtime::Limits;
 use invarlock_seccomp::{BuiltinProfile, Profile as FilterProfile, Program};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::{Component, Path, PathBuf};
 
-/// Room in `/out` besides the tokens of a run report.
-pub const OUTPUT_BYTES: u64 = 8 << 20;
-/// Room for a token: its id, its mask and its label as text.
-const OUTPUT_BYTES_A_TOKEN: u64 = 24;
+/// What the user asked to evaluate.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Directory of the baseline checkpoint.
+    pub baseline: PathBuf,
+    /// Directory of the subject checkpoint.
+    pub subject: PathBuf,
+    /// Where the windows come from.
+    pub data: DataSource,
+    /// The profile.
+    pub profile: Profile,
+    /// The tier.
+    pub tier: Tier,
+    /// Output directory of run reports and logs.
+    pub out: PathBuf,
+    /// Output directory of the evaluation report and its manifest.
+    pub report_out: PathBuf,
+    /// Run report of a baseline that was measured earlier.
+    pub baseline_report: Option<PathBuf>,
+    /// Name of the subject's edit.
+    pub edit_label: Option<String>,
+    /// The image.
+    pub image: image::Choice,
+    /// A user profile of system calls.
+    pub seccomp: Option<PathBuf>,
+    /// The limits that the user set.
+    pub limits: limits::Requested,
+}
 
-/// A checkpoint or dataset ready to be mounted.
+/// Where the windows come from.
+#[derive(Debug, Clone)]
+pub enum DataSource {
+    /// `--preset FILE`.
+    Preset(PathBuf),
+    /// `--dataset FILE`.
+    File(PathBuf),
+}
+
+impl DataSource {
+    /// The preset, if there is one.
+    pub fn preset(&self) -> Option<&Path> {
+        match self {
+            Self::Preset(path) => Some(path),
+            Self::File(_) => None,
+        }
+    }
+
+    /// The dataset file, if the user named one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Preset(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+/// The opened and hashed files of a checkpoint or dataset.
 #[derive(Debug)]
 pub struct Input {
     /// Opened files.
@@ -36,11 +85,9 @@ pub struct Input {
 
 /// Everything an evaluation needs.
 pub struct Plan {
-    /// The profile.
-    pub profile: Profile,
-    /// The tier.
-    pub tier: Tier,
-    /// Windows and data, the profile's counts applied.
+    /// What the user asked for.
+    pub request: Request,
+    /// Windows and data, with the window counts of the profile.
     pub dataset: Dataset,
     /// Baseline checkpoint.
     pub baseline: Input,
@@ -50,57 +97,43 @@ pub struct Plan {
     pub data: Input,
     /// The image; none for host execution.
     pub image: Option<Image>,
-    /// The program host execution runs.
+    /// The evaluator of host execution.
     pub host_evaluator: Option<PathBuf>,
     /// System-call filter of the workload.
     pub filter: Program,
-    /// Where that comes from, if the user brought it; else null.
+    /// What the evidence records of a user profile; otherwise null.
     pub custom_filter: Value,
     /// Limits of one container.
     pub limits: Limits,
 }
 
-/// Resolves the arguments: cheap checks first, hashing last.
-pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) -> Result<Plan> {
-    let (profile, tier) = profile_and_tier(args)?;
-    unsupported_options(args)?;
-    let mut dataset = dataset(args)?;
-    if let Some((preview, final_)) = profile.window_counts() {
-        (dataset.preview_n, dataset.final_n) = (preview, final_);
-        dataset.max_samples = dataset.max_samples.max(preview + final_);
-        preset::check(&dataset).map_err(|why| Error::input(format!("profile {profile}: {why}")))?;
-    }
-    let outputs = [("--out", &args.out), ("--report-out", &args.report_out)];
-    let inputs = [("baseline", &args.baseline), ("subject", &args.subject)];
-    for (role, dir) in inputs {
-        outputs.iter().try_for_each(|(flag, out)| refuse_inside(flag, out, role, dir))?;
-    }
-    let (filter, custom_filter) = filter(args, policy)?;
-    let baseline = inputs::open_checkpoint("baseline", &args.baseline)?;
-    let subject = inputs::open_checkpoint("subject", &args.subject)?;
+/// Resolves the request: cheap checks first, hashing last.
+pub fn make(request: Request, policy: &Policy, ui: &Ui, signals: &Signals) -> Result<Plan> {
+    let dataset = dataset(&request)?;
+    refuse_outputs_in_checkpoints(&request)?;
+    let (filter, custom_filter) = filter(&request, policy)?;
+    let baseline = inputs::open_checkpoint("baseline", &request.baseline)?;
+    let subject = inputs::open_checkpoint("subject", &request.subject)?;
     let data = inputs::open_dataset(&dataset.files)?;
     let (image, host_evaluator) = match policy.mode {
         ExecutionMode::Container => {
-            let runtime = &args.runtime;
-            let verify = runtime.care.verify_image;
-            let image = image::prepare(ui, &runtime.into(), verify, policy)?;
+            let image = image::prepare(ui, &request.image, &policy.network)?;
             require_measure(&image)?;
             (Some(image), None)
         }
-        ExecutionMode::Host => (None, Some(image::evaluator(args.runtime.evaluator.as_deref())?)),
+        ExecutionMode::HostBypass => (None, Some(image::evaluator(request.image.evaluator.as_deref())?)),
     };
-    transport::close(policy)?;
+    policy.network.close()?;
     let data_path = dataset.files.first().cloned().unwrap_or_default();
     let digest = |label: &str, path: &Path, files: Vec<InputFile>| -> Result<Input> {
         Ok(Input { digest: inputs::digest(ui, signals, label, path, &files)?, files })
     };
     Ok(Plan {
-        profile,
-        tier,
-        limits: limits(&args.runtime.limits, OUTPUT_BYTES + dataset.tokens() as u64 * OUTPUT_BYTES_A_TOKEN),
-        baseline: digest("baseline", &args.baseline, baseline)?,
-        subject: digest("subject", &args.subject, subject)?,
+        limits: request.limits.resolve(limits::output_bytes(dataset.tokens())),
+        baseline: digest("baseline", &request.baseline, baseline)?,
+        subject: digest("subject", &request.subject, subject)?,
         data: digest("dataset", &data_path, data)?,
+        request,
         dataset,
         image,
         host_evaluator,
@@ -109,177 +142,99 @@ pub fn make(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     })
 }
 
-/// The filter, and what is recorded of one that the user brought.
-fn filter(args: &EvaluateArgs, policy: &Policy) -> Result<(Program, Value)> {
-    match (policy.mode, &args.runtime.seccomp) {
-        (ExecutionMode::Container, given) => {
-            let filter = Filter::choose(given.as_deref(), BuiltinProfile::Evaluator)?;
+/// The dataset settings, with the window counts of the profile.
+fn dataset(request: &Request) -> Result<Dataset> {
+    let mut dataset = match &request.data {
+        DataSource::Preset(path) => preset::read(path)?,
+        DataSource::File(path) => preset::for_file(path),
+    };
+    if let Some((preview, final_)) = request.profile.window_counts() {
+        (dataset.preview_n, dataset.final_n) = (preview, final_);
+        dataset.max_samples = dataset.max_samples.max(preview + final_);
+        preset::check(&dataset).with_context(|| format!("profile {}", request.profile))?;
+    }
+    Ok(dataset)
+}
+
+/// The filter, and what is recorded of a user profile.
+fn filter(request: &Request, policy: &Policy) -> Result<(Program, Value)> {
+    match (policy.mode, &request.seccomp) {
+        (ExecutionMode::Container, user_profile) => {
+            let filter = Filter::choose(user_profile.as_deref(), BuiltinProfile::Evaluator)?;
             Ok((filter.program, filter.custom))
         }
-        (ExecutionMode::Host, None) => Ok((FilterProfile::no_network().compile()?, Value::Null)),
-        (ExecutionMode::Host, Some(_)) => Err(Error::input(
-            "--seccomp is for containers, and host execution has none; leave one of them out",
-        )),
-    }
-}
-
-fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {
-    let profile: Profile = args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")))?;
-    let tier: Tier = args.tier.parse().map_err(|e| Error::input(format!("--tier: {e}")))?;
-    if profile.needs_all_guards() {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "--profile release needs the spectral, rmt and variance guards, which are not built yet; use --profile ci",
-        ));
-    }
-    Ok((profile, tier))
-}
-
-fn unsupported_options(args: &EvaluateArgs) -> Result<()> {
-    match args.device.as_str() {
-        "auto" | "cpu" => {}
-        d if d == "mps" || d.starts_with("cuda") => {
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!("--device {d}: this evaluator measures on the CPU; use --device cpu"),
-            ));
+        (ExecutionMode::HostBypass, None) => Ok((FilterProfile::no_network().compile()?, Value::Null)),
+        (ExecutionMode::HostBypass, Some(_)) => {
+            Err(Error::input("--seccomp: host execution has no container that the profile could apply to"))
+                .hint("leave out --seccomp, or run in a container")
         }
-        d => return Err(Error::input(format!("--device {d}: unknown; use auto or cpu"))),
-    }
-    let adapters = [Some(&args.adapter), args.baseline_adapter.as_ref(), args.subject_adapter.as_ref()];
-    match adapters.into_iter().flatten().find(|a| !["auto", "hf_causal"].contains(&a.as_str())) {
-        Some(a) => {
-            Err(Error::new(Kind::Unsupported, format!("adapter {a}: only hf_causal is built; use auto")))
-        }
-        None => Ok(()),
-    }
-}
-
-fn dataset(args: &EvaluateArgs) -> Result<Dataset> {
-    match (&args.preset, &args.dataset) {
-        (Some(preset), _) => preset::read(preset),
-        (None, Some(file)) => Ok(preset::for_file(file)),
-        (None, None) => Err(Error::input(
-            "no dataset given, and upstream's default one needs the network; pass --dataset FILE.jsonl or --preset FILE.yaml",
-        )),
     }
 }
 
 fn require_measure(image: &Image) -> Result<()> {
-    match image.resolved.speaks.as_deref() {
-        Some("measure") => Ok(()),
-        other => Err(Error::new(
-            Kind::Unsupported,
-            format!(
-                "image {} speaks {}; evaluate needs one that speaks `measure` (others are not built yet)",
-                image.resolved.reference,
-                other.unwrap_or("nothing we know")
-            ),
-        )),
-    }
+    let protocol = match image.resolved.speaks.as_deref() {
+        Some("measure") => return Ok(()),
+        Some(other) => format!("protocol `{other}` is not supported"),
+        None => "the image has no label that names its protocol".into(),
+    };
+    Err(Error::unsupported(format!("image {}: {protocol}", image.resolved.reference)))
+        .hint("`evaluate` needs an image of the protocol `measure`, such as the default image")
+}
+
+fn refuse_outputs_in_checkpoints(request: &Request) -> Result<()> {
+    let outputs = [("--out", &request.out), ("--report-out", &request.report_out)];
+    let checkpoints = [("baseline", &request.baseline), ("subject", &request.subject)];
+    checkpoints.into_iter().try_for_each(|(role, checkpoint)| {
+        outputs.into_iter().try_for_each(|(flag, out)| refuse_inside(flag, out, role, checkpoint))
+    })
 }
 
 /// An output directory inside a checkpoint would change what was measured.
 fn refuse_inside(flag: &str, out: &Path, role: &str, checkpoint: &Path) -> Result<()> {
     let Ok(checkpoint) = std::fs::canonicalize(checkpoint) else { return Ok(()) };
-    let absolute = std::path::absolute(out).context(format_args!("resolving {flag}"))?;
+    let absolute = std::path::absolute(out).with_context(|| format!("resolving {flag}"))?;
     let existing = absolute.ancestors().find_map(|a| std::fs::canonicalize(a).ok().map(|real| (a, real)));
     let Some((prefix, existing)) = existing else { return Ok(()) };
-    // What does not exist yet is made by its name; a `..` in it would mean something else by then.
+    // The directories that do not exist are created by name; a `..` among them would then be resolved differently.
     let rest = absolute.strip_prefix(prefix).unwrap_or(&absolute);
-    if rest.components().any(|c| c == std::path::Component::ParentDir) {
-        return Err(Error::input(format!(
-            "{flag} {}: has `..` after a directory that does not exist",
-            out.display()
-        )));
+    if rest.components().any(|component| component == Component::ParentDir) {
+        let message = format!("{flag} {}: `..` follows a directory that does not exist", out.display());
+        return Err(Error::input(message)).hint("pass the directory without `..`");
     }
-    match existing.starts_with(&checkpoint) {
-        true => Err(Error::input(format!(
-            "{flag} {}: lies inside the {role} checkpoint {}; choose a directory elsewhere",
-            out.display(),
-            checkpoint.display()
-        ))),
-        false => Ok(()),
+    if existing.starts_with(&checkpoint) {
+        let (out, checkpoint) = (out.display(), checkpoint.display());
+        let message = format!("{flag} {out}: inside the {role} checkpoint {checkpoint}");
+        return Err(Error::input(message)).hint("choose a directory outside the checkpoint");
     }
-}
-
-/// What was asked for, and for the rest sane defaults from the machine; `output` is the default room in `/out`.
-pub fn limits(asked: &LimitArgs, output: u64) -> Limits {
-    let mut limits = Limits { output_bytes: output, output_files: 4, ..Limits::for_machine() };
-    let mut set = |name, given: bool| {
-        if given {
-            limits.required.insert(name);
-        }
-    };
-    set(LimitName::Memory, asked.memory.is_some());
-    set(LimitName::Cpu, asked.cpus.is_some());
-    set(LimitName::Pids, asked.pids.is_some());
-    set(LimitName::Wall, asked.timeout.is_some());
-    set(LimitName::Tmp, asked.tmp_size.is_some());
-    set(LimitName::Output, asked.output_size.is_some());
-    limits.memory_bytes = asked.memory.unwrap_or(limits.memory_bytes);
-    limits.cpus = asked.cpus.unwrap_or(limits.cpus);
-    limits.pids = asked.pids.unwrap_or(limits.pids);
-    limits.wall = asked.timeout.map_or(limits.wall, Duration::from_secs);
-    limits.tmp_bytes = asked.tmp_size.unwrap_or(limits.tmp_bytes);
-    limits.output_bytes = asked.output_size.unwrap_or(limits.output_bytes);
-    limits
-}
-
-/// The flag of a limit.
-fn flag(name: LimitName) -> Option<&'static str> {
-    match name {
-        LimitName::Memory => Some("--memory"),
-        LimitName::Cpu => Some("--cpus"),
-        LimitName::Pids => Some("--pids"),
-        LimitName::Wall => Some("--timeout"),
-        LimitName::Tmp => Some("--tmp-size"),
-        LimitName::Output => Some("--output-size"),
-        LimitName::Files | LimitName::Core | LimitName::OutputFiles => None,
-    }
-}
-
-/// The limits that a run met, each a sentence for people: `the pids limit (96 processes) was reached; raise --pids`.
-pub fn limits_hit(outcome: &Outcome) -> Vec<String> {
-    let rows = &outcome.observations.limits.value;
-    let say = |name: &LimitName| {
-        let value = rows.iter().find(|row| row.name == *name).map(|row| match row.unit.as_str() {
-            "bytes" => crate::ui::size(row.effective.unwrap_or(row.asked)),
-            "milliseconds" => format!("{} s", row.effective.unwrap_or(row.asked) as f64 / 1000.0),
-            unit => format!("{} {unit}", row.effective.unwrap_or(row.asked)),
-        });
-        let value = value.map_or_else(String::new, |value| format!(" ({value})"));
-        let remedy = flag(*name).map_or_else(String::new, |flag| format!("; raise {flag}"));
-        format!("the {name} limit{value} was reached{remedy}")
-    };
-    outcome.usage.limits_hit.iter().map(say).collect()
+    Ok(())
 }
 
 impl Plan {
-    /// The job of one side; `dir` is where the container sees its inputs (`/in`).
-    pub fn job(&self, role: Role, args: &EvaluateArgs, paths: JobPaths) -> Job {
-        let (given, windows) = match role {
+    /// The job of one side; `paths` are the paths of its inputs.
+    pub fn job(&self, role: Role, paths: JobPaths) -> Job {
+        let dataset = &self.dataset;
+        let (model, windows) = match role {
             Role::Baseline => {
-                let d = &self.dataset;
-                let (text_field, max_samples) = (d.text_field.clone(), d.max_samples);
-                (&args.baseline, WindowSource::LocalJsonl { files: paths.dataset, text_field, max_samples })
+                let (text_field, max_samples) = (dataset.text_field.clone(), dataset.max_samples);
+                let windows = WindowSource::LocalJsonl { files: paths.dataset, text_field, max_samples };
+                (&self.request.baseline, windows)
             }
-            Role::Subject => (&args.subject, WindowSource::Replay { file: paths.windows }),
+            Role::Subject => (&self.request.subject, WindowSource::Replay { file: paths.windows }),
         };
         Job {
             contract: JOB_CONTRACT.into(),
             role,
-            model_id: given.to_string_lossy().into_owned(),
-            profile: self.profile.to_string(),
-            tier: self.tier.to_string(),
+            model_id: model.to_string_lossy().into_owned(),
+            profile: self.request.profile.to_string(),
+            tier: self.request.tier.to_string(),
             checkpoint: paths.checkpoint,
             windows,
-            seq_len: self.dataset.seq_len,
-            stride: self.dataset.stride,
-            preview_n: self.dataset.preview_n,
-            final_n: self.dataset.final_n,
-            split: self.dataset.split.clone(),
-            seed: self.dataset.seed,
+            seq_len: dataset.seq_len,
+            stride: dataset.stride,
+            preview_n: dataset.preview_n,
+            final_n: dataset.final_n,
+            split: dataset.split.clone(),
+            seed: dataset.seed,
             threads: None,
         }
     }
@@ -303,7 +258,7 @@ impl Plan {
     }
 }
 
-/// Where a job's inputs lie for the process that reads them.
+/// The paths of a job's inputs, for the evaluator.
 pub struct JobPaths {
     /// Checkpoint directory.
     pub checkpoint: String,

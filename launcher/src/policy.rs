@@ -1,94 +1,91 @@
-//! What is allowed, and why: flags and variables become allowances once, before any work, and the network goes off.
+//! The policy of one command: flags and variables become allowances once, before any work.
 
-use crate::args::{AllowArgs, Cli, Command, ExecutionMode, ImageCommand, RuntimeCommand};
 use crate::error::Result;
 use crate::filter;
+use crate::network::NetworkPolicy;
+use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_runtime::Supervisor;
-use invarlock_security::{Allowance, Allowances, Flags, deny_network_for_this_process};
+use invarlock_security::{Allowance, Allowances, Flags};
 use std::cell::RefCell;
+
+/// What a verb needs and what its flags allow.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// A flag allows the network.
+    pub allow_network: bool,
+    /// A flag allows execution on the host.
+    pub allow_host_execution: bool,
+    /// The execution mode asked for is the host.
+    pub host_execution: bool,
+    /// The verb can run on the host instead of in containers, if the policy allows it.
+    pub can_run_on_host: bool,
+    /// How many containers it starts.
+    pub containers: usize,
+    /// The user supplies a system-call profile for evidence.
+    pub user_profile: bool,
+}
 
 /// The policy of one command.
 #[derive(Debug)]
 pub struct Policy {
     /// Exceptions granted by flag or variable.
     pub allowances: Allowances,
-    /// Where the measuring runs.
+    /// Where the evaluator runs.
     pub mode: ExecutionMode,
-    /// Whether the user brings a system-call profile.
-    pub custom_filter: bool,
-    /// Digest of the filter that refuses this process and its children the network; none when it was allowed.
-    pub network_filter: Option<String>,
-    /// Supervisors that were started before the network went off.
-    early: RefCell<Vec<Supervisor>>,
+    /// Whether the user supplies a system-call profile.
+    pub user_profile: bool,
+    /// The network of this process.
+    pub network: NetworkPolicy,
+    /// Supervisors started before the network was denied.
+    supervisors: RefCell<Vec<Supervisor>>,
 }
 
-/// Resolves the policy and enforces what concerns this process: without an allowance the kernel refuses it sockets.
-pub fn enter(cli: &Cli) -> Result<Policy> {
+/// Resolves the policy and enforces it on this process.
+pub fn enter(needs: &Needs) -> Result<Policy> {
     invarlock_runtime::reexec::guard()?;
-    let none = AllowArgs::default();
-    let (allow, asked) = match &cli.command {
-        Command::Evaluate(a) => (&a.allow, a.execution_mode),
-        _ => (&none, ExecutionMode::Container),
-    };
     let flags = Flags {
-        network: allow.allow_network || allows_network(&cli.command),
-        host_execution: allow.allow_host_execution,
-        execution_mode_host: asked == ExecutionMode::Host,
+        network: needs.allow_network,
+        host_execution: needs.allow_host_execution,
+        execution_mode_host: needs.host_execution,
         ..Flags::default()
     };
     let allowances = Allowances::resolve(&flags, &|name| std::env::var(name).ok());
-    let mode = if allowances.host_execution { ExecutionMode::Host } else { ExecutionMode::Container };
-    // Now, and not when it is known what to run: they make ready meanwhile, and a filter of ours, which a workload would inherit, would
-    // refuse what its own is to hear. A start that fails is tried again when it is needed, and says so then.
-    let early = (0..containers(cli, mode)).map_while(|_| Supervisor::for_container().ok()).collect();
-    let network_filter = match allowances.network() {
-        Some(_) => None,
-        None => Some(deny_network_for_this_process()?),
+    let mode = match needs.can_run_on_host && allowances.host_execution {
+        true => ExecutionMode::HostBypass,
+        false => ExecutionMode::Container,
     };
-    let custom_filter = matches!(&cli.command, Command::Evaluate(a) if a.runtime.seccomp.is_some());
-    Ok(Policy { allowances, mode, custom_filter, network_filter, early: RefCell::new(early) })
-}
-
-/// Whether the network was allowed for an image alone.
-fn allows_network(command: &Command) -> bool {
-    match command {
-        Command::Runtime(RuntimeCommand::Image(ImageCommand::Pull(it))) => it.reach.allow_network,
-        Command::Runtime(RuntimeCommand::Image(ImageCommand::Push(it))) => it.reach.allow_network,
-        Command::Runtime(RuntimeCommand::Run { what, .. } | RuntimeCommand::Learn { what, .. }) => {
-            what.allow_network
-        }
-        _ => false,
-    }
-}
-
-/// How many containers the command will run.
-fn containers(cli: &Cli, mode: ExecutionMode) -> usize {
-    match &cli.command {
-        Command::Runtime(RuntimeCommand::Run { .. } | RuntimeCommand::Learn { .. }) => 1,
-        Command::Evaluate(a) if mode == ExecutionMode::Container && !a.dry_run => {
-            if a.baseline_report.is_some() { 1 } else { 2 }
-        }
-        _ => 0,
-    }
+    let containers = if mode == ExecutionMode::Container { needs.containers } else { 0 };
+    // Supervisors start before the network is denied. They prepare while this process works, and they must not inherit its network
+    // filter: a workload would inherit it too, and calls that it denies are not reported to the supervisor. A start that fails here is
+    // repeated, and its error reported, when the supervisor is needed.
+    let supervisors = (0..containers).map_while(|_| Supervisor::for_container().ok()).collect();
+    let network = NetworkPolicy::enforce(allowances.network())?;
+    Ok(Policy {
+        allowances,
+        mode,
+        user_profile: needs.user_profile,
+        network,
+        supervisors: RefCell::new(supervisors),
+    })
 }
 
 impl Policy {
     /// A supervisor for the next container.
-    pub fn supervisor(&self) -> invarlock_runtime::Result<Supervisor> {
-        self.early.borrow_mut().pop().map_or_else(Supervisor::for_container, Ok)
+    pub fn supervisor(&self) -> Result<Supervisor> {
+        self.supervisors.borrow_mut().pop().map_or_else(Supervisor::for_container, Ok)
     }
 
-    /// The exceptions that loosen something here, with what granted each. No code of a checkpoint and no plug-in can run in
-    /// this version, so allowing them loosens nothing. A profile of the user's may allow anything.
+    /// The exceptions that disable a control, each with the flag or variable that granted it. Remote code and third-party plug-ins are
+    /// not listed: this version cannot run them, so allowing them changes nothing. A user profile may allow any call.
     pub fn exceptions(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
-        let allowed = self.allowances.iter();
-        let allowed = allowed.filter(|(a, _)| matches!(a, Allowance::Network | Allowance::HostExecution));
-        let custom = self.custom_filter.then(|| (filter::CUSTOM, "--seccomp".to_owned()));
-        allowed.map(|(what, by)| (what.name(), by.to_string())).chain(custom)
+        let relevant = |allowance| matches!(allowance, Allowance::Network | Allowance::HostExecution);
+        let allowed = self.allowances.iter().filter(move |(allowance, _)| relevant(*allowance));
+        let profile = self.user_profile.then(|| (filter::USER_PROFILE, "--seccomp".to_owned()));
+        allowed.map(|(allowance, source)| (allowance.name(), source.to_string())).chain(profile)
     }
 
-    /// Their names, as manifests list them.
+    /// The names of the exceptions, as manifests list them.
     pub fn loosened(&self) -> Vec<String> {
-        self.exceptions().map(|(what, _)| what.to_owned()).collect()
+        self.exceptions().map(|(name, _)| name.to_owned()).collect()
     }
 }

@@ -1,8 +1,8 @@
-//! Presets: the dataset section of upstream's configuration (`spec/inputs.md` sections 3 to 5), read from YAML.
+//! Presets: the `dataset` section of the Python package's configuration, read from YAML.
 //!
-//! A setting that would change the numbers and is not built here is an error that names it; nothing is passed over.
+//! A setting that would change the numbers and is not supported is an error that names it; no setting is ignored silently.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Result};
 use serde::Deserialize;
 use serde_norway::Value;
 use std::io::Read as _;
@@ -13,34 +13,34 @@ const MAX_PRESET_BYTES: u64 = 1 << 20;
 /// What the windows are made from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// JSON-lines files in order, as given.
+    /// JSON-lines files, in order, as the user named them.
     pub files: Vec<PathBuf>,
-    /// Member that holds the text.
+    /// Member that contains the text.
     pub text_field: String,
-    /// Rows read at most.
+    /// Largest number of lines read.
     pub max_samples: usize,
-    /// Split name, recorded.
+    /// Split name; only recorded.
     pub split: String,
-    /// Tokens a window.
+    /// Tokens per window.
     pub seq_len: usize,
-    /// At most `seq_len`; recorded.
+    /// Tokens between the starts of two windows; equal to `seq_len`.
     pub stride: usize,
-    /// Preview windows asked for.
+    /// Requested preview windows.
     pub preview_n: usize,
-    /// Final windows asked for.
+    /// Requested final windows.
     pub final_n: usize,
     /// Seed of the bootstrap.
     pub seed: u64,
 }
 
 impl Dataset {
-    /// Tokens of both arms.
+    /// Tokens of preview and final windows together.
     pub fn tokens(&self) -> usize {
         (self.preview_n + self.final_n) * self.seq_len
     }
 }
 
-/// `dataset` as written. Upstream lets provider settings stand beside it or inside `provider`; the inner ones win.
+/// `dataset`, as written. Provider settings may be next to `provider` or inside it; those inside win, as in the Python package.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Section {
@@ -66,12 +66,12 @@ struct Source {
     max_samples: Option<usize>,
 }
 
-/// Defaults of upstream's built-in preset for causal models.
+/// Defaults of the Python package's built-in preset for causal models.
 const SEQ_LEN: usize = 512;
 const WINDOWS: usize = 64;
 const SEED: u64 = 43;
 const MAX_SAMPLES: usize = 2000;
-/// Tokens of both arms: their report stays below what the verifier reads.
+/// Largest number of tokens of preview and final windows; a report of more would exceed the verifier's size limit.
 const MAX_TOKENS: usize = 4 << 20;
 
 /// `--dataset FILE`: that file with the built-in defaults.
@@ -89,45 +89,24 @@ pub fn for_file(file: &Path) -> Dataset {
     }
 }
 
-/// `--preset FILE`. A relative data file is looked for in the current directory, as upstream does, then beside the preset.
+/// `--preset FILE`. A relative data file is resolved in the current directory, as in the Python package, then next to the preset.
 pub fn read(path: &Path) -> Result<Dataset> {
     let text = read_bounded(path)?;
-    let bad = |why: String| Error::input(format!("reading preset {}: {why}", path.display()));
-    let unsupported = |what: String| {
-        Error::new(
-            Kind::Unsupported,
-            format!("preset {}: {what} is not built yet; remove it from the preset", path.display()),
-        )
-    };
-    let document: Value = serde_norway::from_str(&text).map_err(|e| bad(e.to_string()))?;
-    let Value::Mapping(top) = document else {
-        return Err(bad("it is not a mapping; it needs a `dataset` section".into()));
-    };
-    let mut section = None;
-    for (key, value) in top {
-        match key.as_str() {
-            Some("dataset") => section = Some(value),
-            // Upstream replaces the preset's model and output by the command line's.
-            Some("model" | "output") => {}
-            // The order of the guards is upstream's canonical one, whatever a preset says.
-            Some("guards") if only_order(&value) => {}
-            Some("guards") => {
-                return Err(unsupported("a setting in section `guards` besides `order`".into()));
-            }
-            Some(other) => return Err(unsupported(format!("section `{other}`"))),
-            None => return Err(bad("a section name is not a string".into())),
-        }
-    }
-    let section = section.ok_or_else(|| bad("there is no `dataset` section".into()))?;
-    let section: Section =
-        serde_norway::from_value(section).map_err(|e| bad(format!("section `dataset`: {e}")))?;
-    let (kind, inner) = provider(&section.provider).map_err(bad)?;
+    parse(path, &text).with_context(|| format!("preset {}", path.display()))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Dataset> {
+    let document: Value = serde_norway::from_str(text).map_err(|e| Error::input(e.to_string()))?;
+    let section: Section = serde_norway::from_value(dataset_section(document)?)
+        .map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
+    let (kind, inner) = provider(&section.provider)?;
     if kind != "local_jsonl" {
-        return Err(unsupported(format!("dataset provider `{kind}` (only `local_jsonl` is)")));
+        let message = format!("dataset provider `{kind}` is not supported; supported: `local_jsonl`");
+        return Err(Error::unsupported(message)).hint("export the dataset to a JSON-lines file");
     }
     let seq_len = section.seq_len.unwrap_or(SEQ_LEN);
     let dataset = Dataset {
-        files: files(path, &inner, &section.source).map_err(|(kind, why)| bad(why).with_kind(kind))?,
+        files: files(path, &inner, &section.source)?,
         text_field: inner.text_field.or(section.source.text_field).unwrap_or_else(|| "text".into()),
         max_samples: inner.max_samples.or(section.source.max_samples).unwrap_or(MAX_SAMPLES),
         split: section.split.unwrap_or_else(|| "validation".into()),
@@ -138,12 +117,37 @@ pub fn read(path: &Path) -> Result<Dataset> {
         seed: section.seed.unwrap_or(SEED),
     };
     drop(section.id);
-    check(&dataset).map_err(bad)?;
+    check(&dataset)?;
     Ok(dataset)
 }
 
-fn only_order(guards: &Value) -> bool {
-    guards.as_mapping().is_some_and(|m| m.keys().all(|k| k.as_str() == Some("order")))
+/// The `dataset` section; an error if the preset has a section that is not supported.
+fn dataset_section(document: Value) -> Result<Value> {
+    let hint = "start from demo/preset.yaml, which has a `dataset` section";
+    let Value::Mapping(top) = document else {
+        return Err(Error::input("not a mapping")).hint(hint);
+    };
+    let unsupported = |what: &str| {
+        Err(Error::unsupported(format!("{what} is not supported"))).hint("remove it from the preset")
+    };
+    let mut dataset = None;
+    for (key, value) in top {
+        match key.as_str() {
+            Some("dataset") => dataset = Some(value),
+            // The command line replaces the preset's model and output, as in the Python package.
+            Some("model" | "output") => {}
+            // The Python package always runs the guards in its canonical order.
+            Some("guards") if has_only_order(&value) => {}
+            Some("guards") => return unsupported("a setting in section `guards` other than `order`"),
+            Some(other) => return unsupported(&format!("section `{other}`")),
+            None => return Err(Error::input("a section name is not a string")),
+        }
+    }
+    dataset.ok_or_else(|| Error::input("section `dataset` is missing")).hint(hint)
+}
+
+fn has_only_order(guards: &Value) -> bool {
+    guards.as_mapping().is_some_and(|guards| guards.keys().all(|key| key.as_str() == Some("order")))
 }
 
 fn read_bounded(path: &Path) -> Result<String> {
@@ -161,105 +165,111 @@ fn read_bounded(path: &Path) -> Result<String> {
 }
 
 /// `provider: local_jsonl` or `provider: {kind: local_jsonl, file: …}`.
-fn provider(value: &Value) -> std::result::Result<(String, Source), String> {
+fn provider(value: &Value) -> Result<(String, Source)> {
     match value {
         Value::String(kind) => Ok((kind.clone(), Source::default())),
         Value::Mapping(map) => {
-            let kind = map.get("kind").and_then(Value::as_str).ok_or("`dataset.provider` has no `kind`")?;
+            let kind = map.get("kind").and_then(Value::as_str);
+            let kind = kind.ok_or_else(|| Error::input("`dataset.provider` has no `kind`"))?;
             let known = ["kind", "file", "path", "data_files", "text_field", "max_samples"];
-            let stranger = map.keys().find(|k| !k.as_str().is_some_and(|k| known.contains(&k)));
-            if let (Some(key), "local_jsonl") = (stranger, kind) {
-                return Err(format!(
-                    "`dataset.provider` has an unknown member {key:?}; known: {}",
-                    known.join(", ")
-                ));
+            let unknown = map.keys().find(|key| !key.as_str().is_some_and(|key| known.contains(&key)));
+            if let (Some(key), "local_jsonl") = (unknown, kind) {
+                let known = known.join(", ");
+                return Err(Error::input(format!(
+                    "`dataset.provider` has an unknown member {key:?}; known: {known}"
+                )));
             }
-            let source =
-                serde_norway::from_value(value.clone()).map_err(|e| format!("`dataset.provider`: {e}"))?;
+            let source = serde_norway::from_value(value.clone());
+            let source = source.map_err(|e| Error::input(format!("`dataset.provider`: {e}")))?;
             Ok((kind.to_owned(), source))
         }
-        _ => Err("`dataset.provider` is neither a name nor a mapping".into()),
+        _ => Err(Error::input("`dataset.provider` is neither a name nor a mapping")),
     }
 }
 
-fn files(preset: &Path, inner: &Source, outer: &Source) -> std::result::Result<Vec<PathBuf>, (Kind, String)> {
-    let input = |why: &str| (Kind::Input, why.to_owned());
-    let find = |file: &Path| {
+fn files(preset: &Path, inner: &Source, outer: &Source) -> Result<Vec<PathBuf>> {
+    let resolve = |file: &Path| {
         let beside = preset.parent().unwrap_or_else(|| Path::new("")).join(file);
         if file.is_absolute() || file.exists() || !beside.exists() { file.to_path_buf() } else { beside }
     };
     if let Some(file) = inner.file.as_ref().or(outer.file.as_ref()) {
-        return Ok(vec![find(file)]);
+        return Ok(vec![resolve(file)]);
     }
     if let Some(path) = inner.path.as_ref().or(outer.path.as_ref()) {
-        return expand(&find(path));
+        return expand(&resolve(path));
     }
     match inner.data_files.as_ref().or(outer.data_files.as_ref()) {
         Some(Value::Sequence(items)) if !items.is_empty() => {
-            let names = items.iter().map(|v| v.as_str().map(|s| find(Path::new(s))));
-            names
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(|| input("`data_files` holds something that is not a path"))
+            let names = items.iter().map(|item| item.as_str().map(|name| resolve(Path::new(name))));
+            let names = names.collect::<Option<Vec<_>>>();
+            names.ok_or_else(|| Error::input("`data_files` has an item that is not a path"))
         }
-        Some(Value::String(name)) if !name.contains(['*', '?', '[']) => Ok(vec![find(Path::new(name))]),
+        Some(Value::String(name)) if !name.contains(['*', '?', '[']) => Ok(vec![resolve(Path::new(name))]),
         Some(Value::String(_)) => {
-            Err((Kind::Unsupported, "a pattern in `data_files` is not built yet; list the files".into()))
+            Err(Error::unsupported("a pattern in `data_files` is not supported")).hint("list the files")
         }
-        _ => Err(input("`local_jsonl` needs `file`, `path` or `data_files`")),
+        _ => Err(Error::input("provider `local_jsonl` needs `file`, `path` or `data_files`")),
     }
 }
 
-/// A file as it is; of a directory its `*.jsonl`, sorted by name.
-fn expand(path: &Path) -> std::result::Result<Vec<PathBuf>, (Kind, String)> {
+/// A file as it is; for a directory, its `*.jsonl` files sorted by name.
+fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
-    let failed = |e: std::io::Error| (Kind::Input, format!("listing {}: {e}", path.display()));
+    let failed = |e: std::io::Error| Error::input(format!("listing {}: {e}", path.display()));
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|e| e == "jsonl") {
+        if file.extension().is_some_and(|extension| extension == "jsonl") {
             found.push(file);
         }
     }
     found.sort();
-    if found.is_empty() {
-        return Err((Kind::Input, format!("{} holds no *.jsonl file", path.display())));
+    match found.is_empty() {
+        true => Err(Error::input(format!("{} contains no *.jsonl file", path.display()))),
+        false => Ok(found),
     }
-    Ok(found)
 }
 
 /// Refuses window settings that can never give evidence.
-pub fn check(d: &Dataset) -> std::result::Result<(), String> {
-    match d {
-        d if d.seq_len < 2 || d.seq_len > 1 << 20 => {
-            Err(format!("seq_len {} is not in 2..=1048576", d.seq_len))
-        }
-        d if d.stride != d.seq_len => Err(format!(
-            "stride {} differs from seq_len {}: windows would overlap, which the pairing of the evidence refuses; \
-             leave stride out",
-            d.stride, d.seq_len
-        )),
-        d if d.preview_n == 0 || d.final_n == 0 => Err("preview_n and final_n must be 1 or more".into()),
-        d if d.preview_n > 100_000 || d.final_n > 100_000 => {
-            Err("preview_n and final_n must be 100000 or less".into())
-        }
-        d if d.tokens() > MAX_TOKENS => Err(format!(
-            "{} windows of {} tokens are more than the {MAX_TOKENS} tokens a report can hold; use fewer or shorter windows",
-            d.preview_n + d.final_n,
-            d.seq_len
-        )),
-        d if d.max_samples == 0 => Err("max_samples must be 1 or more".into()),
-        _ => Ok(()),
+pub fn check(dataset: &Dataset) -> Result<()> {
+    let Dataset { seq_len, stride, preview_n, final_n, .. } = *dataset;
+    let out_of_range = |why: String| Err(Error::input(why));
+    if !(2..=1 << 20).contains(&seq_len) {
+        return out_of_range(format!("seq_len {seq_len} is not in 2..=1048576"));
     }
+    if stride != seq_len {
+        let message =
+            format!("stride {stride} differs from seq_len {seq_len}: windows would overlap or leave gaps");
+        return Err(Error::input(message)).hint("leave out `stride`");
+    }
+    if preview_n == 0 || final_n == 0 {
+        return out_of_range("preview_n and final_n must be 1 or more".into());
+    }
+    if preview_n > 100_000 || final_n > 100_000 {
+        return out_of_range("preview_n and final_n must be 100000 or less".into());
+    }
+    if dataset.tokens() > MAX_TOKENS {
+        let windows = preview_n + final_n;
+        let message = format!(
+            "{windows} windows of {seq_len} tokens exceed the {MAX_TOKENS} tokens a report can contain"
+        );
+        return Err(Error::input(message)).hint("use fewer or shorter windows");
+    }
+    if dataset.max_samples == 0 {
+        return out_of_range("max_samples must be 1 or more".into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
-    fn parse(yaml: &str) -> Result<Dataset> {
+    fn read_text(yaml: &str) -> Result<Dataset> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("p.yaml");
         std::fs::write(&file, yaml).unwrap();
@@ -267,15 +277,15 @@ mod tests {
     }
 
     #[test]
-    fn upstream_preset() {
-        let d = parse("dataset:\n  provider: {kind: local_jsonl, file: v.jsonl, text_field: t}\n  seq_len: 128\n  preview_n: 3\n")
+    fn reads_preset_of_python_package() {
+        let d = read_text("dataset:\n  provider: {kind: local_jsonl, file: v.jsonl, text_field: t}\n  seq_len: 128\n  preview_n: 3\n")
             .unwrap();
         assert_eq!((d.seq_len, d.stride, d.preview_n, d.final_n, d.seed), (128, 128, 3, 64, 43));
         assert_eq!((d.files, d.text_field), (vec![PathBuf::from("v.jsonl")], "t".to_owned()));
     }
 
     #[test]
-    fn what_is_not_built_is_named() {
+    fn names_unsupported_and_invalid_settings() {
         let cases = [
             (
                 "edit: {name: quant_rtn}\ndataset: {provider: local_jsonl, file: x}",
@@ -302,7 +312,7 @@ mod tests {
             ("dataset: {provider: local_jsonl, data_files: '*.jsonl'}", "pattern", Kind::Unsupported),
         ];
         for (yaml, needle, kind) in cases {
-            let e = parse(yaml).unwrap_err();
+            let e = read_text(yaml).unwrap_err();
             assert!(e.message().contains(needle) && e.kind() == kind, "{yaml}: {e:?}");
         }
     }

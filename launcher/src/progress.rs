@@ -1,34 +1,36 @@
-//! What a measuring container prints, as progress for people: every line of it is untrusted and bounded.
+//! The progress that a measuring container prints. Every line is untrusted and its length is bounded.
 
 use crate::error::Error;
 use crate::ui::{Level, Step, Ui, printable};
 use invarlock_evidence::events::{Cause, Event};
 use invarlock_runtime::Sink;
 
-/// Longest line of progress accepted from a container.
+/// Longest accepted line of a container in bytes.
 const MAX_LINE: usize = 64 << 10;
-/// How much of a container's standard error is kept for the log.
+/// How many bytes of a container's standard error are kept for the log.
 const MAX_STDERR: usize = 1 << 20;
 
-/// The reason that the evaluator gave for its failure. Untrusted; printable.
+/// A failure that the evaluator reported. Untrusted, but printable.
 pub struct ReportedError {
+    /// Kind, message and hint.
     pub error: Error,
+    /// A cause that the launcher knows more about.
     pub cause: Option<Cause>,
 }
 
-/// Turns the evaluator's lines into bars; everything it says is untrusted.
+/// Shows the evaluator's progress and keeps what else it prints.
 pub struct Progress<'a> {
     ui: &'a Ui,
-    /// Which side prints.
+    /// The side that is measured.
     pub side: &'static str,
     line: Vec<u8>,
-    seen: Vec<&'static str>,
+    phases: Vec<&'static str>,
     step: Option<Step>,
-    /// The reason the evaluator gave for its failure.
+    /// The failure that the evaluator reported.
     pub error: Option<ReportedError>,
-    /// What it printed that is no event.
-    pub strange: Vec<u8>,
-    /// What it printed on standard error.
+    /// Standard output that is not an event.
+    pub not_events: Vec<u8>,
+    /// Standard error.
     pub stderr: Vec<u8>,
 }
 
@@ -39,10 +41,10 @@ impl<'a> Progress<'a> {
             ui,
             side,
             line: Vec::new(),
-            seen: Vec::new(),
+            phases: Vec::new(),
             step: None,
             error: None,
-            strange: Vec::new(),
+            not_events: Vec::new(),
             stderr: Vec::new(),
         }
     }
@@ -59,16 +61,16 @@ impl<'a> Progress<'a> {
                 };
                 self.error = Some(ReportedError { error, cause });
             }
-            Err(_) => keep(&mut self.strange, line),
+            Err(_) => keep(&mut self.not_events, line),
         }
     }
 
     fn progress(&mut self, phase: &str, done: u64, total: u64) {
         let known = ["load", "tokenize", "preview", "final", "guards"];
         let phase = known.into_iter().find(|k| *k == phase).unwrap_or("working");
-        // Each phase is one step, whatever order they are claimed in: a container cannot flood the terminal.
-        if !self.seen.contains(&phase) {
-            self.seen.push(phase);
+        // Each phase is shown once, in whatever order a container reports them, so a container cannot flood the terminal.
+        if !self.phases.contains(&phase) {
+            self.phases.push(phase);
             self.finish();
             self.step = Some(self.ui.step(&format!("{} {phase}", self.side), total, false));
         }
@@ -77,7 +79,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Ends the step that is running.
+    /// Ends the current step.
     pub fn finish(&mut self) {
         if let Some(step) = self.step.take() {
             step.done("done");
@@ -86,8 +88,8 @@ impl<'a> Progress<'a> {
 }
 
 fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    let room = MAX_STDERR.saturating_sub(buffer.len());
-    buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    let free = MAX_STDERR.saturating_sub(buffer.len());
+    buffer.extend_from_slice(&bytes[..bytes.len().min(free)]);
 }
 
 impl Sink for Progress<'_> {

@@ -1,25 +1,21 @@
-//! What the runtime manifests say: the plan, the observations and the digests of a run, written after the containers are
-//! dead (design section 6).
+//! The runtime manifests: the plan, the observations and the digests of a run, written after its containers have ended.
 
-use crate::args::{EvaluateArgs, ExecutionMode};
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Result};
+use crate::measure_side::{Run, Side};
+use crate::mounts;
 use crate::plan::Plan;
 use crate::policy::Policy;
-use crate::side::{self, Run, Side};
-use invarlock_error::Context as _;
 use invarlock_evidence::job::Role;
-use invarlock_evidence::manifest::{Config, ExecutionMode as Mode, ManifestInput, build, to_bytes};
+use invarlock_evidence::manifest::{Config, ManifestInput, build, to_bytes};
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Facts of one `evaluate` that its manifests share.
+/// The facts of one `evaluate` that its manifests share.
 pub struct Record<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// The arguments it was made from.
-    pub args: &'a EvaluateArgs,
-    /// What was allowed.
+    /// The policy.
     pub policy: &'a Policy,
     /// UTC, ISO-8601.
     pub started_at: String,
@@ -30,20 +26,12 @@ pub fn now() -> String {
     chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
 }
 
-/// The evidence crate's name of an execution mode.
-pub fn mode(mode: ExecutionMode) -> Mode {
-    match mode {
-        ExecutionMode::Container => Mode::Container,
-        ExecutionMode::Host => Mode::HostBypass,
-    }
-}
-
 impl Record<'_> {
     /// The plan as `--dry-run` prints it.
     pub fn plan(&self) -> Result<Value> {
         let mut sides = Map::new();
         for role in [Role::Baseline, Role::Subject] {
-            let run = Run { plan: self.plan, args: self.args, policy: self.policy, role, windows: None };
+            let run = Run { plan: self.plan, policy: self.policy, role, windows: None };
             let mut value = match &self.plan.image {
                 Some(_) => invarlock_runtime::describe(&run.container()?),
                 None => {
@@ -53,13 +41,13 @@ impl Record<'_> {
             if let Value::Object(members) = &mut value {
                 members.insert("checkpoint".into(), json!(self.plan.checkpoint(role).digest));
             }
-            sides.insert(side::name(role).into(), value);
+            sides.insert(mounts::name(role).into(), value);
         }
         Ok(json!({
             "format_version": "plan-v1",
-            "execution_mode": mode(self.policy.mode).as_str(),
-            "profile": self.plan.profile.as_str(),
-            "tier": self.plan.tier.as_str(),
+            "execution_mode": self.policy.mode.as_str(),
+            "profile": self.plan.request.profile.as_str(),
+            "tier": self.plan.request.tier.as_str(),
             "allowances": self.allowances(),
             "image": self.image(),
             "custom_seccomp_profile": self.plan.custom_filter,
@@ -69,16 +57,16 @@ impl Record<'_> {
         }))
     }
 
-    /// Bytes of the manifest that binds one run report.
+    /// Bytes of the manifest of one run report.
     pub fn side_manifest(&self, role: Role, side: &Side) -> Result<Vec<u8>> {
         let mut context = self.common("measure")?;
-        context.insert("role".into(), json!(side::name(role)));
-        context.insert("sides".into(), json!({side::name(role): side.evidence}));
+        context.insert("role".into(), json!(mounts::name(role)));
+        context.insert("sides".into(), json!({mounts::name(role): side.evidence}));
         self.manifest(&side.path, &side.sha256, context)
     }
 
-    /// Bytes of the manifest that binds the evaluation report at `path`.
-    pub fn manifest_of(
+    /// Bytes of the manifest of the evaluation report at `path`.
+    pub fn evaluation_manifest(
         &self,
         path: &Path,
         report: &[u8],
@@ -97,16 +85,16 @@ impl Record<'_> {
     fn manifest(&self, path: &Path, sha256: &str, context: Map<String, Value>) -> Result<Vec<u8>> {
         let absolute = std::path::absolute(path).context("resolving the report's path")?;
         let filename = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let image = self.plan.image.as_ref().map(|i| &i.resolved);
+        let image = self.plan.image.as_ref().map(|image| &image.resolved);
         Ok(to_bytes(&build(&ManifestInput {
             generated_at_utc: now(),
             report_path: absolute.to_string_lossy().into_owned(),
             report_filename: filename,
             report_sha256: sha256.to_owned(),
             config: Config::Inline(self.config()),
-            execution_mode: mode(self.policy.mode),
-            image_ref: image.map_or_else(|| "host".into(), |i| i.reference.to_string()),
-            image_digest: image.map(|i| i.manifest_digest.to_string()),
+            execution_mode: self.policy.mode,
+            image_ref: image.map_or_else(|| "host".into(), |image| image.reference.to_string()),
+            image_digest: image.map(|image| image.manifest_digest.to_string()),
             allow_network: self.policy.allowances.network,
             allow_remote_code: false,
             allow_third_party_plugins: false,
@@ -114,25 +102,25 @@ impl Record<'_> {
         })))
     }
 
-    /// The request, with upstream's keys (`spec/manifest.md` section 3).
+    /// The request, with the keys of the Python package.
     fn config(&self) -> Value {
-        let (a, allowed) = (self.args, &self.policy.allowances);
+        let (r, allowed) = (&self.plan.request, &self.policy.allowances);
         json!({
-            "command": "evaluate", "baseline": a.baseline, "subject": a.subject, "baseline_adapter": "hf_causal",
-            "subject_adapter": "hf_causal", "profile": a.profile, "tier": a.tier, "preset": a.preset,
-            "dataset": a.dataset, "out": a.out, "report_out": a.report_out, "baseline_report": a.baseline_report,
-            "edit_config": null, "edit_label": a.edit_label, "allow_network": allowed.network,
+            "command": "evaluate", "baseline": r.baseline, "subject": r.subject, "baseline_adapter": "hf_causal",
+            "subject_adapter": "hf_causal", "profile": r.profile.as_str(), "tier": r.tier.as_str(), "preset": r.data.preset(),
+            "dataset": r.data.file(), "out": r.out, "report_out": r.report_out, "baseline_report": r.baseline_report,
+            "edit_config": null, "edit_label": r.edit_label, "allow_network": allowed.network,
             "allow_remote_code": false, "allow_third_party_plugins": false,
-            "execution_mode": mode(self.policy.mode).report_name(),
+            "execution_mode": self.policy.mode.report_name(),
         })
     }
 
     fn common(&self, command: &str) -> Result<Map<String, Value>> {
         let value = json!({
             "command": command,
-            "profile": self.plan.profile.as_str(),
-            "tier": self.plan.tier.as_str(),
-            "execution_mode": mode(self.policy.mode).report_name(),
+            "profile": self.plan.request.profile.as_str(),
+            "tier": self.plan.request.tier.as_str(),
+            "execution_mode": self.policy.mode.report_name(),
             "allowances": self.allowances(),
             "dataset": self.plan.dataset_settings(),
             "loosened": self.policy.loosened(),
@@ -141,7 +129,7 @@ impl Record<'_> {
             "launcher": {
                 "version": env!("CARGO_PKG_VERSION"),
                 "sha256": own_digest()?,
-                "network_filter": self.policy.network_filter,
+                "network_filter": self.policy.network.filter_digest(),
             },
             "machine": machine(),
             "started_at_utc": self.started_at,
@@ -154,33 +142,33 @@ impl Record<'_> {
     }
 
     fn allowances(&self) -> Value {
-        let a = &self.policy.allowances;
+        let allowances = &self.policy.allowances;
         let granted: Map<String, Value> =
-            self.policy.exceptions().map(|(what, by)| (what.into(), json!(by))).collect();
+            self.policy.exceptions().map(|(name, source)| (name.into(), json!(source))).collect();
         json!({
-            "network": a.network, "host_execution": a.host_execution, "custom_seccomp_profile": self.policy.custom_filter,
+            "network": allowances.network, "host_execution": allowances.host_execution, "custom_seccomp_profile": self.policy.user_profile,
             "granted_by": granted,
         })
     }
 
     fn image(&self) -> Value {
         let Some(image) = &self.plan.image else { return Value::Null };
-        let r = &image.resolved;
+        let resolved = &image.resolved;
         json!({
-            "reference": r.reference.to_string(),
-            "manifest_digest": r.manifest_digest.to_string(),
-            "config_digest": r.config_digest.to_string(),
-            "layers": r.layers,
+            "reference": resolved.reference.to_string(),
+            "manifest_digest": resolved.manifest_digest.to_string(),
+            "config_digest": resolved.config_digest.to_string(),
+            "layers": resolved.layers,
             "verification": image.rootfs.level,
-            "speaks": r.speaks,
+            "speaks": resolved.speaks,
         })
     }
 }
 
-/// SHA-256 of this program's own file.
+/// SHA-256 of this program's executable.
 fn own_digest() -> Result<String> {
-    let failed = |e: std::io::Error| Error::from(e).context("hashing this program");
-    std::fs::read("/proc/self/exe").map(|bytes| sha256_hex(&bytes)).map_err(failed)
+    let bytes = std::fs::read("/proc/self/exe").context("hashing this program")?;
+    Ok(sha256_hex(&bytes))
 }
 
 fn machine() -> Value {

@@ -1,14 +1,14 @@
-//! Ctrl-C and friends as a file descriptor that becomes readable, so that a waiting container run can be ended in order.
+//! Termination signals as a file descriptor that becomes readable, so that a run can be ended in order.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Catches SIGINT, SIGTERM and SIGHUP, but for those that our caller had us ignore (`nohup`, a script's background job). A second signal while the first is being obeyed ends the process at once; the
-/// supervisor of a running container then cleans up after it.
+/// Catches SIGINT, SIGTERM and SIGHUP, except those that the caller of this process had set to be ignored (`nohup`, a background job of a
+/// script). A second signal ends the process at once; the supervisor of a running container then cleans up.
 pub struct Signals {
     readable: UnixStream,
     caught: Arc<AtomicUsize>,
@@ -17,28 +17,31 @@ pub struct Signals {
 impl Signals {
     /// Starts catching.
     pub fn catch() -> Result<Self> {
-        let failed = |e: std::io::Error| Error::from(e).context("catching signals");
-        let (readable, writable) = UnixStream::pair().map_err(failed)?;
+        Self::register().context("catching signals")
+    }
+
+    fn register() -> std::io::Result<Self> {
+        let (readable, writable) = UnixStream::pair()?;
         let again = Arc::new(AtomicBool::new(false));
         let caught = Arc::new(AtomicUsize::new(0));
         let ignored = ignored();
-        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|s| ignored & (1 << (s - 1)) == 0) {
-            signal_hook::flag::register_conditional_default(signal, Arc::clone(&again)).map_err(failed)?;
-            signal_hook::flag::register(signal, Arc::clone(&again)).map_err(failed)?;
-            signal_hook::flag::register_usize(signal, Arc::clone(&caught), signal as usize)
-                .map_err(failed)?;
-            let end = writable.try_clone().map_err(failed)?;
-            signal_hook::low_level::pipe::register(signal, end).map_err(failed)?;
+        for signal in
+            [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0)
+        {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&again))?;
+            signal_hook::flag::register(signal, Arc::clone(&again))?;
+            signal_hook::flag::register_usize(signal, Arc::clone(&caught), signal as usize)?;
+            signal_hook::low_level::pipe::register(signal, writable.try_clone()?)?;
         }
         Ok(Signals { readable, caught })
     }
 
-    /// Readable once a signal came.
+    /// Readable after a signal.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.readable.as_fd()
     }
 
-    /// Fails with `Interrupted` once a signal came; `kept` says what stays behind.
+    /// Fails with [`Kind::Interrupted`] after a signal; `kept` names what stays on disk.
     pub fn check(&self, kept: &str) -> Result<()> {
         match self.caught.load(Ordering::SeqCst) {
             0 => Ok(()),
@@ -47,7 +50,7 @@ impl Signals {
     }
 }
 
-/// The signals that are ignored, as `/proc/self/status` has them: bit 0 is signal 1.
+/// The ignored signals, from `/proc/self/status`: bit 0 is signal 1.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! What people see: progress bars on a terminal, colours only there, and text from outside made harmless.
+//! Output: progress bars and colours on a terminal only, control characters of untrusted text escaped.
 
 pub use invarlock_runtime::printable;
 
@@ -6,14 +6,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-/// How much is said while working.
+/// How much is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum Level {
     /// Only results and errors.
     Quiet,
     /// Progress and results.
     Normal,
-    /// Also what containers print on standard error, and timings.
+    /// Also the standard error of containers, and timings.
     Verbose,
 }
 
@@ -24,14 +24,14 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// Bars appear only at `Normal` or more and when standard error is a terminal; elsewhere a step is a line.
+    /// Bars are shown from `Normal` on and when standard error is a terminal; otherwise a finished step is one line.
     pub fn new(level: Level) -> Self {
         let shown = level > Level::Quiet && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Ui { bars: MultiProgress::with_draw_target(target), level }
     }
 
-    /// A step of `total` units (bytes if `bytes`); finish it with [`Step::done`].
+    /// Starts a step of `total` units (bytes if `bytes`); [`Step::done`] ends it.
     pub fn step(&self, name: &str, total: u64, bytes: bool) -> Step {
         let bar = self.bars.add(ProgressBar::new(total));
         let counts = if bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" };
@@ -44,7 +44,7 @@ impl Ui {
         Step { bar, name: name.to_owned(), line: self.level > Level::Quiet && self.bars.is_hidden() }
     }
 
-    /// A remark for people at `level` or more.
+    /// Prints a message from `level` on.
     pub fn say(&self, level: Level, message: &str) {
         if self.level >= level {
             let text = printable(message);
@@ -52,7 +52,7 @@ impl Ui {
         }
     }
 
-    /// Whether `--verbose` was given.
+    /// Whether `--verbose` was passed.
     pub fn is_verbose(&self) -> bool {
         self.level == Level::Verbose
     }
@@ -77,8 +77,8 @@ impl Step {
         self.bar.inc(n);
     }
 
-    /// Adds `n` units of a total that shows only on the way.
-    pub fn grow(&self, n: u64, total: u64) {
+    /// Adds `n` units, and sets a total that is not known from the start.
+    pub fn add_of(&self, n: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.inc(n);
     }
@@ -99,22 +99,27 @@ impl Drop for Step {
     }
 }
 
-/// Writes a result to standard output; a closed pipe is not an error worth a word.
+/// Writes a line to standard output. A closed pipe is not an error.
 pub fn out(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
-/// Writes a result as JSON to standard output.
+/// Writes a value as JSON to standard output.
 pub fn json(value: &serde_json::Value) {
     out(&ascii(&value.to_string()));
 }
 
-/// JSON text in ASCII: it means the same, and what strangers named in it cannot steer a terminal.
+/// Writes a result to standard output, as JSON or as text.
+pub fn result(as_json: bool, value: &serde_json::Value, text: &str) {
+    if as_json { json(value) } else { out(text) }
+}
+
+/// The same JSON in ASCII, so that untrusted strings in it cannot control a terminal.
 pub fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            // Only strings hold such characters, and there an escape stands for them.
+            // JSON has such characters only in strings, where an escape means the same.
             '\u{7f}'.. => {
                 c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")))
             }
@@ -135,7 +140,7 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn json_for_people_and_programs_is_ascii() {
+    fn escapes_json_to_ascii() {
         let value = json!({"ö\u{9b}31m": "\u{1b}[2J\u{7f}\u{202e}😀"});
         let text = ascii(&value.to_string());
         assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{text}");

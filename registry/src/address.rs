@@ -1,56 +1,67 @@
-//! Which addresses a stranger may send us to.
+//! Classifies IP addresses, so that a registry elsewhere cannot direct the client to this machine or its network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where an address is.
+/// The reach of an address, ordered from the most protected to the least protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
-    /// Addresses that no registry has: link-local ones, where clouds keep what machines know of themselves, and those for many.
-    Odd,
+pub(crate) enum AddressScope {
+    /// An address that no registry has: link-local (used by cloud metadata services), multicast, broadcast, unspecified or reserved.
+    Reserved,
     /// This machine.
-    Here,
+    Loopback,
     /// A private network.
-    Near,
-    /// Anywhere.
-    Far,
+    Private,
+    /// Any other address.
+    Public,
 }
 
-/// Where `address` is; one of version 4 in one of version 6 is what it is.
-pub(crate) fn place(address: IpAddr) -> Place {
-    match address {
-        IpAddr::V4(address) => place_v4(address),
-        IpAddr::V6(address) => place_v6(address),
-    }
-}
-
-fn place_v4(it: Ipv4Addr) -> Place {
-    let [a, b, ..] = it.octets();
-    match () {
-        () if it.is_loopback() => Place::Here,
-        () if it.is_link_local() || it.is_multicast() || it.is_broadcast() || a == 0 || a >= 240 => {
-            Place::Odd
+impl AddressScope {
+    /// The scope of `address`. An IPv4 address mapped or translated (NAT64) into IPv6 has the scope of the IPv4 address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::of_v4(address),
+            IpAddr::V6(address) => Self::of_v6(address),
         }
-        // Those that providers share among their customers, too.
-        () if it.is_private() || (a == 100 && b & 0xc0 == 64) => Place::Near,
-        () => Place::Far,
     }
-}
 
-fn place_v6(it: Ipv6Addr) -> Place {
-    let segments = it.segments();
-    if let Some(inner) = it.to_ipv4_mapped() {
-        return place_v4(inner);
+    fn of_v4(address: Ipv4Addr) -> Self {
+        let [a, b, ..] = address.octets();
+        // 100.64.0.0/10: shared by the customers of a provider (RFC 6598).
+        let is_shared = a == 100 && b & 0xc0 == 64;
+        if address.is_loopback() {
+            Self::Loopback
+        } else if address.is_link_local()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || a == 0
+            || a >= 240
+        {
+            Self::Reserved
+        } else if address.is_private() || is_shared {
+            Self::Private
+        } else {
+            Self::Public
+        }
     }
-    // Translated ones.
-    if segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
-        let [.., a, b, c, d] = it.octets();
-        return place_v4(Ipv4Addr::new(a, b, c, d));
-    }
-    match () {
-        () if it.is_loopback() => Place::Here,
-        () if it.is_unspecified() || it.is_multicast() || it.is_unicast_link_local() => Place::Odd,
-        () if it.is_unique_local() => Place::Near,
-        () => Place::Far,
+
+    fn of_v6(address: Ipv6Addr) -> Self {
+        if let Some(mapped) = address.to_ipv4_mapped() {
+            return Self::of_v4(mapped);
+        }
+        // 64:ff9b::/96: IPv4 addresses translated by NAT64 (RFC 6052).
+        if address.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
+            let [.., a, b, c, d] = address.octets();
+            return Self::of_v4(Ipv4Addr::new(a, b, c, d));
+        }
+        if address.is_loopback() {
+            Self::Loopback
+        } else if address.is_unspecified() || address.is_multicast() || address.is_unicast_link_local() {
+            Self::Reserved
+        } else if address.is_unique_local() {
+            Self::Private
+        } else {
+            Self::Public
+        }
     }
 }
 
@@ -59,29 +70,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places() {
+    fn scope_of_addresses() {
         for (address, expected) in [
-            ("127.0.0.1", Place::Here),
-            ("127.9.9.9", Place::Here),
-            ("::1", Place::Here),
-            ("::ffff:127.0.0.1", Place::Here),
-            ("64:ff9b::7f00:1", Place::Here),
-            ("169.254.169.254", Place::Odd),
-            ("::ffff:169.254.169.254", Place::Odd),
-            ("fe80::1", Place::Odd),
-            ("0.0.0.0", Place::Odd),
-            ("::", Place::Odd),
-            ("255.255.255.255", Place::Odd),
-            ("224.0.0.1", Place::Odd),
-            ("10.0.0.1", Place::Near),
-            ("172.31.0.1", Place::Near),
-            ("192.168.1.1", Place::Near),
-            ("100.64.0.1", Place::Near),
-            ("fd00::1", Place::Near),
-            ("192.0.2.1", Place::Far),
-            ("2001:db8::1", Place::Far),
+            ("127.0.0.1", AddressScope::Loopback),
+            ("127.9.9.9", AddressScope::Loopback),
+            ("::1", AddressScope::Loopback),
+            ("::ffff:127.0.0.1", AddressScope::Loopback),
+            ("64:ff9b::7f00:1", AddressScope::Loopback),
+            ("169.254.169.254", AddressScope::Reserved),
+            ("::ffff:169.254.169.254", AddressScope::Reserved),
+            ("fe80::1", AddressScope::Reserved),
+            ("0.0.0.0", AddressScope::Reserved),
+            ("::", AddressScope::Reserved),
+            ("255.255.255.255", AddressScope::Reserved),
+            ("224.0.0.1", AddressScope::Reserved),
+            ("10.0.0.1", AddressScope::Private),
+            ("172.31.0.1", AddressScope::Private),
+            ("192.168.1.1", AddressScope::Private),
+            ("100.64.0.1", AddressScope::Private),
+            ("fd00::1", AddressScope::Private),
+            ("192.0.2.1", AddressScope::Public),
+            ("2001:db8::1", AddressScope::Public),
         ] {
-            assert_eq!(place(address.parse().expect(address)), expected, "{address}");
+            assert_eq!(AddressScope::of(address.parse().expect(address)), expected, "{address}");
         }
     }
 }

@@ -1,36 +1,37 @@
-//! Being who the registry asks us to be, and to nobody else.
+//! Registry authentication. Credentials are sent only to the host they were issued for, and to a token server in its domain.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use invarlock_images::{Error, RegistryName, Result};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use invarlock_error::{Error, Kind, Result};
+use invarlock_images::RegistryName;
 use serde::Deserialize;
 use ureq::http::Method;
 
 use crate::challenge::Challenge;
-use crate::credentials::{self, Credential};
-use crate::http::{Ask, Http, Tried, is_loopback, printable, without_port};
+use crate::credential::Credential;
+use crate::http::{Http, HttpRequest};
+use crate::retry::Attempt;
+use crate::url::{encode_pairs, is_loopback, printable, with_query, without_port};
+use crate::{credentials, status};
 
-const LONGEST_ANSWER: u64 = 1 << 20;
-/// What does not stand for itself in a query or form.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
-const LONGEST_TOKEN: usize = 64 << 10;
+const MAX_TOKEN_RESPONSE: u64 = 1 << 20;
+const MAX_TOKEN: usize = 64 << 10;
 
-/// Who we are to one repository.
+/// Authentication for one repository.
 pub(crate) struct Auth {
     host: String,
     repository: String,
-    /// What we want to do: `pull` or `pull,push`.
+    /// The requested access: `pull` or `pull,push`.
     actions: &'static str,
-    /// The value of the header `Authorization` that was had last.
+    /// The current value of the header `Authorization`.
     header: Mutex<Option<String>>,
 }
 
 #[derive(Deserialize)]
-struct TokenAnswer {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
 }
@@ -45,138 +46,155 @@ impl Auth {
         self.header.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Gets what the registry asks for, unless somebody did so since `used` was tried.
-    pub fn answer(&self, http: &Http, challenges: &[Challenge], used: Option<&String>) -> Tried<()> {
+    /// Authenticates as the challenges require, unless another thread has done so since the request with the header `used`.
+    pub fn authenticate(&self, http: &Http, challenges: &[Challenge], used: Option<&String>) -> Attempt<()> {
         let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
         if header.as_ref() != used {
             return Ok(());
         }
-        let bearer = challenges.iter().find_map(|it| match it {
+        let bearer = challenges.iter().find_map(|challenge| match challenge {
             Challenge::Bearer { realm, service } => Some((realm, service.as_deref())),
             Challenge::Basic => None,
         });
-        let got = match bearer {
-            Some((realm, service)) => self.token(http, realm, service)?,
-            None if challenges.contains(&Challenge::Basic) => self.basic(http)?,
+        *header = Some(match bearer {
+            Some((realm, service)) => self.bearer_header(http, realm, service)?,
+            None if challenges.contains(&Challenge::Basic) => self.basic_header(http)?,
             None => {
-                return Err(Error::unsupported(format!(
-                    "{} asks for a proof of who you are of a kind that is not known here; Basic and Bearer are",
-                    self.host
-                ))
-                .into());
+                let message = "unsupported authentication scheme; supported: Basic, Bearer";
+                return Err(Error::unsupported(format!("{}: {message}", self.host)).into());
             }
-        };
-        *header = Some(got);
+        });
         Ok(())
     }
 
-    fn basic(&self, http: &Http) -> Result<String> {
-        match self.credential(&self.host)? {
+    fn basic_header(&self, http: &Http) -> Result<String> {
+        let host = &self.host;
+        match self.credential_for(host)? {
             Some(Credential::Password(name, password)) => {
-                if http.base.starts_with("http:") && !http.is_here() {
+                if http.base.starts_with("http:") && !http.is_local() {
                     return Err(Error::safety(format!(
-                        "{} asks for your password without TLS; it is not sent",
-                        self.host
+                        "{host} requests a password without TLS; the password is not sent"
                     )));
                 }
-                Ok(basic(&name, &password))
+                Ok(basic_header(&name, &password))
             }
-            Some(Credential::Refresh(_)) => Err(Error::input(format!(
-                "{} asks for a password, and what is stored for it is a token; log in again (`podman login {}`)",
-                self.host, self.host
-            ))),
-            None => Err(Error::input(format!(
-                "{} asks who you are, and no credentials are stored for it; log in (`podman login {}` or `docker login {}`)",
-                self.host, self.host, self.host
-            ))),
+            Some(Credential::Refresh(_)) => {
+                Err(Error::input(format!("{host} requests a password, but the stored credential is a token"))
+                    .with_hint(format!("log in again (`podman login {host}`)")))
+            }
+            None => {
+                Err(Error::input(format!("{host} requires authentication, and no credentials are stored"))
+                    .with_hint(self.login_hint()))
+            }
         }
     }
 
-    fn credential(&self, host: &str) -> Result<Option<Credential>> {
+    fn login_hint(&self) -> String {
+        format!("log in (`podman login {0}` or `docker login {0}`)", self.host)
+    }
+
+    fn credential_for(&self, host: &str) -> Result<Option<Credential>> {
         let repository = if host == self.host { self.repository.as_str() } else { "" };
         credentials::find(host, repository, &|name| std::env::var_os(name).map(PathBuf::from))
     }
 
-    /// A token for this repository, from where the registry says. That must have TLS or be this machine; it gets credentials where
-    /// it is the same host or in its domain, or where there are some for itself.
-    fn token(&self, http: &Http, realm: &str, service: Option<&str>) -> Tried<String> {
+    /// Gets a token for the repository from the token server `realm`, which must use TLS or be this machine. The token server gets the
+    /// registry's credential if it belongs to the registry, otherwise the credential stored for itself.
+    fn bearer_header(&self, http: &Http, realm: &str, service: Option<&str>) -> Attempt<String> {
         let base = realm_base(realm).map_err(|why| {
-            Error::safety(format!("{} sends us for a token to {}, {why}", self.host, printable(realm)))
+            let realm = printable(realm);
+            Error::safety(format!("{} directs the client to the token server {realm}, {why}", self.host))
         })?;
-        // Nobody else's network is looked into for a token.
-        let realm = http.follow(&http.base, realm)?;
+        // The rules for redirects also apply to the realm, so that it cannot lead into a private network.
+        let realm = http.redirect_target(&http.base, realm)?;
         let realm_host = base.split("://").nth(1).unwrap_or_default();
-        let credential = if is_of(realm_host, api_host(&self.host)) {
-            self.credential(&self.host)?
+        let credential = if is_token_server_of(realm_host, api_host(&self.host)) {
+            self.credential_for(&self.host)?
         } else {
-            self.credential(realm_host)?
+            self.credential_for(realm_host)?
         };
         let scope = format!("repository:{}:{}", self.repository, self.actions);
-        let mut query = vec![("scope", scope.as_str())];
-        query.extend(service.map(|it| ("service", it)));
-        let known = credential.is_some();
+        let mut parameters = vec![("scope", scope.as_str())];
+        parameters.extend(service.map(|service| ("service", service)));
+        let is_anonymous = credential.is_none();
         let bytes = match credential {
             Some(Credential::Refresh(token)) => {
-                query.extend([
+                parameters.extend([
                     ("grant_type", "refresh_token"),
                     ("client_id", "invarlock"),
                     ("refresh_token", &token),
                 ]);
-                let form = encode(&query);
-                let mut ask =
-                    Ask::new(Method::POST, realm).header("Content-Type", "application/x-www-form-urlencoded");
-                ask.body = Some((form.len() as u64, Box::new(form.as_bytes())));
-                self.ask_for_token(http, ask, known, realm_host)?
+                let form = encode_pairs(&parameters);
+                let mut request = HttpRequest::new(Method::POST, realm)
+                    .header("Content-Type", "application/x-www-form-urlencoded");
+                request.body = Some((form.len() as u64, Box::new(form.as_bytes())));
+                self.send_token_request(http, request, is_anonymous, realm_host)?
             }
             other => {
-                let joint = if realm.contains('?') { '&' } else { '?' };
-                let mut ask = Ask::new(Method::GET, format!("{realm}{joint}{}", encode(&query)));
+                let mut request = HttpRequest::new(Method::GET, with_query(&realm, &parameters));
                 if let Some(Credential::Password(name, password)) = other {
-                    ask.authorization = Some((base.clone(), basic(&name, &password)));
+                    request.authorization = Some((base.clone(), basic_header(&name, &password)));
                 }
-                self.ask_for_token(http, ask, known, realm_host)?
+                self.send_token_request(http, request, is_anonymous, realm_host)?
             }
         };
-        let nonsense = || Error::integrity(format!("the token server {realm_host} gives no token"));
-        let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| nonsense())?;
-        let token = answer.token.or(answer.access_token).filter(|it| !it.is_empty()).ok_or_else(nonsense)?;
-        let plain = token.bytes().all(|it| it.is_ascii_graphic()) && token.len() <= LONGEST_TOKEN;
-        if plain { Ok(format!("Bearer {token}")) } else { Err(nonsense().into()) }
+        let token = parse_token(&bytes).ok_or_else(|| {
+            Error::integrity(format!("the response of the token server {realm_host} contains no valid token"))
+        })?;
+        Ok(format!("Bearer {token}"))
     }
 
-    fn ask_for_token(&self, http: &Http, ask: Ask<'_>, known: bool, realm_host: &str) -> Tried<Vec<u8>> {
-        let url = ask.url.clone();
-        let response = http.send(ask)?;
+    fn send_token_request(
+        &self,
+        http: &Http,
+        request: HttpRequest<'_>,
+        is_anonymous: bool,
+        realm_host: &str,
+    ) -> Attempt<Vec<u8>> {
+        let url = request.url.clone();
+        let response = http.send(request)?;
         match response.status().as_u16() {
-            200 => http.read_bounded(&url, response, LONGEST_ANSWER),
-            401 | 403 => Err(Error::input(match known {
-                true => format!("the token server {realm_host} refuses the stored credentials; log in again (`podman login {}`)", self.host),
-                false => format!(
-                    "the token server {realm_host} gives nobody a token for {}; log in (`podman login {}` or `docker login {}`)",
-                    self.repository, self.host, self.host
-                ),
-            })
-            .into()),
-            _ => Err(crate::client::of_status(http, &url, response, "asking for a token")),
+            200 => http.read_document(&url, response, MAX_TOKEN_RESPONSE),
+            401 | 403 => Err(self.rejected_by_token_server(is_anonymous, realm_host).into()),
+            _ => Err(status::unexpected(http, &url, response, "requesting a token")),
         }
+    }
+
+    fn rejected_by_token_server(&self, is_anonymous: bool, realm_host: &str) -> Error {
+        if is_anonymous {
+            let message =
+                format!("the token server {realm_host} issues no anonymous token for {}", self.repository);
+            return Error::new(Kind::Input, message).with_hint(self.login_hint());
+        }
+        Error::input(format!("the token server {realm_host} rejects the stored credentials"))
+            .with_hint(format!("log in again (`podman login {}`)", self.host))
     }
 }
 
-fn basic(name: &str, password: &str) -> String {
+/// The token of a response, if it is one that can be sent in a header.
+fn parse_token(bytes: &[u8]) -> Option<String> {
+    let response: TokenResponse = serde_json::from_slice(bytes).ok()?;
+    let token = response.token.or(response.access_token)?;
+    let is_valid =
+        !token.is_empty() && token.len() <= MAX_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
+    is_valid.then_some(token)
+}
+
+fn basic_header(name: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{password}")))
 }
 
-/// The host that speaks the protocol for a registry.
+/// The host that serves the protocol for a registry.
 pub(crate) fn api_host(host: &str) -> &str {
     if host == "docker.io" { "registry-1.docker.io" } else { host }
 }
 
-/// Scheme and host of a place that tokens may come from.
+/// Scheme and authority of a token server's URL.
 fn realm_base(realm: &str) -> std::result::Result<String, &'static str> {
-    let parsed = fluent_uri::Uri::parse(realm).map_err(|_| "which is no address")?;
-    let authority = parsed.authority().ok_or("which is no address of a host")?;
+    let parsed = fluent_uri::Uri::parse(realm).map_err(|_| "which is not a valid URL")?;
+    let authority = parsed.authority().ok_or("which names no host")?;
     if authority.userinfo().is_some() || authority.host().is_empty() {
-        return Err("which has more than a host in it");
+        return Err("which contains credentials or no host");
     }
     match parsed.scheme().as_str() {
         "https" => {}
@@ -186,30 +204,22 @@ fn realm_base(realm: &str) -> std::result::Result<String, &'static str> {
     Ok(format!("{}://{}", parsed.scheme(), authority.as_str()))
 }
 
-/// Whether a token server gets what is stored for a registry: it is the same host and port, or both are in one domain, as
-/// auth.docker.io and registry-1.docker.io.
-fn is_of(realm_host: &str, host: &str) -> bool {
+/// Whether a token server gets the credential of the registry `host`: both are the same host and port, or both are names in one domain,
+/// like `auth.docker.io` and `registry-1.docker.io`.
+fn is_token_server_of(realm_host: &str, host: &str) -> bool {
     if realm_host == host {
         return true;
     }
-    let is_name =
-        |it: &str| without_port(it) == it && !it.starts_with('[') && it.parse::<std::net::IpAddr>().is_err();
+    let is_name = |host: &str| {
+        without_port(host) == host && !host.starts_with('[') && host.parse::<std::net::IpAddr>().is_err()
+    };
     let domain = match host.split_once('.') {
         Some((_, domain)) if domain.contains('.') => domain,
         _ => host,
     };
-    is_name(realm_host)
-        && is_name(host)
-        && host.contains('.')
-        && (realm_host == domain || realm_host.strip_suffix(domain).is_some_and(|it| it.ends_with('.')))
-}
-
-/// A query or form.
-pub(crate) fn encode(pairs: &[(&str, &str)]) -> String {
-    let put = |part| utf8_percent_encode(part, ESCAPED);
-    let pairs: Vec<String> =
-        pairs.iter().map(|(key, value)| format!("{}={}", put(key), put(value))).collect();
-    pairs.join("&")
+    let is_in_domain = realm_host == domain
+        || realm_host.strip_suffix(domain).is_some_and(|subdomain| subdomain.ends_with('.'));
+    is_name(realm_host) && is_name(host) && host.contains('.') && is_in_domain
 }
 
 #[cfg(test)]
@@ -217,11 +227,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gets_credentials() {
-        assert!(is_of("auth.docker.io", "registry-1.docker.io"));
-        assert!(is_of("gitlab.example.com", "registry.gitlab.example.com"));
-        assert!(is_of("ghcr.io", "ghcr.io"));
-        assert!(is_of("127.0.0.1:5000", "127.0.0.1:5000"));
+    fn token_server_in_domain_gets_registry_credential() {
+        for (realm, host) in [
+            ("auth.docker.io", "registry-1.docker.io"),
+            ("gitlab.example.com", "registry.gitlab.example.com"),
+            ("ghcr.io", "ghcr.io"),
+            ("127.0.0.1:5000", "127.0.0.1:5000"),
+        ] {
+            assert!(is_token_server_of(realm, host), "{realm} {host}");
+        }
+    }
+
+    #[test]
+    fn other_token_servers_get_no_registry_credential() {
         for (realm, host) in [
             ("127.0.0.1:5001", "127.0.0.1:5000"),
             ("evil.io", "ghcr.io"),
@@ -232,12 +250,12 @@ mod tests {
             ("other", "localhost"),
             ("io", "ghcr.io"),
         ] {
-            assert!(!is_of(realm, host), "{realm} {host}");
+            assert!(!is_token_server_of(realm, host), "{realm} {host}");
         }
     }
 
     #[test]
-    fn where_tokens_come_from() {
+    fn realm_must_be_url_with_tls_or_local() {
         assert_eq!(realm_base("https://a.example/token?x=y").as_deref(), Ok("https://a.example"));
         assert_eq!(realm_base("http://127.0.0.1:1/token").as_deref(), Ok("http://127.0.0.1:1"));
         for realm in
@@ -245,10 +263,5 @@ mod tests {
         {
             assert!(realm_base(realm).is_err(), "{realm}");
         }
-    }
-
-    #[test]
-    fn queries() {
-        assert_eq!(encode(&[("a", "b c"), ("d", "&=é")]), "a=b%20c&d=%26%3D%C3%A9");
     }
 }

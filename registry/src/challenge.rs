@@ -1,35 +1,35 @@
-//! What a registry asks for: the header `WWW-Authenticate`.
+//! Parses the header `WWW-Authenticate`. It is untrusted input; malformed parts are ignored.
 
-/// One way in.
+/// A supported authentication challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
-    /// Name and password.
+    /// User name and password.
     Basic,
-    /// A token, which is had at `realm`.
+    /// A token of a token server.
     Bearer {
-        /// Where.
+        /// URL of the token server.
         realm: String,
-        /// For whom.
+        /// The service that the token is for.
         service: Option<String>,
     },
 }
 
-/// Longer headers are not looked at.
-const LONGEST: usize = 8 << 10;
-/// Nor further parameters.
-const MOST: usize = 32;
+/// Longer headers are ignored.
+const MAX_HEADER: usize = 8 << 10;
+/// Further parameters are ignored.
+const MAX_PARAMETERS: usize = 32;
 
-/// The ways in that a header names and that we know. It may name several, and others may have other parameters.
+/// The supported challenges of a header, which may contain several challenges and unknown parameters.
 pub(crate) fn parse(header: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
-    if header.len() > LONGEST {
+    if header.len() > MAX_HEADER {
         return found;
     }
     let mut rest = header;
-    // The scheme that parameters belong to, with those we want.
+    // The current scheme and its parameters.
     let mut scheme = String::new();
     let mut parameters: Vec<(String, String)> = Vec::new();
-    for _ in 0..MOST {
+    for _ in 0..MAX_PARAMETERS {
         rest = rest.trim_start_matches([' ', '\t', ',']);
         if rest.is_empty() {
             break;
@@ -37,23 +37,23 @@ pub(crate) fn parse(header: &str) -> Vec<Challenge> {
         let Some((word, after)) = token(rest) else { break };
         match after.trim_start().strip_prefix('=') {
             Some(value) => {
-                let Some((value, after)) = value_of(value.trim_start()) else { break };
+                let Some((value, after)) = token_or_quoted_string(value.trim_start()) else { break };
                 parameters.push((word.to_ascii_lowercase(), value));
                 rest = after;
             }
             None => {
-                found.extend(finish(&scheme, &parameters));
+                found.extend(challenge(&scheme, &parameters));
                 (scheme, parameters) = (word.to_ascii_lowercase(), Vec::new());
                 rest = after;
             }
         }
     }
-    found.extend(finish(&scheme, &parameters));
+    found.extend(challenge(&scheme, &parameters));
     found
 }
 
-fn finish(scheme: &str, parameters: &[(String, String)]) -> Option<Challenge> {
-    // The first of a name counts: nothing that follows changes where we go.
+fn challenge(scheme: &str, parameters: &[(String, String)]) -> Option<Challenge> {
+    // Of duplicate parameters the first counts, so that a later one cannot change the realm.
     let get = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     match scheme {
         "basic" => Some(Challenge::Basic),
@@ -68,8 +68,8 @@ fn token(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// A token or a quoted text.
-fn value_of(text: &str) -> Option<(String, &str)> {
+/// The value of a parameter.
+fn token_or_quoted_string(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         return token(text).map(|(value, rest)| (value.to_owned(), rest));
     };
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_registries() {
+    fn parses_headers_of_registries() {
         assert_eq!(parse(r#"Basic realm="Registry Realm""#), [Challenge::Basic]);
         assert_eq!(
             parse(r#"Bearer realm="https://auth.example/token",service="x",scope="repository:a/b:pull""#),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_asks_for_nothing() {
+    fn ignores_malformed_headers() {
         for text in [
             "",
             ",,,",
@@ -122,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), [], "{text}");
         }
-        assert_eq!(parse(&format!("Basic realm=\"{}\"", "x".repeat(LONGEST))), []);
+        assert_eq!(parse(&format!("Basic realm=\"{}\"", "x".repeat(MAX_HEADER))), []);
         assert_eq!(parse(&"a=b,".repeat(1000)), []);
     }
 }

@@ -1,4 +1,5 @@
-//! Who the user is to a registry: the files that `docker login` and `podman login` write, and the programs that they name.
+//! Finds the user's credential for a registry in the files that `docker login` and `podman login` write, and in the credential helpers
+//! that these files name. The files are trusted as far as the user is: they may name a program to start.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -6,36 +7,15 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use invarlock_images::{Error, Result};
+use invarlock_error::{Error, Result};
 use serde::Deserialize;
 
-use crate::helper;
+use crate::credential::Credential;
+use crate::credential_helper;
 
-const LONGEST_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 
-/// What proves who the user is.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Credential {
-    /// Name and password.
-    Password(String, String),
-    /// A token that is only good for getting others.
-    Refresh(String),
-}
-
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credential")
-    }
-}
-
-impl Credential {
-    /// From a name and a secret as these files and programs give them.
-    pub fn of(name: String, secret: String) -> Self {
-        if name == "<token>" { Self::Refresh(secret) } else { Self::Password(name, secret) }
-    }
-}
-
-/// One of these files. What else is in it is none of our business.
+/// The fields of a credential file that are used; others are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct AuthFile {
@@ -54,46 +34,44 @@ struct Entry {
 }
 
 impl AuthFile {
-    /// Reads one.
     pub fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|error| format!("it is not what it should be: {error}"))
+        serde_json::from_slice(bytes).map_err(|error| format!("invalid credential file: {error}"))
     }
 
-    /// What it has for a repository of a host. The longest key that fits counts: podman has keys for parts of a registry.
+    /// The credential for a repository of a host. The longest matching key wins: podman stores keys for parts of a registry.
     pub fn find(&self, host: &str, repository: &str) -> std::result::Result<Option<Credential>, String> {
-        let keys = keys(host, repository);
         if let Some(name) = self.cred_helpers.get(host) {
-            return helper::get(name, server(host));
+            return credential_helper::get(name, server_name(host));
         }
-        let entry = keys
-            .iter()
-            .find_map(|key| self.auths.iter().find(|(known, _)| bare(known) == key).map(|(_, entry)| entry));
+        let entry = candidate_keys(host, repository).into_iter().find_map(|key| {
+            self.auths.iter().find(|(known, _)| normalized_key(known) == key).map(|(_, entry)| entry)
+        });
         if let Some(found) = entry.and_then(|entry| entry.credential().transpose()) {
             return found.map(Some);
         }
         match &self.creds_store {
-            Some(name) if !name.is_empty() => helper::get(name, server(host)),
+            Some(name) if !name.is_empty() => credential_helper::get(name, server_name(host)),
             _ => Ok(None),
         }
     }
 }
 
-/// What programs and Docker's files call a registry.
-fn server(host: &str) -> &str {
+/// The name of a registry in Docker's files and in credential helpers.
+fn server_name(host: &str) -> &str {
     if host == "docker.io" { "https://index.docker.io/v1/" } else { host }
 }
 
-/// A key without what Docker has written around hosts.
-fn bare(key: &str) -> &str {
+/// A key without the scheme and the version path that Docker adds to hosts.
+fn normalized_key(key: &str) -> &str {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.strip_suffix('/').unwrap_or(key);
     key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key)
 }
 
-/// From the whole name to the host.
-fn keys(host: &str, repository: &str) -> Vec<String> {
+/// Keys that match a repository, from the whole name down to the host.
+fn candidate_keys(host: &str, repository: &str) -> Vec<String> {
     let mut keys = vec![format!("{host}/{repository}")];
-    while let Some((shorter, _)) = keys.last().and_then(|it| it.rsplit_once('/')) {
+    while let Some((shorter, _)) = keys.last().and_then(|key| key.rsplit_once('/')) {
         keys.push(shorter.to_owned());
     }
     if host == "docker.io" {
@@ -104,71 +82,68 @@ fn keys(host: &str, repository: &str) -> Vec<String> {
 
 impl Entry {
     fn credential(&self) -> std::result::Result<Option<Credential>, String> {
-        if let Some(token) = self.identitytoken.clone().filter(|it| !it.is_empty()) {
+        if let Some(token) = self.identitytoken.clone().filter(|token| !token.is_empty()) {
             return Ok(Some(Credential::Refresh(token)));
         }
-        let Some(auth) = self.auth.as_deref().filter(|it| !it.is_empty()) else {
-            return Ok(self
-                .username
-                .clone()
-                .zip(self.password.clone())
-                .map(|(n, p)| Credential::Password(n, p)));
+        let Some(auth) = self.auth.as_deref().filter(|auth| !auth.is_empty()) else {
+            let pair = self.username.clone().zip(self.password.clone());
+            return Ok(pair.map(|(name, password)| Credential::Password(name, password)));
         };
-        // Docker pads some with zeros.
-        let text = BASE64_STANDARD.decode(auth).ok().and_then(|it| String::from_utf8(it).ok());
-        let pair = text.as_deref().map(|it| it.trim_end_matches('\0')).and_then(|it| it.split_once(':'));
-        match pair {
-            Some((name, password)) => Ok(Some(Credential::of(name.to_owned(), password.to_owned()))),
-            None => Err("an \"auth\" in it is not NAME:PASSWORD in base64".to_owned()),
+        let text = BASE64_STANDARD.decode(auth).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        // Docker pads some values with NUL bytes.
+        let pair = text.as_deref().map(|text| text.trim_end_matches('\0'));
+        match pair.and_then(|pair| pair.split_once(':')) {
+            Some((name, password)) => Ok(Some(Credential::from_pair(name.to_owned(), password.to_owned()))),
+            None => Err("an \"auth\" value is not NAME:PASSWORD in base64".to_owned()),
         }
     }
 }
 
-/// The user's credential for a repository. The first file that has one counts; where there is none he is nobody, which may do.
+/// The user's credential for a repository, from the first file that has one. Without a credential, requests are anonymous.
 pub(crate) fn find(
     host: &str,
     repository: &str,
     env: &dyn Fn(&str) -> Option<PathBuf>,
 ) -> Result<Option<Credential>> {
-    let (named, others) = files(env);
-    for (path, must) in named.into_iter().map(|it| (it, true)).chain(others.into_iter().map(|it| (it, false)))
-    {
-        let wrong =
+    let (required, optional) = candidate_files(env);
+    let required = required.into_iter().map(|path| (path, true));
+    for (path, is_required) in required.chain(optional.into_iter().map(|path| (path, false))) {
+        let failed =
             |why: String| Error::input(format!("looking for credentials in {}: {why}", path.display()));
         let bytes = match read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !must => continue,
-            other => other.map_err(|error| wrong(error.to_string()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_required => continue,
+            other => other.map_err(|error| failed(error.to_string()).with_source(error))?,
         };
-        let file = AuthFile::parse(&bytes).map_err(wrong)?;
-        if let Some(found) = file.find(host, repository).map_err(wrong)? {
+        let file = AuthFile::parse(&bytes).map_err(failed)?;
+        if let Some(found) = file.find(host, repository).map_err(failed)? {
             return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
-/// The file that the user named for this, alone, else those that tools write.
-fn files(env: &dyn Fn(&str) -> Option<PathBuf>) -> (Option<PathBuf>, Vec<PathBuf>) {
-    let given = |name: &str| env(name).filter(|it| !it.as_os_str().is_empty());
-    if let Some(named) = given("REGISTRY_AUTH_FILE") {
-        return (Some(named), Vec::new());
+/// The file that `REGISTRY_AUTH_FILE` names, which then is the only one and must exist; otherwise the default files of podman and Docker.
+fn candidate_files(env: &dyn Fn(&str) -> Option<PathBuf>) -> (Option<PathBuf>, Vec<PathBuf>) {
+    let variable = |name: &str| env(name).filter(|value| !value.as_os_str().is_empty());
+    if let Some(path) = variable("REGISTRY_AUTH_FILE") {
+        return (Some(path), Vec::new());
     }
-    let home = given("HOME");
-    let below = |dir: Option<PathBuf>, path: &str| dir.map(|it| it.join(path));
-    let docker = given("DOCKER_CONFIG").or_else(|| below(home.clone(), ".docker"));
-    let others = [
-        below(given("XDG_RUNTIME_DIR"), "containers/auth.json"),
-        below(given("XDG_CONFIG_HOME").or_else(|| below(home, ".config")), "containers/auth.json"),
+    let home = variable("HOME");
+    let below = |dir: Option<PathBuf>, path: &str| dir.map(|dir| dir.join(path));
+    let docker = variable("DOCKER_CONFIG").or_else(|| below(home.clone(), ".docker"));
+    let defaults = [
+        below(variable("XDG_RUNTIME_DIR"), "containers/auth.json"),
+        below(variable("XDG_CONFIG_HOME").or_else(|| below(home, ".config")), "containers/auth.json"),
         below(docker, "config.json"),
     ];
-    (None, others.into_iter().flatten().collect())
+    (None, defaults.into_iter().flatten().collect())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LONGEST_FILE {
-        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB")),
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is larger than 1 MiB")),
         false => Ok(bytes),
     }
 }
@@ -178,12 +153,12 @@ mod tests {
     use super::*;
     use invarlock_error::Kind;
 
-    fn password(name: &str) -> Option<Credential> {
+    fn password_of(name: &str) -> Option<Credential> {
         Some(Credential::Password(name.to_owned(), "pw".to_owned()))
     }
 
     #[test]
-    fn files_of_docker_and_podman() {
+    fn finds_credentials_in_files_of_docker_and_podman() {
         let auth = |name: &str| BASE64_STANDARD.encode(format!("{name}:pw"));
         let text = serde_json::json!({ "auths": {
             "https://index.docker.io/v1/": { "auth": auth("hub") },
@@ -194,14 +169,14 @@ mod tests {
             "empty.example": {}, "bad.example": { "auth": "!" }
         }, "psFormat": 1 });
         let file = AuthFile::parse(text.to_string().as_bytes()).expect("file");
-        let find = |host, repository| file.find(host, repository).expect("found");
-        assert_eq!(find("docker.io", "library/x"), password("hub"));
-        assert_eq!(find("localhost:5000", "a/b"), password("host"));
-        assert_eq!(find("localhost:5000", "team/b"), password("team"));
-        assert_eq!(find("localhost:5000", "teams"), password("host"));
+        let find = |host, repository| file.find(host, repository).expect("valid entry");
+        assert_eq!(find("docker.io", "library/x"), password_of("hub"));
+        assert_eq!(find("localhost:5000", "a/b"), password_of("host"));
+        assert_eq!(find("localhost:5000", "team/b"), password_of("team"));
+        assert_eq!(find("localhost:5000", "teams"), password_of("host"));
         assert_eq!(find("localhost:5001", "a"), None);
         assert_eq!(find("localhost", "a"), None);
-        assert_eq!(find("other.example", "a"), password("plain"));
+        assert_eq!(find("other.example", "a"), password_of("plain"));
         assert_eq!(find("sub.other.example", "a"), None);
         assert_eq!(find("token.example", "a"), Some(Credential::Refresh("secret".to_owned())));
         assert_eq!(find("empty.example", "a"), None);
@@ -210,12 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn the_named_file_alone_counts_and_must_be_there() {
+    fn file_named_by_variable_must_exist() {
         let env = |name: &str| match name {
             "REGISTRY_AUTH_FILE" => Some(PathBuf::from("/nonexistent/auth.json")),
             _ => Some(PathBuf::from("/tmp")),
         };
-        assert!(matches!(find("x.example", "a", &env), Err(error) if error.kind() == Kind::Input));
-        assert_eq!(find("x.example", "a", &|_| None).expect("nobody"), None);
+        let error = find("x.example", "a", &env).expect_err("missing file");
+        assert_eq!((error.kind(), error.io_kind()), (Kind::Input, Some(io::ErrorKind::NotFound)));
+        assert_eq!(find("x.example", "a", &|_| None).expect("no file"), None);
     }
 }

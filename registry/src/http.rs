@@ -1,4 +1,5 @@
-//! One request: to the registry, or to where it sends us. Bounds, time limits, redirects, and what failures mean.
+//! One HTTP request to the registry, or to the host that it redirects to. Bounds sizes and times, checks redirects, and decides which
+//! failures are transient. Responses are untrusted.
 
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -7,54 +8,56 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluent_uri::{Uri, UriRef};
-use invarlock_images::{Error, Result};
+use invarlock_error::{Error, Foreign as _, Kind, Result};
 use ureq::http::{Method, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy, SendBody};
 
-use crate::address::{Place, place};
-use crate::resolver::{Forbidden, Guarded, Names, is_localhost};
-use crate::retry::Problem;
-use crate::trust;
+use crate::address::AddressScope;
+use crate::guarded_resolver::GuardedResolver;
+use crate::limits::{CONNECT_TIMEOUT, MAX_HEADERS};
+use crate::names::HostNames;
+use crate::retry::{Attempt, RequestError};
+use crate::url::{authority, has_base, is_localhost, is_loopback, printable, without_port};
+use crate::{transport_error, trust};
 
-pub(crate) type Tried<T> = std::result::Result<T, Problem>;
+const MAX_REDIRECTS: u32 = 5;
+/// The limit for a request with a small response, from the request to the last byte.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(300);
+/// A large response must deliver at least this many bytes per [`RATE_INTERVAL`].
+const MIN_BYTES: u64 = 64 << 10;
+const RATE_INTERVAL: Duration = Duration::from_secs(60);
 
-const MOST_REDIRECTS: u32 = 5;
-const LONGEST_HEADERS: usize = 64 << 10;
-const CONNECT: Duration = Duration::from_secs(10);
-/// A document, from the request to its last byte.
-const DOCUMENT: Duration = Duration::from_secs(300);
-/// A connection slower than this for a minute is given up.
-const SLOWEST: u64 = 64 << 10;
-
-/// Clients for one registry.
+/// HTTP clients for one registry.
 pub(crate) struct Http {
+    /// For the registry itself.
     registry: Agent,
+    /// For hosts that the registry redirects to.
     elsewhere: Agent,
     /// `https://HOST` or `http://HOST`.
     pub base: String,
-    place: Place,
-    /// Whether the registry is this machine by its name as it is written.
-    here: bool,
+    scope: AddressScope,
+    is_local: bool,
     stall: Duration,
 }
 
 /// A request.
-pub(crate) struct Ask<'a> {
+pub(crate) struct HttpRequest<'a> {
     pub method: Method,
     pub url: String,
     pub headers: Vec<(&'static str, String)>,
-    /// Whom it may be shown to, by the beginning of his URLs, and what.
+    /// The value of `Authorization`, after the base of the only URLs that it is sent to.
     pub authorization: Option<(String, String)>,
+    /// Size and content of the body.
     pub body: Option<(u64, Box<dyn Read + 'a>)>,
-    /// Whether the answer is small.
-    pub document: bool,
+    /// Whether the response is small.
+    pub is_document: bool,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> HttpRequest<'a> {
     pub fn new(method: Method, url: String) -> Self {
-        Self { method, url, headers: Vec::new(), authorization: None, body: None, document: true }
+        Self { method, url, headers: Vec::new(), authorization: None, body: None, is_document: true }
     }
 
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -64,141 +67,148 @@ impl<'a> Ask<'a> {
 }
 
 impl Http {
-    /// For the registry at `host`; `scheme` is `https` or `http`.
-    pub fn new(names: &Names, host: &str, scheme: &str, stall: Duration) -> Result<Self> {
+    /// Clients for the registry at `host`; `scheme` is `https` or `http`.
+    pub fn new(names: &HostNames, host: &str, scheme: &str, stall: Duration) -> Result<Self> {
         let bare = without_port(host);
-        let here = is_loopback(bare);
-        // Which of several is connected to is open: what the strictest of them may not do, it may not. A name that leads here only by
-        // what somebody says of it, who may say another thing the next time, is not this machine.
-        let places = names.resolve(bare).unwrap_or_default().into_iter().map(place);
-        let nearest = if here { Place::Here } else { Place::Near };
-        let place = places.max().unwrap_or(Place::Far).max(nearest);
-        let proxy = Proxy::try_from_env().filter(|_| !here);
-        let machine = trust::of_machine();
-        let own = [trust::of_registry(host)?, machine.clone()].concat();
-        let agent = |places: RangeInclusive<Place>, roots: &[Certificate<'static>]| {
-            let guarded = Guarded {
+        let is_local = is_loopback(bare);
+        // A name that resolves to a loopback address is not this machine, because it may resolve to another address the next time. Of
+        // several addresses any may be connected to, so the least protected scope decides where redirects may lead.
+        let scopes = names.resolve(bare).unwrap_or_default().into_iter().map(AddressScope::of);
+        let minimum = if is_local { AddressScope::Loopback } else { AddressScope::Private };
+        let scope = scopes.max().unwrap_or(AddressScope::Public).max(minimum);
+        let proxy = Proxy::try_from_env().filter(|_| !is_local);
+        let machine_roots = trust::machine_roots();
+        let registry_roots = [trust::registry_roots(host)?, machine_roots.clone()].concat();
+        let agent = |scopes: RangeInclusive<AddressScope>, roots: &[Certificate<'static>]| {
+            let resolver = GuardedResolver {
                 names: names.clone(),
-                places,
-                proxy: proxy.as_ref().map(|it| it.host().to_owned()),
+                scopes,
+                proxy: proxy.as_ref().map(|proxy| proxy.host().to_owned()),
             };
-            agent(guarded, roots, proxy.clone(), stall)
+            new_agent(resolver, roots, proxy.clone(), stall)
         };
         Ok(Self {
-            registry: agent(Place::Odd..=place, &own),
-            elsewhere: agent(place..=Place::Far, &machine),
+            registry: agent(AddressScope::Reserved..=scope, &registry_roots),
+            elsewhere: agent(scope..=AddressScope::Public, &machine_roots),
             base: format!("{scheme}://{host}"),
-            place,
-            here,
+            scope,
+            is_local,
             stall,
         })
     }
 
-    /// Whether the registry is this machine, whatever anybody says of its name.
-    pub fn is_here(&self) -> bool {
-        self.here
+    /// Whether the registry is this machine by the text of its host, independent of name resolution.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
-    /// Sends a request and follows where it leads.
-    pub fn send(&self, mut ask: Ask<'_>) -> Tried<Response<Body>> {
-        for _ in 0..=MOST_REDIRECTS {
-            let response = self.send_once(&mut ask)?;
+    /// Sends a request and follows redirects.
+    pub fn send(&self, mut request: HttpRequest<'_>) -> Attempt<Response<Body>> {
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send_once(&mut request)?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            if ask.body.is_some() || ![Method::GET, Method::HEAD].contains(&ask.method) {
+            if request.body.is_some() || ![Method::GET, Method::HEAD].contains(&request.method) {
                 return Err(Error::unsupported("the registry redirects an upload").into());
             }
-            let to = header(&response, "location")
-                .ok_or_else(|| Error::integrity("the registry redirects to nowhere"))?;
-            ask.url = self.follow(&ask.url, to)?;
-            // Whoever answers there may send us back here: what we said here is not said again.
-            ask.authorization = ask.authorization.filter(|(whom, _)| is_below(&ask.url, whom));
+            let location = header(&response, "location")
+                .ok_or_else(|| Error::integrity("the registry sends a redirect without a location"))?;
+            request.url = self.redirect_target(&request.url, location)?;
+            // The authorization is dropped for good: the other host may redirect back to the registry.
+            request.authorization = request.authorization.filter(|(base, _)| has_base(&request.url, base));
         }
-        Err(Error::safety(format!("the registry redirects more than {MOST_REDIRECTS} times")).into())
+        Err(Error::safety(format!("the registry redirects more than {MAX_REDIRECTS} times")).into())
     }
 
-    fn send_once(&self, ask: &mut Ask<'_>) -> Tried<Response<Body>> {
-        let mut request = Request::builder().method(&ask.method).uri(&ask.url);
-        for (name, value) in &ask.headers {
-            request = request.header(*name, value);
+    fn send_once(&self, request: &mut HttpRequest<'_>) -> Attempt<Response<Body>> {
+        let HttpRequest { method, url, headers, authorization, body, is_document } = request;
+        let mut builder = Request::builder().method(&*method).uri(&*url);
+        for (name, value) in headers {
+            builder = builder.header(*name, &*value);
         }
-        if let Some((_, value)) = ask.authorization.as_ref().filter(|(whom, _)| is_below(&ask.url, whom)) {
-            request = request.header("Authorization", value);
+        if let Some((_, value)) = authorization.as_ref().filter(|(base, _)| has_base(url, base)) {
+            builder = builder.header("Authorization", value);
         }
-        let agent = if is_below(&ask.url, &self.base) { &self.registry } else { &self.elsewhere };
-        let limit = ask.document.then_some(DOCUMENT);
-        let wrong = |error| Error::integrity(format!("{} is no address: {error}", printable(&ask.url)));
-        let sent = match &mut ask.body {
-            Some((size, from)) => {
-                let request =
-                    request.header("Content-Length", *size).body(SendBody::from_reader(from.as_mut()));
-                let request = request.map_err(wrong)?;
+        let agent = if has_base(url, &self.base) { &self.registry } else { &self.elsewhere };
+        let limit = is_document.then_some(DOCUMENT_TIMEOUT);
+        let context = || format!("invalid URL {}", printable(url));
+        let sent = match body {
+            Some((size, content)) => {
+                let builder = builder.header("Content-Length", *size);
+                let request = builder.body(SendBody::from_reader(content.as_mut()));
+                let request = request.err_kind(Kind::Integrity).map_err(|error| error.context(context()))?;
                 agent.run(agent.configure_request(request).timeout_global(limit).build())
             }
             None => {
-                let request = request.body(()).map_err(wrong)?;
+                let request = builder.body(());
+                let request = request.err_kind(Kind::Integrity).map_err(|error| error.context(context()))?;
                 agent.run(agent.configure_request(request).timeout_global(limit).build())
             }
         };
-        sent.map_err(|error| self.problem(&ask.url, error))
+        sent.map_err(|error| transport_error::from_ureq(url, error, self.stall))
     }
 
-    /// The URL that `from` leads to by `reference`, if it may.
-    pub fn follow(&self, from: &str, reference: &str) -> Result<String> {
-        let no = |why: &str| {
-            Err(Error::safety(format!("the registry sends us to {}, {why}", printable(reference))))
+    /// The URL that the reference `location` means at the URL `from`, if a redirect may lead there.
+    pub fn redirect_target(&self, from: &str, location: &str) -> Result<String> {
+        let reject = |why: &str| {
+            Err(Error::safety(format!("the registry redirects to {}, {why}", printable(location))))
         };
-        let resolved = UriRef::parse(reference)
+        let resolved = UriRef::parse(location)
             .ok()
             .zip(Uri::parse(from).ok())
-            .and_then(|(to, from)| to.resolve_against(&from).ok().map(|it| it.normalize()));
-        let Some(to) = resolved else { return no("which is no address") };
-        if !["http", "https"].contains(&to.scheme().as_str()) {
-            return no("which is not HTTP");
+            .and_then(|(to, from)| to.resolve_against(&from).ok().map(|uri| uri.normalize()));
+        let Some(target) = resolved else { return reject("which is not a valid URL") };
+        if !["http", "https"].contains(&target.scheme().as_str()) {
+            return reject("which is not HTTP");
         }
-        let Some(authority) = to.authority() else { return no("which is no address of a host") };
+        let Some(authority) = target.authority() else { return reject("which names no host") };
         if authority.userinfo().is_some() || authority.host().is_empty() {
-            return no("which has more than a host in it");
+            return reject("which contains credentials or no host");
         }
-        let url = to.as_str().split('#').next().unwrap_or_default().to_owned();
-        let same = is_below(&url, &self.base);
-        match to.scheme().as_str() {
+        let url = target.as_str().split('#').next().unwrap_or_default().to_owned();
+        let is_registry = has_base(&url, &self.base);
+        match target.scheme().as_str() {
             "https" => {}
-            "http" if from.starts_with("https:") => return no("which is without TLS, and we came with it"),
-            "http" if same || is_loopback(authority.host()) => {}
-            _ => return no("another host, which is without TLS"),
-        }
-        let at = authority.host().trim_matches(['[', ']']).parse::<IpAddr>().ok().map(place);
-        let at = if is_localhost(authority.host()) { Some(Place::Here) } else { at };
-        match at {
-            Some(at) if !same && at < self.place => {
-                no("an address of this machine or its network, where no registry elsewhere may send us")
+            "http" if from.starts_with("https:") => {
+                return reject("which leads from TLS to a URL without TLS");
             }
-            _ => Ok(url),
+            "http" if is_registry || is_loopback(authority.host()) => {}
+            _ => return reject("which is another host without TLS"),
         }
+        let literal = authority.host().trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let scope = match is_localhost(authority.host()) {
+            true => Some(AddressScope::Loopback),
+            false => literal.map(AddressScope::of),
+        };
+        if !is_registry && scope.is_some_and(|scope| scope < self.scope) {
+            return reject(
+                "an address of this machine or its network; a registry elsewhere must not direct the client there",
+            );
+        }
+        Ok(url)
     }
 
-    /// Reads all of a small answer.
-    pub fn read_bounded(&self, url: &str, response: Response<Body>, most: u64) -> Tried<Vec<u8>> {
+    /// Reads a small response of at most `limit` bytes.
+    pub fn read_document(&self, url: &str, response: Response<Body>, limit: u64) -> Attempt<Vec<u8>> {
         let mut bytes = Vec::new();
-        let read = response.into_body().into_reader().take(most + 1).read_to_end(&mut bytes);
-        read.map_err(|error| self.problem(url, ureq::Error::from(error)))?;
-        match bytes.len() as u64 > most {
+        let read = response.into_body().into_reader().take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(|error| transport_error::from_ureq(url, error.into(), self.stall))?;
+        match bytes.len() as u64 > limit {
             true => {
-                Err(Error::safety(format!("the registry gives more than the {most} bytes allowed")).into())
+                Err(Error::safety(format!("the registry sends more than the allowed {limit} bytes")).into())
             }
             false => Ok(bytes),
         }
     }
 
-    /// Reads a long answer piece by piece. One that trickles is no better than one that stalls.
-    pub fn read_all(
+    /// Reads a large response in chunks. A response that is too slow fails like a stalled one.
+    pub fn read_stream(
         &self,
         url: &str,
         response: Response<Body>,
-        mut each: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Tried<()> {
+        mut on_chunk: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Attempt<()> {
         let mut reader = response.into_body().into_reader();
         let mut buffer = vec![0; 128 << 10];
         let (mut since, mut count) = (Instant::now(), 0);
@@ -206,91 +216,36 @@ impl Http {
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(read) => {
-                    each(&buffer[..read])?;
+                    on_chunk(&buffer[..read])?;
                     count += read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.problem(url, ureq::Error::from(error))),
+                Err(error) => return Err(transport_error::from_ureq(url, error.into(), self.stall)),
             }
-            if since.elapsed() > Duration::from_secs(60) {
-                if count < SLOWEST {
-                    let why = format!("{} gave only {count} bytes in a minute", host_of(url));
-                    return Err(Problem::Passing(Error::system(why), None));
+            if since.elapsed() > RATE_INTERVAL {
+                if count < MIN_BYTES {
+                    let why = format!("{} sent only {count} bytes in a minute", authority(url));
+                    return Err(RequestError::Transient(Error::system(why), None));
                 }
                 (since, count) = (Instant::now(), 0);
             }
         }
     }
 
-    /// What a failure means.
-    pub fn problem(&self, url: &str, error: ureq::Error) -> Problem {
-        let host = host_of(url);
-        match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                passing(format!("{host} did not answer within {} s", CONNECT.as_secs()))
-            }
-            ureq::Error::Timeout(_) => passing(format!(
-                "{host} gave no byte for {} s, or no answer in time",
-                self.stall.as_secs_f32()
-            )),
-            ureq::Error::LargeResponseHeader(..) => {
-                Error::safety(format!("{host} answers with more than {LONGEST_HEADERS} bytes of headers"))
-                    .into()
-            }
-            ureq::Error::Other(inner) => match inner.downcast::<Forbidden>() {
-                Ok(forbidden) => Error::safety(forbidden.to_string()).into(),
-                Err(other) => passing(format!("speaking with {host}: {other}")),
-            },
-            ureq::Error::Rustls(error) => of_tls(host, &error),
-            ureq::Error::Protocol(error) => {
-                Error::integrity(format!("what {host} answers is not HTTP as it should be: {error}")).into()
-            }
-            ureq::Error::Io(error) => match error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>())
-            {
-                Some(inner) => of_tls(host, inner),
-                None => passing(format!("speaking with {host}: {error}")),
-            },
-            other => passing(format!("speaking with {host}: {other}")),
-        }
-    }
-
-    /// Whether what answers does not speak TLS.
-    pub fn is_plain(error: &ureq::Error) -> bool {
-        let tls = match error {
-            ureq::Error::Rustls(error) => Some(error),
-            ureq::Error::Io(error) => error.get_ref().and_then(|it| it.downcast_ref()),
-            _ => None,
-        };
-        matches!(tls, Some(rustls::Error::InvalidMessage(_)))
-    }
-
-    /// One request without anything, for how the registry is spoken to.
-    pub fn look(&self, url: &str) -> std::result::Result<Response<Body>, ureq::Error> {
+    /// Sends a plain GET to the registry, to find out whether it uses TLS.
+    pub fn probe(&self, url: &str) -> std::result::Result<Response<Body>, ureq::Error> {
         let request = Request::builder().uri(url).body(()).map_err(ureq::Error::Http)?;
-        self.registry.run(self.registry.configure_request(request).timeout_global(Some(DOCUMENT)).build())
+        let request = self.registry.configure_request(request).timeout_global(Some(DOCUMENT_TIMEOUT));
+        self.registry.run(request.build())
     }
 }
 
-fn passing(why: String) -> Problem {
-    Problem::Passing(Error::system(why), None)
-}
-
-fn of_tls(host: &str, error: &rustls::Error) -> Problem {
-    match error {
-        rustls::Error::InvalidCertificate(_) => Error::safety(format!(
-            "{host} does not prove that it is {host}: {error}; where it is yours, put the certificate of its authority into \
-             /etc/containers/certs.d/{host}/ca.crt, or name it by SSL_CERT_FILE"
-        ))
-        .into(),
-        rustls::Error::InvalidMessage(_) => Error::input(format!(
-            "{host} does not speak TLS; if it is meant to be spoken to without, say --plain-http"
-        ))
-        .into(),
-        other => passing(format!("speaking TLS with {host}: {other}")),
-    }
-}
-
-fn agent(names: Guarded, roots: &[Certificate<'static>], proxy: Option<Proxy>, stall: Duration) -> Agent {
+fn new_agent(
+    resolver: GuardedResolver,
+    roots: &[Certificate<'static>],
+    proxy: Option<Proxy>,
+    stall: Duration,
+) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::new_with_certs(roots))
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -302,70 +257,46 @@ fn agent(names: Guarded, roots: &[Certificate<'static>], proxy: Option<Proxy>, s
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(concat!("invarlock/", env!("CARGO_PKG_VERSION")))
-        .max_response_header_size(LONGEST_HEADERS)
-        .timeout_connect(Some(CONNECT))
+        .max_response_header_size(MAX_HEADERS)
+        .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_per_read(Some(stall))
         .timeout_per_write(Some(stall))
         .build();
-    Agent::with_parts(config, DefaultConnector::new(), names)
+    Agent::with_parts(config, DefaultConnector::new(), resolver)
 }
 
-/// A header as text.
+/// The value of a header, if it is text.
 pub(crate) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
-    response.headers().get(name).and_then(|it| it.to_str().ok())
-}
-
-/// Whether a URL is one of the host whose URLs begin with `base`.
-pub(crate) fn is_below(url: &str, base: &str) -> bool {
-    url.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-}
-
-/// Whether a host is this machine by its name alone. An address that somebody else would translate to a loopback one is not.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_matches(['[', ']']);
-    is_localhost(host) || bare.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_loopback())
-}
-
-/// A host without its port.
-pub(crate) fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((bare, port)) if port.bytes().all(|it| it.is_ascii_digit()) && !bare.ends_with(':') => bare,
-        _ => host,
-    }
-}
-
-fn host_of(url: &str) -> &str {
-    url.split("://").nth(1).and_then(|it| it.split(['/', '?']).next()).unwrap_or(url)
-}
-
-/// Text of a stranger for people: short, and without what steers a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    response.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use invarlock_error::Kind;
 
     fn http(host: &str, scheme: &str) -> Http {
-        Http::new(&Names::of_machine(), host, scheme, Duration::from_secs(1)).expect("clients")
+        let names = HostNames::of_this_machine();
+        Http::new(&names, host, scheme, Duration::from_secs(1)).expect("clients")
+    }
+
+    fn assert_rejected(http: &Http, from: &str, location: &str) {
+        let result = http.redirect_target(from, location);
+        assert!(result.as_ref().is_err_and(|error| error.kind() == Kind::Safety), "{location}: {result:?}");
     }
 
     #[test]
-    fn redirects_lead_where_they_may() {
-        let far = http("192.0.2.1", "https");
+    fn remote_registry_redirects_only_to_public_tls_hosts() {
+        let remote = http("192.0.2.1", "https");
         let from = "https://192.0.2.1/v2/a/blobs/x?y=z";
-        let follow = |to: &str| far.follow(from, to);
-        for (to, expected) in [
+        for (location, expected) in [
             ("/v2/b", "https://192.0.2.1/v2/b"),
             ("../c#x", "https://192.0.2.1/v2/a/c"),
             ("//cdn.example/x", "https://cdn.example/x"),
             ("https://cdn.example:8443/x?y=1", "https://cdn.example:8443/x?y=1"),
         ] {
-            assert_eq!(follow(to).expect(to), expected);
+            assert_eq!(remote.redirect_target(from, location).expect(location), expected);
         }
-        for to in [
+        for location in [
             "http://192.0.2.1/v2/b",
             "http://127.0.0.1/x",
             "https://127.0.0.1/x",
@@ -381,73 +312,48 @@ mod tests {
             "https://a b/x",
             "é",
         ] {
-            assert!(
-                matches!(follow(to), Err(error) if error.kind() == Kind::Safety),
-                "{to}: {:?}",
-                follow(to)
-            );
-        }
-        let here = http("127.0.0.1:5000", "http");
-        let follow = |to: &str| here.follow("http://127.0.0.1:5000/v2/", to);
-        for to in
-            ["http://127.0.0.1:5001/x", "http://localhost:1/x", "https://10.0.0.1/x", "https://cdn.example/"]
-        {
-            follow(to).expect(to);
-        }
-        for to in ["http://cdn.example/x", "http://10.0.0.1/x", "https://169.254.169.254/x"] {
-            assert!(matches!(follow(to), Err(error) if error.kind() == Kind::Safety), "{to}");
+            assert_rejected(&remote, from, location);
         }
     }
 
     #[test]
-    fn only_a_written_name_is_this_machine() {
+    fn local_registry_redirects_to_local_and_tls_hosts() {
+        let local = http("127.0.0.1:5000", "http");
+        let from = "http://127.0.0.1:5000/v2/";
+        for location in
+            ["http://127.0.0.1:5001/x", "http://localhost:1/x", "https://10.0.0.1/x", "https://cdn.example/"]
+        {
+            local.redirect_target(from, location).expect(location);
+        }
+        for location in ["http://cdn.example/x", "http://10.0.0.1/x", "https://169.254.169.254/x"] {
+            assert_rejected(&local, from, location);
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_are_local() {
         for host in
             ["localhost", "localhost:5000", "a.localhost", "127.0.0.1:5000", "127.8.8.8", "[::1]:5000"]
         {
-            assert!(is_loopback(without_port(host)), "{host}");
-            assert!(http(host, "http").is_here(), "{host}");
+            assert!(http(host, "http").is_local(), "{host}");
         }
-        for host in [
-            "localhost.example",
-            "notlocalhost",
-            "127.0.0.1.example",
-            "10.0.0.1",
-            "[64:ff9b::7f00:1]",
-            "127.1",
-        ] {
-            assert!(!is_loopback(host), "{host}");
-        }
-        assert!(is_loopback("[::ffff:127.0.0.1]"));
     }
 
     #[test]
-    fn a_name_that_leads_here_is_not_this_machine() {
-        let names = Names::of("127.0.0.1 one.example\n10.0.0.1 two.example\n".to_owned(), "", 53);
+    fn name_that_resolves_to_loopback_is_not_local() {
+        let names = HostNames::parse("127.0.0.1 one.example\n10.0.0.1 two.example\n".to_owned(), "", 53);
         for host in ["one.example:5000", "two.example:5000"] {
             let http = Http::new(&names, host, "https", Duration::from_secs(1)).expect("clients");
-            assert!(!http.is_here(), "{host}");
+            assert!(!http.is_local(), "{host}");
             let from = format!("https://{host}/v2/");
-            let follow = |to: &str| http.follow(&from, to);
-            for to in
+            for location in
                 ["https://127.0.0.1/x", "https://localhost/x", "https://a.localhost/x", "http://127.0.0.1/x"]
             {
-                assert!(matches!(follow(to), Err(error) if error.kind() == Kind::Safety), "{host} {to}");
+                assert_rejected(&http, &from, location);
             }
-            for to in ["/v2/b", "https://10.0.0.2/x", "https://cdn.example/x"] {
-                follow(to).expect(to);
+            for location in ["/v2/b", "https://10.0.0.2/x", "https://cdn.example/x"] {
+                http.redirect_target(&from, location).expect(location);
             }
         }
-    }
-
-    #[test]
-    fn hosts_and_what_is_theirs() {
-        assert!(is_below("https://a.example/x", "https://a.example"));
-        assert!(!is_below("https://a.example.evil/x", "https://a.example"));
-        assert!(!is_below("https://a.example:444/x", "https://a.example"));
-        assert!(!is_below("https://a.example@evil/x", "https://a.example"));
-        assert!(!is_below("http://a.example/x", "https://a.example"));
-        assert_eq!(without_port("a.example:5000"), "a.example");
-        assert_eq!(without_port("[::1]:5000"), "[::1]");
-        assert_eq!(without_port("[::1]"), "[::1]");
     }
 }

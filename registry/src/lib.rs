@@ -1,23 +1,22 @@
-//! Images from and to registries: the OCI distribution protocol with a peer that nobody trusts.
+//! A client of the OCI distribution protocol: pulls images from registries and pushes them.
 //!
-//! Responsible for: getting and sending bytes by the protocol, with the user's credentials going to whom they are for and nobody else.
-//! Trusts: the machine's store of TLS roots, the user's credential files and programs, and of what a registry says nothing. The bytes it
-//! gives are measured by `invarlock_images`, against digests. A [`Client`] is made only from [`invarlock_security::Network`], the right
-//! to open internet sockets.
+//! Responsible for transferring bytes and for sending the user's credentials only to the host they were issued for. Trusts the machine's
+//! TLS roots and the user's credential files and helpers. Registry responses are untrusted; `invarlock_images` verifies every blob by
+//! digest. A [`Client`] is created only from [`invarlock_security::Network`], the permission to open internet sockets.
 //!
-//! In the order of a request: `resolver` (a name becomes addresses, without the C library, which is not in a static program), `address`
-//! (which of them a stranger may send us to), `trust` (TLS roots), `http` (one request, redirects, bounds, time limits), `challenge`,
-//! `credentials`, `helper` and `auth` (who we are), `retry`, and [`Client`], which speaks the protocol.
+//! Modules, each using only those before it: `limits`, `url`, `address`, `dns`, `names` (host names to addresses), `guarded_resolver` (which
+//! addresses the client may connect to), `trust` (TLS roots), `retry`, `transport_error`, `http` (one request with its redirects, bounds and
+//! time limits), `status`, `challenge`, `credential`, `credential_helper`, `credentials`, `auth` and [`Client`].
 //!
 //! # Rules
 //!
-//! - TLS, always; plain HTTP only to this machine itself, or where the user said so for the registry he named. Credentials never go over
-//!   plain HTTP to another machine. This machine is `localhost`, a name below it or a loopback address, as it is written: a name that
-//!   leads here by `/etc/hosts` or a name server is one like any other.
-//! - Credentials go to the host they were stored for. A token server gets them where it is the same host or in the same domain.
-//! - At most five redirects; none from TLS to plain HTTP, none from another machine to an address of this machine or its network; no
-//!   credentials to another host or port.
-//! - Every answer is bounded, and every wait: 10 s to connect, 30 s for the next byte.
+//! - TLS is required, except for this machine and for a registry for which the user requested plain HTTP. Credentials are never sent over
+//!   plain HTTP to another machine. This machine is `localhost`, a name below it or a loopback address, as written: a name that resolves
+//!   to a loopback address is treated as another machine.
+//! - Credentials are sent to the host they were stored for. A token server gets them if it is the same host or in the same domain.
+//! - At most five redirects are followed; none from TLS to plain HTTP, and none from another machine to an address of this machine or its
+//!   network. Credentials are not sent to another host or port.
+//! - Every response and every wait is bounded: 10 s to connect, 30 s for the next byte.
 
 #![forbid(unsafe_code)]
 
@@ -25,14 +24,20 @@ mod address;
 mod auth;
 mod challenge;
 mod client;
+mod credential;
+mod credential_helper;
 mod credentials;
+mod dns;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
-mod helper;
+mod guarded_resolver;
 mod http;
-mod resolver;
+mod limits;
+mod names;
 mod retry;
+mod status;
+mod transport_error;
 mod trust;
-mod upload;
+mod url;
 
 pub use client::{Client, Options};

@@ -1,68 +1,79 @@
-//! Trying again what may go better another time.
+//! Retries of requests that may succeed at a later attempt.
 
-use invarlock_error::Kind;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
-use invarlock_images::{Error, Result};
+use invarlock_error::{Error, Kind, Result};
 
-/// No registry makes us wait longer at once.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The longest pause between attempts, also if the registry requests a longer one.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The limit of attempts even if each makes progress: a registry could send one byte per attempt.
+const MAX_ATTEMPTS: usize = 100;
 
 /// Why a request failed.
 #[derive(Debug)]
-pub(crate) enum Problem {
-    /// It would fail again.
-    Final(Error),
-    /// It may not, after this time where the registry named one.
-    Passing(Error, Option<Duration>),
+pub(crate) enum RequestError {
+    /// Another attempt would fail too.
+    Permanent(Error),
+    /// Another attempt may succeed, after the pause that the registry requested, if any.
+    Transient(Error, Option<Duration>),
 }
 
-impl From<Error> for Problem {
+/// The result of one attempt.
+pub(crate) type Attempt<T> = std::result::Result<T, RequestError>;
+
+impl From<Error> for RequestError {
     fn from(error: Error) -> Self {
-        Self::Final(error)
+        Self::Permanent(error)
     }
 }
 
-/// How often and how long.
+/// The number of attempts and the pauses between them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetryPolicy {
-    pub tries: u32,
-    pub first: Duration,
+    /// How often in a row a request may fail without progress.
+    pub attempts: u32,
+    /// The pause after the first failure. It doubles with each further failure.
+    pub first_pause: Duration,
 }
 
 impl RetryPolicy {
-    /// Calls `work` until it is done, fails for good, or has failed too often in a row. It says of a failure whether it got any further.
-    pub fn with<T>(self, mut work: impl FnMut() -> std::result::Result<T, (Problem, bool)>) -> Result<T> {
+    /// Calls `attempt` until it succeeds, fails permanently or fails too often in a row. With its error, `attempt` returns whether it made
+    /// progress.
+    pub fn run<T>(
+        self,
+        mut attempt: impl FnMut() -> std::result::Result<T, (RequestError, bool)>,
+    ) -> Result<T> {
         let mut failed = 0;
-        // Progress a byte at a time is none for ever.
-        for _ in 0..100 {
-            match work() {
+        for _ in 0..MAX_ATTEMPTS {
+            match attempt() {
                 Ok(done) => return Ok(done),
-                Err((Problem::Final(error), _)) => return Err(error),
-                Err((Problem::Passing(error, asked), further)) => {
-                    failed = if further { 1 } else { failed + 1 };
-                    if failed >= self.tries {
-                        return Err(told(error, failed));
+                Err((RequestError::Permanent(error), _)) => return Err(error),
+                Err((RequestError::Transient(error, requested), progress)) => {
+                    failed = if progress { 1 } else { failed + 1 };
+                    if failed >= self.attempts {
+                        return Err(with_attempts(error, failed));
                     }
-                    std::thread::sleep(asked.map_or_else(|| self.pause(failed), |it| it.min(LONGEST)));
+                    std::thread::sleep(
+                        requested.map_or_else(|| self.pause(failed), |pause| pause.min(MAX_PAUSE)),
+                    );
                 }
             }
         }
-        Err(Error::system("it stops again and again"))
+        Err(Error::system(format!("the transfer was interrupted {MAX_ATTEMPTS} times")))
     }
 
-    /// Twice as long each time, and not the same for all who wait.
+    /// Exponential back-off with jitter between half and the whole pause.
     fn pause(self, failed: u32) -> Duration {
-        let whole = self.first.saturating_mul(1 << failed.saturating_sub(1).min(10)).min(LONGEST);
+        let whole = self.first_pause.saturating_mul(1 << failed.saturating_sub(1).min(10)).min(MAX_PAUSE);
         let noise = std::hash::RandomState::new().build_hasher().finish() % 512;
         whole.mul_f64((512 + noise) as f64 / 1024.0)
     }
 }
 
-fn told(error: Error, tries: u32) -> Error {
+fn with_attempts(error: Error, attempts: u32) -> Error {
     match error.kind() {
-        Kind::System => error.context(format_args!("giving up after {tries} attempts")),
+        Kind::System => error.context(format_args!("giving up after {attempts} attempts")),
         _ => error,
     }
 }
@@ -71,31 +82,42 @@ fn told(error: Error, tries: u32) -> Error {
 mod tests {
     use super::*;
 
+    fn transient() -> RequestError {
+        RequestError::Transient(Error::system("no"), None)
+    }
+
     #[test]
-    fn patience_ends() {
-        let patience = RetryPolicy { tries: 3, first: Duration::from_millis(1) };
-        let passing = || Problem::Passing(Error::system("no"), None);
-        let mut calls = 0;
-        let ended = patience.with(|| -> std::result::Result<(), _> {
-            calls += 1;
-            Err((passing(), false))
-        });
-        assert_eq!((calls, ended.expect_err("no").to_string()), (3, "no (tried 3 times)".to_owned()));
-        let mut calls = 0;
-        let ended = patience.with(|| -> std::result::Result<(), _> {
-            calls += 1;
-            Err((passing(), true))
-        });
-        assert_eq!((calls, ended.is_err()), (100, true));
-        let mut calls = 0;
-        patience
-            .with(|| {
+    fn attempts_are_limited_with_and_without_progress() {
+        let policy = RetryPolicy { attempts: 3, first_pause: Duration::from_millis(1) };
+        let count = |progress: bool| {
+            let mut calls = 0;
+            let result = policy.run(|| -> std::result::Result<(), _> {
                 calls += 1;
-                if calls < 3 { Err((passing(), false)) } else { Ok(()) }
+                Err((transient(), progress))
+            });
+            (calls, result.expect_err("no attempt succeeds").to_string())
+        };
+        assert_eq!(count(false), (3, "giving up after 3 attempts: no".to_owned()));
+        assert_eq!(count(true).0, 100);
+    }
+
+    #[test]
+    fn third_attempt_may_succeed() {
+        let policy = RetryPolicy { attempts: 3, first_pause: Duration::from_millis(1) };
+        let mut calls = 0;
+        policy
+            .run(|| {
+                calls += 1;
+                if calls < 3 { Err((transient(), false)) } else { Ok(()) }
             })
-            .expect("third time");
+            .expect("the third attempt succeeds");
+    }
+
+    #[test]
+    fn pauses_are_limited() {
+        let policy = RetryPolicy { attempts: 3, first_pause: Duration::from_millis(1) };
         for failed in 1..40 {
-            assert!(patience.pause(failed) <= LONGEST);
+            assert!(policy.pause(failed) <= MAX_PAUSE);
         }
     }
 }

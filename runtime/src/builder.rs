@@ -1,58 +1,53 @@
-//! The builder: the first process of the run, which makes its container around itself and becomes its init.
+//! The builder: the first process of the run. It builds the container around itself and becomes its init.
 //!
-//! It is cloned into its own user, pid, mount, network, ipc and uts namespaces, enters the run's cgroup, leaves the host's file system
-//! behind, puts the container's together, and has libcontainer finish it. What needs no knowledge of the run is done before the run is
-//! known, while the launcher still looks at the image.
+//! It is cloned into new user, pid, mount, network, ipc and uts namespaces, enters the run's cgroup, leaves the host's file system,
+//! assembles the container's, and calls libcontainer. Steps that do not depend on the run are done before the run is known, while the
+//! launcher still reads the image.
 //!
-//! Only libcontainer's inner half is used, the one that runs inside: mounts, devices, pivot, masks, capabilities. Its outer half would
-//! fork twice more, kill what it finds in a cgroup of the run's name, and keep a state that nobody reads. It sees a small tree of ours:
-//! no cgroup hierarchy and nothing of the host but five devices.
+//! Only libcontainer's init is used, the part that runs inside: mounts, devices, pivot_root, masks, capabilities. The other part would
+//! fork twice more, kill every process in a cgroup of the run's name, and keep a state file. It runs in a small file system of the
+//! builder: without a cgroup hierarchy, and with nothing of the host but the devices.
 
 use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::init::Init;
-use crate::protocol::{self, Build, FromInit};
-use crate::supervisor::NAMESPACES_REMEDY;
-use crate::{cgroup, hooks, mounts, observe, oci, rootfs, sys};
+use crate::process::{die_with_supervisor, null_device};
+use crate::protocol::{self, Build, FromInit, Reply};
+use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, sys};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::{channel, init};
 use libcontainer::syscall::syscall::SyscallType;
-use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
-use rustix::process::Signal;
 use std::fs::{self, File};
-use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
 
-/// Devices that libcontainer binds into every container. Init takes `tty` away again.
+/// Devices that libcontainer binds into every container. Init removes `tty` again.
 const HOST_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-/// Tree of the builder: layers, the root, and what libcontainer looks at.
+/// Directories of the builder's file system: layers, the root, and those that libcontainer reads.
 const DIRECTORIES: [&str; 5] = ["state", "rootfs", "l", "proc", "dev"];
-/// What an administrator can do where there is no `/proc` for the run.
-pub(crate) const PROC_REMEDY: &str = "mount /proc in full: in a container, run it with an unmasked /proc";
 
-/// Everything the builder is born with.
+/// What the builder inherits from the supervisor.
 pub(crate) struct Builder {
     pub(crate) identity: Identity,
     /// `tasks` of cgroups of version 1.
     pub(crate) entrances: Vec<File>,
-    /// To the supervisor.
+    /// The socket to the supervisor.
     pub(crate) socket: UnixStream,
-    /// The workload's to the supervisor.
+    /// The workload's socket to the supervisor.
     pub(crate) workload_socket: UnixStream,
 }
 
 impl Builder {
-    /// Runs in the new process and never comes back.
+    /// Runs in the new process. Never returns.
     pub(crate) fn run(mut self) -> ! {
         let Err(error) = self.build();
-        // Where the supervisor is gone there is nobody to tell.
+        // Fails only if the supervisor is gone.
         drop(protocol::send(&self.socket, &FromInit::Failed(error), &[]));
         sys::exit_now(1)
     }
@@ -60,14 +55,14 @@ impl Builder {
     fn build(&mut self) -> Result<std::convert::Infallible> {
         die_with_supervisor(&self.socket)?;
         hooks::step("builder: started");
-        // What is made from here on is made inside the run, for a workload with another id.
-        rustix::process::umask(Mode::from_raw_mode(observe::UMASK));
+        // Files created from here on are for a workload with another id.
+        rustix::process::umask(Mode::from_raw_mode(boundary::UMASK));
         cgroup::enter(&self.entrances)?;
         self.entrances.clear();
         hooks::step("builder: cgroup entered");
         self.finish_namespaces()?;
         hooks::step("builder: namespaces made");
-        let tree = prepare_tree().in_control("root file system")?;
+        let own_root = create_own_root().in_control("root file system")?;
         hooks::step("builder: tree prepared");
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
@@ -78,7 +73,7 @@ impl Builder {
         let handles = fds.collect();
         let handles = self.mounts(&build, handles).in_control("root file system")?;
         hooks::step("builder: mounts made");
-        leave_host(tree).in_control("root file system")?;
+        leave_host(own_root).in_control("root file system")?;
         hooks::step("builder: host left");
         let out = rootfs::assemble(&build.request, self.identity, handles).in_control("root file system")?;
         hooks::step("builder: root assembled");
@@ -88,38 +83,32 @@ impl Builder {
         self.become_init(build, stdout, stderr)
     }
 
-    /// What could not be made by the clone: the cgroup namespace, whose root is where this process is now, and the ids, which the
-    /// supervisor writes.
+    /// The parts that clone cannot create: the cgroup namespace, whose root is this process's current cgroup, and the id maps, which
+    /// the supervisor writes.
     fn finish_namespaces(&mut self) -> Result<()> {
         if !hooks::off("cgroup namespace") {
-            sys::unshare(libc::CLONE_NEWCGROUP).or_unsupported(
-                || "row \"namespaces\": making a cgroup namespace".into(),
-                NAMESPACES_REMEDY,
-            )?;
+            sys::unshare(libc::CLONE_NEWCGROUP)
+                .or_unsupported(|| "creating a cgroup namespace".into(), hints::NAMESPACES)
+                .in_control("namespaces")?;
         }
-        let mut mapped = [0];
-        (&self.socket).read_exact(&mut mapped).context("waiting for the id maps")?;
+        Reply::IdsMapped.wait(&self.socket).context("waiting for the id maps")?;
         let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
-        rustix::thread::set_thread_res_gid(gid, gid, gid).context("becoming the run's own group")?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).context("becoming the run's own user")?;
-        // Changing ids made the kernel forget it.
+        rustix::thread::set_thread_res_gid(gid, gid, gid).context("changing to the group of the run")?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).context("changing to the user of the run")?;
+        // Changing ids cleared the parent death signal.
         die_with_supervisor(&self.socket)?;
         if !hooks::off("uts namespace") && !hooks::off("host name") {
-            let fail = || "row \"namespaces\": naming the container".to_owned();
-            // Where a security module gives new user namespaces no rights, this is the first to show it.
-            rustix::system::sethostname(observe::HOST_NAME.as_bytes())
-                .or_unsupported(fail, NAMESPACES_REMEDY)?;
-            // A new namespace begins with the host's.
-            rustix::system::setdomainname(observe::DOMAIN_NAME.as_bytes()).with_context(fail)?;
+            set_names().in_control("namespaces")?;
         }
         if !hooks::off("network namespace") {
             sys::raise_loopback()
-                .or_unsupported(|| "row \"network\": raising lo".into(), NAMESPACES_REMEDY)?;
+                .or_unsupported(|| "enabling lo".into(), hints::NAMESPACES)
+                .in_control("network")?;
         }
         Ok(())
     }
 
-    /// Detached, read-only mounts. A user makes them here, where it may: by path, and only of the very files that were opened before.
+    /// Detached, read-only mounts. A user may create them only in its own namespace, by path; the files must be those opened before.
     fn mounts(&self, build: &Build<'_>, handles: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
         if self.identity.by_root {
             return Ok(handles);
@@ -145,7 +134,7 @@ impl Builder {
         Ok(out)
     }
 
-    /// libcontainer: `/proc`, `/dev`, masks, pivot, most capabilities. Its last act is to call [`Init`], which stays.
+    /// libcontainer mounts `/proc` and `/dev`, masks paths, calls pivot_root, drops most capabilities, and calls [`Init`], which never returns.
     fn become_init(
         &self,
         build: Build<'_>,
@@ -153,9 +142,9 @@ impl Builder {
         stderr: OwnedFd,
     ) -> Result<std::convert::Infallible> {
         let spec = oci::config(&build.request)?;
-        let fail = || "naming a socket for libcontainer".to_owned();
-        let notify_listener =
-            NotifyListener::new(Path::new("/state/notify")).err_kind(Kind::System).with_context(fail)?;
+        let notify_listener = NotifyListener::new(Path::new("/state/notify"))
+            .err_kind(Kind::System)
+            .context("creating a socket for libcontainer")?;
         let args = ContainerArgs {
             container_type: ContainerType::InitContainer,
             syscall: SyscallType::default(),
@@ -166,50 +155,43 @@ impl Builder {
             preserve_fds: 0,
             container: None,
             user_ns_config: None,
-            // Of its outer half, which is not used.
+            // For the part of libcontainer that is not used.
             cgroup_config: libcgroups::common::CgroupConfig {
                 cgroup_path: "/invarlock-no-cgroup".into(),
                 systemd_cgroup: false,
-                container_name: observe::HOST_NAME.into(),
+                container_name: boundary::HOST_NAME.into(),
             },
             detached: true,
             executor: Box::new(Init::new(build, self.identity, &self.socket, &self.workload_socket)),
             no_pivot: false,
-            // It closes them itself when it has them in place.
+            // libcontainer closes them after it has duplicated them.
             stdin: Some(null_device()?.into_raw_fd()),
             stdout: Some(stdout.into_raw_fd()),
             stderr: Some(stderr.into_raw_fd()),
             as_sibling: false,
             pid_file: None,
         };
-        let fail = || "making libcontainer's channels".to_owned();
-        let (mut main, _main_end) = channel::main_channel().err_kind(Kind::System).with_context(fail)?;
-        let (_init_end, mut from_main) = channel::init_channel().err_kind(Kind::System).with_context(fail)?;
+        const CHANNELS: &str = "creating the channels of libcontainer";
+        let (mut main, _main_end) = channel::main_channel().err_kind(Kind::System).context(CHANNELS)?;
+        let (_init_end, mut from_main) = channel::init_channel().err_kind(Kind::System).context(CHANNELS)?;
         hooks::step("builder: configuration made");
         match init::container_init_process(&args, &mut main, &mut from_main) {
-            Ok(()) => Err(Error::system("creating the container: libcontainer ended before init did")),
-            Err(error) => Err(creating(&error)),
+            Ok(()) => Err(Error::system("creating the container: libcontainer returned before init")),
+            Err(error) => Err(creation_error(&error)),
         }
     }
 }
 
-/// SIGKILL when the supervisor dies; and if it died before this call, at once.
-pub(crate) fn die_with_supervisor(socket: &UnixStream) -> Result<()> {
-    if !hooks::off("parent death signal") {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .context("tying the run to its supervisor")?;
-    }
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(socket, PollFlags::empty())];
-    rustix::event::poll(&mut fds, Some(&now)).context("looking for the supervisor")?;
-    if fds[0].revents().contains(PollFlags::HUP) {
-        sys::exit_now(1);
-    }
-    Ok(())
+fn set_names() -> Result<()> {
+    let doing = || "setting the host name of the container".to_owned();
+    // If a security module restricts new user namespaces, this is the first call that fails.
+    rustix::system::sethostname(boundary::HOST_NAME.as_bytes()).or_unsupported(doing, hints::NAMESPACES)?;
+    // A new UTS namespace inherits the host's domain name.
+    rustix::system::setdomainname(boundary::DOMAIN_NAME.as_bytes()).with_context(doing)
 }
 
-/// libcontainer's whole chain of causes: its own text drops it.
-fn creating(error: &dyn std::error::Error) -> Error {
+/// The error with libcontainer's whole chain of causes, which its own text omits.
+fn creation_error(error: &dyn std::error::Error) -> Error {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {
@@ -222,88 +204,59 @@ fn creating(error: &dyn std::error::Error) -> Error {
     Error::system(format!("creating the container: {text}"))
 }
 
-pub(crate) fn null_device() -> Result<OwnedFd> {
-    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("opening /dev/null")
-}
-
-/// A tmpfs with what libcontainer needs, on top of the host's root, and this process in it: names without a slash are in it, and
-/// names with one still the host's.
-fn prepare_tree() -> Result<OwnedFd> {
-    let fail = || "preparing to leave the host's file system".to_owned();
+/// A tmpfs with the files that libcontainer needs, mounted over the host's root, as working directory of this process: relative paths are in
+/// it, absolute paths are still the host's.
+fn create_own_root() -> Result<OwnedFd> {
+    let doing = || "preparing to leave the host's file system".to_owned();
     if !hooks::off("private mounts") {
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .or_unsupported(|| format!("row \"root file system\": {}", fail()), NAMESPACES_REMEDY)?;
+            .or_unsupported(doing, hints::NAMESPACES)?;
     }
-    let tree = mounts::tmpfs(
+    let own_root = mounts::tmpfs(
         &[("mode", "0755".into()), ("size", "16m".into())],
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
     )?;
-    mounts::attach_at(&tree, "/").with_context(fail)?;
-    rustix::process::fchdir(&tree).with_context(fail)?;
+    mounts::attach_at(&own_root, "/").with_context(doing)?;
+    rustix::process::fchdir(&own_root).with_context(doing)?;
     for directory in DIRECTORIES {
-        fs::create_dir(directory).with_context(fail)?;
+        fs::create_dir(directory).with_context(doing)?;
     }
-    // Of this pid namespace: the host's processes are not to be seen in it.
+    // A new /proc shows the processes of this pid namespace only.
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     if hooks::off("pid namespace") {
-        // The kernel gives a new one only to a new namespace.
-        mounts::attach_at(&mounts::clone_path("/proc", true).with_context(fail)?, "proc")
-            .with_context(fail)?;
+        // The kernel mounts a new /proc only for a new pid namespace.
+        mounts::attach_at(&mounts::clone_path("/proc", true).with_context(doing)?, "proc")
+            .with_context(doing)?;
     } else {
         let proc = mounts::filesystem("proc", &[], attributes).map_err(no_proc)?;
-        mounts::attach_at(&proc, "proc").with_context(fail)?;
-        // libcontainer clones `/proc` for each look into it, and taking a clone away is slow. What is unbindable it opens as it is,
-        // which is as good here: nobody else can mount anything in this tree.
-        rustix::mount::mount_change("proc", MountPropagationFlags::UNBINDABLE).with_context(fail)?;
+        mounts::attach_at(&proc, "proc").with_context(doing)?;
+        // libcontainer clones `/proc` for each access, and unmounting a clone is slow. If it cannot be bound, libcontainer opens it
+        // directly, which is equally safe: no other process can mount anything in this file system.
+        rustix::mount::mount_change("proc", MountPropagationFlags::UNBINDABLE).with_context(doing)?;
     }
     for name in HOST_DEVICES {
-        let fail = || format!("{}: /dev/{name}", fail());
-        let device = mounts::clone_path(&format!("/dev/{name}"), false).with_context(fail)?;
+        let doing = || format!("{}: /dev/{name}", doing());
+        let device = mounts::clone_path(&format!("/dev/{name}"), false).with_context(doing)?;
         let path = format!("dev/{name}");
-        File::create(&path).with_context(fail)?;
-        mounts::attach_at(&device, &path).with_context(fail)?;
+        File::create(&path).with_context(doing)?;
+        mounts::attach_at(&device, &path).with_context(doing)?;
     }
-    Ok(tree)
+    Ok(own_root)
 }
 
-/// The kernel gives a namespace its own `/proc` only where the whole of the caller's can be seen.
+/// The kernel mounts a new `/proc` only if the caller's `/proc` is not masked.
 fn no_proc(error: Error) -> Error {
     match error.kind() {
-        Kind::System => error.with_kind(Kind::Unsupported).in_control("/proc").with_hint(PROC_REMEDY),
+        Kind::System => error.with_kind(Kind::Unsupported).in_control("/proc").with_hint(hints::PROC),
         _ => error,
     }
 }
 
-/// The tree becomes the root; the host's file system is gone.
-fn leave_host(tree: OwnedFd) -> Result<()> {
-    let fail = || "leaving the host's file system".to_owned();
-    rustix::process::fchdir(&tree).with_context(fail)?;
-    rustix::process::pivot_root(".", ".").with_context(fail)?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).with_context(fail)?;
-    rustix::process::chdir("/").with_context(fail)
-}
-
-/// What a run's init is made from, for a plain child as well.
-impl Init {
-    pub(crate) fn new(
-        build: Build<'_>,
-        identity: Identity,
-        socket: &UnixStream,
-        workload: &UnixStream,
-    ) -> Self {
-        let request = build.request.into_owned();
-        Init {
-            argv: request.argv,
-            env: request.env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
-            filter: request.filter,
-            cwd: request.cwd,
-            identity,
-            rlimits: build.rlimits,
-            processors: build.processors,
-            host: request.host.is_some(),
-            learning: request.learning.is_some(),
-            socket: socket.as_raw_fd(),
-            workload_socket: workload.as_raw_fd(),
-        }
-    }
+/// Makes the builder's file system the root and unmounts the host's.
+fn leave_host(own_root: OwnedFd) -> Result<()> {
+    let doing = || "leaving the host's file system".to_owned();
+    rustix::process::fchdir(&own_root).with_context(doing)?;
+    rustix::process::pivot_root(".", ".").with_context(doing)?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).with_context(doing)?;
+    rustix::process::chdir("/").with_context(doing)
 }

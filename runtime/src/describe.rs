@@ -1,11 +1,11 @@
-//! What a run will do, as data: printed by `--dry-run`, digested, recorded.
+//! The plan of a run as JSON: printed by `--dry-run`, digested and recorded.
 
+use crate::boundary::{DEVICES, NAMESPACES, SETGROUPS};
 use crate::identity::Identity;
-use crate::observe::{DEVICES, NAMESPACES};
 use crate::spec::{ContainerSpec, InputSource};
 use serde_json::{Value, json};
 
-/// The container's plan as JSON. Starts nothing.
+/// The plan of a container as JSON. Starts no process.
 pub fn describe(spec: &ContainerSpec) -> Value {
     let identity = Identity::of_caller();
     let (uid_map, gid_map) = identity.maps();
@@ -38,7 +38,7 @@ pub fn describe(spec: &ContainerSpec) -> Value {
             "host_gid": identity.host_gid,
             "uid_map": uid_map.lines().collect::<Vec<_>>(),
             "gid_map": gid_map.lines().collect::<Vec<_>>(),
-            "setgroups": crate::identity::SETGROUPS,
+            "setgroups": SETGROUPS,
         },
         "capabilities": [],
         "no_new_privileges": true,

@@ -1,111 +1,119 @@
-//! What this machine can and cannot give the boundary: each row of it tried with the real system calls, in a process of its own.
+//! Checks which controls of the boundary this machine supports, by trying each with real system calls in a new process.
 
 use crate::cgroup::{self, Controller};
 use crate::identity::Identity;
-use crate::mounts;
+use crate::protocol::Reply;
 use crate::sys::{self, Forked};
+use crate::{executable, hints, mounts, prepare, seal, state};
 use serde::Serialize;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// One control of the boundary.
+/// The result for one control of the boundary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct ControlCheck {
     /// Name of the control.
     pub control: String,
-    /// Whether this machine gives it.
+    /// Whether this machine supports it.
     pub available: bool,
-    /// Whether a run in the default boundary fails without it.
+    /// Whether a run with the default boundary fails without it.
     pub required: bool,
-    /// What was tried and seen.
+    /// What was tried, and the result.
     pub detail: String,
-    /// The administrator's step, where it is not available.
+    /// What the administrator can do if it is not available.
     pub remedy: Option<String>,
 }
 
-/// Oldest kernel the boundary is made for.
+/// Oldest supported kernel.
 const KERNEL: (u32, u32) = (5, 15);
 
-fn row(control: &str, required: bool, tried: Result<String, String>, remedy: &str) -> Row {
+fn checked(control: &str, required: bool, tried: Result<String, String>, remedy: &str) -> ControlCheck {
     let available = tried.is_ok();
     let detail = tried.unwrap_or_else(|why| why);
-    Row { control: control.into(), available, required, detail, remedy: (!available).then(|| remedy.into()) }
+    ControlCheck {
+        control: control.into(),
+        available,
+        required,
+        detail,
+        remedy: (!available).then(|| remedy.into()),
+    }
 }
 
-/// Tries everything. Changes nothing on this machine and leaves nothing behind.
-pub fn probe() -> Vec<Row> {
+/// Checks every control. Changes nothing on this machine and leaves nothing behind.
+pub fn check() -> Vec<ControlCheck> {
     let identity = Identity::of_caller();
-    let mut rows = vec![
-        row("kernel", true, kernel(), "install Linux 5.15 or newer"),
-        row("user namespaces", true, user_namespaces(), user_namespace_remedy()),
-        row(
+    let mut checks = vec![
+        checked("kernel", true, kernel(), "install Linux 5.15 or newer"),
+        checked("user namespaces", true, user_namespaces(), user_namespace_remedy()),
+        checked(
             "mount namespace",
             true,
-            in_namespace(|| Ok("a private tmpfs was mounted, and a part of it read-only".into()), mounting),
-            NAMESPACES,
+            in_namespace(
+                || Ok("mounted a private tmpfs and made a directory of it read-only".into()),
+                mounting,
+            ),
+            NAMESPACES_REMEDY,
         ),
-        row(
+        checked(
             "overlay",
             false,
-            in_namespace(|| Ok("two layers were stacked".into()), overlay),
+            in_namespace(|| Ok("stacked two layers".into()), overlay),
             "images of several layers need Linux 5.11 or newer and the overlay module",
         ),
-        row(
+        checked(
             "other namespaces",
             true,
-            in_namespace(|| Ok("pid, network, ipc, uts, cgroup; lo was raised".into()), others),
-            NAMESPACES,
+            in_namespace(
+                || Ok("created pid, network, ipc, uts and cgroup namespaces; enabled lo".into()),
+                others,
+            ),
+            NAMESPACES_REMEDY,
         ),
-        row(
-            "proc",
-            true,
-            in_namespace(|| Ok("a new /proc was mounted".into()), proc),
-            crate::builder::PROC_REMEDY,
-        ),
-        row(
+        checked("proc", true, in_namespace(|| Ok("mounted a new /proc".into()), proc), hints::PROC),
+        checked(
             "seccomp filter",
             true,
-            in_namespace(|| Ok("a filter was installed, and what it refuses can be heard".into()), filter),
+            in_namespace(|| Ok("installed a filter that reports denied calls".into()), filter),
             "use Linux 5.15 or newer with CONFIG_SECCOMP_FILTER; in a container or sandbox, allow seccomp and pidfd_getfd, and do not \
              hear its refused calls",
         ),
-        row("pidfd", true, pidfd(), "install Linux 5.15 or newer"),
-        row("children list", true, children(), "use a kernel with CONFIG_PROC_CHILDREN"),
-        row("sealed executable", true, sealed(), crate::reexec::NO_MEMFD),
-        row(
+        checked("pidfd", true, pidfd(), "install Linux 5.15 or newer"),
+        checked("children list", true, children(), "use a kernel with CONFIG_PROC_CHILDREN"),
+        checked("sealed executable", true, sealed(), hints::MEMFD),
+        checked(
             "sealed inputs",
             true,
-            crate::run::sealed(b"x").map(|_| "made one".into()).map_err(|e| e.to_string()),
+            seal::memory_file(b"x").map(|_| "created one".into()).map_err(|e| e.to_string()),
             "in a container, let its filter allow memfd_create",
         ),
-        row(
+        checked(
             "state directory",
             true,
-            crate::state::directory().map(|d| d.display().to_string()).map_err(|e| e.to_string()),
-            "remove the directory or mend its owner and mode",
+            state::directory().map(|d| d.display().to_string()).map_err(|e| e.to_string()),
+            "remove the directory or fix its owner and mode",
         ),
     ];
     if identity.by_root {
-        rows.push(row("id-mapped mounts", false, id_mapped(), "files that only their owner may read need a file system with id-mapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3)"));
+        checks.push(checked("id-mapped mounts", false, id_mapped(), "files that only their owner may read need a file system with id-mapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3)"));
     }
     for controller in Controller::ALL {
         let name = format!("cgroup {}", controller.name());
-        rows.push(row(&name, false, cgroup(controller), CGROUPS));
+        checks.push(checked(&name, false, cgroup(controller), CGROUPS_REMEDY));
     }
-    rows
+    checks
 }
 
-const NAMESPACES: &str = "as for user namespaces; in a container, allow unshare and mount";
-const CGROUPS: &str = "rlimits and a watchdog stand in; for cgroups run as root, or delegate: systemd-run --user --scope -p Delegate=yes";
+const NAMESPACES_REMEDY: &str = "as for user namespaces; in a container, allow unshare and mount";
+const CGROUPS_REMEDY: &str = "rlimits and a watchdog stand in; for cgroups run as root, or delegate: systemd-run --user --scope -p Delegate=yes";
 
 fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 fn kernel() -> Result<String, String> {
-    let release = read("/proc/sys/kernel/osrelease").ok_or("the kernel does not say its version")?;
+    let release = read("/proc/sys/kernel/osrelease").ok_or("cannot read the version of the kernel")?;
     let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if found >= KERNEL {
@@ -117,7 +125,7 @@ fn kernel() -> Result<String, String> {
 
 fn user_namespaces() -> Result<String, String> {
     let most = read("/proc/sys/user/max_user_namespaces").unwrap_or_else(|| "unknown".into());
-    in_namespace(move || Ok(format!("made one; user.max_user_namespaces is {most}")), || Ok(()))
+    in_namespace(move || Ok(format!("created one; user.max_user_namespaces is {most}")), || Ok(()))
 }
 
 fn user_namespace_remedy() -> &'static str {
@@ -135,40 +143,40 @@ fn user_namespace_remedy() -> &'static str {
     "use a kernel with CONFIG_USER_NS; in a container, allow unshare"
 }
 
-/// Runs `attempt` in a new user and mount namespace, in a process of its own.
+/// Runs `attempt` in a new process with new user and mount namespaces.
 fn in_namespace(
-    good: impl FnOnce() -> Result<String, String>,
+    success: impl FnOnce() -> Result<String, String>,
     attempt: impl FnOnce() -> Result<(), String>,
 ) -> Result<String, String> {
     let identity = Identity::of_caller();
-    let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
+    let (own_end, child_end) = UnixStream::pair().map_err(|e| e.to_string())?;
     let cloned = sys::clone_process(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, None);
     match cloned.map_err(|e| format!("cloning into new namespaces: {e}"))? {
         Forked::Child => {
-            drop(ours);
-            let result = enter(&theirs).and_then(|()| attempt());
-            drop((&theirs).write_all(result.err().unwrap_or_default().as_bytes()));
+            drop(own_end);
+            let result = enter(&child_end).and_then(|()| attempt());
+            drop((&child_end).write_all(result.err().unwrap_or_default().as_bytes()));
             sys::exit_now(0)
         }
         Forked::Parent(pid, handle) => {
-            drop(theirs);
+            drop(child_end);
             let mut why = String::new();
             let maps = identity.write_maps_of(pid).map_err(|e| e.to_string());
-            let talk = maps
-                .and_then(|()| (&ours).write_all(b"M").map_err(|e| e.to_string()))
-                .and_then(|()| (&ours).read_to_string(&mut why).map_err(|e| e.to_string()));
-            // It ends by itself, at the latest when nobody is left to talk to.
-            drop(ours);
+            let answered = maps
+                .and_then(|()| Reply::IdsMapped.send(&own_end).map_err(|e| e.to_string()))
+                .and_then(|()| (&own_end).read_to_string(&mut why).map_err(|e| e.to_string()));
+            // The child exits by itself, at the latest at the end of the stream.
+            drop(own_end);
             let options = rustix::process::WaitIdOptions::EXITED;
             _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
-            talk?;
-            if why.is_empty() { good() } else { Err(why) }
+            answered?;
+            if why.is_empty() { success() } else { Err(why) }
         }
     }
 }
 
 fn enter(socket: &UnixStream) -> Result<(), String> {
-    (&*socket).read_exact(&mut [0]).map_err(|e| e.to_string())?;
+    Reply::IdsMapped.wait(socket).map_err(|e| e.to_string())?;
     let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| format!("setresgid: {e}"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| format!("setresuid: {e}"))
@@ -184,13 +192,13 @@ fn private_tmpfs() -> Result<(), String> {
     mounts::attach_at(&tmpfs, "/tmp").map_err(|e| format!("mounting: {e}"))
 }
 
-/// As images and inputs are mounted: found below a root, cloned, made read-only for good.
+/// The steps of mounting images and inputs: open below a root, clone, make permanently read-only.
 fn mounting() -> Result<(), String> {
     private_tmpfs()?;
     fs::create_dir("/tmp/in").map_err(|e| e.to_string())?;
     let root = OwnedFd::from(fs::File::open("/tmp").map_err(|e| e.to_string())?);
     let found = mounts::real_directory(&root, "in").map_err(|e| e.to_string())?;
-    let found = found.ok_or("a directory that was made is not there")?;
+    let found = found.ok_or("a new directory does not exist")?;
     let mount = mounts::clone_handle(found.as_fd()).map_err(|e| format!("cloning a mount: {e}"))?;
     mounts::restrict(&mount, mounts::input()).map_err(|e| format!("making a mount read-only: {e}"))
 }
@@ -215,15 +223,15 @@ fn others() -> Result<(), String> {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
     sys::unshare(flags).map_err(|e| format!("unshare: {e}"))?;
-    rustix::system::sethostname(b"doctor").map_err(|e| format!("naming the host: {e}"))?;
-    sys::raise_loopback().map_err(|e| format!("raising lo: {e}"))
+    rustix::system::sethostname(b"doctor").map_err(|e| format!("setting the host name: {e}"))?;
+    sys::raise_loopback().map_err(|e| format!("enabling lo: {e}"))
 }
 
 fn proc() -> Result<(), String> {
     private_tmpfs()?;
     sys::unshare(libc::CLONE_NEWPID).map_err(|e| format!("unshare: {e}"))?;
     fs::create_dir("/tmp/proc").map_err(|e| e.to_string())?;
-    // Only a process of the new pid namespace may mount its /proc.
+    // Only a process of the new pid namespace can mount its /proc.
     match sys::clone_process(0, None).map_err(|e| format!("forking: {e}"))? {
         Forked::Child => {
             let flags = rustix::mount::MountFlags::NOSUID
@@ -245,13 +253,13 @@ fn proc() -> Result<(), String> {
     }
 }
 
-/// A filter of which somebody else takes the listener.
+/// Installs a filter and duplicates its listener, as the supervisor does.
 fn filter() -> Result<(), String> {
-    let program = invarlock_seccomp::Profile::no_network().compile_heard().map_err(|e| e.to_string())?;
-    let listener = program.ready().and_then(|ready| ready.install_heard()).map_err(|e| e.to_string())?;
+    let program = invarlock_seccomp::Profile::no_network().compile_notify().map_err(|e| e.to_string())?;
+    let listener = program.ready().and_then(|ready| ready.install_notify()).map_err(|e| e.to_string())?;
     let (this, none) = (own_pidfd()?, rustix::process::PidfdGetfdFlags::empty());
     let taken = rustix::process::pidfd_getfd(&this, listener.as_fd().as_raw_fd(), none);
-    let taken = taken.map_err(|e| format!("taking over its listener: {e}"))?;
+    let taken = taken.map_err(|e| format!("duplicating its listener: {e}"))?;
     invarlock_seccomp::Listener::check(taken).map(drop).map_err(|e| e.to_string())
 }
 
@@ -263,31 +271,31 @@ fn own_pidfd() -> Result<OwnedFd, String> {
 fn pidfd() -> Result<String, String> {
     let this = own_pidfd()?;
     sys::can_signal(this.as_fd()).map_err(|e| format!("pidfd_send_signal: {e}"))?;
-    Ok("opened one, which takes signals".into())
+    Ok("opened one and sent a signal through it".into())
 }
 
 fn children() -> Result<String, String> {
     fs::read_to_string("/proc/thread-self/children")
-        .map(|_| "/proc/<pid>/children is there".into())
+        .map(|_| "/proc/<pid>/children exists".into())
         .map_err(|e| e.to_string())
 }
 
 fn sealed() -> Result<String, String> {
-    crate::reexec::protected_executable().map(|_| "made one".into()).map_err(|e| e.to_string())
+    executable::protected_executable().map(|_| "created one".into()).map_err(|e| e.to_string())
 }
 
-/// Tried on the file system of the working directory, where inputs are likely to lie.
+/// Tries the file system of the working directory, where inputs are likely to be.
 fn id_mapped() -> Result<String, String> {
     let here = fs::File::open(".").map_err(|e| e.to_string())?;
-    crate::prepare::try_id_mapped(&OwnedFd::from(here))
-        .map(|()| "the working directory's file system has them".into())
+    prepare::try_id_mapped(&OwnedFd::from(here))
+        .map(|()| "the file system of the working directory supports them".into())
         .map_err(|e| e.to_string())
 }
 
 fn cgroup(controller: Controller) -> Result<String, String> {
-    let place = cgroup::Hierarchies::read()?.find(controller)?;
-    let probe = place.parent.join(format!("{}probe-{}", cgroup::PREFIX, std::process::id()));
-    fs::create_dir(&probe).map_err(|e| format!("making {}: {e}", probe.display()))?;
+    let parent = cgroup::Hierarchies::read()?.find(controller)?;
+    let probe = parent.dir.join(format!("{}probe-{}", cgroup::PREFIX, std::process::id()));
+    fs::create_dir(&probe).map_err(|e| format!("creating {}: {e}", probe.display()))?;
     fs::remove_dir(&probe).map_err(|e| format!("removing {}: {e}", probe.display()))?;
-    Ok(format!("{:?}, below {}", place.version, place.parent.display()).to_lowercase())
+    Ok(format!("{:?}, below {}", parent.version, parent.dir.display()).to_lowercase())
 }

@@ -1,25 +1,23 @@
-//! Who the workload is, inside and on the host.
+//! The ids of the workload, inside and on the host.
 //!
 //! | started by | inside | on the host |
 //! |---|---|---|
 //! | root | init 0, workload 65532 | [`ROOT_BASE`], [`ROOT_BASE`]` + 1` |
 //! | a user | 0 for both, without any capability | the user's own ids |
 //!
-//! Root's two host ids lie above everything that `useradd` hands out as users (up to 60000) or as subordinate ranges (from
-//! 100000, at most 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, where some file systems stop.
-//! So no account and no other container runtime owns a file or a process of theirs.
+//! The two host ids of root's runs are above all ids that `useradd` assigns to users (up to 60000) or as subordinate ranges (from
+//! 100000, at most 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, the limit of some file
+//! systems. Therefore no account and no other container runtime uses them.
 
-use crate::kernel;
+use crate::boundary::SETGROUPS;
+use crate::{hooks, procfs};
 use invarlock_error::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// First of the two host ids of a run started by root.
 pub const ROOT_BASE: u32 = 2_080_374_784;
-/// The workload's id inside, where the map has it: `nonroot` of distroless images.
+/// The workload's id inside, in a run started by root: `nonroot` of distroless images.
 pub const INSIDE: u32 = 65_532;
-
-/// What `setgroups` of the new namespace has to say.
-pub(crate) const SETGROUPS: &str = "deny";
 
 /// The ids of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +33,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity that a run of this process would have.
+    /// The identity of a run that this process starts.
     pub fn of_caller() -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         match uid.is_root() {
@@ -46,7 +44,7 @@ impl Identity {
         }
     }
 
-    /// Root of a user namespace that does not have the two host ids cannot give them away.
+    /// Fails for the root user of a user namespace that does not map the two host ids.
     pub(crate) fn check(self) -> Result<()> {
         let covers = |line: &str| {
             let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
@@ -55,13 +53,14 @@ impl Identity {
             first <= u64::from(ROOT_BASE) && first + count > u64::from(ROOT_BASE) + 1
         };
         for file in ["/proc/self/uid_map", "/proc/self/gid_map"] {
-            let text = kernel::read(file).with_context(|| format!("reading {file}"))?;
+            let text = procfs::read(file).with_context(|| format!("reading {file}"))?;
             if self.by_root && !text.lines().any(covers) {
                 return Err(Error::unsupported(format!(
-                    "row \"identity\": this root is the root of a user namespace without the ids {ROOT_BASE} and {}; \
-                     run as an ordinary user, or as root of the machine",
+                    "this root user is in a user namespace without the ids {ROOT_BASE} and {}",
                     ROOT_BASE + 1
-                )));
+                ))
+                .in_control("identity")
+                .with_hint("run as an ordinary user, or as root of the machine"));
             }
         }
         Ok(())
@@ -78,12 +77,12 @@ impl Identity {
         }
     }
 
-    /// Writes the maps of a process that was cloned into its user namespace: root may write any, a user its own single id.
+    /// Writes the id maps of a process that was cloned into a new user namespace. Root may map any id, a user only its own.
     ///
-    /// setgroups is denied first: the kernel demands it of a user, and takes it only before the group map is written.
+    /// setgroups is written first: the kernel accepts it only before the group map, and requires it of a user.
     pub(crate) fn write_maps_of(self, pid: i32) -> Result<()> {
         let (uid, gid) = self.maps();
-        let setgroups = if crate::hooks::off("setgroups") { "allow" } else { SETGROUPS };
+        let setgroups = if hooks::off("setgroups") { "allow" } else { SETGROUPS };
         for (file, text) in [("setgroups", setgroups), ("uid_map", &uid), ("gid_map", &gid)] {
             std::fs::write(format!("/proc/{pid}/{file}"), text)
                 .with_context(|| format!("writing the {file} of the run"))?;

@@ -1,45 +1,50 @@
-//! One OCI container in, one observed outcome out.
+//! Runs one OCI container and observes its boundary.
 //!
-//! The way through this crate, and its files in that order:
+//! The path of a run through this crate:
 //!
-//! 1. [`ContainerSpec`] (`spec.rs`) says what is wanted; [`describe()`] prints it.
-//! 2. [`run()`] (`run.rs`) is the launcher's side. It starts this very program again (`reexec.rs`) as the supervisor, before it knows what
-//!    to run if it likes ([`Supervisor`]), and speaks with it over a socket (`protocol.rs`).
-//! 3. The *supervisor* (`supervisor.rs`) has one thread and lives in the host's namespaces, outside the run's cgroup. It takes the
-//!    lock (`state.rs`), makes the cgroup (`cgroup/`), clones the builder into the run's namespaces (`identity.rs`), decides what holds which
-//!    limit (`limits.rs`), as root prepares mounts from the launcher's handles (`prepare.rs`), and sees to the end of everything.
-//! 4. The *builder* (`builder.rs`) is process 1 inside. It puts the file system together (`rootfs.rs`, `mounts.rs`), and has
-//!    libcontainer finish it from `oci.rs`.
-//! 5. So it becomes *init* (`init.rs`); that starts the *workload*, which puts its filter on and waits.
-//! 6. The supervisor looks at the waiting workload from outside (`observe/`) and lets it go only if the kernel says what was asked for.
-//! 7. When every process is dead, the files of `/out` are read (`collect.rs`), and the launcher gets the [`Outcome`].
+//! 1. [`ContainerSpec`] (`spec.rs`) describes the container; [`describe()`] prints the plan.
+//! 2. [`run()`] (`run.rs`) is the launcher's side. It starts this executable again (`executable.rs`, `reexec.rs`) as the supervisor, if the
+//!    caller wants before the run is known ([`Supervisor`]), and sends it messages over a socket (`protocol/`).
+//! 3. The *supervisor* (`supervisor/`) has one thread, in the host's namespaces, outside the run's cgroup. It takes the lock (`state.rs`),
+//!    creates the cgroup (`cgroup/`), clones the builder into the run's namespaces (`identity.rs`), chooses the mechanism of each limit
+//!    (`limits.rs`), as root prepares mounts from the launcher's handles (`prepare.rs`), and cleans up.
+//! 4. The *builder* (`builder.rs`) is process 1 inside. It assembles the file system (`rootfs.rs`, `mounts.rs`) and calls libcontainer with
+//!    the configuration of `oci.rs`.
+//! 5. It becomes *init* (`init/`), which starts the *workload*. The workload installs its filter and waits.
+//! 6. The supervisor observes the waiting workload from outside (`observe/`) and lets it go only if the kernel reports the requested
+//!    boundary (`boundary.rs`).
+//! 7. When every process is dead, the files of `/out` are collected (`collect.rs`), and the launcher gets the [`Outcome`] (`outcome.rs`).
 //!
-//! Trusted: the caller, its plan, the kernel. Not trusted: the image, the inputs, and whatever runs inside.
-//! `probe/` attacks all this, for the user to see.
+//! Trusted: the caller, its plan, the kernel. Untrusted: the image, the inputs, and every program that runs inside.
 //!
-//! All `unsafe` is in `sys.rs` and `probe/sys.rs`, but for two descriptors in `init.rs`.
+//! All `unsafe` code is in `sys.rs`.
 
+mod boundary;
 mod builder;
 mod cgroup;
 mod collect;
 mod describe;
 pub mod doctor;
+mod executable;
 mod failure;
+mod hints;
 #[doc(hidden)]
 pub mod hooks;
-mod host;
 mod identity;
 mod init;
-mod kernel;
 mod limits;
 mod mounts;
+mod observations;
 mod observe;
 mod oci;
+mod outcome;
 mod prepare;
 mod printable;
-pub mod probe;
+mod process;
+mod procfs;
 mod protocol;
 pub mod reexec;
+mod rlimit;
 mod rootfs;
 mod run;
 mod seal;
@@ -48,16 +53,16 @@ mod state;
 mod supervisor;
 mod sys;
 
+pub use boundary::{DEVICES, MASKED as MASKED_PATHS, READ_ONLY as READ_ONLY_PATHS, TMP_INODES};
 pub use describe::describe;
 pub use identity::{INSIDE, Identity, ROOT_BASE};
 pub use invarlock_error::{Error, Kind, Result};
-pub use observe::{
-    By, Capabilities, Contained, Descriptor, HostIds, HostName, IdMaps, IdsInside, InitRow, InputRow,
-    LimitRow, MountRow, Namespace, Observations, Observer, ProcFiles, Process, Seccomp, Seen,
+pub use observations::{
+    Capabilities, ContainerIds, ContainerObservations, Descriptor, HostIds, HostName, IdMaps,
+    InitObservation, InputObservation, LimitMechanism, LimitObservation, MountObservation, Namespace,
+    Observations, Observed, Observer, ProcFiles, Process, Seccomp,
 };
+pub use outcome::{DeniedCall, Outcome, OutputFile, ProfileTrace, Sink, Status, Usage};
 pub use printable::printable;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
-pub use spec::{
-    ContainerSpec, DeniedCall, HostSpec, Input, InputSource, Learned, LimitName, Limits, Outcome, OutputFile,
-    Sink, Status, Usage,
-};
+pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits};

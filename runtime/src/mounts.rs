@@ -1,4 +1,4 @@
-//! Mounts as handles: made detached, given their attributes, and only then put somewhere.
+//! Mounts as handles: created detached, restricted, and only then attached.
 
 use crate::hooks::off;
 use crate::sys;
@@ -30,7 +30,7 @@ pub(crate) fn input() -> u64 {
         | unless(off("inputs noexec"), NOEXEC)
 }
 
-/// `nosuid,nodev,noexec`: what the workload may write.
+/// `nosuid,nodev,noexec`: a directory that the workload can write.
 pub(crate) fn scratch() -> u64 {
     unless(off("scratch nosuid"), NOSUID)
         | unless(off("scratch nodev"), NODEV)
@@ -43,14 +43,14 @@ fn unless(off: bool, attribute: u64) -> u64 {
 
 const NOT_THROUGH_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 
-/// A detached copy of what the handle is on.
+/// A detached clone of the mount at a handle.
 pub(crate) fn clone_handle(of: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(of, "", flags)
 }
 
-/// A detached copy of what the path is on, with what is mounted below it.
+/// A detached clone of the mount at a path; `recursive` includes the mounts below it.
 pub(crate) fn clone_path(path: &str, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
@@ -59,14 +59,14 @@ pub(crate) fn clone_path(path: &str, recursive: bool) -> rustix::io::Result<Owne
     rustix::mount::open_tree(CWD, path, flags)
 }
 
-/// The file that `handle` is, opened again by its path in this mount namespace: an error where that is another file by now.
+/// Opens the file of `handle` again, by its path, in this mount namespace. An error if the path now names another file.
 pub(crate) fn reopen(path: &Path, handle: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let fail = || format!("opening {} again", path.display());
+    let doing = || format!("opening {} again", path.display());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let again = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
-        .with_context(fail)?;
+        .with_context(doing)?;
     let (a, b) =
-        (rustix::fs::fstat(&again).with_context(fail)?, rustix::fs::fstat(handle).with_context(fail)?);
+        (rustix::fs::fstat(&again).with_context(doing)?, rustix::fs::fstat(handle).with_context(doing)?);
     if (a.st_dev, a.st_ino) != (b.st_dev, b.st_ino) {
         return Err(Error::safety(format!(
             "{} was replaced by another file after it was checked",
@@ -76,9 +76,25 @@ pub(crate) fn reopen(path: &Path, handle: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(again)
 }
 
-/// Gives a detached mount attributes for good.
+/// Sets attributes of a mount permanently, and makes it private: a clone of a mount of the host is in the peer group of that mount,
+/// so mounts below either would propagate to the other.
 pub(crate) fn restrict(mount: &OwnedFd, attributes: u64) -> std::io::Result<()> {
-    sys::mount_setattr(mount.as_fd(), false, attributes, None)
+    sys::mount_setattr(mount.as_fd(), false, attributes, propagation(), None)
+}
+
+/// The same for a mount and all mounts below it.
+pub(crate) fn restrict_recursively(mount: &OwnedFd, attributes: u64) -> std::io::Result<()> {
+    sys::mount_setattr(mount.as_fd(), true, attributes, propagation(), None)
+}
+
+/// Maps the ids of a detached mount by a user namespace.
+pub(crate) fn map_ids(mount: &OwnedFd, namespace: &OwnedFd) -> std::io::Result<()> {
+    let attributes = libc::MOUNT_ATTR_IDMAP;
+    sys::mount_setattr(mount.as_fd(), false, attributes, propagation(), Some(namespace.as_fd()))
+}
+
+fn propagation() -> u64 {
+    if off("private mounts") { libc::MS_SLAVE } else { libc::MS_PRIVATE }
 }
 
 /// A new tmpfs, detached.
@@ -86,32 +102,32 @@ pub(crate) fn tmpfs(options: &[(&str, String)], attributes: u64) -> Result<Owned
     filesystem("tmpfs", options, attributes)
 }
 
-/// A new file system of this type, detached.
+/// A new file system of a type, detached.
 pub(crate) fn filesystem(kind: &str, options: &[(&str, String)], attributes: u64) -> Result<OwnedFd> {
-    let fail = || format!("making a {kind}");
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).with_context(fail)?;
-    rustix::mount::fsconfig_set_string(&context, "source", kind).with_context(fail)?;
+    let doing = || format!("creating a {kind}");
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).with_context(doing)?;
+    rustix::mount::fsconfig_set_string(&context, "source", kind).with_context(doing)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&context, *key, value.as_str())
-            .with_context(|| format!("making a {kind} with {key}={value}"))?;
+            .with_context(|| format!("creating a {kind} with {key}={value}"))?;
     }
-    rustix::mount::fsconfig_create(&context).with_context(fail)?;
+    rustix::mount::fsconfig_create(&context).with_context(doing)?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).with_context(fail)
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).with_context(doing)
 }
 
-/// Puts a detached mount on what `target` is.
+/// Attaches a detached mount at a handle.
 pub(crate) fn attach(mount: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, "", target, "", flags)
 }
 
-/// Puts a detached mount on a path of our own making.
+/// Attaches a detached mount at a path that this program created.
 pub(crate) fn attach_at(mount: &OwnedFd, path: &str) -> rustix::io::Result<()> {
     rustix::mount::move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// A directory directly below `root`, which must be a real one. None where there is nothing of that name.
+/// A directory directly below `root`, which must not be a link or mount point. None if the name does not exist.
 pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat2(
@@ -123,36 +139,36 @@ pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedF
     ) {
         Ok(directory) => Ok(Some(directory)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
-        // Where the call is missing, nothing is known of the image.
+        // Without the call nothing is known about the image.
         Err(e @ rustix::io::Errno::NOSYS) => Err(e).with_context(|| format!("opening /{name} of the image")),
         Err(e) => Err(Error::safety(format!(
-            "/{name} of the image is not a plain directory ({e}): an image must not redirect what is mounted into it"
+            "/{name} of the image is not a plain directory ({e}): an image must not redirect mounts"
         ))),
     }
 }
 
-/// A file below a directory of ours, made with its parents.
-pub(crate) fn make_file(root: &OwnedFd, components: &[&str]) -> Result<File> {
-    let fail = || format!("making /in/{}", components.join("/"));
+/// Creates a file and its parents below a directory that this program created.
+pub(crate) fn create_file(root: &OwnedFd, components: &[&str]) -> Result<File> {
+    let doing = || format!("creating /in/{}", components.join("/"));
     let Some((name, parents)) = components.split_last() else {
-        return Err(Error::input("an input without a name"));
+        return Err(Error::input("an input has no name"));
     };
-    let mut at = rustix::io::fcntl_dupfd_cloexec(root, 3).with_context(fail)?;
+    let mut at = rustix::io::fcntl_dupfd_cloexec(root, 3).with_context(doing)?;
     for parent in parents {
         match rustix::fs::mkdirat(&at, *parent, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(Error::system(format!("{}: {e}", fail()))),
+            Err(e) => return Err(e).with_context(doing),
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        at = rustix::fs::openat(&at, *parent, flags, Mode::empty()).with_context(fail)?;
+        at = rustix::fs::openat(&at, *parent, flags, Mode::empty()).with_context(doing)?;
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&at, *name, flags, Mode::from_raw_mode(0o444)).map(File::from).with_context(fail)
+    rustix::fs::openat(&at, *name, flags, Mode::from_raw_mode(0o444)).map(File::from).with_context(doing)
 }
 
-/// Owner, and whether everybody may read it.
+/// The owner of a file, and whether all users can read it.
 pub(crate) fn owner(file: BorrowedFd<'_>) -> Result<(u32, u32, bool)> {
     let file = File::from(file.try_clone_to_owned().context("duplicating a handle")?);
-    let meta = file.metadata().context("looking at an input")?;
+    let meta = file.metadata().context("reading the attributes of an input")?;
     Ok((meta.uid(), meta.gid(), meta.mode() & 0o004 != 0))
 }

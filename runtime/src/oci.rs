@@ -1,8 +1,9 @@
-//! The container's OCI configuration, as far as libcontainer's inner half reads it: always the same but for the command.
+//! The container's OCI configuration, as far as libcontainer's init reads it. Only the command differs between runs.
 //!
-//! The namespaces are there already: the builder was cloned into them and is id 0 of the user namespace. The mount namespace is named
-//! because libcontainer changes the root by pivot_root(2) only in one that it knows of. The filter is not here: libcontainer would ignore it.
+//! The builder was cloned into the namespaces and is id 0 of the user namespace. The mount namespace is named, because libcontainer
+//! calls pivot_root(2) only in a mount namespace of the configuration. The filter is not in the configuration, because this build of libcontainer ignores it.
 
+use crate::boundary::{MASKED, READ_ONLY, UMASK};
 use crate::hooks::off;
 use crate::protocol::Request;
 use invarlock_error::{Context as _, Foreign as _, Kind, Result};
@@ -11,30 +12,13 @@ use oci_spec::runtime::{
     MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-/// What init needs until it has started the workload: clearing `/dev`, changing ids, giving these up.
+/// Capabilities that init needs until it has started the workload: to clear `/dev`, to change ids, to drop capabilities.
 const INIT: [Capability; 4] =
     [Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
 
-/// Files of `/proc` that are covered.
-pub(crate) const MASKED: [&str; 10] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/pressure",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-];
-/// Files of `/proc` that cannot be written.
-pub(crate) const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// The configuration of a run.
 pub(crate) fn config(request: &Request) -> Result<Spec> {
-    build(request).err_kind(Kind::System).context("writing the container's configuration")
+    build(request).err_kind(Kind::System).context("creating the container's configuration")
 }
 
 fn build(request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError> {
@@ -49,9 +33,9 @@ fn build(request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError>
         .build()?;
     let process = ProcessBuilder::default()
         .terminal(false)
-        .user(UserBuilder::default().uid(0u32).gid(0u32).umask(0o022u32).build()?)
+        .user(UserBuilder::default().uid(0u32).gid(0u32).umask(UMASK).build()?)
         .args(request.argv.clone())
-        // Without it libcontainer asks libc for the home of id 0, which would read files of the image and, by their leave, load code.
+        // Without HOME libcontainer asks libc for the home of id 0; libc would read files of the image, which can make it load code.
         .env(vec!["HOME=/".to_owned()])
         .cwd("/")
         .capabilities(capabilities)
@@ -68,7 +52,7 @@ fn build(request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError>
     let proc = MountBuilder::default().destination("/proc").typ("proc").source("proc");
     let proc = match off("pid namespace") {
         false => proc.options(paths(&["nosuid", "nodev", "noexec"])).build()?,
-        // The kernel gives a new one only to a new namespace.
+        // The kernel mounts a new /proc only for a new pid namespace.
         true => proc
             .typ("bind")
             .source("/proc")

@@ -1,14 +1,13 @@
-//! Root only: layers and inputs as detached mounts, made from the launcher's own handles in the host's mount namespace.
+//! For runs by root: creates detached mounts of layers and inputs from the launcher's handles, in the host's mount namespace.
 //!
-//! The workload's host id owns nothing. A file that not everybody may read is shown to it as its own through an id-mapped mount, which
-//! takes a user namespace that maps the file's owner to that id.
+//! The workload's host id owns no file. A file that not all users can read is mounted with its owner mapped to that id, which requires a
+//! user namespace with this map.
 
 use crate::failure::SystemCall as _;
 use crate::identity::Identity;
-use crate::mounts;
 use crate::protocol::Request;
-use crate::supervisor::NAMESPACES_REMEDY;
 use crate::sys::{self, Forked};
+use crate::{hints, mounts};
 use invarlock_error::{Context as _, Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,11 +15,13 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// The namespaces made so far, by owner.
+const CREATING: &str = "creating a user namespace for id-mapped mounts";
+
+/// The user namespaces created so far, by owner of the file.
 #[derive(Default)]
 struct IdMapped(BTreeMap<(u32, u32), OwnedFd>);
 
-/// Detached, read-only mounts of layers and of inputs that are files (others stay as they are), in the order of `fds`.
+/// Detached, read-only mounts of layers and of inputs that are files, in the order of `fds`. Handles of other inputs are returned as they are.
 pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
     let mut namespaces = IdMapped::default();
     let layers = request.rootfs.len();
@@ -36,7 +37,7 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
                 None => fd,
                 Some(path) => namespaces
                     .input(fd, identity)
-                    .map_err(|e| e.context(format!("mounting input {}", path.display())))
+                    .with_context(|| format!("mounting input {}", path.display()))
                     .in_control("inputs")?,
             },
         };
@@ -47,21 +48,21 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
 
 impl IdMapped {
     fn input(&mut self, fd: OwnedFd, identity: Identity) -> Result<OwnedFd> {
-        let (uid, gid, everybody) = mounts::owner(fd.as_fd())?;
+        let (uid, gid, world_readable) = mounts::owner(fd.as_fd())?;
         let mount = match mounts::clone_handle(fd.as_fd()) {
             Err(rustix::io::Errno::NOENT) => {
-                return Err(Error::safety("it was removed or replaced after it was checked"));
+                return Err(Error::safety("the file was removed or replaced after it was checked"));
             }
-            other => other.context("making a mount of it")?,
+            other => other.context("cloning a mount")?,
         };
-        mounts::restrict(&mount, mounts::input()).context("making it read-only")?;
-        if !everybody {
+        mounts::restrict(&mount, mounts::input()).context("making the mount read-only")?;
+        if !world_readable {
             let namespace = match self.0.entry((uid, gid)) {
-                std::collections::btree_map::Entry::Occupied(made) => made.into_mut(),
+                std::collections::btree_map::Entry::Occupied(existing) => existing.into_mut(),
                 std::collections::btree_map::Entry::Vacant(new) => new.insert(namespace(uid, gid, identity)?),
             };
-            sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd())).or_unsupported(
-                || "its file system cannot show it under the workload's id (id-mapped mount)".into(),
+            mounts::map_ids(&mount, namespace).or_unsupported(
+                || "its file system does not support id-mapped mounts".into(),
                 "make the file readable by everybody, copy it to ext4, xfs, btrfs or (Linux 6.3 or newer) tmpfs, or run as the file's owner",
             )?;
         }
@@ -69,40 +70,38 @@ impl IdMapped {
     }
 }
 
-/// Whether the handle's file system can be id-mapped.
+/// Tries an id-mapped mount on the file system of a handle.
 pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
-    let mount = mounts::clone_handle(on.as_fd()).context("making a mount")?;
+    let mount = mounts::clone_handle(on.as_fd()).context("cloning a mount")?;
     let namespace = namespace(0, 0, Identity::of_caller())?;
-    sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_IDMAP, Some(namespace.as_fd()))
-        .context("id-mapping a mount")
+    mounts::map_ids(&mount, &namespace).context("id-mapping a mount")
 }
 
-/// A user namespace that nobody lives in: the file's owner is the workload's host id.
+/// A user namespace without processes that maps the owner of a file to the workload's host id.
 fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
-    let fail = || "making a user namespace for id-mapped mounts".to_owned();
-    let (ours, theirs) = UnixStream::pair().with_context(fail)?;
+    let (own_end, child_end) = UnixStream::pair().context(CREATING)?;
     let cloned = sys::clone_process(libc::CLONE_NEWUSER, None)
-        .or_unsupported(|| format!("row \"namespaces\": {}", fail()), NAMESPACES_REMEDY)?;
+        .or_unsupported(|| CREATING.into(), hints::NAMESPACES)
+        .in_control("namespaces")?;
     let (pid, handle) = match cloned {
         Forked::Child => {
-            drop(ours);
-            // Nobody speaks here: it waits until the supervisor hangs up.
-            drop((&theirs).read(&mut [0]));
+            drop(own_end);
+            // Waits for the end of the stream.
+            drop((&child_end).read(&mut [0]));
             sys::exit_now(0)
         }
         Forked::Parent(pid, handle) => (pid, handle),
     };
-    let made = mapped(pid, uid, gid, identity);
-    drop(ours);
+    let namespace = mapped(pid, uid, gid, identity);
+    drop(own_end);
     let options = rustix::process::WaitIdOptions::EXITED;
     _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
-    made
+    namespace
 }
 
 fn mapped(pid: i32, uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
-    let fail = || "making a user namespace for id-mapped mounts".to_owned();
     for (file, from, to) in [("uid_map", uid, identity.host_uid), ("gid_map", gid, identity.host_gid)] {
-        std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n")).with_context(fail)?;
+        std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n")).context(CREATING)?;
     }
-    File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from).with_context(fail)
+    File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from).context(CREATING)
 }

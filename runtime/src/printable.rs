@@ -1,7 +1,7 @@
-//! Untrusted text made fit for a terminal.
+//! Escapes untrusted text for a terminal.
 
-/// The text with every control character but newline and tab written out (`\u{1b}`), and so no escape sequence in it; likewise
-/// characters that change the direction of text.
+/// Escapes every control character except newline and tab (`\u{1b}`), so that no terminal escape sequence remains, and every character
+/// that changes the direction of text.
 pub fn printable(text: &str) -> String {
     let hostile = |c: char| {
         let control = c.is_control() && c != '\n' && c != '\t';
@@ -23,7 +23,7 @@ mod tests {
     use super::printable;
 
     #[test]
-    fn escapes_do_not_reach_the_terminal() {
+    fn escapes_control_and_direction_characters() {
         assert_eq!(printable("a\u{1b}]0;x\u{7}b\tc\n"), "a\\u{1b}]0;x\\u{7}b\tc\n");
         assert_eq!(printable("\u{9b}31m\u{202e}"), "\\u{9b}31m\\u{202e}");
         assert_eq!(printable("plain ünïcode"), "plain ünïcode");

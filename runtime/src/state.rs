@@ -1,4 +1,4 @@
-//! What outlives a killed supervisor: one locked file a run, from which the next start cleans up.
+//! Lock files, one for each run. A file whose lock is released belongs to a dead supervisor; the next start then removes what the run left.
 
 use crate::{cgroup, hooks};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
@@ -8,12 +8,12 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Longest lock file that is believed.
+/// Longest lock file that is read.
 const MAX_STATE: u64 = 1 << 20;
-/// How the files of this module end.
+/// Suffix of lock files.
 const SUFFIX: &str = ".run";
 
-/// The lock of a run; the file goes with it.
+/// The lock of a run and its file.
 #[derive(Debug)]
 pub(crate) struct Lock {
     path: PathBuf,
@@ -33,12 +33,12 @@ pub(crate) fn directory() -> Result<PathBuf> {
     };
     match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        other => other.with_context(|| format!("making the state directory {}", dir.display()))?,
+        other => other.with_context(|| format!("creating the state directory {}", dir.display()))?,
     }
     verified(dir)
 }
 
-/// The directory, if nobody else can change it.
+/// The directory, if no other user can write it.
 pub(crate) fn verified(dir: PathBuf) -> Result<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     if owned(&dir, uid) {
@@ -47,20 +47,22 @@ pub(crate) fn verified(dir: PathBuf) -> Result<PathBuf> {
     let found = match dir.symlink_metadata() {
         Ok(m) if m.is_dir() => format!("belongs to uid {} with mode {:o}", m.uid(), m.mode() & 0o7777),
         Ok(_) => "is not a directory".to_owned(),
-        Err(e) => format!("cannot be looked at: {e}"),
+        Err(e) => format!("cannot be read: {e}"),
     };
     let dir = dir.display();
     Err(Error::safety(format!(
-        "the state directory {dir} must be a directory that only uid {uid} can write, but it {found}; mend or remove it, or, as an \
-         ordinary user, set XDG_RUNTIME_DIR to a directory of your own with mode 0700"
-    )))
+        "the state directory {dir} must be a directory that only uid {uid} can write, but it {found}"
+    ))
+    .with_hint(
+        "fix or remove the directory, or, as an ordinary user, set XDG_RUNTIME_DIR to a directory of your own with mode 0700",
+    ))
 }
 
 fn owned(dir: &Path, uid: u32) -> bool {
     dir.symlink_metadata().is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o022 == 0)
 }
 
-/// A name that no other run has.
+/// A unique name of a run.
 pub(crate) fn new_id() -> Result<String> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -69,7 +71,7 @@ pub(crate) fn new_id() -> Result<String> {
 }
 
 impl Lock {
-    /// Notes the run's cgroups, before they are made.
+    /// Records the run's cgroups before they are created.
     pub(crate) fn take(dir: &Path, id: &str, cgroups: &[PathBuf]) -> Result<Self> {
         let (early, path) = (dir.join(format!(".{id}{SUFFIX}")), dir.join(format!("{id}{SUFFIX}")));
         let fail = || format!("writing {}", path.display());
@@ -86,13 +88,13 @@ impl Lock {
         Ok(Lock { path, _file: file })
     }
 
-    /// The run is over and left nothing.
+    /// Removes the file after a run that left nothing.
     pub(crate) fn release(self) -> Result<()> {
         fs::remove_file(&self.path).with_context(|| format!("removing {}", self.path.display()))
     }
 }
 
-/// A new file with its lock. A sweep that comes between making and locking takes the file for a dead run's; then another is made.
+/// A new, locked file. A sweep between creating and locking removes the file as that of a dead run; then another one is created.
 fn new_locked(path: &Path) -> std::io::Result<File> {
     loop {
         let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
@@ -102,21 +104,21 @@ fn new_locked(path: &Path) -> std::io::Result<File> {
     }
 }
 
-/// Removes what runs left whose supervisor is dead, as far as it can be removed. Gives the number of them.
+/// Removes what runs with a dead supervisor left, as far as possible. Returns the number of removed runs.
 pub(crate) fn sweep(dir: &Path) -> Result<usize> {
     let mut swept = 0;
     for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
         let entry = entry.with_context(|| format!("reading {}", dir.display()))?;
         let name = entry.file_name();
         let Some(id) = name.to_str().and_then(|n| n.strip_suffix(SUFFIX)) else { continue };
-        // What cannot be removed now stays noted and stops nobody: the next start tries again.
+        // After a failure the file stays, and the next start tries again.
         swept += usize::from(sweep_one(&entry.path(), id.trim_start_matches('.')).unwrap_or(false));
     }
     Ok(swept)
 }
 
 fn sweep_one(path: &Path, id: &str) -> Result<bool> {
-    // Held while its supervisor, or a process of its run that has not closed it yet, lives.
+    // The lock is held while the supervisor, or a process of the run that has not closed it yet, lives.
     let Some(file) = abandoned(path).map(File::from) else { return Ok(false) };
     let mut text = String::new();
     (&file)
@@ -145,17 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn a_live_run_is_never_swept() {
+    fn keeps_a_live_run() {
         let dir = directory();
         let lock = Lock::take(dir.path(), "1-a", &["/nowhere/invarlock-1-a".into()]).expect("a lock");
         assert_eq!(sweep(dir.path()).expect("a sweep"), 0);
         assert_eq!(names(dir.path()), ["1-a.run"]);
-        lock.release().expect("its end");
+        lock.release().expect("released");
         assert_eq!(names(dir.path()), Vec::<String>::new());
     }
 
     #[test]
-    fn what_a_power_cut_left_is_swept() {
+    fn removes_files_of_dead_runs() {
         let dir = directory();
         drop(Lock::take(dir.path(), "1-a", &[]).expect("a lock"));
         for (name, text) in
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_cgroup_of_the_runs_own_name_is_touched() {
+    fn touches_only_a_cgroup_with_the_name_of_the_run() {
         let dir = directory();
         let bystander = dir.path().join("bystander");
         fs::create_dir(&bystander).expect("a directory");
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_and_sweeps_at_once_lose_no_run() {
+    fn concurrent_starts_and_sweeps_keep_live_runs() {
         let dir = directory();
         std::thread::scope(|threads| {
             for start in 0..4 {
@@ -189,8 +191,8 @@ mod tests {
                     for i in 0..500 {
                         let lock = Lock::take(dir, &format!("{start}-{i}"), &[]).expect("a lock");
                         sweep(dir).expect("a sweep");
-                        assert!(lock.path.exists(), "a live run was swept");
-                        lock.release().expect("its end");
+                        assert!(lock.path.exists(), "a live run was removed");
+                        lock.release().expect("released");
                     }
                 });
             }

@@ -1,4 +1,5 @@
-//! System calls that no crate of ours wraps. All `unsafe` of this room is here.
+//! System calls that no dependency wraps. All `unsafe` code of this crate is here.
+#![allow(unsafe_code, reason = "raw system calls without a safe wrapper")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
@@ -6,11 +7,11 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Which side of a [`clone_process`] this is.
+/// The result of [`clone_process`].
 pub(crate) enum Forked {
-    /// The new process.
+    /// In the new process.
     Child,
-    /// The old one: the new one's pid and pidfd.
+    /// In the caller: the pid and pidfd of the new process.
     Parent(i32, OwnedFd),
 }
 
@@ -18,7 +19,8 @@ fn result(value: libc::c_long) -> io::Result<libc::c_long> {
     if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// Copies this process, into new `namespaces` (`CLONE_NEW…`), and into a cgroup of v2 where one is given. The caller has one thread.
+/// Clones this process into new `namespaces` (`CLONE_NEW…`) and, if one is given, into a cgroup of version 2. The caller must have one
+/// thread.
 pub(crate) fn clone_process(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     let mut pidfd: c_int = -1;
     // SAFETY: clone_args is plain data for which zeroes are valid.
@@ -42,7 +44,7 @@ pub(crate) fn clone_process(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -
     if pid == 0 {
         return Ok(Forked::Child);
     }
-    // SAFETY: the kernel just made this descriptor for us.
+    // SAFETY: the kernel just created this descriptor for the caller.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Forked::Parent(pid as i32, pidfd))
 }
@@ -54,24 +56,24 @@ fn old_clone(namespaces: c_int, pidfd: &mut c_int) -> io::Result<libc::c_long> {
     result(unsafe { libc::syscall(libc::SYS_clone, flags, none, pointer, none, none) })
 }
 
-/// Ends this process without running anything of the one it was copied from.
+/// Ends this process without running exit handlers of the process that it was cloned from.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
 }
 
-/// `mount_setattr(2)` on a mount given by its handle. It is private from then on: a clone of a mount of the host is of that mount's peer
-/// group, through which what is mounted on either would show on both.
+/// `mount_setattr(2)` on a mount given by its handle.
 pub(crate) fn mount_setattr(
     mount: BorrowedFd<'_>,
     recursive: bool,
     set: u64,
+    propagation: u64,
     userns: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
     let attr = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
-        propagation: if crate::hooks::off("private mounts") { libc::MS_SLAVE } else { libc::MS_PRIVATE },
+        propagation,
         userns_fd: userns.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
@@ -83,13 +85,13 @@ pub(crate) fn mount_setattr(
     Ok(())
 }
 
-/// Raises `lo` of this network namespace. Any socket can carry the request, so a Unix one does.
+/// Enables `lo` in this network namespace. The request works on any socket; a Unix socket needs no network.
 pub(crate) fn raise_loopback() -> io::Result<()> {
     // SAFETY: socket(2) takes no pointers.
     let raw = result(libc::c_long::from(unsafe {
         libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
     }))?;
-    // SAFETY: the kernel just made this descriptor for us.
+    // SAFETY: the kernel just created this descriptor for the caller.
     let socket = unsafe { OwnedFd::from_raw_fd(raw as RawFd) };
     // SAFETY: ifreq is plain data for which zeroes are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -103,15 +105,15 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     Ok(())
 }
 
-/// Another descriptor for what `fd` names, closed by execve. A number that names nothing gives `EBADF`.
+/// Duplicates `fd`; the copy is closed at execve. `EBADF` if it is not open.
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC takes no pointers and leaves `fd` as it is.
     let raw = result(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) }))?;
-    // SAFETY: the kernel just made this descriptor for us.
+    // SAFETY: the kernel just created this descriptor for the caller.
     Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
 }
 
-/// Closes every descriptor from 3 up but those in `keep`.
+/// Closes every descriptor from 3 up except those in `keep`.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> =
         keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
@@ -128,13 +130,13 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that is readable while one of `signals` waits; they are blocked.
+/// Blocks `signals` and returns a descriptor that is readable while one of them is pending.
 pub(crate) fn signalfd(signals: &[c_int]) -> io::Result<OwnedFd> {
     let set = block_signals(signals)?;
     // SAFETY: the set is valid for the call.
     let raw = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
     result(libc::c_long::from(raw))?;
-    // SAFETY: the kernel just made this descriptor for us.
+    // SAFETY: the kernel just created this descriptor for the caller.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
@@ -150,30 +152,30 @@ fn block_signals(signals: &[c_int]) -> io::Result<libc::sigset_t> {
 fn signal_set(signals: &[c_int]) -> libc::sigset_t {
     // SAFETY: sigset_t is plain data for which zeroes are valid.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is ours.
+    // SAFETY: the set is valid for the call.
     unsafe { libc::sigemptyset(&raw mut set) };
     for signal in signals {
-        // SAFETY: the set is ours; a wrong number is refused by the call.
+        // SAFETY: the set is valid for the call, which rejects a wrong number.
         unsafe { libc::sigaddset(&raw mut set, *signal) };
     }
     set
 }
 
-/// One signal back to its default action.
+/// Restores the default action of a signal.
 pub(crate) fn default_action(signal: c_int) {
     // SAFETY: SIG_DFL is always a valid action.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// One signal without any effect.
+/// Ignores a signal.
 pub(crate) fn ignore(signal: c_int) {
     // SAFETY: SIG_IGN is always a valid action.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Every signal back to its default action and unblocked, as a program expects to be started.
+/// Restores the default action of every signal and unblocks all, as a program expects at its start.
 pub(crate) fn reset_signals() {
-    // SIGKILL, SIGSTOP and libc's own are refused by the call.
+    // The call rejects SIGKILL, SIGSTOP and the signals that libc uses itself.
     (1..=64).for_each(default_action);
     let none = signal_set(&[]);
     // SAFETY: the set is valid for the call.
@@ -183,7 +185,7 @@ pub(crate) fn reset_signals() {
 /// A reaped child.
 pub(crate) struct Reaped {
     pub(crate) pid: i32,
-    /// As `wait(2)` encodes it.
+    /// The status as `wait(2)` encodes it.
     pub(crate) status: c_int,
     pub(crate) user: Duration,
     pub(crate) system: Duration,
@@ -191,12 +193,12 @@ pub(crate) struct Reaped {
     pub(crate) peak_kib: u64,
 }
 
-/// Reaps one dead child: `Ok(None)` where all are alive, an error (`ECHILD`) where there is none.
+/// Reaps one dead child: `Ok(None)` if all are alive, an error (`ECHILD`) if there is no child.
 pub(crate) fn reap() -> io::Result<Option<Reaped>> {
     let mut status = 0;
     // SAFETY: rusage is plain data for which zeroes are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are valid for the call. __WALL: children made with CLONE_PARENT have no exit signal.
+    // SAFETY: both pointers are valid for the call. __WALL: children cloned with CLONE_PARENT have no exit signal.
     let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG | libc::__WALL, &raw mut usage) };
     if result(libc::c_long::from(pid))? == 0 {
         return Ok(None);
@@ -212,29 +214,29 @@ pub(crate) fn reap() -> io::Result<Option<Reaped>> {
     }))
 }
 
-/// The pid's process gets the signal. Only for our own unreaped children, whose pids cannot be anybody else's.
+/// Sends a signal to a child. Only for unreaped children of this process: their pids cannot have been reused.
 pub(crate) fn kill_child(pid: i32, signal: c_int) {
     debug_assert!(pid > 1);
     // SAFETY: kill(2) takes no pointers.
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Whether signals can be sent to what the pidfd is of: the call is made without one.
+/// Checks, by sending signal 0, whether signals can be sent through a pidfd.
 pub(crate) fn can_signal(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     let (none, info) = (0, std::ptr::null::<libc::siginfo_t>());
-    // SAFETY: without a signal nothing is sent, and the call takes no other information.
+    // SAFETY: signal 0 is not delivered, and a null info is valid.
     result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), none, info, 0) })?;
     Ok(())
 }
 
-/// Strings as `execve(2)` takes them.
+/// A null-terminated array of strings for `execve(2)`.
 pub(crate) struct Vector {
     _strings: Vec<CString>,
     pointers: Vec<*const c_char>,
 }
 
 impl Vector {
-    /// Fails on a NUL byte inside a string.
+    /// Fails if a string contains a NUL byte.
     pub(crate) fn new(strings: impl IntoIterator<Item = String>) -> Result<Self, std::ffi::NulError> {
         let strings = strings.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
         let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
@@ -242,7 +244,7 @@ impl Vector {
     }
 }
 
-/// Becomes another program; comes back only with the reason why not.
+/// Executes another program. Returns only on failure.
 pub(crate) fn execve(program: &CStr, argv: &Vector, env: &Vector) -> io::Error {
     let (argv, env) = (argv.pointers.as_ptr(), env.pointers.as_ptr());
     // SAFETY: all are NUL-terminated and alive.
@@ -250,25 +252,25 @@ pub(crate) fn execve(program: &CStr, argv: &Vector, env: &Vector) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// True where the kernel says that this process runs with more rights than its caller (set-uid, file capabilities).
+/// Whether this process runs with more rights than its caller (set-uid, file capabilities).
 pub(crate) fn is_secure_execution() -> bool {
     // SAFETY: getauxval takes no pointers.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Flags of open descriptors that the container side relies on: `O_CLOEXEC` of every descriptor from 3 up.
+/// Sets `O_CLOEXEC` on every descriptor from 3 up.
 pub(crate) fn cloexec_from_3() -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: c_int = 4;
-    // SAFETY: only a flag of descriptors changes.
+    // SAFETY: the call only changes a flag of descriptors.
     result(unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
     Ok(())
 }
 
-/// The opposite, for tests that leave this out; nothing in a release build.
+/// The opposite, for a test that leaves this control out; without fault hooks it does nothing.
 pub(crate) fn keep_open_from_3() -> io::Result<()> {
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "fault-injection")]
     for fd in 3..64 {
-        // SAFETY: only a flag of a descriptor changes; what is not open is refused.
+        // SAFETY: the call only changes a flag of a descriptor and fails on one that is not open.
         unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
     }
     Ok(())
@@ -280,32 +282,32 @@ pub(crate) fn unshare(flags: c_int) -> io::Result<()> {
     result(libc::c_long::from(unsafe { libc::unshare(flags) })).map(drop)
 }
 
-/// Waits for a blocked signal, at most this long.
+/// Waits for a blocked signal, at most `longest`.
 pub(crate) fn wait_for_signal(signal: c_int, longest: Duration) {
     let set = signal_set(&[signal]);
     let time = libc::timespec {
         tv_sec: longest.as_secs() as libc::time_t,
         tv_nsec: libc::c_long::from(longest.subsec_nanos() as i32),
     };
-    // SAFETY: both are valid for the call; no information is asked for.
+    // SAFETY: both are valid for the call; a null info is allowed.
     unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
 }
 
-/// Whether clone3(2) is there: asked with arguments that it refuses.
+/// Whether clone3(2) is available, checked with arguments that it rejects.
 pub(crate) fn has_clone3() -> bool {
-    // SAFETY: a size of 0 is refused before anything is read.
+    // SAFETY: the kernel rejects a size of 0 before it reads the arguments.
     let answer =
         result(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<libc::clone_args>(), 0usize) });
     answer.is_err_and(|e| e.raw_os_error() != Some(libc::ENOSYS))
 }
 
-/// Words of memory that copies of this process share with it.
+/// Words of memory that this process shares with its clones.
 pub(crate) struct SharedWords {
     first: *const AtomicU64,
     count: usize,
 }
 
-// SAFETY: the memory is never given back and holds atomics only.
+// SAFETY: the memory is never unmapped and holds only atomics.
 unsafe impl Send for SharedWords {}
 // SAFETY: as above.
 unsafe impl Sync for SharedWords {}
@@ -322,7 +324,7 @@ impl SharedWords {
 pub(crate) fn shared_words(count: usize) -> io::Result<SharedWords> {
     let (none, bytes) = (std::ptr::null_mut(), count * size_of::<AtomicU64>());
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping at a place of the kernel's choice.
+    // SAFETY: a new mapping at an address that the kernel chooses.
     let memory = unsafe { libc::mmap(none, bytes, access, kind, -1, 0) };
     if memory == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());

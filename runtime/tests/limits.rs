@@ -1,20 +1,20 @@
-//! Limits: held by a cgroup where there is one, by other means where there is none, and it is said which.
+//! Limits are enforced by a cgroup if one is available, otherwise by rlimits or the watchdog; the observations name the mechanism.
 
 mod common;
 
-use common::{As, assert_error, everybody, launch, leaving_nothing, plan, root_only};
+use common::{Caller, assert_error, assert_leaves_nothing, callers, is_root_or_skip, launch, plan};
 use serde_json::{Value, json};
 
-fn row<'a>(outcome: &'a Value, name: &str) -> &'a Value {
-    let rows = outcome["result"]["observations"]["limits"]["value"].as_array().expect("limits");
-    rows.iter().find(|r| r["name"] == name).expect("the row")
+fn limit<'a>(outcome: &'a Value, name: &str) -> &'a Value {
+    let limits = outcome["result"]["observations"]["limits"]["value"].as_array().expect("limits");
+    limits.iter().find(|limit| limit["name"] == name).expect("the limit")
 }
 
 #[test]
-fn what_holds_each_limit_is_said() {
-    leaving_nothing(|| {
-        for who in everybody("what_holds_each_limit_is_said") {
-            let outcome = launch(who, &plan(&["noop"]));
+fn every_limit_names_its_mechanism() {
+    assert_leaves_nothing(|| {
+        for caller in callers("every_limit_names_its_mechanism") {
+            let outcome = launch(caller, &plan(&["noop"]));
             for (name, asked) in [
                 ("memory", 256 << 20),
                 ("pids", 64),
@@ -25,12 +25,12 @@ fn what_holds_each_limit_is_said() {
                 ("output_files", 16),
                 ("tmp", 64 << 20),
             ] {
-                let row = row(&outcome, name);
-                assert_eq!(row["asked"], asked, "{row}");
-                assert_eq!(row["effective"], asked, "{row}");
+                let limit = limit(&outcome, name);
+                assert_eq!(limit["asked"], asked, "{limit}");
+                assert_eq!(limit["effective"], asked, "{limit}");
             }
-            let by = row(&outcome, "memory")["by"].clone();
-            if who == As::Root {
+            let by = limit(&outcome, "memory")["by"].clone();
+            if caller == Caller::Root {
                 assert_eq!(by, "cgroup", "{outcome:#}");
                 assert!(outcome["result"]["usage"]["peak_memory_bytes"].as_u64().is_some_and(|n| n > 0));
                 assert_eq!(outcome["result"]["usage"]["peak_memory_by"], "cgroup");
@@ -38,25 +38,25 @@ fn what_holds_each_limit_is_said() {
                     outcome["result"]["observations"]["cgroup"]["value"].to_string().contains("invarlock-")
                 );
             } else {
-                assert!(by == "cgroup" || row(&outcome, "memory")["reason"].is_string(), "{outcome:#}");
+                assert!(by == "cgroup" || limit(&outcome, "memory")["reason"].is_string(), "{outcome:#}");
             }
         }
     });
 }
 
 #[test]
-fn too_much_memory_ends_the_run() {
-    leaving_nothing(|| {
-        for who in everybody("too_much_memory_ends_the_run") {
+fn memory_limit_ends_the_run() {
+    assert_leaves_nothing(|| {
+        for caller in callers("memory_limit_ends_the_run") {
             let mut plan = plan(&["eat", "300000000"]);
             plan["memory"] = json!(64 << 20);
-            let outcome = launch(who, &plan);
-            let by_cgroup = row(&outcome, "memory")["by"] == "cgroup";
+            let outcome = launch(caller, &plan);
+            let by_cgroup = limit(&outcome, "memory")["by"] == "cgroup";
             if by_cgroup {
                 assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
                 assert!(outcome["result"]["usage"]["oom_kills"].as_u64().is_some_and(|n| n > 0));
             } else {
-                // Allocation fails inside: the program aborts.
+                // The allocation fails inside, and the program aborts.
                 assert_eq!(outcome["result"]["status"], json!({"signaled": 6}), "{outcome:#}");
             }
         }
@@ -64,32 +64,32 @@ fn too_much_memory_ends_the_run() {
 }
 
 #[test]
-fn processes_that_have_too_much_together_are_ended() {
-    leaving_nothing(|| {
-        for who in everybody("processes_that_have_too_much_together_are_ended") {
+fn memory_of_all_processes_is_summed() {
+    assert_leaves_nothing(|| {
+        for caller in callers("memory_of_all_processes_is_summed") {
             let mut plan = plan(&["eat-together", "4", "50000000"]);
             plan["memory"] = json!(128 << 20);
             let start = std::time::Instant::now();
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             let usage = &outcome["result"]["usage"];
             assert_eq!(usage["limits_hit"], json!(["memory"]), "{outcome:#}");
-            if row(&outcome, "memory")["by"] != "cgroup" {
+            if limit(&outcome, "memory")["by"] != "cgroup" {
                 assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
                 assert_eq!(usage["peak_memory_by"], "watchdog");
                 assert!(usage["peak_memory_bytes"].as_u64().is_some_and(|n| n > 128 << 20), "{usage}");
-                assert!(start.elapsed() < std::time::Duration::from_secs(10), "it took its time");
+                assert!(start.elapsed() < std::time::Duration::from_secs(10), "the watchdog is too slow");
             }
         }
     });
 }
 
 #[test]
-fn shared_memory_of_copies_counts_once() {
-    leaving_nothing(|| {
-        for who in everybody("shared_memory_of_copies_counts_once") {
+fn shared_memory_counts_once() {
+    assert_leaves_nothing(|| {
+        for caller in callers("shared_memory_counts_once") {
             let mut plan = plan(&["share", "5", "50000000"]);
             plan["memory"] = json!(128 << 20);
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
             assert_eq!(outcome["stdout"], "50000000\n");
             assert_eq!(outcome["result"]["usage"]["limits_hit"], json!([]), "{outcome:#}");
@@ -98,10 +98,10 @@ fn shared_memory_of_copies_counts_once() {
 }
 
 #[test]
-fn what_is_full_at_the_end_is_said() {
-    leaving_nothing(|| {
-        for who in everybody("what_is_full_at_the_end_is_said") {
-            let hit = |argv: &[&str]| launch(who, &plan(argv))["result"]["usage"]["limits_hit"].clone();
+fn full_file_systems_are_reported() {
+    assert_leaves_nothing(|| {
+        for caller in callers("full_file_systems_are_reported") {
+            let hit = |argv: &[&str]| launch(caller, &plan(argv))["result"]["usage"]["limits_hit"].clone();
             assert_eq!(hit(&["fill", "/out"]), json!(["output"]));
             assert_eq!(hit(&["files", "1000"]), json!(["output_files"]));
             assert_eq!(hit(&["fill", "/tmp"]), json!(["tmp"]));
@@ -111,37 +111,37 @@ fn what_is_full_at_the_end_is_said() {
 }
 
 #[test]
-fn odd_sizes_are_rounded_to_pages_and_still_held() {
-    leaving_nothing(|| {
-        for who in everybody("odd_sizes_are_rounded_to_pages_and_still_held") {
+fn sizes_are_rounded_down_to_pages() {
+    assert_leaves_nothing(|| {
+        for caller in callers("sizes_are_rounded_down_to_pages") {
             let mut plan = plan(&["fill", "/out"]);
             plan["output_bytes"] = json!(10_001);
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             assert_eq!(
-                (&row(&outcome, "output")["asked"], &row(&outcome, "output")["effective"]),
+                (&limit(&outcome, "output")["asked"], &limit(&outcome, "output")["effective"]),
                 (&json!(8192), &json!(8192))
             );
             assert_eq!(outcome["result"]["output"]["big"].as_str().map(str::len), Some(8192), "{outcome:#}");
             plan["output_bytes"] = json!(4095);
-            assert_error(&launch(who, &plan), "input", &["output bytes", "4096"]);
+            assert_error(&launch(caller, &plan), "input", &["output bytes", "4096"]);
         }
     });
 }
 
 #[test]
-fn a_fork_bomb_meets_its_limit() {
-    leaving_nothing(|| {
-        for who in everybody("a_fork_bomb_meets_its_limit") {
+fn fork_bomb_is_limited() {
+    assert_leaves_nothing(|| {
+        for caller in callers("fork_bomb_is_limited") {
             let mut plan = plan(&["fork-bomb"]);
             plan["pids"] = json!(20);
-            let outcome = launch(who, &plan);
+            let outcome = launch(caller, &plan);
             let text = outcome["stdout"].as_str().unwrap_or_default();
             let (children, errno) = text.trim().split_once(' ').unwrap_or_else(|| panic!("{outcome:#}"));
             assert_eq!(errno, "11", "{outcome:#}");
             assert!(children.parse::<u32>().is_ok_and(|n| n < 20), "{text}");
-            // Refused forks are counted by a cgroup and by nothing else.
+            // Only a cgroup counts denied forks.
             let usage = &outcome["result"]["usage"];
-            if row(&outcome, "pids")["by"] == "cgroup" {
+            if limit(&outcome, "pids")["by"] == "cgroup" {
                 assert!(usage["forks_refused"].as_u64().is_some_and(|n| n > 0), "{usage}");
                 assert_eq!(usage["limits_hit"], json!(["pids"]));
             } else {
@@ -152,49 +152,54 @@ fn a_fork_bomb_meets_its_limit() {
 }
 
 #[test]
-fn time_runs_out() {
-    leaving_nothing(|| {
-        for who in everybody("time_runs_out") {
-            for what in ["sleep", "ignore-term", "double-fork"] {
-                let mut plan = plan(&[what]);
+fn wall_time_limit_ends_the_run() {
+    assert_leaves_nothing(|| {
+        for caller in callers("wall_time_limit_ends_the_run") {
+            for command in ["sleep", "ignore-term", "double-fork"] {
+                let mut plan = plan(&[command]);
                 plan["wall_ms"] = json!(300);
-                let outcome = launch(who, &plan);
-                let expected = if what == "double-fork" { json!({"exited": 0}) } else { json!("timed_out") };
-                assert_eq!(outcome["result"]["status"], expected, "{what}: {outcome:#}");
-                let hit = if what == "double-fork" { json!([]) } else { json!(["wall"]) };
-                assert_eq!(outcome["result"]["usage"]["limits_hit"], hit, "{what}");
+                let outcome = launch(caller, &plan);
+                let expected =
+                    if command == "double-fork" { json!({"exited": 0}) } else { json!("timed_out") };
+                assert_eq!(outcome["result"]["status"], expected, "{command}: {outcome:#}");
+                let hit = if command == "double-fork" { json!([]) } else { json!(["wall"]) };
+                assert_eq!(outcome["result"]["usage"]["limits_hit"], hit, "{command}");
             }
         }
     });
 }
 
 #[test]
-fn a_limit_that_was_asked_for_and_cannot_be_held_is_an_error() {
-    leaving_nothing(|| {
-        // These need no cgroup, so anybody can ask for them.
-        let mut easy = plan(&["noop"]);
-        easy["required"] = json!(["pids", "wall", "tmp", "output"]);
-        assert_eq!(launch(As::User, &easy)["result"]["status"], json!({"exited": 0}));
-        // The output of a plain child is a directory of the host, which nothing bounds.
-        easy["argv"] = json!([common::stage().join("bare/workload"), "noop"]);
-        easy["host"] = json!(common::scratch(As::User));
-        assert_error(&launch(As::User, &easy), "unsupported", &["limits", "cannot be held"]);
+fn required_limit_that_cannot_be_enforced_is_an_error() {
+    assert_leaves_nothing(|| {
+        // These limits need no cgroup, so every user can require them.
+        let mut without_cgroup = plan(&["noop"]);
+        without_cgroup["required"] = json!(["pids", "wall", "tmp", "output"]);
+        assert_eq!(launch(Caller::User, &without_cgroup)["result"]["status"], json!({"exited": 0}));
+        // The output of host execution is a directory of the host, which has no size limit.
+        without_cgroup["argv"] = json!([common::stage().join("bare/workload"), "noop"]);
+        without_cgroup["host"] = json!(common::scratch_dir(Caller::User));
+        assert_error(
+            &launch(Caller::User, &without_cgroup),
+            "unsupported",
+            &["limits", "cannot be enforced"],
+        );
         let mut plan = plan(&["noop"]);
         plan["required"] = json!(["memory"]);
-        let outcome = launch(As::User, &plan);
+        let outcome = launch(Caller::User, &plan);
         if outcome["result"]["error"].is_null() {
-            assert_eq!(row(&outcome, "memory")["by"], "cgroup", "{outcome:#}");
+            assert_eq!(limit(&outcome, "memory")["by"], "cgroup", "{outcome:#}");
         } else {
             assert_error(&outcome, "unsupported", &["limits", "Memory"]);
         }
-        if root_only("a_limit_that_was_asked_for_and_cannot_be_held_is_an_error as root") {
-            let outcome = launch(As::Root, &plan);
+        if is_root_or_skip("required_limit_that_cannot_be_enforced_is_an_error as root") {
+            let outcome = launch(Caller::Root, &plan);
             assert_eq!(outcome["result"]["status"], json!({"exited": 0}), "{outcome:#}");
         }
     });
 }
 
-/// Directories of cgroup version 1 that belong to the test's user, removed at the end.
+/// Cgroups of version 1 owned by the ordinary user; removed on drop.
 struct Delegated(Vec<std::path::PathBuf>);
 
 impl Drop for Delegated {
@@ -206,28 +211,28 @@ impl Drop for Delegated {
 }
 
 #[test]
-fn a_user_with_delegated_cgroups_gets_real_limits() {
+fn delegated_cgroups_enforce_the_limits_of_a_user() {
     let hierarchies = ["memory", "pids", "cpu"].map(|c| std::path::Path::new("/sys/fs/cgroup").join(c));
     let v1 = hierarchies.iter().all(|h| h.join("tasks").exists());
     if !v1 {
-        common::skipped("a_user_with_delegated_cgroups_gets_real_limits: needs cgroup version 1");
+        common::report_skip("delegated_cgroups_enforce_the_limits_of_a_user: needs cgroup version 1");
         return;
     }
-    if !root_only("a_user_with_delegated_cgroups_gets_real_limits") {
+    if !is_root_or_skip("delegated_cgroups_enforce_the_limits_of_a_user") {
         return;
     }
-    leaving_nothing(|| {
+    assert_leaves_nothing(|| {
         let dirs = Delegated(
             hierarchies.iter().map(|h| h.join(format!("delegated-{}", std::process::id()))).collect(),
         );
         for dir in &dirs.0 {
             std::fs::create_dir(dir).expect("a cgroup");
-            common::own(dir, As::User);
+            common::own(dir, Caller::User);
         }
         let mut plan = plan(&["eat", "300000000"]);
         plan["memory"] = json!(64 << 20);
         plan["required"] = json!(["memory", "pids", "cpu"]);
-        let command = common::launcher(As::User, &plan);
+        let command = common::launcher(Caller::User, &plan);
         let user = common::USER.to_string();
         let enter: String = dirs.0.iter().map(|d| format!("echo 0 > {}/tasks; ", d.display())).collect();
         let mut shell = std::process::Command::new("sh");
@@ -239,7 +244,7 @@ fn a_user_with_delegated_cgroups_gets_real_limits() {
         let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
         assert_eq!(outcome["result"]["status"], "memory_limit", "{outcome:#}");
         for name in ["memory", "pids", "cpu"] {
-            assert_eq!(row(&outcome, name)["by"], "cgroup");
+            assert_eq!(limit(&outcome, name)["by"], "cgroup");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! What a hostile image's program tries and tells, as one JSON object each. It is called only where `lo` is the only interface.
+//! Attacks of the program of a hostile image; each prints one JSON object. They run only where `lo` is the only interface.
 
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -6,9 +6,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 
-/// Whether `what` is one of these; if so it was done.
+/// Makes the attack `what`; false if no such attack exists.
 pub fn attack(what: &str, args: &[&str]) -> bool {
-    let told = match what {
+    let report = match what {
         "where" => location(),
         "stat" => each(args, |path| answer(fs::metadata(path).map(|m| kind(&m)))),
         "list" => each(args, |path| answer(fs::read_dir(path).map(names))),
@@ -25,7 +25,7 @@ pub fn attack(what: &str, args: &[&str]) -> bool {
         "escape" => return escape(),
         _ => return false,
     };
-    println!("{told}");
+    println!("{report}");
     true
 }
 
@@ -33,7 +33,7 @@ fn each(args: &[&str], look: impl Fn(&str) -> Value) -> Value {
     Value::Object(args.iter().map(|arg| ((*arg).to_owned(), look(arg))).collect::<Map<_, _>>())
 }
 
-/// What was seen, or the errno.
+/// The value, or the errno.
 fn answer(result: std::io::Result<Value>) -> Value {
     result.unwrap_or_else(|e| json!(e.raw_os_error()))
 }
@@ -55,7 +55,7 @@ fn kind(meta: &fs::Metadata) -> Value {
     }
 }
 
-/// The working directory by every name it has, and the descriptors.
+/// The working directory by each of its paths, and the descriptors.
 fn location() -> Value {
     json!({
         "cwd": std::env::current_dir().map(|p| p.display().to_string()).map_err(|e| e.to_string()),
@@ -88,7 +88,7 @@ fn escape() -> bool {
     true
 }
 
-/// An evaluator that does not measure.
+/// A hostile evaluator.
 pub fn as_evaluator(attack: &str) {
     let forged = r#"{"meta":{},"forged":true}"#;
     let report = "/out/report.json";

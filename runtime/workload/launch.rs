@@ -1,4 +1,4 @@
-//! A small launcher: reads a plan, runs its containers, prints one JSON object a run.
+//! A small launcher: reads a plan, runs its containers and prints one JSON object for each run.
 
 use invarlock_runtime::{
     ContainerSpec, Error, HostSpec, Input, InputSource, LimitName, Limits, Outcome, Sink, Supervisor,
@@ -52,19 +52,19 @@ struct Plan {
     bench: bool,
     #[serde(default)]
     pause_ms: u64,
-    /// A path replaced by another after it was opened: this, that, and whether this keeps a name.
+    /// Replaces the first path by the second after it was opened; the flag says whether the opened file keeps a name.
     #[serde(default)]
     swap: Option<(PathBuf, PathBuf, bool)>,
-    /// Say what the handles of the inputs hold, too.
+    /// Print the content of the input handles too.
     #[serde(default)]
     read: bool,
-    /// The launcher has a filter of its own already, as the real one does.
+    /// Install a filter in the launcher first, as `invarlock` does.
     #[serde(default)]
     filtered: bool,
-    /// Under a filter that asks about every call.
+    /// Trace the profile: the filter reports every call.
     #[serde(default)]
     learn: bool,
-    /// Refused calls of the launcher are heard already, as in another sandbox.
+    /// Install a filter with a notification listener in the launcher first, as another sandbox would.
     #[serde(default)]
     heard: bool,
 }
@@ -77,13 +77,13 @@ struct Kept {
 
 impl Sink for Kept {
     fn stdout(&mut self, bytes: &[u8]) {
-        let room = (1usize << 20).saturating_sub(self.out.len());
-        self.out.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let free = (1usize << 20).saturating_sub(self.out.len());
+        self.out.extend_from_slice(&bytes[..bytes.len().min(free)]);
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
-        let room = (1usize << 20).saturating_sub(self.err.len());
-        self.err.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let free = (1usize << 20).saturating_sub(self.err.len());
+        self.err.extend_from_slice(&bytes[..bytes.len().min(free)]);
     }
 }
 
@@ -97,8 +97,8 @@ pub fn launch(plan: &str) {
             .expect("installing it");
     }
     let _listener = plan.heard.then(|| {
-        let program = invarlock_seccomp::Profile::no_network().compile_heard().expect("a filter");
-        program.ready().and_then(|ready| ready.install_heard()).expect("installing it")
+        let program = invarlock_seccomp::Profile::no_network().compile_notify().expect("a filter");
+        program.ready().and_then(|ready| ready.install_notify()).expect("installing it")
     });
     let threads = plan.threads.unwrap_or(1);
     let workers: Vec<_> = (0..threads)
@@ -114,7 +114,7 @@ pub fn launch(plan: &str) {
             })
         })
         .collect();
-    // Threads that allocate all the time: a clone of this process would deadlock sooner or later.
+    // The threads allocate all the time, so a fork of this process would deadlock at some point.
     let results: Vec<Value> = workers.into_iter().flat_map(|w| w.join().expect("a worker")).collect();
     if plan.bench {
         let times: Vec<String> = results.iter().map(ToString::to_string).collect();
@@ -124,7 +124,7 @@ pub fn launch(plan: &str) {
     }
 }
 
-/// One run, and what the launcher was like before and after it.
+/// One run, with the state of the launcher before and after it.
 fn one(plan: &Plan) -> Value {
     let before = (!plan.bench).then(itself);
     let mut outcome = run(plan);
@@ -159,7 +159,9 @@ fn run(plan: &Plan) -> Value {
                 read = spec.inputs.iter().filter_map(held).collect();
             }
             match plan.learn {
-                true => Supervisor::for_container()?.learn(spec, meaning(plan), cancel.as_fd(), &mut kept),
+                true => {
+                    Supervisor::for_container()?.trace_profile(spec, meaning(plan), cancel.as_fd(), &mut kept)
+                }
                 false => invarlock_runtime::run(spec, cancel.as_fd(), &mut kept),
             }
         }),
@@ -175,7 +177,7 @@ fn run(plan: &Plan) -> Value {
     json!({"result": show(plan, result), "stdout": String::from_utf8_lossy(&kept.out), "stderr": String::from_utf8_lossy(&kept.err), "read": read})
 }
 
-/// What the handle of an input holds.
+/// The first bytes of an input, read through its handle.
 fn held(input: &Input) -> Option<String> {
     use std::os::unix::fs::FileExt as _;
     let InputSource::File { file, .. } = &input.source else { return None };
@@ -184,7 +186,7 @@ fn held(input: &Input) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
 }
 
-/// What a run must not change of its launcher.
+/// The process state of the launcher that a run must not change.
 fn itself() -> Value {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).expect("a file of /proc");
     let status = read("status");
@@ -206,14 +208,14 @@ fn show(plan: &Plan, result: Result<Outcome, Error>) -> Value {
         Ok(o) => {
             let output: serde_json::Map<String, Value> =
                 o.output.iter().map(|f| (f.name.clone(), json!(String::from_utf8_lossy(&f.bytes)))).collect();
-            let learned = o.learned.map(|learned| {
+            let learned = o.profile_trace.map(|learned| {
                 let decisions = meaning(plan).decisions.into_iter().zip(&learned.used);
                 let used: Vec<_> = decisions
-                    .map(|(it, count)| json!({"syscall": it.syscall, "args": it.when, "reason": it.reason, "count": count}))
+                    .map(|(rule, count)| json!({"syscall": rule.syscall, "args": rule.when, "reason": rule.reason, "count": count}))
                     .collect();
-                json!({"used": used, "unmatched": learned.unmatched, "refused": learned.refused})
+                json!({"used": used, "unmatched": learned.unmatched, "refused": learned.denied})
             });
-            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage, "refused": o.refused,
+            json!({"status": o.status, "output": output, "observations": o.observations, "usage": o.usage, "refused": o.denied_calls,
                    "learned": learned})
         }
         Err(e) => json!({"error": e}),
@@ -240,12 +242,12 @@ fn profile(plan: &Plan) -> invarlock_seccomp::Profile {
 }
 
 fn meaning(plan: &Plan) -> invarlock_seccomp::ResolvedProfile {
-    invarlock_seccomp::Arch::native().and_then(|arch| profile(plan).meaning(arch)).expect("a meaning")
+    invarlock_seccomp::Arch::native().and_then(|arch| profile(plan).resolve(arch)).expect("a meaning")
 }
 
 fn filter(plan: &Plan) -> invarlock_seccomp::Program {
     let profile = profile(plan);
-    let program = if plan.host.is_some() { profile.compile() } else { profile.compile_heard() };
+    let program = if plan.host.is_some() { profile.compile() } else { profile.compile_notify() };
     program.expect("a filter")
 }
 

@@ -1,11 +1,11 @@
-//! The tests' own program. `launch PLAN` is a launcher: it runs containers and prints their outcomes as JSON. Everything else is a
-//! workload: it prints what it sees, or misbehaves on command, which it does only where `lo` is the only interface.
+//! The program of the tests. `launch PLAN` is a launcher: it runs containers and prints their outcomes as JSON. Every other command is
+//! a workload: it prints what it observes, or misbehaves, which it does only where `lo` is the only interface.
 #![allow(clippy::print_stdout, reason = "printing is what a test program does")]
 
 mod attack;
+mod inspect;
 mod launch;
-mod misbehave;
-mod see;
+mod misbehavior;
 mod sys;
 
 use std::process::ExitCode;
@@ -20,14 +20,14 @@ fn main() -> ExitCode {
             launch::launch(plan)
         }
         ["doctor"] => {
-            println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::probe()).expect("JSON"))
+            println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::check()).expect("JSON"))
         }
         ["noop"] => {}
-        ["see"] => println!("{}", see::everything()),
+        ["see"] => println!("{}", inspect::boundary()),
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a number")),
         ["cat", path] => print!("{}", std::fs::read_to_string(path).expect("a readable file")),
         ["write", name, text] => std::fs::write(format!("/out/{name}"), text).expect("writing to /out"),
-        [what, rest @ ..] => misbehave::misbehave(what, rest),
+        [what, rest @ ..] => misbehavior::run(what, rest),
         [] => return ExitCode::from(2),
     }
     ExitCode::SUCCESS

@@ -1,12 +1,13 @@
-//! The only `unsafe` of the tests' program.
+//! The only `unsafe` code of the program of the tests.
+#![allow(unsafe_code, reason = "raw system calls of the test workload")]
 
-/// SIGTERM does nothing from here on.
+/// Ignores SIGTERM.
 pub fn ignore_term() {
     // SAFETY: SIG_IGN is a valid action.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
-/// No signal that can be ignored does anything from here on.
+/// Ignores every signal that can be ignored.
 pub fn ignore_all() {
     for signal in 1..=64 {
         // SAFETY: SIG_IGN is a valid action; for SIGKILL, SIGSTOP and libc's own it is refused.
@@ -14,7 +15,7 @@ pub fn ignore_all() {
     }
 }
 
-/// Kills every process that this one may signal, but itself.
+/// Kills every process that this one may signal, except itself.
 pub fn kill_everything() -> i32 {
     // SAFETY: kill(2) takes no pointers.
     match unsafe { libc::kill(-1, libc::SIGKILL) } {
@@ -23,7 +24,7 @@ pub fn kill_everything() -> i32 {
     }
 }
 
-/// Copies itself as fast as it can, and the copies do, for ever.
+/// Forks without end, in every copy.
 pub fn multiply() -> ! {
     loop {
         // SAFETY: this program has one thread, and the copies only do the same.
@@ -31,7 +32,7 @@ pub fn multiply() -> ! {
     }
 }
 
-/// A copy of this process that does nothing for ever.
+/// Forks a child that waits without end.
 pub fn fork_a_sleeper() {
     // SAFETY: this program has one thread, and the copy only waits.
     if unsafe { libc::fork() } == 0 {
@@ -42,7 +43,7 @@ pub fn fork_a_sleeper() {
     }
 }
 
-/// Types a character into the terminal that this descriptor is: 0, or the errno.
+/// Writes a character into the input of a terminal; returns the errno, or 0.
 pub fn type_into(fd: i32) -> i32 {
     let character = c"x".as_ptr();
     // SAFETY: TIOCSTI reads one byte.
@@ -60,7 +61,7 @@ pub fn stop_everything() {
     unsafe { libc::raise(libc::SIGSTOP) };
 }
 
-/// Goes on as a child and a grandchild too, each in a session of its own.
+/// Forks a child and a grandchild, each in a session of its own; all three continue.
 pub fn become_a_grandchild() {
     for _ in 0..2 {
         // SAFETY: this program has one thread, and the copies go on with what it did.
@@ -71,14 +72,14 @@ pub fn become_a_grandchild() {
     }
 }
 
-/// Touches memory that is not there.
+/// Reads unmapped memory.
 pub fn fault() {
     let nowhere = std::ptr::without_provenance::<u8>(16);
     // SAFETY: there is none that would matter: the process ends here.
     let _ = unsafe { std::ptr::read_volatile(nowhere) };
 }
 
-/// Gives memory back twice, which the C library notices.
+/// Frees memory twice, which the C library detects.
 pub fn free_twice() {
     // SAFETY: any size may be asked for.
     let memory = std::hint::black_box(unsafe { libc::malloc(64) });

@@ -1,5 +1,5 @@
-//! What a filter costs on the way of a run, in microseconds: the first time, and the median of 200 after 20 that warm up.
-#![allow(clippy::print_stdout, reason = "printing is what it does")]
+//! Measures the time of each step of a filter in microseconds: the first time, and the median of 200 after 20 warm-up rounds.
+#![allow(clippy::print_stdout, reason = "the program prints its results")]
 
 use invarlock_seccomp::{Arch, BuiltinProfile, Machine, Program, Result, UserProfile};
 use std::time::Instant;
@@ -18,18 +18,18 @@ fn median<T>(mut work: impl FnMut() -> T) -> f64 {
 
 fn main() -> Result<()> {
     let arch = Arch::native()?;
-    for ours in BuiltinProfile::ALL {
-        let first_taken = once(|| ours.program());
-        let first_made = once(|| ours.profile().compile_heard());
-        let (meaning, program) = (ours.profile().meaning(arch)?, ours.program()?);
+    for builtin in BuiltinProfile::ALL {
+        let first_taken = once(|| builtin.program());
+        let first_made = once(|| builtin.profile().compile_notify());
+        let (resolved, program) = (builtin.profile().resolve(arch)?, builtin.program()?);
         let json = serde_json::to_vec(&program).unwrap_or_default();
-        println!("{} ({} instructions)", ours.as_str(), program.instructions());
+        println!("{} ({} instructions)", builtin.as_str(), program.instructions());
         for (what, time) in [
             ("compiled ahead, first time", first_taken),
-            ("compiled ahead", median(|| ours.program())),
+            ("compiled ahead", median(|| builtin.program())),
             ("read and compiled, first time", first_made),
-            ("read", median(|| ours.profile())),
-            ("compiled", median(|| meaning.compile_heard())),
+            ("read", median(|| builtin.profile())),
+            ("compiled", median(|| resolved.compile_notify())),
             ("written as JSON", median(|| serde_json::to_vec(&program))),
             ("read as JSON", median(|| serde_json::from_slice::<Program>(&json))),
             ("made ready", median(|| program.ready().map(drop))),
@@ -39,9 +39,9 @@ fn main() -> Result<()> {
     }
     if let Ok(text) = std::fs::read("/usr/share/containers/seccomp.json") {
         let machine = Machine { arch, kernel: (6, 1) };
-        let given = UserProfile::parse(&text, machine)?;
+        let user = UserProfile::parse(&text, machine)?;
         println!("Podman's\n  {:<30} {:>7.1}", "read", median(|| UserProfile::parse(&text, machine)));
-        println!("  {:<30} {:>7.1}", "compiled", median(|| given.meaning.compile_heard()));
+        println!("  {:<30} {:>7.1}", "compiled", median(|| user.resolved.compile_notify()));
     }
     Ok(())
 }

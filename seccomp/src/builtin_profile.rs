@@ -1,10 +1,10 @@
-//! The profiles that containers get, with their programs compiled ahead of time: a run neither reads nor compiles one. What lies in
-//! `programs/` is what the profiles compile to; `tests/profiles.rs` compiles them anew and compares, and
-//! `cargo run -p invarlock-seccomp --example compile` writes them.
+//! The built-in profiles for containers. Their programs in `programs/` are compiled ahead of time, so a run neither parses nor
+//! compiles a profile. `cargo run -p invarlock-seccomp --example compile` writes them; `tests/profiles.rs` compares them with the
+//! profiles.
 
 use crate::{Arch, Profile, Program, Result};
 
-/// A profile of this crate for containers.
+/// A built-in profile for containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltinProfile {
     /// [`Profile::evaluator`].
@@ -14,7 +14,7 @@ pub enum BuiltinProfile {
 }
 
 impl BuiltinProfile {
-    /// All of them.
+    /// All built-in profiles.
     pub const ALL: [Self; 2] = [Self::Evaluator, Self::General];
 
     /// Its name.
@@ -25,7 +25,7 @@ impl BuiltinProfile {
         }
     }
 
-    /// As data.
+    /// The profile.
     pub fn profile(self) -> Profile {
         match self {
             Self::Evaluator => Profile::evaluator(),
@@ -33,7 +33,7 @@ impl BuiltinProfile {
         }
     }
 
-    /// Its program for this machine, whose refused calls are heard.
+    /// Its program for this machine, with user notification of denied calls.
     pub fn program(self) -> Result<Program> {
         let arch = Arch::native()?;
         let bytes: &[u8] = match (self, arch) {

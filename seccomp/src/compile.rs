@@ -1,131 +1,120 @@
-//! From a profile to BPF.
+//! Compiles a resolved profile to BPF.
 //!
-//! seccompiler knows one action for a match and one for everything else, and no notification: a profile with more actions is several
-//! of its programs, one behind the other, and where calls are to be heard, the returns that say `EPERM` are made to say that. What an allow-list needs besides (`ENOSYS` for
-//! numbers nobody knows, death for x32) is a prologue in front of its program, not a second filter: of two
-//! filters that both answer with an errno the newest wins, and installing a second one would need `seccomp` and `prctl`
-//! in every profile. Jumps of BPF are relative, so a prologue that falls through changes nothing behind it.
+//! seccompiler supports one action for a match, one for all other calls, and no user notification. A profile with more
+//! actions is therefore compiled in several passes that are concatenated, and for a program with notification the
+//! returns of `EPERM` are replaced. A prologue in front of the passes returns `ENOSYS` for unknown numbers and kills for
+//! x32 numbers. It is not a filter of its own: of two filters that both return an errno the newest wins, and the
+//! installation of a second filter would need `seccomp` and `prctl` in every profile. Jumps in BPF are relative, so a
+//! prologue that falls through does not change the code after it.
 
 use std::collections::BTreeMap;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, sock_filter,
+    TargetArch,
 };
 
-use crate::profile::{Operator, Profile};
-use crate::resolved_profile::{Action, Comparison, ResolvedProfile};
+use crate::bpf::{
+    ENOSYS, JUMP, JUMP_EQ, JUMP_GE, JUMP_GT, LOAD, RET_ALLOW, RET_EPERM, RET_ERRNO, RET_KILL_PROCESS,
+    RET_USER_NOTIF, RETURN, instruction,
+};
+use crate::resolved_profile::{Action, Comparison, Operator, ResolvedProfile};
 use crate::{Arch, Error, Program, Result, table};
 
-/// First number of the x32 calls, which x86_64 kernels may offer beside their own under the same architecture.
+/// First number of the x32 calls. x86_64 kernels may support them beside their own calls under the same architecture.
 const X32: u32 = 0x4000_0000;
 
-pub(crate) const EPERM: u16 = 1;
-pub(crate) const ENOSYS: u16 = 38;
+/// Descriptor of init's socket while a profile is traced. No program of an image expects a descriptor with this number.
+pub const TRACE_FD: u32 = 1021;
 
-/// Where the workload-to-be has its socket while a profile is learned: no program of an image expects a descriptor there.
-pub const LEARNING_FD: u32 = 1021;
-
-/// What becomes of a call that gives `EPERM`.
+/// Which calls the supervisor is notified of.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Refused {
-    /// `EPERM`, by the kernel itself.
-    Errno,
-    /// Whoever holds the listener is asked.
-    Heard,
-    /// Whoever holds the listener is asked, and of calls that are allowed, too.
-    Learning,
-}
-
-impl Profile {
-    /// Compiles it for `arch`: a refused call gives `EPERM`.
-    pub fn compile_for(&self, arch: Arch) -> Result<Program> {
-        self.meaning(arch)?.compile()
-    }
-
-    /// Compiles it for `arch` so that refused calls are heard, as [`ResolvedProfile::compile_heard`] does.
-    pub fn compile_heard_for(&self, arch: Arch) -> Result<Program> {
-        self.meaning(arch)?.compile_heard()
-    }
+enum Notify {
+    /// None.
+    Never,
+    /// Calls that would give `EPERM`.
+    Denied,
+    /// Calls that would give `EPERM`, and allowed calls.
+    All,
 }
 
 impl ResolvedProfile {
-    /// Compiles it.
+    /// Compiles a program that denies calls with `EPERM`.
     pub fn compile(&self) -> Result<Program> {
-        compile(self, Refused::Errno)
+        compile(self, Notify::Never)
     }
 
-    /// Compiles it so that refused calls are heard: each waits until whoever holds the program's [`crate::Listener`]
-    /// has answered. What decides is the same; only calls that [`ResolvedProfile::compile`] answers with `EPERM` differ.
-    pub fn compile_heard(&self) -> Result<Program> {
-        compile(self, Refused::Heard)
+    /// Compiles a program with user notification of denied calls: each waits until the holder of the program's
+    /// [`crate::Listener`] has answered. Only calls that [`ResolvedProfile::compile`] answers with `EPERM` differ.
+    pub fn compile_notify(&self) -> Result<Program> {
+        compile(self, Notify::Denied)
     }
 
-    /// Compiles it so that allowed calls are heard as well as refused ones. All but reads and writes of descriptor
-    /// [`LEARNING_FD`], by which the workload-to-be says that it is ready: nobody has its listener yet who could answer.
-    pub fn compile_learning(&self) -> Result<Program> {
-        compile(self, Refused::Learning)
+    /// Compiles a program with user notification of allowed and of denied calls. Excepted are reads and writes of
+    /// [`TRACE_FD`], by which init reports that it is ready: the supervisor does not have the listener yet.
+    pub fn compile_trace(&self) -> Result<Program> {
+        compile(self, Notify::All)
     }
 }
 
-fn compile(meaning: &ResolvedProfile, refused: Refused) -> Result<Program> {
-    let mut body = body(meaning)?;
-    for it in body.iter_mut().filter(|it| it.code == RETURN) {
-        match (it.k, refused) {
-            (EPERM_BY_KERNEL, Refused::Heard | Refused::Learning) | (ALLOW, Refused::Learning) => {
-                it.k = USER_NOTIF
-            }
+fn compile(profile: &ResolvedProfile, notify: Notify) -> Result<Program> {
+    let mut body = body(profile)?;
+    for step in body.iter_mut().filter(|step| step.code == RETURN) {
+        match (step.k, notify) {
+            (RET_EPERM, Notify::Denied | Notify::All) | (RET_ALLOW, Notify::All) => step.k = RET_USER_NOTIF,
             _ => {}
         }
     }
-    let mut filter = prologue(meaning.closed, meaning.arch);
-    if refused == Refused::Learning {
-        filter.extend(first_words(meaning.arch));
+    let mut filter = prologue(profile.closed, profile.arch);
+    if notify == Notify::All {
+        filter.extend(allow_trace_socket(profile.arch));
     }
     filter.extend(body);
-    Program::new(&meaning.name, meaning.arch, vec![filter])
+    Program::new(&profile.name, profile.arch, vec![filter])
 }
 
-/// What the decisions say. One pass of seccompiler an action: where the first finds no match, it jumps to the next.
-fn body(meaning: &ResolvedProfile) -> Result<BpfProgram> {
+/// The decisions of a profile: one pass of seccompiler for each action. A pass without a match jumps to the next.
+fn body(profile: &ResolvedProfile) -> Result<BpfProgram> {
     type Rules = BTreeMap<i64, Vec<SeccompRule>>;
     let mut passes: BTreeMap<Action, Rules> = BTreeMap::new();
-    for it in meaning.decisions.iter().filter(|it| it.action != meaning.otherwise) {
-        let alternatives = passes.entry(it.action).or_default().entry(i64::from(it.number)).or_default();
-        if !it.when.is_empty() {
-            let conditions = it.when.iter().map(|it| condition(meaning, it)).collect::<Result<Vec<_>>>()?;
-            alternatives.push(SeccompRule::new(conditions).map_err(|source| failed(meaning, source))?);
+    for decision in profile.decisions.iter().filter(|decision| decision.action != profile.otherwise) {
+        let rules = passes.entry(decision.action).or_default();
+        let alternatives = rules.entry(i64::from(decision.number)).or_default();
+        if !decision.when.is_empty() {
+            let conditions = decision.when.iter().map(|comparison| condition(profile, comparison));
+            let rule = SeccompRule::new(conditions.collect::<Result<Vec<_>>>()?);
+            alternatives.push(rule.map_err(|source| failed(profile, source))?);
         }
     }
-    let target = match meaning.arch {
+    let target = match profile.arch {
         Arch::X86_64 => TargetArch::x86_64,
         Arch::Aarch64 => TargetArch::aarch64,
     };
     let Some((last, rules)) = passes.pop_last() else {
-        return Ok(vec![step(RETURN, 0, 0, returned(&meaning.otherwise.into()))]);
+        return Ok(vec![instruction(RETURN, 0, 0, return_value(&profile.otherwise.into()))]);
     };
     let mut body = BpfProgram::new();
     for (action, rules, mismatch) in passes
         .into_iter()
-        .map(|(action, rules)| (action, rules, NEXT))
-        .chain([(last, rules, meaning.otherwise.into())])
+        .map(|(action, rules)| (action, rules, NEXT_PASS))
+        .chain([(last, rules, profile.otherwise.into())])
     {
         let pass: BpfProgram = SeccompFilter::new(rules, mismatch, action.into(), target)
             .and_then(TryInto::try_into)
-            .map_err(|source| failed(meaning, source))?;
+            .map_err(|source| failed(profile, source))?;
         let length = pass.len();
-        body.extend(pass.into_iter().enumerate().map(|(at, it)| {
-            match it.code == RETURN && it.k == returned(&NEXT) {
-                true => step(JUMP, 0, 0, (length - at - 1) as u32),
-                false => it,
+        body.extend(pass.into_iter().enumerate().map(|(at, step)| {
+            match step.code == RETURN && step.k == return_value(&NEXT_PASS) {
+                true => instruction(JUMP, 0, 0, (length - at - 1) as u32),
+                false => step,
             }
         }));
     }
     Ok(body)
 }
 
-/// Stands for "ask the next pass" until the passes are put together. No profile says it.
-const NEXT: SeccompAction = SeccompAction::Trace(0x7777);
+/// Placeholder for a jump to the next pass, until the passes are concatenated. No profile can contain this action.
+const NEXT_PASS: SeccompAction = SeccompAction::Trace(0x7777);
 
 impl From<Action> for SeccompAction {
     fn from(action: Action) -> Self {
@@ -139,78 +128,67 @@ impl From<Action> for SeccompAction {
     }
 }
 
-fn returned(action: &SeccompAction) -> u32 {
+fn return_value(action: &SeccompAction) -> u32 {
     action.clone().into()
 }
 
-fn failed(meaning: &ResolvedProfile, source: seccompiler::BackendError) -> Error {
-    Error::input(format!("system-call profile {}: compiling it failed: {source}", meaning.name))
+fn failed(profile: &ResolvedProfile, source: seccompiler::BackendError) -> Error {
+    Error::input(format!("compiling seccomp profile {}: {source}", profile.name))
 }
 
-fn condition(meaning: &ResolvedProfile, it: &Comparison) -> Result<SeccompCondition> {
-    let operator = match it.op {
+fn condition(profile: &ResolvedProfile, comparison: &Comparison) -> Result<SeccompCondition> {
+    let operator = match comparison.op {
         Operator::Eq => SeccompCmpOp::Eq,
         Operator::Ne => SeccompCmpOp::Ne,
         Operator::Lt => SeccompCmpOp::Lt,
         Operator::Le => SeccompCmpOp::Le,
         Operator::Gt => SeccompCmpOp::Gt,
         Operator::Ge => SeccompCmpOp::Ge,
-        Operator::MaskedEq => SeccompCmpOp::MaskedEq(it.mask),
+        Operator::MaskedEq => SeccompCmpOp::MaskedEq(comparison.mask),
     };
-    let length = if it.wide { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
-    SeccompCondition::new(it.index, length, operator, it.value).map_err(|source| failed(meaning, source))
+    let length = if comparison.wide { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
+    SeccompCondition::new(comparison.index, length, operator, comparison.value)
+        .map_err(|source| failed(profile, source))
 }
 
-pub(crate) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-pub(crate) const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
-pub(crate) const JUMP_EQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-pub(crate) const JUMP_GT: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
-pub(crate) const JUMP_GE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-pub(crate) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-
-const KILL_PROCESS: u32 = 0x8000_0000;
-const ERRNO: u32 = 0x0005_0000;
-pub(crate) const EPERM_BY_KERNEL: u32 = ERRNO | EPERM as u32;
-pub(crate) const ALLOW: u32 = 0x7fff_0000;
-pub(crate) const USER_NOTIF: u32 = 0x7fc0_0000;
-
-fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code, jt, jf, k }
-}
-
-/// What is decided before the profile is asked. Falls through to what follows it.
+/// What is decided before the profile. Falls through to the code after it.
 fn prologue(closed: bool, arch: Arch) -> BpfProgram {
     let mut filter = vec![
-        step(LOAD, 0, 0, 4), // seccomp_data.arch
-        step(JUMP_EQ, 1, 0, arch.audit()),
-        step(RETURN, 0, 0, KILL_PROCESS),
-        step(LOAD, 0, 0, 0), // seccomp_data.nr
+        instruction(LOAD, 0, 0, 4), // seccomp_data.arch
+        instruction(JUMP_EQ, 1, 0, arch.audit()),
+        instruction(RETURN, 0, 0, RET_KILL_PROCESS),
+        instruction(LOAD, 0, 0, 0), // seccomp_data.nr
     ];
     if arch == Arch::X86_64 {
-        filter.extend([step(JUMP_GE, 0, 1, X32), step(RETURN, 0, 0, KILL_PROCESS)]);
+        filter.extend([instruction(JUMP_GE, 0, 1, X32), instruction(RETURN, 0, 0, RET_KILL_PROCESS)]);
     }
     if closed {
-        let unknown = step(RETURN, 0, 0, ERRNO | u32::from(ENOSYS));
-        filter.extend([step(JUMP_GT, 0, 1, table::highest(arch)), unknown.clone()]);
+        let unknown = instruction(RETURN, 0, 0, RET_ERRNO | u32::from(ENOSYS));
+        filter.extend([instruction(JUMP_GT, 0, 1, table::highest(arch)), unknown.clone()]);
         for (first, last) in table::gaps(arch) {
-            filter.extend([step(JUMP_GE, 0, 2, first), step(JUMP_GT, 1, 0, last), unknown.clone()]);
+            filter.extend([
+                instruction(JUMP_GE, 0, 2, first),
+                instruction(JUMP_GT, 1, 0, last),
+                unknown.clone(),
+            ]);
         }
         if let Some(clone3) = table::number(arch, "clone3") {
-            filter.extend([step(JUMP_EQ, 0, 1, clone3), unknown]);
+            filter.extend([instruction(JUMP_EQ, 0, 1, clone3), unknown]);
         }
     }
     filter
 }
 
-/// Allows reads and writes of [`LEARNING_FD`]. Falls through to what follows it; what is loaded is the call's number, before and after.
-fn first_words(arch: Arch) -> BpfProgram {
+/// Allows reads and writes of [`TRACE_FD`]. Falls through to the code after it. The number of the call is loaded before and
+/// afterwards.
+fn allow_trace_socket(arch: Arch) -> BpfProgram {
     let number = |name| table::number(arch, name).unwrap_or(u32::MAX);
     vec![
-        step(JUMP_EQ, 1, 0, number("read")),
-        step(JUMP_EQ, 0, 4, number("write")),
-        step(LOAD, 0, 0, 16), // seccomp_data.args[0], the half of it that a descriptor is
-        step(JUMP_EQ, 0, 1, LEARNING_FD),
-        step(RETURN, 0, 0, ALLOW),
-        step(LOAD, 0, 0, 0),
+        instruction(JUMP_EQ, 1, 0, number("read")),
+        instruction(JUMP_EQ, 0, 4, number("write")),
+        instruction(LOAD, 0, 0, 16), // low half of seccomp_data.args[0], the descriptor
+        instruction(JUMP_EQ, 0, 1, TRACE_FD),
+        instruction(RETURN, 0, 0, RET_ALLOW),
+        instruction(LOAD, 0, 0, 0),
     ]
 }

@@ -1,4 +1,4 @@
-//! The names that a profile may use for values.
+//! The names of constants in profiles.
 
 /// socket(2), socketpair(2): address families.
 const FAMILIES: &[(&str, u64)] = &[
@@ -50,7 +50,7 @@ const FAMILIES: &[(&str, u64)] = &[
     ("AF_MCTP", 45),
 ];
 
-/// Only those our profiles need.
+/// The constants that built-in profiles use.
 const VALUES: &[(&str, u64)] = &[
     // clone(2)
     ("CLONE_VM", 0x100),

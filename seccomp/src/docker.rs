@@ -1,29 +1,29 @@
-//! Profiles as Docker, Podman and the OCI runtime specification write them, translated into a [`ResolvedProfile`].
+//! Translates profiles in the format of Docker, Podman and the OCI runtime specification to [`ResolvedProfile`].
 //!
-//! What is meant is what the runtimes that read this format do with it: entries whose `includes` and `excludes` fit (a workload of ours
-//! has no capability), comparisons of the whole register, an entry that says what the default says adds nothing, of several entries that
-//! name a call without `args` the first counts. Where they disagree with the text, or the text with itself, or a program of ours
-//! cannot say it, it is an error and not a guess.
+//! The translation follows the runtimes that read this format. Entries count where `includes` and `excludes` match (a workload
+//! has no capability); comparisons are of the whole register; an entry with the default action adds nothing; of several entries
+//! that name a call without `args` the first counts. Where the runtimes contradict the specification, a profile contradicts
+//! itself, or a program cannot express it, the result is an error.
 
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::resolved_profile::{Action, Comparison, Decision, ResolvedProfile};
-use crate::user_profile::{Format, Machine, UserProfile, bad};
-use crate::{Arch, Operator, Result, table};
+use crate::profile::invalid;
+use crate::resolved_profile::{Action, Comparison, Decision, Machine, Operator, ResolvedProfile};
+use crate::{Arch, Result, table};
 
-/// What programs of this format are called: it has no names.
+/// Name of programs from this format, which has no names.
 const NAME: &str = "docker-format";
-/// No program has room for more.
-const MOST_DECISIONS: usize = 4096;
-/// The kernel's.
-const HIGHEST_ERRNO: u64 = 4095;
+/// No program can contain more.
+const MAX_DECISIONS: usize = 4096;
+/// Highest errno of the kernel.
+const MAX_ERRNO: u64 = 4095;
 const EPERM: u64 = 1;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Written {
+struct DockerProfile {
     default_action: String,
     default_errno_ret: Option<u64>,
     default_errno: Option<String>,
@@ -35,7 +35,7 @@ struct Written {
     syscalls: Option<Vec<Entry>>,
 }
 
-/// Other architectures are killed whatever stands here.
+/// Ignored: other architectures are killed in any case.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ArchMap {
@@ -77,56 +77,59 @@ struct Circumstances {
     min_kernel: Option<String>,
 }
 
-/// Reads a profile.
-pub(crate) fn profile(text: &[u8], machine: Machine) -> Result<UserProfile> {
-    translate(serde_json::from_slice(text).map_err(bad)?, machine)
+/// A resolved profile, and names in it that are not calls of the machine.
+type Resolved = (ResolvedProfile, Vec<String>);
+
+/// Parses and resolves a profile.
+pub(crate) fn resolve(text: &[u8], machine: Machine) -> Result<Resolved> {
+    translate(serde_json::from_slice(text).map_err(invalid)?, machine)
 }
 
-/// Reads the profile in an OCI configuration.
-pub(crate) fn of_config(text: &[u8], machine: Machine) -> Result<UserProfile> {
+/// Parses and resolves the profile in an OCI configuration.
+pub(crate) fn resolve_config(text: &[u8], machine: Machine) -> Result<Resolved> {
     #[derive(Deserialize)]
     struct Config {
         linux: Linux,
     }
     #[derive(Deserialize)]
     struct Linux {
-        seccomp: Option<Written>,
+        seccomp: Option<DockerProfile>,
     }
-    let config: Config = serde_json::from_slice(text).map_err(bad)?;
-    translate(config.linux.seccomp.ok_or_else(|| bad("its linux.seccomp is missing"))?, machine)
+    let config: Config = serde_json::from_slice(text).map_err(invalid)?;
+    translate(config.linux.seccomp.ok_or_else(|| invalid("linux.seccomp is missing"))?, machine)
 }
 
-fn translate(written: Written, machine: Machine) -> Result<UserProfile> {
+fn translate(written: DockerProfile, machine: Machine) -> Result<Resolved> {
     if written.arch_map.is_some() && written.architectures.is_some() {
-        return Err(bad("it has archMap and architectures; leave one of them out"));
+        return Err(invalid("both archMap and architectures are set; remove one"));
     }
     if let Some(flag) = written.flags.iter().flatten().next() {
-        return Err(bad(format!("flag {flag:?} cannot be honoured; leave `flags` out")));
+        return Err(invalid(format!("flag {flag:?} is not supported; remove `flags`")));
     }
     let listener = [&written.listener_path, &written.listener_metadata];
-    if listener.into_iter().flatten().any(|it| !it.is_empty()) {
-        return Err(bad(
-            "a listener is the supervisor's alone here; leave listenerPath and listenerMetadata out",
+    if listener.into_iter().flatten().any(|value| !value.is_empty()) {
+        return Err(invalid(
+            "the listener belongs to the supervisor; remove listenerPath and listenerMetadata",
         ));
     }
     let (action, errno) = (&written.default_action, (written.default_errno_ret, &written.default_errno));
-    let otherwise = self::action(action, errno).map_err(|why| bad(format!("its default: {why}")))?;
-    let mut all = Decisions { machine, otherwise, decisions: Vec::new(), elsewhere: BTreeSet::new() };
+    let otherwise = self::action(action, errno).map_err(|why| invalid(format!("defaultAction: {why}")))?;
+    let mut all = Decisions { machine, otherwise, decisions: Vec::new(), unknown_calls: BTreeSet::new() };
     for (at, entry) in written.syscalls.iter().flatten().enumerate() {
         all.add(at, entry)?;
     }
-    all.disagreements()?;
-    let Decisions { decisions, elsewhere, .. } = all;
-    let meaning =
+    all.check_contradictions()?;
+    let Decisions { decisions, unknown_calls, .. } = all;
+    let resolved =
         ResolvedProfile { name: NAME.to_owned(), arch: machine.arch, closed: true, decisions, otherwise };
-    Ok(UserProfile { format: Format::Docker, meaning, elsewhere: elsewhere.into_iter().collect() })
+    Ok((resolved, unknown_calls.into_iter().collect()))
 }
 
 struct Decisions {
     machine: Machine,
     otherwise: Action,
     decisions: Vec<Decision>,
-    elsewhere: BTreeSet<String>,
+    unknown_calls: BTreeSet<String>,
 }
 
 impl Decisions {
@@ -134,16 +137,16 @@ impl Decisions {
         let names = match (&entry.name, &entry.names) {
             (Some(name), None) => std::slice::from_ref(name),
             (None, Some(names)) if !names.is_empty() => names,
-            (None, _) => return Err(bad(format!("syscalls[{at}] names no call"))),
+            (None, _) => return Err(invalid(format!("syscalls[{at}] names no call"))),
             (Some(_), Some(_)) => {
-                return Err(bad(format!("syscalls[{at}] has `name` and `names`; leave one out")));
+                return Err(invalid(format!("syscalls[{at}] has both `name` and `names`; remove one")));
             }
         };
         let place = match names {
             [name] => format!("syscalls[{at}] ({name})"),
             _ => format!("syscalls[{at}] ({}, …)", names[0]),
         };
-        let wrong = |why: String| bad(format!("{place}: {why}"));
+        let wrong = |why: String| invalid(format!("{place}: {why}"));
         let action = action(&entry.action, (entry.errno_ret, &entry.errno)).map_err(wrong)?;
         let when = comparisons(entry.args.as_deref().unwrap_or_default()).map_err(wrong)?;
         let (includes, excludes) = (entry.includes.as_ref(), entry.excludes.as_ref());
@@ -152,41 +155,39 @@ impl Decisions {
         }
         for name in names {
             let Some(number) = table::number(self.machine.arch, name) else {
-                self.elsewhere.insert(name.clone());
+                self.unknown_calls.insert(name.clone());
                 continue;
             };
             let (when_none, when, reason) = (when.is_empty(), when.clone(), format!("syscalls[{at}]"));
-            let it = Decision { syscall: name.clone(), number, when, action, reason };
-            let said = |other: &Decision| {
+            let decision = Decision { syscall: name.clone(), number, when, action, reason };
+            let is_covered_by = |other: &Decision| {
                 let whole = other.when.is_empty() && (when_none || other.action == action);
-                other.number == number && (whole || other.action == action && other.when == it.when)
+                other.number == number && (whole || other.action == action && other.when == decision.when)
             };
-            if self.decisions.iter().any(said) {
+            if self.decisions.iter().any(is_covered_by) {
                 continue;
             }
             if when_none {
-                // It says what its alternatives say, and more.
+                // It covers the earlier entries with conditions.
                 self.decisions.retain(|other| other.number != number || other.action != action);
             }
-            self.decisions.push(it);
-            if self.decisions.len() > MOST_DECISIONS {
-                return Err(bad(format!(
-                    "it decides more than {MOST_DECISIONS} things, for which no filter has room"
-                )));
+            self.decisions.push(decision);
+            if self.decisions.len() > MAX_DECISIONS {
+                return Err(invalid(format!("more than {MAX_DECISIONS} decisions do not fit a filter")));
             }
         }
         Ok(())
     }
 
-    /// No format says which of two entries counts.
-    fn disagreements(&self) -> Result<()> {
+    /// An error for two entries that contradict each other: the format does not define which counts.
+    fn check_contradictions(&self) -> Result<()> {
         for (at, one) in self.decisions.iter().enumerate() {
-            let differs = |it: &&Decision| it.number == one.number && it.action != one.action;
+            let differs = |other: &&Decision| other.number == one.number && other.action != one.action;
             for other in self.decisions[at + 1..].iter().filter(differs) {
-                let apart = one.when.iter().any(|a| other.when.iter().any(|b| contradict(a, b)));
-                if !apart {
-                    return Err(bad(format!(
-                        "{} and {} disagree about {} where both match, and the format does not say which counts; make their `args` exclude each other",
+                let exclusive = one.when.iter().any(|a| other.when.iter().any(|b| are_exclusive(a, b)));
+                if !exclusive {
+                    return Err(invalid(format!(
+                        "{} and {} contradict each other for {} where both match; make their `args` exclude each other",
                         one.reason, other.reason, one.syscall
                     )));
                 }
@@ -196,12 +197,12 @@ impl Decisions {
     }
 }
 
-/// Whether no value satisfies both. A "no" may be wrong, a "yes" is not.
-fn contradict(a: &Comparison, b: &Comparison) -> bool {
+/// Whether no value satisfies both. The answer false may be wrong, the answer true is correct.
+fn are_exclusive(a: &Comparison, b: &Comparison) -> bool {
     if a.index != b.index {
         return false;
     }
-    let holds = |it: &Comparison, value: u64| it.holds(&[value; 6]);
+    let holds = |comparison: &Comparison, value: u64| comparison.holds(&[value; 6]);
     match (a.op, b.op) {
         (Operator::Eq, _) => !holds(b, a.value),
         (_, Operator::Eq) => !holds(a, b.value),
@@ -213,13 +214,13 @@ fn contradict(a: &Comparison, b: &Comparison) -> bool {
     }
 }
 
-/// The values that satisfy an ordering, where there are any.
-fn range(it: &Comparison) -> Option<(u64, u64)> {
-    match it.op {
-        Operator::Lt => Some((0, it.value.checked_sub(1)?)),
-        Operator::Le => Some((0, it.value)),
-        Operator::Gt => Some((it.value.checked_add(1)?, u64::MAX)),
-        Operator::Ge => Some((it.value, u64::MAX)),
+/// The range of values that satisfies an ordering, unless it is empty.
+fn range(comparison: &Comparison) -> Option<(u64, u64)> {
+    match comparison.op {
+        Operator::Lt => Some((0, comparison.value.checked_sub(1)?)),
+        Operator::Le => Some((0, comparison.value)),
+        Operator::Gt => Some((comparison.value.checked_add(1)?, u64::MAX)),
+        Operator::Ge => Some((comparison.value, u64::MAX)),
         Operator::Eq | Operator::Ne | Operator::MaskedEq => None,
     }
 }
@@ -234,18 +235,18 @@ fn action(text: &str, (number, name): (Option<u64>, &Option<String>)) -> std::re
         "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
         "SCMP_ACT_LOG" => {
             return Err(
-                "SCMP_ACT_LOG would allow and only note it; say SCMP_ACT_ALLOW or SCMP_ACT_ERRNO".into()
+                "SCMP_ACT_LOG allows a call and only logs it; use SCMP_ACT_ALLOW or SCMP_ACT_ERRNO".into()
             );
         }
         "SCMP_ACT_TRACE" | "SCMP_ACT_NOTIFY" => {
             return Err(format!(
-                "{text} leaves the decision to another program, and there is none here; say SCMP_ACT_ERRNO"
+                "{text} leaves the decision to another program, which is not supported; use SCMP_ACT_ERRNO"
             ));
         }
-        _ => return Err(format!("action {text:?} is unknown")),
+        _ => return Err(format!("unknown action {text:?}")),
     };
     match errno {
-        Some(_) => Err(format!("an errno goes with SCMP_ACT_ERRNO, not with {text}")),
+        Some(_) => Err(format!("an errno is valid with SCMP_ACT_ERRNO, not with {text}")),
         None => Ok(action),
     }
 }
@@ -257,22 +258,22 @@ fn errno(number: Option<u64>, name: Option<&str>) -> std::result::Result<Option<
                 .iter()
                 .find(|(known, _)| *known == name)
                 .map(|(_, number)| *number as u64)
-                .ok_or_else(|| format!("errno {name:?} is unknown; write its number as errnoRet"))?,
+                .ok_or_else(|| format!("unknown errno {name:?}; use its number as errnoRet"))?,
         ),
         None => None,
     };
     match (number, named) {
         (Some(number), Some(named)) if number != named => {
-            Err(format!("its errno is {number} and {}", name.unwrap_or("")))
+            Err(format!("errnoRet {number} and errno {} differ", name.unwrap_or("")))
         }
-        (Some(number), _) if number > HIGHEST_ERRNO => {
-            Err(format!("{number} is no errno; the highest is {HIGHEST_ERRNO}"))
+        (Some(number), _) if number > MAX_ERRNO => {
+            Err(format!("{number} is not an errno; the highest is {MAX_ERRNO}"))
         }
         (number, named) => Ok(number.or(named)),
     }
 }
 
-/// Those that profiles use.
+/// The errno names that profiles use.
 const ERRNOS: &[(&str, i32)] = &[
     ("EPERM", libc::EPERM),
     ("ENOENT", libc::ENOENT),
@@ -296,10 +297,10 @@ fn comparisons(args: &[Arg]) -> std::result::Result<Vec<Comparison>, String> {
     let mut all: Vec<Comparison> = Vec::new();
     for arg in args {
         let index = u8::try_from(arg.index).ok().filter(|index| *index < 6);
-        let index = index.ok_or_else(|| format!("there is no argument {}; they are 0 to 5", arg.index))?;
-        if all.iter().any(|it| it.index == index) {
+        let index = index.ok_or_else(|| format!("there is no argument {}; supported: 0 to 5", arg.index))?;
+        if all.iter().any(|other| other.index == index) {
             return Err(format!(
-                "argument {index} is compared twice, which the runtimes take as alternatives though the format says otherwise; write one entry for each alternative"
+                "argument {index} is compared twice, which runtimes treat as alternatives, contrary to the specification; write one entry for each alternative"
             ));
         }
         let op = match arg.op.as_str() {
@@ -310,7 +311,7 @@ fn comparisons(args: &[Arg]) -> std::result::Result<Vec<Comparison>, String> {
             "SCMP_CMP_GT" => Operator::Gt,
             "SCMP_CMP_GE" => Operator::Ge,
             "SCMP_CMP_MASKED_EQ" => Operator::MaskedEq,
-            other => return Err(format!("operator {other:?} is unknown")),
+            other => return Err(format!("unknown operator {other:?}")),
         };
         let (mask, value) = match op {
             Operator::MaskedEq => (arg.value, arg.value_two.unwrap_or(0)),
@@ -318,7 +319,7 @@ fn comparisons(args: &[Arg]) -> std::result::Result<Vec<Comparison>, String> {
         };
         if value & !mask != 0 {
             return Err(format!(
-                "its valueTwo {value} has bits that the mask {mask} leaves out, so it never holds"
+                "valueTwo {value} has bits outside of the mask {mask}, so the condition never holds"
             ));
         }
         all.push(Comparison { index, wide: true, op, mask, value });
@@ -326,7 +327,7 @@ fn comparisons(args: &[Arg]) -> std::result::Result<Vec<Comparison>, String> {
     Ok(all)
 }
 
-/// Whether an entry counts here. A workload of ours has no capability.
+/// Whether an entry counts on this machine. A workload has no capability.
 fn applies(
     includes: Option<&Circumstances>,
     excludes: Option<&Circumstances>,
@@ -343,18 +344,17 @@ fn applies(
         let number =
             |part: &str| part.parse::<u32>().ok().filter(|_| part.bytes().all(|c| c.is_ascii_digit()));
         let version = text.split_once('.').and_then(|(major, minor)| Some((number(major)?, number(minor)?)));
-        let version = version
-            .ok_or_else(|| format!("minKernel {text:?} is not two numbers with a point between them"))?;
+        let version = version.ok_or_else(|| format!("minKernel {text:?} is not a version MAJOR.MINOR"))?;
         Ok(Some(machine.kernel >= version))
     };
-    if let Some(it) = includes {
-        let fits = !some(&it.caps) && (!some(&it.arches) || named(&it.arches));
-        if !new_enough(&it.min_kernel)?.unwrap_or(true) || !fits {
+    if let Some(includes) = includes {
+        let fits = !some(&includes.caps) && (!some(&includes.arches) || named(&includes.arches));
+        if !new_enough(&includes.min_kernel)?.unwrap_or(true) || !fits {
             return Ok(false);
         }
     }
     match excludes {
-        Some(it) => Ok(!new_enough(&it.min_kernel)?.unwrap_or(false) && !named(&it.arches)),
+        Some(excludes) => Ok(!new_enough(&excludes.min_kernel)?.unwrap_or(false) && !named(&excludes.arches)),
         None => Ok(true),
     }
 }

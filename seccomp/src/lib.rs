@@ -1,33 +1,34 @@
 //! System-call profiles as data, compiled to BPF.
 //!
-//! The way through this crate, and its files in that order:
+//! From a profile to the kernel:
 //!
-//! 1. [`Profile`] (`profile.rs`): what a JSON file under `profiles/` says, one rule a line, each with a reason. A *condition* compares one
-//!    argument; the conditions of one *rule* must all hold; several rules for one call are alternatives.
-//! 2. [`UserProfile`] (`given.rs`): what users bring, in our format or in Docker's (`docker.rs`).
-//! 3. [`ResolvedProfile`] (`meaning.rs`): either of them for one [`Arch`], numbers instead of names. `table/` has both.
-//! 4. [`ResolvedProfile::compile`] (`compile.rs`): a meaning becomes a [`Program`].
-//!    Those of the profiles for containers are compiled ahead of time ([`BuiltinProfile`], `ours.rs`).
-//! 5. [`Program`] (`program.rs`): the BPF as bytes with its digest; [`Program::install`] hands it to the kernel.
-//! 6. [`Listener`] (`listener.rs`): where a program is compiled so that refused calls are heard, what hears and answers them.
-//!    All `unsafe` is in `sys.rs`.
-//! 7. [`NotifyHandler`] (`learn.rs`, `interpret.rs`): where a profile is learned, what answers every call as its program would have.
+//! 1. [`Profile`] (`profile.rs`): a JSON file under `profiles/` with one rule per line, each with a reason. A *condition* compares
+//!    one argument; the conditions of one *rule* must all hold; several rules for one call are alternatives.
+//! 2. [`UserProfile`] (`user_profile.rs`): a user's profile, in InvarLock's format or in Docker's (`docker.rs`).
+//! 3. [`ResolvedProfile`] (`resolved_profile.rs`): a profile for one [`Arch`], with numbers instead of names (`table/`).
+//! 4. [`ResolvedProfile::compile`] (`compile.rs`, `bpf.rs`) compiles a [`Program`]. Programs of the built-in profiles are compiled
+//!    ahead of time ([`BuiltinProfile`]).
+//! 5. [`Program`] (`program.rs`): the bytes of the BPF program and their digest. [`Program::install`] installs it.
+//! 6. [`Listener`] (`listener.rs`): receives and answers denied calls by seccomp user notification. All `unsafe` code is in
+//!    `sys.rs`.
+//! 7. [`NotifyHandler`] (`profile_trace.rs`, `interpret.rs`): answers every call while a profile is traced.
 //!
-//! An allow-list ([`Default::Enosys`]) decides, in this order: another architecture or the x32 numbers kill the process; a
-//! number this crate does not know gives `ENOSYS`, so that libc falls back, and so does `clone3`, whose flags lie
-//! in memory where no filter can see them; a listed call whose conditions hold is allowed; any other gives `EPERM`.
+//! An allow-list ([`Default::Enosys`]) decides in this order: another architecture or an x32 number kills the process; a number
+//! that this crate does not know gives `ENOSYS`, so that libc falls back, and so does `clone3`, whose flags are in memory, which
+//! a filter cannot read; a listed call whose conditions hold is allowed; any other call gives `EPERM`.
 //!
-//! A filter judges calls, not descriptors: an open socket that was inherited or received works under [`Profile::no_network`].
+//! A filter decides about calls, not descriptors: an inherited or received socket works under [`Profile::no_network`].
 //!
 //! ```
 //! let program = invarlock_seccomp::Profile::no_network().compile()?;
 //! assert!(program.digest.starts_with("sha256:"));
-//! std::thread::spawn(move || program.install()).join().expect("thread")?; // that thread only, for good
+//! std::thread::spawn(move || program.install()).join().expect("thread")?; // irrevocably, on that thread only
 //! # Ok::<(), invarlock_seccomp::Error>(())
 //! ```
 
 #![deny(unsafe_code)]
 
+mod bpf;
 mod builtin_profile;
 mod compile;
 mod constants;
@@ -43,17 +44,19 @@ mod table;
 mod user_profile;
 
 pub use builtin_profile::BuiltinProfile;
-pub use compile::LEARNING_FD;
+pub use compile::TRACE_FD;
 pub use invarlock_error::{Error, Kind, Result};
 pub use listener::{Call, Listener};
-pub use profile::{Condition, Default, Length, Operator, Profile, Rule, Value};
+pub use profile::{Condition, Default, Length, Profile, Rule, Value};
 pub use profile_trace::{Answer, NotifyHandler};
 pub use program::{Program, Ready};
-pub use resolved_profile::{Action, Comparison, Decision, NEEDED, ResolvedProfile};
+pub use resolved_profile::{
+    Action, Comparison, Decision, Machine, Operator, REQUIRED_CALLS, ResolvedProfile,
+};
 pub use table::{name as syscall_name, number as syscall_number};
-pub use user_profile::{Format, Machine, UserProfile};
+pub use user_profile::{Format, UserProfile};
 
-/// A machine that programs can be compiled for.
+/// An architecture for which programs can be compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Arch {
     /// 64-bit x86.
@@ -65,10 +68,10 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// All of them.
+    /// All architectures.
     pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
 
-    /// The one this program runs on.
+    /// The architecture of this machine.
     pub fn native() -> Result<Self> {
         Self::ALL
             .into_iter()
@@ -94,5 +97,5 @@ impl Arch {
 }
 
 fn unsupported(arch: &str) -> Error {
-    Error::unsupported(format!("system-call filters are not built for {arch}; x86_64 and aarch64 are"))
+    Error::unsupported(format!("seccomp filters are not supported on {arch}; supported: x86_64 and aarch64"))
 }

@@ -1,17 +1,19 @@
-//! The calls that a filter refused, as whoever holds its listener hears them.
+//! The listener of a filter with seccomp user notification.
 
 use crate::{Arch, Error, Result, constants, sys, table};
+use invarlock_error::Context as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// What the kernel calls such a descriptor.
+/// The target of the `/proc/self/fd` link of such a descriptor.
 const KIND: &str = "anon_inode:seccomp notify";
 
-/// Hears the refused calls of every process that has the filter. It is readable while a call waits, and hung up when no process with
-/// the filter is left. Where it is closed, refused calls give `ENOSYS`.
+/// Receives notifications from every process that has the filter. It is readable while a call waits, and hung up when no
+/// process with the filter is left. When it is closed, denied calls give `ENOSYS`.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
-/// A call that waits for its answer. Its arguments are registers: what they point to can change at any time and is nobody's business.
+/// A call that waits for its answer. The arguments are registers. The memory to which they point can change at any time and
+/// is never read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     id: u64,
@@ -26,45 +28,42 @@ impl Listener {
         Listener(fd)
     }
 
-    /// A descriptor that came from another process, where it is a listener.
+    /// Checks that a descriptor from another process is a listener.
     pub fn check(fd: OwnedFd) -> Result<Self> {
         let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         match link {
             Ok(link) if link.as_os_str() == KIND => Ok(Listener(fd)),
-            other => {
-                Err(Error::integrity(format!("a descriptor is {other:?}, not a listener of refused calls")))
-            }
+            other => Err(Error::integrity(format!("a descriptor is {other:?}, not a seccomp listener"))),
         }
     }
 
-    /// The next call; none where its caller died before it was heard. Waits where no call does.
-    pub fn hear(&self) -> Result<Option<Call>> {
+    /// The next call; none when its caller died before the call was received. Blocks while no call waits.
+    pub fn receive(&self) -> Result<Option<Call>> {
         match sys::receive(self.0.as_fd()) {
-            Ok(heard) => {
-                let number = u32::try_from(heard.data.nr).unwrap_or(u32::MAX);
-                Ok(Some(Call { id: heard.id, number, args: heard.data.args }))
+            Ok(received) => {
+                let number = u32::try_from(received.data.nr).unwrap_or(u32::MAX);
+                Ok(Some(Call { id: received.id, number, args: received.data.args }))
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
-            Err(error) => Err(Error::system(format!("hearing a refused call: {error}"))),
+            Err(error) => Err(error).context("receiving a seccomp notification"),
         }
     }
 
-    /// `EPERM`.
-    pub fn refuse(&self, call: &Call) -> Result<()> {
+    /// Denies the call with `EPERM`.
+    pub fn deny(&self, call: &Call) -> Result<()> {
         self.answer(call, -libc::EPERM, 0)
     }
 
-    /// The kernel goes on with it. Only for a call that the profile allows: [`crate::NotifyHandler`] knows.
-    pub(crate) fn let_through(&self, call: &Call) -> Result<()> {
+    /// Lets the kernel continue the call. Only for calls that the profile allows; [`crate::NotifyHandler`] decides that.
+    pub(crate) fn allow(&self, call: &Call) -> Result<()> {
         self.answer(call, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32)
     }
 
     fn answer(&self, call: &Call, error: i32, flags: u32) -> Result<()> {
         match sys::answer(self.0.as_fd(), call.id, error, flags) {
-            // Its caller is dead.
+            // The caller is dead.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            Err(error) => Err(Error::system(format!("answering a refused call: {error}"))),
-            Ok(()) => Ok(()),
+            answered => answered.context("answering a seccomp notification"),
         }
     }
 }
@@ -76,13 +75,13 @@ impl AsFd for Listener {
 }
 
 impl Call {
-    /// Its name on `arch`, with the address family where it makes a socket: `socket(AF_INET)`. There are only so many of these.
+    /// The name on `arch`, with the address family of a socket: `socket(AF_INET)`. The number of different names is bounded.
     pub fn name(&self, arch: Arch) -> String {
         let Some(name) = table::name(arch, self.number) else { return "unknown".to_owned() };
         if !matches!(name, "socket" | "socketpair") {
             return name.to_owned();
         }
-        // An int: the kernel reads the low half.
+        // The family is an int: the kernel reads the low half only.
         let family = constants::family(self.args[0] & u64::from(u32::MAX)).unwrap_or("unknown family");
         format!("{name}({family})")
     }

@@ -1,28 +1,28 @@
-//! The profile format: what the JSON files under `profiles/` mean.
+//! InvarLock's profile format, in which the files under `profiles/` are written.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compile::EPERM;
-use crate::resolved_profile::{Action, Comparison, Decision, ResolvedProfile};
+use crate::bpf::EPERM;
+use crate::resolved_profile::{Action, Comparison, Decision, Operator, ResolvedProfile};
 use crate::{Arch, Error, Program, Result, constants, table};
 
-/// A profile's text may not be longer than this; ours are a tenth of it.
-pub(crate) const LONGEST: usize = 1 << 20;
+/// Limit of the size of a profile. Built-in profiles are smaller than a tenth of it.
+pub(crate) const MAX_BYTES: usize = 1 << 20;
 
-/// What may be called.
+/// A profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// Its name.
     pub name: String,
-    /// What becomes of a call that no rule names, and with that what kind of list this is.
+    /// The kind of list, which decides about calls that no rule names.
     pub default: Default,
-    /// What is allowed; only in an allow-list.
+    /// Allowed calls; only in an allow-list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Rule>,
-    /// What gives `EPERM`; only in a deny-list.
+    /// Calls that give `EPERM`; only in a deny-list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refuse: Vec<Rule>,
 }
@@ -31,13 +31,13 @@ pub struct Profile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Default {
-    /// An allow-list: a known call that is not allowed gives `EPERM`, an unknown one (and `clone3`) `ENOSYS`.
+    /// An allow-list: a known call that is not allowed gives `EPERM`; an unknown call and `clone3` give `ENOSYS`.
     Enosys,
-    /// A deny-list: a call that is not refused is allowed.
+    /// A deny-list: a call that is not listed is allowed.
     Allow,
 }
 
-/// One call, what its arguments must be, and why.
+/// A call, conditions on its arguments, and the reason for the rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
@@ -46,15 +46,16 @@ pub struct Rule {
     /// Conditions that must all hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<Condition>,
-    /// The architectures that have the call; all of them when empty.
+    /// The architectures that have the call; all when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arch: Vec<Arch>,
-    /// Why this rule is here.
+    /// Why the rule exists.
     pub reason: String,
 }
 
 impl Rule {
-    /// A rule for this call and these arguments as a proposal: its reason is empty, and no profile is read in which one is.
+    /// A proposed rule for this call and these arguments. Its reason is empty, so a profile with it is invalid until the user
+    /// writes one.
     pub fn proposed(syscall: &str, args: &[(u8, u64)]) -> Self {
         let condition = |(index, number): &(u8, u64)| {
             let len = if *number > u64::from(u32::MAX) { Length::Qword } else { Length::Dword };
@@ -63,9 +64,9 @@ impl Rule {
             let value = family.map_or(Value::Number(*number), |name| Value::Names(name.to_owned()));
             Condition { index: *index, len, op: Operator::Eq, mask: None, value }
         };
-        let there: Vec<Arch> =
+        let arches: Vec<Arch> =
             Arch::ALL.into_iter().filter(|arch| table::number(*arch, syscall).is_some()).collect();
-        let arch = if there.len() == Arch::ALL.len() { Vec::new() } else { there };
+        let arch = if arches.len() == Arch::ALL.len() { Vec::new() } else { arches };
         let args = args.iter().map(condition).collect();
         Self { syscall: syscall.to_owned(), args, arch, reason: String::new() }
     }
@@ -77,20 +78,20 @@ impl Rule {
 pub struct Condition {
     /// Which argument, from 0 to 5.
     pub index: u8,
-    /// How much of it. The kernel reads an `int` from the low half only, so a comparison of the whole
-    /// register could be evaded with junk in the high half.
+    /// The compared part. The kernel reads an `int` from the low half only, so a comparison of the whole register could be
+    /// evaded by setting bits of the high half.
     #[serde(default, skip_serializing_if = "Length::is_default")]
     pub len: Length,
-    /// How.
+    /// The operator.
     pub op: Operator,
-    /// The bits of the argument that [`Operator::MaskedEq`] looks at.
+    /// The bits of the argument that [`Operator::MaskedEq`] compares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<Value>,
-    /// With what.
+    /// The value.
     pub value: Value,
 }
 
-/// How much of a register is compared.
+/// The compared part of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, std::default::Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Length {
@@ -107,26 +108,6 @@ impl Length {
     }
 }
 
-/// A comparison, unsigned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operator {
-    /// Equal.
-    Eq,
-    /// Not equal.
-    Ne,
-    /// Less.
-    Lt,
-    /// Less or equal.
-    Le,
-    /// Greater.
-    Gt,
-    /// Greater or equal.
-    Ge,
-    /// `argument & mask == value`.
-    MaskedEq,
-}
-
 /// A number, or names of constants joined by `|`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -141,56 +122,62 @@ impl Value {
     pub(crate) fn resolve(&self) -> std::result::Result<u64, String> {
         match self {
             Self::Number(number) => Ok(*number),
-            Self::Names(names) => {
-                constants::value(names).ok_or_else(|| format!("no constant is called {names}"))
-            }
+            Self::Names(names) => constants::value(names).ok_or_else(|| format!("unknown constant {names}")),
         }
     }
 }
 
 impl Profile {
-    /// Reads a profile and checks that it means something on every architecture.
+    /// Parses a profile and checks it for every architecture.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        if text.len() > LONGEST {
-            let what = format!("{} bytes are more than the {LONGEST} a profile may have", text.len());
-            return Err(Error::input(format!("reading a system-call profile failed: {what}")));
+        if text.len() > MAX_BYTES {
+            return Err(invalid(format!("{} bytes are more than the limit of {MAX_BYTES}", text.len())));
         }
-        let profile: Self = serde_json::from_slice(text)
-            .map_err(|error| Error::input(format!("reading a system-call profile failed: {error}")))?;
+        let profile: Self = serde_json::from_slice(text).map_err(invalid)?;
         profile.validate()?;
         Ok(profile)
     }
 
-    /// What our static evaluator needs, and nothing else.
+    /// The calls of the static evaluator.
     pub fn evaluator() -> Self {
         Self::built_in(include_str!("../profiles/evaluator.json"))
     }
 
-    /// What Python images need.
+    /// The calls that Python images need.
     pub fn general() -> Self {
         Self::built_in(include_str!("../profiles/general.json"))
     }
 
-    /// Everything but ways to a network; for the launcher itself and for host execution.
+    /// Every call but those that give access to a network; for the launcher itself and for host execution.
     pub fn no_network() -> Self {
         Self::built_in(include_str!("../profiles/no-network.json"))
     }
 
     fn built_in(text: &str) -> Self {
-        Self::parse(text.as_bytes()).expect("a profile of this crate, which its tests read")
+        Self::parse(text.as_bytes()).expect("a built-in profile, which tests parse")
     }
 
-    /// Compiles it for this machine.
+    /// Compiles a program for this machine that denies calls with `EPERM`.
     pub fn compile(&self) -> Result<Program> {
         self.compile_for(Arch::native()?)
     }
 
-    /// Compiles it for this machine so that refused calls are heard.
-    pub fn compile_heard(&self) -> Result<Program> {
-        self.compile_heard_for(Arch::native()?)
+    /// As [`ResolvedProfile::compile_notify`], for this machine.
+    pub fn compile_notify(&self) -> Result<Program> {
+        self.compile_notify_for(Arch::native()?)
     }
 
-    /// The rules, whichever list they stand in.
+    /// As [`ResolvedProfile::compile`].
+    pub fn compile_for(&self, arch: Arch) -> Result<Program> {
+        self.resolve(arch)?.compile()
+    }
+
+    /// As [`ResolvedProfile::compile_notify`].
+    pub fn compile_notify_for(&self, arch: Arch) -> Result<Program> {
+        self.resolve(arch)?.compile_notify()
+    }
+
+    /// The rules of the list.
     pub fn rules(&self) -> &[Rule] {
         match self.default {
             Default::Enosys => &self.allow,
@@ -198,12 +185,12 @@ impl Profile {
         }
     }
 
-    pub(crate) fn wrong(&self, what: impl Into<String>) -> Error {
-        Error::input(format!("system-call profile {}: {}", self.name, what.into()))
+    fn wrong(&self, what: impl Into<String>) -> Error {
+        Error::input(format!("seccomp profile {}: {}", self.name, what.into()))
     }
 
-    /// What it means on `arch`.
-    pub fn meaning(&self, arch: Arch) -> Result<ResolvedProfile> {
+    /// Resolves the names of calls and constants for `arch`.
+    pub fn resolve(&self, arch: Arch) -> Result<ResolvedProfile> {
         self.validate()?;
         let (action, otherwise) = match self.default {
             Default::Enosys => (Action::Allow, Action::Errno(EPERM)),
@@ -211,9 +198,9 @@ impl Profile {
         };
         let mut decisions = Vec::new();
         for rule in self.rules() {
-            // Validated: an unnamed architecture is one that lacks the call.
+            // Validation has checked that an architecture is left out only where it lacks the call.
             let Some(number) = table::number(arch, &rule.syscall) else { continue };
-            let when = rule.args.iter().map(|it| self.comparison(it)).collect::<Result<_>>()?;
+            let when = rule.args.iter().map(|condition| self.comparison(condition)).collect::<Result<_>>()?;
             let (syscall, reason) = (rule.syscall.clone(), rule.reason.clone());
             decisions.push(Decision { syscall, number, when, action, reason });
         }
@@ -221,25 +208,21 @@ impl Profile {
         Ok(ResolvedProfile { name: self.name.clone(), arch, closed, decisions, otherwise })
     }
 
-    fn comparison(&self, it: &Condition) -> Result<Comparison> {
+    fn comparison(&self, condition: &Condition) -> Result<Comparison> {
         let resolve = |value: &Value| value.resolve().map_err(|what| self.wrong(what));
-        let mask = it.mask.as_ref().map(resolve).transpose()?.unwrap_or(u64::MAX);
-        let (wide, value) = (it.len == Length::Qword, resolve(&it.value)?);
-        Ok(Comparison { index: it.index, wide, op: it.op, mask, value })
+        let mask = condition.mask.as_ref().map(resolve).transpose()?.unwrap_or(u64::MAX);
+        let (wide, value) = (condition.len == Length::Qword, resolve(&condition.value)?);
+        Ok(Comparison { index: condition.index, wide, op: condition.op, mask, value })
     }
 
-    pub(crate) fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(name_is_plain) {
             return Err(self.wrong("a name has 1 to 64 letters, digits, '-', '_' or '.'"));
         }
         let stray = match self.default {
-            Default::Enosys if !self.refuse.is_empty() => {
-                Some("an allow-list refuses by not listing; it has no `refuse`")
-            }
-            Default::Allow if !self.allow.is_empty() => {
-                Some("a deny-list allows by not listing; it has no `allow`")
-            }
+            Default::Enosys if !self.refuse.is_empty() => Some("an allow-list cannot have `refuse`"),
+            Default::Allow if !self.allow.is_empty() => Some("a deny-list cannot have `allow`"),
             _ if self.rules().is_empty() => Some("it has no rule"),
             _ => None,
         };
@@ -250,7 +233,7 @@ impl Profile {
         for rule in self.rules() {
             self.validate_rule(rule)?;
             let earlier = seen.entry(&rule.syscall).or_default();
-            // Alternatives are told apart by their conditions; one without any would make the others dead text.
+            // A rule without conditions would make the other rules for the same call ineffective.
             if earlier
                 .iter()
                 .any(|other| other.args == rule.args || other.args.is_empty() || rule.args.is_empty())
@@ -271,24 +254,25 @@ impl Profile {
             return Err(self.wrong(format!("the rule for {call} has no reason")));
         }
         if !table::known_anywhere(call) {
-            return Err(self.wrong(format!("no system call is called {call}")));
+            return Err(self.wrong(format!("unknown system call {call}")));
         }
         if self.default == Default::Enosys && call == "clone3" {
             return Err(
-                self.wrong("clone3 cannot be allowed: its flags lie in memory, out of a filter's sight")
+                self.wrong("clone3 cannot be allowed: its flags are in memory, which a filter cannot read")
             );
         }
         for arch in Arch::ALL {
             let marked = rule.arch.is_empty() || rule.arch.contains(&arch);
             match (marked, table::number(arch, call).is_some()) {
                 (true, false) => {
-                    return Err(
-                        self.wrong(format!("{} has no {call}: say in `arch` which have it", arch.as_str()))
-                    );
+                    return Err(self.wrong(format!(
+                        "{} has no {call}; list in `arch` the architectures that have it",
+                        arch.as_str()
+                    )));
                 }
                 (false, true) => {
                     return Err(
-                        self.wrong(format!("{} has {call}, too, but `arch` leaves it out", arch.as_str()))
+                        self.wrong(format!("{} has {call}, but `arch` does not list it", arch.as_str()))
                     );
                 }
                 _ => {}
@@ -300,9 +284,8 @@ impl Profile {
                 return Err(self.wrong(format!("{call}: there is no argument {}", condition.index)));
             }
             if masked != condition.mask.is_some() {
-                return Err(
-                    self.wrong(format!("{call}: `mask` belongs to masked_eq, and masked_eq needs it"))
-                );
+                return Err(self
+                    .wrong(format!("{call}: `mask` must be set with masked_eq and with no other operator")));
             }
             for value in condition.mask.iter().chain([&condition.value]) {
                 let value = value.resolve().map_err(|what| self.wrong(format!("{call}: {what}")))?;
@@ -310,13 +293,18 @@ impl Profile {
                     return Err(self.wrong(format!("{call}: {value} does not fit a dword")));
                 }
             }
-            let it = self.comparison(condition)?;
-            if it.value & !it.mask != 0 {
+            let comparison = self.comparison(condition)?;
+            if comparison.value & !comparison.mask != 0 {
                 return Err(self.wrong(format!(
-                    "{call}: its value has bits that its mask leaves out, so it never holds"
+                    "{call}: the value has bits outside of the mask, so the condition never holds"
                 )));
             }
         }
         Ok(())
     }
+}
+
+/// An error for a text that is not a profile.
+pub(crate) fn invalid(what: impl std::fmt::Display) -> Error {
+    Error::input(format!("parsing a seccomp profile failed: {what}"))
 }

@@ -1,62 +1,62 @@
-//! Learning: a program that asks about every call, and who answers it.
+//! Tracing a profile: answers the notifications of a program from [`ResolvedProfile::compile_trace`].
 //!
-//! The kernel asks about calls that a profile allows as well as about those that it refuses, so whoever holds the listener decides, and
-//! only [`NotifyHandler`] lets a call through. It decides twice: by what the profile means, and by interpreting the program that would have
-//! been installed, byte for byte. Both look at the call's registers only, and the kernel makes the call with the very registers it asked
-//! about, so nothing that the workload changes meanwhile matters. A call goes through only where both allow it.
+//! Such a program notifies of calls that the profile allows as well as of those that it denies, so the holder of the listener
+//! decides. Only [`NotifyHandler`] can allow a call. It decides twice: by the resolved profile, and by interpreting the
+//! program that would have been installed. Both use the registers of the call only, and the kernel executes the call with
+//! these registers, so changes of memory by the workload have no effect. A call is allowed only where both allow it.
 
-use crate::compile::{ALLOW, EPERM, EPERM_BY_KERNEL};
+use crate::bpf::{EPERM, RET_ALLOW, RET_EPERM};
 use crate::{Action, Call, Error, Listener, Program, ResolvedProfile, Result};
 
-/// Answers the calls that a learning program asks about as the kernel would have answered them under the ordinary one.
+/// Answers the calls of a traced workload as the kernel would have answered them under the ordinary program.
 #[derive(Debug)]
 pub struct NotifyHandler {
-    meaning: ResolvedProfile,
+    profile: ResolvedProfile,
     program: Program,
 }
 
-/// How a call was answered.
+/// The answer to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was made: by which of the profile's decisions, or because none matched it.
+    /// It was executed: because of the profile's decision with this index, or because no decision matches it.
     Allowed(Option<usize>),
-    /// It gave `EPERM`.
-    Refused,
+    /// It was denied with `EPERM`.
+    Denied,
 }
 
 impl NotifyHandler {
-    /// A judge by this profile.
-    pub fn new(meaning: ResolvedProfile) -> Result<Self> {
-        let program = meaning.compile()?;
-        Ok(Self { meaning, program })
+    /// A handler for this profile.
+    pub fn new(profile: ResolvedProfile) -> Result<Self> {
+        let program = profile.compile()?;
+        Ok(Self { profile, program })
     }
 
     /// The profile.
-    pub fn meaning(&self) -> &ResolvedProfile {
-        &self.meaning
+    pub fn profile(&self) -> &ResolvedProfile {
+        &self.profile
     }
 
-    /// Answers a call.
+    /// Answers a call. A call is denied where [`NotifyHandler::decide`] fails.
     pub fn answer(&self, listener: &Listener, call: &Call) -> Result<Answer> {
-        let answer = self.judge(call.number, &call.args);
+        let answer = self.decide(call.number, &call.args);
         match answer {
-            Ok(Answer::Allowed(_)) => listener.let_through(call)?,
-            Ok(Answer::Refused) | Err(_) => listener.refuse(call)?,
+            Ok(Answer::Allowed(_)) => listener.allow(call)?,
+            Ok(Answer::Denied) | Err(_) => listener.deny(call)?,
         }
         answer
     }
 
-    /// What becomes of a call.
-    pub fn judge(&self, number: u32, args: &[u64; 6]) -> Result<Answer> {
-        let (meant, decision) = self.meaning.decide(number, args);
-        let done = self.program.interpret(number, args);
-        match (meant, done) {
-            (Action::Allow, Some(ALLOW)) => Ok(Answer::Allowed(decision)),
-            (Action::Errno(EPERM), Some(EPERM_BY_KERNEL)) => Ok(Answer::Refused),
-            // Either they differ, or nobody should have asked: the kernel decides everything else by itself.
+    /// The answer to a call; an error where profile and program differ.
+    pub fn decide(&self, number: u32, args: &[u64; 6]) -> Result<Answer> {
+        let (by_profile, decision) = self.profile.decide(number, args);
+        let by_program = self.program.interpret(number, args);
+        match (by_profile, by_program) {
+            (Action::Allow, Some(RET_ALLOW)) => Ok(Answer::Allowed(decision)),
+            (Action::Errno(EPERM), Some(RET_EPERM)) => Ok(Answer::Denied),
+            // The two differ, or the kernel decides this call without a notification.
             _ => Err(Error::integrity(format!(
-                "profile {} says {meant:?} of call {number}, its program {done:x?}",
-                self.meaning.name
+                "seccomp profile {} decides {by_profile:?} for call {number}, its program {by_program:x?}",
+                self.profile.name
             ))),
         }
     }

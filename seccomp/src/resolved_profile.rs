@@ -1,19 +1,29 @@
-//! What a profile means on one machine: for each call the numbers and comparisons, resolved, and what becomes of it. Every format of
-//! profile ends here, and programs are compiled from here.
+//! A profile resolved for one architecture: numbers instead of names. Every format is translated to it, and programs are
+//! compiled from it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Arch, Error, Operator, Result, table};
+use crate::bpf::ENOSYS;
+use crate::{Arch, Error, Result, table};
 
-/// What becomes of a call.
+/// A machine, as far as a profile can depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Its architecture.
+    pub arch: Arch,
+    /// The first two numbers of its kernel's release.
+    pub kernel: (u32, u32),
+}
+
+/// The action for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// It is made.
+    /// It is executed.
     Allow,
-    /// It is not made and gives this errno.
+    /// It fails with this errno.
     Errno(u16),
-    /// It is not made and its thread gets SIGSYS.
+    /// It is not executed, and its thread gets SIGSYS.
     Trap,
     /// Its thread is killed.
     KillThread,
@@ -21,23 +31,43 @@ pub enum Action {
     KillProcess,
 }
 
-/// A comparison of one argument with numbers.
+/// An unsigned comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Ne,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Le,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Ge,
+    /// `argument & mask == value`.
+    MaskedEq,
+}
+
+/// A comparison of one argument with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Comparison {
     /// Which argument, from 0 to 5.
     pub index: u8,
-    /// Whether the whole register is compared, or only its low half.
+    /// Whether the whole register is compared, or its low half only.
     pub wide: bool,
-    /// How.
+    /// The operator.
     pub op: Operator,
-    /// The bits that [`Operator::MaskedEq`] looks at.
+    /// The bits that [`Operator::MaskedEq`] compares.
     pub mask: u64,
-    /// With what.
+    /// The value.
     pub value: u64,
 }
 
 impl Comparison {
-    /// Whether it holds for these arguments.
+    /// Whether the comparison holds for these arguments.
     pub fn holds(&self, args: &[u64; 6]) -> bool {
         let arg = args.get(usize::from(self.index)).copied().unwrap_or(0);
         let arg = if self.wide { arg } else { arg & u64::from(u32::MAX) };
@@ -53,29 +83,29 @@ impl Comparison {
     }
 }
 
-/// One call, the comparisons that must all hold, and what becomes of it then.
+/// A call, the comparisons that must all hold, and the action for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// The call's name.
     pub syscall: String,
     /// Its number.
     pub number: u32,
-    /// What must hold.
+    /// Comparisons that must all hold.
     pub when: Vec<Comparison>,
-    /// What becomes of it.
+    /// The action.
     pub action: Action,
-    /// Why, or where in the profile it stands.
+    /// The reason of the rule, or its position in the profile.
     pub reason: String,
 }
 
 impl Decision {
-    /// Whether it decides this call.
+    /// Whether the decision applies to this call.
     pub fn matches(&self, number: u32, args: &[u64; 6]) -> bool {
-        self.number == number && self.when.iter().all(|it| it.holds(args))
+        self.number == number && self.when.iter().all(|comparison| comparison.holds(args))
     }
 }
 
-/// What a profile means on `arch`. Two decisions that can match the same call never differ in their action.
+/// The decisions of a profile on `arch`. Two decisions that can match the same call have the same action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ResolvedProfile {
@@ -83,43 +113,46 @@ pub struct ResolvedProfile {
     pub name: String,
     /// The machine.
     pub arch: Arch,
-    /// Whether `clone3` and numbers that this crate does not know give `ENOSYS` before any decision is asked.
+    /// Whether `clone3`, and numbers that this crate does not know, give `ENOSYS` before the decisions are consulted.
     pub closed: bool,
-    /// What it decides.
+    /// The decisions.
     pub decisions: Vec<Decision>,
-    /// What becomes of a call that no decision matches.
+    /// The action for a call that no decision matches.
     pub otherwise: Action,
 }
 
-/// The calls that a workload-to-be makes between its filter and its program, so that no profile for containers can be without them.
-pub const NEEDED: [&str; 4] = ["read", "write", "execve", "exit_group"];
+/// The calls of init between the installation of the filter and the start of the workload. A profile for containers must
+/// allow them.
+pub const REQUIRED_CALLS: [&str; 4] = ["read", "write", "execve", "exit_group"];
 
 impl ResolvedProfile {
-    /// What becomes of a call of this machine's own architecture, and which decision says so.
+    /// The action for a call of this architecture, and the index of the decision that matches it.
     pub fn decide(&self, number: u32, args: &[u64; 6]) -> (Action, Option<usize>) {
         let name = table::name(self.arch, number);
         if self.closed && matches!(name, None | Some("clone3")) {
-            return (Action::Errno(crate::compile::ENOSYS), None);
+            return (Action::Errno(ENOSYS), None);
         }
-        let found = self.decisions.iter().position(|it| it.matches(number, args));
+        let found = self.decisions.iter().position(|decision| decision.matches(number, args));
         (found.map_or(self.otherwise, |at| self.decisions[at].action), found)
     }
 
-    /// Refuses a meaning under which no workload could be started.
-    pub fn check_needed(&self) -> Result<()> {
+    /// An error for a profile under which no workload could be started.
+    pub fn check_required_calls(&self) -> Result<()> {
         let allowed = |call: &&str| {
-            let mut of_call = self.decisions.iter().filter(|it| it.syscall == *call).peekable();
+            let mut of_call = self.decisions.iter().filter(|decision| decision.syscall == *call).peekable();
             match of_call.peek() {
-                Some(_) => of_call.any(|it| it.action == Action::Allow && it.when.is_empty()),
+                Some(_) => {
+                    of_call.any(|decision| decision.action == Action::Allow && decision.when.is_empty())
+                }
                 None => self.otherwise == Action::Allow,
             }
         };
-        match NEEDED.iter().find(|call| !allowed(call)) {
+        match REQUIRED_CALLS.iter().find(|call| !allowed(call)) {
             Some(call) => Err(Error::input(format!(
-                "system-call profile {}: it does not allow {call} whatever its arguments, and without that no program can be started in a container; allow {}",
-                self.name,
-                NEEDED.join(", ")
-            ))),
+                "seccomp profile {}: it does not allow {call} with any arguments, so no program can be started",
+                self.name
+            ))
+            .with_hint(format!("allow {} without conditions", REQUIRED_CALLS.join(", ")))),
             None => Ok(()),
         }
     }

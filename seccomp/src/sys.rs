@@ -1,12 +1,12 @@
-//! The system calls of a filter whose refused calls are heard. All `unsafe` of this crate is here.
-#![allow(unsafe_code, reason = "no crate of ours wraps these calls")]
+//! The system calls of seccomp user notification. All `unsafe` code of this crate is here.
+#![allow(unsafe_code, reason = "no dependency wraps these calls")]
 
 use seccompiler::sock_filter;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
-/// Installs `filter` on this thread, after `no_new_privs`, and gives its listener, which execve(2) closes.
-pub(crate) fn install_heard(filter: &[sock_filter]) -> io::Result<OwnedFd> {
+/// Sets `no_new_privs`, installs `filter` on this thread, and returns its listener, which execve(2) closes.
+pub(crate) fn install_notify(filter: &[sock_filter]) -> io::Result<OwnedFd> {
     // SAFETY: with these arguments prctl(2) takes no pointers.
     result(i64::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }))?;
     let len = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
@@ -18,24 +18,24 @@ pub(crate) fn install_heard(filter: &[sock_filter]) -> io::Result<OwnedFd> {
         result(unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, pointer) })
     };
     let listening = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    // From Linux 5.19 on: a call that was heard waits for its answer, and no signal makes it be heard twice.
+    // Since Linux 5.19: a received call waits for its answer, and no signal repeats the notification.
     let raw = match set(listening | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => set(listening),
         other => other,
     }?;
-    // SAFETY: the kernel just made this descriptor for us.
+    // SAFETY: the kernel just created this descriptor for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(raw as i32) })
 }
 
 /// The next waiting call.
 pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<libc::seccomp_notif> {
-    // SAFETY: seccomp_notif is plain data for which zeroes are valid; the kernel insists on them.
-    let mut heard: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: seccomp_notif is plain data for which zeroes are valid; the kernel requires them.
+    let mut received: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the ioctl fills a seccomp_notif, which is valid for the call.
     result(i64::from(unsafe {
-        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut heard)
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut received)
     }))?;
-    Ok(heard)
+    Ok(received)
 }
 
 /// Answers call `id`.

@@ -1,9 +1,9 @@
-//! Profiles in Docker's format: a second reading of the JSON and the compiled BPF agree on random calls, what cannot be said is
-//! refused, and no text makes the reader do anything but read or refuse.
+//! Profiles in Docker's format: an independent reading of the JSON and the compiled BPF agree on random calls; profiles that cannot
+//! be expressed are rejected; malformed text does not panic.
 
 mod bpf;
 
-use bpf::{ALLOW, ERRNO, HEARD, KILL, X32};
+use bpf::{ALLOW, ERRNO, KILL, NOTIFY, X32};
 use invarlock_error::Kind;
 use invarlock_seccomp::{Arch, Format, Machine, ResolvedProfile, UserProfile, syscall_name, syscall_number};
 use proptest::prelude::*;
@@ -19,11 +19,11 @@ fn machine(arch: Arch) -> Machine {
 }
 
 fn read(text: &str, arch: Arch) -> ResolvedProfile {
-    UserProfile::parse(text.as_bytes(), machine(arch)).expect("a profile").meaning
+    UserProfile::parse(text.as_bytes(), machine(arch)).expect("a profile").resolved
 }
 
-/// What the kernel is told by an action, as the format describes it.
-fn told(action: &Value, errno: &Value, name: &Value) -> u32 {
+/// The return value of a filter for an action, by the documentation of the format.
+fn return_value(action: &Value, errno: &Value, name: &Value) -> u32 {
     match action.as_str().expect("an action") {
         "SCMP_ACT_ALLOW" => ALLOW,
         "SCMP_ACT_TRAP" => 0x0003_0000,
@@ -79,10 +79,11 @@ fn holds(arg: &Value, args: [u64; 6]) -> bool {
 /// What the JSON says becomes of a call of this machine's own. Entries that say what the default says add nothing; of those that name
 /// the call whatever its arguments, the first counts.
 fn promised(profile: &Value, arch: Arch, name: &str, args: [u64; 6]) -> u32 {
-    let default = told(&profile["defaultAction"], &profile["defaultErrnoRet"], &profile["defaultErrno"]);
+    let default =
+        return_value(&profile["defaultAction"], &profile["defaultErrnoRet"], &profile["defaultErrno"]);
     let (mut whole, mut said) = (None, Vec::new());
     for entry in profile["syscalls"].as_array().into_iter().flatten().filter(|entry| counts(entry, arch)) {
-        let action = told(&entry["action"], &entry["errnoRet"], &entry["errno"]);
+        let action = return_value(&entry["action"], &entry["errnoRet"], &entry["errno"]);
         let named = entry["name"] == json!(name)
             || entry["names"].as_array().is_some_and(|names| names.contains(&json!(name)));
         let compared = entry["args"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -97,7 +98,7 @@ fn promised(profile: &Value, arch: Arch, name: &str, args: [u64; 6]) -> u32 {
     }
     said.extend(whole);
     said.dedup();
-    assert!(said.len() <= 1, "two entries disagree about {name} {args:?}, and it was accepted");
+    assert!(said.len() <= 1, "two entries contradict each other for {name} {args:?}, and it was accepted");
     said.first().copied().unwrap_or(default)
 }
 
@@ -124,13 +125,13 @@ fn agrees_everywhere(text: &str, cases: u32) {
 
 fn agrees(text: &str, arch: Arch, cases: u32) {
     let profile: Value = serde_json::from_str(text).expect("JSON");
-    let meaning = read(text, arch);
-    let programs = [(meaning.compile(), ERRNO | 1), (meaning.compile_heard(), HEARD)];
+    let resolved = read(text, arch);
+    let programs = [(resolved.compile(), ERRNO | 1), (resolved.compile_notify(), NOTIFY)];
     let programs = programs.map(|(program, refused)| (program.expect("a program"), refused));
-    let learner = bpf::Learner::of(&meaning);
-    let decided: Vec<u32> = meaning.decisions.iter().map(|it| it.number).chain([0]).collect();
+    let tracer = bpf::Tracer::of(&resolved);
+    let decided: Vec<u32> = resolved.decisions.iter().map(|it| it.number).chain([0]).collect();
     let compared: Vec<u32> =
-        meaning.decisions.iter().filter(|it| !it.when.is_empty()).map(|it| it.number).chain([0]).collect();
+        resolved.decisions.iter().filter(|it| !it.when.is_empty()).map(|it| it.number).chain([0]).collect();
     let number = prop_oneof![
         prop::sample::select(decided),
         prop::sample::select(compared),
@@ -153,27 +154,27 @@ fn agrees(text: &str, arch: Arch, cases: u32) {
                 let expected = if expected == ERRNO | 1 { *refused } else { expected };
                 prop_assert_eq!(bpf::run(program, said, number, args), expected, "{:?} {}", arch, number);
             }
-            learner.agrees(said, number, args, expected);
+            tracer.agrees(said, number, args, expected);
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
-fn the_sample_means_what_its_json_says() {
+fn sample_matches_independent_reading() {
     agrees_everywhere(SAMPLE, 20_000);
     let x86_64 = UserProfile::parse(SAMPLE.as_bytes(), machine(Arch::X86_64)).expect("a profile");
     assert_eq!(x86_64.format, Format::Docker);
-    assert_eq!(x86_64.elsewhere, ["_llseek", "socketcall"]);
+    assert_eq!(x86_64.unknown_calls, ["_llseek", "socketcall"]);
 }
 
 #[test]
-fn podmans_profile_means_what_its_json_says() {
+fn podman_profile_matches_independent_reading() {
     let Ok(text) = std::fs::read_to_string(PODMAN) else {
         use std::io::Write as _;
         drop(writeln!(
             std::io::stderr(),
-            "SKIPPED podmans_profile_means_what_its_json_says: {PODMAN} is not there"
+            "SKIPPED podman_profile_matches_independent_reading: {PODMAN} not found"
         ));
         return;
     };
@@ -182,7 +183,7 @@ fn podmans_profile_means_what_its_json_says() {
 
 /// The same profile in an OCI configuration, and in the form of the OCI specification.
 #[test]
-fn other_forms_are_read_too() {
+fn reads_other_forms_of_the_format() {
     let direct = read(SAMPLE, Arch::X86_64);
     let mut profile: Value = serde_json::from_str(SAMPLE).expect("JSON");
     let config = json!({"ociVersion": "1.2.0", "process": {"cwd": "/"}, "linux": {"namespaces": [], "seccomp": profile}});
@@ -193,15 +194,15 @@ fn other_forms_are_read_too() {
     assert_eq!(read(&profile.to_string(), Arch::X86_64), direct);
     let ours = include_str!("../profiles/evaluator.json");
     let given = UserProfile::parse(ours.as_bytes(), machine(Arch::X86_64)).expect("ours");
-    assert_eq!(given.format, Format::BuiltinProfile);
+    assert_eq!(given.format, Format::Invarlock);
     let built_in =
-        invarlock_seccomp::Profile::evaluator().compile_heard_for(Arch::X86_64).expect("a program");
-    assert_eq!(given.meaning.compile_heard().expect("a program"), built_in);
+        invarlock_seccomp::Profile::evaluator().compile_notify_for(Arch::X86_64).expect("a program");
+    assert_eq!(given.resolved.compile_notify().expect("a program"), built_in);
 }
 
-/// A deny-list of a user's, in either format, leaves what this crate does not know, and clone3, refused.
+/// In a user's deny-list of either format, unknown calls and clone3 give `ENOSYS`.
 #[test]
-fn a_deny_list_is_closed_too() {
+fn deny_list_rejects_unknown_calls() {
     for text in [
         r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount", "stime"], "action": "SCMP_ACT_ERRNO"}]}"#,
         r#"{"name": "p", "default": "allow", "refuse": [{"syscall": "mount", "reason": "no"}]}"#,
@@ -219,13 +220,13 @@ fn a_deny_list_is_closed_too() {
 
 fn refused(text: &str) -> String {
     match UserProfile::parse(text.as_bytes(), machine(Arch::X86_64)) {
-        Err(why) if why.kind() == Kind::Input => why.message().to_owned(),
+        Err(why) if why.kind() == Kind::Input => format!("{why}; {}", why.hint().unwrap_or_default()),
         other => panic!("{text}: {other:?}"),
     }
 }
 
 #[test]
-fn what_cannot_be_said_is_refused_by_name() {
+fn rejects_unsupported_profiles_by_name() {
     let needed = r#"{"names": ["read", "write", "execve", "exit_group"], "action": "SCMP_ACT_ALLOW"}"#;
     let with = |more: &str, entry: &str| {
         format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", {more} "syscalls": [{needed}, {entry}]}}"#)
@@ -236,12 +237,12 @@ fn what_cannot_be_said_is_refused_by_name() {
         UserProfile::parse(entry(r#""action": "SCMP_ACT_ALLOW""#).as_bytes(), machine(Arch::X86_64)).is_ok()
     );
     for (text, words) in [
-        (entry(r#""action": "SCMP_ACT_LOG""#), ["syscalls[1] (socket)", "only note"]),
+        (entry(r#""action": "SCMP_ACT_LOG""#), ["syscalls[1] (socket)", "only logs"]),
         (entry(r#""action": "SCMP_ACT_TRACE""#), ["syscalls[1] (socket)", "another program"]),
         (entry(r#""action": "SCMP_ACT_NOTIFY""#), ["syscalls[1] (socket)", "another program"]),
         (entry(r#""action": "SCMP_ACT_DANCE""#), ["SCMP_ACT_DANCE", "unknown"]),
-        (entry(r#""action": "SCMP_ACT_ALLOW", "errnoRet": 1"#), ["syscalls[1]", "goes with SCMP_ACT_ERRNO"]),
-        (entry(r#""action": "SCMP_ACT_ERRNO", "errnoRet": 4096"#), ["4096", "no errno"]),
+        (entry(r#""action": "SCMP_ACT_ALLOW", "errnoRet": 1"#), ["syscalls[1]", "valid with SCMP_ACT_ERRNO"]),
+        (entry(r#""action": "SCMP_ACT_ERRNO", "errnoRet": 4096"#), ["4096", "not an errno"]),
         (entry(r#""action": "SCMP_ACT_ERRNO", "errnoRet": 2, "errno": "EPERM""#), ["2", "EPERM"]),
         (entry(r#""action": "SCMP_ACT_ERRNO", "errno": "EWHAT""#), ["EWHAT", "errnoRet"]),
         (entry(r#""action": "SCMP_ACT_ALLOW", "when": 1"#), ["unknown field", "when"]),
@@ -257,26 +258,26 @@ fn what_cannot_be_said_is_refused_by_name() {
             ["argument 0 is compared twice", "one entry for each"],
         ),
         (with("", r#"{"names": [], "action": "SCMP_ACT_ALLOW"}"#), ["syscalls[1]", "names no call"]),
-        (with("", r#"{"names": ["a"], "name": "a", "action": "SCMP_ACT_ALLOW"}"#), ["syscalls[1]", "leave one out"]),
+        (with("", r#"{"names": ["a"], "name": "a", "action": "SCMP_ACT_ALLOW"}"#), ["syscalls[1]", "remove one"]),
         (with(r#""flags": ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"],"#, needed), ["SPEC_ALLOW", "flags"]),
         (with(r#""listenerPath": "/run/x","#, needed), ["listener", "supervisor"]),
         (with(r#""archMap": [], "architectures": [],"#, needed), ["archMap", "architectures"]),
         (with(r#""colour": "red","#, needed), ["unknown field", "colour"]),
         (
             with("", r#"{"names": ["socket"], "action": "SCMP_ACT_ALLOW"}, {"names": ["socket"], "action": "SCMP_ACT_TRAP", "args": [{"index": 0, "value": 2, "op": "SCMP_CMP_NE"}]}"#),
-            ["syscalls[1] and syscalls[2] disagree about socket", "exclude each other"],
+            ["syscalls[1] and syscalls[2] contradict each other for socket", "exclude each other"],
         ),
-        (r#"{"defaultAction": "SCMP_ACT_LOG"}"#.to_owned(), ["default", "only note"]),
+        (r#"{"defaultAction": "SCMP_ACT_LOG"}"#.to_owned(), ["defaultAction", "only logs"]),
         (r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []}"#.to_owned(), ["does not allow read", "execve"]),
         (
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": 2}]}"#
                 .to_owned(),
             ["does not allow execve", "allow read"],
         ),
-        (needed.replace("execve", "read"), ["no profile", "defaultAction"]),
+        (needed.replace("execve", "read"), ["unknown format", "defaultAction"]),
         (r#"{"linux": {"seccomp": null}}"#.to_owned(), ["linux.seccomp", "missing"]),
         (r#"{"linux": 1}"#.to_owned(), ["invalid type", "Linux"]),
-        ("[]".to_owned(), ["reading a system-call profile", "failed"]),
+        ("[]".to_owned(), ["parsing a seccomp profile", "failed"]),
         ("".to_owned(), ["EOF", "failed"]),
         (" ".repeat((1 << 20) + 1), ["bytes", "more than"]),
     ] {
@@ -287,7 +288,7 @@ fn what_cannot_be_said_is_refused_by_name() {
 
 /// Two entries that disagree are accepted only where no value satisfies both, for every pair of operators.
 #[test]
-fn entries_that_disagree_exclude_each_other() {
+fn contradicting_entries_must_be_exclusive() {
     let operators = ["EQ", "NE", "LT", "LE", "GT", "GE", "MASKED_EQ"];
     let values = [0, 1, 2, 3, u64::MAX - 1, u64::MAX];
     let args: Vec<_> = operators.iter().flat_map(|op| values.map(|value| (*op, value))).collect();
@@ -369,7 +370,7 @@ fn profiles() -> impl Strategy<Value = Value> {
 }
 
 #[test]
-fn random_profiles_are_refused_or_mean_what_they_say() {
+fn random_profiles_are_rejected_or_match_independent_reading() {
     let mut accepted = 0u32;
     let mut runner = TestRunner::deterministic();
     for _ in 0..600 {
@@ -382,7 +383,7 @@ fn random_profiles_are_refused_or_mean_what_they_say() {
             }
             Err(why) if why.kind() == Kind::Input => {
                 assert!(
-                    why.message().contains("disagree") || why.message().contains("compared twice"),
+                    why.message().contains("contradict") || why.message().contains("compared twice"),
                     "{text}: {why}"
                 );
             }
@@ -395,14 +396,14 @@ fn random_profiles_are_refused_or_mean_what_they_say() {
 proptest! {
     #![proptest_config(Config::with_cases(4_000))]
 
-    /// Anything but a profile, and a profile with a byte changed: read or refused, never worse.
+    /// Random bytes, and a profile with a changed byte.
     #[test]
-    fn no_text_does_harm(junk in prop::collection::vec(any::<u8>(), 0..200), at in 0..SAMPLE.len(), byte in any::<u8>()) {
+    fn random_text_does_not_panic(junk in prop::collection::vec(any::<u8>(), 0..200), at in 0..SAMPLE.len(), byte in any::<u8>()) {
         let mut altered = SAMPLE.as_bytes().to_vec();
         altered[at] = byte;
         for text in [junk.as_slice(), &altered, &SAMPLE.as_bytes()[..at]] {
             match UserProfile::parse(text, machine(Arch::X86_64)) {
-                Ok(given) => drop(given.meaning.compile_heard()),
+                Ok(given) => drop(given.resolved.compile_notify()),
                 Err(error) => prop_assert!(error.kind() == Kind::Input, "{}", error),
             }
         }

@@ -1,4 +1,4 @@
-//! The filters as the kernel sees them: each test installs one in a child process and makes the calls.
+//! Filters in the kernel: each test installs one in a child process and makes system calls.
 
 mod sys;
 
@@ -13,7 +13,7 @@ const CHILD: &str = "INVARLOCK_SECCOMP_CHILD";
 /// Where a child works.
 const DIRECTORY: &str = "INVARLOCK_SECCOMP_TEST_DIRECTORY";
 
-/// Runs `body` in a fresh process: this test program again, told to run the one test named `test`.
+/// Runs `body` in a fresh process: this test program again, with the argument to run only `test`.
 fn in_child(test: &str, body: fn()) -> Option<Output> {
     if std::env::var(CHILD).is_ok_and(|wanted| wanted == test) {
         body();
@@ -45,15 +45,15 @@ fn named(name: &str, args: [u64; 6]) -> i32 {
     call(number, args)
 }
 
-/// Every number a program can say, in turn: what is not listed gives EPERM when it is known, ENOSYS when it is not.
-fn every_unlisted_call_is_refused(profile: Profile) {
+/// Makes every call that is not listed: a known one gives EPERM, an unknown one ENOSYS.
+fn every_unlisted_call_is_denied(profile: Profile) {
     let arch = Arch::native().expect("native");
     assert_eq!(profile.default, Default::Enosys);
     install(profile.clone());
     let mut refused = 0;
     for number in (0..1024).chain([0x0fff_ffff, 0x3fff_ffff]) {
         let name = syscall_name(arch, number);
-        // uretprobe and uprobe (x86_64): the kernel lets them pass every filter and kills whoever calls them by hand.
+        // uretprobe and uprobe (x86_64): the kernel exempts them from filters and kills a process that calls them itself.
         if arch == Arch::X86_64 && matches!(number, 335 | 336) {
             continue;
         }
@@ -68,18 +68,18 @@ fn every_unlisted_call_is_refused(profile: Profile) {
 }
 
 #[test]
-fn evaluator_refuses_every_unlisted_call() {
-    passes("evaluator_refuses_every_unlisted_call", || every_unlisted_call_is_refused(Profile::evaluator()));
+fn evaluator_denies_every_unlisted_call() {
+    passes("evaluator_denies_every_unlisted_call", || every_unlisted_call_is_denied(Profile::evaluator()));
 }
 
 #[test]
-fn general_refuses_every_unlisted_call() {
-    passes("general_refuses_every_unlisted_call", || every_unlisted_call_is_refused(Profile::general()));
+fn general_denies_every_unlisted_call() {
+    passes("general_denies_every_unlisted_call", || every_unlisted_call_is_denied(Profile::general()));
 }
 
 #[test]
-fn evaluator_looks_at_arguments() {
-    passes("evaluator_looks_at_arguments", || {
+fn evaluator_compares_arguments() {
+    passes("evaluator_compares_arguments", || {
         install(Profile::evaluator());
         let junk = 1 << 40; // above the int that the kernel reads
         let pair = rustix::pipe::pipe().is_ok(); // not in the profile
@@ -122,8 +122,8 @@ fn call_is_allowed(name: &str, args: [u64; 6]) -> bool {
 }
 
 #[test]
-fn general_has_no_way_to_namespaces_and_kernel_surface() {
-    passes("general_has_no_way_to_namespaces_and_kernel_surface", || {
+fn general_denies_namespaces_and_kernel_interfaces() {
+    passes("general_denies_namespaces_and_kernel_interfaces", || {
         install(Profile::general());
         for name in "unshare setns mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick \
             mount_setattr open_tree_attr bpf io_uring_setup io_uring_enter io_uring_register keyctl add_key request_key userfaultfd \
@@ -152,8 +152,8 @@ fn general_has_no_way_to_namespaces_and_kernel_surface() {
 }
 
 #[test]
-fn no_network_leaves_unix_sockets_only() {
-    passes("no_network_leaves_unix_sockets_only", || {
+fn no_network_allows_unix_sockets_only() {
+    passes("no_network_allows_unix_sockets_only", || {
         install(Profile::no_network());
         for family in (0..64).filter(|family| *family != 1) {
             assert_eq!(named("socket", [family, 2, 0, 0, 0, 0]), libc::EPERM, "family {family}");
@@ -172,7 +172,7 @@ fn no_network_leaves_unix_sockets_only() {
         assert!(
             std::net::TcpStream::connect("127.0.0.1:1").is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
         );
-        // A child has the filter, too.
+        // A child inherits the filter.
         let status = Command::new("/bin/cat").arg("/proc/self/status").output().expect("cat");
         assert!(String::from_utf8_lossy(&status.stdout).contains("Seccomp:\t2"));
     });
@@ -193,16 +193,16 @@ fn all_threads_are_covered() {
 }
 
 #[test]
-fn one_thread_is_one_thread() {
-    passes("one_thread_is_one_thread", || {
+fn install_affects_one_thread() {
+    passes("install_affects_one_thread", || {
         std::thread::spawn(|| install(Profile::no_network())).join().expect("thread");
         assert_eq!(named("socket", [2, 1, 0, 0, 0, 0]), 0);
     });
 }
 
 #[test]
-fn the_kernel_says_it_is_on() {
-    passes("the_kernel_says_it_is_on", || {
+fn kernel_reports_the_filter() {
+    passes("kernel_reports_the_filter", || {
         install(Profile::evaluator());
         let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
         for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Seccomp_filters:\t1"] {
@@ -211,10 +211,10 @@ fn the_kernel_says_it_is_on() {
     });
 }
 
-/// A static program of ours (this one) started under the evaluator's filter: libtest itself, threads, files, clocks.
+/// A static program (this one) started under the evaluator's filter: libtest itself, threads, files, clocks.
 #[test]
-fn a_static_program_lives_under_the_evaluator_profile() {
-    passes("a_static_program_lives_under_the_evaluator_profile", || {
+fn static_program_runs_under_the_evaluator_profile() {
+    passes("static_program_runs_under_the_evaluator_profile", || {
         let program = std::env::current_exe().expect("own path");
         let dir = std::env::temp_dir().join(format!("invarlock-seccomp-{}", std::process::id()));
         std::fs::create_dir(&dir).expect("directory");
@@ -230,7 +230,7 @@ fn a_static_program_lives_under_the_evaluator_profile() {
 
 #[test]
 fn work_of_an_evaluator() {
-    // An evaluator makes no directory: it gets one.
+    // The evaluator profile cannot create a directory, so the parent does.
     let dir = std::env::var_os(DIRECTORY).map_or_else(
         || {
             let dir = std::env::temp_dir().join(format!("invarlock-seccomp-{}", std::process::id()));
@@ -259,7 +259,7 @@ fn work_of_an_evaluator() {
     assert_eq!(big.iter().map(|x| u64::from(*x)).sum::<u64>(), 64 << 20);
     assert!(std::thread::available_parallelism().is_ok());
     let _ = std::collections::HashMap::<u8, u8>::new();
-    let refused = std::net::TcpStream::connect("127.0.0.1:1").expect_err("nobody listens");
+    let refused = std::net::TcpStream::connect("127.0.0.1:1").expect_err("no listener on the port");
     if std::env::var(CHILD).is_ok_and(|it| it == "work") {
         assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
         assert!(Command::new("/bin/true").status().is_err(), "no other process");
@@ -319,10 +319,9 @@ mod killed {
     }
 }
 
-/// What the supervisor sends is what init installs.
 #[test]
-fn a_program_that_was_sent_installs() {
-    passes("a_program_that_was_sent_installs", || {
+fn program_from_json_is_installed() {
+    passes("program_from_json_is_installed", || {
         let sent = serde_json::to_vec(&Profile::evaluator().compile().expect("program")).expect("json");
         let received: Program = serde_json::from_slice(&sent).expect("json");
         received.install().expect("installed");

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use invarlock_seccomp::{Arch, BuiltinProfile, Profile, Program};
 
-/// Of the program whose refused calls give `EPERM`, of the one that has them heard, and of the one that has every call heard. A change of
-/// one is a change of what the workload may do: say it in the changelog.
+/// Digests of the program without notification, with notification of denied calls, and with notification of all calls. A changed
+/// digest changes what the workload may do and belongs in the changelog.
 const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
     (
         "evaluator",
@@ -81,14 +81,14 @@ fn built_in(name: &str) -> Profile {
 }
 
 #[test]
-fn digests_are_pinned_and_two_compiles_agree() {
+fn digests_are_pinned_and_compilation_is_deterministic() {
     let programs = |name: &str, arch| {
         let profile = built_in(name);
-        let meaning = profile.meaning(arch).expect("a meaning");
+        let resolved = profile.resolve(arch).expect("resolved");
         [
             profile.compile_for(arch).expect("program"),
-            profile.compile_heard_for(arch).expect("program"),
-            meaning.compile_learning().expect("program"),
+            profile.compile_notify_for(arch).expect("program"),
+            resolved.compile_trace().expect("program"),
         ]
     };
     let seen = DIGESTS.map(|(name, arch, _)| {
@@ -99,27 +99,26 @@ fn digests_are_pinned_and_two_compiles_agree() {
     assert_eq!(seen, DIGESTS.map(|(name, arch, digests)| (name, arch, digests.map(str::to_owned))));
 }
 
-/// What a run installs was compiled ahead of time, from these profiles.
 #[test]
-fn programs_are_those_of_their_profiles() {
-    for ours in BuiltinProfile::ALL {
+fn compiled_programs_match_their_profiles() {
+    for builtin in BuiltinProfile::ALL {
         for arch in Arch::ALL {
             let path =
-                format!("{}/programs/{}-{}.bpf", env!("CARGO_MANIFEST_DIR"), ours.as_str(), arch.as_str());
-            let program = ours.profile().compile_heard_for(arch).expect("program");
+                format!("{}/programs/{}-{}.bpf", env!("CARGO_MANIFEST_DIR"), builtin.as_str(), arch.as_str());
+            let program = builtin.profile().compile_notify_for(arch).expect("program");
             assert!(
                 std::fs::read(&path).expect(&path) == program.filters.concat(),
-                "{path} is old: cargo run -p invarlock-seccomp --example compile"
+                "{path} is outdated; run: cargo run -p invarlock-seccomp --example compile"
             );
             if arch == Arch::native().expect("native") {
-                assert_eq!(ours.program().expect("program"), program);
+                assert_eq!(builtin.program().expect("program"), program);
             }
         }
     }
 }
 
 #[test]
-fn a_digest_covers_the_rules_and_not_the_name() {
+fn digest_covers_rules_and_not_the_name() {
     let mut profile = Profile::evaluator();
     let digest = |profile: &Profile| profile.compile_for(Arch::X86_64).expect("program").digest;
     let before = digest(&profile);
@@ -153,7 +152,7 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn bad_profiles_are_refused() {
+fn rejects_invalid_profiles() {
     let with = |rules: &str| format!(r#"{{"name":"p","default":"enosys","allow":[{rules}]}}"#);
     let rule = |call: &str, more: &str| format!(r#"{{"syscall":"{call}",{more}"reason":"a reason"}}"#);
     assert!(Profile::parse(with(&rule("read", "")).as_bytes()).is_ok());
@@ -161,10 +160,10 @@ fn bad_profiles_are_refused() {
         (with(""), "no rule"),
         (with(r#"{"syscall":"read","reason":" "}"#), "no reason"),
         (with(r#"{"syscall":"read"}"#), "missing field"),
-        (with(&rule("reed", "")), "no system call"),
+        (with(&rule("reed", "")), "unknown system call"),
         (with(&rule("clone3", "")), "clone3"),
         (with(&rule("open", "")), "aarch64 has no open"),
-        (with(&rule("read", r#""arch":["x86_64"],"#)), "leaves it out"),
+        (with(&rule("read", r#""arch":["x86_64"],"#)), "does not list it"),
         (with(&rule("read", r#""arch":["mips"],"#)), "unknown variant"),
         (with(&rule("read", r#""extra":1,"#)), "unknown field"),
         (with(&format!("{},{}", rule("read", ""), rule("read", ""))), "twice"),
@@ -202,7 +201,7 @@ fn bad_profiles_are_refused() {
 }
 
 #[test]
-fn programs_survive_json() {
+fn programs_round_trip_through_json() {
     for (name, _) in TEXTS {
         let program = built_in(name).compile_for(Arch::Aarch64).expect("program");
         let json = serde_json::to_string(&program).expect("json");
@@ -212,7 +211,7 @@ fn programs_survive_json() {
 }
 
 #[test]
-fn altered_programs_are_refused() {
+fn rejects_altered_programs() {
     let program = Profile::no_network().compile().expect("program");
     let bytes = serde_json::to_vec(&program).expect("json");
     for at in 0..bytes.len() {
@@ -244,14 +243,14 @@ fn altered_programs_are_refused() {
 }
 
 #[test]
-fn a_program_for_another_machine_is_not_installed() {
+fn rejects_program_for_another_architecture() {
     let other = Arch::ALL.into_iter().find(|arch| *arch != Arch::native().expect("native")).expect("other");
     let program = Profile::no_network().compile_for(other).expect("program");
     assert!(matches!(program.install(), Err(error) if error.kind() == Kind::Unsupported));
 }
 
 #[test]
-fn a_program_altered_in_memory_is_not_installed() {
+fn rejects_program_altered_in_memory() {
     let mut program = Profile::no_network().compile().expect("program");
     program.filters[0][0] ^= 1;
     assert!(matches!(program.install(), Err(error) if error.kind() == Kind::Integrity));

@@ -1,9 +1,9 @@
-//! The compiled BPF means what the profile says: an interpreter runs the bytes, a second reading of the profile decides, and both agree
-//! on random calls, for every profile of this crate, on both machines, heard or not.
+//! An interpreter of the compiled BPF and an independent reading of the profile agree on random calls, for every built-in profile, on
+//! both architectures, with and without notification.
 
 mod bpf;
 
-use bpf::{ALLOW, ERRNO, HEARD, KILL, X32, audit, run};
+use bpf::{ALLOW, ERRNO, KILL, NOTIFY, X32, audit, run};
 use invarlock_seccomp::{Arch, Condition, Default, Length, Operator, Profile, Value, syscall_name};
 use proptest::prelude::*;
 
@@ -68,7 +68,7 @@ fn holds(it: &Condition, args: [u64; 6]) -> bool {
     }
 }
 
-/// What the documentation of a profile promises.
+/// The return value by the documentation of the profile.
 fn promised(profile: &Profile, arch: Arch, said: u32, number: u32, args: [u64; 6], refused: u32) -> u32 {
     if said != audit(arch) || (arch == Arch::X86_64 && number >= X32) {
         return KILL;
@@ -107,9 +107,9 @@ fn agrees(profile: &Profile) {
     for arch in Arch::ALL {
         let programs = [
             (profile.compile_for(arch).expect("program"), ERRNO | 1),
-            (profile.compile_heard_for(arch).expect("program"), HEARD),
+            (profile.compile_notify_for(arch).expect("program"), NOTIFY),
         ];
-        let learner = bpf::Learner::of(&profile.meaning(arch).expect("a meaning"));
+        let tracer = bpf::Tracer::of(&profile.resolve(arch).expect("resolved"));
         let listed: Vec<u32> = profile
             .rules()
             .iter()
@@ -138,7 +138,7 @@ fn agrees(profile: &Profile) {
                     let expected = promised(profile, arch, said, number, args, *refused);
                     prop_assert_eq!(seen, expected, "{} {:?} {}", profile.name, arch, number);
                 }
-                learner.agrees(said, number, args, run(&programs[0].0, said, number, args));
+                tracer.agrees(said, number, args, run(&programs[0].0, said, number, args));
                 Ok(())
             })
             .unwrap_or_else(|error| panic!("{error}"));

@@ -1,11 +1,11 @@
-//! What the user allowed for this command, and by what.
+//! Allowances: what the user allowed for this command, by which flag or variable.
 
 use std::fmt;
 
 use crate::Network;
 
-/// What an environment variable says: true for `1 true yes on`, false for `0 false no off` (trimmed, in any case), and
-/// nothing for everything else.
+/// The truth value of an environment variable: true for `1 true yes on`, false for `0 false no off` (trimmed, in any case), and
+/// `None` for everything else.
 pub fn truth(value: &str) -> Option<bool> {
     match value.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Some(true),
@@ -14,23 +14,23 @@ pub fn truth(value: &str) -> Option<bool> {
     }
 }
 
-/// One thing that is denied unless the user allows it.
+/// Something that is denied unless the user allows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Allowance {
     /// Open internet sockets.
     Network,
     /// Run the evaluator without a container.
     HostExecution,
-    /// Load plug-ins of others.
+    /// Load third-party plug-ins.
     ThirdPartyPlugins,
     /// Run code that comes with a model.
     RemoteCode,
-    /// Accept evidence whose origin nobody verified.
+    /// Accept evidence of unverified origin.
     UnverifiedProvenance,
 }
 
 impl Allowance {
-    /// All of them.
+    /// All allowances.
     pub const ALL: [Self; 5] = [
         Self::Network,
         Self::HostExecution,
@@ -39,7 +39,7 @@ impl Allowance {
         Self::UnverifiedProvenance,
     ];
 
-    /// Its name, as in a policy object: `allow_network`.
+    /// Its name in a policy object: `allow_network`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Network => "allow_network",
@@ -73,7 +73,7 @@ impl Allowance {
     }
 }
 
-/// What allowed something.
+/// What gave an allowance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A flag, by its name.
@@ -90,7 +90,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The flags as typed.
+/// The flags of the command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `--allow-network`
@@ -103,7 +103,7 @@ pub struct Flags {
     pub remote_code: bool,
     /// `--allow-unverified-provenance`
     pub unverified_provenance: bool,
-    /// `--execution-mode host`, which allows host execution and, as upstream has it, unverified provenance.
+    /// `--execution-mode host`. As in the Python package, it allows host execution and unverified provenance.
     pub execution_mode_host: bool,
 }
 
@@ -127,7 +127,7 @@ impl Flags {
     }
 }
 
-/// What is allowed for this command. Made once, at the start; later changes of the environment change nothing.
+/// What is allowed for this command. Resolved once at the start; later changes of the environment have no effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Allowances {
@@ -135,18 +135,18 @@ pub struct Allowances {
     pub network: bool,
     /// Run the evaluator without a container.
     pub host_execution: bool,
-    /// Load plug-ins of others.
+    /// Load third-party plug-ins.
     pub third_party_plugins: bool,
     /// Run code that comes with a model.
     pub remote_code: bool,
-    /// Accept evidence whose origin nobody verified.
+    /// Accept evidence of unverified origin.
     pub unverified_provenance: bool,
     /// In the order of [`Allowance::ALL`].
     sources: [Option<Source>; 5],
 }
 
 impl Allowances {
-    /// A flag allows, or else a variable that says true does; `env` looks a variable up. A flag cannot be taken back by a variable.
+    /// A flag gives an allowance, otherwise a variable that is true. `env` reads a variable. A variable cannot revoke a flag.
     pub fn resolve(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let sources = Allowance::ALL.map(|allowance| {
             flags.source(allowance).or_else(|| {
@@ -159,17 +159,17 @@ impl Allowances {
         Self { network, host_execution, third_party_plugins, remote_code, unverified_provenance, sources }
     }
 
-    /// What allowed it, if anything did.
+    /// What gave the allowance, if it is given.
     pub fn source(&self, allowance: Allowance) -> Option<Source> {
         self.sources[allowance as usize]
     }
 
-    /// What is allowed, with what allowed it.
+    /// All given allowances with their sources.
     pub fn iter(&self) -> impl Iterator<Item = (Allowance, Source)> + '_ {
         Allowance::ALL.into_iter().filter_map(|allowance| Some((allowance, self.source(allowance)?)))
     }
 
-    /// The right to make a network client, when it was given.
+    /// The right to open network connections, if it is given.
     pub fn network(&self) -> Option<Network> {
         self.source(Allowance::Network).map(|_| Network::granted())
     }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_truth() {
+    fn parses_truth_values() {
         for word in ["1", "true", "yes", "on", " ON\n", "True", "YES"] {
             assert_eq!(truth(word), Some(true), "{word:?}");
         }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn each_variable_allows_its_own_thing_and_is_named() {
+    fn each_variable_gives_its_own_allowance() {
         for allowance in Allowance::ALL {
             let env = |name: &str| (name == allowance.variable()).then(|| "yes".to_owned());
             let seen: Vec<_> = Allowances::resolve(&Flags::default(), &env).iter().collect();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_variables_and_junk_is_unset() {
+    fn flags_take_precedence_and_invalid_values_are_unset() {
         let flags = Flags { network: true, ..Flags::default() };
         let env = with(&[("INVARLOCK_ALLOW_NETWORK", "0"), ("INVARLOCK_ALLOW_REMOTE_CODE", "maybe")]);
         let seen = Allowances::resolve(&flags, &env);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn host_mode_allows_two_things() {
+    fn host_mode_gives_two_allowances() {
         let flags = Flags { execution_mode_host: true, ..Flags::default() };
         let seen = Allowances::resolve(&flags, &with(&[]));
         let names: Vec<_> = seen.iter().map(|(it, source)| (it.name(), source.to_string())).collect();

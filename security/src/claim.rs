@@ -1,25 +1,25 @@
-//! What goes with the process that made it, even where that is killed.
+//! Ownership of temporary files and directories by a live process.
 //!
-//! The maker holds a lock on the file or directory as long as it lives. Whoever finds one without may remove it: after a power cut, the
-//! next start.
+//! The creating process holds a lock on the file or directory until it ends, also when it is killed. A later process may remove one that
+//! is not locked, for example after a power failure.
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, open, statat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// Locks what this process has just made at `path`. False where somebody came in between, took it for abandoned and removed it: then
-/// another one has to be made.
+/// Locks the file or directory that this process has just created at `path`. False if another process removed it as abandoned before it
+/// was locked; the caller must then create another one.
 pub fn claim(made: impl AsFd, path: &Path) -> rustix::io::Result<bool> {
     use rustix::io::Errno;
     match flock(&made, FlockOperation::LockExclusive) {
-        // A file system without locks: nothing on it is found abandoned either.
+        // Without locks on this file system nothing is found abandoned either.
         Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(true),
         other => other?,
     }
     is_at(made, path)
 }
 
-/// Whether the name still leads to it. Under the lock this stays so: only its holder removes it.
+/// Whether `path` still names this file. Under the lock this stays true: only the holder removes it.
 fn is_at(this: impl AsFd, path: &Path) -> rustix::io::Result<bool> {
     let this = fstat(&this)?;
     match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
@@ -29,9 +29,9 @@ fn is_at(this: impl AsFd, path: &Path) -> rustix::io::Result<bool> {
     }
 }
 
-/// What lies at `path`, locked, where it is the caller's own and no process holds it any more.
+/// Opens and locks `path` if it belongs to the caller and no process holds its lock.
 pub fn abandoned(path: &Path) -> Option<OwnedFd> {
-    // NONBLOCK: a fifo must not stop us.
+    // NONBLOCK: opening a FIFO must not block.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let found = open(path, flags, Mode::empty()).ok()?;
     let own = fstat(&found).ok()?.st_uid == rustix::process::geteuid().as_raw();
@@ -45,7 +45,7 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn what_is_held_is_not_abandoned() {
+    fn locked_file_is_not_abandoned() {
         let dir = tempfile::tempdir().expect("it");
         let path = dir.path().join("it");
         let file = File::create(&path).expect("it");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_or_replaced_in_between_is_not_claimed() {
+    fn removed_or_replaced_file_is_not_claimed() {
         let dir = tempfile::tempdir().expect("it");
         let path = dir.path().join("it");
         let file = File::create(&path).expect("it");
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_fifos_stop_nobody() {
+    fn links_and_fifos_do_not_block() {
         let dir = tempfile::tempdir().expect("it");
         let (link, fifo) = (dir.path().join("link"), dir.path().join("fifo"));
         std::os::unix::fs::symlink(dir.path(), &link).expect("it");

@@ -1,12 +1,12 @@
-//! Whether a group is one user's alone, as Debian and Ubuntu make one for each user.
+//! User private groups, as Debian and Ubuntu create one for each user.
 
 use std::fs::File;
 use std::io::Read as _;
 
-/// Longest account file that is looked through.
+/// Longest account file that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
 
-/// Checks that nobody but `owner` is in the group `gid`, by the machine's own account files. What cannot be established is refused.
+/// Checks in the local account files that `owner` is the only member of the group `gid`. If this cannot be established, it is an error.
 pub(crate) fn is_private(owner: u32, gid: u32) -> Result<(), String> {
     private(owner, gid, &read("/etc/passwd")?, &read("/etc/group")?)
 }
@@ -17,12 +17,12 @@ fn read(path: &str) -> Result<String, String> {
         .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
         .map_err(|error| format!("{path} cannot be read ({error})"))?;
     match text.len() as u64 > LONGEST {
-        true => Err(format!("{path} is too long to look through")),
+        true => Err(format!("{path} is too long")),
         false => Ok(text),
     }
 }
 
-/// The lines of an account file that say something, in fields. One that cannot be read, or that sends elsewhere (`+`, `-`), is an error.
+/// The fields of each entry of an account file. A malformed line and a reference to another source (`+`, `-`) are errors.
 fn lines<'a, const FIELDS: usize>(
     text: &'a str,
     what: &'static str,
@@ -34,14 +34,14 @@ fn lines<'a, const FIELDS: usize>(
             .try_into()
             .ok()
             .filter(|_| local)
-            .ok_or_else(|| format!("{what} has a line that says more than this file"))
+            .ok_or_else(|| format!("{what} has a malformed line or a reference to another source"))
     })
 }
 
 /// `gid` is the primary group of `owner`'s account, of no account with another id, and has no other member.
 fn private(owner: u32, gid: u32, accounts: &str, groups: &str) -> Result<(), String> {
     let number =
-        |text: &str| text.parse::<u32>().map_err(|_| "an account file holds what is no number".to_owned());
+        |text: &str| text.parse::<u32>().map_err(|_| "an account file has an invalid number".to_owned());
     let mut names = Vec::new();
     for account in lines::<7>(accounts, "/etc/passwd") {
         let [name, _, uid, group, ..] = account?;
@@ -78,28 +78,34 @@ mod tests {
         "root:x:0:\nusers:x:100:\nann:x:1000:ann\nbob:x:1001:ann\n# a comment\n\nstaff:x:50:bob\n";
 
     #[track_caller]
-    fn no(owner: u32, gid: u32, accounts: &str, groups: &str, word: &str) {
+    fn assert_shared(owner: u32, gid: u32, accounts: &str, groups: &str, word: &str) {
         let why = private(owner, gid, accounts, groups).expect_err("not private");
         assert!(why.contains(word), "{why}");
     }
 
     #[test]
-    fn private_groups_and_others() {
+    fn private_and_shared_groups() {
         private(0, 0, ACCOUNTS, GROUPS).expect("root's");
         private(1000, 1000, ACCOUNTS, GROUPS).expect("ann's");
-        no(1001, 1001, ACCOUNTS, GROUPS, "ann is in group 1001 too");
-        no(1002, 100, ACCOUNTS, GROUPS, "dan is in group 100 too");
-        no(1001, 50, ACCOUNTS, GROUPS, "not the private group");
-        no(0, 1000, ACCOUNTS, GROUPS, "ann is in group 1000 too");
-        no(4242, 4242, ACCOUNTS, GROUPS, "not the private group");
-        no(0, 0, &format!("{ACCOUNTS}sync:x:4:0::/:/bin/sync\n"), GROUPS, "sync is in group 0 too");
-        no(0, 0, ACCOUNTS, &format!("{GROUPS}wheel:x:0:bob\n"), "bob is in group 0 too");
+        assert_shared(1001, 1001, ACCOUNTS, GROUPS, "ann is in group 1001 too");
+        assert_shared(1002, 100, ACCOUNTS, GROUPS, "dan is in group 100 too");
+        assert_shared(1001, 50, ACCOUNTS, GROUPS, "not the private group");
+        assert_shared(0, 1000, ACCOUNTS, GROUPS, "ann is in group 1000 too");
+        assert_shared(4242, 4242, ACCOUNTS, GROUPS, "not the private group");
+        assert_shared(
+            0,
+            0,
+            &format!("{ACCOUNTS}sync:x:4:0::/:/bin/sync\n"),
+            GROUPS,
+            "sync is in group 0 too",
+        );
+        assert_shared(0, 0, ACCOUNTS, &format!("{GROUPS}wheel:x:0:bob\n"), "bob is in group 0 too");
         private(1000, 1000, &format!("{ACCOUNTS}ann2:x:1000:1000::/:/bin/sh\n"), GROUPS)
             .expect("one id, two names");
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_proof() {
+    fn unreadable_entries_are_errors() {
         for line in ["+::::::", "+@net::::::", "-bob::::::", "half:x:7", "x:x:many:1:::"] {
             assert!(private(1000, 1000, &format!("{ACCOUNTS}{line}\n"), GROUPS).is_err(), "{line}");
         }
@@ -107,6 +113,7 @@ mod tests {
             assert!(private(1000, 1000, ACCOUNTS, &format!("{GROUPS}{line}\n")).is_err(), "{line}");
         }
         assert!(private(1000, 1000, "", GROUPS).is_err());
-        private(1000, 1000, ACCOUNTS, "").expect("a group without a line has no member but by the accounts");
+        private(1000, 1000, ACCOUNTS, "")
+            .expect("without a group entry, membership follows from the accounts");
     }
 }

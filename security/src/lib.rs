@@ -1,8 +1,10 @@
 //! Network policy, allowances, and the safety of paths.
 //!
-//! What is dangerous is a value here, and whoever does it must hold it: a client of the network is made only from a [`Network`], and
-//! that comes only out of [`Allowances`] that say so. Temporary directories are made only as [`SecureTempDir`]; what is used from
-//! the file system without being named by the user in this command is first asked about with [`is_secure_path`].
+//! A dangerous operation needs a value as permission: a network client is created only from a [`Network`], which only [`Allowances`]
+//! give. Temporary directories are created only as [`SecureTempDir`]. Files that are used without being named by the user in this
+//! command are first checked with [`is_secure_path`].
+//!
+//! Trusted: the kernel, root and the caller. Untrusted: every other user of the machine.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! The network as a value, and its denial.
+//! Network permission as a value, and denial of the network.
 
 use invarlock_seccomp::Profile;
 
 use crate::Result;
 use invarlock_error::{Context as _, Error};
 
-/// The right to open internet sockets. There is no other way to one than [`crate::Allowances::network`].
+/// The permission to open internet sockets. Only [`crate::Allowances::network`] gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(());
 
@@ -15,9 +15,9 @@ impl Network {
     }
 }
 
-/// Takes the network away from every thread of this process and from whatever they start, for good, by the kernel: `socket` gives
-/// `EPERM` for every family but unix. Descriptors that are open already stay, so this comes first in `main`. Returns the
-/// digest of the filter.
+/// Denies the network to every thread of this process and to its descendants, by a seccomp filter: `socket` fails with `EPERM` for
+/// every family except unix. It cannot be undone. Open sockets keep working, so call it first in `main`. Returns the digest of the
+/// filter.
 pub fn deny_network_for_this_process() -> Result<String> {
     let deny = || -> Result<String, Error> {
         let program = Profile::no_network().compile()?;

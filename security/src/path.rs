@@ -1,4 +1,4 @@
-//! Whether somebody else could have changed what a path names.
+//! Checks that no other user can change what a path names.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,24 +8,24 @@ use rustix::io::Errno;
 use crate::{Error, Result, group};
 use invarlock_error::Context as _;
 
-/// Who is asked for, and what holds for him.
+/// Whether the owner of a file is trusted: root or the caller.
 fn trusted(owner: u32) -> bool {
     owner == 0 || owner == rustix::process::geteuid().as_raw()
 }
 
-/// Checks that nobody but root and the caller can change what stands at `path` or on the way to it.
+/// Checks that only root and the caller can change `path` and the directories above it.
 ///
-/// Every component, from the root on, is looked at itself, and none may be a symbolic link. It must belong to root or to the
-/// caller, and must not be writable by others, nor by a group that is not its owner's alone (a umask of 0002 lets the private group
-/// of a user write); a sticky directory may be, since in it nobody can replace what is not his own. The last component gets no such
-/// exception: where others may add files is no place for ours.
+/// Every component is examined, starting at `/`; none may be a symbolic link. Each must belong to root or to the caller. None may be
+/// writable by others, nor by a group that has other members than its owner (a umask of 0002 lets the private group of a user
+/// write). A directory above may be writable if it is sticky, because there a user can replace only files of its own. The last
+/// component must not be writable even if it is sticky.
 ///
-/// This speaks about a moment. It is worth something because only root and the caller can change its answer.
+/// The result is about one moment, but only root and the caller can change it.
 pub fn is_secure_path(path: &Path) -> Result<()> {
     walk(path, Last::Strict).map(drop)
 }
 
-/// The same for a directory in which a private one will be made: it may itself be sticky, as `/tmp` is.
+/// The same for the parent of a new private directory: it may be sticky itself, as `/tmp` is.
 pub(crate) fn is_secure_base(path: &Path) -> Result<()> {
     let stat = walk(path, Last::MayBeSticky)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -34,8 +34,7 @@ pub(crate) fn is_secure_base(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that `path` is a program that only root or the caller can have written: [`is_secure_path`], a regular file, and
-/// executable.
+/// Checks that `path` is a program that only root or the caller can have written: [`is_secure_path`], a regular file, executable.
 pub fn secure_executable(path: &Path) -> Result<()> {
     let stat = walk(path, Last::Strict)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -59,7 +58,7 @@ fn walk(path: &Path, last: Last) -> Result<Stat> {
     let mut stat = None;
     let mut parts = whole.components().peekable();
     while let Some(part) = parts.next() {
-        // `absolute` leaves `..` in; what it would lead out of has been looked at already, but plain is better than clever.
+        // `absolute` keeps `..`. It is refused, because it is not worth resolving.
         if part == Component::ParentDir {
             return Err(Insecure::because("is followed by '..'").error(&whole, &at));
         }

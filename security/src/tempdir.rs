@@ -1,4 +1,4 @@
-//! Temporary directories that nobody else can look into.
+//! Temporary directories that other users cannot access.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,31 +11,31 @@ use invarlock_error::Context as _;
 
 use crate::{Error, Result, abandoned, claim, is_secure_path};
 
-/// How many random characters follow the prefix.
+/// Number of random characters after the prefix.
 const RANDOM: usize = 12;
 
-/// A directory of mode 0700 that belongs to the caller, in a place where nobody can replace it; removed with all it holds when dropped,
-/// and where its process is killed, by the next that makes one with the same prefix there.
+/// A directory of mode 0700, owned by the caller, that no other user can replace. It is removed with its content when dropped. If its
+/// process is killed, the next process that creates one with the same prefix in the same parent removes it.
 #[derive(Debug)]
 pub struct SecureTempDir {
     dir: tempfile::TempDir,
-    /// Its lock.
+    /// The lock that marks it as in use.
     _held: OwnedFd,
 }
 
 impl SecureTempDir {
-    /// Makes one below `$XDG_RUNTIME_DIR` when that is the caller's own and 0700, else `$TMPDIR`, else `/tmp`. A `$TMPDIR` that
-    /// is not safe is an error, not passed over: the user chose it.
+    /// Creates one below `$XDG_RUNTIME_DIR` if that belongs to the caller and has mode 0700, otherwise below `$TMPDIR`, otherwise below
+    /// `/tmp`. An unsafe `$TMPDIR` is an error, because the user chose it.
     pub fn new(prefix: &str) -> Result<Self> {
         Self::new_with(prefix, &|name| std::env::var_os(name).map(PathBuf::from))
     }
 
-    /// The same with variables looked up by `env`.
+    /// The same; `env` reads the variables.
     pub fn new_with(prefix: &str, env: &dyn Fn(&str) -> Option<PathBuf>) -> Result<Self> {
         Self::new_in(&base(env), prefix)
     }
 
-    /// Makes one below `base`, which must be safe.
+    /// Creates one below `base`, which must be safe.
     pub fn new_in(base: &Path, prefix: &str) -> Result<Self> {
         is_secure_base(base)?;
         let doing = || format!("creating a temporary directory in {}", base.display());
@@ -49,7 +49,7 @@ impl SecureTempDir {
                 .with_context(doing)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let held = match rustix::fs::open(dir.path(), flags, Mode::empty()) {
-                // Taken for abandoned by another start, before it had its lock.
+                // Another process removed it as abandoned before it was locked.
                 Err(rustix::io::Errno::NOENT) => continue,
                 other => other.with_context(doing)?,
             };
@@ -57,26 +57,26 @@ impl SecureTempDir {
                 continue;
             }
             let made = Self { dir, _held: held };
-            // Dropped, and with that removed, when it is not what it should be.
+            // On failure it is dropped and thereby removed.
             made.verify()?;
             return Ok(made);
         }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Removes it now, and says when that fails.
+    /// Removes it now and reports a failure.
     pub fn close(self) -> Result<()> {
         let path = self.path().to_owned();
-        // The lock goes last.
+        // The lock is released last.
         let Self { dir, _held } = self;
         dir.close().with_context(|| format!("removing the temporary directory {}", path.display()))
     }
 
-    /// Looks at what was made: a directory, the caller's, 0700, with a safe way to it.
+    /// Checks the new directory: owned by the caller, mode 0700, safe path.
     fn verify(&self) -> Result<()> {
         let path = self.path();
         is_secure_path(path)?;
@@ -88,14 +88,14 @@ impl SecureTempDir {
         if own && private && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(());
         }
-        let why = format!("was made with uid {} and mode {:o}", stat.st_uid, stat.st_mode & 0o7777);
+        let why = format!("was created with uid {} and mode {:o}", stat.st_uid, stat.st_mode & 0o7777);
         Err(Error::safety(format!("temporary directory {} {why}", path.display())).with_hint(
             "the file system does not preserve owner and mode; set TMPDIR to a directory on one that does",
         ))
     }
 }
 
-/// Removes directories of this module that a killed process of the caller left in `base`. What cannot be removed stays.
+/// Removes directories that killed processes of the caller left in `base`. Failures are ignored.
 fn sweep(base: &Path, prefix: &str) {
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -1,4 +1,4 @@
-//! Denial of the network for a whole process, in a child.
+//! Denial of the network for a whole process, tested in a child process.
 
 use std::process::Command;
 

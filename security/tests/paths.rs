@@ -1,4 +1,5 @@
-//! Safety of paths and of temporary directories, on a real file system. Some need another owner and run as root only; they say so.
+//! Safety of paths and temporary directories on a real file system. Tests that need files of another owner run as root only and
+//! report a skip otherwise.
 
 use invarlock_error::Kind;
 use std::fs::{self, Permissions};
@@ -16,17 +17,17 @@ fn scratch() -> SecureTempDir {
     SecureTempDir::new_with("invarlock-test-", &|_| None).expect("scratch")
 }
 
-#[allow(clippy::print_stderr, reason = "a skipped test is said")]
+#[allow(clippy::print_stderr, reason = "a skipped test is reported")]
 fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED {test}: it needs root, to make files of another owner");
+        eprintln!("SKIPPED {test}: it needs root to create files of another owner");
     }
     root
 }
 
 #[track_caller]
-fn refused(path: &Path, word: &str) {
+fn assert_unsafe(path: &Path, word: &str) {
     match is_secure_path(path) {
         Err(error) if error.kind() == Kind::Safety => {
             let text = format!("{error}; {}", error.hint().unwrap_or_default());
@@ -37,7 +38,7 @@ fn refused(path: &Path, word: &str) {
 }
 
 #[test]
-fn a_private_directory_is_safe_and_what_others_can_write_is_not() {
+fn private_directory_is_safe_and_writable_by_others_is_not() {
     let dir = scratch();
     let (sub, file) = (dir.path().join("sub"), dir.path().join("sub/file"));
     fs::create_dir(&sub).expect("dir");
@@ -49,27 +50,27 @@ fn a_private_directory_is_safe_and_what_others_can_write_is_not() {
 
     for bad in [0o646, 0o666] {
         mode(&file, bad);
-        refused(&file, "writable by others");
-        refused(&file, &format!("(mode {bad:o}); run `chmod go-w {}`", file.display()));
+        assert_unsafe(&file, "writable by others");
+        assert_unsafe(&file, &format!("(mode {bad:o}); run `chmod go-w {}`", file.display()));
     }
     mode(&file, 0o644);
     for bad in [0o757, 0o777] {
         mode(&sub, bad);
-        refused(&sub, "writable by others");
-        refused(&file, "writable by others");
+        assert_unsafe(&sub, "writable by others");
+        assert_unsafe(&file, "writable by others");
     }
-    // Sticky: nobody can replace what is in it, but it is no place of ours itself.
+    // Sticky: files in it are safe from replacement, but the directory itself is not a safe place.
     mode(&sub, 0o1777);
     is_secure_path(&file).expect("file in a sticky directory");
-    refused(&sub, "writable by others");
-    refused(Path::new("/tmp"), "writable by others");
-    // A sticky file is nothing special.
+    assert_unsafe(&sub, "writable by others");
+    assert_unsafe(Path::new("/tmp"), "writable by others");
+    // The sticky bit of a file has no effect.
     mode(&sub, 0o755);
     mode(&file, 0o1666);
-    refused(&file, "writable by others");
+    assert_unsafe(&file, "writable by others");
 }
 
-/// The line of the caller's account, and whether its primary group is his alone, asked of the machine's own tools.
+/// Whether the caller's primary group has no other member, according to `getent`.
 fn has_private_group() -> bool {
     let getent = |what: &str, key: &str| {
         let out = std::process::Command::new("getent").args([what, key]).output().ok()?;
@@ -88,12 +89,12 @@ fn has_private_group() -> bool {
         && rustix::process::getegid().as_raw().to_string() == *gid
 }
 
-/// What `umask 0002` makes: every directory and file writable by the caller's private group.
+/// As with `umask 0002`: every directory and file is writable by the caller's private group.
 #[test]
-#[allow(clippy::print_stderr, reason = "a skipped test is said")]
-fn a_private_group_may_write() {
+#[allow(clippy::print_stderr, reason = "a skipped test is reported")]
+fn private_group_may_write() {
     if !has_private_group() {
-        eprintln!("SKIPPED a_private_group_may_write: the caller's primary group is not private");
+        eprintln!("SKIPPED private_group_may_write: the caller's primary group is not private");
         return;
     }
     let dir = scratch();
@@ -108,15 +109,15 @@ fn a_private_group_may_write() {
     mode(&file, 0o664);
     is_secure_path(&file).expect("file");
     mode(&file, 0o2775);
-    secure_executable(&file).expect("set-gid is somebody else's concern");
+    secure_executable(&file).expect("set-gid is not checked here");
     mode(&sub, 0o777);
-    refused(&file, "writable by others");
+    assert_unsafe(&file, "writable by others");
 }
 
-/// The same layout with a group that is somebody else's as well, or that nobody can vouch for.
+/// The same layout with a shared group and with an unknown group.
 #[test]
-fn a_shared_group_may_not_write() {
-    if !is_root("a_shared_group_may_not_write") {
+fn shared_group_must_not_write() {
+    if !is_root("shared_group_must_not_write") {
         return;
     }
     let groups = fs::read_to_string("/etc/group").expect("groups");
@@ -132,20 +133,20 @@ fn a_shared_group_may_not_write() {
         mode(&sub, 0o755);
         mode(&file, 0o664);
         chown(&file, None, Some(gid)).expect("group");
-        refused(&file, &format!("run `chmod g-w {}`", file.display()));
+        assert_unsafe(&file, &format!("run `chmod g-w {}`", file.display()));
         mode(&file, 0o644);
         is_secure_path(&file).expect("the remedy");
         chown(&sub, None, Some(gid)).expect("group");
         mode(&sub, 0o775);
-        refused(&file, &format!("run `chmod g-w {}`", sub.display()));
+        assert_unsafe(&file, &format!("run `chmod g-w {}`", sub.display()));
         chown(&sub, None, Some(0)).expect("group");
     }
 }
 
-/// Group bits of a file with an access list are the list's mask, not the group's.
+/// The group bits of a file with an access control list are the mask of the list.
 #[test]
-#[allow(clippy::print_stderr, reason = "a skipped test is said")]
-fn an_access_list_is_refused() {
+#[allow(clippy::print_stderr, reason = "a skipped test is reported")]
+fn access_control_list_is_rejected() {
     let dir = scratch();
     let file = dir.path().join("file");
     fs::write(&file, "x").expect("file");
@@ -159,24 +160,27 @@ fn an_access_list_is_refused() {
     }
     let flags = rustix::fs::XattrFlags::empty();
     if let Err(error) = rustix::fs::setxattr(&file, "system.posix_acl_access", &list, flags) {
-        eprintln!("SKIPPED an_access_list_is_refused: {} takes no access list ({error})", file.display());
+        eprintln!(
+            "SKIPPED access_control_list_is_rejected: {} does not support access control lists ({error})",
+            file.display()
+        );
         return;
     }
-    refused(&file, "it has an access list");
+    assert_unsafe(&file, "it has an access control list");
 }
 
 #[test]
-fn links_and_dots_are_refused_and_missing_files_are_named() {
+fn links_and_dots_are_rejected_and_missing_files_are_named() {
     let dir = scratch();
     let (real, link) = (dir.path().join("real"), dir.path().join("link"));
     fs::create_dir(&real).expect("dir");
     fs::write(real.join("file"), "x").expect("file");
     mode(&real, 0o755);
     symlink(&real, &link).expect("link");
-    refused(&link, "symbolic link");
-    refused(&link.join("file"), "symbolic link");
-    refused(&dir.path().join("real/../real"), "'..'");
-    refused(&real.join("file/below"), "not a directory");
+    assert_unsafe(&link, "symbolic link");
+    assert_unsafe(&link.join("file"), "symbolic link");
+    assert_unsafe(&dir.path().join("real/../real"), "'..'");
+    assert_unsafe(&real.join("file/below"), "not a directory");
     let missing = dir.path().join("missing");
     assert!(
         matches!(is_secure_path(&missing), Err(message) if message.kind() == Kind::Input && message.message().contains("missing"))
@@ -185,8 +189,8 @@ fn links_and_dots_are_refused_and_missing_files_are_named() {
 }
 
 #[test]
-fn another_owner_is_refused() {
-    if !is_root("another_owner_is_refused") {
+fn another_owner_is_rejected() {
+    if !is_root("another_owner_is_rejected") {
         return;
     }
     let dir = scratch();
@@ -196,24 +200,24 @@ fn another_owner_is_refused() {
     mode(&sub, 0o755);
     mode(&file, 0o755);
     chown(&file, Some(1001), None).expect("owner");
-    refused(&file, "belongs to uid 1001");
+    assert_unsafe(&file, "belongs to uid 1001");
     assert!(matches!(secure_executable(&file), Err(error) if error.kind() == Kind::Safety));
     chown(&file, Some(0), None).expect("owner");
     secure_executable(&file).expect("root's again");
     chown(&sub, Some(1001), None).expect("owner");
-    refused(&file, "belongs to uid 1001");
+    assert_unsafe(&file, "belongs to uid 1001");
     assert!(matches!(SecureTempDir::new_in(&sub, "x"), Err(error) if error.kind() == Kind::Safety));
 }
 
 #[test]
-fn programs_must_be_files_that_run_and_that_others_cannot_write() {
+fn program_must_be_an_executable_file_that_others_cannot_write() {
     let dir = scratch();
     let file = dir.path().join("program");
     fs::write(&file, "#!/bin/true").expect("file");
     mode(&file, 0o755);
     secure_executable(&file).expect("program");
     mode(&file, 0o4755);
-    secure_executable(&file).expect("set-uid is somebody else's concern");
+    secure_executable(&file).expect("set-uid is not checked here");
     for (bits, word) in [(0o644, "not executable"), (0o757, "writable"), (0o777, "writable")] {
         mode(&file, bits);
         let error = secure_executable(&file).expect_err("refused").to_string();
@@ -227,7 +231,7 @@ fn programs_must_be_files_that_run_and_that_others_cannot_write() {
 }
 
 #[test]
-fn temporary_directories_are_private_and_go_away() {
+fn temporary_directory_is_private_and_removed() {
     let dir = secure_tempdir("invarlock-test-").expect("made");
     let path = dir.path().to_owned();
     assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o700);
@@ -243,12 +247,12 @@ fn temporary_directories_are_private_and_go_away() {
     assert!(!path.exists());
 
     let dir = secure_tempdir("invarlock-test-").expect("made");
-    fs::remove_dir(dir.path()).expect("removed by somebody");
-    assert!(dir.close().is_err(), "a removal that fails is said");
+    fs::remove_dir(dir.path()).expect("removed by another process");
+    assert!(dir.close().is_err(), "a failed removal is reported");
 }
 
 #[test]
-fn the_place_is_chosen_safely() {
+fn parent_directory_is_chosen_safely() {
     let outer = scratch();
     let (run, tmp) = (outer.path().join("run"), outer.path().join("tmp"));
     fs::create_dir(&run).expect("dir");
@@ -272,16 +276,16 @@ fn the_place_is_chosen_safely() {
     mode(&tmp, 0o777);
     assert!(
         matches!(place(None, Some(&tmp)), Err(error) if error.kind() == Kind::Safety),
-        "a TMPDIR others can write, not sticky"
+        "a TMPDIR that others can write and that is not sticky"
     );
-    assert!(place(None, Some(&outer.path().join("none"))).is_err(), "a TMPDIR that is not there");
+    assert!(place(None, Some(&outer.path().join("none"))).is_err(), "a TMPDIR that does not exist");
 }
 
 #[test]
-fn a_killed_process_s_directory_goes_with_the_next_one_and_a_live_one_s_stays() {
+fn directory_of_a_killed_process_is_removed_and_of_a_live_one_is_kept() {
     let base = scratch();
     let make = || SecureTempDir::new_in(base.path(), "swept-").expect("made");
-    // What a killed process leaves: a directory that nobody holds.
+    // What a killed process leaves: a directory without a lock.
     let left = base.path().join("swept-abcdefABCDEF");
     let others = ["swept-short", "other-abcdefABCDEF", "swept-abcdef.BCDEF"].map(|n| base.path().join(n));
     for dir in others.iter().chain([&left]) {
@@ -297,7 +301,7 @@ fn a_killed_process_s_directory_goes_with_the_next_one_and_a_live_one_s_stays() 
 }
 
 #[test]
-fn many_starts_at_once_take_nothing_from_each_other() {
+fn concurrent_processes_keep_their_directories() {
     let base = scratch();
     std::thread::scope(|threads| {
         for _ in 0..4 {

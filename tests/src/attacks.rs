@@ -1,4 +1,4 @@
-//! The list of attacks: the table of `docs/attacks.md`, which is for people, read by programs.
+//! Parses the table of attacks in `docs/attacks.md`.
 
 use crate::root;
 use std::path::PathBuf;
@@ -8,22 +8,22 @@ use std::path::PathBuf;
 pub struct Row {
     /// A letter for the group, and a number.
     pub number: String,
-    /// What is attacked, and its CVEs.
+    /// The attack and its CVEs.
     pub what: String,
-    /// Tests that make it, and who starts the runs that they attack.
+    /// Tests that make the attack, and the modes of the attacked runs.
     pub tests: Vec<(Test, Vec<Mode>)>,
-    /// Attacks of `invarlock runtime probe` that make it.
+    /// Attacks of `invarlock runtime probe` that make it, by id.
     pub probed: Vec<String>,
 }
 
-/// Who starts the runs.
+/// The user that starts the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// Root.
     Root,
     /// An ordinary user.
     User,
-    /// There is no run, or it does not matter.
+    /// No run, or the user does not matter.
     Any,
 }
 
@@ -45,7 +45,7 @@ impl Test {
         Some(Test { package: package.into(), binary: binary.into(), name: name.into() })
     }
 
-    /// Whether it has one test for each mode.
+    /// Whether it has one test function for each mode.
     pub fn by_mode(&self) -> bool {
         self.package == "tests" && self.binary == "attacks"
     }
@@ -54,13 +54,14 @@ impl Test {
     pub fn file(&self) -> PathBuf {
         let module = self.name.split_once("::").map_or("main", |(module, _)| module);
         match self.by_mode() {
-            true => root().join(format!("tests/attacks/{module}.rs")),
+            true => root().join(format!("tests/e2e/attacks/{module}.rs")),
+            false if self.package == "tests" => root().join(format!("tests/e2e/{}.rs", self.binary)),
             false => root().join(format!("{}/tests/{}.rs", self.package, self.binary)),
         }
     }
 }
 
-/// The names of the groups, and every row.
+/// The groups (letter and name) and all rows.
 pub fn table() -> (Vec<(char, String)>, Vec<Row>) {
     let text = include_str!("../../docs/attacks.md");
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
@@ -81,7 +82,7 @@ fn row(number: &str, what: &str, modes: &str, made_by: &str) -> Row {
         "root" => Mode::Root,
         "user" => Mode::User,
         "–" => Mode::Any,
-        other => panic!("{number}: nobody is {other:?}"),
+        other => panic!("{number}: unknown mode {other:?}"),
     };
     let modes: Vec<Mode> = modes.split(", ").map(mode).collect();
     let mut row = Row { number: number.into(), what: what.into(), tests: Vec::new(), probed: Vec::new() };
@@ -104,9 +105,9 @@ mod tests {
     use super::{Mode, table};
     use crate::root;
 
-    /// Every test and every attack of the probe that the table names is there, and every attack of ours is in the table.
+    /// Every test and probe attack that the table names exists, and every attack test is in the table.
     #[test]
-    fn the_table_names_what_there_is() {
+    fn attack_table_matches_the_tests() {
         let (groups, rows) = table();
         assert_eq!(groups.iter().map(|(letter, _)| *letter).collect::<String>(), "ABCDEFGH");
         assert_eq!(rows.len(), 46);
@@ -114,13 +115,13 @@ mod tests {
             let files = std::fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
             files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
         };
-        let (probe, own) = (source("runtime/src/probe/attacks"), source("tests/attacks"));
+        let (probe, own) = (source("probe/src/attacks"), source("tests/e2e/attacks"));
         for row in &rows {
             for (test, modes) in &row.tests {
                 let text = std::fs::read_to_string(test.file()).unwrap_or_else(|e| panic!("{test:?}: {e}"));
                 let name = test.name.rsplit("::").next().unwrap();
                 let there = if test.by_mode() { format!("attack!({name},") } else { format!("fn {name}(") };
-                assert!(!test.by_mode() || !modes.contains(&Mode::Any), "{test:?} is started by somebody");
+                assert!(!test.by_mode() || !modes.contains(&Mode::Any), "{test:?} has no mode");
                 assert!(
                     text.split_whitespace().collect::<String>().contains(&there.replace(' ', "")),
                     "{test:?}"
@@ -130,7 +131,7 @@ mod tests {
                 assert!(probe.contains(&format!("\"{id}\"")), "{}: the probe has no {id}", row.number);
             }
             let made = !row.tests.is_empty();
-            assert!(made || row.number.starts_with('F'), "{} is not made", row.number);
+            assert!(made || row.number.starts_with('F'), "{} has no test", row.number);
         }
         for line in own.lines().filter_map(|line| line.strip_prefix("attack!(")) {
             let name = line.split(',').next().unwrap();

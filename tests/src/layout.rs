@@ -1,4 +1,4 @@
-//! An image of a stranger, as an OCI layout: one layer, and as many configurations of it as are wanted.
+//! A third-party image as an OCI layout: one layer and any number of image configurations.
 
 use crate::Place;
 use serde_json::{Value, json};
@@ -8,12 +8,12 @@ use std::process::Command;
 
 /// A layout with one layer.
 pub struct Layout {
-    /// Where it lies.
+    /// Its directory.
     pub dir: PathBuf,
     layer: Value,
 }
 
-/// Makes the layout `name` in the place, with `program` as `/workload`, and gives its reference. It gets the general filter.
+/// Creates the layout `name` with `program` as `/workload` and returns its reference. Such an image runs under the general profile.
 pub fn of_program(place: &Place, name: &str, program: &Path) -> String {
     let fill = |tree: &Path| _ = std::fs::copy(program, tree.join("workload")).unwrap();
     let config = json!({"Entrypoint": ["/workload"], "Env": ["PATH=/", "ODD=\u{9b}31m\u{202e}"]});
@@ -21,7 +21,7 @@ pub fn of_program(place: &Place, name: &str, program: &Path) -> String {
 }
 
 impl Layout {
-    /// Makes the layout `name` in the place. Its layer is what `fill` puts into a directory.
+    /// Creates the layout `name`. Its layer is the directory that `fill` fills.
     pub fn of_tree(place: &Place, name: &str, fill: impl FnOnce(&Path)) -> Self {
         let dir = place.path(name);
         std::fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
@@ -38,7 +38,7 @@ impl Layout {
         Layout { dir, layer }
     }
 
-    /// Adds an image of the layer with this configuration of its runs, and gives its reference.
+    /// Adds an image with this configuration and returns its reference.
     pub fn image(&self, tag: &str, config: &Value) -> String {
         let config = json!({
             "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },

@@ -1,18 +1,18 @@
-//! What runs could leave on this machine: a look before, a look after, and the difference.
+//! Detects what runs leave on the machine: a snapshot before, a snapshot after, and the difference.
 //!
-//! Every process that a test starts, and whatever comes of it, ends up below the test: [`adopt_orphans`] makes it the parent of those whose
-//! own is dead. So a process that outlives its run is found whatever it calls itself.
+//! Every process that a test starts, and every descendant, stays below the test, because [`adopt_orphans`] makes the test the parent of
+//! orphans. So a process that outlives its run is found whatever its name is.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the kernel is given to take away what is dying.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the kernel to remove dying processes and mounts.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is there of each kind.
+/// A snapshot of everything that a run could leave behind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct Snapshot {
     /// Living processes below this one.
     pub processes: BTreeSet<String>,
     /// Mounts of this mount namespace.
@@ -21,31 +21,31 @@ pub struct Look {
     pub cgroups: BTreeSet<String>,
     /// Files in state directories.
     pub states: BTreeSet<String>,
-    /// What is in directories for temporary files.
+    /// Entries of directories for temporary files.
     pub temporary: BTreeSet<String>,
 }
 
-/// Where to look besides the machine's own places.
+/// Directories to look in besides the system's.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     /// State directories of users.
     pub states: Vec<PathBuf>,
-    /// Directories that should be empty of temporary files.
+    /// Directories that must have no temporary files.
     pub temporary: Vec<PathBuf>,
 }
 
-/// Makes this process the parent of the orphans among its descendants.
+/// Makes this process the parent of orphans among its descendants (`PR_SET_CHILD_SUBREAPER`).
 pub fn adopt_orphans() {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
 }
 
 impl Places {
-    /// Looks at everything.
-    pub fn look(&self) -> Look {
+    /// Takes a snapshot.
+    pub fn snapshot(&self) -> Snapshot {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let states = self.states.iter().map(PathBuf::as_path).chain([Path::new("/run/invarlock")]);
         let hosts = names(Path::new("/tmp")).into_iter().filter(|n| n.starts_with("/tmp/invarlock-host-"));
-        Look {
+        Snapshot {
             processes: descendants(),
             mounts: mounts.lines().map(str::to_owned).collect(),
             cgroups: cgroups(),
@@ -54,21 +54,21 @@ impl Places {
         }
     }
 
-    /// What is there now and was not `before`, as soon as that is nothing, at the latest when patience ends.
-    pub fn left_since(&self, before: &Look) -> Look {
-        self.settled(before, |left| *left == Look::default())
+    /// What exists now and did not exist `before`. Waits until that is nothing, at most [`SETTLE_TIMEOUT`].
+    pub fn left_since(&self, before: &Snapshot) -> Snapshot {
+        self.settled(before, |left| *left == Snapshot::default())
     }
 
-    /// The same, waiting only for processes to be gone.
-    pub fn left_without_processes(&self, before: &Look) -> Look {
+    /// The same, waiting only for processes to end.
+    pub fn left_without_processes(&self, before: &Snapshot) -> Snapshot {
         self.settled(before, |left| left.processes.is_empty())
     }
 
-    fn settled(&self, before: &Look, enough: impl Fn(&Look) -> bool) -> Look {
+    fn settled(&self, before: &Snapshot, enough: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let start = Instant::now();
         loop {
-            let left = self.look().without(before);
-            if enough(&left) || start.elapsed() > PATIENCE {
+            let left = self.snapshot().without(before);
+            if enough(&left) || start.elapsed() > SETTLE_TIMEOUT {
                 return left;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -76,10 +76,10 @@ impl Places {
     }
 }
 
-impl Look {
-    fn without(self, before: &Look) -> Look {
+impl Snapshot {
+    fn without(self, before: &Snapshot) -> Snapshot {
         let minus = |now: BTreeSet<String>, before: &BTreeSet<String>| &now - before;
-        Look {
+        Snapshot {
             processes: minus(self.processes, &before.processes),
             mounts: minus(self.mounts, &before.mounts),
             cgroups: minus(self.cgroups, &before.cgroups),
@@ -88,7 +88,7 @@ impl Look {
         }
     }
 
-    /// Name and content of each kind.
+    /// Name and entries of each kind.
     pub fn rows(&self) -> [(&'static str, &BTreeSet<String>); 5] {
         [
             ("processes", &self.processes),
@@ -99,10 +99,10 @@ impl Look {
         ]
     }
 
-    /// Fails the test where there is anything.
+    /// Fails the test if there is anything.
     #[track_caller]
     pub fn is_nothing(&self, after: &str) {
-        assert_eq!(*self, Look::default(), "left behind after {after}");
+        assert_eq!(*self, Snapshot::default(), "left behind after {after}");
     }
 }
 
@@ -111,7 +111,7 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|e| e.path().display().to_string()).collect()
 }
 
-/// Living processes below this one. The dead among its own children are reaped.
+/// Living descendants of this process. Dead children are reaped.
 fn descendants() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut queue = vec![std::process::id()];
@@ -142,7 +142,7 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Directories of runs in every hierarchy.
+/// Cgroup directories of runs in every hierarchy.
 fn cgroups() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut queue = vec![PathBuf::from("/sys/fs/cgroup")];

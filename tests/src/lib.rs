@@ -1,7 +1,7 @@
-//! Whole-program tests: they run the built programs as users do and look at what comes out.
+//! Helpers of the whole-program tests, which run the built programs as users do and check their results.
 //!
-//! This crate trusts nothing but the kernel and the files it makes. It reaches into no other crate. Each test works as root
-//! and as an ordinary user where that matters; what cannot run on a machine is skipped by name ([`skip`]).
+//! This crate trusts only the kernel and the files that it creates. It uses no private part of another crate. Tests run as root and as an
+//! ordinary user where that matters. A test that cannot run on a machine reports its name and the reason ([`skip`]).
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@
 )]
 
 pub mod attacks;
+pub mod fixtures;
 pub mod layout;
 pub mod leaks;
 pub mod stage;
@@ -22,10 +23,10 @@ use std::process::{Command, Output, Stdio};
 /// A user id without an account, for runs as an ordinary user when the tests run as root.
 pub const USER: u32 = 54_321;
 
-/// Who runs the program.
+/// The user that runs the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum As {
-    /// Whoever runs the tests.
+    /// The user that runs the tests.
     Caller,
     /// An ordinary user: [`USER`] when the tests run as root, else the caller.
     User,
@@ -36,12 +37,12 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Both ways to run, once each.
+/// The users to test with: root and an ordinary user, or the ordinary user alone.
 pub fn both() -> Vec<As> {
     if is_root() { vec![As::Caller, As::User] } else { vec![As::User] }
 }
 
-/// Says by name that a test did not run, and why, past the test runner's capture; `make test` lists these at the end.
+/// Reports that a test did not run, and why. Not captured by the test runner; `make test` lists these lines at the end.
 pub fn skip(test: &str, why: &str) {
     drop(writeln!(std::io::stderr(), "SKIPPED {test}: {why}"));
 }
@@ -56,13 +57,7 @@ pub fn demo(name: &str) -> PathBuf {
     root().join("demo").join(name)
 }
 
-/// Upstream's golden data, where the workplace has it.
-pub fn shared() -> Option<PathBuf> {
-    let path = std::env::var_os("INVARLOCK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    path.join("data/models").is_dir().then_some(path)
-}
-
-/// Where the programs of this build lie: beside the directory of the running test.
+/// The directory of the programs of this build: the parent of the running test's directory.
 pub fn programs() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let dir = exe.parent().unwrap();
@@ -71,7 +66,7 @@ pub fn programs() -> PathBuf {
 
 /// Cargo's target directory.
 pub fn target() -> PathBuf {
-    // `<target>/<triple>/<profile>`: the target is always named (.cargo/config.toml).
+    // `<target>/<triple>/<profile>`: .cargo/config.toml always names the target triple.
     programs().ancestors().nth(2).unwrap().to_path_buf()
 }
 
@@ -82,7 +77,7 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// A place to run in: the programs, a store, a home and a work directory that the chosen user owns.
+/// A temporary directory for runs: the programs, and a store, a home and a work directory owned by the chosen user.
 pub struct Place {
     /// Removed at the end.
     pub dir: tempfile::TempDir,
@@ -90,12 +85,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes one for `user` with the programs of this build.
+    /// Creates one for `user` with the programs of this build.
     pub fn new(user: As) -> Self {
         Place::with(user, &program("invarlock"))
     }
 
-    /// Makes one for `user` whose default image holds this program of the build, as its evaluator.
+    /// Creates one for `user` whose default image contains this program of the build instead of the evaluator.
     pub fn holding(user: As, name: &str) -> Self {
         let place = Place::new(user);
         place.hold(name);
@@ -109,7 +104,7 @@ impl Place {
         self.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
     }
 
-    /// Makes one for `user` with this `invarlock` and the evaluator beside it.
+    /// Creates one for `user` with this `invarlock` and the evaluator beside it.
     pub fn with(user: As, invarlock: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("invarlock-test-").tempdir().unwrap();
         let place = Place { dir, user };
@@ -127,7 +122,7 @@ impl Place {
         place
     }
 
-    /// A path in the place.
+    /// A path in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -137,7 +132,7 @@ impl Place {
         self.path("work").join(name)
     }
 
-    /// Gives a path to the user.
+    /// Makes the user the owner of a path.
     pub fn give(&self, path: &Path) {
         if self.user == As::User && is_root() {
             std::os::unix::fs::lchown(path, Some(USER), Some(USER)).unwrap();
@@ -166,7 +161,7 @@ impl Place {
         path
     }
 
-    /// `invarlock` as the user, in the work directory, with nothing in its environment but what it needs.
+    /// `invarlock` as the user, in the work directory, with a minimal environment.
     pub fn command(&self, args: &[&str]) -> Command {
         self.command_of(&self.path("bin/invarlock"), args)
     }
@@ -189,7 +184,7 @@ impl Place {
         command
     }
 
-    /// The command in new namespaces (options of `unshare`), which root prepares by a script of its own before the user starts it.
+    /// The command in new namespaces (options of `unshare`). Root prepares them with `script` before the user starts the command.
     pub fn inside(&self, namespaces: &[&str], script: &str, command: &Command) -> Command {
         let mut outer = Command::new("unshare");
         outer.args(namespaces).args(["--", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
@@ -206,12 +201,12 @@ impl Place {
         Ran::from(self.command(args).output().unwrap())
     }
 
-    /// Runs `invarlock` to its end where no namespace of this kind (`user`, `net`) may be made any more. Only for tests that run as root.
+    /// Runs `invarlock` to its end where no further namespace of this kind (`user`, `net`) can be created. Only for tests that run as root.
     pub fn without_namespaces(&self, kind: &str, args: &[&str]) -> Ran {
         let command = self.command(args);
         let script = format!("echo 0 > /proc/sys/user/max_{kind}_namespaces && exec \"$@\"");
         let mut unshare = Command::new("unshare");
-        // The root of a namespace is one only from its next program on.
+        // The ids of the new namespace apply from the next execve on.
         unshare.args(["--user", "sh", "-c", "echo ready; read go; exec sh -c \"$0\" sh \"$@\"", &script]);
         unshare.arg(command.get_program()).args(command.get_args());
         unshare.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -227,7 +222,7 @@ impl Place {
         Ran::from(child.wait_with_output().unwrap())
     }
 
-    /// Names in a directory of the place, for looking for leftovers.
+    /// Sorted names in a directory, to check for leftovers.
     pub fn names(&self, dir: &str) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.path(dir))
             .map(|d| d.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect())
@@ -238,7 +233,7 @@ impl Place {
 }
 
 /// The same command, started by another program.
-pub fn by_way_of(program: &str, args: &[&str], command: &Command) -> Command {
+pub fn wrapped_by(program: &str, args: &[&str], command: &Command) -> Command {
     let mut outer = Command::new(program);
     outer.args(args).arg(command.get_program()).args(command.get_args()).env_clear();
     outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -290,15 +285,23 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}\n{}", self.out, self.err))
     }
 
-    /// Fails the test unless standard error has exactly one error line, and it holds every needle.
+    /// Fails the test unless standard error has exactly one error line and contains every needle.
     #[track_caller]
     pub fn one_error(&self, needles: &[&str]) {
         let errors = self.err.lines().filter(|l| l.starts_with("error[")).count();
-        assert_eq!(errors, 1, "one clear error, not:\n{}", self.err);
+        assert_eq!(errors, 1, "expected one error, got:\n{}", self.err);
         for needle in needles {
             assert!(self.err.contains(needle), "{needle:?} is not in: {}", self.err);
         }
     }
+}
+
+/// Message and hint of an error in JSON output, in one text.
+#[track_caller]
+pub fn message_and_hint(output: &Value) -> String {
+    let error = &output["error"];
+    let message = error["message"].as_str().unwrap_or_else(|| panic!("no error in {output}"));
+    format!("{message}; help: {}", error["hint"].as_str().unwrap_or_default())
 }
 
 /// A JSON file.

@@ -1,26 +1,26 @@
-//! A place for runs after which nothing may be left on this machine.
+//! A [`Place`] for runs that must leave nothing on the machine.
 
-use crate::leaks::{self, Look, Places};
+use crate::leaks::{self, Places, Snapshot};
 use crate::{As, Place, Ran, demo, is_root, set_mode};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The program of [`Stage::run`] says that, so that it shows whether it ran.
-pub const SAID: &str = "self_test";
+/// The output of the program of [`Stage::run`]: shows that it ran.
+pub const RAN: &str = "self_test";
 
-/// A place with the default image, and what was on this machine before.
+/// A [`Place`] with the default image, and a snapshot of the machine.
 pub struct Stage {
-    /// Who runs in it.
+    /// The user of the runs.
     pub user: As,
-    /// Where.
+    /// The directory.
     pub place: Place,
     places: Places,
-    before: Look,
+    before: Snapshot,
 }
 
 impl Stage {
-    /// Makes it.
+    /// Creates it and builds the default image.
     pub fn new(user: As) -> Self {
         leaks::adopt_orphans();
         let place = Place::new(user);
@@ -31,34 +31,34 @@ impl Stage {
         }
         place.run(&["runtime", "image", "build"]).expect(0);
         let places = Places { states: vec![place.path("run/invarlock")], temporary: vec![place.path("tmp")] };
-        let before = places.look();
+        let before = places.snapshot();
         Stage { user, place, places, before }
     }
 
-    /// Whether root runs in it.
+    /// Whether the runs are started by root.
     pub fn is_roots(&self) -> bool {
         is_root() && self.user == As::Caller
     }
 
-    /// Where the user's state directory is made.
+    /// The parent of the user's state directory.
     pub fn runtime_dir(&self) -> PathBuf {
         if self.is_roots() { PathBuf::from("/run") } else { self.place.path("run") }
     }
 
-    /// `invarlock` with directories of its own.
+    /// `invarlock` with private runtime and temporary directories.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.place.command(args);
         command.env("XDG_RUNTIME_DIR", self.place.path("run")).env("TMPDIR", self.place.path("tmp"));
         command
     }
 
-    /// `runtime run` of the default image, whose program says [`SAID`].
+    /// `runtime run` of the default image, whose program prints [`RAN`].
     pub fn run(&self, flags: &[&str]) -> Command {
         let image = ["invarlock-runtime:local", "--", "/invarlock-evaluator", "--self-test"];
         self.command(&[&["runtime", "run"], flags, &image].concat())
     }
 
-    /// `evaluate` of a checkpoint and itself.
+    /// `evaluate` of a checkpoint against itself.
     pub fn evaluation(&self, flags: &[&str]) -> Command {
         let (checkpoint, preset) = (demo("baseline"), demo("preset.yaml"));
         let [checkpoint, preset] = [&checkpoint, &preset].map(|path| path.to_str().unwrap());
@@ -66,7 +66,7 @@ impl Stage {
         self.command(&[&["evaluate"], flags, &inputs].concat())
     }
 
-    /// Runs it to its end, after which nothing is left.
+    /// Runs the command to its end and checks that nothing is left behind.
     #[track_caller]
     pub fn end_of(&self, mut command: Command, what: &str) -> Ran {
         let ran = Ran::from(command.output().unwrap());
@@ -74,13 +74,13 @@ impl Stage {
         ran
     }
 
-    /// Fails the test where anything is left.
+    /// Fails the test if anything is left behind.
     #[track_caller]
     pub fn nothing_left(&self, after: &str) {
         self.places.left_since(&self.before).is_nothing(after);
     }
 
-    /// Fails the test where anything that looks like evidence is there.
+    /// Fails the test if there is any evidence.
     #[track_caller]
     pub fn no_evidence(&self, after: &str) {
         assert_eq!(self.place.names("work/reports/eval"), Vec::<String>::new(), "evidence after {after}");

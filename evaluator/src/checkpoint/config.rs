@@ -1,9 +1,10 @@
-//! `config.json`: typed members with clear errors.
+//! `config.json`: typed access to its members.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::math::activation::Activation;
 use crate::{files, limits};
 use invarlock_error::{Result, bail};
 
@@ -21,44 +22,44 @@ impl Config {
         Ok(Self { path: path.to_owned(), members })
     }
 
-    /// A configuration given as JSON, for tests and for benchmarks.
+    /// A configuration from JSON members, for tests and benchmarks.
     pub fn from_members(members: Map<String, Value>) -> Self {
         Self { path: PathBuf::from("config.json"), members }
     }
 
-    /// A member that is there and not null.
+    /// The member, unless it is absent or null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.members.get(key).filter(|v| !v.is_null())
     }
 
-    /// Whether a member is written, be it null.
-    pub fn is_written(&self, key: &str) -> bool {
+    /// Whether the member exists, even if it is null.
+    pub fn contains(&self, key: &str) -> bool {
         self.members.contains_key(key)
     }
 
-    /// A whole number from 1 to `most`.
-    pub fn size(&self, key: &str, most: usize) -> Result<Option<usize>> {
+    /// An integer from 1 to `max`.
+    pub fn size(&self, key: &str, max: usize) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64().and_then(|v| usize::try_from(v).ok()) {
-            Some(v) if (1..=most).contains(&v) => Ok(Some(v)),
+            Some(v) if (1..=max).contains(&v) => Ok(Some(v)),
             _ => bail!(
                 Input,
-                "{}: `{key}` must be a whole number from 1 to {most}, not {}",
+                "{}: `{key}` must be an integer from 1 to {max}, not {}",
                 self.name(),
                 brief(value)
             ),
         }
     }
 
-    /// A whole number from 1 to `most` that must be there.
-    pub fn required_size(&self, key: &str, most: usize) -> Result<usize> {
-        match self.size(key, most)? {
+    /// An integer from 1 to `max`; an error when it is absent.
+    pub fn required_size(&self, key: &str, max: usize) -> Result<usize> {
+        match self.size(key, max)? {
             Some(v) => Ok(v),
             None => bail!(Input, "{}: `{key}` is missing", self.name()),
         }
     }
 
-    /// A finite number greater than 0.
+    /// A finite number greater than 0; `default` when it is absent.
     pub fn positive(&self, key: &str, default: f64) -> Result<f64> {
         match self.get(key) {
             None => Ok(default),
@@ -71,7 +72,7 @@ impl Config {
         }
     }
 
-    /// True or false.
+    /// A boolean; `default` when it is absent.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.get(key) {
             None => Ok(default),
@@ -82,20 +83,34 @@ impl Config {
         }
     }
 
-    /// Text.
+    /// A string.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(v)) => Ok(Some(v)),
-            Some(value) => bail!(Input, "{}: `{key}` must be text, not {}", self.name(), brief(value)),
+            Some(value) => bail!(Input, "{}: `{key}` must be a string, not {}", self.name(), brief(value)),
         }
     }
 
-    /// Refuses each of these members that is written with anything but null, false, 0 or an empty value.
-    pub fn refuse(&self, keys: &[&str]) -> Result<()> {
+    /// The activation function that the member names; `default` when it is absent.
+    pub fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+        let name = self.text(key)?.unwrap_or(default);
+        match Activation::by_name(name) {
+            Some(activation) => Ok(activation),
+            None => bail!(
+                Unsupported,
+                "{}: {key} {name:?} is not supported; supported: {}",
+                self.name(),
+                Activation::NAMES
+            ),
+        }
+    }
+
+    /// An error when one of these members is set: anything but null, false, 0 or an empty value.
+    pub fn reject_options(&self, keys: &[&str]) -> Result<()> {
         for key in keys {
             let Some(value) = self.get(key) else { continue };
-            let harmless = match value {
+            let unset = match value {
                 Value::Null => true,
                 Value::Bool(v) => !v,
                 Value::Number(n) => n.as_f64() == Some(0.0),
@@ -103,26 +118,21 @@ impl Config {
                 Value::Array(a) => a.is_empty(),
                 Value::Object(_) => false,
             };
-            if !harmless {
-                bail!(
-                    Unsupported,
-                    "{}: this evaluator does not implement `{key}` ({})",
-                    self.name(),
-                    brief(value)
-                );
+            if !unset {
+                bail!(Unsupported, "{}: `{key}` is not supported ({})", self.name(), brief(value));
             }
         }
         Ok(())
     }
 
-    /// The file's name, for messages.
+    /// The path of the file, for messages.
     pub fn name(&self) -> std::path::Display<'_> {
         self.path.display()
     }
 }
 
 /// A value, shortened for a message.
-pub(crate) fn brief(value: &Value) -> String {
+fn brief(value: &Value) -> String {
     let mut text = value.to_string();
     if text.chars().count() > 80 {
         text = text.chars().take(77).chain("...".chars()).collect();
@@ -140,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn members_are_checked() {
+    fn checks_types_and_ranges_of_members() {
         let c = config(
             r#"{"n": 3, "zero": 0, "neg": -1, "big": 1e30, "text": "a", "null": null, "yes": true, "eps": 1e-5}"#,
         );
         assert_eq!(c.size("n", 3), Ok(Some(3)));
         assert_eq!(c.size("absent", 3), Ok(None));
         assert_eq!(c.size("null", 3), Ok(None));
-        assert!(c.is_written("null") && !c.is_written("absent"));
+        assert!(c.contains("null") && !c.contains("absent"));
         for bad in ["zero", "neg", "big", "text", "yes", "eps"] {
             assert!(c.size(bad, 1000).is_err(), "{bad}");
         }
@@ -164,10 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn refused_members_are_named() {
+    fn rejected_options_are_named() {
         let c = config(r#"{"quantization_config": {"bits": 4}, "moe": false, "experts": 8}"#);
-        let refused = |key: &str| matches!(c.refuse(&[key]), Err(m) if m.kind() == Kind::Unsupported && m.message().contains(key));
-        assert!(refused("quantization_config") && refused("experts"));
-        assert_eq!(c.refuse(&["moe", "absent"]), Ok(()));
+        for key in ["quantization_config", "experts"] {
+            let error = c.reject_options(&[key]).expect_err(key);
+            assert_eq!(error.kind(), Kind::Unsupported);
+            assert!(error.message().contains(key), "{error}");
+        }
+        assert_eq!(c.reject_options(&["moe", "absent"]), Ok(()));
     }
 }

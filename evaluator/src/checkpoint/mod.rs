@@ -1,4 +1,4 @@
-//! Hugging Face checkpoint directories: configuration and weights, opened without trusting either.
+//! Hugging Face checkpoint directories: configuration and weights, both untrusted.
 
 mod config;
 mod scan;
@@ -10,7 +10,7 @@ pub use config::Config;
 pub use scan::scan;
 pub use tensors::{Dtype, Tensor, Tensors};
 
-use invarlock_error::{Error, Result, bail};
+use invarlock_error::{Context as _, Error, Kind, Result};
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -18,36 +18,28 @@ pub struct Checkpoint {
     directory: PathBuf,
     /// `config.json`.
     pub config: Config,
-    /// The weights, mapped.
+    /// The weights, mapped into memory.
     pub tensors: Tensors,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint directory: parses its configuration and the headers of its weights, reads no weight.
+    /// Opens a checkpoint directory. Parses its configuration and the headers of its weights; reads no weights.
     pub fn open(directory: &Path) -> Result<Self> {
-        let problem =
-            |e: std::io::Error| Error::input(format!("cannot open checkpoint {}: {e}", directory.display()));
-        if !std::fs::metadata(directory).map_err(problem)?.is_dir() {
-            bail!(
-                Input,
-                "checkpoint {} is not a directory: give a Hugging Face checkpoint directory",
-                directory.display()
-            );
+        let wrong = |what: &str| {
+            Error::input(format!("{}: {what}", directory.display()))
+                .with_hint("use a Hugging Face checkpoint directory with config.json and *.safetensors")
+        };
+        let failed = || format!("{}: cannot open the checkpoint", directory.display());
+        let metadata = std::fs::metadata(directory).with_context(failed).kind(Kind::Input)?;
+        if !metadata.is_dir() {
+            return Err(wrong("not a directory"));
         }
-        if std::fs::read_dir(directory).map_err(problem)?.next().is_none() {
-            bail!(
-                Input,
-                "checkpoint {} is empty: give a directory with config.json and *.safetensors",
-                directory.display()
-            );
+        if std::fs::read_dir(directory).with_context(failed).kind(Kind::Input)?.next().is_none() {
+            return Err(wrong("the directory is empty"));
         }
         let config = directory.join("config.json");
-        if !present(&config) {
-            bail!(
-                Input,
-                "{} is not a checkpoint: it has no config.json; give a Hugging Face checkpoint directory",
-                directory.display()
-            );
+        if !exists(&config) {
+            return Err(wrong("no config.json"));
         }
         let config = Config::open(&config)?;
         let tensors = Tensors::open(directory)?;
@@ -60,7 +52,7 @@ impl Checkpoint {
     }
 }
 
-/// Whether a path exists; one that cannot be looked at exists, so that opening it says why it cannot.
-pub(crate) fn present(path: &Path) -> bool {
+/// Whether a path exists. When that is unknown the answer is true, so that opening the path reports the reason.
+pub(crate) fn exists(path: &Path) -> bool {
     path.try_exists().unwrap_or(true)
 }

@@ -1,4 +1,4 @@
-//! Looking for weights that are not numbers, once, before the long work.
+//! Search for weights that are NaN or infinite, before the measurement.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,12 +8,13 @@ use super::tensors::{Dtype, Tensor};
 use crate::math::simd::multiversion;
 use invarlock_error::{Result, bail};
 
-/// Bytes looked at as one task.
+/// Bytes in one task.
 const BLOCK: usize = 1 << 20;
 
-/// Fails on the first of these tensors that holds a NaN or an infinity. `progress` is told of bytes as they are read.
+/// An error for the first of these tensors that contains a NaN or an infinity. Each call of `progress` gets the number
+/// of bytes just read.
 pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-    // In the order of the list, so that the message does not depend on threads.
+    // The first in the order of the list, so that the message does not depend on threads.
     let first = AtomicUsize::new(usize::MAX);
     let blocks = parameters
         .iter()
@@ -23,9 +24,9 @@ pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)
     blocks.into_par_iter().for_each(|(i, dtype, bytes)| {
         if i <= first.load(Ordering::Relaxed) {
             let found = match dtype {
-                Dtype::F32 => all_ones(bytes.as_chunks().0, 0x7f80_0000),
-                Dtype::F16 => all_ones_short(bytes.as_chunks().0, 0x7c00),
-                Dtype::Bf16 => all_ones_short(bytes.as_chunks().0, 0x7f80),
+                Dtype::F32 => any_has_mask(bytes.as_chunks().0, 0x7f80_0000),
+                Dtype::F16 => any_short_has_mask(bytes.as_chunks().0, 0x7c00),
+                Dtype::Bf16 => any_short_has_mask(bytes.as_chunks().0, 0x7f80),
             };
             if found {
                 first.fetch_min(i, Ordering::Relaxed);
@@ -36,20 +37,20 @@ pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)
     match parameters.get(first.into_inner()) {
         Some((name, _)) => bail!(
             Input,
-            "tensor {name} holds a NaN or an infinity: the checkpoint is damaged or its training diverged; it cannot be measured"
+            "tensor {name} contains a NaN or an infinity: the file is damaged, or the training diverged"
         ),
         None => Ok(()),
     }
 }
 
 multiversion! {
-    /// Whether any element has all bits of the mask, that is the exponent of an infinity or a NaN.
-    pub fn all_ones(elements: &[[u8; 4]], mask: u32) -> bool {
+    /// Whether any element has all bits of the mask set. With the exponent bits as the mask: a NaN or an infinity.
+    pub fn any_has_mask(elements: &[[u8; 4]], mask: u32) -> bool {
         elements.iter().fold(false, |found, e| found | (u32::from_le_bytes(*e) & mask == mask))
     }
 
-    /// The same for halves.
-    pub fn all_ones_short(elements: &[[u8; 2]], mask: u16) -> bool {
+    /// The same for elements of 2 bytes.
+    pub fn any_short_has_mask(elements: &[[u8; 2]], mask: u16) -> bool {
         elements.iter().fold(false, |found, e| found | (u16::from_le_bytes(*e) & mask == mask))
     }
 }
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_tensor_with_a_nan_or_infinity_is_named() {
+    fn reports_first_tensor_with_nan_or_infinity() {
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let good = bytes(&[0.0, f32::MAX, f32::MIN_POSITIVE, -1.0]);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -71,7 +72,7 @@ mod tests {
                 ("c".to_owned(), tensor(&bad[..])),
             ];
             assert!(scan(&list[..1], &|_| ()).is_ok());
-            assert!(scan(&list, &|_| ()).expect_err("refused").to_string().starts_with("tensor b "));
+            assert!(scan(&list, &|_| ()).expect_err("not finite").to_string().starts_with("tensor b "));
         }
         for (dtype, bits, bad) in [
             (Dtype::F16, 0x7bffu16, false),

@@ -1,4 +1,4 @@
-//! Weights in safetensors files, mapped into memory.
+//! Weights in safetensors files, mapped into memory. Headers are untrusted; pickles are rejected without being opened.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,22 +6,22 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
-use super::present;
+use super::exists;
 use crate::sys::Mapped;
 use crate::{files, limits};
-use invarlock_error::{Error, Result, bail};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Number types of weights that are understood.
+/// Supported types of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
-    /// IEEE single.
+    /// IEEE 754 single precision.
     F32,
-    /// IEEE half.
+    /// IEEE 754 half precision.
     F16,
-    /// The upper half of a single.
+    /// bfloat16: the upper half of a single-precision number.
     Bf16,
 }
 
@@ -35,7 +35,7 @@ impl Dtype {
     }
 }
 
-/// All tensors of a checkpoint.
+/// The tensors of a checkpoint.
 #[derive(Debug)]
 pub struct Tensors {
     files: Vec<Mapped>,
@@ -71,9 +71,9 @@ impl Tensors {
     /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, and checks their headers.
     pub fn open(directory: &Path) -> Result<Self> {
         let mut tensors = Self { files: Vec::new(), table: BTreeMap::new() };
-        if present(&directory.join(SINGLE)) {
+        if exists(&directory.join(SINGLE)) {
             tensors.add(&directory.join(SINGLE))?;
-        } else if present(&directory.join(INDEX)) {
+        } else if exists(&directory.join(INDEX)) {
             tensors.add_shards(directory)?;
         } else {
             return Err(no_weights(directory));
@@ -86,93 +86,87 @@ impl Tensors {
         let index: Index = files::read_json(&path, "weight index", limits::INDEX_BYTES)?;
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
         if shards.is_empty() || shards.len() > limits::SHARDS {
-            bail!(Input, "weight index {} names {} files", path.display(), shards.len());
+            bail!(
+                Input,
+                "{}: names {} files; supported: 1 to {}",
+                path.display(),
+                shards.len(),
+                limits::SHARDS
+            );
         }
         for shard in shards {
-            // A name that is a path could leave the checkpoint.
+            // A name with directories could lead out of the checkpoint.
             let plain =
                 Path::new(shard).file_name().is_some_and(|n| n == shard.as_str()) && !shard.contains('\0');
             if !plain {
-                bail!(
-                    Input,
-                    "weight index {} names {shard:?}, which is not a plain file name",
-                    path.display()
-                );
+                bail!(Input, "{}: {shard:?} is not a plain file name", path.display());
             }
             self.add(&directory.join(shard))?;
         }
         match index.weight_map.keys().find(|name| !self.table.contains_key(*name)) {
             Some(name) => {
-                bail!(Input, "weight index {} promises tensor {name}, which no file holds", path.display())
+                bail!(Input, "{}: tensor {name} is in none of the files", path.display())
             }
             None => Ok(()),
         }
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
-        let (file, size) = files::open(path, "weights")?;
+        let (file, size) = files::open(path)?;
         if size < 8 {
-            bail!(
-                Input,
-                "weights {} are truncated: {size} bytes cannot hold a safetensors header",
-                path.display()
-            );
+            bail!(Input, "{}: truncated: {size} bytes are too few for a safetensors header", path.display());
         }
         let map = Mapped::new(&file, path)?;
         if is_pickle(&map) {
-            bail!(
-                Input,
-                "weights {} are a pickle, which can run code when it is opened; it was not opened: \
-                 save the checkpoint as safetensors",
-                path.display()
-            );
+            return Err(pickle(path));
         }
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            Error::input(format!("weights {} have a bad safetensors header: {e}", path.display()))
-        })?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .err_kind(Kind::Input)
+            .with_context(|| format!("{}: invalid safetensors header", path.display()))?;
         let data = header + 8;
         for (name, info) in metadata.tensors() {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
             let entry =
                 Entry { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), start, end };
             if self.table.insert(name.clone(), entry).is_some() {
-                bail!(Input, "tensor {name} is in more than one file of the checkpoint");
+                bail!(
+                    Input,
+                    "{}: tensor {name} is in another file of the checkpoint as well",
+                    path.display()
+                );
             }
         }
         self.files.push(map);
         Ok(())
     }
 
-    /// A tensor by its name, if there is one, of a type that is understood.
+    /// The tensor with this name. An error when its type is not supported.
     pub fn get(&self, name: &str) -> Result<Option<Tensor<'_>>> {
         let Some(entry) = self.table.get(name) else { return Ok(None) };
         let dtype = match entry.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::F16 => Dtype::F16,
             safetensors::Dtype::BF16 => Dtype::Bf16,
-            other => bail!(
-                Unsupported,
-                "tensor {name} has dtype {other:?}; this evaluator reads F32, F16 and BF16"
-            ),
+            other => bail!(Unsupported, "tensor {name} has dtype {other:?}; supported: F32, F16 and BF16"),
         };
         // The header was checked against the length of the file.
         let bytes = &self.files[entry.file][entry.start..entry.end];
         Ok(Some(Tensor { dtype, shape: &entry.shape, bytes }))
     }
 
-    /// Whether there is a tensor of this name.
+    /// Whether a tensor with this name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.table.contains_key(name)
     }
 
-    /// Names of all tensors.
+    /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.table.keys().map(String::as_str)
     }
 }
 
 impl<'a> Tensor<'a> {
-    /// The bits of half-size elements, without a copy where the file's layout allows it.
+    /// The bits of elements of 2 bytes. Copies only where alignment or byte order requires it.
     pub fn halves(&self) -> Cow<'a, [u16]> {
         match bytemuck::try_cast_slice(self.bytes) {
             Ok(halves) if cfg!(target_endian = "little") => Cow::Borrowed(halves),
@@ -180,7 +174,7 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// The elements of a single-precision tensor, without a copy where the file's layout allows it.
+    /// The elements of a single-precision tensor. Copies only where alignment or byte order requires it.
     pub fn singles(&self) -> Cow<'a, [f32]> {
         match bytemuck::try_cast_slice(self.bytes) {
             Ok(singles) if cfg!(target_endian = "little") => Cow::Borrowed(singles),
@@ -189,8 +183,8 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// Whether bytes are a pickle, or the zip file that PyTorch makes of one. A safetensors header whose length happens to
-/// look like one is told apart by the brace behind it.
+/// Whether the file is a pickle, or the zip file in which PyTorch stores one. The length of a safetensors header can
+/// start with the same bytes; such a file has an opening brace after the length.
 fn is_pickle(bytes: &[u8]) -> bool {
     let zip = bytes.starts_with(b"PK\x03\x04");
     let pickle = bytes[0] == 0x80 && bytes[1] <= 5;
@@ -199,26 +193,27 @@ fn is_pickle(bytes: &[u8]) -> bool {
 
 fn no_weights(directory: &Path) -> Error {
     let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.file_name());
-    let pickle = names
+    let pickled = names
         .filter_map(|n| n.into_string().ok())
         .find(|name| [".bin", ".pt", ".pth", ".ckpt", ".pkl"].iter().any(|end| name.ends_with(end)));
-    Error::input(match pickle {
-        Some(name) => format!(
-            "checkpoint {} holds its weights as a pickle ({name}), which can run code when it is opened; it was not \
-             opened: save the checkpoint as safetensors",
-            directory.display()
-        ),
-        None => format!(
-            "{} is not a checkpoint: it has neither {SINGLE} nor {INDEX}; give a Hugging Face checkpoint directory",
-            directory.display()
-        ),
-    })
+    match pickled {
+        Some(name) => pickle(&directory.join(name)),
+        None => Error::input(format!("{}: neither {SINGLE} nor {INDEX} exists", directory.display()))
+            .with_hint("use a Hugging Face checkpoint directory"),
+    }
+}
+
+fn pickle(path: &Path) -> Error {
+    Error::input(format!(
+        "{}: weights are a pickle, which can run code when it is opened; the file was not opened",
+        path.display()
+    ))
+    .with_hint("save the checkpoint as safetensors")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use invarlock_error::Kind;
     use proptest::prelude::*;
 
     fn open(files: &[(&str, &[u8])]) -> Result<Tensors> {
@@ -239,58 +234,60 @@ mod tests {
     const GOOD: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"I8","shape":[3],"data_offsets":[8,11]}}"#;
 
     fn message(files: &[(&str, &[u8])]) -> String {
-        match open(files).expect_err("refused") {
-            m if m.kind() == Kind::Input => m.message().to_owned(),
-            other => panic!("{other:?}"),
-        }
+        let error = open(files).expect_err("an input error");
+        assert_eq!(error.kind(), Kind::Input, "{error}");
+        error.message().to_owned()
     }
 
     #[test]
-    fn a_tensor_is_found_at_any_alignment() {
+    fn reads_tensors_at_any_alignment() {
         for spaces in 0..4 {
             let header = GOOD.to_owned() + &" ".repeat(spaces);
             let tensors = open(&[(SINGLE, &file(&header, 11))]).expect("opened");
-            let a = tensors.get("a").expect("understood").expect("there");
+            let a = tensors.get("a").expect("supported").expect("found");
             assert_eq!((a.dtype, a.shape), (Dtype::F32, &[2usize][..]));
             assert_eq!(a.singles()[0], f32::from_le_bytes([0, 1, 2, 3]));
             assert_eq!(a.halves()[1], u16::from_le_bytes([2, 3]));
-            assert!(
-                matches!(tensors.get("b"), Err(m) if m.kind() == Kind::Unsupported && m.message().contains("b has dtype I8"))
-            );
+            let error = tensors.get("b").expect_err("an unsupported dtype");
+            assert_eq!(error.kind(), Kind::Unsupported);
+            assert!(error.message().contains("b has dtype I8"), "{error}");
             assert!(tensors.get("c").expect("no error").is_none());
         }
     }
 
     #[test]
-    fn headers_that_lie_are_refused() {
+    fn rejects_invalid_headers() {
         let overlap = GOOD.replace("[8,11]", "[4,7]");
         let beyond = GOOD.replace("[8,11]", "[8,4000]");
         let shape = GOOD.replace("[3]", "[4]");
         let huge = GOOD.replace("[3]", "[18446744073709551615,18446744073709551615]");
         for header in [overlap.as_str(), &beyond, &shape, &huge, "{", "[]", "", "{\"a\":1}"] {
-            assert!(message(&[(SINGLE, &file(header, 11))]).contains("bad safetensors header"), "{header}");
+            assert!(
+                message(&[(SINGLE, &file(header, 11))]).contains("invalid safetensors header"),
+                "{header}"
+            );
         }
-        assert!(message(&[(SINGLE, &file(GOOD, 10))]).contains("bad safetensors header"));
-        assert!(message(&[(SINGLE, &file(GOOD, 12))]).contains("bad safetensors header"));
+        assert!(message(&[(SINGLE, &file(GOOD, 10))]).contains("invalid safetensors header"));
+        assert!(message(&[(SINGLE, &file(GOOD, 12))]).contains("invalid safetensors header"));
         assert!(message(&[(SINGLE, &u64::MAX.to_le_bytes())]).contains("too large"));
         assert!(message(&[(SINGLE, b"1234567")]).contains("truncated"));
         assert!(message(&[(SINGLE, b"")]).contains("truncated"));
     }
 
     #[test]
-    fn pickles_are_refused_by_content_and_by_name() {
+    fn rejects_pickles_by_content_and_by_name() {
         for content in [&b"PK\x03\x04\x00\x00\x08\x08\x00\x00"[..], b"\x80\x02}q\x00(X\x03\x00\x00"] {
             assert!(message(&[(SINGLE, content)]).contains("pickle"));
         }
-        assert!(message(&[("pytorch_model.bin", b"")]).contains("pickle (pytorch_model.bin)"));
-        assert!(message(&[("README.md", b"")]).contains("not a checkpoint"));
+        assert!(message(&[("pytorch_model.bin", b"")]).contains("pytorch_model.bin: weights are a pickle"));
+        assert!(message(&[("README.md", b"")]).contains("neither model.safetensors nor"));
         // A header of 0x0280 bytes starts as a pickle of protocol 2 does.
         let header = GOOD.to_owned() + &" ".repeat(0x0280 - GOOD.len());
         assert!(open(&[(SINGLE, &file(&header, 11))]).is_ok());
     }
 
     #[test]
-    fn shards_have_plain_names_and_hold_what_the_index_says() {
+    fn rejects_shards_that_contradict_the_index() {
         let shard = file(GOOD, 11);
         let index = |map: &str| format!("{{\"weight_map\":{map}}}").into_bytes();
         let good = index(r#"{"a":"s1.safetensors","b":"s1.safetensors"}"#);
@@ -300,35 +297,38 @@ mod tests {
             assert!(message(&[(INDEX, &bad)]).contains("not a plain file name"), "{name}");
         }
         let missing = index(r#"{"a":"s1.safetensors","z":"s1.safetensors"}"#);
-        assert!(message(&[(INDEX, &missing), ("s1.safetensors", &shard)]).contains("promises tensor z"));
+        assert!(
+            message(&[(INDEX, &missing), ("s1.safetensors", &shard)])
+                .contains("tensor z is in none of the files")
+        );
         let twice = index(r#"{"a":"s1.safetensors","b":"s2.safetensors"}"#);
         assert!(
             message(&[(INDEX, &twice), ("s1.safetensors", &shard), ("s2.safetensors", &shard)])
-                .contains("more than one")
+                .contains("in another file")
         );
-        assert!(message(&[(INDEX, b"{}")]).contains("not valid"));
+        assert!(message(&[(INDEX, b"{}")]).contains("invalid weight index"));
         assert!(message(&[(INDEX, &index("{}"))]).contains("names 0 files"));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn random_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = open(&[(SINGLE, &bytes)]);
         }
 
         #[test]
-        fn no_header_reaches_beyond_its_file(
+        fn accepted_tensors_are_within_the_file(
             start in 0usize..40, end in 0usize..40, shape in proptest::collection::vec(0usize..5, 0..3), data in 0usize..40
         ) {
             let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{end}]}}}}"#);
             if let Ok(tensors) = open(&[(SINGLE, &file(&header, data))]) {
-                let a = tensors.get("a").expect("understood").expect("there");
+                let a = tensors.get("a").expect("supported").expect("found");
                 prop_assert_eq!(a.bytes.len(), shape.iter().product::<usize>() * 4);
             }
         }
 
         #[test]
-        fn damaged_files_are_refused_or_read(at in 0usize..120, value in any::<u8>()) {
+        fn damaged_files_do_not_panic(at in 0usize..120, value in any::<u8>()) {
             let mut bytes = file(GOOD, 11);
             let at = at % bytes.len();
             bytes[at] = value;

@@ -1,9 +1,9 @@
-//! Activations, with the bias before and the gate behind them in the same pass.
+//! Activation functions and the element-wise operations around them.
 
 use super::elementary::{erf, logistic, tanh};
 use super::simd::multiversion;
 
-/// Activation function of the inner layer.
+/// Activation function of the feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// x Φ(x), by erf.
@@ -21,7 +21,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// By the names Hugging Face configurations use.
+    /// The function with this name in configurations of Hugging Face.
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" | "gelu_python" => Self::Gelu,
@@ -36,8 +36,8 @@ impl Activation {
         })
     }
 
-    /// Names that [`Self::by_name`] knows, for messages.
-    pub const KNOWN: &'static str =
+    /// The names of functions, for messages.
+    pub const NAMES: &'static str =
         "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, quick_gelu, relu, silu, tanh";
 
     /// x ← f(x + bias), row by row.
@@ -52,7 +52,7 @@ impl Activation {
                 Self::QuickGelu => quick_gelu(row),
                 Self::Relu => relu(row),
                 Self::Silu => silu(row),
-                Self::Tanh => hyperbolic(row),
+                Self::Tanh => tanh_rows(row),
             }
         }
     }
@@ -118,7 +118,7 @@ multiversion! {
     }
 
     /// x ← tanh(x).
-    pub fn hyperbolic(x: &mut [f32]) {
+    pub fn tanh_rows(x: &mut [f32]) {
         for x in x {
             *x = tanh(*x);
         }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn activations_match_their_definitions() {
+    fn functions_match_their_definitions() {
         let points: Vec<f32> = (-800..=800).map(|i| i as f32 / 100.0).collect();
         let gelu_tanh =
             |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x * x * x)).tanh());
@@ -153,7 +153,7 @@ mod tests {
                 );
             }
         }
-        // gelu by erf at a few points known from tables of Φ.
+        // Exact GELU, at a few points from tables of Φ.
         let mut x = [1.0f32, -1.0, 0.0, 2.0];
         Activation::Gelu.apply(&mut x, None, 4);
         for (found, truth) in x.iter().zip([0.841_344_8, -0.158_655_25, 0.0, 1.954_499_7]) {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn bias_comes_before_the_function() {
+    fn bias_is_added_before_the_function() {
         let mut x = [-3.0, 1.0, -1.0, 5.0];
         Activation::Relu.apply(&mut x, Some(&[2.0, 1.0]), 2);
         assert_eq!(x, [0.0, 2.0, 1.0, 6.0]);

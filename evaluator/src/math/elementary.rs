@@ -1,18 +1,18 @@
-//! exp, tanh, erf and the logistic function as polynomials that compilers turn into vector code.
+//! exp, tanh, erf and the logistic function as polynomials that the compiler vectorises.
 //!
 //! Errors are at most 3 units in the last place of f32 (see the tests). NaN gives NaN.
 
-/// Below this, `exp` is less than the smallest normal number and is taken as 0.
+/// Below this argument, `exp` is less than the smallest normal number and is returned as 0.
 const EXP_LOW: f32 = -87.336_54;
 
-/// eˣ for x ≤ 0 (the only sign a stable softmax, logistic or erf needs).
+/// eˣ for x ≤ 0, the only sign that a stable softmax, logistic function or erf needs.
 #[inline(always)]
 pub fn exp_nonpositive(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     // ln 2 in two parts; the first has few bits, so that its product with a small integer is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding this rounds to an integer and leaves that integer in the low bits.
+    // Adding this number rounds to an integer and leaves the integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
 
     let shifted = x * LOG2_E + ROUND;
@@ -30,7 +30,7 @@ pub fn exp_nonpositive(x: f32) -> f32 {
     if x < EXP_LOW { 0.0 } else { y * scale }
 }
 
-/// 1 / (1 + e⁻ˣ), accurate also where it is small.
+/// 1 / (1 + e⁻ˣ), accurate also for small results.
 #[inline(always)]
 pub fn logistic(x: f32) -> f32 {
     let e = exp_nonpositive(-x.abs());
@@ -66,7 +66,7 @@ pub fn erf(x: f32) -> f32 {
     high = high * t - 6.348_467e-1;
     high = high * t - 1.287_175_2e-1;
     high = high * t - t;
-    // The polynomial is fitted up to where erf is 1; beyond, it need not stay negative.
+    // The polynomial is fitted up to the point where erf is 1. Beyond that point it may become positive.
     let high = if t > 4.0 { -100.0 } else { high };
     let high = if t > 0.927_734_4 { high } else { -1.0 };
     let large = (1.0 - exp_nonpositive(high)).copysign(x);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_exact_to_three_units() {
+    fn functions_are_accurate_to_three_ulps() {
         assert!(worst(-87.3, 0.0, exp_nonpositive, f64::exp) <= 2.0);
         assert!(worst(-1.0, -1e-6, exp_nonpositive, f64::exp) <= 2.0);
         for range in [(-1e-3, 1e-3), (-1.0, 1.0), (-12.0, 12.0)] {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn limits() {
+    fn extreme_arguments_give_limits() {
         assert_eq!(exp_nonpositive(0.0), 1.0);
         assert_eq!(exp_nonpositive(-1e30), 0.0);
         assert_eq!(exp_nonpositive(f32::NEG_INFINITY), 0.0);

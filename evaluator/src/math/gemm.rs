@@ -1,9 +1,10 @@
-//! Matrix products of strided views: a safe face of `gemm-f32`.
+//! Matrix products of strided views: a safe wrapper of `gemm-f32`.
+#![allow(unsafe_code, reason = "calls the matrix kernels of gemm")]
 
-/// Why a view does not fit its data; only a programming error makes one.
+/// Panic message for a view that exceeds its data, which only a programming error creates.
 const OUT_OF_BOUNDS: &str = "a matrix view reaches beyond its data";
 
-/// A matrix of which element (i, j) is `data[i * row + j * column]`.
+/// A matrix whose element (i, j) is `data[i * row + j * column]`.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     data: &'a [f32],
@@ -13,7 +14,7 @@ pub struct View<'a> {
     column: usize,
 }
 
-/// A matrix to be written, rows of consecutive elements.
+/// A writable matrix. The elements of a row are consecutive.
 #[derive(Debug)]
 pub struct ViewMut<'a> {
     data: &'a mut [f32],
@@ -62,7 +63,7 @@ impl<'a> ViewMut<'a> {
     /// A view with rows `row` elements apart.
     ///
     /// # Panics
-    /// When an element would lie outside of `data`, or two would share a place.
+    /// When an element would lie outside of `data`, or two elements would overlap.
     pub fn new(data: &'a mut [f32], rows: usize, columns: usize, row: usize) -> Self {
         assert!(fits(data.len(), rows, columns, row, 1), "{OUT_OF_BOUNDS}");
         assert!(rows <= 1 || row >= columns, "rows of a matrix overlap");
@@ -90,15 +91,15 @@ impl<'a> ViewMut<'a> {
 /// c ← scale · a · b.
 ///
 /// # Panics
-/// When the sizes do not belong together.
+/// When the sizes do not match.
 pub fn multiply(c: &mut ViewMut<'_>, a: View<'_>, b: View<'_>, scale: f32) {
     assert!(a.columns == b.rows && c.rows == a.rows && c.columns == b.columns, "matrices of different sizes");
     let gemm = gemm_f32::gemm::f32::get_gemm_fn();
     let (target, lhs, rhs) = (c.data.as_mut_ptr(), b.data.as_ptr(), a.data.as_ptr());
-    // SAFETY: the kernels want a column-major target, so this computes cᵀ ← scale · bᵀ · aᵀ: m is the columns of c,
+    // SAFETY: the kernels require a column-major target, so this computes cᵀ ← scale · bᵀ · aᵀ: m is the columns of c,
     // n its rows, k the common size. Pointers are to the first elements of live slices, `c` is borrowed exclusively
     // and does not overlap `a` or `b`; the constructors checked that index (rows-1, columns-1) lies in the slice for
-    // these strides and that strides fit `isize`; `read_dst` is false, so old content of `c` is only overwritten.
+    // these strides and that strides fit `isize`; `read_dst` is false, so `c` is only written.
     unsafe {
         gemm(
             c.columns,
@@ -124,7 +125,7 @@ pub fn multiply(c: &mut ViewMut<'_>, a: View<'_>, b: View<'_>, scale: f32) {
     }
 }
 
-/// Largest difference between the kernel and a plain triple loop on a product large enough to use every path.
+/// Largest difference between the kernel and a triple loop, on a product that is large enough to use every code path.
 pub fn check() -> f32 {
     let (m, n, k) = (70usize, 83usize, 129usize);
     let value = |i: usize, salt: usize| ((i * 7919 + salt) % 1009) as f32 / 1009.0 - 0.5;
@@ -153,14 +154,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_kernel_agrees_with_a_plain_loop() {
+    fn kernel_matches_triple_loop() {
         assert!(check() < 1e-5);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn strided_products(m in 1usize..40, n in 1usize..70, k in 1usize..50, pad in 0usize..3, turn in 0u8..4) {
+        fn strided_products_match_triple_loop(m in 1usize..40, n in 1usize..70, k in 1usize..50, pad in 0usize..3, turn in 0u8..4) {
             let value = |i: usize| ((i * 31 + 7) % 17) as f32 - 8.0;
             let a: Vec<f32> = (0..m * (k + pad) + k * (m + pad)).map(value).collect();
             let b: Vec<f32> = (0..k * (n + pad) + n * (k + pad)).map(value).collect();
@@ -184,25 +185,25 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "beyond its data")]
-    fn views_are_checked() {
+    fn view_beyond_its_data_panics() {
         let _ = View::new(&[0.0; 11], 3, 4, 4, 1);
     }
 
     #[test]
     #[should_panic(expected = "overlap")]
-    fn written_views_do_not_overlap() {
+    fn overlapping_rows_panic() {
         let _ = ViewMut::new(&mut [0.0; 12], 3, 4, 3);
     }
 
     #[test]
     #[should_panic(expected = "beyond its data")]
-    fn sizes_do_not_overflow() {
+    fn overflowing_size_panics() {
         let _ = View::new(&[0.0; 4], usize::MAX, 2, usize::MAX, 1);
     }
 
     #[test]
     #[should_panic(expected = "different sizes")]
-    fn sizes_must_agree() {
+    fn different_sizes_panic() {
         let (a, mut c) = ([0.0; 6], [0.0; 4]);
         multiply(&mut ViewMut::dense(&mut c, 2, 2), View::dense(&a, 2, 3), View::dense(&a, 2, 3), 1.0);
     }

@@ -1,7 +1,7 @@
-//! Numerical kernels: matrix products, and the few functions around them that a forward pass needs.
+//! Numerical kernels: matrix products, and the functions that a forward pass needs besides.
 //!
-//! Everything here is single-threaded and gives the same bits for the same input and the same processor. The
-//! functions other than products use no fused operation, so they give the same bits on every processor.
+//! Every function is single-threaded and gives identical bits for identical input on the same processor. All functions
+//! but matrix products use no fused operations and therefore give identical bits on every processor.
 
 pub mod activation;
 pub mod elementary;

@@ -1,8 +1,8 @@
-//! Normalisations of rows.
+//! Layer normalisation and RMS normalisation.
 
 use super::simd::{multiversion, sum};
 
-/// How a row is normalised.
+/// A normalisation and its parameters.
 #[derive(Debug, Clone)]
 pub enum Norm {
     /// Mean 0, variance 1, then scaled and shifted.
@@ -32,7 +32,7 @@ impl Norm {
         }
     }
 
-    /// Normalises rows of `width`.
+    /// Normalises each row of `width` elements.
     pub fn rows(&self, x: &[f32], width: usize, out: &mut [f32]) {
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             self.row(x, out);
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_normalised() {
+    fn rows_match_the_definition_in_f64() {
         for width in [1usize, 7, 16, 33, 100] {
             let x: Vec<f32> = (0..width).map(|i| ((i * 37 + 11) % 23) as f32 - 9.5).collect();
             let weight: Vec<f32> = (0..width).map(|i| 1.0 + i as f32 / 10.0).collect();

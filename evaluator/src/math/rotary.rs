@@ -1,8 +1,8 @@
-//! Rotary position embedding, the two halves of a head rotated against each other.
+//! Rotary position embedding: element i of the first half of a head is rotated with element i of the second half.
 
 use super::simd::multiversion;
 
-/// Cosines and sines of each position's angles.
+/// Cosines and sines of the angles of each position.
 #[derive(Debug, Clone, Default)]
 pub struct Rotary {
     theta: f64,
@@ -13,19 +13,20 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// A table for heads of `head` elements (an even number) and positions from 0.
-    pub fn new(head: usize, theta: f64, positions: usize) -> Self {
-        let half = head / 2;
-        let frequencies: Vec<f64> = (0..half).map(|i| theta.powf(-2.0 * i as f64 / head as f64)).collect();
+    /// A table for heads of `head_dim` elements (an even number) and positions from 0.
+    pub fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
+        let half = head_dim / 2;
+        let frequencies: Vec<f64> =
+            (0..half).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect();
         let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
         let (sin, cos) = angles.map(f64::sin_cos).map(|(s, c)| (s as f32, c as f32)).unzip();
         Self { theta, positions, half, cos, sin }
     }
 
-    /// Makes this a table for these heads and at least so many positions, if it is not one.
-    pub fn prepare(&mut self, head: usize, theta: f64, positions: usize) {
-        if self.half != head / 2 || self.theta != theta || self.positions < positions {
-            *self = Self::new(head, theta, positions);
+    /// Recomputes the table, unless it already is for these heads and for at least this many positions.
+    pub fn prepare(&mut self, head_dim: usize, theta: f64, positions: usize) {
+        if self.half != head_dim / 2 || self.theta != theta || self.positions < positions {
+            *self = Self::new(head_dim, theta, positions);
         }
     }
 
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rotation_depends_on_the_distance_only() {
+    fn product_depends_on_distance_only() {
         let table = Rotary::new(8, 10000.0, 64);
         let q: Vec<f32> = (0..8).map(|i| i as f32 - 3.0).collect();
         let k: Vec<f32> = (0..8).map(|i| (i * i) as f32 / 9.0).collect();

@@ -1,18 +1,19 @@
-//! Functions compiled once for each vector width; the widest that the processor has is called.
+//! Functions that are compiled once for each vector width. The widest that the processor supports is called.
+#![allow(unsafe_code, reason = "processor intrinsics")]
 
-/// How wide the vectors of this processor are.
+/// Vector width of the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// 512 bits.
     Avx512,
     /// 256 bits.
     Avx2,
-    /// What every processor of this architecture has.
+    /// The baseline of the architecture.
     Base,
 }
 
 impl Level {
-    /// The widest vectors that this processor has.
+    /// The widest vectors that this processor supports.
     #[inline]
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
@@ -47,10 +48,11 @@ pub fn kernel() -> &'static str {
 
 /// Defines functions whose bodies are compiled for each [`Level`].
 ///
-/// A body may call only `#[inline(always)]` functions where speed matters: what is not inlined is not widened.
+/// A body should call only `#[inline(always)]` functions where speed matters: other functions keep the baseline width.
 macro_rules! multiversion {
     ($($(#[$meta:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$meta])*
+        #[allow(unsafe_code, reason = "calls functions for processor features that were detected")]
         pub fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body
@@ -63,7 +65,7 @@ macro_rules! multiversion {
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
 
                 match $crate::math::simd::Level::detect() {
-                    // SAFETY: the processor has the features this function is compiled for.
+                    // SAFETY: the processor has the features that this function is compiled for.
                     $crate::math::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::math::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
@@ -76,10 +78,10 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// Lanes of a reduction; fixed, so that sums do not depend on the vector width.
+/// Lanes of a reduction. The number is fixed, so that sums do not depend on the vector width.
 pub const LANES: usize = 16;
 
-/// `Σ f(x)`, in an order that is the same on every processor.
+/// `Σ f(x)`, added in the same order on every processor.
 #[inline(always)]
 pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -102,7 +104,7 @@ pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// The largest element; -∞ for none. A NaN is passed over: whoever sums the exponentials meets it.
+/// The largest element; -∞ for an empty row. A NaN is ignored: the sum of exponentials that follows becomes NaN.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };

@@ -1,4 +1,4 @@
-//! Softmax of attention rows, and log-sum-exp of logits that come a block at a time.
+//! Softmax of attention rows, and log-sum-exp of logits that arrive in blocks.
 
 use super::elementary::exp_nonpositive;
 use super::simd::{max, multiversion, sum};
@@ -23,7 +23,7 @@ multiversion! {
     }
 }
 
-/// log Σ exp over blocks that are seen one after the other.
+/// log Σ exp, accumulated over blocks.
 #[derive(Debug, Clone, Copy)]
 pub struct LogSumExp {
     largest: f64,
@@ -37,20 +37,20 @@ impl Default for LogSumExp {
 }
 
 impl LogSumExp {
-    /// Adds a block that is not empty.
+    /// Adds a block, which must not be empty.
     pub fn add(&mut self, block: &[f32]) {
         let (largest, total) = max_and_sum(block);
         let (largest, total) = (f64::from(largest), f64::from(total));
         if largest <= self.largest {
             self.total += total * (largest - self.largest).exp();
         } else {
-            // The first block finds -∞ and 0, whose product is 0; a NaN in the old total stays.
+            // Before the first block the maximum is -∞ and the total 0, so their product is 0. A NaN in the total persists.
             self.total = self.total * (self.largest - largest).exp() + total;
             self.largest = largest;
         }
     }
 
-    /// log Σ exp of all that was added.
+    /// log Σ exp of all blocks.
     pub fn value(&self) -> f64 {
         self.largest + self.total.ln()
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_does_not_vanish() {
+    fn nan_and_infinity_give_nan() {
         for bad in [f32::NAN, f32::INFINITY] {
             for at in [0, 20, 39] {
                 let mut x = vec![1.0f32; 40];

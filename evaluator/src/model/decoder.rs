@@ -1,4 +1,4 @@
-//! The decoder that Llama, Mistral and Qwen2 share.
+//! The decoder architecture that Llama, Mistral and Qwen2 share. Fields have the names of Hugging Face's modules.
 
 mod options;
 
@@ -7,40 +7,41 @@ use super::head::Head;
 use super::loader::Loader;
 use super::matrix::{Layout, Matrix};
 use super::scratch::{Scratch, row_blocks, sized, spans};
-use super::{Kind, Model, ModelInfo, profile};
+use super::{ForwardPass, Model, ModelInfo, profile};
 use crate::checkpoint::Checkpoint;
 use crate::math::activation::{Activation, add, add2, multiply};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
+use crate::math::rotary::Rotary;
 use invarlock_error::Result;
 use options::Options;
 
 /// Weights of a decoder.
 #[derive(Debug)]
 pub struct Decoder<'a> {
-    width: usize,
-    inner: usize,
-    theta: f64,
+    hidden_size: usize,
+    intermediate_size: usize,
+    rope_theta: f64,
     activation: Activation,
-    tokens: Matrix<'a>,
+    embed_tokens: Matrix<'a>,
     layers: Vec<Layer<'a>>,
     norm: Norm,
-    /// Absent where it is the embedding of tokens.
-    head: Option<Matrix<'a>>,
+    /// Absent where it is tied to `embed_tokens`.
+    lm_head: Option<Matrix<'a>>,
 }
 
 #[derive(Debug)]
 struct Layer<'a> {
     attention: Attention,
-    norm_1: Norm,
-    query: Linear<'a>,
-    key: Linear<'a>,
-    value: Linear<'a>,
-    mix: Linear<'a>,
-    norm_2: Norm,
-    gate: Linear<'a>,
-    expand: Linear<'a>,
-    contract: Linear<'a>,
+    input_layernorm: Norm,
+    q_proj: Linear<'a>,
+    k_proj: Linear<'a>,
+    v_proj: Linear<'a>,
+    o_proj: Linear<'a>,
+    post_attention_layernorm: Norm,
+    gate_proj: Linear<'a>,
+    up_proj: Linear<'a>,
+    down_proj: Linear<'a>,
 }
 
 #[derive(Debug)]
@@ -49,50 +50,59 @@ struct Linear<'a> {
     bias: Option<Vec<f32>>,
 }
 
-/// Reads the configuration and takes the parameters.
+/// Reads the configuration and the headers of the weights.
 pub fn load(checkpoint: &Checkpoint) -> Result<Model<'_>> {
     let options = Options::read(&checkpoint.config)?;
-    let Options { width, inner, heads, kv_heads, head, vocab, .. } = options;
-    let epsilon = options.epsilon;
+    let Options { hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, vocab_size, .. } =
+        options;
+    let epsilon = options.rms_norm_eps;
+    let tied = options.tie_word_embeddings;
 
     let mut loader = Loader::new(checkpoint, "model.", "embed_tokens.weight");
-    let tokens = loader.matrix("embed_tokens.weight", width, vocab, Layout::OutIn)?;
+    let embed_tokens = loader.matrix("embed_tokens.weight", hidden_size, vocab_size, Layout::OutIn)?;
     let norm = |loader: &mut Loader<'_>, name: &str| -> Result<Norm> {
         loader.norm(name);
-        Ok(Norm::Rms { weight: loader.vector(&format!("{name}.weight"), width)?, epsilon })
+        Ok(Norm::Rms { weight: loader.vector(&format!("{name}.weight"), hidden_size)?, epsilon })
     };
-    let mut layers = Vec::with_capacity(options.windows.len());
-    for (i, window) in options.windows.iter().enumerate() {
-        let at = |part: &str| format!("layers.{i}.{part}");
-        let scale = (1.0 / (head as f64).sqrt()) as f32;
-        let (qkv, out, mlp) = (options.qkv_bias, options.out_bias, options.mlp_bias);
+    let mut layers = Vec::with_capacity(options.sliding_windows.len());
+    for (i, sliding_window) in options.sliding_windows.iter().enumerate() {
+        let name = |module: &str| format!("layers.{i}.{module}");
+        let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
+        let (q_size, kv_size) = (num_heads * head_dim, num_kv_heads * head_dim);
+        let (qkv_bias, o_bias, mlp_bias) = (options.qkv_bias, options.o_bias, options.mlp_bias);
         let l = &mut loader;
         layers.push(Layer {
-            attention: Attention { heads, kv_heads, head, scale, window: *window },
-            norm_1: norm(l, &at("input_layernorm"))?,
-            query: linear(l, &at("self_attn.q_proj"), width, heads * head, qkv)?,
-            key: linear(l, &at("self_attn.k_proj"), width, kv_heads * head, qkv)?,
-            value: linear(l, &at("self_attn.v_proj"), width, kv_heads * head, qkv)?,
-            mix: linear(l, &at("self_attn.o_proj"), heads * head, width, out)?,
-            norm_2: norm(l, &at("post_attention_layernorm"))?,
-            gate: linear(l, &at("mlp.gate_proj"), width, inner, mlp)?,
-            expand: linear(l, &at("mlp.up_proj"), width, inner, mlp)?,
-            contract: linear(l, &at("mlp.down_proj"), inner, width, mlp)?,
+            attention: Attention {
+                num_heads,
+                num_kv_heads,
+                head_dim,
+                scale,
+                sliding_window: *sliding_window,
+            },
+            input_layernorm: norm(l, &name("input_layernorm"))?,
+            q_proj: linear(l, &name("self_attn.q_proj"), hidden_size, q_size, qkv_bias)?,
+            k_proj: linear(l, &name("self_attn.k_proj"), hidden_size, kv_size, qkv_bias)?,
+            v_proj: linear(l, &name("self_attn.v_proj"), hidden_size, kv_size, qkv_bias)?,
+            o_proj: linear(l, &name("self_attn.o_proj"), q_size, hidden_size, o_bias)?,
+            post_attention_layernorm: norm(l, &name("post_attention_layernorm"))?,
+            gate_proj: linear(l, &name("mlp.gate_proj"), hidden_size, intermediate_size, mlp_bias)?,
+            up_proj: linear(l, &name("mlp.up_proj"), hidden_size, intermediate_size, mlp_bias)?,
+            down_proj: linear(l, &name("mlp.down_proj"), intermediate_size, hidden_size, mlp_bias)?,
         });
     }
     let norm = norm(&mut loader, "norm")?;
-    let output = loader.head(options.tied, "embed_tokens.weight", width, vocab)?;
-    let account = loader.finish(options.tied, vocab, &[("embed_tokens", vocab)]);
+    let lm_head = loader.lm_head(tied, "embed_tokens.weight", hidden_size, vocab_size)?;
+    let loaded = loader.finish(tied, vocab_size, &[("embed_tokens", vocab_size)]);
     let attention = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
     // Upstream lists these for every family with rotary embeddings.
     let attention = [&attention[..], &["linear_attn.in_proj_qkv", "linear_attn.out_proj"]].concat();
-    let facts = ModelInfo {
+    let info = ModelInfo {
         model_type: options.model_type.clone(),
-        vocab,
-        // Angles exist for any position; the window length is the user's choice.
-        positions: None,
+        vocab_size,
+        // Rotary angles exist for any position; the window length is the user's choice.
+        max_positions: None,
         starts_with_bos: true,
-        checks: account.checks,
+        checks: loaded.checks,
         profile: profile(
             options.family(),
             "rope_rotary_embedding",
@@ -100,13 +110,20 @@ pub fn load(checkpoint: &Checkpoint) -> Result<Model<'_>> {
             &attention,
             &["mlp.up_proj", "mlp.down_proj", "mlp.gate_proj"],
         ),
-        parameters: account.parameters,
-        unused: account.unused,
+        parameters: loaded.parameters,
+        unused: loaded.unused,
     };
-    let activation = options.activation;
-    let model =
-        Decoder { width, inner, theta: options.theta, activation, tokens, layers, norm, head: output };
-    Ok(Model { kind: Kind::Decoder(model), facts })
+    let decoder = Decoder {
+        hidden_size,
+        intermediate_size,
+        rope_theta: options.rope_theta,
+        activation: options.hidden_act,
+        embed_tokens,
+        layers,
+        norm,
+        lm_head,
+    };
+    Ok(Model::new(decoder, info))
 }
 
 fn linear<'a>(
@@ -121,100 +138,119 @@ fn linear<'a>(
     Ok(Linear { weight, bias })
 }
 
-impl Decoder<'_> {
-    /// The loss of each window.
-    pub fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64> {
+impl ForwardPass for Decoder<'_> {
+    fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64> {
+        let hidden_size = self.hidden_size;
         let spans = spans(windows);
-        let rows = spans.last().map_or(0, |s| s.end);
-        let Scratch { hidden, update, qkv, mixed, inner, gated, scores, panel, rotary } = scratch;
-        let hidden_rows = sized(hidden, rows * self.width);
-        for (row, id) in hidden_rows.chunks_exact_mut(self.width).zip(windows.iter().copied().flatten()) {
-            self.tokens.row(*id as usize, row);
+        let rows = spans.last().map_or(0, |span| span.end);
+        let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
+        let Scratch { hidden, update, qkv, attended, intermediate, gated, scores, panel, rotary } = scratch;
+        let hidden = sized(hidden, rows * hidden_size);
+        for (row, id) in hidden.chunks_exact_mut(hidden_size).zip(windows.iter().copied().flatten()) {
+            self.embed_tokens.row(*id as usize, row);
         }
 
         for layer in &self.layers {
-            let (qkv_width, mixed_width) = (layer.attention.qkv_width(), layer.attention.width());
-            let longest = windows.iter().map(|w| w.len()).max().unwrap_or(0);
-            rotary.prepare(layer.attention.head, self.theta, longest);
+            let (qkv_width, attended_width) = (layer.attention.qkv_width(), layer.attention.width());
+            rotary.prepare(layer.attention.head_dim, self.rope_theta, longest);
             let qkv = sized(qkv, rows * qkv_width);
             for block in row_blocks(rows) {
-                let normed = sized(update, block.len() * self.width);
-                layer.norm_1.rows(
-                    &hidden_rows[block.start * self.width..block.end * self.width],
-                    self.width,
+                let normed = sized(update, block.len() * hidden_size);
+                layer.input_layernorm.rows(
+                    &hidden[block.start * hidden_size..block.end * hidden_size],
+                    hidden_size,
                     normed,
                 );
                 let out = &mut qkv[block.start * qkv_width..block.end * qkv_width];
-                layer.project(View::dense(normed, block.len(), self.width), out, panel);
+                layer.project_qkv(View::dense(normed, block.len(), hidden_size), out, panel);
             }
             for span in &spans {
-                let tokens = qkv[span.start * qkv_width..span.end * qkv_width].chunks_exact_mut(qkv_width);
-                for (position, token) in tokens.enumerate() {
-                    let rotated = (layer.attention.heads + layer.attention.kv_heads) * layer.attention.head;
-                    for head in token[..rotated].chunks_exact_mut(layer.attention.head) {
-                        rotary.rotate(head, position);
-                    }
-                }
+                layer.rotate(&mut qkv[span.start * qkv_width..span.end * qkv_width], rotary);
             }
-            let mixed = sized(mixed, rows * mixed_width);
-            layer.attention.run(qkv, &spans, scores, mixed);
+            let attended = sized(attended, rows * attended_width);
+            layer.attention.run(qkv, &spans, scores, attended);
             for block in row_blocks(rows) {
                 let n = block.len();
-                let hidden = &mut hidden_rows[block.start * self.width..block.end * self.width];
-                let update = sized(update, n * self.width);
-                let view =
-                    View::dense(&mixed[block.start * mixed_width..block.end * mixed_width], n, mixed_width);
-                layer.mix.add_to(view, hidden, update, panel);
+                let hidden = &mut hidden[block.start * hidden_size..block.end * hidden_size];
+                let update = sized(update, n * hidden_size);
+                let attended = &attended[block.start * attended_width..block.end * attended_width];
+                layer.o_proj.add_to(View::dense(attended, n, attended_width), hidden, update, panel);
 
-                layer.norm_2.rows(hidden, self.width, update);
-                let (inner, gated) = (sized(inner, n * self.inner), sized(gated, n * self.inner));
-                let view = View::dense(update, n, self.width);
-                layer.gate.weight.apply(view, &mut ViewMut::dense(inner, n, self.inner), panel);
-                layer.expand.weight.apply(view, &mut ViewMut::dense(gated, n, self.inner), panel);
-                self.activation.apply(inner, layer.gate.bias.as_deref(), self.inner);
-                if let Some(bias) = &layer.expand.bias {
-                    gated.chunks_exact_mut(self.inner).for_each(|row| add(row, bias));
-                }
-                multiply(inner, gated);
-                layer.contract.add_to(View::dense(inner, n, self.inner), hidden, update, panel);
+                layer.post_attention_layernorm.rows(hidden, hidden_size, update);
+                let intermediate = sized(intermediate, n * self.intermediate_size);
+                let gated = sized(gated, n * self.intermediate_size);
+                self.gate(layer, View::dense(update, n, hidden_size), intermediate, gated, panel);
+                let x = View::dense(intermediate, n, self.intermediate_size);
+                layer.down_proj.add_to(x, hidden, update, panel);
             }
         }
         let head = Head {
             norm: &self.norm,
-            projection: self.head.as_ref().unwrap_or(&self.tokens),
-            width: self.width,
+            lm_head: self.lm_head.as_ref().unwrap_or(&self.embed_tokens),
+            hidden_size,
         };
-        head.losses(windows, hidden_rows, update, scores, panel)
+        head.losses(windows, hidden, update, scores, panel)
+    }
+}
+
+impl Decoder<'_> {
+    /// intermediate ← activation(gate_proj(x)) · up_proj(x); `up` is working memory of the same size.
+    fn gate(
+        &self,
+        layer: &Layer<'_>,
+        x: View<'_>,
+        intermediate: &mut [f32],
+        up: &mut [f32],
+        panel: &mut Vec<f32>,
+    ) {
+        let (rows, width) = (x.rows(), self.intermediate_size);
+        layer.gate_proj.weight.apply(x, &mut ViewMut::dense(intermediate, rows, width), panel);
+        layer.up_proj.weight.apply(x, &mut ViewMut::dense(up, rows, width), panel);
+        self.activation.apply(intermediate, layer.gate_proj.bias.as_deref(), width);
+        if let Some(bias) = &layer.up_proj.bias {
+            up.chunks_exact_mut(width).for_each(|row| add(row, bias));
+        }
+        multiply(intermediate, up);
     }
 }
 
 impl Layer<'_> {
     /// Queries, keys and values of some rows, each into its own columns.
-    fn project(&self, x: View<'_>, out: &mut [f32], panel: &mut Vec<f32>) {
+    fn project_qkv(&self, x: View<'_>, out: &mut [f32], panel: &mut Vec<f32>) {
         let width = self.attention.qkv_width();
         let mut view = ViewMut::dense(out, x.rows(), width);
         let mut first = 0;
-        for part in [&self.query, &self.key, &self.value] {
-            let last = first + part.weight.outputs();
-            part.weight.apply(x, &mut view.columns(first..last), panel);
+        for projection in [&self.q_proj, &self.k_proj, &self.v_proj] {
+            let last = first + projection.weight.outputs();
+            projection.weight.apply(x, &mut view.columns(first..last), panel);
             first = last;
         }
         let mut first = 0;
-        for part in [&self.query, &self.key, &self.value] {
-            let last = first + part.weight.outputs();
-            if let Some(bias) = &part.bias {
+        for projection in [&self.q_proj, &self.k_proj, &self.v_proj] {
+            let last = first + projection.weight.outputs();
+            if let Some(bias) = &projection.bias {
                 out.chunks_exact_mut(width).for_each(|row| add(&mut row[first..last], bias));
             }
             first = last;
         }
     }
+
+    /// Rotates the queries and keys of one window.
+    fn rotate(&self, qkv: &mut [f32], rotary: &Rotary) {
+        let Attention { num_heads, num_kv_heads, head_dim, .. } = self.attention;
+        let rotated = (num_heads + num_kv_heads) * head_dim;
+        for (position, row) in qkv.chunks_exact_mut(self.attention.qkv_width()).enumerate() {
+            for head in row[..rotated].chunks_exact_mut(head_dim) {
+                rotary.rotate(head, position);
+            }
+        }
+    }
 }
 
 impl Linear<'_> {
-    /// hidden ← hidden + x · W + bias; `update` is room for the product.
+    /// hidden ← hidden + x · W + bias; `update` is working memory for the product.
     fn add_to(&self, x: View<'_>, hidden: &mut [f32], update: &mut [f32], panel: &mut Vec<f32>) {
-        let width = self.weight.outputs();
-        let rows = x.rows();
+        let (rows, width) = (x.rows(), self.weight.outputs());
         self.weight.apply(x, &mut ViewMut::dense(update, rows, width), panel);
         match &self.bias {
             None => add(hidden, update),

@@ -1,4 +1,4 @@
-//! The last step: hidden states to losses, without ever holding all logits.
+//! The last step: hidden states to losses. Logits are computed a block of the vocabulary at a time.
 
 use super::matrix::Matrix;
 use super::scratch::{ROWS, sized, spans};
@@ -15,15 +15,15 @@ pub struct Head<'m, 'a> {
     /// Normalisation before the projection.
     pub norm: &'m Norm,
     /// Hidden state to logits.
-    pub projection: &'m Matrix<'a>,
+    pub lm_head: &'m Matrix<'a>,
     /// Elements of a hidden state.
-    pub width: usize,
+    pub hidden_size: usize,
 }
 
 impl Head<'_, '_> {
     /// Mean cross-entropy of each window: the state of each token but the last predicts the next token.
     ///
-    /// `states` is room for normalised states, `logits` for a block of logits.
+    /// `states` and `logits` are working memory: normalised states, and one block of logits.
     pub fn losses(
         &self,
         windows: &[&[u32]],
@@ -32,16 +32,17 @@ impl Head<'_, '_> {
         logits: &mut Vec<f32>,
         panel: &mut Vec<f32>,
     ) -> Vec<f64> {
-        let targets: Vec<usize> = windows.iter().flat_map(|w| &w[1..]).map(|id| *id as usize).collect();
-        let states = sized(states, targets.len() * self.width);
+        let targets: Vec<usize> =
+            windows.iter().flat_map(|window| &window[1..]).map(|id| *id as usize).collect();
+        let states = sized(states, targets.len() * self.hidden_size);
         let predicting = spans(windows).into_iter().flat_map(|span| span.start..span.end - 1);
-        for (row, state) in predicting.zip(states.chunks_exact_mut(self.width)) {
-            self.norm.row(&hidden[row * self.width..][..self.width], state);
+        for (row, state) in predicting.zip(states.chunks_exact_mut(self.hidden_size)) {
+            self.norm.row(&hidden[row * self.hidden_size..][..self.hidden_size], state);
         }
 
         let losses: Vec<f64> = targets
             .chunks(ROWS)
-            .zip(states.chunks(ROWS * self.width))
+            .zip(states.chunks(ROWS * self.hidden_size))
             .flat_map(|(targets, states)| self.token_losses(targets, states, logits, panel))
             .collect();
         let mut rest = losses.as_slice();
@@ -61,22 +62,22 @@ impl Head<'_, '_> {
         logits: &mut Vec<f32>,
         panel: &mut Vec<f32>,
     ) -> Vec<f64> {
-        let (rows, vocab) = (targets.len(), self.projection.outputs());
+        let (rows, vocab) = (targets.len(), self.lm_head.outputs());
         let mut normalisers = vec![LogSumExp::default(); rows];
-        let mut chosen = vec![0.0f64; rows];
+        let mut target_logits = vec![0.0f64; rows];
         for first in (0..vocab).step_by(BLOCK) {
             let block = first..vocab.min(first + BLOCK);
             let width = block.len();
             let logits = sized(logits, rows * width);
-            let view = View::dense(states, rows, self.width);
-            self.projection.apply_to(view, block.clone(), &mut ViewMut::dense(logits, rows, width), panel);
+            let view = View::dense(states, rows, self.hidden_size);
+            self.lm_head.apply_to(view, block.clone(), &mut ViewMut::dense(logits, rows, width), panel);
             for (row, logits) in logits.chunks_exact(width).enumerate() {
                 normalisers[row].add(logits);
                 if block.contains(&targets[row]) {
-                    chosen[row] = f64::from(logits[targets[row] - first]);
+                    target_logits[row] = f64::from(logits[targets[row] - first]);
                 }
             }
         }
-        normalisers.iter().zip(&chosen).map(|(n, c)| n.value() - c).collect()
+        normalisers.iter().zip(&target_logits).map(|(norm, logit)| norm.value() - logit).collect()
     }
 }

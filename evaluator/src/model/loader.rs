@@ -1,25 +1,24 @@
-//! Taking parameters out of a checkpoint by name and shape, and keeping account of them.
+//! Takes parameters out of a checkpoint by name and shape, and records which were taken.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
 
 use super::matrix::{Layout, Matrix};
 use crate::checkpoint::{Checkpoint, Tensor};
-use invarlock_error::{Result, bail};
+use invarlock_error::{Error, Result, bail};
 
 /// Name of the output projection.
 const HEAD: &str = "lm_head.weight";
 
-/// Takes parameters.
+/// Takes the parameters of one model.
 #[derive(Debug)]
 pub struct Loader<'a> {
     checkpoint: &'a Checkpoint,
-    /// What names have in this checkpoint before the model's own names.
+    /// Prefix of names in this checkpoint.
     stored_prefix: &'static str,
-    /// What they have in Hugging Face's model.
+    /// Prefix of names in Hugging Face's model.
     prefix: &'static str,
     taken: Vec<(String, Tensor<'a>)>,
     taken_names: BTreeSet<String>,
@@ -27,8 +26,8 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// A loader of names with `prefix`, or without it where the checkpoint was saved from the bare model, which
-    /// `probe` (a name without the prefix) tells.
+    /// A loader of names with `prefix`. A checkpoint that was saved from the bare model has names without it: such a
+    /// checkpoint contains `probe` (a name without the prefix) as it is.
     pub fn new(checkpoint: &'a Checkpoint, prefix: &'static str, probe: &str) -> Self {
         let bare =
             !checkpoint.tensors.contains(&format!("{prefix}{probe}")) && checkpoint.tensors.contains(probe);
@@ -47,12 +46,17 @@ impl<'a> Loader<'a> {
         let Some(tensor) = self.checkpoint.tensors.get(&stored)? else {
             bail!(
                 Input,
-                "checkpoint {} lacks tensor {stored}, which its config.json implies",
+                "{}: tensor {stored}, which config.json requires, is missing",
                 self.checkpoint.directory().display()
             );
         };
         if tensor.shape != shape {
-            bail!(Input, "tensor {stored} has shape {:?} where config.json implies {shape:?}", tensor.shape);
+            bail!(
+                Input,
+                "{}: tensor {stored} has shape {:?}, but config.json requires {shape:?}",
+                self.checkpoint.directory().display(),
+                tensor.shape
+            );
         }
         self.taken_names.insert(stored);
         self.taken.push((name, tensor));
@@ -78,7 +82,7 @@ impl<'a> Loader<'a> {
         Ok(Matrix::new(self.take_prefixed(name, &shape)?, inputs, outputs, layout))
     }
 
-    /// A vector, converted.
+    /// A vector, converted to single precision.
     pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
         let tensor = self.take_prefixed(name, &[length])?;
         let mut values = vec![0.0; length];
@@ -86,25 +90,25 @@ impl<'a> Loader<'a> {
         Ok(values)
     }
 
-    /// Notes a normalisation module for the invariants guard.
+    /// Records the name of a normalisation module for the invariants guard.
     pub fn norm(&mut self, module: &str) {
         self.norms.push(format!("{}{module}", self.prefix));
     }
 
-    /// The output projection: its own, or none when it is tied to the embedding.
+    /// The output projection; none when it is tied to the embedding.
     ///
-    /// Where the configuration ties them and the file holds both, they must be equal: otherwise it is not clear which
-    /// model is meant (transformers releases disagree).
-    pub fn head(
+    /// Where the configuration ties them and the file contains both, they must be equal: releases of transformers
+    /// disagree about which of two different tensors counts.
+    pub fn lm_head(
         &mut self,
         tied: bool,
         embedding: &str,
         inputs: usize,
-        vocab: usize,
+        vocab_size: usize,
     ) -> Result<Option<Matrix<'a>>> {
         if !tied {
-            let tensor = self.take(HEAD.to_owned(), HEAD.to_owned(), &[vocab, inputs])?;
-            return Ok(Some(Matrix::new(tensor, inputs, vocab, Layout::OutIn)));
+            let tensor = self.take(HEAD.to_owned(), HEAD.to_owned(), &[vocab_size, inputs])?;
+            return Ok(Some(Matrix::new(tensor, inputs, vocab_size, Layout::OutIn)));
         }
         if let Some(head) = self.checkpoint.tensors.get(HEAD)? {
             let embedding = format!("{}{embedding}", self.stored_prefix);
@@ -114,19 +118,19 @@ impl<'a> Loader<'a> {
                 .get(&embedding)?
                 .is_some_and(|e| e.bytes == head.bytes && e.dtype == head.dtype);
             if !equal {
-                bail!(
-                    Input,
-                    "config.json ties {HEAD} to {embedding}, but the checkpoint holds both and they differ: \
-                     set tie_word_embeddings to false or remove one"
-                );
+                let name = self.checkpoint.directory().display();
+                return Err(Error::input(format!(
+                    "{name}: config.json ties {HEAD} to {embedding}, but the checkpoint contains both and they differ"
+                ))
+                .with_hint("set `tie_word_embeddings` to false, or remove one of the two tensors"));
             }
             self.taken_names.insert(HEAD.to_owned());
         }
         Ok(None)
     }
 
-    /// Ends the taking: what was found, what is left over. `embeddings` are module names and their sizes.
-    pub fn finish(self, tied: bool, vocab: usize, embeddings: &[(&str, usize)]) -> Account<'a> {
+    /// The parameters that were taken and the tensors that were not. `embeddings` are module names and their sizes.
+    pub fn finish(self, tied: bool, vocab_size: usize, embeddings: &[(&str, usize)]) -> Loaded<'a> {
         let buffers = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
         let unused = self.checkpoint.tensors.names().filter(|n| !self.taken_names.contains(*n));
         let unused = unused.filter(|n| !buffers.iter().any(|b| n.ends_with(b))).map(str::to_owned).collect();
@@ -134,10 +138,6 @@ impl<'a> Loader<'a> {
         let mut lines: Vec<String> = self.taken.iter().map(|(n, t)| format!("{n}:{:?}\n", t.shape)).collect();
         lines.sort_unstable();
         let digest = Sha256::digest(lines.concat());
-        let mut structure_hash = String::new();
-        for byte in &digest[..8] {
-            let _ = write!(structure_hash, "{byte:02x}");
-        }
         let mut layer_norm_paths = self.norms;
         layer_norm_paths.sort_unstable();
         let elements = |t: &Tensor<'_>| (t.bytes.len() / t.dtype.size()) as u64;
@@ -148,22 +148,22 @@ impl<'a> Loader<'a> {
                 .iter()
                 .map(|(n, size)| (format!("{}{n}", self.prefix), *size as u64))
                 .collect(),
-            config_vocab_size: Some(vocab as u64),
+            config_vocab_size: Some(vocab_size as u64),
             weight_tying: Some(tied),
-            structure_hash,
+            structure_hash: hex::encode(&digest[..8]),
             non_finite: Vec::new(),
         };
-        Account { checks, parameters: self.taken, unused }
+        Loaded { checks, parameters: self.taken, unused }
     }
 }
 
-/// What a [`Loader`] found.
+/// The result of a [`Loader`].
 #[derive(Debug)]
-pub struct Account<'a> {
-    /// For the invariants guard.
+pub struct Loaded<'a> {
+    /// Values that the invariants guard compares.
     pub checks: InvariantChecks,
     /// Parameters by their names in Hugging Face's model.
     pub parameters: Vec<(String, Tensor<'a>)>,
-    /// Tensors that nothing took.
+    /// Tensors of the checkpoint that were not taken.
     pub unused: Vec<String>,
 }

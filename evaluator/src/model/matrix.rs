@@ -1,4 +1,4 @@
-//! Weight matrices in the types they are stored in.
+//! Weight matrices, kept in the types in which they are stored.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,10 +9,10 @@ use crate::checkpoint::{Dtype, Tensor};
 use crate::math::gemm::{View, ViewMut, multiply};
 use crate::math::simd::multiversion;
 
-/// Elements converted at once: as f32 they stay in the second-level cache until they are multiplied.
+/// Elements converted at once. As f32 they fit the second-level cache until they are multiplied.
 const PANEL: usize = 1 << 18;
 
-/// Which way a matrix is stored.
+/// The order in which a matrix is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// A row for each input (GPT-2's `Conv1D`).
@@ -38,7 +38,7 @@ enum Values<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// A tensor whose shape was checked to be that of `layout`.
+    /// A matrix of a tensor. The caller has checked that its shape is that of `layout`.
     pub fn new(tensor: Tensor<'a>, inputs: usize, outputs: usize, layout: Layout) -> Self {
         let values = match tensor.dtype {
             Dtype::F32 => Values::F32(tensor.singles()),
@@ -53,7 +53,7 @@ impl<'a> Matrix<'a> {
         self.outputs
     }
 
-    /// One stored row, converted.
+    /// One stored row, converted to single precision.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let width = match self.layout {
             Layout::InOut => self.outputs,
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_and_layout_gives_the_same_product() {
+    fn every_dtype_and_layout_gives_the_same_product() {
         let (rows, inputs, outputs) = (5usize, 24usize, 700usize);
         let weight = |i: usize, o: usize| ((i * 13 + o * 7) % 31) as f32 / 4.0 - 3.5;
         let x: Vec<f32> = (0..rows * inputs).map(|i| (i % 11) as f32 - 5.0).collect();

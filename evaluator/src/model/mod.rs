@@ -1,4 +1,7 @@
-//! Models: weights and the forward pass that gives each window its loss.
+//! Model families: their weights, and the forward pass that computes the loss of each window.
+//!
+//! To add a family, write its file with a `load` function and an implementation of `ForwardPass`, and add its
+//! `model_type`s to `FAMILIES`.
 
 mod attention;
 mod decoder;
@@ -15,11 +18,15 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use invarlock_error::{Result, bail};
 pub use scratch::Scratch;
 
-/// Model types that are known, for messages.
-pub const KNOWN: &str = "gpt2, llama, mistral, qwen2";
+/// Builds a model from an opened checkpoint.
+type Load = for<'a> fn(&'a Checkpoint) -> Result<Model<'a>>;
 
-/// Options that none of our models implements, whichever configuration names them.
-const REFUSED: &[&str] = &[
+/// Every supported `model_type` and its constructor.
+const FAMILIES: &[(&str, Load)] =
+    &[("gpt2", gpt2::load), ("llama", decoder::load), ("mistral", decoder::load), ("qwen2", decoder::load)];
+
+/// Options that no family implements.
+const UNSUPPORTED_OPTIONS: &[&str] = &[
     "quantization_config",
     "compression_config",
     "add_cross_attention",
@@ -33,78 +40,79 @@ const REFUSED: &[&str] = &[
     "use_qk_norm",
 ];
 
-/// A model ready to measure.
+/// The forward pass of a model family.
+trait ForwardPass: std::fmt::Debug + Send + Sync {
+    /// The loss of each window, as [`Model::losses`] defines it.
+    fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64>;
+}
+
+/// A model that is ready to be measured.
 #[derive(Debug)]
 pub struct Model<'a> {
-    kind: Kind<'a>,
-    /// What it consists of.
-    pub facts: ModelInfo<'a>,
+    forward: Box<dyn ForwardPass + 'a>,
+    /// Facts about the model.
+    pub info: ModelInfo<'a>,
 }
 
-#[derive(Debug)]
-enum Kind<'a> {
-    Gpt2(gpt2::Gpt2<'a>),
-    Decoder(decoder::Decoder<'a>),
-}
-
-/// What a report says of a model.
+/// Facts about a model, for its report.
 #[derive(Debug)]
 pub struct ModelInfo<'a> {
     /// `model_type` of the configuration.
     pub model_type: String,
-    /// Rows of the embedding.
-    pub vocab: usize,
-    /// Tokens a window may have, where the model has a limit.
-    pub positions: Option<usize>,
-    /// Whether windows start with the token that begins a sequence, where the tokenizer has one: upstream adds it
-    /// for the model types with rotary positions.
+    /// Number of tokens in the embedding.
+    pub vocab_size: usize,
+    /// Largest number of tokens in a window, where the model has a limit.
+    pub max_positions: Option<usize>,
+    /// Whether windows start with the token that begins a sequence, where the tokenizer has one. Upstream adds it for
+    /// model types with rotary positions.
     pub starts_with_bos: bool,
-    /// What the invariants guard compares.
+    /// Values that the invariants guard compares.
     pub checks: InvariantChecks,
     /// `model_profile` of the report.
     pub profile: Map<String, Value>,
-    /// Each parameter by its name; tied ones once.
+    /// Each parameter by its name; tied parameters once.
     pub parameters: Vec<(String, Tensor<'a>)>,
-    /// Tensors of the checkpoint that the model has no use for.
+    /// Tensors of the checkpoint that the model does not use.
     pub unused: Vec<String>,
 }
 
 impl<'a> Model<'a> {
+    fn new(forward: impl ForwardPass + 'a, info: ModelInfo<'a>) -> Self {
+        Self { forward: Box::new(forward), info }
+    }
+
     /// Builds a model from an opened checkpoint. Reads headers and small vectors, not the weights.
     pub fn load(checkpoint: &'a Checkpoint) -> Result<Self> {
         let config = &checkpoint.config;
         let Some(model_type) = config.text("model_type")? else {
-            bail!(Input, "{}: `model_type` is missing; known types: {KNOWN}", config.name());
+            bail!(Input, "{}: `model_type` is missing; supported: {}", config.name(), supported());
         };
-        match model_type {
-            "gpt2" => {
-                config.refuse(REFUSED)?;
-                gpt2::load(checkpoint)
-            }
-            "llama" | "mistral" | "qwen2" => {
-                config.refuse(REFUSED)?;
-                decoder::load(checkpoint)
-            }
-            other => bail!(
+        let Some((_, load)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
+            bail!(
                 Unsupported,
-                "{}: model_type {other:?} is not known to this evaluator; known types: {KNOWN}",
-                config.name()
-            ),
-        }
+                "{}: model_type {model_type:?} is not supported; supported: {}",
+                config.name(),
+                supported()
+            );
+        };
+        config.reject_options(UNSUPPORTED_OPTIONS)?;
+        load(checkpoint)
     }
 
     /// The loss of each window: mean cross-entropy over all tokens but the first, in nats.
     ///
-    /// Windows are real tokens only, at least two each, ids below [`ModelInfo::vocab`].
+    /// A window consists of real tokens only, at least two, with ids below [`ModelInfo::vocab_size`].
     pub fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64> {
-        match &self.kind {
-            Kind::Gpt2(model) => model.losses(windows, scratch),
-            Kind::Decoder(model) => model.losses(windows, scratch),
-        }
+        self.forward.losses(windows, scratch)
     }
 }
 
-/// `model_profile` as upstream writes it for this family.
+/// The supported model types, for messages.
+fn supported() -> String {
+    FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// `model_profile` as upstream writes it for a family.
 fn profile(
     family: &str,
     invariant: &str,

@@ -1,15 +1,16 @@
-//! What this program is made of, in a section of its own: the list of its crates, as those read it who look for known faults in programs,
-//! and as the bill of materials of the default image has it.
+//! The list of this program's crates in the section `.dep-v0`, in the format of `cargo auditable`. Vulnerability scanners and the
+//! SBOM of the default image read it.
+#![allow(unsafe_code, reason = "places the list of crates in a link section")]
 
 const LENGTH: usize = length(env!("CRATES_LENGTH"));
 
-// SAFETY: a section that only has constant bytes in it, and a name that nothing of the program's start or end goes by.
+// SAFETY: the section contains constant bytes only, and its name has no meaning to the linker or the loader.
 #[unsafe(link_section = ".dep-v0")]
 #[used]
 static CRATES: [u8; LENGTH] = *include_bytes!(concat!(env!("OUT_DIR"), "/crates.json.z"));
 
-/// The packed list. Whoever asks for it keeps the linker from leaving it out.
-pub fn packed() -> &'static [u8] {
+/// The compressed list. A call of this function keeps the linker from removing the section.
+pub fn compressed() -> &'static [u8] {
     &CRATES
 }
 

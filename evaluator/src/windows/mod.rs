@@ -1,20 +1,20 @@
-//! Windows: what a model is measured on.
+//! Windows: the token sequences on which a model is measured.
 
 mod replay;
 mod select;
 
 pub use replay::replay;
-pub use select::{Asked, select};
+pub use select::{WindowRequest, select};
 
 use crate::limits;
-use invarlock_error::{Result, bail};
+use invarlock_error::{Error, Result, bail};
 
-/// A window: token ids filled up to its length, of which the first `real` are tokens of the text.
+/// A window: token ids padded to its length, of which the first `real` are tokens of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// All ids.
+    /// Token ids, padding included.
     pub ids: Vec<u32>,
-    /// Tokens of the text.
+    /// Number of tokens of the text.
     pub real: usize,
 }
 
@@ -25,52 +25,48 @@ impl Window {
     }
 }
 
-/// One arm.
+/// The windows of one arm: `preview` or `final`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arm {
-    /// Unique over both arms.
+    /// Ids of the windows, unique over both arms.
     pub ids: Vec<u64>,
-    /// In the same order.
+    /// The windows, in the order of `ids`.
     pub windows: Vec<Window>,
 }
 
 impl Arm {
-    /// Tokens of all windows.
+    /// Number of tokens of the text in all windows.
     pub fn tokens(&self) -> u64 {
         self.windows.iter().map(|w| w.real as u64).sum()
     }
 }
 
-/// Both arms, and how they came about.
+/// Both arms, and statistics of their selection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Windows {
-    /// Checks drift.
+    /// Windows for the drift check.
     pub preview: Arm,
-    /// Is gated on.
+    /// Windows for the gates.
     pub final_: Arm,
-    /// Rows of the dataset that were passed over for having no text.
+    /// Rows of the dataset that were skipped because they have no text.
     pub blank: usize,
-    /// Rows that were passed over for having fewer than two tokens.
+    /// Rows that were skipped because they have fewer than two tokens.
     pub short: usize,
-    /// Each reduction for duplicates: how many there were, and the windows an arm after it.
+    /// Reductions because of duplicates: number of duplicates, and windows per arm afterwards.
     pub adjustments: Vec<(usize, usize)>,
 }
 
-/// Refuses a length or a number of windows that would take all memory.
+/// An error for a length or a number of windows that would need too much memory.
 pub fn check_size(seq_len: usize, windows: usize) -> Result<()> {
     if !(2..=limits::SEQ_LEN).contains(&seq_len) {
-        bail!(
-            Input,
-            "a window of {seq_len} tokens cannot be measured: seq_len must be from 2 to {}",
-            limits::SEQ_LEN
-        );
+        bail!(Input, "seq_len {seq_len}; supported: 2 to {}", limits::SEQ_LEN);
     }
     if seq_len.checked_mul(windows).is_none_or(|tokens| tokens > limits::TOKENS) {
-        bail!(
-            Input,
-            "{windows} windows of {seq_len} tokens are more than {} tokens: ask for fewer or shorter windows",
+        return Err(Error::input(format!(
+            "{windows} windows of {seq_len} tokens are more than {} tokens",
             limits::TOKENS
-        );
+        ))
+        .with_hint("lower preview_n, final_n or seq_len"));
     }
     Ok(())
 }

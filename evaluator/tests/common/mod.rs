@@ -1,5 +1,5 @@
-//! Running the program on jobs, and small checkpoints for it.
-#![allow(dead_code, reason = "each test program uses its own part")]
+//! Runs the evaluator on jobs, and writes small checkpoints for it.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-/// What the program did.
+/// The result of a run.
 pub struct Ran {
     pub code: Option<i32>,
     pub events: Vec<Value>,
@@ -21,19 +21,20 @@ impl Ran {
         serde_json::from_slice(&fs::read(self.out.join("report.json")).expect("a report")).expect("JSON")
     }
 
-    /// Kind and message of the error, which must be the last line and leave nothing behind.
+    /// Kind, and message with hint, of the error. It must be the last event, and the output directory must be empty.
     pub fn error(&self) -> (String, String) {
         let errors = self.events.iter().filter(|e| e["event"] == "error").count();
         assert_eq!(errors, 1, "{:?}", self.events);
         assert!(
             !self.out.exists() || fs::read_dir(&self.out).expect("readable").next().is_none(),
-            "left something"
+            "files were left"
         );
         let last = self.events.last().expect("an event");
-        (
-            last["kind"].as_str().expect("a kind").to_owned(),
-            last["message"].as_str().expect("a message").to_owned(),
-        )
+        let text = |key: &str| last[key].as_str().unwrap_or_default().to_owned();
+        assert!(!text("message").is_empty(), "{last}");
+        let hint = text("hint");
+        let hint = if hint.is_empty() { hint } else { format!("; {hint}") };
+        (text("kind"), text("message") + &hint)
     }
 }
 
@@ -42,12 +43,12 @@ pub fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_invarlock-evaluator")).args(arguments).output().expect("started")
 }
 
-/// Runs a job in `place`.
-pub fn run(place: &Path, job: &Value) -> Ran {
-    let out = place.join("out");
+/// Runs a job in `dir`.
+pub fn run(dir: &Path, job: &Value) -> Ran {
+    let out = dir.join("out");
     let _ = fs::remove_dir_all(&out);
-    fs::create_dir(&out).expect("made");
-    let file = place.join("job.json");
+    fs::create_dir(&out).expect("created");
+    let file = dir.join("job.json");
     fs::write(&file, job.to_string()).expect("written");
     run_in(&file, &out)
 }
@@ -56,11 +57,11 @@ pub fn run(place: &Path, job: &Value) -> Ran {
 pub fn run_in(job: &Path, out: &Path) -> Ran {
     let done = program(&["--job", job.to_str().expect("text"), "--out", out.to_str().expect("text")]);
     let text = String::from_utf8(done.stdout).expect("text");
-    let events = text.lines().map(|l| serde_json::from_str(l).expect("an event a line")).collect();
+    let events = text.lines().map(|l| serde_json::from_str(l).expect("an event")).collect();
     Ran { code: done.status.code(), events, out: out.to_owned() }
 }
 
-/// A baseline job on `dataset`.
+/// The job of a baseline on `dataset`.
 pub fn baseline(checkpoint: &Path, dataset: &Path, seq_len: usize, n: usize) -> Value {
     json!({
         "contract": "invarlock-measure-v1", "role": "baseline", "model_id": "base", "profile": "dev", "tier": "balanced",
@@ -70,10 +71,10 @@ pub fn baseline(checkpoint: &Path, dataset: &Path, seq_len: usize, n: usize) -> 
     })
 }
 
-/// A subject job on the windows of a baseline's report, which it writes to `place`.
-pub fn subject(place: &Path, checkpoint: &Path, baseline: &Value) -> Value {
-    let file = place.join("windows.json");
-    fs::write(&file, replayed(baseline).to_string()).expect("written");
+/// The job of a subject on the windows of a baseline's report, which are written to `dir`.
+pub fn subject(dir: &Path, checkpoint: &Path, baseline: &Value) -> Value {
+    let file = dir.join("windows.json");
+    fs::write(&file, windows_of(baseline).to_string()).expect("written");
     json!({
         "contract": "invarlock-measure-v1", "role": "subject", "model_id": "subject", "profile": "dev", "tier": "balanced",
         "checkpoint": checkpoint, "windows": {"kind": "replay", "file": file},
@@ -84,7 +85,7 @@ pub fn subject(place: &Path, checkpoint: &Path, baseline: &Value) -> Value {
 }
 
 /// The windows of a report without their losses.
-pub fn replayed(report: &Value) -> Value {
+pub fn windows_of(report: &Value) -> Value {
     let arm = |name: &str| {
         let arm = &report["evaluation_windows"][name];
         json!({"window_ids": arm["window_ids"], "input_ids": arm["input_ids"], "attention_masks": arm["attention_masks"]})
@@ -92,7 +93,7 @@ pub fn replayed(report: &Value) -> Value {
     json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "preview": arm("preview"), "final": arm("final")})
 }
 
-/// A tiny Llama over the letters a to z.
+/// A tiny Llama with the letters a to z as its vocabulary.
 pub struct Tiny {
     pub config: Value,
     pub tokenizer: Value,
@@ -101,7 +102,7 @@ pub struct Tiny {
 
 impl Tiny {
     pub fn new() -> Self {
-        let (vocab, width, inner) = (27usize, 8usize, 12usize);
+        let (vocab_size, hidden_size, intermediate_size) = (27usize, 8usize, 12usize);
         let mut tensors = Vec::new();
         let mut add = |name: &str, shape: &[usize]| {
             let n = shape.iter().product::<usize>();
@@ -110,22 +111,22 @@ impl Tiny {
                 |i: usize| if shape.len() == 1 { 1.0 } else { ((i * 37 + salt) % 41) as f32 / 41.0 - 0.5 };
             tensors.push((name.to_owned(), shape.to_vec(), (0..n).map(value).collect()));
         };
-        add("model.embed_tokens.weight", &[vocab, width]);
+        add("model.embed_tokens.weight", &[vocab_size, hidden_size]);
         for (name, outputs, inputs) in [
-            ("self_attn.q_proj", width, width),
-            ("self_attn.k_proj", width / 2, width),
-            ("self_attn.v_proj", width / 2, width),
-            ("self_attn.o_proj", width, width),
-            ("mlp.gate_proj", inner, width),
-            ("mlp.up_proj", inner, width),
-            ("mlp.down_proj", width, inner),
+            ("self_attn.q_proj", hidden_size, hidden_size),
+            ("self_attn.k_proj", hidden_size / 2, hidden_size),
+            ("self_attn.v_proj", hidden_size / 2, hidden_size),
+            ("self_attn.o_proj", hidden_size, hidden_size),
+            ("mlp.gate_proj", intermediate_size, hidden_size),
+            ("mlp.up_proj", intermediate_size, hidden_size),
+            ("mlp.down_proj", hidden_size, intermediate_size),
         ] {
             add(&format!("model.layers.0.{name}.weight"), &[outputs, inputs]);
         }
-        add("model.layers.0.input_layernorm.weight", &[width]);
-        add("model.layers.0.post_attention_layernorm.weight", &[width]);
-        add("model.norm.weight", &[width]);
-        add("lm_head.weight", &[vocab, width]);
+        add("model.layers.0.input_layernorm.weight", &[hidden_size]);
+        add("model.layers.0.post_attention_layernorm.weight", &[hidden_size]);
+        add("model.norm.weight", &[hidden_size]);
+        add("lm_head.weight", &[vocab_size, hidden_size]);
         let mut vocabulary = serde_json::Map::new();
         vocabulary.insert("<pad>".to_owned(), json!(0));
         for (i, c) in ('a'..='z').enumerate() {
@@ -133,7 +134,8 @@ impl Tiny {
         }
         Self {
             config: json!({
-                "model_type": "llama", "vocab_size": vocab, "hidden_size": width, "intermediate_size": inner,
+                "model_type": "llama", "vocab_size": vocab_size, "hidden_size": hidden_size,
+                "intermediate_size": intermediate_size,
                 "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0,
             }),
             tokenizer: json!({
@@ -145,12 +147,12 @@ impl Tiny {
         }
     }
 
-    /// The tensor of this name.
+    /// The tensor with this name.
     pub fn tensor(&mut self, name: &str) -> &mut (String, Vec<usize>, Vec<f32>) {
-        self.tensors.iter_mut().find(|t| t.0 == name).expect("there")
+        self.tensors.iter_mut().find(|t| t.0 == name).expect("the tensor")
     }
 
-    /// Bytes of `model.safetensors` with this dtype written in its header.
+    /// Bytes of `model.safetensors`, with `dtype` in its header.
     pub fn weights(&self, dtype: &str) -> Vec<u8> {
         let mut header = serde_json::Map::new();
         let mut data = Vec::new();
@@ -168,14 +170,14 @@ impl Tiny {
 
     /// Writes the checkpoint.
     pub fn write(&self, directory: &Path) {
-        fs::create_dir_all(directory).expect("made");
+        fs::create_dir_all(directory).expect("created");
         fs::write(directory.join("config.json"), self.config.to_string()).expect("written");
         fs::write(directory.join("tokenizer.json"), self.tokenizer.to_string()).expect("written");
         fs::write(directory.join("model.safetensors"), self.weights("F32")).expect("written");
     }
 }
 
-/// A dataset of `n` different rows of letters, the first ones short.
+/// A dataset with `n` different rows of letters, of which the first are short.
 pub fn letters(n: usize) -> String {
     let row = |i: usize| {
         let letter = |j: usize| char::from(b'a' + ((i * 7 + j * (i % 5 + 1)) % 26) as u8).to_string();

@@ -30,58 +30,6 @@ pub struct Plan {
     pub sides: BTreeMap<String, PlannedSide>,
 }
 
-/// Where a measurement ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExecutionMode {
-    /// In containers.
-    Container,
-    /// As a child of the launcher, without a container.
-    HostBypass,
-}
-
-impl ExecutionMode {
-    /// The name in manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ExecutionMode::Container => "container",
-            ExecutionMode::HostBypass => "host-bypass",
-        }
-    }
-
-    /// The name in reports.
-    pub fn report_name(self) -> &'static str {
-        match self {
-            ExecutionMode::Container => "container",
-            ExecutionMode::HostBypass => "host",
-        }
-    }
-}
-
-/// A set of files with its digest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Files {
-    /// Path as the user wrote it.
-    pub path: String,
-    /// SHA-256 over the sorted lines `<sha256>  <name>\n` of the files.
-    pub tree_sha256: String,
-    /// The files, sorted by name.
-    pub files: Vec<File>,
-}
-
-/// One file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct File {
-    /// Name in its directory.
-    pub name: String,
-    /// SHA-256 of its bytes.
-    pub sha256: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
 /// Controls that the user disabled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,4 +240,56 @@ pub struct WallTime {
     pub secs: u64,
     /// Nanoseconds besides.
     pub nanos: u32,
+}
+
+/// Where a measurement ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecutionMode {
+    /// In containers.
+    Container,
+    /// As a child of the launcher, without a container.
+    HostBypass,
+}
+
+impl ExecutionMode {
+    /// The name in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExecutionMode::Container => "container",
+            ExecutionMode::HostBypass => "host-bypass",
+        }
+    }
+
+    /// The name in reports.
+    pub fn report_name(self) -> &'static str {
+        match self {
+            ExecutionMode::Container => "container",
+            ExecutionMode::HostBypass => "host",
+        }
+    }
+}
+
+/// A set of files with its digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// Path as the user wrote it.
+    pub path: String,
+    /// SHA-256 over the sorted lines `<sha256>  <name>\n` of the files.
+    pub tree_sha256: String,
+    /// The files, sorted by name.
+    pub files: Vec<File>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Name in its directory.
+    pub name: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// Size in bytes.
+    pub bytes: u64,
 }

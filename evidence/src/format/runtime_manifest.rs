@@ -5,7 +5,6 @@
 
 use super::observations::{Observations, Status, Usage};
 use super::plan::{Allowances, Dataset, Image, Plan};
-
 pub use super::plan::{ExecutionMode, File, Files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

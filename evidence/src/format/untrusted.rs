@@ -256,6 +256,19 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// A value short enough for a message.
+#[cfg(feature = "verify")]
+pub(crate) fn brief(value: &Value) -> String {
+    if value.is_null() {
+        return "missing".to_owned();
+    }
+    let text = value.to_string();
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

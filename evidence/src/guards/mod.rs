@@ -129,7 +129,7 @@ pub(crate) enum Limit {
 pub(crate) struct Check<'a> {
     /// The guard's block.
     pub(crate) block: Node<'a>,
-    /// Whether this crate wrote the report; it must then contain everything that this crate writes.
+    /// Whether this crate wrote the report, which then contains everything that this crate writes.
     pub(crate) own_report: bool,
     /// The verifier's profile.
     pub(crate) profile: Profile,

@@ -5,6 +5,7 @@
 
 use super::observed;
 use crate::format::untrusted::Node;
+use crate::format::untrusted::brief;
 use crate::numerics::digest::{canonical_json, sha256_hex};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -195,16 +196,4 @@ impl Check<'_> {
 
 fn is_reused(side: &Side<'_>) -> bool {
     side.recorded.get("reused").bool() == Some(true)
-}
-
-/// A value short enough for a message.
-pub(super) fn brief(value: &Value) -> String {
-    if value.is_null() {
-        return "missing".to_owned();
-    }
-    let text = value.to_string();
-    match text.char_indices().nth(120) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

@@ -369,6 +369,7 @@ fn input_error(message: String) -> StoppedBy {
 }
 
 /// The report that a path names: the file itself, or the report in a directory.
+#[expect(clippy::disallowed_methods, reason = "constant names below a directory that the user named")]
 fn resolve(path: &Path) -> Result<PathBuf, String> {
     let shown = path.display();
     let metadata = path.symlink_metadata().map_err(|why| match why.kind() {

@@ -1,6 +1,7 @@
 //! Helpers of the integration tests: synthetic run reports, golden reports of upstream, upstream's verifiers.
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+use invarlock_evidence::Error;
 use invarlock_evidence::compare::{CompareContext, compare};
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::ExecutionMode;
@@ -59,6 +60,15 @@ pub fn golden_context(folder: &Path) -> CompareContext {
     context.bootstrap_seed = 43;
     context.requested_windows = (240, 240);
     context
+}
+
+/// A comparison as readers see it.
+pub fn compare_as_json(
+    baseline: &RunReport,
+    subject: &RunReport,
+    context: &CompareContext,
+) -> Result<Value, Error> {
+    compare(baseline, subject, context).map(|report| to_value(&report))
 }
 
 /// The comparison of a golden case by this program.

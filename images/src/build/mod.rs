@@ -1,16 +1,13 @@
-//! Images made here: the default one from one file ([`measure`]), and others from a directory, an archive, or an image that is there.
-//! The same things give the same image, wherever they lie and whoever makes it: archives are sorted, of one owner and one time, and packed
-//! by one compressor at one level, whose version this project's lock file names.
+//! Reproducible builds: the default image from one program ([`measure`]), and other images from directories, archives or an existing image.
+//!
+//! The same files give the same image, on every machine: entries are sorted and share one owner and one timestamp, and the
+//! version and level of the compressor are fixed.
 
 mod changes;
-mod linked;
 mod measure;
 mod on_top;
-mod pack;
-pub(crate) mod packages;
-mod tar;
 
-use invarlock_error::Context as _;
+use invarlock_error::{Context as _, Kind};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _};
 use std::path::{Path, PathBuf};
@@ -19,67 +16,71 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use changes::{Changes, parse_command, parse_pair, parse_time};
-pub(crate) use measure::Measure;
-pub use pack::LeftOut;
 
-use crate::blobs::Blobs;
-use crate::digest::Hashing;
-use crate::files::parse;
-use crate::import::copy_blobs;
-use crate::layout::Held;
-use crate::manage::plain_tag;
-use crate::packing::{MAGIC, Packing};
-use crate::policy::{Bounds, Policy};
-use crate::resolve::{self, CONFIG, LAYER_ZSTD, MANIFEST, architecture, platform};
+use oci_spec::image::MediaType;
+
+use crate::cas::{BlobSource as _, LockedLayout};
+use crate::layer::create::{Options, create};
+use crate::layer::limits::Limits;
+use crate::layer::{LeftOut, Policy};
+use crate::oci::compression::MAGIC_LENGTH;
+use crate::oci::descriptor::{architecture, descriptor, platform_descriptor};
+use crate::oci::json::{parse, to_bytes};
+use crate::oci::{Compression, Digest, Hashing};
+use crate::progress::Progress;
+use crate::reference::Reference;
 use crate::sbom::Sbom;
-use crate::{Digest, Error, Progress, Reference, ResolvedImage, Result, Store};
-use pack::How;
-use packages::Packages;
+use crate::sbom::packages::Packages;
+use crate::tar::read_error;
+use crate::transport::import::copy_blobs;
+use crate::transport::{LocalImages, ResolvedImage, resolve};
+use crate::{Error, Result};
 
-/// Of zstd. Higher ones take many times as long for a tenth of the size.
+/// zstd level. Higher levels take many times as long for a tenth less size.
 const LEVEL: i32 = 3;
-/// What the compressor is given at once: its output then follows from the bytes alone.
-const PIECE: usize = 128 << 10;
+/// Bytes passed to the compressor at once. They are fixed, so that its output depends only on the content.
+const CHUNK: usize = 128 << 10;
 
-/// How an image is made.
+/// How an image is built.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// The name it gets, `name:tag`.
+    /// The name of the image, `NAME:TAG`.
     pub name: String,
-    /// What it is made from.
+    /// The base.
     pub base: Base,
     /// Directories or archives on top of it, lowest first.
     pub layers: Vec<PathBuf>,
-    /// What becomes other of the base's configuration.
+    /// Changes of the configuration of the base.
     pub changes: Changes,
-    /// What becomes of things that no container of ours gets.
+    /// What is done with contents that no container gets.
     pub policy: Policy,
-    /// The time of everything in it and of the image itself, in seconds since 1970; where there is none, 0 and none.
+    /// The timestamp of all files and the creation time of the image, in seconds since 1970. Without one, the timestamp is 0 and the image has
+    /// no creation time.
     pub time: Option<u64>,
 }
 
-/// What an image is made from.
+/// The base of a build.
 #[derive(Clone, Debug)]
 pub enum Base {
-    /// An image that is there.
+    /// An existing image.
     Image(Reference),
-    /// A root directory, or an archive of one.
+    /// A root directory, or a tar archive of one.
     Root(PathBuf),
 }
 
-/// An image that was made.
+/// An image that was built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Built {
-    /// Its name.
+    /// The name of the image.
     pub reference: String,
     /// The manifest's digest.
     pub manifest_digest: Digest,
     /// The configuration's digest.
     pub config_digest: Digest,
-    /// Size of all its blobs.
+    /// Size of all blobs in bytes.
     pub bytes: u64,
-    /// What of the directories is not in it.
+    /// What was left out of the directories.
     pub left_out: LeftOut,
 }
 
@@ -89,52 +90,53 @@ struct Added {
     diff_id: Digest,
 }
 
-impl Store {
-    /// Makes an image. It has its name only when it is whole, unpacked and on disk.
+impl LocalImages {
+    /// Builds an image. It gets its name when it is complete, extracted and on disk.
     pub fn build(&self, recipe: &Recipe, progress: Progress<'_>) -> Result<Built> {
-        let tag = plain_tag(&recipe.name)?;
-        let held = self.layout.shared()?;
-        let own = rustix::fs::fstat(self.layout.dir())
-            .map_err(|error| Error::system(format!("looking at the store: {error}")))?;
+        let tag = Reference::parse_new_tag(&recipe.name)?;
+        let layout = self.layout.lock_shared()?;
+        let store = rustix::fs::fstat(self.layout.dir()).context("reading the metadata of the store")?;
         let mut packages = Packages::default();
         let mut left_out = LeftOut::default();
-        // A bill that lists a part would be a false one: what stands on something unknown, or holds something unread, has none.
-        let (mut config, mut layers, mut bill, root) = match &recipe.base {
+        // An incomplete SBOM would be wrong: an image with unknown contents gets none.
+        let (mut config, mut layers, mut sbom, root) = match &recipe.base {
             Base::Image(reference) => {
-                let (config, layers, bill) = self.base(&held, reference, progress)?;
-                (config, layers, bill, None)
+                let (config, layers, sbom) = self.base(&layout, reference, progress)?;
+                (config, layers, sbom, None)
             }
             Base::Root(path) => (scratch(), Vec::new(), Some(Sbom::default()), Some(path)),
         };
         for path in root.into_iter().chain(&recipe.layers) {
-            bill = bill.filter(|_| path.is_dir());
-            let how = How {
+            sbom = sbom.filter(|_| path.is_dir());
+            let options = Options {
                 time: recipe.time.unwrap_or(0),
-                on_top: !layers.is_empty(),
-                store: (own.st_dev, own.st_ino),
+                has_lower_layers: !layers.is_empty(),
+                store: (store.st_dev, store.st_ino),
                 policy: recipe.policy,
                 progress,
             };
-            let added = layer(&held, path, how, &mut packages, &mut left_out)
-                .map_err(|error| error.context(format_args!("building an image from {}", path.display())))?;
-            note_layer(&mut config, &added)?;
+            let added = add_layer(&layout, path, options, &mut packages, &mut left_out)
+                .with_context(|| format!("building an image from {}", path.display()))?;
+            record_layer(&mut config, &added)?;
             layers.push(added.descriptor);
         }
         recipe.changes.apply(&mut config, recipe.time)?;
-        let image = self.write(&held, &config, layers)?;
-        let trees = self.unpacked(&self.layout, &image, recipe.policy)?;
-        let first_own = trees.len() - recipe.layers.len();
+        let image = self.write_image(&layout, &config, layers)?;
+        let extracted = self.extracted(&self.layout, &image, recipe.policy)?;
+        let first_own = extracted.len() - recipe.layers.len();
         for (i, path) in (first_own..).zip(&recipe.layers).filter(|(_, path)| path.is_dir()) {
-            on_top::replaces_no_link(&trees[i], &trees[..i])
-                .map_err(|error| error.context(format_args!("building an image from {}", path.display())))?;
+            on_top::replaces_no_link(&extracted[i], &extracted[..i])
+                .with_context(|| format!("building an image from {}", path.display()))?;
         }
-        // What is taken away may be a package.
-        bill = bill.filter(|_| trees[first_own..].iter().all(|it| it.totals.removals == 0));
-        held.sync()?;
-        held.tag(Some(&tag), descriptor(MANIFEST, &image.manifest_digest, image.manifest_size, true))?;
-        if let Some(bill) = bill.and_then(|it| packages.list(it)) {
+        // A whiteout can remove a package.
+        sbom = sbom.filter(|_| extracted[first_own..].iter().all(|layer| layer.totals.removals == 0));
+        layout.sync()?;
+        let manifest =
+            platform_descriptor(&MediaType::ImageManifest, &image.manifest_digest, image.manifest_size);
+        layout.tag(Some(&tag), manifest)?;
+        if let Some(sbom) = sbom.and_then(|sbom| packages.add_to(sbom)) {
             let name = tag.split(':').next().unwrap_or_default();
-            self.attach(&held, name, (&image.manifest_digest, image.manifest_size), &bill)?;
+            self.attach_sbom(&layout, name, (&image.manifest_digest, image.manifest_size), &sbom)?;
         }
         Ok(Built {
             reference: tag,
@@ -145,101 +147,106 @@ impl Store {
         })
     }
 
-    /// The configuration and the layers of an image to build on; its blobs are in the store afterwards.
+    /// The configuration, the layers and the SBOM of a base image. Its blobs are copied to the store.
     fn base(
         &self,
-        held: &Held<'_>,
+        layout: &LockedLayout<'_>,
         reference: &Reference,
         progress: Progress<'_>,
     ) -> Result<(Value, Vec<Value>, Option<Sbom>)> {
         self.with_source(reference, |source| {
             let image = resolve::resolve(source, reference)?;
             if !matches!(reference, Reference::Tag { .. } | Reference::Digest(_)) {
-                copy_blobs(source, held, &image, progress)?;
+                copy_blobs(source, layout, &image, progress)?;
             }
             let config = source.json(&image.config_digest, image.config_size)?;
             let layers = image.layers.iter().map(|layer| {
-                descriptor(layer.packing().map_or("", Packing::media_type), &layer.digest, layer.size, false)
+                let media_type = layer.compression().map_or(MediaType::ImageLayer, Compression::media_type);
+                descriptor(&media_type, &layer.digest, layer.size)
             });
-            let bill = self.bill(&image.manifest_digest)?;
-            Ok((parse(image.config_digest, &config)?, layers.collect(), bill))
+            let sbom = self.sbom(&image.manifest_digest)?;
+            Ok((parse(image.config_digest, &config)?, layers.collect(), sbom))
         })
     }
 
-    /// Writes configuration and manifest, and resolves what they make.
-    fn write(&self, held: &Held<'_>, config: &Value, layers: Vec<Value>) -> Result<ResolvedImage> {
-        let config = bytes(config)?;
-        let manifest = bytes(&json!({
+    /// Writes configuration and manifest, and resolves the image.
+    fn write_image(
+        &self,
+        layout: &LockedLayout<'_>,
+        config: &Value,
+        layers: Vec<Value>,
+    ) -> Result<ResolvedImage> {
+        let config = to_bytes(config)?;
+        let manifest = to_bytes(&json!({
             "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": descriptor(CONFIG, &Digest::of(&config), config.len() as u64, false),
+            "mediaType": MediaType::ImageManifest,
+            "config": descriptor(&MediaType::ImageConfig, &Digest::of(&config), config.len() as u64),
             "layers": layers,
         }))?;
-        put_bytes(held, &config)?;
-        let digest = put_bytes(held, &manifest)?;
-        resolve::of_manifest(&self.layout, digest, manifest.len() as u64)
+        layout.write_bytes(&config)?;
+        let digest = layout.write_bytes(&manifest)?;
+        resolve::resolve_manifest(&self.layout, digest, manifest.len() as u64)
     }
 }
 
-/// Writes a layer from a directory, packed; or from an archive, as it is.
-fn layer(
-    held: &Held<'_>,
+/// Writes a layer: a compressed archive of a directory, or an archive unchanged.
+fn add_layer(
+    layout: &LockedLayout<'_>,
     path: &Path,
-    how: How<'_>,
+    options: Options<'_>,
     packages: &mut Packages,
     left_out: &mut LeftOut,
 ) -> Result<Added> {
-    let metadata =
-        std::fs::metadata(path).map_err(|error| Error::input(format!("looking at it: {error}")))?;
+    let metadata = std::fs::metadata(path)
+        .context("reading its metadata")
+        .map_err(|error| error.with_kind(Kind::Input))?;
     if metadata.is_file() {
-        return archive(held, path, how.progress);
+        return add_archive(layout, path, options.progress);
     }
-    let ((left, diff_id), digest, size) = held.add(|to| {
-        let encoder = zstd::stream::write::Encoder::new(to, LEVEL).context("making room to compress")?;
-        let mut hashing = Hashing::new(BufWriter::with_capacity(PIECE, encoder));
-        let left = pack::pack(path, how, packages, &mut hashing)?;
-        let (packed, _, diff_id) = hashing.finish();
-        let encoder = packed.into_inner().map_err(|error| error.into_error());
+    let ((left, diff_id), digest, size) = layout.write_new_blob(|file| {
+        let encoder = zstd::stream::write::Encoder::new(file, LEVEL).context("creating a zstd encoder")?;
+        let mut hashing = Hashing::new(BufWriter::with_capacity(CHUNK, encoder));
+        let left = create(path, options, packages, &mut hashing)?;
+        let (writer, _, diff_id) = hashing.finish();
+        let encoder = writer.into_inner().map_err(|error| error.into_error());
         encoder.and_then(|encoder| encoder.finish()).context("writing the layer")?;
         Ok((left, diff_id))
     })?;
     left_out.add(left);
-    Ok(Added { descriptor: descriptor(LAYER_ZSTD, &digest, size, false), diff_id })
+    Ok(Added { descriptor: descriptor(&MediaType::ImageLayerZstd, &digest, size), diff_id })
 }
 
-/// An archive is a layer byte for byte. What is in it is judged when it is unpacked.
-fn archive(held: &Held<'_>, path: &Path, progress: Progress<'_>) -> Result<Added> {
+/// Writes an archive unchanged as a layer. Its contents are checked when it is extracted.
+fn add_archive(layout: &LockedLayout<'_>, path: &Path, progress: Progress<'_>) -> Result<Added> {
     let reading = || format!("reading {}", path.display());
-    let mut file = File::open(path).context(reading())?;
-    let mut magic = [0; MAGIC];
-    let read = file.read(&mut magic).context(reading())?;
-    if let Some(packed) = Packing::foreign(&magic[..read]) {
-        return Err(Error::unsupported(format!(
-            "it is packed otherwise than images are (gzip, zstd); unpack it first with `{packed}`"
-        )));
+    let mut file = File::open(path).with_context(reading)?;
+    let mut magic = [0; MAGIC_LENGTH];
+    let read = file.read(&mut magic).with_context(reading)?;
+    if let Some(command) = Compression::unsupported_decompressor(&magic[..read]) {
+        return Err(Error::unsupported("its compression is not supported; supported: gzip and zstd")
+            .with_hint(format!("decompress it first with `{command}`")));
     }
-    let packing = Packing::by_magic(&magic[..read]);
-    let ((), digest, size) = held.add(|to| {
-        to.write_all(&magic[..read]).context("writing the layer")?;
+    let compression = Compression::from_magic(&magic[..read]);
+    let ((), digest, size) = layout.write_new_blob(|target| {
+        target.write_all(&magic[..read]).context("writing the layer")?;
         let mut buffer = vec![0; 256 << 10];
         loop {
-            let count = file.read(&mut buffer).context(reading())?;
+            let count = file.read(&mut buffer).with_context(reading)?;
             if count == 0 {
                 return Ok(());
             }
-            to.write_all(&buffer[..count]).context("writing the layer")?;
+            target.write_all(&buffer[..count]).context("writing the layer")?;
             progress(count as u64);
         }
     })?;
-    let blob = BufReader::with_capacity(PIECE, held.layout.blob(&digest, size)?);
-    let mut hashing = Hashing::bounded(std::io::sink(), Bounds::default().most(size));
-    let unpacked = packing.open(blob)?;
-    hashing.read_all(unpacked).map_err(crate::archive::damaged)?;
+    let blob = BufReader::with_capacity(CHUNK, layout.layout.blob(&digest, size)?);
+    let mut hashing = Hashing::bounded(std::io::sink(), Limits::default().max_decompressed(size));
+    hashing.read_all(compression.decompress(blob)?).map_err(read_error)?;
     let diff_id = hashing.finish().2;
-    Ok(Added { descriptor: descriptor(packing.media_type(), &digest, size, false), diff_id })
+    Ok(Added { descriptor: descriptor(&compression.media_type(), &digest, size), diff_id })
 }
 
-/// The configuration of an image with nothing in it.
+/// The configuration of an empty image.
 fn scratch() -> Value {
     json!({
         "architecture": architecture(),
@@ -249,32 +256,13 @@ fn scratch() -> Value {
     })
 }
 
-/// Names a further layer in a configuration; where that tells its history, the layer gets a line of it.
-fn note_layer(config: &mut Value, added: &Added) -> Result<()> {
+/// Adds a layer to a configuration, and to its history if it has one.
+fn record_layer(config: &mut Value, added: &Added) -> Result<()> {
     let ids = config.pointer_mut("/rootfs/diff_ids").and_then(Value::as_array_mut);
-    ids.ok_or_else(|| Error::integrity("the base's configuration names no layers"))?
+    ids.ok_or_else(|| Error::integrity("the configuration of the base image has no list of layers"))?
         .push(json!(added.diff_id));
     if let Some(history) = config.get_mut("history").and_then(Value::as_array_mut) {
         history.push(json!({ "created_by": "invarlock runtime image build" }));
     }
     Ok(())
-}
-
-pub(crate) fn bytes(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| Error::system(format!("writing JSON: {error}")))
-}
-
-/// Writes a small blob.
-pub(crate) fn put_bytes(held: &Held<'_>, bytes: &[u8]) -> Result<Digest> {
-    let digest = Digest::of(bytes);
-    held.put(&digest, bytes.len() as u64, |to| to.write_all(bytes))?;
-    Ok(digest)
-}
-
-pub(crate) fn descriptor(media_type: &str, digest: &Digest, size: u64, with_platform: bool) -> Value {
-    let mut it = json!({ "mediaType": media_type, "digest": digest, "size": size });
-    if with_platform {
-        it["platform"] = platform();
-    }
-    it
 }

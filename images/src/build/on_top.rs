@@ -1,46 +1,46 @@
-//! What a directory that is put on top of an image would hide without a word.
+//! Checks that a directory on top of an image hides nothing without an explicit whiteout.
 
 use std::os::fd::AsFd as _;
 
 use cap_std::fs::Dir;
 use rustix::fs::FileType;
 
-use crate::cursor::directory;
-use crate::tree::walk;
-use crate::trees::Tree;
-use crate::{Error, Result, attributes};
+use crate::layer::cursor::directory;
+use crate::layer::inspect::{inspect_error, walk};
+use crate::layer::xattr;
+use crate::rootfs::ExtractedLayer;
+use crate::{Error, Result};
 
-/// Refuses a layer with a directory where those below have a link to one, as `/bin` is in many images: overlays put the directory in the
-/// place of the link, and what the link led to is gone. Where the layer takes the link away by name, that is meant.
-pub(super) fn replaces_no_link(tree: &Tree, below: &[Tree]) -> Result<()> {
-    let root = tree.open_root()?;
-    let below = below.iter().rev().map(Tree::open_root).collect::<Result<Vec<Dir>>>()?;
-    walk(root.as_fd(), "", 0, &mut |above, path, name, kind| {
-        if kind != FileType::Directory {
+/// Refuses a layer with a directory where a lower layer has a link, as `/bin` in many images: an overlay replaces the link, and the target
+/// of the link is hidden. A whiteout of the link in the same layer makes this explicit.
+pub(super) fn replaces_no_link(layer: &ExtractedLayer, lower: &[ExtractedLayer]) -> Result<()> {
+    let root = layer.open_root()?;
+    let lower = lower.iter().rev().map(ExtractedLayer::open_root).collect::<Result<Vec<Dir>>>()?;
+    walk(root.as_fd(), "", 0, &mut |parent, path, name, file_type| {
+        if file_type != FileType::Directory {
             return Ok(());
         }
-        // The topmost of them is what is seen.
-        let seen = below.iter().find_map(|it| it.symlink_metadata(path).ok());
-        if !seen.is_some_and(|it| it.is_symlink()) {
+        // The entry of the topmost layer is the visible one.
+        let visible = lower.iter().find_map(|root| root.symlink_metadata(path).ok());
+        if !visible.is_some_and(|entry| entry.is_symlink()) {
             return Ok(());
         }
-        let own = directory(above, name)
-            .map_err(|error| Error::system(format!("looking at unpacked file /{path}: {error}")))?;
-        match attributes::is_opaque(&own) {
+        let own = directory(parent, name).map_err(inspect_error(path))?;
+        match xattr::is_opaque(&own) {
             true => Ok(()),
-            false => Err(Error::input(format!(
-                "/{path} is a link in the image below, and a directory would take its place; put what is in it where the link leads, or, \
-                 if it is meant so, take the link away with an empty file /{path_of_removal}",
-                path_of_removal = removal(path)
-            ))),
+            false => Err(Error::input(format!("/{path} is a link in a lower layer, and a directory would replace it"))
+                .with_hint(format!(
+                    "move the contents of the directory to the target of the link, or remove the link explicitly with an empty file /{}",
+                    whiteout(path)
+                ))),
         }
     })
 }
 
-/// The name that takes `path` away from the layers below.
-fn removal(path: &str) -> String {
+/// The path of the whiteout of `path`.
+fn whiteout(path: &str) -> String {
     match path.rsplit_once('/') {
-        Some((above, name)) => format!("{above}/.wh.{name}"),
+        Some((parent, name)) => format!("{parent}/.wh.{name}"),
         None => format!(".wh.{path}"),
     }
 }

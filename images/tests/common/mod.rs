@@ -1,13 +1,13 @@
-//! Layouts and archives made by hand, honest and hostile.
-#![allow(dead_code, reason = "each test program uses a part")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tables, and what is skipped")]
+//! Helpers of the tests: layouts and archives in any form, a registry in a directory, and processes of their own.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tables, and skipped tests")]
 
 use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use invarlock_images::{
-    Digest, Document, Opener, Reference, Remote, Result, RootfsOptions, Sink, Store, VerifiedRootfs,
+    Digest, Document, Error, Opener, Reference, Remote, Result, RootfsOptions, Sink, Store, VerifiedRootfs,
 };
 use invarlock_security::SecureTempDir;
 use serde_json::{Value, json};
@@ -21,6 +21,25 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 pub fn arch() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+pub fn reference(text: &str) -> Reference {
+    Reference::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// Message and hint of an error.
+pub fn message_and_hint(error: &Error) -> String {
+    format!("{error}; {}", error.hint().unwrap_or_default())
+}
+
+/// The combined output of a finished process.
+pub fn output_text(output: &std::process::Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+/// Whether every object of the store is correct.
+pub fn is_consistent(store: &Store) -> bool {
+    store.verify(None, false).expect("verify").iter().all(|checked| checked.problem.is_none())
 }
 
 pub fn scratch() -> SecureTempDir {
@@ -45,6 +64,7 @@ impl TestLayout {
         digest
     }
 
+    /// Stores a document and returns its descriptor.
     pub fn json(&self, media_type: &str, value: &Value) -> Value {
         let bytes = serde_json::to_vec(value).expect("json");
         json!({"mediaType": media_type, "digest": self.blob(&bytes), "size": bytes.len()})
@@ -67,7 +87,7 @@ impl TestLayout {
         )
     }
 
-    /// An image of one plain layer that is moved into the layout, and never into memory.
+    /// An image of one uncompressed layer. The file is moved into the layout and never read into memory.
     pub fn image_of_file(&self, archive: &Path) -> Value {
         let output = std::process::Command::new("sha256sum").arg(archive).output().expect("sha256sum");
         let hex = String::from_utf8(output.stdout).expect("text")[..64].to_owned();
@@ -88,27 +108,29 @@ impl TestLayout {
     }
 
     pub fn reference(&self) -> Reference {
-        Reference::parse(&format!("oci:{}", self.dir.display())).expect("reference")
+        reference(&format!("oci:{}", self.dir.display()))
     }
 }
 
-/// A registry that is a layout on this disk. What it gives it gives in small pieces.
-pub struct Directory(pub PathBuf);
+/// A registry whose content is a layout in a directory. It sends blobs in small chunks.
+pub struct DirectoryRegistry(pub PathBuf);
 
-impl Directory {
+impl DirectoryRegistry {
     fn bytes(&self, digest: &str) -> Result<Vec<u8>> {
         let path = self.0.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
-        std::fs::read(path).map_err(|error| invarlock_images::Error::input(error.to_string()))
+        std::fs::read(path).map_err(|error| Error::input(error.to_string()))
     }
 }
 
-impl Remote for Directory {
-    fn manifest(&self, which: &str, _: u64) -> Result<Document> {
+impl Remote for DirectoryRegistry {
+    fn manifest(&self, tag_or_digest: &str, _: u64) -> Result<Document> {
         let index: Value =
             serde_json::from_slice(&std::fs::read(self.0.join("index.json")).expect("index")).expect("index");
         let root = &index["manifests"][0];
-        let digest =
-            if which.starts_with("sha256:") { which } else { root["digest"].as_str().expect("digest") };
+        let digest = match tag_or_digest.starts_with("sha256:") {
+            true => tag_or_digest,
+            false => root["digest"].as_str().expect("digest"),
+        };
         let bytes = self.bytes(digest)?;
         let value: Value = serde_json::from_slice(&bytes).expect("manifest");
         Ok(Document { media_type: value["mediaType"].as_str().expect("type").to_owned(), bytes })
@@ -117,7 +139,7 @@ impl Remote for Directory {
     fn blob(&self, digest: &Digest, _: u64, to: &mut dyn Sink) -> Result<()> {
         let bytes = self.bytes(&digest.to_string())?;
         let have = usize::try_from(to.have()).expect("size");
-        bytes[have..].chunks(bytes.len() / 3 + 1).try_for_each(|piece| to.take(piece))
+        bytes[have..].chunks(bytes.len() / 3 + 1).try_for_each(|chunk| to.take(chunk))
     }
 
     fn has_blob(&self, digest: &Digest, _: u64) -> Result<bool> {
@@ -126,9 +148,7 @@ impl Remote for Directory {
 
     fn put_blob(&self, digest: &Digest, size: u64, open: Opener<'_>) -> Result<()> {
         let mut bytes = Vec::new();
-        open()?
-            .read_to_end(&mut bytes)
-            .map_err(|error| invarlock_images::Error::system(error.to_string()))?;
+        open()?.read_to_end(&mut bytes)?;
         assert_eq!((bytes.len() as u64, Digest::of(&bytes)), (size, *digest));
         TestLayout { dir: self.0.clone() }.blob(&bytes);
         Ok(())
@@ -145,14 +165,15 @@ impl Remote for Directory {
     }
 }
 
-/// Unpacks one plain layer in a fresh store below `dir`.
-pub fn unpack(dir: &Path, archive: &[u8]) -> Result<VerifiedRootfs> {
-    unpack_as(dir, TAR, archive.to_vec(), archive.to_vec())
+/// Extracts one uncompressed layer in a new store below `dir`.
+pub fn extract(dir: &Path, archive: &[u8]) -> Result<VerifiedRootfs> {
+    extract_as(dir, TAR, archive.to_vec(), archive.to_vec())
 }
 
-pub fn unpack_as(dir: &Path, kind: &str, blob: Vec<u8>, archive: Vec<u8>) -> Result<VerifiedRootfs> {
+/// Extracts one layer of the media type `media_type` in a new store below `dir`.
+pub fn extract_as(dir: &Path, media_type: &str, blob: Vec<u8>, archive: Vec<u8>) -> Result<VerifiedRootfs> {
     let layout = TestLayout::new(&dir.join("layout"));
-    layout.index(&[layout.image(&[(kind, blob, archive)])]);
+    layout.index(&[layout.image(&[(media_type, blob, archive)])]);
     let store = Store::open(&dir.join("store"))?;
     store.rootfs(&store.resolve(&layout.reference())?, RootfsOptions::default())
 }
@@ -167,7 +188,7 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).expect("zstd")
 }
 
-/// An archive from headers as raw as a test wants them.
+/// Builds an archive. Headers may be malformed.
 #[derive(Default)]
 pub struct Tar(pub Vec<u8>, usize);
 
@@ -190,7 +211,7 @@ impl Tar {
         self
     }
 
-    /// Changes the last header, which then gets a right checksum.
+    /// Changes the last header and updates its checksum.
     pub fn patched(mut self, change: impl Fn(&mut [u8])) -> Self {
         let header = &mut self.0[self.1..self.1 + 512];
         change(header);
@@ -232,39 +253,42 @@ impl Tar {
     }
 }
 
-/// Told to the copy of this program that runs as an ordinary user.
+/// Set for the subprocess that runs as an ordinary user.
 const AS_USER: &str = "INVARLOCK_TEST_AS_USER";
 
-/// The most memory this process has had, in KiB.
-pub fn peak() -> u64 {
+/// The peak memory of this process (`VmHWM`), in KiB.
+pub fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("status");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
     line.split_whitespace().nth(1).expect("number").parse().expect("number")
 }
 
-/// Runs `script` in a mount namespace of its own, with `dir` as `$D` and a variable; what it says where it fails.
-pub fn inside(variable: (&str, &str), script: &str, dir: &Path) -> std::result::Result<(), String> {
+/// Runs `script` in a new mount namespace, with `dir` as `$D` and an environment variable. Returns its output if it fails.
+pub fn run_in_mount_namespace(
+    variable: (&str, &str),
+    script: &str,
+    dir: &Path,
+) -> std::result::Result<(), String> {
     let output = std::process::Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-ec", script])
         .env("D", dir)
         .env(variable.0, variable.1)
         .output()
         .expect("unshare");
-    let text = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
-    if output.status.success() { Ok(()) } else { Err(text) }
+    if output.status.success() { Ok(()) } else { Err(output_text(&output)) }
 }
 
-/// Runs this program's test `name` as an ordinary user, who has no part in root's files. Not where we are one ourselves.
-pub fn again_as_a_user(name: &str) {
+/// Started as root, runs the test `name` of this program again as an ordinary user, who has no access to root's files.
+pub fn run_again_as_user(name: &str) {
     if std::env::var_os(AS_USER).is_some() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED {name} as another user: this is not root");
+        return eprintln!("SKIPPED {name} as another user: requires root");
     }
-    let place = scratch();
-    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("mode");
-    let program = place.path().join("test");
+    let dir = scratch();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("mode");
+    let program = dir.path().join("test");
     std::fs::copy(std::env::current_exe().expect("own program"), &program).expect("copy");
     let output = std::process::Command::new("setpriv")
         .args(["--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all", "--"])
@@ -274,15 +298,8 @@ pub fn again_as_a_user(name: &str) {
         .current_dir("/")
         .output()
         .expect("setpriv");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    print!(
-        "{}",
-        text(&output.stdout)
-            .lines()
-            .filter(|it| it.contains(" held"))
-            .map(|it| format!("{it}\n"))
-            .collect::<String>()
-    );
-    let passed = output.status.success() && text(&output.stdout).contains("1 passed");
-    assert!(passed, "as a user:\n{}{}", text(&output.stdout), text(&output.stderr));
+    let text = output_text(&output);
+    // The rows of the table of attacks.
+    text.lines().filter(|line| line.contains(" held")).for_each(|line| println!("{line}"));
+    assert!(output.status.success() && text.contains("1 passed"), "as a user:\n{text}");
 }

@@ -1,4 +1,4 @@
-//! Hostile images: what their documents say of each other, of blobs and of themselves.
+//! Hostile documents and layouts: wrong types, sizes, digests and file types.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,8 +7,8 @@ use std::path::Path;
 use invarlock_images::{Digest, Reference};
 use serde_json::{Value, json};
 
-use super::As::{Input, Integrity, Safety, Unsupported};
-use super::{Attack, Make};
+use super::Expected::{Input, Integrity, Safety, Unsupported};
+use super::{Attack, Create};
 use crate::common::*;
 
 pub fn attacks() -> Vec<Attack> {
@@ -22,39 +22,46 @@ fn archive() -> Vec<u8> {
     Tar::default().file("a", "x").end()
 }
 
-/// An attack by what a manifest says: `more` is put into a good one, whose layer and configuration it gets.
-fn manifest(name: &str, expected: super::As, more: impl Fn(&TestLayout, &Good) -> Value + 'static) -> Attack {
+/// An attack by a manifest: a valid one with the fields `more`.
+fn manifest(
+    name: &str,
+    expected: super::Expected,
+    more: impl Fn(&TestLayout, &ValidImage) -> Value + 'static,
+) -> Attack {
     attack("document", name, expected, move |layout| {
-        let good = Good::new(layout);
-        let mut it = good.manifest();
-        it.as_object_mut().expect("object").extend(more(layout, &good).as_object().expect("object").clone());
-        layout.index(&[layout.json(MANIFEST, &it)]);
+        let valid = ValidImage::new(layout);
+        let mut manifest = valid.manifest();
+        manifest
+            .as_object_mut()
+            .expect("object")
+            .extend(more(layout, &valid).as_object().expect("object").clone());
+        layout.index(&[layout.json(MANIFEST, &manifest)]);
     })
 }
 
 fn attack(
     class: &'static str,
     name: &str,
-    expected: super::As,
-    make: impl Fn(&TestLayout) + 'static,
+    expected: super::Expected,
+    create: impl Fn(&TestLayout) + 'static,
 ) -> Attack {
-    Attack { class, name: name.to_owned(), expected, make: in_layout(make) }
+    Attack { class, name: name.to_owned(), expected, create: in_layout(create) }
 }
 
-fn in_layout(make: impl Fn(&TestLayout) + 'static) -> Make {
+fn in_layout(create: impl Fn(&TestLayout) + 'static) -> Create {
     Box::new(move |dir: &Path| -> Reference {
         let layout = TestLayout::new(&dir.join("layout"));
-        make(&layout);
+        create(&layout);
         layout.reference()
     })
 }
 
-struct Good {
+struct ValidImage {
     config: Value,
     layer: Value,
 }
 
-impl Good {
+impl ValidImage {
     fn new(layout: &TestLayout) -> Self {
         let archive = archive();
         let layer = json!({"mediaType": TAR, "digest": layout.blob(&archive), "size": archive.len()});
@@ -66,96 +73,96 @@ impl Good {
     }
 }
 
-/// A descriptor with one member changed.
-fn but(it: &Value, key: &str, value: impl Into<Value>) -> Value {
-    let mut it = it.clone();
-    it[key] = value.into();
-    it
+/// A descriptor with one field changed.
+fn with_field(descriptor: &Value, key: &str, value: impl Into<Value>) -> Value {
+    let mut changed = descriptor.clone();
+    changed[key] = value.into();
+    changed
 }
 
 fn documents() -> Vec<Attack> {
     let none = || json!(Digest::of(b"none"));
     vec![
         manifest("both layers and manifests, CVE-2021-41190", Safety, |_, _| json!({"manifests": []})),
-        manifest("layers of schema 1 besides", Safety, |_, _| json!({"fsLayers": []})),
+        manifest("layers of schema 1 in addition", Safety, |_, _| json!({"fsLayers": []})),
         manifest("schema 1", Unsupported, |_, _| json!({"schemaVersion": 1})),
         manifest("media type of an index inside", Integrity, |_, _| json!({"mediaType": INDEX})),
         manifest("fewer layers than diff ids", Integrity, |_, _| json!({"layers": []})),
         manifest(
             "more layers than diff ids",
             Integrity,
-            |_, good| json!({"layers": [good.layer, good.layer]}),
+            |_, valid| json!({"layers": [valid.layer, valid.layer]}),
         ),
         manifest(
             "layer of an unknown type",
             Unsupported,
-            |_, good| json!({"layers": [but(&good.layer, "mediaType", "application/x-what")]}),
+            |_, valid| json!({"layers": [with_field(&valid.layer, "mediaType", "application/x-what")]}),
         ),
-        manifest("layer that is said to lie elsewhere", Unsupported, |_, good| {
+        manifest("layer with a foreign URL", Unsupported, |_, valid| {
             let kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
-            json!({"layers": [but(&but(&good.layer, "mediaType", kind), "urls", json!(["http://192.0.2.1/x"]))]})
+            json!({"layers": [with_field(&with_field(&valid.layer, "mediaType", kind), "urls", json!(["http://192.0.2.1/x"]))]})
         }),
         manifest(
             "layer of another size",
             Integrity,
-            |_, good| json!({"layers": [but(&good.layer, "size", 7)]}),
+            |_, valid| json!({"layers": [with_field(&valid.layer, "size", 7)]}),
         ),
         manifest(
-            "layer of an endless size",
+            "layer of 8 EiB",
             Safety,
-            |_, good| json!({"layers": [but(&good.layer, "size", i64::MAX)]}),
+            |_, valid| json!({"layers": [with_field(&valid.layer, "size", i64::MAX)]}),
         ),
         manifest(
-            "layer of a size no number holds",
+            "layer whose size overflows",
             Safety,
-            |_, good| json!({"layers": [but(&good.layer, "size", u64::MAX)]}),
+            |_, valid| json!({"layers": [with_field(&valid.layer, "size", u64::MAX)]}),
         ),
         manifest(
             "layer of a negative size",
             Integrity,
-            |_, good| json!({"layers": [but(&good.layer, "size", -1)]}),
+            |_, valid| json!({"layers": [with_field(&valid.layer, "size", -1)]}),
         ),
         manifest(
             "layer that is missing",
             Integrity,
-            move |_, good| json!({"layers": [but(&good.layer, "digest", none())]}),
+            move |_, valid| json!({"layers": [with_field(&valid.layer, "digest", none())]}),
         ),
         manifest(
             "layer that is missing, with its bytes in the descriptor",
             Integrity,
-            move |_, good| json!({"layers": [but(&but(&good.layer, "digest", none()), "data", "eA==")]}),
+            move |_, valid| json!({"layers": [with_field(&with_field(&valid.layer, "digest", none()), "data", "eA==")]}),
         ),
         manifest(
             "layer of another algorithm",
             Unsupported,
-            |_, good| json!({"layers": [but(&good.layer, "digest", format!("sha512:{}", "0".repeat(128)))]}),
+            |_, valid| json!({"layers": [with_field(&valid.layer, "digest", format!("sha512:{}", "0".repeat(128)))]}),
         ),
         manifest(
             "layer whose digest is a path",
             Integrity,
-            |_, good| json!({"layers": [but(&good.layer, "digest", "sha256:../../../../canary/file")]}),
+            |_, valid| json!({"layers": [with_field(&valid.layer, "digest", "sha256:../../../../canary/file")]}),
         ),
-        manifest("layer whose digest is in capitals", Integrity, |_, good| {
+        manifest("layer whose digest is in upper case", Integrity, |_, valid| {
             let digest =
-                good.layer["digest"].as_str().expect("digest").to_uppercase().replace("SHA256", "sha256");
-            json!({"layers": [but(&good.layer, "digest", digest)]})
+                valid.layer["digest"].as_str().expect("digest").to_uppercase().replace("SHA256", "sha256");
+            json!({"layers": [with_field(&valid.layer, "digest", digest)]})
         }),
-        manifest("layer by the digest of another archive", Integrity, |layout, good| {
+        manifest("layer with the digest of another archive", Integrity, |layout, valid| {
             let other = Tar::default().file("a", "evil").end();
-            json!({"layers": [but(&but(&good.layer, "digest", json!(layout.blob(&other))), "size", other.len())]})
+            json!({"layers": [with_field(&with_field(&valid.layer, "digest", json!(layout.blob(&other))), "size", other.len())]})
         }),
         manifest(
-            "configuration that is none",
+            "empty configuration",
             Unsupported,
-            |_, good| json!({"config": but(&good.config, "mediaType", "application/vnd.oci.empty.v1+json")}),
+            |_, valid| json!({"config": with_field(&valid.config, "mediaType", "application/vnd.oci.empty.v1+json")}),
         ),
-        manifest("configuration that is an archive", Integrity, |layout, good| {
+        manifest("configuration that is an archive", Integrity, |layout, valid| {
             let digest = json!(layout.blob(&archive()));
-            json!({"config": but(&but(&good.config, "digest", digest), "size", archive().len())})
+            json!({"config": with_field(&with_field(&valid.config, "digest", digest), "size", archive().len())})
         }),
-        manifest("configuration of 5 MiB", Safety, |layout, good| {
+        manifest("configuration of 5 MiB", Safety, |layout, valid| {
             let digest = json!(layout.blob(&vec![b' '; 5 << 20]));
-            json!({"config": but(&but(&good.config, "digest", digest), "size", 5 << 20)})
+            json!({"config": with_field(&with_field(&valid.config, "digest", digest), "size", 5 << 20)})
         }),
         manifest("configuration for another system", Unsupported, |layout, _| {
             config(layout, json!({"os": "windows"}))
@@ -169,57 +176,60 @@ fn documents() -> Vec<Attack> {
         manifest("diff id that is a path", Integrity, |layout, _| {
             config(layout, json!({"rootfs": {"type": "layers", "diff_ids": ["sha256:../../../canary"]}}))
         }),
-        manifest("129 layers", Unsupported, |layout, good| {
+        manifest("129 layers", Unsupported, |layout, valid| {
             let ids = vec![json!(Digest::of(&archive())); 129];
-            let mut it = config(layout, json!({"rootfs": {"type": "layers", "diff_ids": ids}}));
-            it["layers"] = vec![good.layer.clone(); 129].into();
-            it
+            let mut fields = config(layout, json!({"rootfs": {"type": "layers", "diff_ids": ids}}));
+            fields["layers"] = vec![valid.layer.clone(); 129].into();
+            fields
         }),
         manifest("no layer", Unsupported, |layout, _| {
-            let mut it = config(layout, json!({"rootfs": {"type": "layers", "diff_ids": []}}));
-            it["layers"] = json!([]);
-            it
+            let mut fields = config(layout, json!({"rootfs": {"type": "layers", "diff_ids": []}}));
+            fields["layers"] = json!([]);
+            fields
         }),
-        raw_manifest("layers twice", |good| {
-            format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}],"layers":[]}}"#, good.config, good.layer)
+        raw_manifest("layers twice", |valid| {
+            format!(
+                r#"{{"schemaVersion":2,"config":{},"layers":[{}],"layers":[]}}"#,
+                valid.config, valid.layer
+            )
         }),
-        raw_manifest("bytes behind the manifest", |good| format!("{} {{}}", good.manifest())),
-        raw_manifest("nested beyond reason", |_| "[".repeat(100_000)),
+        raw_manifest("trailing data after the manifest", |valid| format!("{} {{}}", valid.manifest())),
+        raw_manifest("nested too deeply", |_| "[".repeat(100_000)),
         raw_manifest("not text", |_| "\0\0\0\0".to_owned()),
         raw_manifest("empty", |_| String::new()),
     ]
 }
 
-/// A configuration with `more` in it, as a member of a manifest.
+/// A manifest's field `config` with a configuration that has the fields `more`.
 fn config(layout: &TestLayout, more: Value) -> Value {
     let ids = json!([Digest::of(&archive())]);
-    let mut it =
+    let mut config =
         json!({"architecture": arch(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}});
-    it.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
-    json!({"config": layout.json(CONFIG, &it)})
+    config.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
+    json!({"config": layout.json(CONFIG, &config)})
 }
 
-fn raw_manifest(name: &str, text: impl Fn(&Good) -> String + 'static) -> Attack {
+fn raw_manifest(name: &str, text: impl Fn(&ValidImage) -> String + 'static) -> Attack {
     attack("document", name, Integrity, move |layout| {
-        let text = text(&Good::new(layout));
+        let text = text(&ValidImage::new(layout));
         layout.index(&[
             json!({"mediaType": MANIFEST, "digest": layout.blob(text.as_bytes()), "size": text.len()}),
         ]);
     })
 }
 
-fn good(layout: &TestLayout) -> Value {
-    let good = Good::new(layout);
-    layout.json(MANIFEST, &good.manifest())
+fn valid(layout: &TestLayout) -> Value {
+    let valid = ValidImage::new(layout);
+    layout.json(MANIFEST, &valid.manifest())
 }
 
-fn platform(it: &Value, os: &str, architecture: &str) -> Value {
-    but(it, "platform", json!({"os": os, "architecture": architecture}))
+fn with_platform(descriptor: &Value, os: &str, architecture: &str) -> Value {
+    with_field(descriptor, "platform", json!({"os": os, "architecture": architecture}))
 }
 
 fn indexes() -> Vec<Attack> {
-    let index = |name, expected, make: fn(&TestLayout) -> Vec<Value>| {
-        attack("index", name, expected, move |layout| layout.index(&make(layout)))
+    let index = |name, expected, create: fn(&TestLayout) -> Vec<Value>| {
+        attack("index", name, expected, move |layout| layout.index(&create(layout)))
     };
     let raw = |name, expected, text: fn(&TestLayout) -> String| {
         attack("index", name, expected, move |layout| {
@@ -228,76 +238,78 @@ fn indexes() -> Vec<Attack> {
     };
     vec![
         index("two images, none named", Input, |layout| {
-            vec![good(layout), layout.image(&[(TAR, Tar::default().end(), Tar::default().end())])]
+            vec![valid(layout), layout.image(&[(TAR, Tar::default().end(), Tar::default().end())])]
         }),
         index("no image", Input, |_| Vec::new()),
-        index("wrong size", Integrity, |layout| vec![but(&good(layout), "size", 3)]),
-        index("endless size", Safety, |layout| vec![but(&good(layout), "size", u64::MAX)]),
-        index("larger than a manifest may be", Safety, |layout| vec![but(&good(layout), "size", 5 << 20)]),
+        index("wrong size", Integrity, |layout| vec![with_field(&valid(layout), "size", 3)]),
+        index("size that overflows", Safety, |layout| vec![with_field(&valid(layout), "size", u64::MAX)]),
+        index("manifest of 5 MiB", Safety, |layout| vec![with_field(&valid(layout), "size", 5 << 20)]),
         index("unknown media type", Unsupported, |layout| {
-            vec![but(&good(layout), "mediaType", "text/plain")]
+            vec![with_field(&valid(layout), "mediaType", "text/plain")]
         }),
-        index("manifest said to be an index", Safety, |layout| vec![but(&good(layout), "mediaType", INDEX)]),
+        index("manifest declared as an index", Safety, |layout| {
+            vec![with_field(&valid(layout), "mediaType", INDEX)]
+        }),
         index("missing manifest", Integrity, |layout| {
-            vec![but(&good(layout), "digest", json!(Digest::of(b"none")))]
+            vec![with_field(&valid(layout), "digest", json!(Digest::of(b"none")))]
         }),
         index("manifest whose digest is a path", Integrity, |layout| {
-            vec![but(&good(layout), "digest", "sha256:../../../canary/file")]
+            vec![with_field(&valid(layout), "digest", "sha256:../../../canary/file")]
         }),
         index("no image for this machine", Unsupported, |layout| {
-            let other = platform(&good(layout), "linux", "s390x");
+            let other = with_platform(&valid(layout), "linux", "s390x");
             vec![layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [other]}))]
         }),
         index("two images for this machine", Input, |layout| {
-            let one = platform(&good(layout), "linux", arch());
+            let one = with_platform(&valid(layout), "linux", arch());
             let two = layout.image(&[(TAR, Tar::default().end(), Tar::default().end())]);
-            let two = platform(&two, "linux", arch());
+            let two = with_platform(&two, "linux", arch());
             vec![
                 layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [one, two]})),
             ]
         }),
-        index("an index that names itself, in a way", Safety, |layout| {
-            let mut it = platform(&good(layout), "linux", arch());
+        index("index in an index, five levels deep", Safety, |layout| {
+            let mut nested = with_platform(&valid(layout), "linux", arch());
             for _ in 0..5 {
-                let inner = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [it]});
-                it = platform(&layout.json(INDEX, &inner), "linux", arch());
+                let inner = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [nested]});
+                nested = with_platform(&layout.json(INDEX, &inner), "linux", arch());
             }
-            vec![it]
+            vec![nested]
         }),
-        index("layers in an index in the index", Safety, |layout| {
-            let it = platform(&good(layout), "linux", arch());
-            let both = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [it], "layers": []});
+        index("layers in a nested index", Safety, |layout| {
+            let image = with_platform(&valid(layout), "linux", arch());
+            let both = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [image], "layers": []});
             vec![layout.json(INDEX, &both)]
         }),
         raw("layers in the index", Safety, |layout| {
-            json!({"schemaVersion": 2, "manifests": [good(layout)], "layers": []}).to_string()
+            json!({"schemaVersion": 2, "manifests": [valid(layout)], "layers": []}).to_string()
         }),
-        raw("a manifest in the place of the index", Safety, |layout| {
-            Good::new(layout).manifest().to_string()
+        raw("a manifest instead of the index", Safety, |layout| {
+            ValidImage::new(layout).manifest().to_string()
         }),
         raw("5 MiB", Safety, |layout| {
-            format!("{}{}", json!({"schemaVersion": 2, "manifests": [good(layout)]}), " ".repeat(5 << 20))
+            format!("{}{}", json!({"schemaVersion": 2, "manifests": [valid(layout)]}), " ".repeat(5 << 20))
         }),
         raw("manifests twice", Integrity, |layout| {
-            let good = good(layout);
-            format!(r#"{{"schemaVersion":2,"manifests":[{good}],"manifests":[]}}"#)
+            let valid = valid(layout);
+            format!(r#"{{"schemaVersion":2,"manifests":[{valid}],"manifests":[]}}"#)
         }),
-        raw("nested beyond reason", Integrity, |_| "{\"a\":".repeat(100_000)),
-        raw("cut", Integrity, |layout| {
-            let text = json!({"schemaVersion": 2, "manifests": [good(layout)]}).to_string();
+        raw("nested too deeply", Integrity, |_| "{\"a\":".repeat(100_000)),
+        raw("truncated", Integrity, |layout| {
+            let text = json!({"schemaVersion": 2, "manifests": [valid(layout)]}).to_string();
             text[..text.len() - 2].to_owned()
         }),
     ]
 }
 
-/// Layouts in which files are not what they seem (E8).
+/// Layouts whose files have another type or content than expected (E8 of docs/attacks.md).
 fn on_disk() -> Vec<Attack> {
     fn blob(layout: &TestLayout, digest: &Value) -> std::path::PathBuf {
         layout.dir.join("blobs/sha256").join(digest.as_str().expect("digest").trim_start_matches("sha256:"))
     }
     let with_good = |name, expected, change: fn(&TestLayout, &Value)| {
         attack("layout", name, expected, move |layout| {
-            let manifest = good(layout);
+            let manifest = valid(layout);
             layout.index(std::slice::from_ref(&manifest));
             change(layout, &manifest["digest"]);
         })
@@ -317,7 +329,7 @@ fn on_disk() -> Vec<Attack> {
             fs::rename(&path, layout.dir.join("moved")).expect("move");
             symlink("../../moved", path).expect("link");
         }),
-        with_good("layer that is a link to what never ends", Safety, |layout, _| {
+        with_good("layer that is a link to /dev/zero", Safety, |layout, _| {
             let path = blob(layout, &json!(Digest::of(&archive())));
             fs::remove_file(&path).expect("remove");
             symlink("/dev/zero", path).expect("link");
@@ -338,19 +350,19 @@ fn on_disk() -> Vec<Attack> {
         with_good("oci-layout of an unknown version", Unsupported, |layout, _| {
             fs::write(layout.dir.join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).expect("write");
         }),
-        with_good("oci-layout that is none", Integrity, |layout, _| {
+        with_good("malformed oci-layout", Integrity, |layout, _| {
             fs::write(layout.dir.join("oci-layout"), "1.0.0").expect("write");
         }),
         with_good("no oci-layout", Integrity, |layout, _| {
             fs::remove_file(layout.dir.join("oci-layout")).expect("remove");
         }),
-        with_good("layer of the same length and other bytes", Integrity, |layout, _| {
+        with_good("modified layer of the same length", Integrity, |layout, _| {
             let path = blob(layout, &json!(Digest::of(&archive())));
             let mut bytes = fs::read(&path).expect("read");
             bytes[520] ^= 1;
             fs::write(path, bytes).expect("write");
         }),
-        with_good("manifest of the same length and other bytes", Integrity, |layout, digest| {
+        with_good("modified manifest of the same length", Integrity, |layout, digest| {
             let path = blob(layout, digest);
             let text = fs::read_to_string(&path)
                 .expect("read")
@@ -360,11 +372,12 @@ fn on_disk() -> Vec<Attack> {
     ]
 }
 
-/// What looks like an attack, and is none for us: layers are unpacked each for itself, and never over one another.
-pub fn harmless() -> Vec<(&'static str, Make)> {
-    fn layers(archives: Vec<Vec<u8>>) -> Make {
+/// Images that look like an attack but are harmless, because each layer is extracted separately and never onto another one.
+pub fn harmless() -> Vec<(&'static str, Create)> {
+    fn layers(archives: Vec<Vec<u8>>) -> Create {
         in_layout(move |layout| {
-            let layers: Vec<_> = archives.iter().map(|it| (TAR, it.clone(), it.clone())).collect();
+            let layers: Vec<_> =
+                archives.iter().map(|archive| (TAR, archive.clone(), archive.clone())).collect();
             layout.index(&[layout.image(&layers)]);
         })
     }
@@ -400,24 +413,24 @@ pub fn harmless() -> Vec<(&'static str, Make)> {
             layers(vec![tar().symlink("a", "/").symlink("b", up).end()]),
         ),
         (
-            "bytes of a layer in its descriptor",
+            "content of a layer in its descriptor",
             in_layout(|layout| {
-                let good = Good::new(layout);
-                let mut it = good.manifest();
-                it["layers"][0]["data"] = json!("bGllcw==");
-                it["layers"][0]["urls"] = json!(["file:///etc/passwd"]);
-                layout.index(&[layout.json(MANIFEST, &it)]);
+                let valid = ValidImage::new(layout);
+                let mut manifest = valid.manifest();
+                manifest["layers"][0]["data"] = json!("bGllcw==");
+                manifest["layers"][0]["urls"] = json!(["file:///etc/passwd"]);
+                layout.index(&[layout.json(MANIFEST, &manifest)]);
             }),
         ),
         (
-            "annotations of paths and escapes",
+            "annotations with paths and escape sequences",
             in_layout(|layout| {
-                let mut it = good(layout);
-                it["annotations"] = json!({
+                let mut descriptor = valid(layout);
+                descriptor["annotations"] = json!({
                     "org.opencontainers.image.ref.name": "../../../canary/\u{1b}[2J",
                     "org.opencontainers.image.title": "/etc/passwd",
                 });
-                layout.index(&[it]);
+                layout.index(&[descriptor]);
             }),
         ),
     ]

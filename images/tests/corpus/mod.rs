@@ -1,8 +1,8 @@
-//! Archives and layouts that attack, each with its class. `archives` has one hostile layer each, `layouts` whole hostile images,
-//! `bundles` images in hostile archives.
+//! A corpus of hostile images, each with a class: `layers` has hostile layers, `layouts` hostile documents and layouts, and `image_archives`
+//! hostile OCI and Docker archives.
 
-mod archives;
-mod bundles;
+mod image_archives;
+mod layers;
 mod layouts;
 
 use invarlock_error::Kind;
@@ -12,69 +12,69 @@ use invarlock_images::{Error, Reference};
 
 use crate::common::*;
 
-/// The kind of error that an attack must end in.
+/// The kind of error that an attack must cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum As {
+pub enum Expected {
     Safety,
     Integrity,
     Unsupported,
-    /// What only a user can decide.
+    /// The user must choose.
     Input,
 }
 
-pub fn kind(error: &Error) -> Option<As> {
+pub fn kind(error: &Error) -> Option<Expected> {
     match error.kind() {
-        Kind::Safety => Some(As::Safety),
-        Kind::Integrity => Some(As::Integrity),
-        Kind::Unsupported => Some(As::Unsupported),
-        Kind::Input => Some(As::Input),
+        Kind::Safety => Some(Expected::Safety),
+        Kind::Integrity => Some(Expected::Integrity),
+        Kind::Unsupported => Some(Expected::Unsupported),
+        Kind::Input => Some(Expected::Input),
         _ => None,
     }
 }
 
-/// Puts an image into an empty directory and says how it is named.
-type Make = Box<dyn Fn(&Path) -> Reference>;
+/// Creates an image in an empty directory and returns its reference.
+type Create = Box<dyn Fn(&Path) -> Reference>;
 
 /// One attack.
 pub struct Attack {
     pub class: &'static str,
     pub name: String,
-    pub expected: As,
-    pub make: Make,
+    pub expected: Expected,
+    pub create: Create,
 }
 
-/// All that must be refused.
+/// All images that must be rejected.
 pub fn attacks() -> Vec<Attack> {
-    let mut all = archives::attacks();
+    let mut all = layers::attacks();
     all.extend(layouts::attacks());
-    all.extend(bundles::attacks());
+    all.extend(image_archives::attacks());
     all
 }
 
-/// Images that look like an attack, and do no harm: they are accepted, and all they make stays inside.
-pub fn harmless() -> Vec<(&'static str, Make)> {
+/// Images that look like an attack but are harmless: they are accepted, and extraction writes only inside the store.
+pub fn harmless() -> Vec<(&'static str, Create)> {
     layouts::harmless()
 }
 
-fn layer_of(kind: &'static str, blob: Vec<u8>, archive: Vec<u8>) -> Make {
+fn layer_of(media_type: &'static str, blob: Vec<u8>, archive: Vec<u8>) -> Create {
     Box::new(move |dir| {
         let layout = TestLayout::new(&dir.join("layout"));
-        layout.index(&[layout.image(&[(kind, blob.clone(), archive.clone())])]);
+        layout.index(&[layout.image(&[(media_type, blob.clone(), archive.clone())])]);
         layout.reference()
     })
 }
 
-fn plain(class: &'static str, name: &str, archive: Vec<u8>, expected: As) -> Attack {
-    Attack { class, name: name.to_owned(), expected, make: layer_of(TAR, archive.clone(), archive) }
+fn uncompressed_layer(class: &'static str, name: &str, archive: Vec<u8>, expected: Expected) -> Attack {
+    Attack { class, name: name.to_owned(), expected, create: layer_of(TAR, archive.clone(), archive) }
 }
 
-fn packed(
+fn compressed_layer(
     class: &'static str,
     name: &str,
-    kind: &'static str,
+    media_type: &'static str,
     blob: Vec<u8>,
     archive: Vec<u8>,
-    expected: As,
+    expected: Expected,
 ) -> Attack {
-    Attack { class, name: name.to_owned(), expected, make: layer_of(kind, blob, archive) }
+    Attack { class, name: name.to_owned(), expected, create: layer_of(media_type, blob, archive) }
 }

@@ -1,76 +1,47 @@
 //! `invarlock runtime image …`.
 
-use super::transport::{PullArgs, PushArgs};
+use super::{PullArgs, PushArgs, SpecialFileArgs};
 use clap::{Args, Subcommand};
-use invarlock_images::{Policy, SpecialFilePolicy, Verify, parse_command, parse_pair};
+use invarlock_images::{parse_command, parse_pair};
 use std::path::PathBuf;
-
-/// How what is unpacked of an image is verified before each use.
-#[derive(Debug, Clone, Copy, Default, Args)]
-pub struct CareArgs {
-    /// Verification of the image before use: full (every byte), quick (what the file system notes of changes), fsverity (files that the
-    /// kernel holds; needs a file system that has it) or auto (full up to 256 MiB, else quick); the level is recorded
-    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = str::parse::<Verify>, help_heading = "Container")]
-    pub verify_image: Verify,
-}
-
-/// What becomes of things in an image that no container of ours gets.
-#[derive(Debug, Clone, Copy, Default, Args)]
-pub struct UnwantedArgs {
-    /// Leave out devices and fifos that its layers have, which are refused otherwise
-    #[arg(long)]
-    pub drop_devices: bool,
-    /// Refuse set-id programs, whose bits are dropped otherwise
-    #[arg(long)]
-    pub refuse_set_id: bool,
-}
-
-impl From<UnwantedArgs> for Policy {
-    fn from(args: UnwantedArgs) -> Self {
-        Policy {
-            devices: if args.drop_devices { SpecialFilePolicy::Drop } else { SpecialFilePolicy::Refuse },
-            set_id: if args.refuse_set_id { SpecialFilePolicy::Refuse } else { SpecialFilePolicy::Drop },
-        }
-    }
-}
 
 /// `invarlock runtime image build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// The evaluator of the default image [default: beside this program]
+    /// Evaluator of the default image [default: next to this program]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "base"])]
     pub evaluator: Option<PathBuf>,
-    /// Root directory that the image is made from, or a tar archive of one
+    /// Root directory of the image, or a tar archive of one
     #[arg(long, value_name = "DIR|TAR", conflicts_with = "base", requires = "name")]
     pub from: Option<PathBuf>,
-    /// Image that it is made from [default: the default image]
+    /// Base image [default: the default image]
     #[arg(long, value_name = "IMAGE", requires = "name")]
     pub base: Option<String>,
-    /// Directory or tar archive on top of it; can be given again
+    /// Directory or tar archive added as a layer; can be repeated
     #[arg(long = "layer", value_name = "DIR|TAR", requires = "name")]
     pub layers: Vec<PathBuf>,
-    /// Name it gets, NAME:TAG
+    /// Name of the image, NAME:TAG
     #[arg(long, value_name = "NAME:TAG")]
     pub name: Option<String>,
-    /// Label; can be given again
+    /// Label; can be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair, requires = "name")]
     pub labels: Vec<(String, String)>,
-    /// Variable of the environment; can be given again
+    /// Environment variable; can be repeated
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_pair, requires = "name")]
     pub env: Vec<(String, String)>,
-    /// Program and first arguments: words, or a JSON array of them
+    /// Program and first arguments: words, or a JSON array of strings
     #[arg(long, value_name = "WORDS", value_parser = parse_words, requires = "name")]
     pub entrypoint: Option<Words>,
-    /// Further arguments, for other runtimes: words, or a JSON array of them
+    /// Further arguments, used by other runtimes: words, or a JSON array of strings
     #[arg(long, value_name = "WORDS", value_parser = parse_words, requires = "name")]
     pub cmd: Option<Words>,
     /// Working directory
     #[arg(long, value_name = "PATH", requires = "name")]
     pub workdir: Option<String>,
-    /// User, for other runtimes; a container of ours has its own
+    /// User, used by other runtimes; invarlock sets the user of its containers itself
     #[arg(long, value_name = "UID[:GID]", requires = "name")]
     pub user: Option<String>,
-    /// Leave out devices, fifos and sockets, which are refused otherwise
+    /// Leave out devices, fifos and sockets; without this flag they are an error
     #[arg(long)]
     pub drop_devices: bool,
     /// Print one JSON object
@@ -90,13 +61,14 @@ fn parse_words(text: &str) -> invarlock_images::Result<Words> {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "one value a process")]
 pub enum ImageCommand {
-    /// Build invarlock-runtime:local from the evaluator beside this program, or an image of your own
+    /// Build the default image invarlock-runtime:local from the evaluator, or an image of your own
     #[command(after_help = "Examples:\n  \
         invarlock runtime image build\n  \
         invarlock runtime image build --from root/ --name python:3.13 --env PATH=/usr/bin --entrypoint /usr/bin/python3\n  \
         invarlock runtime image build --base python:3.13 --layer models/ --name python:with-models\n\n\
-        The same files give the same digest, wherever they lie, whoever owns them and whenever they were written.\n\
-        SOURCE_DATE_EPOCH, in seconds since 1970, is the time of everything in the image and of itself [default: 0, and none].")]
+        The digest depends on file names, contents and modes only, not on owners, timestamps or the source directory.\n\
+        SOURCE_DATE_EPOCH (seconds since 1970) sets the timestamp of the files and of the image\n\
+        [default: 0 for the files, none for the image].")]
     Build(BuildArgs),
     /// List the images of the store
     Ls {
@@ -104,71 +76,71 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show an image's digests, configuration and layers as JSON
+    /// Print the digests, configuration and layers of an image as JSON
     Inspect {
         /// Image reference
         #[arg(default_value = "invarlock-runtime:local")]
         image: String,
     },
-    /// Print an image's bill of materials (CycloneDX)
+    /// Print the SBOM of an image (CycloneDX)
     #[command(after_help = "Example:\n  invarlock runtime image sbom invarlock-runtime:local > bom.json")]
     Sbom {
         /// Image reference
         #[arg(default_value = "invarlock-runtime:local")]
         image: String,
     },
-    /// Copy an image into the store, byte for byte, and unpack it
+    /// Copy an image into the store without changing its digest, and extract its layers
     #[command(after_help = "Examples:\n  \
         invarlock runtime image import oci-archive:image.tar python:3.11\n  \
         invarlock runtime image import oci:layout@sha256:… python:3.11\n  \
         invarlock runtime image import docker-archive:saved.tar")]
     Import {
-        /// Where it is: oci:DIR, oci-archive:FILE or docker-archive:FILE, each with :TAG or @sha256:… where it has several
+        /// Source: oci:DIR, oci-archive:FILE or docker-archive:FILE; with :TAG or @sha256:… where it contains several images
         from: String,
-        /// The name it gets, NAME:TAG [default: none; it is known by its digest]
+        /// Name in the store, NAME:TAG [default: none; the digest identifies the image]
         name: Option<String>,
-        /// What becomes of things that no container of ours gets.
+        /// Special files.
         #[command(flatten)]
-        unwanted: UnwantedArgs,
+        special_files: SpecialFileArgs,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Pull an image from a registry into the store and unpack it; its digest stays
+    /// Pull an image from a registry into the store and extract its layers; its digest does not change
     #[command(after_help = "Examples:\n  \
         invarlock runtime image pull --allow-network docker://ghcr.io/org/runtime:1.2\n  \
         invarlock runtime image pull --allow-network docker://ghcr.io/org/runtime@sha256:… --tag runtime:1.2\n\n\
-        Credentials are those of `podman login` and `docker login`. What was pulled is used by the same name, without the\n\
-        network: invarlock runtime run docker://ghcr.io/org/runtime:1.2. An interrupted pull goes on where it ended.")]
+        Credentials are those of `podman login` and `docker login`. A pulled image is used by the same name, without\n\
+        the network: invarlock runtime run docker://ghcr.io/org/runtime:1.2. An interrupted pull is resumed.")]
     Pull(PullArgs),
-    /// Push an image to a registry; its digest stays
+    /// Push an image to a registry; its digest does not change
     #[command(after_help = "Example:\n  \
         invarlock runtime image push --allow-network invarlock-runtime:local docker://ghcr.io/org/runtime:1.2")]
     Push(PushArgs),
-    /// Write an image where other tools read it; its digest stays
+    /// Export an image for other tools; its digest does not change
     #[command(after_help = "Examples:\n  \
         invarlock runtime image export invarlock-runtime:local oci-archive:runtime.tar:local\n  \
         invarlock runtime image export invarlock-runtime:local docker-archive:runtime.tar:invarlock-runtime:local")]
     Export {
         /// Image reference
         image: String,
-        /// Where to: oci:DIR, oci-archive:FILE or docker-archive:FILE, with :TAG or :NAME:TAG behind; an archive must not be there yet
+        /// Destination: oci:DIR, oci-archive:FILE or docker-archive:FILE, followed by :TAG or :NAME:TAG; an archive must not exist
         to: String,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Give an image of the store another name
+    /// Add a name to an image of the store
     Tag {
         /// Image reference
         image: String,
-        /// The new name, NAME:TAG; it may have meant something else before
+        /// New name, NAME:TAG; an existing name is moved to this image
         name: String,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Take a name away, or with a digest all names of it; `gc` then frees the room
+    /// Remove a name from the store; with a digest, all names of the image. `gc` then frees the space
     Rm {
         /// Image reference
         image: String,
@@ -176,42 +148,24 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Verify in full an image, or everything in the store (exit 3: something is wrong)
+    /// Verify every byte of an image, or of the whole store (exit 3: something is corrupt)
     Verify {
-        /// Image reference [default: everything]
+        /// Image reference [default: the whole store]
         image: Option<String>,
-        /// Unpack trees that are wrong anew, from blobs that are right
+        /// Extract altered layers again, if their blobs are intact
         #[arg(long)]
         repair: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Free what no image of the store needs; what a run uses at the moment is kept
+    /// Delete everything that no image of the store needs; layers of running containers are kept
     Gc {
-        /// Only say what would be freed
+        /// Print what would be deleted, and delete nothing
         #[arg(long)]
         dry_run: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-}
-
-impl ImageCommand {
-    /// Whether errors are to be printed as JSON.
-    pub fn wants_json(&self) -> bool {
-        match self {
-            Self::Build(BuildArgs { json, .. })
-            | Self::Ls { json }
-            | Self::Import { json, .. }
-            | Self::Export { json, .. }
-            | Self::Tag { json, .. }
-            | Self::Rm { json, .. }
-            | Self::Verify { json, .. }
-            | Self::Gc { json, .. } => *json,
-            Self::Pull(PullArgs { json, .. }) | Self::Push(PushArgs { json, .. }) => *json,
-            Self::Inspect { .. } | Self::Sbom { .. } => false,
-        }
-    }
 }

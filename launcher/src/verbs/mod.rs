@@ -1,42 +1,54 @@
-//! One file a verb. A verb gives its exit code; an error becomes one in [`crate::error`].
+//! The table of verbs: one row and one file per verb. A row says what the verb needs, how its failures are reported, and how it runs.
 
+mod completions;
 mod doctor;
 mod evaluate;
-mod images;
-mod learn;
-mod probe;
-mod report;
-mod runtime;
-mod transport;
+mod image;
+mod report_html;
+mod row;
+mod runtime_learn;
+mod runtime_probe;
+mod runtime_run;
+mod runtime_verify;
 mod verify;
+mod version;
 
-use crate::args::{AdvancedCommand, Cli, Command, ReportCommand};
-use crate::error::Result;
-use crate::policy::Policy;
-use crate::ui;
-use clap::CommandFactory as _;
+use crate::args::{AdvancedCommand, Command, ReportCommand, RuntimeCommand};
+use crate::error::OWN_FAILURE;
+use row::Verb;
+use std::process::ExitCode;
 
-/// Runs the verb that was typed.
-pub fn run(cli: &Cli, policy: &Policy) -> Result<u8> {
-    match &cli.command {
-        Command::Evaluate(args) => evaluate::run(args, policy),
-        Command::Verify(args) => verify::run(args),
-        Command::Report(ReportCommand::Html { input, output, force }) => report::html(input, output, *force),
-        Command::Runtime(command) => runtime::run(command, policy),
-        Command::Doctor(args) => doctor::run(args),
-        Command::Advanced(AdvancedCommand::RuntimeVerify {
-            report,
-            manifest,
-            expected_runtime_image_digest,
-            json,
-        }) => verify::runtime_verify(report, manifest, expected_runtime_image_digest.as_deref(), *json),
-        Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "invarlock", &mut std::io::stdout());
-            Ok(0)
-        }
-        Command::Version => {
-            ui::out(&format!("InvarLock {} · schema=v1", env!("CARGO_PKG_VERSION")));
-            Ok(0)
-        }
+/// The row of a verb.
+#[rustfmt::skip]
+pub fn of(command: &Command) -> Verb<'_> {
+    match command {
+        Command::Evaluate(args) => Verb::new(|policy| evaluate::run(args, policy)).json(args.json).needs(evaluate::needs(args)),
+        Command::Verify(args) => Verb::new(|_| verify::run(args)).json(args.json),
+        Command::Report(ReportCommand::Html(args)) => Verb::new(|_| report_html::run(args)),
+        Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),
+        Command::Runtime(RuntimeCommand::Run(args)) => Verb::new(|policy| runtime_run::run(args, policy))
+            .json_on_stderr(args.json).network(args.workload.allow_network).containers(1).own_exit_code(),
+        Command::Runtime(RuntimeCommand::Learn(args)) => Verb::new(|policy| runtime_learn::run(args, policy))
+            .json(args.json).network(args.workload.allow_network).containers(1).own_exit_code(),
+        // The probe starts its containers itself.
+        Command::Runtime(RuntimeCommand::Probe(args)) => Verb::new(|_| runtime_probe::run(args)).json(args.json).own_exit_code(),
+        Command::Doctor(args) => Verb::new(|_| doctor::run(args)).json(args.json),
+        Command::Advanced(AdvancedCommand::RuntimeVerify(args)) => Verb::new(|_| runtime_verify::run(args)).json(args.json),
+        Command::Completions { shell } => Verb::new(|_| completions::run(*shell)),
+        Command::Version => Verb::new(|_| version::run()),
+    }
+}
+
+/// Verbs whose exit code 2 may be the workload's, so that their usage errors exit with [`OWN_FAILURE`].
+const WORKLOAD_VERBS: [[&str; 2]; 2] = [["runtime", "run"], ["runtime", "learn"]];
+
+/// Prints a usage error, help or version; gives the exit code.
+pub fn report_usage(usage: &clap::Error) -> ExitCode {
+    // A closed standard stream changes nothing: the exit code reports the error.
+    drop(usage.print());
+    let verb: Vec<_> = std::env::args_os().skip(1).take(2).collect();
+    match usage.use_stderr() && WORKLOAD_VERBS.iter().any(|workload| verb == workload) {
+        true => ExitCode::from(OWN_FAILURE),
+        false => ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2)),
     }
 }

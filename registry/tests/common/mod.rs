@@ -1,5 +1,5 @@
-//! A registry of ours on loopback that does as a test wants, and an image for it.
-#![allow(dead_code, reason = "each test program uses a part")]
+//! A registry on loopback whose responses the test chooses, and an image for it.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use invarlock_error::Kind;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
@@ -35,35 +35,47 @@ impl Request {
 
 type Handler = dyn Fn(&Request, &mut TcpStream) + Send + Sync;
 
-/// It closes every connection after one answer.
-pub struct Server {
+/// A registry that closes every connection after one response.
+pub struct TestRegistry {
     pub host: String,
-    pub seen: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
-impl Server {
+impl TestRegistry {
     pub fn new(handler: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("socket");
         let host = listener.local_addr().expect("address").to_string();
-        let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let (handler, noted): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&seen));
+        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let (handler, log): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&requests));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (handler, noted) = (Arc::clone(&handler), Arc::clone(&noted));
+                let (handler, log) = (Arc::clone(&handler), Arc::clone(&log));
                 std::thread::spawn(move || {
                     let mut stream = stream.expect("connection");
-                    if let Some(request) = read(&mut stream) {
-                        noted.lock().expect("seen").push(request.clone());
+                    if let Some(request) = read_request(&mut stream) {
+                        log.lock().expect("log").push(request.clone());
                         handler(&request, &mut stream);
                     }
                 });
             }
         });
-        Self { host, seen }
+        Self { host, requests }
     }
 
-    pub fn seen(&self) -> Vec<Request> {
-        self.seen.lock().expect("seen").clone()
+    /// A registry that serves `image`.
+    pub fn serving(image: &Image) -> Self {
+        let image = image.clone();
+        Self::new(move |request, stream| image.serve(request, stream))
+    }
+
+    /// The requests received so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().expect("log").clone()
+    }
+
+    /// Whether no request contained credentials.
+    pub fn received_no_credentials(&self) -> bool {
+        self.requests().iter().all(|request| request.header("authorization").is_none())
     }
 
     pub fn name(&self) -> RegistryName {
@@ -71,11 +83,11 @@ impl Server {
     }
 }
 
-fn read(stream: &mut TcpStream) -> Option<Request> {
+fn read_request(stream: &mut TcpStream) -> Option<Request> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        // Whoever tries whether this is TLS gets an answer at once.
+        // A TLS handshake gets a response at once.
         if stream.read(&mut byte).ok()? == 0 || head.is_empty() && byte[0] == 0x16 {
             let _ = stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
             return None;
@@ -89,26 +101,26 @@ fn read(stream: &mut TcpStream) -> Option<Request> {
     let header =
         |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
-    let length = headers.get("content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
+    let length = headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     Some(Request { method, path, headers, body })
 }
 
-/// An answer with its length.
-pub fn answer(stream: &mut TcpStream, status: &str, headers: &[(&str, &str)], body: &[u8]) {
+/// Sends a response with its length.
+pub fn respond(stream: &mut TcpStream, status: &str, headers: &[(&str, &str)], body: &[u8]) {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head =
         format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
 }
 
-/// An answer without one.
-pub fn raw(stream: &mut TcpStream, bytes: &[u8]) {
+/// Sends bytes as they are.
+pub fn send_raw(stream: &mut TcpStream, bytes: &[u8]) {
     let _ = stream.write_all(bytes);
 }
 
-/// An image: documents and blobs by the end of their path.
+/// An image: its manifest, and its blobs by digest.
 #[derive(Clone)]
 pub struct Image {
     pub manifest: Vec<u8>,
@@ -122,7 +134,7 @@ fn arch() -> &'static str {
 }
 
 impl Image {
-    /// One layer with a file of `size` bytes; `change` may lie in the manifest.
+    /// An image of one layer that has a file of `size` bytes. `change` may make the manifest wrong.
     pub fn new(size: usize, change: impl FnOnce(&mut Value)) -> Self {
         let mut archive = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
@@ -144,22 +156,22 @@ impl Image {
             "config": descriptor(CONFIG, &config), "layers": [descriptor(LAYER, &layer)],
         });
         change(&mut manifest);
-        let blobs = [layer, config].into_iter().map(|it| (Digest::of(&it).to_string(), it)).collect();
+        let blobs = [layer, config].into_iter().map(|blob| (Digest::of(&blob).to_string(), blob)).collect();
         let media_type = manifest["mediaType"].as_str().unwrap_or(MANIFEST).to_owned();
         Self { manifest: manifest.to_string().into_bytes(), media_type, blobs, layer: digest }
     }
 
-    /// What an honest registry answers.
+    /// Responds to a request as a correct registry does.
     pub fn serve(&self, request: &Request, stream: &mut TcpStream) {
         let last = request.path.rsplit('/').next().unwrap_or_default();
         if request.path == "/v2/" {
-            return answer(stream, "200 OK", &[], b"{}");
+            return respond(stream, "200 OK", &[], b"{}");
         }
         if request.path.contains("/manifests/") {
-            return answer(stream, "200 OK", &[("Content-Type", &self.media_type)], &self.manifest);
+            return respond(stream, "200 OK", &[("Content-Type", &self.media_type)], &self.manifest);
         }
         let Some(blob) = self.blobs.get(last) else {
-            return answer(
+            return respond(
                 stream,
                 "404 Not Found",
                 &[],
@@ -168,13 +180,13 @@ impl Image {
         };
         let from = request
             .header("range")
-            .and_then(|it| it.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
         match from {
             Some(from) => {
                 let range = format!("bytes {from}-{}/{}", blob.len() - 1, blob.len());
-                answer(stream, "206 Partial Content", &[("Content-Range", &range)], &blob[from..]);
+                respond(stream, "206 Partial Content", &[("Content-Range", &range)], &blob[from..]);
             }
-            None => answer(stream, "200 OK", &[], blob),
+            None => respond(stream, "200 OK", &[], blob),
         }
     }
 
@@ -188,8 +200,8 @@ impl Image {
     }
 }
 
-/// The kind of an error, for a table.
-pub fn kind(error: &Error) -> &'static str {
+/// The name of an error's kind, for tables.
+pub fn kind_name(error: &Error) -> &'static str {
     match error.kind() {
         Kind::Input => "input",
         Kind::Integrity => "integrity",
@@ -199,8 +211,8 @@ pub fn kind(error: &Error) -> &'static str {
     }
 }
 
-/// An image, and nothing wrong with it.
-pub fn honest() -> Image {
+/// An image with a correct manifest.
+pub fn valid_image() -> Image {
     Image::new(300_000, |_| {})
 }
 
@@ -211,16 +223,18 @@ pub fn network() -> Network {
 
 pub fn options() -> Options {
     let mut options = Options::default();
-    (options.stall, options.tries, options.pause) = (Duration::from_millis(400), 3, Duration::from_millis(1));
+    (options.stall, options.attempts, options.first_pause) =
+        (Duration::from_millis(400), 3, Duration::from_millis(1));
     options
 }
 
-pub struct Place {
+/// A store in a temporary directory.
+pub struct TestStore {
     dir: SecureTempDir,
     pub store: Store,
 }
 
-impl Place {
+impl TestStore {
     pub fn new() -> Self {
         let dir = SecureTempDir::new("invarlock-registry-").expect("directory");
         let store = Store::open(&dir.path().join("store")).expect("store");
@@ -240,18 +254,20 @@ impl Place {
         self.store.pull(name, &client, None, Some(Policy::default()), &|_, _| {})
     }
 
-    /// Names of blobs, trees and what else lies around.
-    pub fn left(&self) -> Vec<String> {
-        let names = |place: &str| {
-            let entries = std::fs::read_dir(self.store.root().join(place)).expect("list");
-            entries.map(|it| it.expect("entry").file_name().into_string().expect("name")).collect::<Vec<_>>()
+    /// The names of blobs, extracted layers and temporary files in the store.
+    pub fn objects(&self) -> Vec<String> {
+        let names = |dir: &str| {
+            let entries = std::fs::read_dir(self.store.root().join(dir)).expect("list");
+            entries
+                .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
+                .collect::<Vec<_>>()
         };
-        let known = ["blobs", "trees", "index.json", "oci-layout", "empty"];
+        let always = ["blobs", "trees", "index.json", "oci-layout", "empty"];
         let all = names("blobs/sha256").into_iter().chain(names("trees")).chain(names("."));
-        all.filter(|it| !known.contains(&it.as_str())).collect()
+        all.filter(|name| !always.contains(&name.as_str())).collect()
     }
 
-    pub fn is_sound(&self) {
+    pub fn assert_consistent(&self) {
         for checked in self.store.verify(None, false).expect("verify") {
             assert_eq!(checked.problem, None, "{}", checked.name);
         }

@@ -1,7 +1,7 @@
-//! Which hierarchy has a controller, and where in it a run may have its cgroup.
+//! Finds the hierarchy of a controller and the parent of a run's cgroup in it.
 
 use super::Controller;
-use crate::kernel;
+use crate::procfs::{self, unescape};
 use std::path::{Path, PathBuf};
 
 /// Version of a hierarchy.
@@ -11,45 +11,45 @@ pub(crate) enum Version {
     V2,
 }
 
-/// Where the run's directory is made.
+/// Where the run's directory is created.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Place {
+pub(crate) struct Parent {
     pub(crate) version: Version,
-    pub(crate) parent: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
-/// What the kernel says of this process's cgroups.
+/// The cgroup hierarchies and this process's cgroups in them.
 pub(crate) struct Hierarchies {
     mounts: String,
     own: String,
 }
 
 impl Hierarchies {
-    /// Reads it once, because the mount table is the slowest of these files.
+    /// Reads both files once, because generating the mount table is slow.
     pub(crate) fn read() -> Result<Self, String> {
-        let read = |path: &str| kernel::read(path).map_err(|e| format!("reading {path}: {e}"));
+        let read = |path: &str| procfs::read(path).map_err(|e| format!("reading {path}: {e}"));
         Ok(Hierarchies { mounts: read("/proc/self/mountinfo")?, own: read("/proc/self/cgroup")? })
     }
 
-    /// The place for a controller, or why there is none.
-    pub(crate) fn find(&self, controller: Controller) -> Result<Place, String> {
+    /// The parent for a controller, or why there is none.
+    pub(crate) fn find(&self, controller: Controller) -> Result<Parent, String> {
         let (version, mount) = hierarchy(controller, &self.mounts).ok_or("no cgroup hierarchy is mounted")?;
         let dir = own_dir(version, controller, &mount, &self.own)
             .ok_or("the caller's own cgroup is not visible")?;
         match version {
-            Version::V1 => Ok(Place { version, parent: dir }),
-            Version::V2 => v2_parent(controller, &mount, &dir).map(|parent| Place { version, parent }),
+            Version::V1 => Ok(Parent { version, dir }),
+            Version::V2 => v2_parent(controller, &mount, &dir).map(|dir| Parent { version, dir }),
         }
     }
 }
 
 struct Mount {
-    /// Which directory of the hierarchy is mounted.
+    /// The mounted directory of the hierarchy.
     root: String,
     point: PathBuf,
 }
 
-/// The hierarchy with the controller: version 1 where it is mounted there, else version 2.
+/// The hierarchy with the controller: version 1 if it is mounted there, otherwise version 2.
 fn hierarchy(controller: Controller, mountinfo: &str) -> Option<(Version, Mount)> {
     let mut unified = None;
     for line in mountinfo.lines() {
@@ -69,16 +69,16 @@ fn hierarchy(controller: Controller, mountinfo: &str) -> Option<(Version, Mount)
     unified
 }
 
-/// The caller's own directory in that hierarchy, as mounted.
+/// The caller's own directory in that hierarchy, below its mount point.
 fn own_dir(version: Version, controller: Controller, mount: &Mount, own: &str) -> Option<PathBuf> {
     let path = own.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let ours = match version {
+        let matches = match version {
             Version::V1 => controllers.split(',').any(|c| c == controller.name()),
             Version::V2 => number == "0",
         };
-        ours.then_some(path)
+        matches.then_some(path)
     })?;
     let below = Path::new(path).strip_prefix(&mount.root).ok()?;
     if below.components().any(|c| c == std::path::Component::ParentDir) {
@@ -87,43 +87,22 @@ fn own_dir(version: Version, controller: Controller, mount: &Mount, own: &str) -
     Some(mount.point.join(below))
 }
 
-/// On version 2 a cgroup with processes cannot give controllers to its children, so the run's place is below the caller's own cgroup
-/// only where that has none to itself, and else beside it.
+/// On version 2 a cgroup with processes cannot delegate controllers to children. The run's cgroup is therefore below the caller's own
+/// cgroup only if that one delegates the controller, otherwise beside it.
 fn v2_parent(controller: Controller, mount: &Mount, own: &Path) -> Result<PathBuf, String> {
-    let gives = |dir: &Path| {
-        let text = kernel::read(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    let delegates = |dir: &Path| {
+        let text = procfs::read(dir.join("cgroup.subtree_control")).unwrap_or_default();
         text.split_whitespace().any(|c| c == controller.name())
     };
     let above = own.parent().filter(|p| p.starts_with(&mount.point));
-    let place = [Some(own), above].into_iter().flatten().find(|dir| gives(dir));
-    place.map(Path::to_path_buf).ok_or_else(|| {
+    let parent = [Some(own), above].into_iter().flatten().find(|dir| delegates(dir));
+    parent.map(Path::to_path_buf).ok_or_else(|| {
         format!(
             "the {} controller is not delegated to {} nor to the cgroup above it",
             controller.name(),
             own.display()
         )
     })
-}
-
-/// Octal escapes of mountinfo.
-pub(crate) fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal =
-            (first == b'\\').then(|| tail.get(..3).and_then(|d| std::str::from_utf8(d).ok())).flatten();
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
@@ -135,7 +114,7 @@ mod tests {
         41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
 
     #[test]
-    fn a_controller_is_found_in_its_own_hierarchy() {
+    fn finds_a_controller_in_its_own_hierarchy() {
         let (version, mount) = hierarchy(Controller::Cpu, HYBRID).expect("cpu");
         assert_eq!((version, mount.point), (Version::V1, PathBuf::from("/sys/fs/cgroup/cpu,cpuacct")));
         let (version, mount) = hierarchy(Controller::Pids, HYBRID).expect("pids");
@@ -143,16 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn the_own_directory_is_below_the_mount() {
+    fn own_directory_is_below_the_mount() {
         let mount = Mount { root: "/job".into(), point: "/cg/memory".into() };
         let own = "4:memory:/job/step\n0::/x\n";
         assert_eq!(own_dir(Version::V1, Controller::Memory, &mount, own), Some("/cg/memory/step".into()));
         assert_eq!(own_dir(Version::V1, Controller::Memory, &mount, "4:memory:/other\n"), None);
         assert_eq!(own_dir(Version::V1, Controller::Memory, &mount, "4:memory:/job/../..\n"), None);
-    }
-
-    #[test]
-    fn escapes_are_undone() {
-        assert_eq!(unescape(r"/a\040b\\c"), r"/a b\\c");
     }
 }

@@ -1,21 +1,21 @@
 //! Files of cgroup version 1.
 
-use super::{Controller, Counted, PERIOD, millicpus, read_keyed, read_number, round_to_pages, write};
-use crate::spec::Limits;
+use super::{Controller, Counters, PERIOD, read_keyed, read_number, write};
+use crate::spec::{Limits, millicpus, round_to_pages};
 use invarlock_error::Result;
 use std::path::Path;
 
-/// Sets one limit; gives what was asked (in the kernel's rounding) and what is read back.
+/// Sets one limit. Returns the requested value, as the kernel rounds it, and the value that was read back.
 pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Result<(u64, u64)> {
     match controller {
         Controller::Memory => {
             let (file, swap) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
-            let asked = round_to_pages(limits.memory_bytes);
-            write(&file, &asked.to_string())?;
+            let requested = round_to_pages(limits.memory_bytes);
+            write(&file, &requested.to_string())?;
             if swap.exists() {
-                write(&swap, &asked.to_string())?;
+                write(&swap, &requested.to_string())?;
             }
-            Ok((asked, read_number(&file)?))
+            Ok((requested, read_number(&file)?))
         }
         Controller::Pids => {
             let file = dir.join("pids.max");
@@ -23,18 +23,18 @@ pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Resu
             Ok((limits.pids, read_number(&file)?))
         }
         Controller::Cpu => {
-            let asked = millicpus(limits);
+            let requested = millicpus(limits);
             write(&dir.join("cpu.cfs_period_us"), &PERIOD.to_string())?;
-            write(&dir.join("cpu.cfs_quota_us"), &(asked * PERIOD / 1000).to_string())?;
+            write(&dir.join("cpu.cfs_quota_us"), &(requested * PERIOD / 1000).to_string())?;
             let quota = read_number(&dir.join("cpu.cfs_quota_us"))?;
-            Ok((asked, quota.saturating_mul(1000) / read_number(&dir.join("cpu.cfs_period_us"))?.max(1)))
+            Ok((requested, quota.saturating_mul(1000) / read_number(&dir.join("cpu.cfs_period_us"))?.max(1)))
         }
     }
 }
 
-/// Peak and OOM kills of the memory controller.
-pub(super) fn counted(dir: &Path) -> Counted {
-    Counted {
+/// Peak memory and OOM kills of the memory controller.
+pub(super) fn counters(dir: &Path) -> Counters {
+    Counters {
         peak_memory: read_number(&dir.join("memory.max_usage_in_bytes")).ok(),
         oom_kills: read_keyed(&dir.join("memory.oom_control"), "oom_kill"),
         forks_refused: None,

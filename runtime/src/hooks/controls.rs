@@ -1,20 +1,20 @@
-//! The controls of the boundary, what betrays the absence of each, and which attacks it is there for. Debug builds only.
+//! The controls of the boundary, the observations that show the absence of each, and the attacks that each prevents.
 
 /// A control of the boundary that a test can leave out.
 #[derive(Debug)]
 pub struct Control {
-    /// Its name, for `INVARLOCK_TEST_WITHOUT`.
+    /// Its name in `INVARLOCK_TEST_WITHOUT`.
     pub name: &'static str,
-    /// Rows of the observations that betray its absence, so that the workload is not started. None where the kernel shows it to nobody
-    /// outside before the workload's first instruction.
+    /// Observations that show its absence, so that the workload is not started. Empty if the kernel does not report the control before
+    /// the workload's first instruction.
     pub observed: &'static [&'static str],
-    /// The attacks of the probe that then succeed in a run started by root.
+    /// The attacks of the probe that succeed without it in a run started by root.
     pub root: &'static [&'static str],
-    /// The attacks that then succeed in a run started by a user. Where either is empty, another control holds the same row there.
+    /// The attacks that succeed without it in a run started by a user. If either list is empty, another control prevents them there.
     pub user: &'static [&'static str],
 }
 
-/// One that holds the same rows in both modes.
+/// A control that prevents the same attacks in both modes.
 const fn control(
     name: &'static str,
     observed: &'static [&'static str],
@@ -32,8 +32,8 @@ const fn by_mode(
     Control { name, observed, root, user }
 }
 
-/// Every control that the boundary can be built without. Not among them: user and mount namespace, since the kernel lets nobody make the
-/// rest without them, and `no_new_privs`, without which it takes no filter.
+/// Every control that the boundary can be built without. User and mount namespace are not in the list, because the rest cannot be created
+/// without them; neither is `no_new_privs`, without which the kernel accepts no filter.
 pub const CONTROLS: &[Control] = &[
     control("pid namespace", &["namespaces", "proc", "init"], &["ns-pid"]),
     control(
@@ -115,7 +115,7 @@ pub const CONTROLS: &[Control] = &[
     control("descriptors", &["descriptors"], &["descriptors"]),
     control("environment", &["environment"], &["environment"]),
     control("session", &["process"], &["session"]),
-    // Init also sees the end of its supervisor's socket.
+    // Init also ends at the end of its supervisor's socket.
     control("parent death signal", &["parent_death_signal"], &[]),
     control("memory limit", &["limits"], &["memory"]),
     control("pids limit", &["limits"], &["processes-limit"]),

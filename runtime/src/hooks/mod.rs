@@ -1,31 +1,34 @@
-//! The steps of a run (`steps.rs`), and, in debug builds, what tests need from inside: dying at one of them, and leaving one control
-//! of the boundary out (`controls.rs`). In a release build no variable is read.
+//! The steps of a run (`steps.rs`) and, with the cargo feature `fault-injection`, fault hooks for tests: killing a process at a named
+//! step, and leaving out one control of the boundary (`controls.rs`). Without the feature no variable is read and [`Hooks`] is empty.
 //!
-//! The launcher reads the variables once and hands them to its supervisor, whose copies inherit them.
+//! The launcher reads the variables once and sends them to its supervisor, whose clones inherit them.
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "fault-injection")]
 mod controls;
 mod steps;
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "fault-injection")]
 pub use controls::{CONTROLS, Control};
 pub use steps::{CONTAINER, EVERY_RUN, FILES, HOST, WORKLOAD, step};
 pub(crate) use steps::{share_timeline, since_start, start, timeline};
 
 use serde::{Deserialize, Serialize};
 
-/// What a test asked for. Empty in a release build.
+/// The faults that a test requests. Empty without the feature `fault-injection`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
     /// The step at which the process that reaches it kills itself.
+    #[cfg(feature = "fault-injection")]
     kill_at: Option<String>,
     /// The control that is left out.
+    #[cfg(feature = "fault-injection")]
     without: Option<String>,
-    /// Whether what the supervisor sees of that is not compared with the plan either, so that the workload starts.
-    unseen: bool,
+    /// Whether the supervisor also skips the checks that would detect this, so that the workload starts.
+    #[cfg(feature = "fault-injection")]
+    unchecked: bool,
 }
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "fault-injection")]
 mod active {
     use super::Hooks;
     use super::controls::{CONTROLS, Control};
@@ -40,25 +43,25 @@ mod active {
             Hooks {
                 kill_at: variable("INVARLOCK_TEST_KILL_AT"),
                 without: variable("INVARLOCK_TEST_WITHOUT"),
-                unseen: variable("INVARLOCK_TEST_UNSEEN").is_some(),
+                unchecked: variable("INVARLOCK_TEST_UNSEEN").is_some(),
             }
         }
 
-        /// For this process and all that are copied from it.
+        /// Sets the hooks of this process and its clones.
         pub(crate) fn set(self) {
             _ = HOOKS.set(self);
         }
     }
 
-    pub(super) fn cut(name: &'static str) {
+    pub(super) fn kill_at(name: &'static str) {
         if HOOKS.get_or_init(Hooks::from_environment).kill_at.as_deref() == Some(name) {
             _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            // Where a filter is on that refuses kill(2).
+            // An installed filter may deny kill(2).
             std::process::abort();
         }
     }
 
-    /// Whether a test wants this control left out.
+    /// Whether a test leaves this control out.
     pub(crate) fn off(control: &'static str) -> bool {
         assert!(
             CONTROLS.iter().any(|c| c.name == control),
@@ -67,36 +70,36 @@ mod active {
         HOOKS.get_or_init(Hooks::from_environment).without.as_deref() == Some(control)
     }
 
-    /// Whether a test wants this row of the observations not to be compared, because the control it would betray is left out.
-    pub(crate) fn unseen(row: &str) -> bool {
+    /// Whether a test skips the check of this observation, because the control that it would show is left out.
+    pub(crate) fn unchecked(observation: &str) -> bool {
         let hooks = HOOKS.get_or_init(Hooks::from_environment);
-        let left_out = |c: &&Control| hooks.without.as_deref() == Some(c.name);
-        hooks.unseen && CONTROLS.iter().find(left_out).is_some_and(|c| c.observed.contains(&row))
+        let left_out = |control: &&Control| hooks.without.as_deref() == Some(control.name);
+        hooks.unchecked && CONTROLS.iter().find(left_out).is_some_and(|c| c.observed.contains(&observation))
     }
 }
 
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "fault-injection"))]
 mod active {
     use super::Hooks;
 
     impl Hooks {
         pub(crate) fn from_environment() -> Self {
-            Hooks::default()
+            Hooks {}
         }
 
         pub(crate) fn set(self) {}
     }
 
-    pub(super) fn cut(_: &'static str) {}
+    pub(super) fn kill_at(_: &'static str) {}
 
     pub(crate) fn off(_: &'static str) -> bool {
         false
     }
 
-    pub(crate) fn unseen(_: &str) -> bool {
+    pub(crate) fn unchecked(_: &str) -> bool {
         false
     }
 }
 
-use active::cut;
-pub(crate) use active::{off, unseen};
+use active::kill_at;
+pub(crate) use active::{off, unchecked};

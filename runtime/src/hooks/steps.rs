@@ -1,7 +1,7 @@
-//! The steps of a run, and when each was reached. The times are kept in memory that the supervisor shares with its copies up to the
+//! The steps of a run and the time at which each was reached. The supervisor shares the memory of the times with its clones, up to the
 //! workload's first instruction.
 
-use super::cut;
+use super::kill_at;
 use crate::sys::{self, SharedWords};
 use invarlock_error::{Context as _, Result};
 use std::sync::OnceLock;
@@ -60,10 +60,10 @@ pub const HOST: [&str; 4] = [
     "init: host ready said",
 ];
 
-/// The workload's last step as a copy of us.
+/// The workload's last step before it executes the program.
 pub const WORKLOAD: [&str; 1] = ["workload: given up everything"];
 
-/// The steps of the program around a run, which makes its files appear whole or not at all.
+/// The steps of the launcher around a run, which writes its files atomically.
 pub const FILES: [&str; 8] = [
     "files: run directory begun",
     "files: run directory filled",
@@ -77,14 +77,14 @@ pub const FILES: [&str; 8] = [
 
 const STEPS: usize = EVERY_RUN.len() + CONTAINER.len() + HOST.len() + WORKLOAD.len();
 
-/// The steps that have a time.
+/// The steps whose time is recorded.
 fn timed() -> impl Iterator<Item = &'static str> {
     EVERY_RUN.into_iter().chain(CONTAINER).chain(HOST).chain(WORKLOAD)
 }
 
-/// When this process reached its steps, nanoseconds of the monotonic clock, 0: not.
+/// When this process reached its steps, nanoseconds of the monotonic clock; 0 if it did not.
 static OWN: [AtomicU64; STEPS] = [const { AtomicU64::new(0) }; STEPS];
-/// The same of the supervisor and its copies.
+/// The same for the supervisor and its clones.
 static SHARED: OnceLock<SharedWords> = OnceLock::new();
 /// When the launcher's `main` began.
 static START: AtomicU64 = AtomicU64::new(0);
@@ -98,19 +98,19 @@ fn times() -> &'static [AtomicU64] {
     SHARED.get().map_or(&OWN, |shared| shared.words())
 }
 
-/// The launcher has begun.
+/// Records the start of the launcher.
 pub(crate) fn start() {
     START.store(now(), Ordering::Relaxed);
 }
 
-/// From here on the times of this process and of its copies are kept in one place.
+/// From here on this process and its clones share the times.
 pub(crate) fn share_timeline() -> Result<()> {
     let words = sys::shared_words(STEPS).context("sharing memory")?;
     _ = SHARED.set(words);
     Ok(())
 }
 
-/// The steps that have been reached, and when.
+/// The steps that were reached, with their times.
 pub(crate) fn timeline() -> Vec<(String, u64)> {
     let reached = |(name, time): (&str, &AtomicU64)| match time.load(Ordering::Relaxed) {
         0 => None,
@@ -119,19 +119,19 @@ pub(crate) fn timeline() -> Vec<(String, u64)> {
     timed().zip(times()).filter_map(reached).collect()
 }
 
-/// In their order, as microseconds since the launcher began.
+/// Sorts times and converts them to microseconds since the launcher began.
 pub(crate) fn since_start(mut timings: Vec<(String, u64)>) -> Vec<(String, u64)> {
     let start = START.load(Ordering::Relaxed);
     timings.sort_by_key(|(_, time)| *time);
     timings.into_iter().map(|(name, time)| (name, time.saturating_sub(start) / 1000)).collect()
 }
 
-/// A point of a run; in a debug build, one at which a test may have the power cut.
+/// Records that a step was reached. With the feature `fault-injection`, a test can kill the process here.
 pub fn step(name: &'static str) {
     if let Some((_, time)) = timed().zip(times()).find(|(step, _)| *step == name) {
         time.store(now(), Ordering::Relaxed);
     } else {
-        debug_assert!(FILES.contains(&name), "step {name:?} is in no list, so no test cuts it");
+        debug_assert!(FILES.contains(&name), "step {name:?} is in no list, so no test covers it");
     }
-    cut(name);
+    kill_at(name);
 }

@@ -1,186 +1,195 @@
-//! Comparing what was seen with what was asked for.
+//! Compares the observations with the request.
 
-use super::files::five_devices;
-use super::view::{View, status_numbers};
-use super::{Contained, DEVICES, DOMAIN_NAME, HOST_NAME, HostName, MountRow, Observations, UMASK};
-use crate::hooks::unseen;
-use crate::kernel;
-use crate::oci::{MASKED, READ_ONLY};
+use super::files::expected_devices;
+use super::view::View;
+use crate::boundary::{DEVICES, DOMAIN_NAME, HOST_NAME, MASKED, READ_ONLY, SECURE_BITS, SETGROUPS, UMASK};
+use crate::hooks::unchecked;
+use crate::observations::{ContainerObservations, HostName, MountObservation, Observations, Seccomp};
+use crate::procfs::{self, Status};
 use crate::protocol::Request;
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::fmt::Debug;
 
-/// The first row that differs ends the run.
-fn row(name: &str, good: bool, found: impl Debug) -> Result<()> {
-    match good || unseen(name) {
+/// An error if the control is not as requested; the run then ends before the workload starts.
+fn require(control: &str, as_requested: bool, observed: impl Debug) -> Result<()> {
+    match as_requested || unchecked(control) {
         true => Ok(()),
-        false => Err(Error::integrity(format!(
-            "the boundary is not what was asked for: row {name:?} was observed as {found:?}; the workload was not started"
-        ))),
+        false => Err(differs(control, format!("observed {observed:?}"))),
     }
 }
 
+/// The error for a control that is not as requested.
+pub(crate) fn differs(control: &str, observed: impl std::fmt::Display) -> Error {
+    Error::integrity(format!(
+        "the boundary differs from the request: {observed}; the workload was not started"
+    ))
+    .in_control(control)
+}
+
 impl View<'_> {
-    /// Compares what was seen with what was asked for.
-    pub(crate) fn check(&self, seen: &Observations) -> Result<()> {
-        row("no_new_privs", seen.no_new_privs.value, 0)?;
-        let added = seen
-            .seccomp
-            .value
-            .filters
-            .zip(seen.seccomp.value.inherited)
-            .map(|(all, before)| all.saturating_sub(before));
-        let filters = self.request.filter.filters.len() as u64;
-        let good = seen.seccomp.value.mode == 2 && added.is_none_or(|added| added == filters);
-        row("seccomp", good, &seen.seccomp.value)?;
-        let descriptors = &seen.descriptors.value;
-        let found = descriptors.iter().map(|d| (d.fd, d.what.as_str()));
-        row("descriptors", found.eq([(0, "/dev/null"), (1, "pipe"), (2, "pipe")]), descriptors)?;
+    /// Compares every control with the request.
+    pub(crate) fn check(&self, observed: &Observations) -> Result<()> {
+        require("no_new_privs", observed.no_new_privs.value, 0)?;
+        require("seccomp", self.has_filter(&observed.seccomp.value), &observed.seccomp.value)?;
+        let descriptors = &observed.descriptors.value;
+        let inherited = descriptors.iter().map(|d| (d.fd, d.what.as_str()));
+        require("descriptors", inherited.eq([(0, "/dev/null"), (1, "pipe"), (2, "pipe")]), descriptors)?;
         let names: Vec<&String> = self.request.env.iter().map(|(name, _)| name).collect();
-        let environment = &seen.environment.value;
-        row("environment", environment.iter().eq(names), environment)?;
-        match &seen.contained {
+        let environment = &observed.environment.value;
+        require("environment", environment.iter().eq(names), environment)?;
+        match &observed.container {
             None if self.request.host.is_some() => Ok(()),
-            None => row("init", false, "nothing"),
-            Some(contained) => {
-                self.check_container(seen)?;
-                self.check_files(&seen.mounts.value, contained)?;
-                self.check_processes(contained)
+            None => require("init", false, "nothing"),
+            Some(container) => {
+                self.check_container(observed)?;
+                self.check_files(&observed.mounts.value, container)?;
+                self.check_processes(container)
             }
         }
     }
 
-    fn check_container(&self, seen: &Observations) -> Result<()> {
-        let shared = seen.namespaces.value.iter().filter(|(_, n)| !n.new).map(|(name, _)| name);
+    /// Filters that the launcher already had are inherited and not counted.
+    fn has_filter(&self, seccomp: &Seccomp) -> bool {
+        let added = seccomp.filters.zip(seccomp.inherited).map(|(all, before)| all.saturating_sub(before));
+        let expected = self.request.filter.filters.len() as u64;
+        seccomp.mode == 2 && added.is_none_or(|added| added == expected)
+    }
+
+    fn check_container(&self, observed: &Observations) -> Result<()> {
+        let shared = observed.namespaces.value.iter().filter(|(_, n)| !n.new).map(|(name, _)| name);
         let shared: Vec<&String> = shared.collect();
-        row("namespaces", shared.is_empty(), format!("shared with the launcher: {shared:?}"))?;
-        row("interfaces", seen.interfaces.value == ["lo"], &seen.interfaces.value)?;
-        row("routes", seen.routes.value.is_empty(), &seen.routes.value)?;
-        let caps = &seen.capabilities.value;
+        require("namespaces", shared.is_empty(), format!("shared with the launcher: {shared:?}"))?;
+        require("interfaces", observed.interfaces.value == ["lo"], &observed.interfaces.value)?;
+        require("routes", observed.routes.value.is_empty(), &observed.routes.value)?;
+        let caps = &observed.capabilities.value;
         let sets = [&caps.inheritable, &caps.permitted, &caps.effective, &caps.bounding, &caps.ambient];
-        let none = sets.iter().all(|s| s.bytes().all(|b| b == b'0') && !s.is_empty());
-        row("capabilities", none, caps)?;
-        let ids = &seen.identity.value;
+        let none = sets.iter().all(|set| set.bytes().all(|b| b == b'0') && !set.is_empty());
+        require("capabilities", none, caps)?;
+        let ids = &observed.identity.value;
         let (uid, gid) = (self.identity.host_uid, self.identity.host_gid);
         let same = ids.uid == [uid; 4] && ids.gid == [gid; 4] && uid != 0;
         let groups = match self.identity.by_root {
             true => ids.groups.is_empty(),
-            false => ids.groups == status_numbers("Groups")?,
+            false => ids.groups == Status::own()?.numbers("Groups")?,
         };
-        row("identity", same && groups, ids)?;
+        require("identity", same && groups, ids)?;
         let (uid_map, gid_map) = self.identity.maps();
-        let maps = &seen.id_maps.value;
+        let maps = &observed.id_maps.value;
         let expected = |map: &str| map.lines().map(str::to_owned).collect::<Vec<_>>();
-        let good = maps.uid == expected(&uid_map)
-            && maps.gid == expected(&gid_map)
-            && maps.setgroups == crate::identity::SETGROUPS;
-        row("id_maps", good, maps)?;
-        let outside = self.cgroup.dirs().into_iter().filter(|d| !holds(d, self.pid));
+        let as_requested =
+            maps.uid == expected(&uid_map) && maps.gid == expected(&gid_map) && maps.setgroups == SETGROUPS;
+        require("id_maps", as_requested, maps)?;
+        let outside = self.cgroup.dirs().into_iter().filter(|dir| !contains(dir, self.pid));
         let outside: Vec<_> = outside.collect();
-        row("cgroup", outside.is_empty(), format!("not inside {outside:?}"))
+        require("cgroup", outside.is_empty(), format!("not inside {outside:?}"))
     }
 
-    fn check_files(&self, mounts: &[MountRow], seen: &Contained) -> Result<()> {
-        let proc = &seen.proc.value;
+    fn check_files(&self, mounts: &[MountObservation], observed: &ContainerObservations) -> Result<()> {
+        let proc = &observed.proc.value;
         check_mounts(mounts, self.request, &proc.absent)?;
-        row("devices", seen.devices.value == five_devices(), &seen.devices.value)?;
-        // Init, and the workload.
-        row("proc", proc.processes == [1, 2], &proc.processes)?;
-        row("inputs", seen.inputs.value == self.inputs, &seen.inputs.value)
+        require("devices", observed.devices.value == expected_devices(), &observed.devices.value)?;
+        // Init and the workload.
+        require("proc", proc.processes == [1, 2], &proc.processes)?;
+        require("inputs", observed.inputs.value == self.inputs, &observed.inputs.value)
     }
 
-    fn check_processes(&self, seen: &Contained) -> Result<()> {
-        row("sockets", seen.sockets.value.is_empty(), &seen.sockets.value)?;
-        let secure = format!("{:#x}", crate::init::SECURE_BITS.bits());
-        row("secure_bits", seen.secure_bits.value == secure, &seen.secure_bits.value)?;
-        let (ids, inside) = (&seen.ids_inside.value, self.identity.inside);
-        row("ids_inside", ids.uid == [inside; 4] && ids.gid == [inside; 4], ids)?;
+    fn check_processes(&self, observed: &ContainerObservations) -> Result<()> {
+        require("sockets", observed.sockets.value.is_empty(), &observed.sockets.value)?;
+        let secure_bits = format!("{:#x}", SECURE_BITS.bits());
+        require("secure_bits", observed.secure_bits.value == secure_bits, &observed.secure_bits.value)?;
+        let (ids, inside) = (&observed.container_ids.value, self.identity.inside);
+        require("ids_inside", ids.uid == [inside; 4] && ids.gid == [inside; 4], ids)?;
         let names = HostName { host: HOST_NAME.into(), domain: DOMAIN_NAME.into() };
-        row("host_name", seen.host_name.value == names, &seen.host_name.value)?;
-        let process = &seen.process.value;
-        let good = process.cwd_mount.is_some()
+        require("host_name", observed.host_name.value == names, &observed.host_name.value)?;
+        let process = &observed.process.value;
+        let as_requested = process.cwd_mount.is_some()
             && process.umask == format!("{UMASK:04o}")
             && process.session_leader
             && process.group_leader
             && !process.terminal
             && process.oom_score_adj == own_oom_score()?;
-        row("process", good, process)?;
-        let init = &seen.init.value;
-        let good = init.pid == 1 && init.child_of_supervisor && init.parent_of_workload && !init.dumpable;
-        row("init", good, init)?;
-        let signal = seen.parent_death_signal.value;
-        row("parent_death_signal", signal == libc::SIGKILL, signal)
+        require("process", as_requested, process)?;
+        let init = &observed.init.value;
+        let as_requested =
+            init.pid == 1 && init.child_of_supervisor && init.parent_of_workload && !init.dumpable;
+        require("init", as_requested, init)?;
+        let signal = observed.parent_death_signal.value;
+        require("parent_death_signal", signal == libc::SIGKILL, signal)
     }
 }
 
-fn holds(dir: &std::path::Path, pid: i32) -> bool {
-    kernel::read(dir.join("cgroup.procs")).is_ok_and(|text| text.lines().any(|l| l.parse() == Ok(pid)))
+fn contains(cgroup: &std::path::Path, pid: i32) -> bool {
+    procfs::read(cgroup.join("cgroup.procs"))
+        .is_ok_and(|text| text.lines().any(|line| line.parse() == Ok(pid)))
 }
 
 fn own_oom_score() -> Result<i32> {
     let path = "/proc/self/oom_score_adj";
-    let text = kernel::read(path).with_context(|| format!("observing {path}"))?;
+    let text = procfs::read(path).with_context(|| format!("observing {path}"))?;
     text.trim().parse().err_kind(Kind::System).with_context(|| format!("observing {path}"))
 }
 
-/// The mounts there must be, with options they must have; no other may be there, and none may be tied to one outside.
-fn check_mounts(rows: &[MountRow], request: &Request, absent: &[String]) -> Result<()> {
-    let bad = |what: String| {
-        Err(Error::integrity(format!(
-            "the boundary is not what was asked for: row \"mounts\": {what}; the workload was not started"
-        )))
-    };
-    if unseen("mounts") {
-        return Ok(());
-    }
-    let mut required: Vec<(&str, &[&str])> = vec![
+/// The required mounts and the options that each must have. `absent` are paths that this kernel does not have.
+fn required_mounts<'a>(
+    request: &'a Request,
+    absent: &'a [String],
+) -> Vec<(&'a str, &'static [&'static str])> {
+    const CLOSED: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
+    let mut required: Vec<(&str, &'static [&'static str])> = vec![
         ("/", &["ro", "nosuid", "nodev"]),
-        ("/in", &["ro", "nosuid", "nodev", "noexec"]),
+        ("/in", CLOSED),
         ("/out", &["rw", "nosuid", "nodev", "noexec"]),
         ("/tmp", &["rw", "nosuid", "nodev", "noexec"]),
         ("/dev", &["ro", "nosuid", "noexec"]),
         ("/proc", &["nosuid", "nodev", "noexec"]),
     ];
-    for input in request.inputs.iter().filter(|i| i.path.is_some()) {
-        required.push((&input.target, &["ro", "nosuid", "nodev", "noexec"]));
+    let files = request.inputs.iter().filter(|input| input.path.is_some());
+    required.extend(files.map(|input| (input.target.as_str(), CLOSED)));
+    let exists = |path: &&&str| !absent.iter().any(|a| a == **path);
+    required.extend(MASKED.iter().filter(exists).map(|path| (*path, &[][..])));
+    required.extend(READ_ONLY.iter().filter(exists).map(|path| (*path, CLOSED)));
+    required
+}
+
+/// Every required mount exists with its options; there is no other mount, and all are private.
+fn check_mounts(mounts: &[MountObservation], request: &Request, absent: &[String]) -> Result<()> {
+    if unchecked("mounts") {
+        return Ok(());
     }
-    // What of /proc this kernel has must be covered, or closed for writing.
-    let there = |path: &&&str| !absent.iter().any(|a| a == **path);
-    required.extend(MASKED.iter().filter(there).map(|path| (*path, &[][..])));
-    let closed: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
-    required.extend(READ_ONLY.iter().filter(there).map(|path| (*path, closed)));
+    let bad = |what: String| Err(differs("mounts", what));
+    let required = required_mounts(request, absent);
     for (target, options) in &required {
-        let Some(found) = rows.iter().find(|r| r.target == *target) else {
+        let Some(mount) = mounts.iter().find(|mount| mount.target == *target) else {
             return bad(format!("{target} is not mounted"));
         };
-        if let Some(option) = options.iter().find(|o| !found.has(o)) {
-            return bad(format!("{target} is not {option}: {}", found.options));
+        if let Some(option) = options.iter().find(|option| !mount.has(option)) {
+            return bad(format!("{target} is not {option}: {}", mount.options));
         }
     }
-    for row in rows {
-        let device = DEVICES.iter().any(|(name, _)| row.target == format!("/dev/{name}"));
-        if !device && !required.iter().any(|(target, _)| *target == row.target) {
-            return bad(format!("{} is mounted and nobody asked for it", row.target));
+    for mount in mounts {
+        let device = DEVICES.iter().any(|(name, _)| mount.target == format!("/dev/{name}"));
+        if !device && !required.iter().any(|(target, _)| *target == mount.target) {
+            return bad(format!("unexpected mount {}", mount.target));
         }
-        if device && !["ro", "nosuid", "noexec"].iter().all(|option| row.has(option)) {
-            return bad(format!("{} is {}", row.target, row.options));
+        if device && !["ro", "nosuid", "noexec"].iter().all(|option| mount.has(option)) {
+            return bad(format!("{} is {}", mount.target, mount.options));
         }
-        // An empty directory, or the null device in place of a file.
-        let covers = row.kind == "devtmpfs" || (row.kind == "tmpfs" && row.has("ro"));
-        if MASKED.contains(&row.target.as_str()) && !covers {
-            return bad(format!("{} is covered by a {} that is {}", row.target, row.kind, row.options));
+        // A masked directory is covered by an empty tmpfs, a masked file by the null device.
+        let masks = mount.kind == "devtmpfs" || (mount.kind == "tmpfs" && mount.has("ro"));
+        if MASKED.contains(&mount.target.as_str()) && !masks {
+            return bad(format!("{} is masked by a {} that is {}", mount.target, mount.kind, mount.options));
         }
-        if rows.iter().filter(|r| r.target == row.target).count() > 1 {
-            return bad(format!("{} is mounted twice", row.target));
+        if mounts.iter().filter(|other| other.target == mount.target).count() > 1 {
+            return bad(format!("{} is mounted twice", mount.target));
         }
-        if row.propagation != "private" {
-            return bad(format!("{} is tied to mounts outside: {}", row.target, row.propagation));
+        if mount.propagation != "private" {
+            return bad(format!("{} is not private: {}", mount.target, mount.propagation));
         }
     }
     Ok(())
 }
 
-impl MountRow {
+impl MountObservation {
     fn has(&self, option: &str) -> bool {
         self.options.split(',').any(|o| o == option)
     }

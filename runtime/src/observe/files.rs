@@ -1,17 +1,17 @@
-//! What lies below the workload's root: devices, inputs, and what `/proc` shows.
+//! Observes files below the workload's root: devices, inputs and `/proc`.
 
-use super::{DEVICES, InputRow, ProcFiles};
-use crate::oci::{MASKED, READ_ONLY};
-use crate::protocol::Request;
+use crate::boundary::{DEVICES, MASKED, READ_ONLY};
+use crate::observations::{InputObservation, ProcFiles};
+use crate::protocol::{Request, RequestInput};
 use invarlock_error::{Context as _, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// More entries of a directory nobody looks at.
-const MOST_ENTRIES: usize = 4096;
+/// Entries of a directory after this many are ignored.
+const MAX_ENTRIES: usize = 4096;
 
-/// The root directory of a process, as it sees it.
+/// The root directory of a process.
 pub(crate) struct Root {
     pid: i32,
     handle: OwnedFd,
@@ -26,7 +26,7 @@ impl Root {
         Ok(Root { pid, handle })
     }
 
-    /// Opens what is below it, following nothing.
+    /// Opens a path below it without following links.
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let relative = path.trim_start_matches('/');
@@ -44,7 +44,7 @@ impl Root {
         let fail = || format!("observing {path} of process {}", self.pid);
         let directory = Dir::new(self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?).with_context(fail)?;
         let mut names = Vec::new();
-        for entry in directory.take(MOST_ENTRIES) {
+        for entry in directory.take(MAX_ENTRIES) {
             let name = entry.with_context(fail)?.file_name().to_string_lossy().into_owned();
             if ![".", ".."].contains(&name.as_str()) {
                 names.push(name);
@@ -54,17 +54,17 @@ impl Root {
         Ok(names)
     }
 
-    /// Names in `/dev`, with their numbers, or what they are where they are no devices.
+    /// Names in `/dev`, each with its device numbers, or with its file type if it is not a character device.
     pub(super) fn devices(&self) -> Result<BTreeMap<String, String>> {
-        let one = |name: String| {
+        let device = |name: String| {
             let stat = self.stat(&format!("/dev/{name}"))?;
-            let what = match FileType::from_raw_mode(stat.st_mode) {
+            let value = match FileType::from_raw_mode(stat.st_mode) {
                 FileType::CharacterDevice => numbers(stat.st_rdev),
                 other => format!("{other:?}"),
             };
-            Ok((name, what))
+            Ok((name, value))
         };
-        self.names("/dev")?.into_iter().map(one).collect()
+        self.names("/dev")?.into_iter().map(device).collect()
     }
 
     pub(super) fn proc(&self) -> Result<ProcFiles> {
@@ -76,34 +76,34 @@ impl Root {
         Ok(ProcFiles { processes, absent })
     }
 
-    pub(super) fn inputs(&self, request: &Request) -> Result<Vec<InputRow>> {
-        let one = |input: &crate::protocol::WireInput| {
-            Ok(input_row(&input.target, input.path.is_some(), &self.stat(&input.target)?))
+    pub(super) fn inputs(&self, request: &Request) -> Result<Vec<InputObservation>> {
+        let observe = |input: &RequestInput| {
+            Ok(input_observation(&input.target, input.path.is_some(), &self.stat(&input.target)?))
         };
-        request.inputs.iter().map(one).collect()
+        request.inputs.iter().map(observe).collect()
     }
 }
 
-/// What there has to be below `/in`, from the handles that the launcher gave.
-pub(crate) fn expected_inputs(request: &Request, handles: &[OwnedFd]) -> Result<Vec<InputRow>> {
-    let one = |(input, handle): (&crate::protocol::WireInput, &OwnedFd)| {
-        let stat =
-            rustix::fs::fstat(handle.as_fd()).with_context(|| format!("looking at {}", input.target))?;
-        Ok(input_row(&input.target, input.path.is_some(), &stat))
+/// The expected files below `/in`, from the handles that the launcher opened.
+pub(crate) fn expected_inputs(request: &Request, handles: &[OwnedFd]) -> Result<Vec<InputObservation>> {
+    let expect = |(input, handle): (&RequestInput, &OwnedFd)| {
+        let stat = rustix::fs::fstat(handle.as_fd())
+            .with_context(|| format!("reading the attributes of {}", input.target))?;
+        Ok(input_observation(&input.target, input.path.is_some(), &stat))
     };
-    request.inputs.iter().zip(handles).map(one).collect()
+    request.inputs.iter().zip(handles).map(expect).collect()
 }
 
-fn input_row(target: &str, is_file: bool, stat: &Stat) -> InputRow {
+fn input_observation(target: &str, is_file: bool, stat: &Stat) -> InputObservation {
     let file = is_file.then(|| format!("{} {}", numbers(stat.st_dev), stat.st_ino));
-    InputRow { target: target.to_owned(), bytes: stat.st_size.unsigned_abs(), file }
+    InputObservation { target: target.to_owned(), bytes: stat.st_size.unsigned_abs(), file }
 }
 
 fn numbers(device: u64) -> String {
     format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
 }
 
-/// What [`Root::devices`] has to give.
-pub(super) fn five_devices() -> BTreeMap<String, String> {
+/// The expected value of [`Root::devices`].
+pub(super) fn expected_devices() -> BTreeMap<String, String> {
     DEVICES.iter().map(|(name, numbers)| ((*name).to_owned(), (*numbers).to_owned())).collect()
 }

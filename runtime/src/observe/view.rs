@@ -1,12 +1,15 @@
-//! Looking at the waiting workload from outside.
+//! Observes the waiting workload from outside.
 
-use super::{
-    Capabilities, Contained, Descriptor, HostIds, IdMaps, InitRow, InputRow, LimitRow, MountRow, NAMESPACES,
-    Namespace, Observations, Observer, Process, Root, Seccomp, Seen, SeenByInit, SeenByWorkload,
-};
+use super::Root;
+use crate::boundary::NAMESPACES;
 use crate::cgroup::RunCgroup;
 use crate::identity::Identity;
-use crate::kernel;
+use crate::observations::{
+    Capabilities, ContainerIds, ContainerObservations, Descriptor, HostIds, IdMaps, InitObservation,
+    InitReport, InputObservation, LimitObservation, MountObservation, Namespace, Observations, Observed,
+    Observer, Process, Seccomp, WorkloadReport,
+};
+use crate::procfs::{self, Status};
 use crate::protocol::Request;
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::collections::BTreeMap;
@@ -14,42 +17,41 @@ use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
-/// Abstract sockets that are written down; one is too many already.
-const MOST_SOCKETS: usize = 16;
+/// Abstract sockets that are recorded. A single one already fails the check.
+const MAX_SOCKETS: usize = 16;
 
-fn outside<T>(value: T) -> Seen<T> {
-    Seen { observer: Observer::Supervisor, value }
+fn outside<T>(value: T) -> Observed<T> {
+    Observed { observer: Observer::Supervisor, value }
 }
 
-fn inside<T>(value: T) -> Seen<T> {
-    Seen { observer: Observer::Init, value }
+fn inside<T>(value: T) -> Observed<T> {
+    Observed { observer: Observer::Init, value }
 }
 
-/// Everything seen from outside of process `pid`, which waits for Go.
+/// The workload, process `pid`, which waits for `Go`, and the values that are expected of it.
 pub(crate) struct View<'a> {
     pub(crate) pid: i32,
     pub(crate) init: i32,
     pub(crate) request: &'a Request,
     pub(crate) identity: Identity,
-    pub(crate) limits: Vec<LimitRow>,
-    /// What has to be below `/in`.
-    pub(crate) inputs: &'a [InputRow],
+    pub(crate) limits: Vec<LimitObservation>,
+    /// The expected files below `/in`.
+    pub(crate) inputs: &'a [InputObservation],
     pub(crate) cgroup: &'a RunCgroup,
 }
 
 impl View<'_> {
-    /// Writes everything down.
-    pub(crate) fn take(&self, init: Option<SeenByInit>, workload: SeenByWorkload) -> Result<Observations> {
-        let status = Status::of(&format!("/proc/{}/status", self.pid))?;
-        let own = Status::of("/proc/self/status")?;
+    /// Observes every control.
+    pub(crate) fn observe(&self, init: Option<InitReport>, workload: WorkloadReport) -> Result<Observations> {
+        let status = Status::read(&format!("/proc/{}/status", self.pid))?;
+        let own = Status::own()?;
         let lines = |path: &str| -> Result<Vec<String>> {
             Ok(self.read(path)?.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect())
         };
         let mounts = Mounts::of(&self.read("mountinfo")?);
-        let (environment, inside_ids, secure_bits) =
-            (workload.environment, workload.ids, workload.secure_bits);
-        let contained = match init {
-            Some(init) => Some(self.contained(&status, &mounts, init, inside_ids, secure_bits)?),
+        let WorkloadReport { environment, secure_bits, ids } = workload;
+        let container = match init {
+            Some(init) => Some(self.container(&status, &mounts, init, ids, secure_bits)?),
             None => None,
         };
         Ok(Observations {
@@ -81,34 +83,34 @@ impl View<'_> {
                 gid: lines("gid_map")?,
                 setgroups: self.read("setgroups")?.trim().to_owned(),
             }),
-            mounts: outside(mounts.0.into_iter().map(|(_, row)| row).collect()),
+            mounts: outside(mounts.0.into_iter().map(|(_, mount)| mount).collect()),
             descriptors: outside(self.descriptors()?),
             environment: inside(environment),
             limits: outside(self.limits.clone()),
             cgroup: outside(lines("cgroup")?),
-            contained,
+            container,
         })
     }
 
-    fn contained(
+    fn container(
         &self,
         status: &Status,
         mounts: &Mounts,
-        init: SeenByInit,
-        ids: super::IdsInside,
+        init: InitReport,
+        ids: ContainerIds,
         secure_bits: String,
-    ) -> Result<Contained> {
+    ) -> Result<ContainerObservations> {
         let root = Root::of(self.pid)?;
-        Ok(Contained {
+        Ok(ContainerObservations {
             sockets: outside(abstract_sockets(&self.read("net/unix")?)),
             secure_bits: inside(secure_bits),
-            ids_inside: inside(ids),
+            container_ids: inside(ids),
             host_name: inside(init.host_name),
             inputs: outside(root.inputs(self.request)?),
             devices: outside(root.devices()?),
             proc: outside(root.proc()?),
             process: outside(self.process(status, mounts)?),
-            init: outside(self.init_row(status)?),
+            init: outside(self.init(status)?),
             parent_death_signal: inside(init.parent_death_signal),
         })
     }
@@ -124,7 +126,7 @@ impl View<'_> {
             rustix::fs::Mode::empty(),
         );
         let on = mount_id(&handle.with_context(fail)?)?;
-        let cwd_mount = mounts.0.iter().find(|(id, _)| *id == on).map(|(_, row)| row.target.clone());
+        let cwd_mount = mounts.0.iter().find(|(id, _)| *id == on).map(|(_, mount)| mount.target.clone());
         let oom = self.read("oom_score_adj")?;
         Ok(Process {
             cwd,
@@ -137,17 +139,17 @@ impl View<'_> {
         })
     }
 
-    /// A `/proc` that hides processes (hidepid) shows an ordinary user nothing of one that may not be inspected, as init may not be.
-    fn init_row(&self, workload: &Status) -> Result<InitRow> {
+    /// With `hidepid`, `/proc` shows an ordinary user nothing of init, which may not be inspected, so its pid is read from a pidfd.
+    fn init(&self, workload: &Status) -> Result<InitObservation> {
         let fail = || "observing init".to_owned();
         let pid = rustix::process::Pid::from_raw(self.init)
-            .ok_or_else(|| Error::system(format!("{}: it has no process id", fail())))?;
+            .ok_or_else(|| Error::system(format!("{}: no process id", fail())))?;
         let handle =
             rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).with_context(fail)?;
-        let info = Status::of(&format!("/proc/self/fdinfo/{}", handle.as_raw_fd()))?;
-        Ok(InitRow {
+        let info = Status::read(&format!("/proc/self/fdinfo/{}", handle.as_raw_fd()))?;
+        Ok(InitObservation {
             pid: info.numbers("NSpid")?.last().copied().unwrap_or_default(),
-            child_of_supervisor: crate::supervisor::own_children()?.contains(&self.init),
+            child_of_supervisor: procfs::own_children()?.contains(&self.init),
             parent_of_workload: workload.number("PPid")? == u64::from(self.init.unsigned_abs()),
             dumpable: self.init_is_dumpable()?,
         })
@@ -157,11 +159,11 @@ impl View<'_> {
         use std::io::ErrorKind::{NotFound, PermissionDenied};
         let path = format!("/proc/{}/environ", self.init);
         match fs::metadata(&path) {
-            // The kernel gives the files of a process that may not be inspected to root, whoever it is.
-            Ok(file) => {
-                Ok(Status::of(&format!("/proc/{}/status", self.init))?.numbers("Uid")?.contains(&file.uid()))
-            }
-            // It is there, or it would be no child, and hidden.
+            // The kernel makes root the owner of these files if the process may not be inspected.
+            Ok(file) => Ok(Status::read(&format!("/proc/{}/status", self.init))?
+                .numbers("Uid")?
+                .contains(&file.uid())),
+            // Init exists, because it is a child of this process; its files are hidden.
             Err(e) if matches!(e.kind(), NotFound | PermissionDenied) => Ok(false),
             Err(e) => Err(e).with_context(|| format!("observing {path}")),
         }
@@ -169,7 +171,7 @@ impl View<'_> {
 
     fn read(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.pid);
-        kernel::read(&path).with_context(|| format!("observing {path}"))
+        procfs::read(&path).with_context(|| format!("observing {path}"))
     }
 
     fn namespaces(&self) -> Result<BTreeMap<String, Namespace>> {
@@ -197,7 +199,7 @@ impl View<'_> {
         Ok(v4.chain(v6).map(str::to_owned).collect())
     }
 
-    /// Descriptors without `O_CLOEXEC`: those that the program will have.
+    /// Descriptors without `O_CLOEXEC`: the program inherits them.
     fn descriptors(&self) -> Result<Vec<Descriptor>> {
         let dir = format!("/proc/{}/fd", self.pid);
         let mut found = Vec::new();
@@ -208,10 +210,10 @@ impl View<'_> {
             let flags =
                 info.lines().find_map(|l| l.strip_prefix("flags:")).map(str::trim).unwrap_or_default();
             if u64::from_str_radix(flags, 8).is_ok_and(|f| f & libc::O_CLOEXEC as u64 == 0) {
-                let what =
+                let target =
                     fs::read_link(format!("{dir}/{fd}")).with_context(|| format!("observing {dir}/{fd}"))?;
-                let what = what.to_string_lossy();
-                found.push(Descriptor { fd, what: what.split(':').next().unwrap_or_default().to_owned() });
+                let what = target.to_string_lossy().split(':').next().unwrap_or_default().to_owned();
+                found.push(Descriptor { fd, what });
             }
         }
         found.sort_by_key(|d| d.fd);
@@ -219,46 +221,46 @@ impl View<'_> {
     }
 }
 
-/// The mount table: ids and rows.
-struct Mounts(Vec<(u64, MountRow)>);
+/// The mount table: ids and mounts.
+struct Mounts(Vec<(u64, MountObservation)>);
 
 impl Mounts {
     fn of(mountinfo: &str) -> Self {
-        let row = |line: &str| {
+        let mount = |line: &str| {
             let (left, right) = line.split_once(" - ")?;
             let mut left = left.split(' ');
             let id = left.next()?.parse().ok()?;
             let mut left = left.skip(3);
-            let target = crate::cgroup::unescape(left.next()?);
+            let target = procfs::unescape(left.next()?);
             let options = left.next()?.to_owned();
-            let ties = left.collect::<Vec<_>>().join(" ");
-            let propagation = if ties.is_empty() { "private".to_owned() } else { ties };
+            let peers = left.collect::<Vec<_>>().join(" ");
+            let propagation = if peers.is_empty() { "private".to_owned() } else { peers };
             let kind = right.split(' ').next()?.to_owned();
-            Some((id, MountRow { target, kind, options, propagation }))
+            Some((id, MountObservation { target, kind, options, propagation }))
         };
-        Mounts(mountinfo.lines().filter_map(row).collect())
+        Mounts(mountinfo.lines().filter_map(mount).collect())
     }
 }
 
-/// Which mount a descriptor of this process is on.
+/// The id of the mount of a descriptor of this process.
 fn mount_id(of: &OwnedFd) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", of.as_raw_fd());
-    let text = kernel::read(&path).with_context(|| format!("observing {path}"))?;
+    let text = procfs::read(&path).with_context(|| format!("observing {path}"))?;
     let id = text.lines().find_map(|l| l.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| Error::system(format!("observing {path}: it has no mnt_id")))
+    id.ok_or_else(|| Error::system(format!("observing {path}: there is no mnt_id")))
 }
 
-/// Names of sockets in `/proc/<pid>/net/unix` that are no files.
+/// Names of abstract sockets in `/proc/<pid>/net/unix`.
 fn abstract_sockets(unix: &str) -> Vec<String> {
     let names = unix.lines().skip(1).filter_map(|l| l.split_whitespace().nth(7));
-    names.filter(|name| name.starts_with('@')).take(MOST_SOCKETS).map(str::to_owned).collect()
+    names.filter(|name| name.starts_with('@')).take(MAX_SOCKETS).map(str::to_owned).collect()
 }
 
 fn interfaces(dev: &str) -> Vec<String> {
     dev.lines().skip(2).filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned())).collect()
 }
 
-/// What is used of `/proc/<pid>/stat`, whose fields are numbers after a name in parentheses.
+/// The used fields of `/proc/<pid>/stat`, which are numbers after a name in parentheses.
 struct Stat {
     group: i32,
     session: i32,
@@ -273,39 +275,7 @@ impl Stat {
         let mut next = || fields.next().and_then(std::result::Result::ok);
         match (next(), next(), next()) {
             (Some(group), Some(session), Some(terminal)) => Ok(Stat { group, session, terminal }),
-            _ => Err(Error::system(format!("observing the workload's stat: {text}"))),
+            _ => Err(Error::system(format!("observing the stat of the workload: {text}"))),
         }
-    }
-}
-
-/// Numbers of a line of this process's own status.
-pub(crate) fn status_numbers(key: &str) -> Result<Vec<u32>> {
-    Status::of("/proc/self/status")?.numbers(key)
-}
-
-/// `/proc/<pid>/status`.
-pub(super) struct Status(String);
-
-impl Status {
-    pub(super) fn of(path: &str) -> Result<Self> {
-        kernel::read(path).map(Status).with_context(|| format!("observing {path}"))
-    }
-
-    fn get(&self, key: &str) -> Result<&str> {
-        let value = self.0.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
-        value
-            .map(str::trim)
-            .ok_or_else(|| Error::system(format!("this kernel's process status has no {key}")))
-    }
-
-    fn number(&self, key: &str) -> Result<u64> {
-        self.get(key)?.parse().err_kind(Kind::System).with_context(|| format!("observing {key}"))
-    }
-
-    pub(super) fn numbers(&self, key: &str) -> Result<Vec<u32>> {
-        self.get(key)?
-            .split_whitespace()
-            .map(|n| n.parse().err_kind(Kind::System).with_context(|| format!("observing {key}")))
-            .collect()
     }
 }

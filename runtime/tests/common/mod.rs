@@ -1,5 +1,5 @@
-//! What the tests share: an image with the tests' own program in it, a launcher run as root or as an ordinary user, and a look at what
-//! is left afterwards.
+//! Shared by the tests: images that contain the workload, a launcher started as root or as an ordinary user, and a check that runs
+//! leave nothing behind.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use serde_json::{Value, json};
@@ -13,45 +13,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 pub const WORKLOAD: &str = env!("CARGO_BIN_EXE_invarlock-workload");
-/// An id without an account, for the rootless half when the tests run as root.
+/// The user id of the rootless runs when the tests run as root. It has no account.
 pub const USER: u32 = 54_321;
 
-/// Who launches.
+/// The user who starts the launcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum As {
+pub enum Caller {
     Root,
     User,
 }
 
-/// Both, as far as this process can be both; what is skipped is said.
-pub fn everybody(test: &str) -> Vec<As> {
+/// Both users. Without root only the ordinary one; the rest is reported as skipped.
+pub fn callers(test: &str) -> Vec<Caller> {
     if rustix::process::geteuid().is_root() {
-        return vec![As::Root, As::User];
+        return vec![Caller::Root, Caller::User];
     }
-    skipped(&format!("{test} as root: the tests run as an ordinary user"));
-    vec![As::User]
+    report_skip(&format!("{test} as root: the tests run as an ordinary user"));
+    vec![Caller::User]
 }
 
-/// Root only; says so where it is skipped.
-pub fn root_only(test: &str) -> bool {
+/// Whether the tests run as root; reports the test as skipped otherwise.
+pub fn is_root_or_skip(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        skipped(&format!("{test}: needs root"));
+        report_skip(&format!("{test}: needs root"));
     }
     root
 }
 
-/// Past the capture of the test harness, which would keep it quiet.
-pub fn skipped(what: &str) {
+/// Writes to standard error directly, because the test harness captures `eprintln!`.
+pub fn report_skip(what: &str) {
     drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
 }
 
-/// A directory of this test process that everybody can enter, with the program and two images in it: `bare` has only the
-/// program, `whole` all mount points as well.
+/// A directory readable by all users, of this test process with two images: `bare` contains only the workload, `whole` also all mount points.
 pub fn stage() -> &'static Path {
     static STAGE: OnceLock<PathBuf> = OnceLock::new();
     STAGE.get_or_init(|| {
-        // Nothing runs after the last test, so the next test process removes the directory.
+        // No code runs after the last test, so the next test process removes the directory.
         for entry in fs::read_dir("/tmp").expect("/tmp").flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let of = name.strip_prefix("invarlock-runtime-test-").map(|pid| PathBuf::from("/proc").join(pid));
@@ -74,27 +73,27 @@ pub fn stage() -> &'static Path {
     })
 }
 
-/// A new, empty directory that belongs to `who`.
-pub fn scratch(who: As) -> PathBuf {
+/// A new, empty directory owned by `caller`.
+pub fn scratch_dir(caller: Caller) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let dir = stage().join(format!("scratch-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
     fs::create_dir(&dir).expect("a directory");
-    own(&dir, who);
+    own(&dir, caller);
     dir
 }
 
-/// Makes `who` the owner.
-pub fn own(path: &Path, who: As) {
-    if who == As::User && rustix::process::geteuid().is_root() {
+/// Makes `caller` the owner.
+pub fn own(path: &Path, caller: Caller) {
+    if caller == Caller::User && rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("an owner");
     }
 }
 
 /// The launcher as a command, not started.
-pub fn launcher(who: As, plan: &Value) -> Command {
+pub fn launcher(caller: Caller, plan: &Value) -> Command {
     let mut command = Command::new(stage().join("bare/workload"));
     command.arg("launch").arg(plan.to_string());
-    if who == As::User && rustix::process::geteuid().is_root() {
+    if caller == Caller::User && rustix::process::geteuid().is_root() {
         command.uid(USER).gid(USER);
     }
     command
@@ -105,38 +104,39 @@ pub fn launcher(who: As, plan: &Value) -> Command {
     command
 }
 
-/// A plan that runs the tests' program with these arguments.
+/// A plan that runs the workload with these arguments.
 pub fn plan(argv: &[&str]) -> Value {
     let argv: Vec<&str> = std::iter::once("/workload").chain(argv.iter().copied()).collect();
     json!({"rootfs": [stage().join("bare")], "argv": argv, "env": [["LANG", "C"], ["PATH", "/"]]})
 }
 
-/// Launches and gives the first line: `{result, stdout, stderr}`.
-pub fn launch(who: As, plan: &Value) -> Value {
-    let out = launcher(who, plan).output().expect("the launcher");
+/// Runs the launcher and returns its first line: `{result, stdout, stderr}`.
+pub fn launch(caller: Caller, plan: &Value) -> Value {
+    let out = launcher(caller, plan).output().expect("the launcher");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
-    let line = text.lines().next().unwrap_or_else(|| panic!("no outcome as {who:?}: {stderr}"));
+    let line = text.lines().next().unwrap_or_else(|| panic!("no outcome as {caller:?}: {stderr}"));
     serde_json::from_str(line).expect("JSON")
 }
 
-/// What the workload printed, as JSON.
+/// Standard output of the workload, as JSON.
 pub fn printed(outcome: &Value) -> Value {
     let text = outcome["stdout"].as_str().unwrap_or_default();
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {outcome:#}"))
 }
 
-/// Asserts an error of this kind that mentions all of `words`.
+/// Asserts an error of this kind whose control, message or hint contains each of `words`.
 pub fn assert_error(outcome: &Value, kind: &str, words: &[&str]) {
     let error = &outcome["result"]["error"];
     assert_eq!(error["kind"], kind, "{outcome:#}");
-    let message = error["message"].as_str().unwrap_or_default();
+    let text = |key: &str| error[key].as_str().unwrap_or_default();
+    let message = format!("{:?} {} {}", text("control"), text("message"), text("hint"));
     for word in words {
         assert!(message.contains(word), "{word:?} is missing in {message:?}");
     }
 }
 
-/// Everything that a run could leave behind, machine-wide.
+/// Everything that runs could leave behind on this machine.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leftovers {
     pub processes: Vec<String>,
@@ -145,15 +145,15 @@ pub struct Leftovers {
     pub states: Vec<PathBuf>,
 }
 
-/// Processes whose executable or command line is the tests' program of this test process, and what names a run of them.
+/// The supervisors, workloads and launchers that exist now, and the cgroups, mounts and lock files of runs.
 pub fn leftovers() -> Leftovers {
-    let ours = stage().display().to_string();
+    let own = stage().display().to_string();
     let mut processes = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
         let supervisor = line.starts_with("invarlock-supervisor") || line.starts_with("/workload");
-        if pid != std::process::id() && (supervisor || line.starts_with(&ours)) {
+        if pid != std::process::id() && (supervisor || line.starts_with(&own)) {
             processes.push(format!("{pid} {line}"));
         }
     }
@@ -200,8 +200,8 @@ impl Leftovers {
     }
 }
 
-/// Runs `test` with no other one of this program beside it, and asserts that it leaves nothing.
-pub fn leaving_nothing(test: impl FnOnce()) {
+/// Runs `test` while no other test of this process runs, and asserts that it leaves nothing behind.
+pub fn assert_leaves_nothing(test: impl FnOnce()) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     stage();

@@ -12,12 +12,12 @@ fn calls(arch: Arch) -> &'static [(&'static str, u32)] {
     }
 }
 
-/// The number of the call named `name`, where `arch` has it.
+/// The number of the call `name` on `arch`.
 pub fn number(arch: Arch, name: &str) -> Option<u32> {
     calls(arch).iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
-/// The name of call `number`, where `arch` has it.
+/// The name of the call `number` on `arch`.
 pub fn name(arch: Arch, number: u32) -> Option<&'static str> {
     let calls = calls(arch);
     calls.binary_search_by_key(&number, |(_, known)| *known).ok().map(|at| calls[at].0)
@@ -28,12 +28,12 @@ pub(crate) fn known_anywhere(name: &str) -> bool {
     Arch::ALL.iter().any(|arch| number(*arch, name).is_some())
 }
 
-/// The highest number `arch` knows.
+/// The highest number of a call on `arch`.
 pub(crate) fn highest(arch: Arch) -> u32 {
     calls(arch).last().map_or(0, |(_, number)| *number)
 }
 
-/// Ranges of numbers below the highest one that name no call (both ends included).
+/// Ranges of numbers below the highest one without a call, both ends included.
 pub(crate) fn gaps(arch: Arch) -> Vec<(u32, u32)> {
     let mut next = 0;
     let mut gaps = Vec::new();
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_ascend_and_hold_no_name_twice() {
+    fn tables_are_sorted_and_names_unique() {
         for arch in Arch::ALL {
             let calls = calls(arch);
             assert!(calls.windows(2).all(|pair| pair[0].1 < pair[1].1), "{arch:?}");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_where_the_kernel_left_them() {
+    fn gaps_are_those_of_the_kernel() {
         assert_eq!(gaps(Arch::X86_64), [(336, 423)]);
         assert_eq!(gaps(Arch::Aarch64), [(244, 259), (295, 423)]);
         assert_eq!(name(Arch::X86_64, 435), Some("clone3"));

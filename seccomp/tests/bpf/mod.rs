@@ -1,10 +1,10 @@
-//! An interpreter of filters and the names of what they return, written for the tests and not those under test.
+//! An interpreter of filters, and constants, independent of the crate under test.
 
-use invarlock_seccomp::{Answer, Arch, LEARNING_FD, NotifyHandler, Program, ResolvedProfile, syscall_name};
+use invarlock_seccomp::{Answer, Arch, NotifyHandler, Program, ResolvedProfile, TRACE_FD, syscall_name};
 
 pub const KILL: u32 = 0x8000_0000;
 pub const ERRNO: u32 = 0x0005_0000;
-pub const HEARD: u32 = 0x7fc0_0000;
+pub const NOTIFY: u32 = 0x7fc0_0000;
 pub const ALLOW: u32 = 0x7fff_0000;
 pub const X32: u32 = 0x4000_0000;
 
@@ -13,44 +13,48 @@ pub fn audit(arch: Arch) -> u32 {
     if arch == Arch::X86_64 { 0xc000_003e } else { 0xc000_00b7 }
 }
 
-/// Where a profile is learned: its program, and who answers it.
-pub struct Learner {
+/// A traced profile: its program and its handler.
+pub struct Tracer {
     program: Program,
-    judge: NotifyHandler,
+    handler: NotifyHandler,
     arch: Arch,
 }
 
-impl Learner {
-    pub fn of(meaning: &ResolvedProfile) -> Self {
-        let program = meaning.compile_learning().expect("a program");
-        Learner { program, judge: NotifyHandler::new(meaning.clone()).expect("a judge"), arch: meaning.arch }
+impl Tracer {
+    pub fn of(resolved: &ResolvedProfile) -> Self {
+        let program = resolved.compile_trace().expect("a program");
+        Tracer {
+            program,
+            handler: NotifyHandler::new(resolved.clone()).expect("a handler"),
+            arch: resolved.arch,
+        }
     }
 
-    /// Fails where learning makes anything else of a call than `ordinary`, which the plain program returns for it.
+    /// Fails where tracing decides otherwise than `ordinary`, the return value of the ordinary program.
     pub fn agrees(&self, said: u32, number: u32, args: [u64; 6], ordinary: u32) {
         let first_words = matches!(syscall_name(self.arch, number), Some("read" | "write"))
-            && args[0] as u32 == LEARNING_FD
+            && args[0] as u32 == TRACE_FD
             && matches!(ordinary, ALLOW | 0x0005_0001);
         let expected = match ordinary {
             _ if first_words && said == audit(self.arch) => ALLOW,
-            ALLOW | 0x0005_0001 => HEARD,
+            ALLOW | 0x0005_0001 => NOTIFY,
             other => other,
         };
         let seen = run(&self.program, said, number, args);
         assert_eq!(seen, expected, "{:?} {number} {args:?}", self.arch);
         if said != audit(self.arch) || ordinary == KILL && number >= X32 {
-            return; // killed before anybody is asked
+            return; // killed without a notification
         }
-        match (self.judge.judge(number, &args), ordinary) {
+        match (self.handler.decide(number, &args), ordinary) {
             (Ok(Answer::Allowed(_)), ALLOW) => {}
-            (Ok(Answer::Refused), refused) if refused == ERRNO | 1 => {}
+            (Ok(Answer::Denied), refused) if refused == ERRNO | 1 => {}
             (Err(_), other) if other != ALLOW && other != ERRNO | 1 => {}
             (judged, ordinary) => panic!("{:?} {number} {args:?}: {judged:?}, not {ordinary:#x}", self.arch),
         }
     }
 }
 
-/// What the kernel would do with these bytes: the few instructions that such filters have, any other one fails the test.
+/// Interprets a program as the kernel does. An instruction that such filters do not contain fails the test.
 pub fn run(program: &Program, arch: u32, number: u32, args: [u64; 6]) -> u32 {
     let mut data = Vec::new();
     data.extend(number.to_le_bytes());

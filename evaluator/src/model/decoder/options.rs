@@ -1,4 +1,4 @@
-//! What the three model types may say in their configurations, and what each means by saying nothing.
+//! The configurations of Llama, Mistral and Qwen2, and the defaults of each.
 
 use serde_json::{Map, Value};
 
@@ -7,98 +7,63 @@ use crate::limits;
 use crate::math::activation::Activation;
 use invarlock_error::{Result, bail};
 
-/// A decoder's configuration, every default filled in.
+/// A decoder's configuration, every default filled in. Fields have Hugging Face's names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     pub model_type: String,
-    pub vocab: usize,
-    pub width: usize,
-    pub inner: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head: usize,
-    pub epsilon: f32,
-    pub theta: f64,
-    pub activation: Activation,
-    pub tied: bool,
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_heads: usize,
+    pub num_kv_heads: usize,
+    pub head_dim: usize,
+    pub rms_norm_eps: f32,
+    pub rope_theta: f64,
+    pub hidden_act: Activation,
+    pub tie_word_embeddings: bool,
+    /// Whether `q_proj`, `k_proj` and `v_proj` have biases.
     pub qkv_bias: bool,
-    pub out_bias: bool,
+    /// Whether `o_proj` has a bias.
+    pub o_bias: bool,
     pub mlp_bias: bool,
     /// Attention window of each layer.
-    pub windows: Vec<Option<usize>>,
+    pub sliding_windows: Vec<Option<usize>>,
 }
 
-/// The window Mistral and Qwen2 have when the configuration does not say.
-const DEFAULT_WINDOW: usize = 4096;
-/// The first layer with a window in Qwen2 when the configuration does not say.
-const DEFAULT_WINDOW_LAYERS: u64 = 28;
+/// `sliding_window` of Mistral and Qwen2 where the configuration lacks it.
+const DEFAULT_SLIDING_WINDOW: usize = 4096;
+/// `max_window_layers` of Qwen2 where the configuration lacks it.
+const DEFAULT_MAX_WINDOW_LAYERS: u64 = 28;
 
 impl Options {
-    /// Reads a configuration whose `model_type` is one of ours.
+    /// Reads the configuration of a model whose `model_type` is `llama`, `mistral` or `qwen2`.
     pub fn read(config: &Config) -> Result<Self> {
         let model_type = config.text("model_type")?.unwrap_or_default();
-        let width = config.required_size("hidden_size", limits::WIDTH)?;
-        let heads = config.required_size("num_attention_heads", limits::HEADS)?;
-        let kv_heads = match config.size("num_key_value_heads", limits::HEADS)? {
-            Some(n) => n,
-            // Mistral and Qwen2 have their own defaults, which nobody should rely on.
-            None if model_type == "llama" || config.is_written("num_key_value_heads") => heads,
-            None => config.required_size("num_key_value_heads", limits::HEADS)?,
-        };
-        let head = match config.size("head_dim", limits::HEADS)? {
-            Some(head) => head,
-            None if width % heads == 0 => width / heads,
-            None => bail!(
-                Input,
-                "{}: `hidden_size` {width} is not a multiple of `num_attention_heads` {heads}",
-                config.name()
-            ),
-        };
-        if heads % kv_heads != 0 {
-            bail!(
-                Input,
-                "{}: `num_attention_heads` {heads} is not a multiple of `num_key_value_heads` {kv_heads}",
-                config.name()
-            );
-        }
-        if head % 2 != 0 {
-            bail!(
-                Input,
-                "{}: a head of {head} elements cannot be rotated; `head_dim` must be even",
-                config.name()
-            );
-        }
-        let name = config.text("hidden_act")?.unwrap_or("silu");
-        let Some(activation) = Activation::by_name(name) else {
-            bail!(
-                Unsupported,
-                "{}: hidden_act {name:?} is not implemented; known: {}",
-                config.name(),
-                Activation::KNOWN
-            );
-        };
+        let (hidden_size, num_heads, num_kv_heads, head_dim) = attention_sizes(config, model_type)?;
+        let hidden_act = config.activation("hidden_act", "silu")?;
         let attention_bias = config.flag("attention_bias", false)?;
         let mlp_bias = config.flag("mlp_bias", false)?;
         if model_type != "llama" && mlp_bias || model_type == "mistral" && attention_bias {
             let option = if mlp_bias { "mlp_bias" } else { "attention_bias" };
-            bail!(Unsupported, "{}: {model_type} has no `{option}`", config.name());
+            bail!(Unsupported, "{}: `{option}` is not supported for {model_type}", config.name());
         }
+        let num_layers = config.required_size("num_hidden_layers", limits::LAYERS)?;
         Ok(Self {
             model_type: model_type.to_owned(),
-            vocab: config.required_size("vocab_size", limits::VOCAB)?,
-            width,
-            inner: config.required_size("intermediate_size", limits::WIDTH)?,
-            heads,
-            kv_heads,
-            head,
-            epsilon: config.positive("rms_norm_eps", 1e-6)? as f32,
-            theta: rope_theta(config)?,
-            activation,
-            tied: config.flag("tie_word_embeddings", false)?,
+            vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+            hidden_size,
+            intermediate_size: config.required_size("intermediate_size", limits::WIDTH)?,
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            rms_norm_eps: config.positive("rms_norm_eps", 1e-6)? as f32,
+            rope_theta: rope_theta(config)?,
+            hidden_act,
+            tie_word_embeddings: config.flag("tie_word_embeddings", false)?,
             qkv_bias: model_type == "qwen2" || attention_bias,
-            out_bias: model_type == "llama" && attention_bias,
+            o_bias: model_type == "llama" && attention_bias,
             mlp_bias,
-            windows: windows(config, model_type, config.required_size("num_hidden_layers", limits::LAYERS)?)?,
+            sliding_windows: sliding_windows(config, model_type, num_layers)?,
         })
     }
 
@@ -112,21 +77,57 @@ impl Options {
     }
 }
 
-/// The base of the rotary frequencies, written in the old or the new way. No other kind of RoPE is implemented.
+/// `hidden_size`, the numbers of query heads and of key-value heads, and `head_dim`.
+fn attention_sizes(config: &Config, model_type: &str) -> Result<(usize, usize, usize, usize)> {
+    let hidden_size = config.required_size("hidden_size", limits::WIDTH)?;
+    let num_heads = config.required_size("num_attention_heads", limits::HEADS)?;
+    let num_kv_heads = match config.size("num_key_value_heads", limits::HEADS)? {
+        Some(n) => n,
+        // Mistral and Qwen2 have other defaults, which differ by release of transformers.
+        None if model_type == "llama" || config.contains("num_key_value_heads") => num_heads,
+        None => config.required_size("num_key_value_heads", limits::HEADS)?,
+    };
+    let head_dim = match config.size("head_dim", limits::HEADS)? {
+        Some(head_dim) => head_dim,
+        None if hidden_size % num_heads == 0 => hidden_size / num_heads,
+        None => bail!(
+            Input,
+            "{}: `hidden_size` {hidden_size} is not a multiple of `num_attention_heads` {num_heads}",
+            config.name()
+        ),
+    };
+    if num_heads % num_kv_heads != 0 {
+        bail!(
+            Input,
+            "{}: `num_attention_heads` {num_heads} is not a multiple of `num_key_value_heads` {num_kv_heads}",
+            config.name()
+        );
+    }
+    if head_dim % 2 != 0 {
+        bail!(
+            Input,
+            "{}: `head_dim` {head_dim} is odd; rotary embeddings require an even one",
+            config.name()
+        );
+    }
+    Ok((hidden_size, num_heads, num_kv_heads, head_dim))
+}
+
+/// The base of the rotary frequencies, from `rope_theta` or from `rope_parameters`. Only the default type of RoPE is
+/// supported.
 fn rope_theta(config: &Config) -> Result<f64> {
     let partial = config.positive("partial_rotary_factor", 1.0)?;
     if partial != 1.0 {
-        bail!(Unsupported, "{}: `partial_rotary_factor` {partial} is not implemented", config.name());
+        bail!(Unsupported, "{}: `partial_rotary_factor` {partial} is not supported", config.name());
     }
-    let old = config.positive("rope_theta", 10_000.0)?;
-    let mut theta = old;
+    let mut theta = config.positive("rope_theta", 10_000.0)?;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(value) = config.get(key) else { continue };
         let Value::Object(members) = value else {
             bail!(Input, "{}: `{key}` must be an object", config.name());
         };
         if members.values().any(Value::is_object) {
-            bail!(Unsupported, "{}: `{key}` that differ by layer are not implemented", config.name());
+            bail!(Unsupported, "{}: `{key}` that differ by layer are not supported", config.name());
         }
         let kind = ["rope_type", "type"].iter().find_map(|k| members.get(*k).filter(|v| !v.is_null()));
         match kind {
@@ -134,20 +135,21 @@ fn rope_theta(config: &Config) -> Result<f64> {
             None if key == "rope_parameters" => {}
             Some(Value::String(kind)) => bail!(
                 Unsupported,
-                "{}: `{key}` of RoPE type {kind:?} is not implemented; only \"default\" is",
+                "{}: `{key}` of RoPE type {kind:?} is not supported; supported: \"default\"",
                 config.name()
             ),
-            _ => bail!(Unsupported, "{}: `{key}` without a RoPE type is not understood", config.name()),
+            _ => bail!(Unsupported, "{}: `{key}` has no RoPE type", config.name()),
         }
         if members.get("partial_rotary_factor").is_some_and(|v| v.as_f64() != Some(1.0) && !v.is_null()) {
-            bail!(Unsupported, "{}: `{key}.partial_rotary_factor` is not implemented", config.name());
+            bail!(Unsupported, "{}: `{key}.partial_rotary_factor` is not supported", config.name());
         }
-        theta = base(config, key, members)?.unwrap_or(theta);
+        theta = member_rope_theta(config, key, members)?.unwrap_or(theta);
     }
     Ok(theta)
 }
 
-fn base(config: &Config, key: &str, members: &Map<String, Value>) -> Result<Option<f64>> {
+/// `rope_theta` of the object `key`.
+fn member_rope_theta(config: &Config, key: &str, members: &Map<String, Value>) -> Result<Option<f64>> {
     match members.get("rope_theta").filter(|v| !v.is_null()) {
         None => Ok(None),
         Some(v) => match v.as_f64().filter(|v| v.is_finite() && *v > 0.0) {
@@ -158,61 +160,62 @@ fn base(config: &Config, key: &str, members: &Map<String, Value>) -> Result<Opti
 }
 
 /// The attention window of each layer.
-fn windows(config: &Config, model_type: &str, layers: usize) -> Result<Vec<Option<usize>>> {
-    let given = |key: &str| -> Result<Option<usize>> {
-        match config.size(key, limits::POSITIONS)? {
-            None if !config.is_written(key) => Ok(Some(DEFAULT_WINDOW)),
+fn sliding_windows(config: &Config, model_type: &str, num_layers: usize) -> Result<Vec<Option<usize>>> {
+    // `null` means no window; an absent member means the default.
+    let sliding_window = || -> Result<Option<usize>> {
+        match config.size("sliding_window", limits::POSITIONS)? {
+            None if !config.contains("sliding_window") => Ok(Some(DEFAULT_SLIDING_WINDOW)),
             size => Ok(size),
         }
     };
-    let types = layer_types(config, layers)?;
+    let types = layer_types(config, num_layers)?;
     if model_type == "qwen2" {
-        let window = if config.flag("use_sliding_window", false)? { given("sliding_window")? } else { None };
+        let window = if config.flag("use_sliding_window", false)? { sliding_window()? } else { None };
         if let Some(sliding) = types {
             if window.is_none() && sliding.contains(&true) {
                 bail!(
                     Input,
-                    "{}: `layer_types` names sliding_attention, but `use_sliding_window` and `sliding_window` give no window",
+                    "{}: `layer_types` contains sliding_attention, but `use_sliding_window` and `sliding_window` set no window",
                     config.name()
                 );
             }
             return Ok(sliding.into_iter().map(|s| window.filter(|_| s)).collect());
         }
         let first = match config.get("max_window_layers") {
-            None => DEFAULT_WINDOW_LAYERS,
+            None => DEFAULT_MAX_WINDOW_LAYERS,
             Some(v) => match v.as_u64() {
                 Some(v) => v,
                 None => bail!(Input, "{}: `max_window_layers` must be a whole number", config.name()),
             },
         };
-        return Ok((0..layers as u64).map(|i| window.filter(|_| i >= first)).collect());
+        return Ok((0..num_layers as u64).map(|i| window.filter(|_| i >= first)).collect());
     }
-    let window = if model_type == "mistral" { given("sliding_window")? } else { None };
-    // These two have one kind of layer; a list that says so is harmless.
+    let window = if model_type == "mistral" { sliding_window()? } else { None };
+    // Layers of Llama and of Mistral are all of one kind; `layer_types` may say so.
     if types.is_some_and(|sliding| sliding.iter().any(|s| *s != window.is_some())) {
         bail!(
             Unsupported,
-            "{}: `layer_types` of different kinds are not implemented for {model_type}",
+            "{}: `layer_types` of different kinds are not supported for {model_type}",
             config.name()
         );
     }
-    Ok(vec![window; layers])
+    Ok(vec![window; num_layers])
 }
 
-/// Whether each layer slides, where the configuration lists it.
-fn layer_types(config: &Config, layers: usize) -> Result<Option<Vec<bool>>> {
+/// Whether each layer has a sliding window, where the configuration lists the types of layers.
+fn layer_types(config: &Config, num_layers: usize) -> Result<Option<Vec<bool>>> {
     let Some(value) = config.get("layer_types") else { return Ok(None) };
     let kinds = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    if kinds.len() != layers {
-        bail!(Input, "{}: `layer_types` must list {layers} layers", config.name());
+    if kinds.len() != num_layers {
+        bail!(Input, "{}: `layer_types` must list {num_layers} layers", config.name());
     }
-    let mut sliding = Vec::with_capacity(layers);
+    let mut sliding = Vec::with_capacity(num_layers);
     for kind in kinds {
         match kind.as_str() {
             Some("full_attention") => sliding.push(false),
             Some("sliding_attention") => sliding.push(true),
             _ => {
-                bail!(Unsupported, "{}: `layer_types` names {kind}, which is not implemented", config.name())
+                bail!(Unsupported, "{}: `layer_types` contains {kind}, which is not supported", config.name())
             }
         }
     }
@@ -235,74 +238,80 @@ mod tests {
         Options::read(&Config::from_members(members.clone()))
     }
 
-    fn unsupported(changes: Value, words: &[&str]) {
-        match read(changes) {
-            Err(m) if m.kind() == Kind::Unsupported && words.iter().all(|w| m.message().contains(w)) => {}
-            other => panic!("{other:?} without {words:?}"),
-        }
+    #[track_caller]
+    fn assert_unsupported(changes: Value, words: &[&str]) {
+        let error = read(changes).expect_err("unsupported");
+        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+        assert!(words.iter().all(|word| error.message().contains(word)), "{error}");
+    }
+
+    #[track_caller]
+    fn assert_input_error(changes: Value, word: &str) {
+        let error = read(changes).expect_err("an input error");
+        assert_eq!(error.kind(), Kind::Input, "{error}");
+        assert!(error.message().contains(word), "{error}");
     }
 
     #[test]
-    fn defaults() {
+    fn fills_in_defaults() {
         let o = read(json!({})).expect("read");
         assert_eq!(
-            (o.head, o.theta, o.tied, o.qkv_bias, o.activation),
+            (o.head_dim, o.rope_theta, o.tie_word_embeddings, o.qkv_bias, o.hidden_act),
             (8, 10_000.0, false, false, Activation::Silu)
         );
-        assert_eq!(o.windows, [None; 4]);
-        assert_eq!(read(json!({"num_key_value_heads": null})).expect("read").kv_heads, 4);
-        assert_eq!(read(json!({"head_dim": 12})).expect("read").head, 12);
-        assert_eq!(read(json!({"model_type": "mistral"})).expect("read").windows, [Some(4096); 4]);
+        assert_eq!(o.sliding_windows, [None; 4]);
+        assert_eq!(read(json!({"num_key_value_heads": null})).expect("read").num_kv_heads, 4);
+        assert_eq!(read(json!({"head_dim": 12})).expect("read").head_dim, 12);
+        assert_eq!(read(json!({"model_type": "mistral"})).expect("read").sliding_windows, [Some(4096); 4]);
         assert_eq!(
-            read(json!({"model_type": "mistral", "sliding_window": null})).expect("read").windows,
+            read(json!({"model_type": "mistral", "sliding_window": null})).expect("read").sliding_windows,
             [None; 4]
         );
         let q = read(json!({"model_type": "qwen2"})).expect("read");
-        assert_eq!((q.qkv_bias, q.out_bias, q.windows), (true, false, vec![None; 4]));
+        assert_eq!((q.qkv_bias, q.o_bias, q.sliding_windows), (true, false, vec![None; 4]));
     }
 
     #[test]
-    fn qwen2_windows() {
+    fn reads_sliding_windows_of_qwen2() {
         let on = json!({"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 7, "max_window_layers": 1});
-        assert_eq!(read(on.clone()).expect("read").windows, [None, Some(7), Some(7), Some(7)]);
+        assert_eq!(read(on.clone()).expect("read").sliding_windows, [None, Some(7), Some(7), Some(7)]);
         let mut typed = on;
         let (s, f) = ("sliding_attention", "full_attention");
         typed["layer_types"] = json!([s, f, f, s]);
-        assert_eq!(read(typed.clone()).expect("read").windows, [Some(7), None, None, Some(7)]);
+        assert_eq!(read(typed.clone()).expect("read").sliding_windows, [Some(7), None, None, Some(7)]);
         typed["use_sliding_window"] = json!(false);
-        assert!(
-            matches!(read(typed.clone()), Err(m) if m.kind() == Kind::Input && m.message().contains("layer_types"))
-        );
+        assert_input_error(typed.clone(), "layer_types");
         typed["layer_types"] = json!([f]);
-        assert!(
-            matches!(read(typed), Err(m) if m.kind() == Kind::Input && m.message().contains("must list 4"))
-        );
-        unsupported(
+        assert_input_error(typed, "must list 4");
+        assert_unsupported(
             json!({"layer_types": [f, f, f, "chunked_attention"]}),
             &["layer_types", "chunked_attention"],
         );
-        unsupported(json!({"layer_types": [f, f, f, s]}), &["layer_types", "llama"]);
+        assert_unsupported(json!({"layer_types": [f, f, f, s]}), &["layer_types", "llama"]);
     }
 
     #[test]
-    fn rope() {
-        let theta = |v: Value| read(v).expect("read").theta;
+    fn reads_rope_theta_and_rejects_other_rope_types() {
+        let theta = |v: Value| read(v).expect("read").rope_theta;
         assert_eq!(theta(json!({"rope_theta": 5e5})), 5e5);
         assert_eq!(theta(json!({"rope_theta": 5e5, "rope_scaling": null})), 5e5);
         assert_eq!(theta(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}})), 7.0);
         assert_eq!(theta(json!({"rope_scaling": {"type": "default"}})), 1e4);
-        unsupported(json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), &["rope_scaling", "linear"]);
-        unsupported(json!({"rope_parameters": {"rope_type": "yarn"}}), &["rope_parameters", "yarn"]);
-        unsupported(json!({"rope_scaling": {"factor": 2.0}}), &["rope_scaling"]);
-        unsupported(
+        assert_unsupported(
+            json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
+            &["rope_scaling", "linear"],
+        );
+        assert_unsupported(json!({"rope_parameters": {"rope_type": "yarn"}}), &["rope_parameters", "yarn"]);
+        assert_unsupported(json!({"rope_scaling": {"factor": 2.0}}), &["rope_scaling"]);
+        assert_unsupported(
             json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}),
             &["rope_parameters"],
         );
-        unsupported(json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor"]);
+        assert_unsupported(json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor"]);
     }
 
     #[test]
-    fn impossible_sizes_are_input_errors() {
+    fn rejects_impossible_sizes() {
         for bad in [
             json!({"num_key_value_heads": 3}),
             json!({"hidden_size": 34}),
@@ -312,9 +321,9 @@ mod tests {
             json!({"rope_theta": 0}),
             json!({"rms_norm_eps": "small"}),
         ] {
-            assert!(matches!(read(bad.clone()), Err(error) if error.kind() == Kind::Input), "{bad}");
+            assert_input_error(bad, "");
         }
-        unsupported(json!({"hidden_act": "xielu"}), &["hidden_act", "xielu"]);
-        unsupported(json!({"model_type": "mistral", "attention_bias": true}), &["attention_bias"]);
+        assert_unsupported(json!({"hidden_act": "xielu"}), &["hidden_act", "xielu"]);
+        assert_unsupported(json!({"model_type": "mistral", "attention_bias": true}), &["attention_bias"]);
     }
 }

@@ -5,8 +5,8 @@ mod files;
 mod identity;
 mod limits;
 
-use super::context::brief;
 use crate::format::untrusted::Node;
+use crate::format::untrusted::brief;
 use serde_json::{Value, json};
 
 /// The process outside the container, and the process inside that finished its set-up.

@@ -40,14 +40,12 @@ impl Check<'_> {
     /// The gates, from recomputed numbers if there are any, and the flags that the report states.
     pub(super) fn gates(&mut self, tier: Tier, numbers: Option<Numbers<'_>>) {
         let report = self.report;
-        for guard in guards::TABLE.iter().filter(|guard| guard.evaluate.is_some()) {
-            self.guard(tier, guard);
-        }
+        let guard_flags = self.guards(tier);
         if let Some(numbers) = &numbers {
             self.number_gates(tier, numbers);
         }
         let mut required = vec!["primary_metric_acceptable", "preview_final_drift_acceptable"];
-        required.extend(self.guards(tier));
+        required.extend(guard_flags);
         if report.at("guard_overhead.evaluated").bool() == Some(true) {
             required.push("guard_overhead_acceptable");
             self.overhead_gate();
@@ -62,23 +60,22 @@ impl Check<'_> {
         self.not("losses: they need the weights and the evaluator".to_owned());
     }
 
-    /// Checks the guards; returns the flags that the report must state.
+    /// The guards of the table. Returns the flags that the profile can require.
     fn guards(&mut self, tier: Tier) -> Vec<&'static str> {
         let profile = self.options.profile;
         let mut flags = Vec::new();
         for guard in &guards::TABLE {
-            let name = guard.name;
             let flag = guard.gate.as_ref().map(|gate| gate.flag);
-            // A guard that this version evaluates is required of every report.
-            if guard.evaluate.is_some() {
-                flags.extend(flag);
-            } else if is_evaluated(self.report.get(name)) {
+            if guard.evaluate.is_some() || is_evaluated(guard.block(self.report)) {
                 flags.extend(flag);
                 self.guard(tier, guard);
             } else if profile.needs_all_guards() {
-                self.fail(format!("{name} was not evaluated; profile {profile} requires every guard"));
+                self.fail(format!(
+                    "{} was not evaluated; profile {profile} requires every guard",
+                    guard.name
+                ));
             } else {
-                self.not(format!("{name}: the guard was not evaluated"));
+                self.not(format!("{}: the guard was not evaluated", guard.name));
             }
         }
         flags
@@ -88,8 +85,9 @@ impl Check<'_> {
     fn guard(&mut self, tier: Tier, guard: &Guard) {
         let block = guard.block(self.report);
         let own_report = self.own_report;
-        let check = guards::Check { block, own_report, profile: self.options.profile, tier };
-        for finding in (guard.verify)(&check) {
+        for finding in
+            (guard.verify)(&guards::Check { block, own_report, profile: self.options.profile, tier })
+        {
             match finding {
                 Finding::Gate(text) => self.gate(text),
                 Finding::Failure(text) => self.fail(text),

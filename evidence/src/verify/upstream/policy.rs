@@ -32,7 +32,7 @@ pub(super) fn primary_metric_acceptable(report: Node<'_>) -> bool {
     let own = report.at("resolved_policy.metrics");
     let tier = name.parse().unwrap_or(Tier::Balanced);
     let table = to_value(&tier.metrics_policy());
-    // A report's own policy has only its own tier: a relaxed report, whose tier counts as aggressive, then has no policy.
+    // With its own policy, the report's tier is the only one known: relaxed reports then have no policy at all.
     let empty = Value::Null;
     let (empty, table) = (Node::root("", &empty), Node::root("", &table));
     let policy = match own.object().is_some_and(|own| !own.is_empty()) {

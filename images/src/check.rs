@@ -1,0 +1,176 @@
+//! Verification and description of images, blobs and extracted layers in the store.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use invarlock_error::Context as _;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::cas::BlobSource;
+use crate::layer::{Policy, SpecialFilePolicy};
+use crate::oci::descriptor::{TAG, annotation, chosen_from, digest_of, is_artifact};
+use crate::oci::json::parse;
+use crate::oci::{Digest, Hashing, Layer};
+use crate::reference::Reference;
+use crate::rootfs::Verify;
+use crate::rootfs::cache::diff_id_of;
+use crate::transport::{LocalImages, ResolvedImage, resolve};
+use crate::{Error, Result, parallel};
+
+/// The result of the full verification of one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Checked {
+    /// `image`, `blob` or `tree`.
+    pub kind: &'static str,
+    /// The reference or digest.
+    pub name: String,
+    /// The problem, if there is one.
+    pub problem: Option<String>,
+    /// The extracted layer was altered, and was extracted again.
+    pub repaired: bool,
+}
+
+impl LocalImages {
+    /// Verifies an image, or everything in the store, in full. With `repair`, altered extracted layers whose blobs are correct are extracted
+    /// again.
+    pub fn verify(&self, reference: Option<&Reference>, repair: bool) -> Result<Vec<Checked>> {
+        let _lock = self.layout.lock_shared()?;
+        let mut images = Vec::new();
+        let mut checked = Vec::new();
+        match reference {
+            Some(reference) => images.push(self.resolve(reference)?),
+            None => {
+                let snapshot = self.layout.snapshot()?;
+                for descriptor in snapshot.index()?.manifests().iter().filter(|entry| !is_artifact(entry)) {
+                    let digest = digest_of(descriptor)?;
+                    let tag = annotation(descriptor, TAG);
+                    let own = Reference::Digest(digest);
+                    let resolved = self.with_source(&own, |_| resolve::resolve(&snapshot, &own));
+                    checked.push(Checked {
+                        kind: "image",
+                        name: tag.map_or_else(|| digest.to_string(), str::to_owned),
+                        problem: resolved.as_ref().err().map(ToString::to_string),
+                        repaired: false,
+                    });
+                    images.extend(resolved);
+                }
+            }
+        }
+        checked.extend(self.verify_blobs(reference, &images)?);
+        checked.extend(self.verify_extracted_layers(reference, &images, repair)?);
+        Ok(checked)
+    }
+
+    fn verify_blobs(&self, reference: Option<&Reference>, images: &[ResolvedImage]) -> Result<Vec<Checked>> {
+        // Blobs that images need, and all others in the store.
+        let needed = images.iter().flat_map(|image| image.layers.iter().map(|layer| layer.digest));
+        let mut blobs: BTreeSet<Digest> = needed.collect();
+        if reference.is_none() {
+            blobs.extend(self.layout.index()?.manifests().iter().filter_map(chosen_from));
+            blobs.extend(self.blob_names()?.iter().filter_map(|name| Digest::from_hex(name)));
+        }
+        let check = |digest: &Digest| -> Result<()> {
+            let work = |source: &dyn BlobSource| {
+                let mut hashing = Hashing::new(());
+                hashing.read_all(source.open(digest)?).context("reading it")?;
+                match hashing.finish().2 {
+                    found if found == *digest => Ok(()),
+                    found => Err(Error::integrity(format!("it contains bytes with digest {found}"))),
+                }
+            };
+            match reference {
+                Some(reference) => self.with_source(reference, work),
+                None => work(&self.layout),
+            }
+        };
+        let blobs: Vec<_> = blobs.into_iter().map(|digest| (digest, Mutex::new(None))).collect();
+        parallel::for_each(&blobs, |(digest, problem)| {
+            *problem.lock().unwrap_or_else(PoisonError::into_inner) =
+                check(digest).err().map(|error| error.to_string());
+            Ok(())
+        })?;
+        let checked = |(digest, problem): (Digest, Mutex<Option<String>>)| Checked {
+            kind: "blob",
+            name: digest.to_string(),
+            problem: problem.into_inner().unwrap_or_else(PoisonError::into_inner),
+            repaired: false,
+        };
+        Ok(blobs.into_iter().map(checked).collect())
+    }
+
+    fn verify_extracted_layers(
+        &self,
+        reference: Option<&Reference>,
+        images: &[ResolvedImage],
+        repair: bool,
+    ) -> Result<Vec<Checked>> {
+        let layers = || images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)));
+        let mut ids: BTreeSet<Digest> = layers().map(|(_, layer)| layer.diff_id).collect();
+        if reference.is_none() {
+            let names = self.rootfs.names()?;
+            ids.extend(names.iter().filter_map(|name| diff_id_of(name)));
+        }
+        let mut checked = Vec::new();
+        for id in ids {
+            let found = self.rootfs.find(&id);
+            let verified = found.and_then(|extracted| match extracted {
+                Some(extracted) => self.rootfs.verify(&extracted, Verify::Full).map(Some),
+                None => Ok(None),
+            });
+            let mut problem = match verified {
+                Ok(None) => continue,
+                Ok(Some(_)) => None,
+                Err(error) => Some(error.to_string()),
+            };
+            let mut repaired = false;
+            if let (true, Some(_), Some((image, layer))) =
+                (repair, &problem, layers().find(|(_, layer)| layer.diff_id == id))
+            {
+                problem = self.extract_again(image, layer).err().map(|error| error.to_string());
+                repaired = problem.is_none();
+            }
+            checked.push(Checked { kind: "tree", name: id.to_string(), problem, repaired });
+        }
+        Ok(checked)
+    }
+
+    fn extract_again(&self, image: &ResolvedImage, layer: &Layer) -> Result<()> {
+        self.rootfs.discard(&layer.diff_id)?;
+        let policy = Policy { devices: SpecialFilePolicy::Drop, ..Policy::default() };
+        self.with_source(&image.reference, |source| {
+            self.rootfs.get(source, std::slice::from_ref(layer), policy).map(drop)
+        })
+    }
+
+    /// Describes an image: its manifest and configuration, and the state of its extracted layers.
+    pub fn inspect(&self, reference: &Reference) -> Result<Value> {
+        let _lock = self.layout.lock_shared()?;
+        let image = self.resolve(reference)?;
+        let document = |digest: &Digest| {
+            self.with_source(reference, |source| {
+                let size = source.open(digest)?.len();
+                parse::<Value>(digest, &source.json(digest, size)?)
+            })
+        };
+        let tree = |layer: &Layer| {
+            let state = match self.verify_extracted(layer) {
+                Ok(None) => json!({ "state": "not unpacked" }),
+                Ok(Some(level)) => json!({ "state": "verified", "level": level }),
+                Err(error) => json!({ "state": "altered", "error": error.to_string() }),
+            };
+            json!({ "diff_id": layer.diff_id, "digest": layer.digest, "size": layer.size, "tree": state })
+        };
+        Ok(json!({
+            "reference": image.reference,
+            "manifest_digest": image.manifest_digest,
+            "config_digest": image.config_digest,
+            "bytes": image.bytes,
+            "speaks": image.speaks,
+            "layers": image.layers.iter().map(tree).collect::<Vec<_>>(),
+            "manifest": document(&image.manifest_digest)?,
+            "config": document(&image.config_digest)?,
+        }))
+    }
+}

@@ -1,0 +1,66 @@
+//! Limits of a layer, and the treatment of devices, fifos and set-id bits, which no container gets.
+
+use super::entry::Totals;
+use crate::{Error, Result};
+
+/// Limits of one layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most bytes of the uncompressed archive, and of all files.
+    pub bytes: u64,
+    /// Most entries, including directories that the archive only implies.
+    pub entries: u64,
+    /// Most bytes of the archive per byte of the blob, above [`Limits::always_allowed`].
+    pub ratio: u64,
+    /// Bytes of the archive that are allowed for a blob of any size.
+    pub always_allowed: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 64 << 30, entries: 1_000_000, ratio: 200, always_allowed: 64 << 20 }
+    }
+}
+
+impl Limits {
+    /// The most bytes to which a blob of `size` may be decompressed.
+    pub fn max_decompressed(&self, size: u64) -> u64 {
+        self.bytes.min(self.always_allowed.max(size.saturating_mul(self.ratio)))
+    }
+}
+
+/// What is done with a file type or mode bit that no container gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialFilePolicy {
+    /// Refuse the image.
+    Refuse,
+    /// Drop it, and count it in [`Totals`].
+    Drop,
+}
+
+/// What is done with contents of an image that no container gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Devices and fifos.
+    pub devices: SpecialFilePolicy,
+    /// Set-user-id and set-group-id bits.
+    pub set_id: SpecialFilePolicy,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { devices: SpecialFilePolicy::Refuse, set_id: SpecialFilePolicy::Drop }
+    }
+}
+
+impl Policy {
+    /// Checks that a layer that was extracted under another policy is allowed by this one.
+    pub(crate) fn check(&self, totals: &Totals) -> Result<()> {
+        let check = |what: &str, policy, dropped| match policy == SpecialFilePolicy::Refuse && dropped > 0 {
+            true => Err(Error::safety(format!("it contains {what}, which this command refuses"))),
+            false => Ok(()),
+        };
+        check("devices or fifos", self.devices, totals.dropped_devices)?;
+        check("set-id programs", self.set_id, totals.dropped_set_id)
+    }
+}

@@ -1,0 +1,104 @@
+//! The images of a store, and the layouts and archives from which images can also be read.
+
+use invarlock_error::{Context as _, Kind};
+
+use super::docker_archive::DockerArchive;
+use super::oci_archive::OciArchive;
+use super::resolve::{self, ResolvedImage};
+use crate::cas::{BlobSource, Layout};
+use crate::layer::Policy;
+use crate::oci::Layer;
+use crate::reference::Reference;
+use crate::rootfs::{ExtractedLayer, Level, RootfsCache, RootfsOptions, VerifiedRootfs, Verify};
+use crate::{Error, Result};
+
+/// The layout and the extracted layers of a store.
+#[derive(Debug)]
+pub(crate) struct LocalImages {
+    pub layout: Layout,
+    pub rootfs: RootfsCache,
+}
+
+impl LocalImages {
+    /// Resolves a reference, and verifies everything down to the configuration.
+    pub fn resolve(&self, reference: &Reference) -> Result<ResolvedImage> {
+        self.with_source(reference, |source| resolve::resolve(source, reference))
+    }
+
+    /// Calls `work` with the source of the image.
+    pub fn with_source<T>(
+        &self,
+        reference: &Reference,
+        work: impl FnOnce(&dyn BlobSource) -> Result<T>,
+    ) -> Result<T> {
+        let result = match reference {
+            Reference::Layout { dir, .. } => Layout::open(dir).and_then(|layout| work(&layout)),
+            Reference::Archive { file, .. } => OciArchive::open(file).and_then(|archive| work(&archive)),
+            Reference::DockerArchive { file, .. } => {
+                DockerArchive::open(file).and_then(|archive| work(&archive))
+            }
+            _ => work(&self.layout),
+        };
+        result
+            .with_context(|| format!("image {reference}"))
+            .map_err(|error| error.with_hint_if(Kind::Integrity, repair_hint(reference)))
+    }
+
+    /// Calls `work` with the store. An image from elsewhere must be imported first.
+    pub fn in_store<T>(
+        &self,
+        reference: &Reference,
+        work: impl FnOnce(&dyn BlobSource) -> Result<T>,
+    ) -> Result<T> {
+        match reference {
+            Reference::Tag { .. } | Reference::Digest(_) | Reference::Registry(_) => {
+                self.with_source(reference, work)
+            }
+            _ => Err(Error::input(format!("{reference} is not an image of the store"))
+                .with_hint("import it with `invarlock runtime image import`")),
+        }
+    }
+
+    /// The extracted layers of an image. Missing ones are extracted.
+    pub fn extracted(
+        &self,
+        source: &dyn BlobSource,
+        image: &ResolvedImage,
+        policy: Policy,
+    ) -> Result<Vec<ExtractedLayer>> {
+        let _lock = self.layout.lock_shared()?;
+        // A run uses extracted layers, whose blobs were verified at extraction. Here blobs only have to exist.
+        image.layers.iter().try_for_each(|layer| source.blob(&layer.digest, layer.size).map(drop))?;
+        self.rootfs.get(source, &image.layers, policy)
+    }
+
+    /// Extracts the layers of an image if necessary, and verifies them.
+    pub fn rootfs(&self, image: &ResolvedImage, options: RootfsOptions) -> Result<VerifiedRootfs> {
+        self.with_source(&image.reference, |source| {
+            let extracted = self.extracted(source, image, options.policy)?;
+            self.rootfs.verify_image(source, &image.layers, extracted, options.verify)
+        })
+    }
+
+    /// Verifies an extracted layer in full. `None` if the layer is not extracted.
+    pub fn verify_extracted(&self, layer: &Layer) -> Result<Option<Level>> {
+        let extracted = self.rootfs.find(&layer.diff_id)?;
+        extracted.map(|extracted| self.rootfs.verify(&extracted, Verify::Full)).transpose()
+    }
+}
+
+/// How a corrupt image can be replaced.
+fn repair_hint(reference: &Reference) -> String {
+    match reference {
+        Reference::Layout { dir, .. } => format!("copy the image into {} again", dir.display()),
+        Reference::Archive { file, .. } | Reference::DockerArchive { file, .. } => {
+            format!("obtain {} again", file.display())
+        }
+        Reference::Registry(_) => {
+            format!("pull it again: `invarlock runtime image pull {reference} --allow-network`")
+        }
+        _ => {
+            "run `invarlock runtime image build` for the default image, or import the image again".to_owned()
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Image, system-call profile and limits of a container.
+
+use clap::Args;
+use invarlock_images::Verify;
+use std::path::PathBuf;
+
+/// Image and evaluator of a container, and its limits.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ContainerArgs {
+    /// Image to run: a tag of the store, oci:DIR@sha256:…, oci:DIR:TAG, sha256:… or, once pulled, docker://HOST/NAME:TAG
+    #[arg(long, env = "INVARLOCK_RUNTIME_IMAGE", value_name = "IMAGE", help_heading = "Container")]
+    pub image: Option<String>,
+    /// Required digest of the image's manifest; a different digest is an error
+    #[arg(
+        long,
+        env = "INVARLOCK_RUNTIME_IMAGE_DIGEST",
+        value_name = "sha256:HEX",
+        help_heading = "Container"
+    )]
+    pub image_digest: Option<String>,
+    /// Evaluator that the default image is built from [default: next to this program]
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub evaluator: Option<PathBuf>,
+    /// Verification of the image.
+    #[command(flatten)]
+    pub verify: VerifyImageArgs,
+    /// Your own system-call profile, in Docker's, the OCI's or our format. Recorded; the default verification policy rejects it
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub seccomp: Option<PathBuf>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// How the extracted layers of an image are verified before each use.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct VerifyImageArgs {
+    /// Verification of the image before use: full (every byte), quick (file metadata), fsverity (fs-verity digests; needs a file system
+    /// that supports it) or auto (full up to 256 MiB, otherwise quick). The level is recorded
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = str::parse::<Verify>, help_heading = "Container")]
+    pub verify_image: Verify,
+}
+
+/// Limits of one container. A limit set here that cannot be enforced is an error.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LimitArgs {
+    /// Memory, such as 8G [default: most of the free memory]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    pub memory: Option<u64>,
+    /// Processors, such as 2 or 0.5 [default: all]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus, help_heading = "Limits of a container")]
+    pub cpus: Option<f64>,
+    /// Processes and threads [default: 64, plus 16 per processor]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(4..=4_194_304), help_heading = "Limits of a container")]
+    pub pids: Option<u64>,
+    /// Wall time in seconds [default: 86400]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits of a container")]
+    pub timeout: Option<u64>,
+    /// Size of /tmp, such as 256M [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    pub tmp_size: Option<u64>,
+    /// Size of /out [default: enough for the report, at least 8M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    pub output_size: Option<u64>,
+}
+
+/// `8G`, `512M`, `1.5GiB` or a number of bytes; units are powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(digits);
+    let exponent = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        _ => return Err(format!("unknown unit `{unit}`; units: K, M, G, T")),
+    };
+    let value: f64 = number.parse().map_err(|_| "not a size; examples: 8G, 512M, 1048576".to_owned())?;
+    let bytes = value * 1024f64.powi(exponent);
+    if bytes < 1.0 || bytes > 2f64.powi(50) {
+        return Err("out of range: 1 byte to 1024 T".into());
+    }
+    Ok(bytes as u64)
+}
+
+/// A number of processors; a fraction is a share of one.
+fn parse_cpus(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(cpus) if (0.01..=65_536.0).contains(&cpus) => Ok(cpus),
+        Ok(_) => Err("out of range: 0.01 to 65536".into()),
+        Err(_) => Err("not a number of processors; examples: 2, 0.5".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_cpus, parse_size};
+
+    #[test]
+    fn parses_processors() {
+        assert_eq!(parse_cpus("0.5"), Ok(0.5));
+        for bad in ["", "two", "0", "-1", "NaN", "inf", "1e9"] {
+            assert!(parse_cpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parses_sizes() {
+        assert_eq!(parse_size("8G"), Ok(8 << 30));
+        assert_eq!(parse_size("1.5KiB"), Ok(1536));
+        assert_eq!(parse_size("77"), Ok(77));
+        for bad in ["", "G", "-1", "8X", "0", "1e30G", "8Gibb"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

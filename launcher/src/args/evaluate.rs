@@ -1,0 +1,103 @@
+//! `invarlock evaluate`.
+
+use super::ContainerArgs;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// `invarlock evaluate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    invarlock evaluate --baseline base/ --subject int8/ --preset preset.yaml\n  \
+    invarlock evaluate --baseline base/ --subject int8/ --dataset valid.jsonl --profile dev --json\n  \
+    invarlock evaluate --baseline base/ --subject int8/ --preset preset.yaml --dry-run\n\n\
+    Exit codes: 0 passed, 1 the subject failed its gates, 2 input or usage, 3 integrity, safety,\n\
+    unsupported, system or limit, 128+n stopped by signal n.")]
+pub struct EvaluateArgs {
+    /// Directory of the baseline checkpoint (Hugging Face layout, safetensors)
+    #[arg(long, value_name = "DIR")]
+    pub baseline: PathBuf,
+    /// Directory of the subject checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub subject: PathBuf,
+    /// Preset: dataset and window settings
+    #[arg(long, value_name = "FILE.yaml", conflicts_with = "dataset")]
+    pub preset: Option<PathBuf>,
+    /// Dataset: one JSON object per line with a "text" member
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub dataset: Option<PathBuf>,
+    /// Profile: dev (the preset's windows), ci (240 + 240), release (400 + 400)
+    #[arg(long, default_value = "ci", value_name = "NAME")]
+    pub profile: String,
+    /// Tier of the gates: conservative, balanced or aggressive
+    #[arg(long, default_value = "balanced", value_name = "NAME")]
+    pub tier: String,
+    /// Device: auto or cpu
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub device: String,
+    /// Output directory of run reports and logs
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Output directory of the evaluation report and the runtime manifest
+    #[arg(long, default_value = "reports/eval", value_name = "DIR")]
+    pub report_out: PathBuf,
+    /// Reuse a measured baseline: its run report; the runtime manifest must be in the same directory
+    #[arg(long, value_name = "report.json")]
+    pub baseline_report: Option<PathBuf>,
+    /// Name of the subject's edit, recorded in the report
+    #[arg(long, value_name = "NAME")]
+    pub edit_label: Option<String>,
+    /// Model adapter: auto or hf_causal
+    #[arg(long, default_value = "auto", value_name = "NAME", hide_default_value = true)]
+    pub adapter: String,
+    /// As --adapter, for the baseline
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub baseline_adapter: Option<String>,
+    /// As --adapter, for the subject
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub subject_adapter: Option<String>,
+    /// Print the plan as JSON and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Exit 0 even when the subject fails its gates
+    #[arg(long)]
+    pub no_gate: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print only the result
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Also print the standard error of the containers, and timings
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Run the evaluator in a container or on the host
+    #[arg(long, value_enum, default_value = "container", value_name = "MODE")]
+    pub execution_mode: ExecutionMode,
+    /// Exceptions.
+    #[command(flatten)]
+    pub allow: AllowArgs,
+    /// Image, evaluator and limits.
+    #[command(flatten)]
+    pub container: ContainerArgs,
+}
+
+/// Named exceptions to the default policy; each is recorded in the evidence.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AllowArgs {
+    /// Allow this command to pull a docker://… image that is not in the store. Containers never have a network. Recorded; the default
+    /// verification policy rejects it
+    #[arg(long, help_heading = "Exceptions")]
+    pub allow_network: bool,
+    /// Run the evaluator on the host, without a container. Recorded as host-bypass; the default verification policy rejects it
+    #[arg(long, help_heading = "Exceptions")]
+    pub allow_host_execution: bool,
+}
+
+/// Where the evaluator runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExecutionMode {
+    /// In a container
+    Container,
+    /// As a child process, without a container
+    Host,
+}

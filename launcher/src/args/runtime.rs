@@ -1,0 +1,80 @@
+//! `invarlock runtime …`.
+
+use super::container::VerifyImageArgs;
+use super::{ImageCommand, LimitArgs};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `invarlock runtime …`.
+#[derive(Debug, Subcommand)]
+pub enum RuntimeCommand {
+    /// Manage the images of the store
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Run a command of an image in a container; exits with the command's exit code, or 125 when invarlock itself fails
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test\n  \
+        invarlock runtime run oci:layout@sha256:… -- /bin/true")]
+    Run(RunArgs),
+    /// Trace a command: print which rules of its system-call profile it used and which calls were denied. Slower than `runtime run`
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime learn invarlock-runtime:local -- /invarlock-evaluator --self-test\n  \
+        invarlock runtime learn --seccomp profile.json oci:layout@sha256:… -- /bin/true\n\n\
+        The list of rules is printed to standard output, for review. The command's own output goes to standard error.\n\
+        Calls that the profile denies stay denied.")]
+    Learn(LearnArgs),
+    /// Attack a container on this machine and print which attacks were blocked (exit 1: not all of them)
+    Probe(ProbeArgs),
+}
+
+/// `invarlock runtime run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The command.
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+    /// Print outcome and observations as JSON on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `invarlock runtime learn`.
+#[derive(Debug, Args)]
+pub struct LearnArgs {
+    /// The command.
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `invarlock runtime probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// Print the table as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A command of an image.
+#[derive(Debug, Args)]
+pub struct WorkloadArgs {
+    /// Image reference
+    pub image: String,
+    /// Command and arguments [default: the image's entrypoint]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
+    pub argv: Vec<String>,
+    /// Verification of the image.
+    #[command(flatten)]
+    pub verify: VerifyImageArgs,
+    /// Allow this program to pull a docker://… image that is not in the store. The container never has a network
+    #[arg(long, help_heading = "Container")]
+    pub allow_network: bool,
+    /// Your own system-call profile, in Docker's, the OCI's or our format [default: depends on the image]
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub seccomp: Option<PathBuf>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}

@@ -1,0 +1,90 @@
+//! Reuse of a measured baseline (`--baseline-report`). The run report is accepted only if its runtime manifest contains its digest, and if
+//! checkpoint, image, dataset, profile, tier and filter in the manifest are those of this command.
+
+use crate::error::{Context as _, Error, Result};
+use crate::evidence_dir::MANIFEST;
+use crate::measure_side::Side;
+use crate::plan::Plan;
+use invarlock_evidence::format::untrusted::Node;
+use invarlock_evidence::json::parse_run_report;
+use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
+use invarlock_evidence::run_report::RunReport;
+use invarlock_evidence::verify::{
+    MANIFEST_LIMIT, RUN_REPORT_LIMIT, container_faults, read_evidence, runtime_verify_bytes,
+};
+use serde_json::Value;
+use std::path::Path;
+
+/// What the user can do about a baseline that cannot be reused.
+const MEASURE_AGAIN: &str = "measure the baseline again: leave out --baseline-report";
+
+/// Reads and checks the run report at `path` for use in `plan`.
+pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
+    let result = read(path, plan).with_context(|| format!("reusing --baseline-report {}", path.display()));
+    result.hint(MEASURE_AGAIN)
+}
+
+fn read(path: &Path, plan: &Plan) -> Result<Side> {
+    let manifest_path = path.with_file_name(MANIFEST);
+    let bytes = read_file(path, RUN_REPORT_LIMIT)?;
+    let manifest_bytes = read_file(&manifest_path, MANIFEST_LIMIT)?;
+    let verdict = runtime_verify_bytes(path, &bytes, &manifest_path, &manifest_bytes, None);
+    if let Some(why) = verdict.errors.first() {
+        return Err(Error::integrity(format!("its runtime manifest does not verify: {why}")));
+    }
+    let manifest: Value = serde_json::from_slice(&manifest_bytes)
+        .map_err(|e| Error::input(format!("reading {}: {e}", manifest_path.display())))?;
+    let report = parse_run_report("the run report", &bytes).map_err(|e| Error::input(e.to_string()))?;
+    same_measurement(&report, &manifest, plan)?;
+    let mut evidence = Node::root("", &manifest).at("context.sides.baseline").value().clone();
+    // Verification of the new report would find these faults too, but only after the subject was measured.
+    if plan.image.is_some()
+        && let Some(why) = container_faults("context.sides.baseline", &evidence).first()
+    {
+        return Err(Error::integrity(format!("its runtime manifest does not verify: {why}")));
+    }
+    let sha256 = sha256_hex(&bytes);
+    if let Some(members) = evidence.as_object_mut() {
+        members.insert("reused".to_owned(), Value::Bool(true));
+        members.insert("report_sha256".to_owned(), Value::String(sha256.clone()));
+    }
+    Ok(Side { report, path: path.to_path_buf(), sha256, evidence })
+}
+
+fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    read_evidence(path, limit).map_err(|e| Error::input(format!("reading {}: {e}", path.display())))
+}
+
+/// Fails when the baseline was not measured as this command would measure it.
+fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result<()> {
+    let manifest = Node::root("", manifest);
+    let (context, side) = (manifest.get("context"), manifest.at("context.sides.baseline"));
+    let text = |node: Node<'_>| node.str().unwrap_or("nothing").to_owned();
+    let image = plan.image.as_ref();
+    let image =
+        image.map_or_else(|| "nothing".to_owned(), |image| image.resolved.manifest_digest.to_string());
+    let pairs = [
+        (
+            "edit",
+            report.edit.get("name").map_or_else(|| "nothing".into(), |name| text(Node::root("", name))),
+            "noop".to_owned(),
+        ),
+        ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
+        ("profile", text(context.get("profile")), plan.request.profile.to_string()),
+        ("tier", text(context.get("tier")), plan.request.tier.to_string()),
+        (
+            "checkpoint digest",
+            text(side.at("checkpoint.tree_sha256")),
+            plan.baseline.digest.tree_sha256.clone(),
+        ),
+        ("dataset", canonical_json(context.get("dataset").value()), canonical_json(&plan.dataset_settings())),
+        ("filter digest", text(side.get("filter_digest")), plan.filter.digest.clone()),
+        ("image digest", text(manifest.at("runtime.image_digest")), image),
+    ];
+    match pairs.into_iter().find(|(_, was, is)| was != is) {
+        Some((what, was, is)) => {
+            Err(Error::input(format!("[INVARLOCK:E222] its {what} is {was}, but this command's is {is}")))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,209 @@
+//! Files of a run and of the evidence. Each is written completely under a temporary name, then renamed.
+
+use crate::error::{Context as _, Error, Kind, OutputExists, Result};
+use invarlock_runtime::hooks;
+use invarlock_security::{abandoned, claim};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Prefix of the temporary names.
+const STAGED: &str = ".invarlock-";
+
+/// Name of the evaluation report in `--report-out`.
+pub const REPORT: &str = "evaluation.report.json";
+/// Name of a runtime manifest, in the directory of its report.
+pub const MANIFEST: &str = "runtime.manifest.json";
+
+/// Fails early when `dir`, or the directory that it would be created in, is not writable.
+pub fn check_writable(flag: &str, dir: &Path) -> Result<()> {
+    let absolute = std::path::absolute(dir).with_context(|| format!("resolving {flag}"))?;
+    let existing =
+        absolute.ancestors().find(|a| a.symlink_metadata().is_ok()).unwrap_or_else(|| Path::new("/"));
+    let failed = |why: &str| {
+        let message = format!("{flag} {}: {} is not {why}", dir.display(), existing.display());
+        Error::input(message).with_hint("choose another directory")
+    };
+    if !existing.is_dir() {
+        return Err(failed("a directory"));
+    }
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(existing, access).map_err(|errno| failed(&format!("writable: {errno}")))
+}
+
+/// The directory of a run, `<out>/<side>/<YYYYmmdd_HHMMSS>`. It is filled under a hidden name and renamed when it is complete. A start
+/// removes the hidden directories of killed processes.
+pub struct RunDir {
+    staged: PathBuf,
+    target: PathBuf,
+    /// Its lock.
+    _lock: Option<File>,
+}
+
+impl RunDir {
+    /// Creates it under its hidden name.
+    pub fn begin(out: &Path, side: &str) -> Result<Self> {
+        let parent = out.join(side);
+        let doing = || format!("creating a run directory in {}", parent.display());
+        std::fs::create_dir_all(&parent).with_context(doing)?;
+        sweep(&parent, is_hidden_run);
+        let stamp = chrono::Utc::now().format("%Y%m%d_%H%M%S").to_string();
+        for n in 1..1000 {
+            let name = if n == 1 { stamp.clone() } else { format!("{stamp}_{n}") };
+            let (staged, target) = (parent.join(format!(".{name}")), parent.join(&name));
+            match std::fs::create_dir(&staged) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e).with_context(doing),
+                Ok(()) if target.exists() => drop(RunDir { staged, target, _lock: None }),
+                Ok(()) => {
+                    // None: before it was locked, another start removed it as that of a killed process. Try the next name.
+                    if let Some(lock) = lock(&staged).with_context(doing)? {
+                        hooks::step("files: run directory begun");
+                        return Ok(RunDir { staged, target, _lock: Some(lock) });
+                    }
+                }
+            }
+        }
+        Err(Error::system("all names are in use").context(doing()))
+    }
+
+    /// The final path of a file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.target.join(name)
+    }
+
+    /// Adds a file.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        persist(stage(&self.staged, bytes)?, &self.staged.join(name))
+    }
+
+    /// Removes a file.
+    pub fn discard(&self, name: &str) {
+        drop(std::fs::remove_file(self.staged.join(name)));
+    }
+
+    /// Renames the directory to its final name.
+    pub fn commit(self) -> Result<()> {
+        hooks::step("files: run directory filled");
+        std::fs::rename(&self.staged, &self.target)
+            .with_context(|| format!("renaming to {}", self.target.display()))?;
+        hooks::step("files: run directory named");
+        sync_directory(&self.target)
+    }
+}
+
+impl Drop for RunDir {
+    /// Removes a directory that was not committed; after a commit the hidden name does not exist.
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.staged));
+    }
+}
+
+/// Opens and locks a directory that this process created; none if another start has removed it.
+fn lock(dir: &Path) -> std::io::Result<Option<File>> {
+    match File::open(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        other => other.and_then(|lock| Ok(claim(&lock, dir)?.then_some(lock))),
+    }
+}
+
+/// Removes the temporary files of killed processes in `dir`; `is_temporary` recognises their names. A file that cannot be removed stays.
+fn sweep(dir: &Path, is_temporary: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !entry.file_name().to_str().is_some_and(&is_temporary) {
+            continue;
+        }
+        if let Some(_lock) = abandoned(&path) {
+            drop(if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) });
+        }
+    }
+}
+
+/// `.YYYYmmdd_HHMMSS`, optionally followed by `_` and a number.
+fn is_hidden_run(name: &str) -> bool {
+    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let mut parts = name.strip_prefix('.').unwrap_or_default().split('_');
+    let (date, time, number) = (parts.next(), parts.next(), parts.next());
+    date.is_some_and(|date| digits(date, 8))
+        && time.is_some_and(|time| digits(time, 6))
+        && number.is_none_or(|number| digits(number, number.len()))
+        && parts.next().is_none()
+}
+
+/// The temporary names of [`stage`].
+fn is_staged(name: &str) -> bool {
+    name.strip_prefix(STAGED)
+        .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// Syncs the directory of `path`, so that renames in it survive a power cut.
+fn sync_directory(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let synced = File::open(parent).and_then(|dir| dir.sync_all());
+    synced.with_context(|| format!("syncing {}", parent.display()))
+}
+
+/// A note about the evidence of an earlier evaluation in `dir`, for the error when this evaluation fails.
+pub fn earlier_evidence(dir: &Path) -> Option<String> {
+    let report = dir.join(REPORT);
+    report.exists().then(|| format!("{} is from an earlier evaluation", report.display()))
+}
+
+/// Writes report and manifest in an order in which a manifest never lies next to a report that it does not belong to.
+pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(PathBuf, PathBuf)> {
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let (report_path, manifest_path) = (dir.join(REPORT), dir.join(MANIFEST));
+    let (staged_report, staged_manifest) = (stage(dir, report)?, stage(dir, manifest)?);
+    hooks::step("files: evidence staged");
+    match std::fs::remove_file(&manifest_path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("replacing {}", manifest_path.display()));
+        }
+        _ => {}
+    }
+    hooks::step("files: old manifest removed");
+    persist(staged_report, &report_path)?;
+    hooks::step("files: report named");
+    persist(staged_manifest, &manifest_path)?;
+    hooks::step("files: manifest named");
+    sync_directory(&manifest_path)?;
+    hooks::step("files: evidence synced");
+    Ok((report_path, manifest_path))
+}
+
+/// Writes an output file of a verb; replaces an existing file only with `force`.
+pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    let staged = stage(parent, bytes)?;
+    if force {
+        return persist(staged, path);
+    }
+    staged.persist_noclobber(path).map(drop).map_err(|e| match e.error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::from_source(Kind::Input, OutputExists)
+            .context(format_args!("writing {}", path.display()))
+            .with_hint("pass --force to replace it"),
+        _ => Error::from(e.error).context(format_args!("writing {}", path.display())),
+    })
+}
+
+/// A complete file under a temporary name; it is removed unless it is persisted.
+fn stage(dir: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let doing = || format!("writing a file in {}", dir.display());
+    sweep(dir, is_staged);
+    let create = |path: &Path| {
+        let file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
+        // False: before it was locked, another start removed it as that of a killed process. Try another name.
+        if claim(&file, path)? { Ok(file) } else { Err(std::io::ErrorKind::AlreadyExists.into()) }
+    };
+    let mut file =
+        tempfile::Builder::new().prefix(STAGED).rand_bytes(6).make_in(dir, create).with_context(doing)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).with_context(doing)?;
+    Ok(file)
+}
+
+fn persist(staged: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+    staged.persist(path).map(drop).map_err(|e| e.error).with_context(|| format!("writing {}", path.display()))
+}

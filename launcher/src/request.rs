@@ -1,0 +1,107 @@
+//! From arguments to what the plan takes: typed and checked. No file is opened here.
+
+use crate::args::{ContainerArgs, EvaluateArgs, LimitArgs, WorkloadArgs};
+use crate::error::{Context as _, Error, Result};
+use crate::image::Choice;
+use crate::limits::Requested;
+use crate::plan::{DataSource, Request};
+use crate::workload::Workload;
+use invarlock_evidence::policy::{Profile, Tier};
+use std::time::Duration;
+
+/// The request that the arguments of `evaluate` make.
+pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
+    let (profile, tier) = profile_and_tier(args)?;
+    check_device(&args.device)?;
+    let adapters = [Some(&args.adapter), args.baseline_adapter.as_ref(), args.subject_adapter.as_ref()];
+    adapters.into_iter().flatten().try_for_each(|adapter| check_adapter(adapter))?;
+    Ok(Request {
+        baseline: args.baseline.clone(),
+        subject: args.subject.clone(),
+        data: data_source(args)?,
+        profile,
+        tier,
+        out: args.out.clone(),
+        report_out: args.report_out.clone(),
+        baseline_report: args.baseline_report.clone(),
+        edit_label: args.edit_label.clone(),
+        image: choice(&args.container),
+        seccomp: args.container.seccomp.clone(),
+        limits: limits(&args.container.limits),
+    })
+}
+
+/// The command that the arguments of `runtime run` and `runtime learn` name.
+pub fn of_workload(args: &WorkloadArgs) -> Workload {
+    Workload {
+        image: args.image.clone(),
+        argv: args.argv.clone(),
+        verify: args.verify.verify_image,
+        seccomp: args.seccomp.clone(),
+        limits: limits(&args.limits),
+    }
+}
+
+fn limits(args: &LimitArgs) -> Requested {
+    Requested {
+        memory: args.memory,
+        cpus: args.cpus,
+        pids: args.pids,
+        wall: args.timeout.map(Duration::from_secs),
+        tmp: args.tmp_size,
+        output: args.output_size,
+    }
+}
+
+/// A blank image or digest means none, as in the Python package.
+fn choice(args: &ContainerArgs) -> Choice {
+    let not_blank = |text: &Option<String>| {
+        text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    Choice {
+        reference: not_blank(&args.image),
+        digest: not_blank(&args.image_digest),
+        evaluator: args.evaluator.clone(),
+        verify: args.verify.verify_image,
+    }
+}
+
+fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {
+    let profile: Profile = args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")))?;
+    let tier: Tier = args.tier.parse().map_err(|e| Error::input(format!("--tier: {e}")))?;
+    if profile.needs_all_guards() {
+        let message = "--profile release: the spectral, rmt and variance guards are not supported yet";
+        return Err(Error::unsupported(message)).hint("use --profile ci");
+    }
+    Ok((profile, tier))
+}
+
+fn check_device(device: &str) -> Result<()> {
+    let error = match device {
+        "auto" | "cpu" => return Ok(()),
+        gpu if gpu == "mps" || gpu.starts_with("cuda") => {
+            Error::unsupported(format!("--device {gpu}: the evaluator supports only the CPU"))
+        }
+        unknown => Error::input(format!("--device {unknown}: unknown device")),
+    };
+    Err(error).hint("use --device auto or --device cpu")
+}
+
+fn check_adapter(adapter: &str) -> Result<()> {
+    match adapter {
+        "auto" | "hf_causal" => Ok(()),
+        other => Err(Error::unsupported(format!("--adapter {other}: not supported; supported: hf_causal")))
+            .hint("use --adapter auto"),
+    }
+}
+
+fn data_source(args: &EvaluateArgs) -> Result<DataSource> {
+    match (&args.preset, &args.dataset) {
+        (Some(preset), _) => Ok(DataSource::Preset(preset.clone())),
+        (None, Some(file)) => Ok(DataSource::File(file.clone())),
+        (None, None) => {
+            Err(Error::input("no dataset: the default dataset of the Python package needs the network"))
+                .hint("pass --dataset FILE.jsonl or --preset FILE.yaml")
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! `invarlock runtime image export`.
+
+use crate::error::Result;
+use crate::{image, ui};
+use invarlock_images::Reference;
+use serde_json::json;
+
+/// Writes an image in a format that other tools read.
+pub fn run(image: &str, to: &str, json: bool) -> Result<u8> {
+    let store = image::store()?;
+    let (reference, destination) = (Reference::parse(image)?, Reference::parse(to)?);
+    let step = image::copy_step("exporting", &store, &reference)?;
+    let digest = store.export(&reference, &destination, &|bytes| step.add(bytes))?;
+    drop(step);
+    let value =
+        json!({"format_version": "runtime-image-export-v1", "to": destination, "manifest_digest": digest});
+    ui::result(json, &value, &format!("{} {digest}", ui::printable(to)));
+    Ok(0)
+}

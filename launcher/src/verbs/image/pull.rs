@@ -1,0 +1,28 @@
+//! `invarlock runtime image pull`.
+
+use crate::args::PullArgs;
+use crate::error::Result;
+use crate::image;
+use crate::network::NetworkPolicy;
+use crate::registry::{self, RegistryOptions};
+use crate::ui::{self, Level, Ui};
+use serde_json::json;
+
+/// Pulls an image from a registry.
+pub fn run(args: &PullArgs, network: &NetworkPolicy) -> Result<u8> {
+    let name = registry::name(&args.from)?;
+    let network = network.require("pulling an image")?;
+    let extract = (!args.no_unpack).then(|| args.special_files.into());
+    let store = image::store()?;
+    let options = RegistryOptions { plain_http: args.registry.plain_http, push: false };
+    let client = registry::client(network, &name, options)?;
+    let step = Ui::new(Level::Normal).step("pulling", 0, true);
+    let add = |bytes, total| step.add_of(bytes, total);
+    let pulled = store.pull(&name, &client, args.tag.as_deref(), extract, &add)?;
+    drop(step);
+    let mut value = json!(pulled);
+    value["format_version"] = "runtime-image-pull-v1".into();
+    let text = format!("{} {}", ui::printable(&pulled.reference), pulled.manifest_digest);
+    ui::result(args.json, &value, &text);
+    Ok(0)
+}

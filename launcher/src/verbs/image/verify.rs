@@ -1,0 +1,37 @@
+//! `invarlock runtime image verify`.
+
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::{image, ui};
+use invarlock_images::{Checked, Reference};
+use serde_json::json;
+
+/// Verifies every byte of an image, or of the whole store. Exits 3 when something is corrupt.
+pub fn run(image: Option<&str>, repair: bool, json: bool) -> Result<u8> {
+    let reference = image.map(Reference::parse).transpose()?;
+    let checked = image::store()?.verify(reference.as_ref(), repair)?;
+    let corrupt = checked.iter().filter(|object| object.problem.is_some()).count();
+    let value = json!({"format_version": "runtime-image-verify-v1", "ok": corrupt == 0, "checked": checked});
+    ui::result(json, &value, &checked.iter().map(line).collect::<Vec<_>>().join("\n"));
+    match corrupt {
+        0 => Ok(0),
+        // The JSON object lists the corrupt objects already.
+        _ if json => Ok(Kind::Integrity.exit_code()),
+        _ => Err(Error::integrity(format!(
+            "verifying the image store: {corrupt} of {} objects are corrupt",
+            checked.len()
+        )))
+        .hint(
+            "`--repair` extracts altered layers again; for a corrupt blob, remove its image (`invarlock runtime image rm`, \
+             then `gc`) and import or pull it again",
+        ),
+    }
+}
+
+fn line(object: &Checked) -> String {
+    let state = match &object.problem {
+        Some(problem) => ui::printable(problem),
+        None if object.repaired => "extracted again".to_owned(),
+        None => "ok".to_owned(),
+    };
+    format!("{:<5} {} {state}", object.kind, ui::printable(&object.name))
+}

@@ -1,0 +1,29 @@
+//! `invarlock report html`: renders a report and its manifest as one self-contained page.
+
+use crate::args::HtmlArgs;
+use crate::error::{Context as _, Error, Result};
+use crate::evidence_dir::{MANIFEST, write_output};
+use crate::ui;
+use invarlock_evidence::{html, verify};
+use std::path::Path;
+
+/// Exits 2 for an invalid evaluation report, and 1 when the output exists and `--force` was not passed.
+pub fn run(args: &HtmlArgs) -> Result<u8> {
+    let output = &args.output;
+    let (report_path, report) = verify::open_report(&args.input)?;
+    let manifest_path = report_path.with_file_name(MANIFEST);
+    let manifest = verify::open_manifest(&manifest_path)?;
+    let page = html::render(&report, manifest.as_ref())?;
+    if [&report_path, &manifest_path].into_iter().any(|path| is_same_file(path, output)) {
+        return Err(Error::input(format!("writing {}: the file is part of the evidence", output.display())))
+            .hint("choose another output file");
+    }
+    write_output(output, page.as_bytes(), args.force)?;
+    ui::out(&output.display().to_string());
+    Ok(0)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let resolved = (std::fs::canonicalize(one), std::fs::canonicalize(other));
+    matches!(resolved, (Ok(one), Ok(other)) if one == other)
+}

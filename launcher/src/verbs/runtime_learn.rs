@@ -1,0 +1,123 @@
+//! `invarlock runtime learn`: traces a command and compares its calls with its system-call profile, for review. Every call is reported to
+//! the supervisor, which decides as the profile's filter would: no additional call is allowed.
+
+use crate::args::LearnArgs;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::pass_through::PassThrough;
+use crate::policy::Policy;
+use crate::request;
+use crate::signals::Signals;
+use crate::ui;
+use crate::workload::{Prepared, or_interrupted};
+use invarlock_runtime::{DeniedCall, Outcome, ProfileTrace};
+use invarlock_seccomp::{Action, Comparison, Decision, Operator, ResolvedProfile, Rule};
+use serde_json::{Value, json};
+
+/// Returns the exit code of the command.
+pub fn run(args: &LearnArgs, policy: &Policy) -> Result<u8> {
+    let signals = Signals::catch()?;
+    let workload = request::of_workload(&args.workload);
+    let Prepared { spec, filter, rootfs: _in_use, .. } = workload.prepare(policy)?;
+    let profile = filter.resolved()?;
+    let mut output = PassThrough::to_stderr();
+    let outcome = policy
+        .supervisor()
+        .and_then(|supervisor| supervisor.trace_profile(spec, profile.clone(), signals.fd(), &mut output))
+        .map_err(|error| or_interrupted(error, &signals))?;
+    output.check()?;
+    let trace =
+        outcome.profile_trace.as_ref().ok_or_else(|| Error::system("the supervisor returned no trace"))?;
+    let comparison = ProfileUse { filter: &filter, profile: &profile, trace };
+    if args.json {
+        ui::json(&comparison.as_json(&outcome));
+    } else {
+        comparison.print(&outcome);
+    }
+    workload.exit_code(&outcome, &signals, args.json)
+}
+
+/// A trace compared with the profile.
+struct ProfileUse<'a> {
+    filter: &'a Filter,
+    profile: &'a ResolvedProfile,
+    trace: &'a ProfileTrace,
+}
+
+impl ProfileUse<'_> {
+    /// The rules that allow a call, each with the number of calls that it allowed.
+    fn rules(&self) -> impl Iterator<Item = (&Decision, u64)> {
+        let all = self.profile.decisions.iter().zip(&self.trace.used);
+        all.filter(|(rule, _)| rule.action == Action::Allow).map(|(rule, count)| (rule, *count))
+    }
+
+    fn used(&self) -> impl Iterator<Item = (&Decision, u64)> {
+        self.rules().filter(|(_, count)| *count > 0)
+    }
+
+    fn unused(&self) -> impl Iterator<Item = (&Decision, u64)> {
+        self.rules().filter(|(_, count)| *count == 0)
+    }
+
+    fn as_json(&self, outcome: &Outcome) -> Value {
+        let rule = |(rule, count): (&Decision, u64)| json!({"syscall": rule.syscall, "args": rule.when, "reason": rule.reason, "count": count});
+        let denied = |call: &DeniedCall| json!({"syscall": call.syscall, "args": call.args, "count": call.count, "proposed": proposed(call)});
+        json!({
+            "format_version": "runtime-learn-v1",
+            "status": outcome.status,
+            "profile": self.filter.as_json(),
+            "used": self.used().map(rule).collect::<Vec<_>>(),
+            "unused": self.unused().map(rule).collect::<Vec<_>>(),
+            "unmatched": self.trace.unmatched,
+            "refused": self.trace.denied.iter().map(denied).collect::<Vec<_>>(),
+        })
+    }
+
+    fn print(&self, outcome: &Outcome) {
+        let (all, used) = (self.rules().count(), self.used().count());
+        let name = &self.filter.program.name;
+        ui::out(&format!("{}; profile {name}: {used} of {all} rules used\n", outcome.status));
+        let line = |count: String, rule: &Decision| {
+            ui::out(&format!("  {count:>9}  {:<32}  {}", readable(rule), ui::printable(&rule.reason)));
+        };
+        ui::out("used (number of calls, rule, reason)");
+        self.used().for_each(|(rule, count)| line(count.to_string(), rule));
+        for (call, count) in &self.trace.unmatched {
+            ui::out(&format!("  {count:>9}  {call:<32}  allowed by the default action; no rule names it"));
+        }
+        ui::out("\nunused: can be removed if no other run needs them");
+        self.unused().for_each(|(rule, _)| line(String::new(), rule));
+        if self.trace.denied.is_empty() {
+            return ui::out("\nno call was denied");
+        }
+        ui::out("\ndenied (number of calls, rule that would allow it); add a rule only with a reason");
+        for call in &self.trace.denied {
+            ui::out(&format!("  {:>9}  {}", call.count, proposed(call)));
+        }
+    }
+}
+
+/// A rule that would allow the call, in our profile format.
+fn proposed(call: &DeniedCall) -> Value {
+    json!(Rule::proposed(&call.syscall, &call.args))
+}
+
+/// The call of a rule with its conditions: `fcntl (1 is 0x2)`.
+fn readable(rule: &Decision) -> String {
+    let condition = |comparison: &Comparison| {
+        let (index, value) = (comparison.index, comparison.value);
+        match comparison.op {
+            Operator::Eq => format!("{index} is {value:#x}"),
+            Operator::Ne => format!("{index} is not {value:#x}"),
+            Operator::Lt => format!("{index} < {value:#x}"),
+            Operator::Le => format!("{index} <= {value:#x}"),
+            Operator::Gt => format!("{index} > {value:#x}"),
+            Operator::Ge => format!("{index} >= {value:#x}"),
+            Operator::MaskedEq => format!("{index} & {:#x} is {value:#x}", comparison.mask),
+        }
+    };
+    if rule.when.is_empty() {
+        return rule.syscall.clone();
+    }
+    format!("{} ({})", rule.syscall, rule.when.iter().map(condition).collect::<Vec<_>>().join(", "))
+}

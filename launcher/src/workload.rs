@@ -1,0 +1,103 @@
+//! A command of an image, as `runtime run` and `runtime learn` run it.
+
+use crate::error::{Context as _, Error, OWN_FAILURE, Result};
+use crate::filter::Filter;
+use crate::image::{self, Image};
+use crate::limits;
+use crate::policy::Policy;
+use crate::signals::Signals;
+use crate::ui::{Level, Ui};
+use invarlock_images::{VerifiedRootfs, Verify};
+use invarlock_runtime::{ContainerSpec, Outcome, Status};
+use invarlock_seccomp::BuiltinProfile;
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// What an interrupted run leaves.
+const KEPT: &str = "nothing is kept";
+
+/// The command that the user asked to run.
+pub struct Workload {
+    /// Image reference.
+    pub image: String,
+    /// Command and arguments; empty means the image's entrypoint.
+    pub argv: Vec<String>,
+    /// How the extracted layers are verified.
+    pub verify: Verify,
+    /// A user profile of system calls.
+    pub seccomp: Option<PathBuf>,
+    /// The limits that the user set.
+    pub limits: limits::Requested,
+}
+
+/// A container ready to run.
+pub struct Prepared {
+    /// The container.
+    pub spec: ContainerSpec,
+    /// The profile that its filter was made from.
+    pub filter: Filter,
+    /// The extracted layers; they cannot be deleted while this exists.
+    pub rootfs: VerifiedRootfs,
+    /// The image, for JSON output.
+    pub image: Value,
+}
+
+impl Workload {
+    /// Resolves image and profile.
+    pub fn prepare(&self, policy: &Policy) -> Result<Prepared> {
+        let Image { resolved, rootfs } =
+            image::existing(&Ui::new(Level::Quiet), &self.image, self.verify, &policy.network)?;
+        policy.network.close()?;
+        let image = json!({
+            "reference": resolved.reference, "manifest_digest": resolved.manifest_digest,
+            "verification": rootfs.level,
+        });
+        let argv = if self.argv.is_empty() { resolved.entrypoint } else { self.argv.clone() };
+        if argv.is_empty() {
+            return Err(Error::input(format!("image {} has no entrypoint", self.image)))
+                .hint("add the command: `-- ARGV…`");
+        }
+        // The evaluator has a profile of its own, which allows less than the general one.
+        let builtin = match resolved.speaks.as_deref() {
+            Some("measure") => BuiltinProfile::Evaluator,
+            _ => BuiltinProfile::General,
+        };
+        let filter = Filter::choose(self.seccomp.as_deref(), builtin)?;
+        let spec = ContainerSpec {
+            rootfs: rootfs.layers.clone(),
+            argv,
+            env: resolved.env,
+            cwd: resolved.cwd,
+            inputs: Vec::new(),
+            filter: filter.program.clone(),
+            limits: self.limits.resolve(limits::OUTPUT_BYTES),
+            collect_output: false,
+        };
+        Ok(Prepared { spec, filter, rootfs, image })
+    }
+
+    /// The workload's exit code, or an error if a limit or a signal ended it. Other reached limits are printed, unless `quiet`.
+    pub fn exit_code(&self, outcome: &Outcome, signals: &Signals, quiet: bool) -> Result<u8> {
+        let reached = limits::reached(outcome);
+        let by_limit = matches!(outcome.status, Status::TimedOut | Status::MemoryLimit);
+        if !quiet && !by_limit {
+            limits::notices(&reached).for_each(|line| drop(writeln!(std::io::stderr(), "invarlock: {line}")));
+        }
+        match outcome.status {
+            Status::Exited(code) => Ok(u8::try_from(code).unwrap_or(OWN_FAILURE)),
+            Status::Signaled(signal) => Ok(128u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
+            Status::Cancelled => Err(or_interrupted(Error::input("cancelled"), signals)),
+            Status::TimedOut | Status::MemoryLimit => {
+                let message = format!("running {}: {}", self.image, limits::sentence(&reached));
+                let error = Error::system(message);
+                Err(limits::hint(&reached).into_iter().fold(error, Error::with_hint))
+            }
+        }
+    }
+}
+
+/// The error of a run, or the signal that caused it.
+pub fn or_interrupted(error: Error, signals: &Signals) -> Error {
+    signals.check(KEPT).err().unwrap_or(error)
+}

@@ -1,0 +1,404 @@
+//! Bad input: one clear error (what, where, why, what to do), the right exit code, nothing half-written, no container left.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use invarlock_tests::{As, Place, Ran, demo, is_root, set_mode, skip};
+use std::path::{Path, PathBuf};
+
+/// A place with a copy of the demo's baseline to spoil, and a small dataset.
+struct Case {
+    place: Place,
+    checkpoint: PathBuf,
+}
+
+impl Case {
+    fn new() -> Self {
+        Case::of(As::Caller)
+    }
+
+    fn of(user: As) -> Self {
+        let place = Place::new(user);
+        let checkpoint = place.copy_dir(&demo("baseline"), "checkpoint");
+        let text = std::fs::read_to_string(demo("valid.jsonl")).unwrap();
+        let rows: Vec<&str> = text.lines().take(24).collect();
+        place.write("data.jsonl", (rows.join("\n") + "\n").as_bytes());
+        Case { place, checkpoint }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.checkpoint.join(name)
+    }
+
+    fn edit_config(&self, edit: impl Fn(&mut serde_json::Value)) {
+        let mut config = invarlock_tests::read_json(&self.file("config.json"));
+        edit(&mut config);
+        std::fs::write(self.file("config.json"), config.to_string()).unwrap();
+    }
+
+    /// Evaluates the checkpoint against itself on 4 + 4 short windows.
+    fn evaluate(&self, more: &[&str]) -> Ran {
+        let preset = "dataset: {provider: {kind: local_jsonl, file: data.jsonl}, seq_len: 64, preview_n: 4, final_n: 4}\n";
+        self.place.write("preset.yaml", preset.as_bytes());
+        let args = [
+            "evaluate",
+            "--baseline",
+            "checkpoint",
+            "--subject",
+            "checkpoint",
+            "--profile",
+            "dev",
+            "--preset",
+            "preset.yaml",
+        ];
+        self.place.run(&[&args[..], more].concat())
+    }
+
+    /// Expects one error with these words and this code, and no evidence.
+    #[track_caller]
+    fn refused(&self, code: i32, needles: &[&str]) {
+        let ran = self.evaluate(&[]).expect(code);
+        ran.one_error(needles);
+        assert!(
+            !self.place.work("reports/eval").join("evaluation.report.json").exists(),
+            "a report was written"
+        );
+        assert!(
+            !self.place.work("reports/eval").join("runtime.manifest.json").exists(),
+            "a manifest was written"
+        );
+    }
+}
+
+#[test]
+fn the_unspoilt_case_passes() {
+    Case::new().evaluate(&[]).expect(0);
+}
+
+#[test]
+fn directories_that_are_no_checkpoints() {
+    let case = Case::new();
+    std::fs::rename(&case.checkpoint, case.place.work("elsewhere")).unwrap();
+    case.refused(2, &["baseline", "checkpoint", "no such directory"]);
+    std::fs::create_dir(&case.checkpoint).unwrap();
+    case.refused(2, &["config.json is missing"]);
+    std::fs::remove_dir(&case.checkpoint).unwrap();
+    std::fs::write(&case.checkpoint, "x").unwrap();
+    case.refused(2, &["not a directory"]);
+}
+
+#[test]
+fn pickle_weights_are_refused_and_never_opened() {
+    let case = Case::new();
+    std::fs::rename(case.file("model.safetensors"), case.file("pytorch_model.bin")).unwrap();
+    // Nobody may open it: a fifo would block for ever.
+    std::fs::remove_file(case.file("pytorch_model.bin")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        case.file("pytorch_model.bin"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    case.refused(2, &["pytorch_model.bin", "pickle"]);
+
+    let case = Case::new();
+    for content in [&b"PK\x03\x04rest of a zip"[..], b"\x80\x02}q\x00X\x05\x00\x00\x00"] {
+        std::fs::write(case.file("model.safetensors"), content).unwrap();
+        case.refused(2, &["model.safetensors", "pickle"]);
+    }
+}
+
+#[test]
+fn lying_safetensors_headers() {
+    let case = Case::new();
+    let good = std::fs::read(case.file("model.safetensors")).unwrap();
+    let spoil = |bytes: &[u8], needle: &str| {
+        std::fs::write(case.file("model.safetensors"), bytes).unwrap();
+        case.refused(2, &["model.safetensors", needle]);
+    };
+    spoil(&good[..good.len() - 100], "");
+    spoil(&good[..4], "");
+    spoil(b"", "");
+    let mut long = good.clone();
+    long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    spoil(&long, "header");
+    let mut grown = good;
+    grown.extend_from_slice(b"trailing");
+    spoil(&grown, "");
+}
+
+#[test]
+fn weights_that_are_not_numbers() {
+    let case = Case::new();
+    let mut bytes = std::fs::read(case.file("model.safetensors")).unwrap();
+    let end = bytes.len();
+    // The last bf16 of the file becomes a NaN.
+    bytes[end - 2..].copy_from_slice(&0x7fc0u16.to_le_bytes());
+    std::fs::write(case.file("model.safetensors"), bytes).unwrap();
+    case.refused(2, &["NaN"]);
+}
+
+#[test]
+fn missing_shards_and_shard_names_that_climb() {
+    let case = Case::new();
+    std::fs::remove_file(case.file("model.safetensors")).unwrap();
+    let index = |shard: &str| serde_json::json!({"metadata": {}, "weight_map": {"a": shard}}).to_string();
+    let name = case.file("model.safetensors.index.json");
+    std::fs::write(&name, index("model-00001-of-00001.safetensors")).unwrap();
+    case.refused(2, &["model-00001-of-00001.safetensors", "missing"]);
+    for climbing in ["../outside.safetensors", "/etc/passwd.safetensors", "a/b.safetensors"] {
+        std::fs::write(&name, index(climbing)).unwrap();
+        case.refused(3, &["plain name"]);
+    }
+}
+
+#[test]
+fn tokenizers_missing_or_of_another_model() {
+    let case = Case::new();
+    std::fs::remove_file(case.file("tokenizer.json")).unwrap();
+    case.refused(2, &["tokenizer.json is missing"]);
+
+    let case = Case::new();
+    let other = case.place.copy_dir(&demo("baseline"), "other");
+    let mut tokenizer = invarlock_tests::read_json(&other.join("tokenizer.json"));
+    let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    let (first, second) = (vocab.keys().nth(300).unwrap().clone(), vocab.keys().nth(301).unwrap().clone());
+    let (one, two) = (vocab[&first].clone(), vocab[&second].clone());
+    (vocab[&first], vocab[&second]) = (two, one);
+    std::fs::write(other.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    case.evaluate(&["--subject", "other"]);
+    let ran = {
+        case.place.write("p.yaml", b"dataset: {provider: {kind: local_jsonl, file: data.jsonl}, seq_len: 64, preview_n: 4, final_n: 4}\n");
+        case.place.run(&[
+            "evaluate",
+            "--baseline",
+            "checkpoint",
+            "--subject",
+            "other",
+            "--profile",
+            "dev",
+            "--preset",
+            "p.yaml",
+        ])
+    };
+    ran.expect(2).one_error(&["subject", "tokenizer"]);
+}
+
+#[test]
+fn vocabularies_larger_than_the_embedding() {
+    let case = Case::new();
+    let mut tokenizer = invarlock_tests::read_json(&case.file("tokenizer.json"));
+    tokenizer["model"]["vocab"]["one token too many"] = 1024.into();
+    std::fs::write(case.file("tokenizer.json"), tokenizer.to_string()).unwrap();
+    case.refused(2, &["vocabulary larger than the embedding", "one token too many", "1024"]);
+    let case = Case::new();
+    case.edit_config(|c| c["vocab_size"] = 100.into());
+    case.refused(2, &["embed_tokens", "[1024, 64]", "[100, 64]"]);
+}
+
+#[test]
+fn model_types_and_options_that_are_not_known() {
+    let case = Case::new();
+    case.edit_config(|c| c["model_type"] = "mamba".into());
+    let ran = case.evaluate(&[]);
+    assert!([2, 3].contains(&ran.code), "{}", ran.err);
+    ran.one_error(&["mamba", "gpt2", "llama", "mistral", "qwen2"]);
+    let case = Case::new();
+    case.edit_config(|c| c["rope_scaling"] = serde_json::json!({"rope_type": "yarn", "factor": 4.0}));
+    case.refused(3, &["yarn"]);
+}
+
+#[test]
+fn datasets_that_cannot_be_used() {
+    let case = Case::new();
+    case.place.write("data.jsonl", b"{\"text\": \"fine\"}\nnot json\n");
+    case.refused(2, &["line 2"]);
+    case.place.write("data.jsonl", b"{\"words\": \"no text member\"}\n");
+    case.refused(2, &["text", "line 1"]);
+    case.place.write("data.jsonl", b"");
+    case.refused(2, &["window"]);
+    case.place.write("data.jsonl", b"{\"text\": \"one short row only\"}\n");
+    case.refused(2, &["window", "8"]);
+    std::fs::remove_file(case.place.work("data.jsonl")).unwrap();
+    case.refused(2, &["data.jsonl"]);
+}
+
+#[test]
+fn too_few_windows_for_the_profile() {
+    let case = Case::new();
+    case.place.write("p.yaml", b"dataset: {provider: {kind: local_jsonl, file: data.jsonl}, seq_len: 64}\n");
+    let args = ["evaluate", "--baseline", "checkpoint", "--subject", "checkpoint", "--preset", "p.yaml"];
+    case.place.run(&args).expect(2).one_error(&["window", "480"]);
+}
+
+#[test]
+fn options_that_are_unsupported_say_so_before_work() {
+    let case = Case::new();
+    case.evaluate(&["--device", "cuda"]).expect(3).one_error(&["cuda", "CPU"]);
+    case.evaluate(&["--adapter", "hf_mlm"]).expect(3).one_error(&["hf_mlm"]);
+    let release = [
+        "evaluate",
+        "--baseline",
+        "checkpoint",
+        "--subject",
+        "checkpoint",
+        "--preset",
+        "preset.yaml",
+        "--profile",
+        "release",
+    ];
+    case.place.run(&release).expect(3).one_error(&["release", "guards"]);
+    case.evaluate(&["--tier", "lenient"]).expect(2).one_error(&["lenient", "balanced"]);
+    case.evaluate(&["--image", "registry.invalid/name:tag"]).expect(2);
+    case.evaluate(&["--image", "invarlock-runtime:nosuch"]).expect(2).one_error(&["nosuch"]);
+    assert_eq!(case.place.names("work/runs"), Vec::<String>::new());
+}
+
+#[test]
+fn output_directories_inside_a_checkpoint_or_not_writable() {
+    let case = Case::new();
+    case.evaluate(&["--report-out", "checkpoint/reports"])
+        .expect(2)
+        .one_error(&["--report-out", "inside the baseline checkpoint"]);
+    case.evaluate(&["--out", "checkpoint"]).expect(2).one_error(&["--out"]);
+    case.evaluate(&["--out", "preset.yaml/x"]).expect(2).one_error(&["--out", "not a directory"]);
+    let user = Case::of(As::User);
+    std::fs::create_dir(user.place.work("closed")).unwrap();
+    set_mode(&user.place.work("closed"), 0o555);
+    if As::User == As::Caller {
+        return;
+    }
+    user.evaluate(&["--report-out", "closed/eval"]).expect(2).one_error(&["--report-out", "not writable"]);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let name = "bad_input::a_full_disk_leaves_nothing_half_written";
+    if !is_root() {
+        return skip(name, "mounting a small tmpfs needs root");
+    }
+    let case = Case::new();
+    let small = case.place.work("small");
+    std::fs::create_dir(&small).unwrap();
+    // A mount namespace of its own: nothing to unmount, whatever happens.
+    let preset =
+        "dataset: {provider: {kind: local_jsonl, file: data.jsonl}, seq_len: 64, preview_n: 4, final_n: 4}\n";
+    case.place.write("preset.yaml", preset.as_bytes());
+    let script = "mount -t tmpfs -o size=8k tmpfs small && \"$@\"; code=$?; find small -type f; exit $code";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    command.arg(case.place.path("bin/invarlock"));
+    command.args("evaluate --baseline checkpoint --subject checkpoint --profile dev --preset preset.yaml --report-out small/eval".split(' '));
+    command.current_dir(case.place.path("work")).env("INVARLOCK_STORE", case.place.path("store"));
+    let ran = Ran::from(command.output().unwrap()).expect(3);
+    ran.one_error(&["small/eval", "space"]);
+    assert_eq!(ran.out, "", "a file was left");
+}
+
+#[test]
+fn links_that_leave_the_checkpoint() {
+    let case = Case::new();
+    let outside = case.place.work("outside.safetensors");
+    std::fs::rename(case.file("model.safetensors"), &outside).unwrap();
+    std::os::unix::fs::symlink(&outside, case.file("model.safetensors")).unwrap();
+    case.refused(3, &["model.safetensors", "leaves the checkpoint"]);
+}
+
+#[test]
+fn a_hub_cache_snapshot_works() {
+    for user in invarlock_tests::both() {
+        let case = Case::of(user);
+        let snapshot = case.place.work("models--demo/snapshots/abc");
+        let blobs = case.place.work("models--demo/blobs");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(&blobs).unwrap();
+        for name in case.place.names("work/checkpoint") {
+            let blob = format!("blob-{name}");
+            std::fs::rename(case.file(&name), blobs.join(&blob)).unwrap();
+            std::os::unix::fs::symlink(Path::new("../../blobs").join(&blob), snapshot.join(&name)).unwrap();
+        }
+        std::fs::remove_dir(&case.checkpoint).unwrap();
+        std::os::unix::fs::symlink(&snapshot, &case.checkpoint).unwrap();
+        case.evaluate(&[]).expect(0);
+    }
+}
+
+#[test]
+fn private_checkpoints_work_and_unreadable_ones_are_named() {
+    for user in invarlock_tests::both() {
+        let case = Case::of(user);
+        for name in case.place.names("work/checkpoint") {
+            set_mode(&case.file(&name), 0o600);
+        }
+        set_mode(&case.checkpoint, 0o700);
+        case.evaluate(&[]).expect(0);
+    }
+    if !is_root() {
+        return skip("bad_input::unreadable checkpoint of another user", "making one needs root");
+    }
+    let case = Case::of(As::User);
+    std::os::unix::fs::chown(case.file("model.safetensors"), Some(0), Some(0)).unwrap();
+    set_mode(&case.file("model.safetensors"), 0o600);
+    case.refused(2, &["model.safetensors", "readable by you"]);
+}
+
+#[test]
+fn errors_are_json_when_asked() {
+    let case = Case::new();
+    let value = case.evaluate(&["--device", "cuda", "--json"]).expect(3).json();
+    assert_eq!((&value["ok"], &value["error"]["kind"]), (&false.into(), &"unsupported".into()));
+    assert_eq!(value["resolution"]["exit_code"], 3);
+}
+
+#[test]
+fn reports_that_are_not_reports() {
+    let place = Place::new(As::Caller);
+    place.run(&["verify", "nowhere"]).expect(2);
+    place.write("junk.json", b"[1, 2");
+    let code = place.run(&["verify", "junk.json"]).code;
+    assert!([1, 2].contains(&code), "{code}");
+    place.write("empty.json", b"{}");
+    // As upstream: a report without its digests is refused before its shape is looked at.
+    place.run(&["verify", "empty.json"]).expect(3);
+    place.run(&["report", "html", "-i", "empty.json", "-o", "x.html"]).expect(2);
+    assert!(!place.work("x.html").exists());
+}
+
+#[test]
+fn a_set_uid_launcher_does_nothing() {
+    let name = "bad_input::a_set_uid_launcher_does_nothing";
+    if !is_root() {
+        return skip(name, "making a set-uid program of root needs root");
+    }
+    let place = Place::new(As::User);
+    set_mode(&place.path("bin/invarlock"), 0o4755);
+    place.run(&["version"]).expect(3).one_error(&["set-uid"]);
+}
+
+#[test]
+fn an_output_directory_that_climbs_out_of_what_is_not_there() {
+    let case = Case::new();
+    case.evaluate(&["--out", "missing/../checkpoint/runs"]).expect(2).one_error(&["--out", ".."]);
+    assert!(!case.place.work("missing").exists());
+}
+
+#[test]
+fn forbidden_user_namespaces_are_named_with_the_administrators_step() {
+    let name = "bad_input::forbidden_user_namespaces_are_named_with_the_administrators_step";
+    if !is_root() {
+        return skip(name, "forbidding them for one process needs root");
+    }
+    let case = Case::of(As::User);
+    case.evaluate(&["--dry-run"]).expect(0);
+    let args = ["evaluate", "--baseline", "checkpoint", "--subject", "checkpoint", "--profile", "dev"];
+    let args = [&args[..], &["--preset", "preset.yaml"]].concat();
+    let ran = case.place.without_namespaces("user", &args).expect(3);
+    ran.one_error(&["namespaces", "max_user_namespaces", "invarlock doctor"]);
+    assert!(!case.place.work("reports/eval").exists());
+    let doctor = case.place.without_namespaces("user", &["doctor"]).expect(1);
+    assert!(
+        doctor.out.contains("MISSING") && doctor.out.contains("No space left on device"),
+        "{}",
+        doctor.out
+    );
+}

@@ -1,0 +1,388 @@
+//! Images made from directories and archives, from outside, as root and as an ordinary user.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use invarlock_tests::{As, Place, Ran, both, program};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A root directory with everything in it that an image can have, made in this order of its parts.
+fn tree(place: &Place, name: &str, order: [usize; 3]) -> PathBuf {
+    let root = place.work(name);
+    std::fs::create_dir(&root).unwrap();
+    let long = format!(
+        "{0}/{0}",
+        "a-name-of-which-two-do-not-fit-into-a-header-of-an-archive-so-that-a-record-is-needed"
+    );
+    for part in order {
+        match part {
+            0 => {
+                std::fs::create_dir_all(root.join("bin")).unwrap();
+                std::fs::copy(program("invarlock-evaluator"), root.join("bin/program")).unwrap();
+                std::fs::hard_link(root.join("bin/program"), root.join("bin/same")).unwrap();
+                symlink("../bin/program", root.join("bin/link")).unwrap();
+            }
+            1 => {
+                std::fs::create_dir_all(root.join(&long)).unwrap();
+                std::fs::write(root.join(&long).join("file ö"), "long\n").unwrap();
+                symlink(&long, root.join("to-long")).unwrap();
+            }
+            _ => {
+                std::fs::create_dir_all(root.join("empty/deeper")).unwrap();
+                std::fs::write(root.join("empty-file"), "").unwrap();
+                std::fs::set_permissions(root.join("empty-file"), PermissionsExt::from_mode(0o640)).unwrap();
+            }
+        }
+    }
+    give_all(place, &root);
+    // Giving a program away takes such bits from it.
+    std::fs::set_permissions(root.join("bin/program"), PermissionsExt::from_mode(0o6755)).unwrap();
+    root
+}
+
+fn give_all(place: &Place, path: &Path) {
+    place.give(path);
+    if path.symlink_metadata().unwrap().is_dir() {
+        std::fs::read_dir(path).unwrap().for_each(|it| give_all(place, &it.unwrap().path()));
+    }
+}
+
+fn build(place: &Place, args: &[&str]) -> Ran {
+    place.run(&[&["runtime", "image", "build", "--json"], args].concat())
+}
+
+fn digest(ran: Ran) -> Value {
+    ran.expect(0).json()["manifest_digest"].clone()
+}
+
+fn inspect(place: &Place, image: &str) -> Value {
+    place.run(&["runtime", "image", "inspect", image]).expect(0).json()
+}
+
+#[test]
+fn a_directory_becomes_the_same_image_wherever_it_lies_and_runs() {
+    let mut digests = Vec::new();
+    for user in both() {
+        let place = Place::new(user);
+        let flags = ["--label", "b=2", "--label", "a=1", "--env", "X=1", "--env", "X=2"];
+        let flags =
+            [&flags[..], &["--entrypoint", r#"["/bin/link", "--self-test"]"#, "--workdir", "/"]].concat();
+        for (name, order) in [("one", [0, 1, 2]), ("other-place", [2, 1, 0])] {
+            let root = tree(&place, name, order);
+            let from = ["--from", root.to_str().unwrap(), "--name", "own:1"];
+            let built = build(&place, &[&from[..], &flags].concat()).expect(0).json();
+            assert_eq!(built["left_out"]["set_id"], 1, "{user:?}: {built}");
+            digests.push(built["manifest_digest"].clone());
+        }
+        let config = &inspect(&place, "own:1")["config"];
+        assert_eq!(config["config"]["Labels"], serde_json::json!({"a": "1", "b": "2"}));
+        assert_eq!(config["config"]["Env"], serde_json::json!(["X=2"]));
+        assert!(config["created"].is_null(), "{config}");
+        place.run(&["runtime", "run", "own:1"]).expect(0);
+        place.run(&["runtime", "run", "own:1", "--", "/bin/same", "--self-test"]).expect(0);
+        place.run(&["runtime", "image", "verify"]).expect(0);
+    }
+    assert!(digests.iter().all(|it| *it == digests[0]), "{digests:?}");
+}
+
+#[test]
+fn gnu_tar_finds_in_an_image_what_was_in_the_directory() {
+    let place = Place::new(As::User);
+    let root = tree(&place, "root", [0, 1, 2]);
+    build(&place, &["--from", root.to_str().unwrap(), "--name", "own:1"]).expect(0);
+    place.run(&["runtime", "image", "export", "own:1", "docker-archive:saved.tar"]).expect(0);
+    let (saved, out) = (place.path("saved"), place.path("out"));
+    for dir in [&saved, &out] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let tar = |dir: &Path, archive: &Path| {
+        let ran = Command::new("tar").arg("-C").arg(dir).arg("-xpf").arg(archive).output().unwrap();
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{}", String::from_utf8_lossy(&ran.stderr));
+    };
+    tar(&saved, &place.work("saved.tar"));
+    let layers = std::fs::read_dir(&saved).unwrap().map(|it| it.unwrap().path());
+    let layer = layers
+        .filter(|it| it.extension() == Some(OsStr::new("tar")))
+        .max_by_key(|it| it.metadata().unwrap().len());
+    tar(&out, &layer.unwrap());
+    let diff = Command::new("diff").args(["-r", "--no-dereference"]).args([&root, &out]).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    let mode = |root: &Path, name: &str| root.join(name).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&out, "bin/program"), mode(&out, "empty-file")), (0o755, 0o640));
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&out.join(name).metadata().unwrap());
+    assert_eq!(inode("bin/program"), inode("bin/same"), "a hard link became a copy");
+}
+
+#[test]
+fn the_time_of_an_image_is_the_one_that_is_given() {
+    let place = Place::new(As::User);
+    let root = tree(&place, "root", [0, 1, 2]);
+    let at = |time: &str, args: &[&str]| {
+        let mut command = place.command(&["runtime", "image", "build", "--json"]);
+        Ran::from(command.args(args).env("SOURCE_DATE_EPOCH", time).output().unwrap())
+    };
+    let own = ["--from", root.to_str().unwrap(), "--name", "own:1"];
+    let without = digest(build(&place, &own));
+    let with = digest(at("1700000000", &own));
+    assert_ne!(without, with);
+    assert_eq!(inspect(&place, "own:1")["config"]["created"], "2023-11-14T22:13:20Z");
+    assert_eq!(digest(at("1700000000", &own)), with);
+    // The default image follows from the evaluator alone.
+    assert_eq!(digest(at("1700000000", &[])), digest(build(&place, &[])));
+    for bad in ["", " 1", "+1", "-1", "1.5", "0x10", "yesterday", "8589934592", "99999999999999999999999"] {
+        for args in [&own[..], &[]] {
+            assert_eq!(at(bad, args).expect(2).json()["error"]["kind"], "input", "{bad:?}");
+        }
+    }
+}
+
+#[test]
+fn layers_go_on_top_of_images_and_take_away_from_them() {
+    for user in both() {
+        let place = Place::new(user);
+        let (root, top) = (tree(&place, "root", [0, 1, 2]), place.work("top"));
+        std::fs::create_dir(&top).unwrap();
+        std::fs::write(top.join("added"), "new\n").unwrap();
+        std::fs::write(top.join(".wh.empty-file"), "").unwrap();
+        give_all(&place, &top);
+        let (root, top) = (root.to_str().unwrap(), top.to_str().unwrap());
+        let whole = digest(build(&place, &["--from", root, "--layer", top, "--name", "whole:1"]));
+        build(&place, &["--from", root, "--name", "base:1"]).expect(0);
+        let stacked = digest(build(&place, &["--base", "base:1", "--layer", top, "--name", "stacked:1"]));
+        assert_eq!(whole, stacked, "{user:?}");
+        place.run(&["runtime", "run", "stacked:1", "--", "/bin/program", "--self-test"]).expect(0);
+        // On the default image, from an archive, packed and not.
+        for (flag, name) in [("-cf", "top.tar"), ("-czf", "top.tar.gz")] {
+            let archive = place.work(name);
+            let made =
+                Command::new("tar").arg(flag).arg(&archive).args(["-C", top, "added"]).status().unwrap();
+            assert!(made.success());
+            place.give(&archive);
+            build(&place, &["--layer", archive.to_str().unwrap(), "--name", "more:1"]).expect(0);
+            place.run(&["runtime", "run", "more:1", "--", "/invarlock-evaluator", "--self-test"]).expect(0);
+            assert_eq!(
+                inspect(&place, "more:1")["config"]["config"]["Labels"]["org.invarlock.speaks"],
+                "measure"
+            );
+        }
+        place.run(&["runtime", "image", "verify"]).expect(0);
+    }
+}
+
+#[test]
+fn an_image_of_a_hundred_layers_runs() {
+    for user in both() {
+        let place = Place::new(user);
+        let root = tree(&place, "root", [0, 1, 2]);
+        let mut args = vec!["--from".to_owned(), root.to_str().unwrap().to_owned()];
+        for i in 1..100 {
+            let layer = place.work(&format!("layer-{i}"));
+            std::fs::create_dir_all(layer.join("etc")).unwrap();
+            std::fs::write(layer.join("etc/number"), i.to_string()).unwrap();
+            give_all(&place, &layer);
+            args.extend(["--layer".to_owned(), layer.to_str().unwrap().to_owned()]);
+        }
+        args.extend(["--name".to_owned(), "hundred:1".to_owned()]);
+        build(&place, &args.iter().map(String::as_str).collect::<Vec<_>>()).expect(0);
+        assert_eq!(inspect(&place, "hundred:1")["layers"].as_array().unwrap().len(), 100);
+        place.run(&["runtime", "run", "hundred:1", "--", "/bin/link", "--self-test"]).expect(0);
+    }
+}
+
+#[test]
+fn what_no_image_can_have_is_refused_by_name() {
+    let place = Place::new(As::User);
+    let refused = |what: &str, code: i32, make: &dyn Fn(&Path)| {
+        let root = place.work("bad");
+        std::fs::create_dir(&root).unwrap();
+        make(&root);
+        give_all(&place, &root);
+        let ran = build(&place, &["--from", root.to_str().unwrap(), "--name", "bad:1"]).expect(code);
+        assert!(ran.out.contains(what), "{what}: {}", ran.out);
+        std::fs::remove_dir_all(&root).unwrap();
+    };
+    let fifo = |root: &Path| {
+        assert!(Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
+    };
+    refused("/pipe is a device, fifo or socket", 2, &fifo);
+    refused("/s is a device, fifo or socket", 2, &|root| {
+        _ = std::os::unix::net::UnixListener::bind(root.join("s")).unwrap()
+    });
+    refused("/.wh.gone", 2, &|root| std::fs::write(root.join(".wh.gone"), "").unwrap());
+    refused("not UTF-8", 3, &|root| std::fs::write(root.join(OsStr::from_bytes(b"n\xff")), "").unwrap());
+    refused("deeper than 100", 2, &|root| std::fs::create_dir_all(root.join("d/".repeat(101))).unwrap());
+    let root = place.work("pipes");
+    std::fs::create_dir(&root).unwrap();
+    fifo(&root);
+    give_all(&place, &root);
+    let root = root.to_str().unwrap();
+    let built = build(&place, &["--from", root, "--name", "ok:1", "--drop-devices"]).expect(0).json();
+    assert_eq!(built["left_out"]["devices"], 1);
+    let own = ["--from", root, "--drop-devices"];
+    for wrong in [
+        &["--name", "no-tag"][..],
+        &["--name", "a:1", "--workdir", "relative"],
+        &["--name", "a:1", "--label", "nothing"],
+        &["--name", "a:1", "--entrypoint", "sh -c 'x'"],
+        &["--name", "a:1", "--entrypoint", "[]"],
+        &["--name", "a:1", "--base", "ok:1"],
+        &["--name", "a:1", "--layer", "not-there"],
+        &[],
+    ] {
+        build(&place, &[&own[..], wrong].concat()).expect(2);
+    }
+    let listed = place.run(&["runtime", "image", "ls", "--json"]).expect(0).json();
+    assert_eq!(listed["images"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+#[test]
+fn a_directory_that_changes_meanwhile_is_refused() {
+    let place = Place::new(As::Caller);
+    let root = place.work("root");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("grows"), vec![7; 64 << 20]).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let ran = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = std::fs::OpenOptions::new().append(true).open(root.join("grows")).unwrap();
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::io::Write::write_all(&mut file, b"x").unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        let ran = build(&place, &["--from", root.to_str().unwrap(), "--name", "own:1"]);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        ran
+    });
+    let ran = ran.expect(3);
+    assert_eq!(ran.json()["error"]["kind"], "integrity");
+    assert!(ran.out.contains("/grows changed while it was being read"), "{}", ran.out);
+    assert_eq!(std::fs::read_dir(place.path("store/blobs/sha256")).unwrap().count(), 0, "a part of it stays");
+}
+
+#[test]
+fn a_bill_of_materials_is_attached_listed_by_nobody_and_goes_with_its_image() {
+    for user in both() {
+        let place = Place::new(user);
+        let root = place.work("root");
+        for (name, text) in [
+            (
+                "var/lib/dpkg/status",
+                "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.41-12+deb13u1\n",
+            ),
+            (
+                "opt/lib/tokenizers-0.23.3.dist-info/METADATA",
+                "Name: tokenizers\nVersion: 0.23.3\n\nVersion: 9\n",
+            ),
+        ] {
+            std::fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            std::fs::write(root.join(name), text).unwrap();
+        }
+        give_all(&place, &root);
+        let own = ["--from", root.to_str().unwrap(), "--name", "own:1"];
+        let image = digest(build(&place, &own));
+        let bill = || place.run(&["runtime", "image", "sbom", "own:1"]).expect(0).json();
+        let first = bill();
+        assert_eq!((&first["bomFormat"], &first["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+        assert_eq!(first["metadata"]["component"]["version"], image);
+        let purls: Vec<&str> =
+            first["components"].as_array().unwrap().iter().map(|it| it["purl"].as_str().unwrap()).collect();
+        assert_eq!(
+            purls,
+            ["pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64", "pkg:pypi/tokenizers@0.23.3"]
+        );
+        assert_eq!(digest(build(&place, &own)), image);
+        assert_eq!(bill(), first, "the same image has another bill");
+        // It is in the layout as registries have it, and is no image.
+        let index = invarlock_tests::read_json(&place.path("store/index.json"));
+        let artifacts =
+            index["manifests"].as_array().unwrap().iter().filter(|it| it["artifactType"].is_string());
+        let digests: Vec<&str> = artifacts.map(|it| it["digest"].as_str().unwrap()).collect();
+        let [artifact] = digests[..] else { panic!("{index}") };
+        let blob = place.path("store/blobs/sha256").join(artifact.trim_start_matches("sha256:"));
+        assert_eq!(invarlock_tests::read_json(&blob)["subject"]["digest"], image);
+        let listed = place.run(&["runtime", "image", "ls", "--json"]).expect(0).json();
+        assert_eq!(listed["images"].as_array().unwrap().len(), 1);
+        place.run(&["runtime", "image", "verify"]).expect(0);
+        place.run(&["runtime", "image", "gc"]).expect(0);
+        assert_eq!(bill(), first, "what is attached was freed");
+        // What stands on an archive nobody looked into has none.
+        let archive = place.work("more.tar");
+        assert!(
+            Command::new("tar")
+                .arg("-cf")
+                .arg(&archive)
+                .arg("-C")
+                .arg(&root)
+                .arg("opt")
+                .status()
+                .unwrap()
+                .success()
+        );
+        place.give(&archive);
+        build(&place, &["--base", "own:1", "--layer", archive.to_str().unwrap(), "--name", "unknown:1"])
+            .expect(0);
+        let none = place.run(&["runtime", "image", "sbom", "unknown:1"]).expect(3);
+        assert!(none.err.contains("has no SBOM"), "{}", none.err);
+        for name in ["own:1", "unknown:1"] {
+            place.run(&["runtime", "image", "rm", name]).expect(0);
+        }
+        place.run(&["runtime", "image", "gc"]).expect(0);
+        assert_eq!(std::fs::read_dir(place.path("store/blobs/sha256")).unwrap().count(), 0, "{user:?}");
+    }
+}
+
+#[test]
+fn the_default_image_says_which_crates_its_program_is_made_of() {
+    for user in both() {
+        let place = Place::new(user);
+        let image = digest(build(&place, &[]));
+        let bill = place.run(&["runtime", "image", "sbom"]).expect(0).json();
+        assert_eq!(bill["metadata"]["component"]["version"], image);
+        let components = bill["components"].as_array().unwrap();
+        let names: Vec<&str> = components.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        for linked in [
+            "invarlock-evaluator",
+            "invarlock-evidence",
+            "tokenizers",
+            "safetensors",
+            "gemm-f32",
+            "serde_json",
+        ] {
+            assert!(names.contains(&linked), "{user:?}: {linked} is not in {names:?}");
+        }
+        // Of tests, of the build, of macros, of the launcher.
+        for other in ["proptest", "auditable-serde", "serde_derive", "libcontainer", "clap_derive"] {
+            assert!(!names.contains(&other), "{user:?}: {other} is in the program");
+        }
+        // All of them stand in the lock file, and each needs only what is listed.
+        let lock = std::fs::read_to_string(invarlock_tests::root().join("Cargo.lock")).unwrap();
+        for it in components {
+            let (name, version) = (it["name"].as_str().unwrap(), it["version"].as_str().unwrap());
+            assert!(
+                lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")),
+                "{name} {version}"
+            );
+            assert_eq!(it["purl"], format!("pkg:cargo/{name}@{}", version.replace('+', "%2B")));
+        }
+        let refs: Vec<&Value> = components.iter().map(|it| &it["bom-ref"]).collect();
+        let needs = bill["dependencies"].as_array().unwrap();
+        assert!(
+            needs.iter().all(|it| it["dependsOn"].as_array().unwrap().iter().all(|it| refs.contains(&it)))
+        );
+        // Built again, and without its bill: the same image, the same bill.
+        let index = place.path("store/index.json");
+        let mut without = invarlock_tests::read_json(&index);
+        without["manifests"].as_array_mut().unwrap().retain(|it| it["artifactType"].is_null());
+        std::fs::write(&index, without.to_string()).unwrap();
+        place.run(&["runtime", "image", "sbom"]).expect(3);
+        assert_eq!(digest(build(&place, &[])), image);
+        assert_eq!(place.run(&["runtime", "image", "sbom"]).expect(0).json(), bill);
+        // A program that says nothing of the kind makes an image all the same.
+        place.hold("invarlock-workload");
+        place.run(&["runtime", "image", "sbom"]).expect(3);
+    }
+}

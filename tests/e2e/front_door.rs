@@ -1,0 +1,375 @@
+//! The main job from outside: evaluate, verify, report, on the demo checkpoints, as root and as an ordinary user.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use invarlock_tests::layout::of_program;
+use invarlock_tests::{As, Place, Ran, both, demo, read_json};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
+
+/// `evaluate` of a demo subject with the ci profile into `<name>/`.
+fn evaluate(place: &Place, subject: &str, name: &str, more: &[&str]) -> Ran {
+    let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
+    let subject = demo(subject);
+    let (runs, eval) = (format!("{name}/runs"), format!("{name}/eval"));
+    let paths = [baseline.to_str().unwrap(), subject.to_str().unwrap(), preset.to_str().unwrap()];
+    let mut args = vec!["evaluate", "--baseline", paths[0], "--subject", paths[1], "--preset", paths[2]];
+    args.extend(["--out", &runs, "--report-out", &eval]);
+    args.extend(more);
+    place.run(&args)
+}
+
+#[test]
+fn healthy_passes_damaged_fails_and_everything_verifies() {
+    for user in both() {
+        let place = Place::new(user);
+        let healthy = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0);
+        assert!(
+            !healthy.err.contains("denied"),
+            "calls of a correct evaluation were denied: {}",
+            healthy.err
+        );
+        let healthy = healthy.json();
+        assert_eq!(healthy["refused"], serde_json::json!({"baseline": {}, "subject": {}}));
+        assert_eq!(healthy["verdict"], "PASS", "{healthy}");
+        assert_eq!(healthy["trust_status"], "expected_image_digest_matched");
+
+        let report = place.run(&["verify", "--json", "healthy/eval"]).expect(0).json();
+        assert_eq!(
+            (&report["format_version"], &report["summary"]["ok"]),
+            (&Value::from("verify-v1"), &Value::from(true))
+        );
+
+        let damaged = evaluate(&place, "damaged", "damaged", &["--json"]).expect(1).json();
+        assert_eq!(damaged["verdict"], "FAIL", "{damaged}");
+        place.run(&["verify", "damaged/eval"]).expect(1);
+        evaluate(&place, "damaged", "ungated", &["--no-gate", "--quiet"]).expect(0);
+
+        let manifest = read_json(&place.work("healthy/eval/runtime.manifest.json"));
+        assert_eq!(manifest["execution_mode"], "container");
+        assert_eq!(manifest["runtime"]["allow_network"], false);
+        for side in ["baseline", "subject"] {
+            let side = &manifest["context"]["sides"][side];
+            assert!(side["observations"].is_object(), "{side}");
+            assert_eq!(side["refused"], serde_json::json!({}), "counted, and nothing was");
+            assert_eq!(side["checkpoint"]["tree_sha256"].as_str().map(str::len), Some(64));
+        }
+
+        place.run(&["report", "html", "-i", "healthy/eval", "-o", "page/report.html"]).expect(0);
+        let page = std::fs::read_to_string(place.work("page/report.html")).unwrap();
+        assert!(page.contains("<html") && !page.contains("<script") && page.contains("PASS"));
+        let again = place.run(&["report", "html", "-i", "healthy/eval", "-o", "page/report.html"]).expect(1);
+        again.one_error(&["--force"]);
+    }
+}
+
+#[test]
+fn a_copy_of_the_baseline_has_ratio_one() {
+    let place = Place::new(As::Caller);
+    let noop = evaluate(&place, "baseline", "noop", &["--json"]).expect(0).json();
+    assert_eq!(noop["ratio_vs_baseline"], 1.0);
+    assert_eq!(noop["display_ci"], serde_json::json!([1.0, 1.0]));
+}
+
+#[test]
+fn perplexities_are_those_of_transformers() {
+    let expected = read_json(&demo("expected.json"));
+    let place = Place::new(As::Caller);
+    let ran = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0).json();
+    for (name, key) in [("baseline", "baseline_final"), ("healthy", "subject_final")] {
+        let want = expected["perplexity"][name].as_f64().unwrap();
+        let got = ran[key].as_f64().unwrap();
+        assert!(((got - want) / want).abs() < 1e-5, "{name}: {got} is not {want}");
+    }
+}
+
+#[test]
+fn a_measured_baseline_is_reused_only_for_what_it_measured() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "first", &["--quiet"]).expect(0);
+    let dir = place.names("work/first/runs/source");
+    let measured = format!("first/runs/source/{}/report.json", dir[0]);
+    let reused =
+        evaluate(&place, "damaged", "second", &["--json", "--baseline-report", &measured]).expect(1).json();
+    assert_eq!(reused["verdict"], "FAIL");
+    assert!(place.names("work/second/runs").iter().all(|n| n != "source"), "the baseline was measured again");
+    let manifest = read_json(&place.work("second/eval/runtime.manifest.json"));
+    assert_eq!(manifest["context"]["sides"]["baseline"]["reused"], true);
+
+    // Another checkpoint as baseline: the report does not speak of it.
+    let (other, subject, preset) = (demo("healthy"), demo("damaged"), demo("preset.yaml"));
+    let args = [
+        "evaluate",
+        "--baseline",
+        other.to_str().unwrap(),
+        "--subject",
+        subject.to_str().unwrap(),
+        "--preset",
+    ];
+    let args = [&args[..], &[preset.to_str().unwrap(), "--baseline-report", &measured]].concat();
+    place.run(&args).expect(2).one_error(&["E222", "checkpoint digest"]);
+
+    // A manifest that says that the boundary was open would not verify: that is said before anything is measured.
+    let path = place.work(&measured).with_file_name("runtime.manifest.json");
+    let kept = std::fs::read(&path).unwrap();
+    let mut open = read_json(&path);
+    open["context"]["sides"]["baseline"]["observations"]["routes"]["value"] = json!(["eth0"]);
+    std::fs::write(&path, open.to_string()).unwrap();
+    evaluate(&place, "damaged", "open", &["--baseline-report", &measured])
+        .expect(3)
+        .one_error(&["context.sides.baseline.observations.routes", "measure the baseline again"]);
+    assert_eq!(place.names("work/open/runs"), Vec::<String>::new());
+    std::fs::write(&path, kept).unwrap();
+
+    // One changed byte: its manifest no longer holds.
+    let path = place.work(&measured);
+    let text = std::fs::read_to_string(&path).unwrap().replacen("\"logloss\":[", "\"logloss\":[1", 1);
+    std::fs::write(&path, text).unwrap();
+    evaluate(&place, "damaged", "third", &["--baseline-report", &measured])
+        .expect(3)
+        .one_error(&["manifest does not verify"]);
+}
+
+#[test]
+fn dry_run_prints_the_plan_and_runs_nothing() {
+    let place = Place::new(As::Caller);
+    let plan = evaluate(&place, "healthy", "dry", &["--dry-run"]).expect(0).json();
+    assert_eq!(plan["execution_mode"], "container");
+    assert!(plan["image"]["manifest_digest"].as_str().unwrap().starts_with("sha256:"), "{plan}");
+    assert!(plan["sides"]["baseline"].is_object() && plan["sides"]["subject"].is_object());
+    assert_eq!(place.names("work"), Vec::<String>::new(), "a dry run wrote something");
+}
+
+#[test]
+fn host_execution_is_named_recorded_and_rejected_by_default() {
+    for user in both() {
+        let place = Place::new(user);
+        let host =
+            evaluate(&place, "healthy", "host", &["--execution-mode", "host", "--json"]).expect(0).json();
+        assert_eq!(host["verdict"], "PASS");
+        let manifest = read_json(&place.work("host/eval/runtime.manifest.json"));
+        assert_eq!(manifest["execution_mode"], "host-bypass");
+        assert_eq!(manifest["runtime"]["container_execution"], false);
+        let verdict = place.run(&["verify", "host/eval"]).expect(1);
+        assert!(verdict.out.contains("host-bypass"), "{}", verdict.out);
+        place.run(&["verify", "--runtime-provenance", "host", "host/eval"]).expect(0);
+    }
+}
+
+#[test]
+fn host_execution_by_variable_is_recorded_too() {
+    let place = Place::new(As::Caller);
+    let mut command =
+        place.command(&["evaluate", "--quiet", "--baseline", demo("baseline").to_str().unwrap()]);
+    command.arg("--subject").arg(demo("healthy")).arg("--preset").arg(demo("preset.yaml"));
+    command.env("INVARLOCK_ALLOW_HOST_EXECUTION", " Yes ");
+    Ran::from(command.output().unwrap()).expect(0);
+    let manifest = read_json(&place.work("reports/eval/runtime.manifest.json"));
+    assert_eq!(manifest["execution_mode"], "host-bypass");
+    let by = &manifest["context"]["allowances"]["granted_by"]["allow_host_execution"];
+    assert_eq!(by, "INVARLOCK_ALLOW_HOST_EXECUTION");
+}
+
+#[test]
+fn the_environment_cannot_pretend_to_be_a_container() {
+    let place = Place::new(As::Caller);
+    let mut command = place.command(&["evaluate", "--execution-mode", "host", "--quiet"]);
+    command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
+    command.arg("--preset").arg(demo("preset.yaml"));
+    command
+        .env("INVARLOCK_CONTAINER_EXECUTION", "1")
+        .env("INVARLOCK_RUNTIME_IMAGE_DIGEST", format!("sha256:{}", "a".repeat(64)));
+    Ran::from(command.output().unwrap()).expect(0);
+    let manifest = read_json(&place.work("reports/eval/runtime.manifest.json"));
+    assert_eq!(
+        (&manifest["execution_mode"], &manifest["runtime"]["image_digest"]),
+        (&"host-bypass".into(), &Value::Null)
+    );
+}
+
+/// The plan of an evaluation under these variables.
+fn plan(place: &Place, variables: &[(&str, &str)], flags: &[&str]) -> Ran {
+    let mut command = place.command(&["evaluate", "--dry-run", "--json"]);
+    command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
+    command.arg("--preset").arg(demo("preset.yaml")).args(flags);
+    Ran::from(command.envs(variables.iter().copied()).output().unwrap())
+}
+
+#[test]
+fn the_image_is_chosen_by_flag_then_variable_then_default() {
+    for user in both() {
+        let place = Place::new(user);
+        let stranger = of_program(&place, "layout", &place.path("bin/invarlock-evaluator"));
+        place.run(&["runtime", "image", "import", &stranger, "flag:1"]).expect(0);
+        place.run(&["runtime", "image", "import", &stranger, "variable:1"]).expect(0);
+        let chosen = |variables: &[(&str, &str)], flags: &[&str]| {
+            let ran = plan(&place, variables, flags);
+            // A stranger's image is refused by what it speaks, and is named; the default image makes a plan.
+            if ran.code == 0 { ran.json()["image"]["reference"].to_string() } else { ran.out + &ran.err }
+        };
+        let variable = ("INVARLOCK_RUNTIME_IMAGE", "variable:1");
+        assert!(chosen(&[variable], &["--image", "flag:1"]).contains("flag:1"), "{user:?}");
+        assert!(chosen(&[variable], &[]).contains("variable:1"), "{user:?}");
+        assert_eq!(chosen(&[], &[]), "\"invarlock-runtime:local\"", "{user:?}");
+        assert_eq!(
+            chosen(&[("INVARLOCK_RUNTIME_IMAGE", "  ")], &[]),
+            "\"invarlock-runtime:local\"",
+            "{user:?}"
+        );
+    }
+}
+
+#[test]
+fn a_named_digest_is_compared_and_never_believed() {
+    for user in both() {
+        let place = Place::new(user);
+        let built = place.run(&["runtime", "image", "build", "--json"]).expect(0).json();
+        let digest = built["manifest_digest"].as_str().unwrap();
+        let named = |digest: &str| plan(&place, &[("INVARLOCK_RUNTIME_IMAGE_DIGEST", digest)], &[]);
+        assert_eq!(named(digest).expect(0).json()["image"]["manifest_digest"], digest, "{user:?}");
+        named(" ").expect(0);
+        let other = format!("sha256:{}", "a".repeat(64));
+        let refused = named(&other).expect(3);
+        assert_eq!(refused.json()["error"]["kind"], "integrity", "{user:?}");
+        assert!(refused.out.contains(&other) && refused.out.contains(digest), "{user:?}: {}", refused.out);
+        // What a container engine prints as an image's id.
+        let config = named(built["config_digest"].as_str().unwrap()).expect(3);
+        assert!(config.out.contains("configuration"), "{user:?}: {}", config.out);
+        assert_eq!(named("sha256:12").expect(2).json()["error"]["kind"], "input", "{user:?}");
+        plan(&place, &[("INVARLOCK_RUNTIME_IMAGE_DIGEST", &other)], &["--image-digest", digest]).expect(0);
+    }
+}
+
+#[test]
+fn a_loosened_run_fails_the_default_policy() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "net", &["--allow-network", "--quiet"]);
+    let manifest = read_json(&place.work("net/eval/runtime.manifest.json"));
+    assert_eq!(manifest["runtime"]["allow_network"], true);
+    let verdict = place.run(&["verify", "net/eval"]).expect(1);
+    assert!(verdict.out.contains("allow_network"), "{}", verdict.out);
+}
+
+#[test]
+fn the_same_evaluator_gives_the_same_image_anywhere() {
+    let digest = |place: &Place| {
+        place.run(&["runtime", "image", "build", "--json"]).expect(0).json()["manifest_digest"].clone()
+    };
+    let (one, other) = (Place::new(As::Caller), Place::new(As::User));
+    assert_eq!(digest(&one), digest(&other));
+    let listed = one.run(&["runtime", "image", "ls", "--json"]).expect(0).json();
+    assert_eq!(listed["images"].as_array().map(Vec::len), Some(1));
+    let mode = |place: &Place| std::fs::metadata(place.path("store")).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&one), mode(&other)), (0o700, 0o700), "others can enter the store");
+    let inspected = one.run(&["runtime", "image", "inspect"]).expect(0);
+    assert!(inspected.out.contains("\"measure\""), "{}", inspected.out);
+}
+
+#[test]
+fn runtime_verify_speaks_upstreams_json() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "h", &["--quiet"]).expect(0);
+    let (report, manifest) = ("h/eval/evaluation.report.json", "h/eval/runtime.manifest.json");
+    let args = ["advanced", "runtime-verify", "--report", report, "--manifest", manifest, "--json"];
+    let ok = place.run(&args).expect(0).json();
+    assert_eq!((&ok["ok"], &ok["format_version"]), (&Value::from(true), &Value::from("runtime-verify-v1")));
+    assert_eq!(ok["trust_status"], "manifest_bound");
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let pinned = [&args[..], &["--expected-runtime-image-digest", &wrong]].concat();
+    let bad = place.run(&pinned).expect(1).json();
+    assert!(bad["errors"][0].as_str().unwrap().contains("mismatch"), "{bad}");
+}
+
+#[test]
+fn help_version_and_completions() {
+    let place = Place::new(As::Caller);
+    let version = place.run(&["--version"]).expect(0);
+    assert!(version.out.contains("schema=v1"), "{}", version.out);
+    for verb in [&["evaluate"][..], &["verify"], &["report", "html"], &["runtime", "run"], &["doctor"]] {
+        let help = place.run(&[verb, &["--help"]].concat()).expect(0);
+        assert!(help.out.contains("Usage:"), "{}", help.out);
+    }
+    let bash = place.run(&["completions", "bash"]).expect(0);
+    assert!(bash.out.contains("_invarlock"));
+    place.run(&["evaluate"]).expect(2);
+    place.run(&["evaluate", "--nonsense"]).expect(2);
+}
+
+#[test]
+fn a_reused_baseline_must_have_the_same_windows() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "first", &["--quiet"]).expect(0);
+    let measured = format!("first/runs/source/{}/report.json", place.names("work/first/runs/source")[0]);
+    let preset = std::fs::read_to_string(demo("preset.yaml")).unwrap();
+    let file = demo("valid.jsonl");
+    let preset = preset.replace("valid.jsonl", file.to_str().unwrap()).replace("seed: 43", "seed: 7");
+    place.write("other.yaml", preset.as_bytes());
+    let (baseline, subject) = (demo("baseline"), demo("healthy"));
+    let args = ["evaluate", "--baseline", baseline.to_str().unwrap(), "--subject", subject.to_str().unwrap()];
+    let args = [&args[..], &["--preset", "other.yaml", "--baseline-report", &measured]].concat();
+    place.run(&args).expect(2).one_error(&["E222", "dataset"]);
+}
+
+#[test]
+fn a_granted_exception_is_recorded_and_does_not_change_the_verdict() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "good", &["--allow-network", "--quiet"]).expect(0);
+    evaluate(&place, "damaged", "bad", &["--allow-network", "--quiet"]).expect(1);
+    // What loosens nothing here is no exception.
+    let mut command =
+        place.command(&["evaluate", "--quiet", "--baseline", demo("baseline").to_str().unwrap()]);
+    command.arg("--subject").arg(demo("healthy")).arg("--preset").arg(demo("preset.yaml"));
+    command.env("INVARLOCK_ALLOW_REMOTE_CODE", "1").env("INVARLOCK_ALLOW_UNVERIFIED_PROVENANCE", "1");
+    Ran::from(command.output().unwrap()).expect(0);
+    place.run(&["verify", "reports/eval"]).expect(0);
+}
+
+#[test]
+fn a_failure_names_the_evidence_of_an_earlier_run() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "same", &["--quiet"]).expect(0);
+    let failed = evaluate(&place, "nowhere", "same", &["--quiet"]).expect(2);
+    failed.one_error(&["no such directory", "from an earlier evaluation"]);
+}
+
+#[test]
+fn the_page_never_replaces_the_evidence() {
+    let place = Place::new(As::Caller);
+    evaluate(&place, "healthy", "h", &["--quiet"]).expect(0);
+    for name in ["evaluation.report.json", "runtime.manifest.json"] {
+        let output = format!("h/eval/{name}");
+        place
+            .run(&["report", "html", "-i", "h/eval", "-o", &output, "--force"])
+            .expect(2)
+            .one_error(&["part of the evidence"]);
+    }
+    place.run(&["verify", "h/eval"]).expect(0);
+}
+
+#[test]
+fn runtime_run_needs_no_separator_and_gives_the_workloads_code() {
+    for user in both() {
+        let place = Place::new(user);
+        let ran = place
+            .run(&["runtime", "run", "invarlock-runtime:local", "/invarlock-evaluator", "--self-test"])
+            .expect(0);
+        assert_eq!(ran.json()["self_test"], "ok");
+        place
+            .run(&["runtime", "run", "invarlock-runtime:local", "--", "/invarlock-evaluator", "--nonsense"])
+            .expect(2);
+        place
+            .run(&["runtime", "run", "invarlock-runtime:local", "/nothing"])
+            .expect(125)
+            .one_error(&["/nothing"]);
+        place.run(&["runtime", "run", "invarlock-runtime:nosuch"]).expect(125);
+        place.run(&["runtime", "run", "--nosuch", "invarlock-runtime:local"]).expect(125);
+        place.run(&["runtime", "run", "--help"]).expect(0);
+        // Standard output is the workload's, so JSON of ours is on standard error.
+        let failed = place.run(&["runtime", "run", "--json", "invarlock-runtime:nosuch"]).expect(125);
+        let value: serde_json::Value = serde_json::from_str(&failed.err).unwrap();
+        assert_eq!(
+            (&value["error"]["kind"], &value["resolution"]["exit_code"]),
+            (&"input".into(), &125.into())
+        );
+        assert_eq!(failed.out, "");
+    }
+}

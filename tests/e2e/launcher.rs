@@ -1,0 +1,281 @@
+//! The launcher as shells, scripts and service managers start it: whatever state it inherits, it protects itself, and a run of it is the
+//! same as ever.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use invarlock_tests::leaks::{self, Places};
+use invarlock_tests::{As, Place, Ran, both, demo, is_root, layout, program, set_mode, skip};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A place with an image of the tests' program, under the general filter.
+struct Stage {
+    place: Place,
+    image: String,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Stage {
+    fn new(user: As) -> Self {
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        leaks::adopt_orphans();
+        let place = Place::new(user);
+        std::fs::create_dir(place.path("run")).unwrap();
+        set_mode(&place.path("run"), 0o700);
+        place.give(&place.path("run"));
+        let image = layout::of_program(&place, "image", &program("invarlock-workload"));
+        Stage { place, image, _one: one }
+    }
+
+    /// `sh -c SCRIPT sh invarlock runtime run IMAGE MORE…`: the script says how `"$@"` is started.
+    fn script(&self, script: &str, more: &[&str]) -> Command {
+        let mut command = self.place.command_of("sh".as_ref(), &["-c", script, "sh"]);
+        command.arg(self.place.path("bin/invarlock")).args(["runtime", "run"]);
+        let flags = more.iter().take_while(|a| a.starts_with("--") && **a != "--").count();
+        command.args(&more[..flags]).arg(&self.image).args(&more[flags..]);
+        command.env("XDG_RUNTIME_DIR", self.place.path("run"));
+        command
+    }
+
+    fn run(&self, script: &str, more: &[&str]) -> Ran {
+        Ran::from(self.script(script, more).output().unwrap())
+    }
+
+    fn places(&self) -> Places {
+        Places { states: vec![self.place.path("run/invarlock")], temporary: vec![] }
+    }
+}
+
+/// What the workload printed of itself.
+fn seen(ran: &Ran) -> Value {
+    serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {}\n{}", ran.out, ran.err))
+}
+
+#[test]
+fn closed_standard_descriptors_do_not_become_the_runs() {
+    for user in both() {
+        let stage = Stage::new(user);
+        for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+            stage.run(&format!("exec \"$@\" {closed}"), &["--", "/workload", "exit", "7"]).expect(7);
+            stage.run(&format!("exec \"$@\" {closed}"), &["--", "/nothing"]).expect(125);
+        }
+        let ran = stage.run("exec \"$@\" <&- 2>&-", &["--", "/workload", "see"]).expect(0);
+        assert_eq!(seen(&ran)["descriptors"], serde_json::json!([0, 1, 2]));
+        assert_eq!(seen(&ran)["stdin"], "/dev/null");
+    }
+}
+
+#[test]
+fn inherited_descriptors_and_variables_stay_with_the_launcher() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let script = "exec 7</etc/passwd 9>>kept; export LISTEN_FDS=3 LISTEN_PID=$$ NOTIFY_SOCKET=/run/x SECRET=1; exec \"$@\"";
+        let mut command = stage.script(script, &["--", "/workload", "sleep"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let supervisor = workload_of(&child).0;
+        for process in descendants(supervisor) {
+            let open = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+            let names: Vec<_> = open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+            assert!(
+                names.iter().all(|n| !n.ends_with("passwd") && !n.ends_with("kept")),
+                "{process}: {names:?}"
+            );
+            let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+            let environment = String::from_utf8_lossy(&environment);
+            assert!(!environment.contains("LISTEN") && !environment.contains("SECRET"), "{environment}");
+            assert!(!environment.contains("NOTIFY"), "{environment}");
+        }
+        end(child, Signal::TERM);
+        let ran = stage.run(script, &["--", "/workload", "see"]).expect(0);
+        assert_eq!(seen(&ran)["descriptors"], serde_json::json!([0, 1, 2]));
+        assert!(!ran.out.contains("LISTEN") && !ran.out.contains("SECRET"), "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_caller_that_ignores_or_blocks_signals_changes_nothing() {
+    for user in both() {
+        let stage = Stage::new(user);
+        for state in ["--ignore-signal=CHLD", "--ignore-signal=PIPE", "--block-signal=CHLD,TERM,INT,USR1"] {
+            let start = Instant::now();
+            let script = format!("exec env {state} \"$@\"");
+            stage.run(&script, &["--timeout=20", "--", "/workload", "exit", "7"]).expect(7);
+            assert!(start.elapsed() < Duration::from_secs(10), "{state}: the end of the run was not noticed");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_workload_as_in_a_shell() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let before = stage.places().snapshot();
+        let start = Instant::now();
+        let flood = ["--", "/workload", "flood", "100000000000"];
+        let ran = stage.run("{ \"$@\"; echo \"code $?\" >&2; } | head -c 5", &flood);
+        assert_eq!(ran.out, "xxxxx");
+        // SIGPIPE, or the panic of a Rust program that ignores it.
+        assert!(["code 141", "code 101", "code 134"].iter().any(|c| ran.err.contains(c)), "{}", ran.err);
+        assert!(start.elapsed() < Duration::from_secs(20), "the run kept writing after its reader was gone");
+        stage.places().left_since(&before).is_nothing("a closed pipe");
+        let full = stage.run("\"$@\" >/dev/full", &["--", "/workload", "exit", "0"]);
+        assert_eq!(full.code, 0, "nothing was printed: {}", full.err);
+        stage.run("\"$@\" >/dev/full", &["--", "/workload", "see"]).expect(125).one_error(&["No space left"]);
+    }
+}
+
+#[test]
+fn a_set_uid_copy_refuses_to_run() {
+    if !is_root() {
+        return skip("a_set_uid_copy_refuses_to_run", "only root can make a program set-uid root");
+    }
+    let stage = Stage::new(As::User);
+    let program = stage.place.path("bin/invarlock");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    for (args, code) in [(&["version"][..], 3), (&["doctor"], 3), (&["runtime", "run", &stage.image], 125)] {
+        let ran = stage.place.run(args);
+        ran.expect(code).one_error(&["safety_violation", "set-uid", "remove"]);
+    }
+    set_mode(&program, 0o755);
+    stage.place.run(&["version"]).expect(0);
+}
+
+#[test]
+fn nohup_is_respected_and_hanging_up_is_not_otherwise() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let before = stage.places().snapshot();
+        for (script, survives) in [("trap '' HUP; exec \"$@\"", true), ("exec \"$@\"", false)] {
+            let mut command = stage.script(script, &["--timeout=3", "--", "/workload", "sleep"]);
+            let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            workload_of(&child);
+            let (code, err) = end(child, Signal::HUP);
+            let expected = if survives { (125, "wall-time limit") } else { (129, "SIGHUP") };
+            assert_eq!(code, expected.0, "{err}");
+            assert!(err.contains(expected.1), "{err}");
+        }
+        stage.places().left_since(&before).is_nothing("a hang-up");
+    }
+}
+
+#[test]
+fn the_clock_runs_on_for_a_stopped_launcher() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let mut command = stage.script("exec \"$@\"", &["--timeout=2", "--", "/workload", "ignore-term"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (supervisor, _) = workload_of(&child);
+        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+        let start = Instant::now();
+        while !descendants(supervisor).is_empty() && !is_gone(supervisor) {
+            assert!(start.elapsed() < Duration::from_secs(15), "the run outlives its time");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (code, err) = end(child, Signal::CONT);
+        assert_eq!(code, 125, "{err}");
+        assert!(err.contains("the wall-time limit (2 s) was reached\nhelp: raise --timeout"), "{err}");
+    }
+}
+
+#[test]
+fn limits_are_flags_and_what_is_met_is_said() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let ran = stage.run("\"$@\"", &["--tmp-size=1M", "--", "/workload", "fill", "/tmp"]).expect(0);
+        assert_eq!(ran.out.trim(), format!("{} 28", 1 << 20));
+        assert_eq!(ran.err, "invarlock: the /tmp limit (1.00 MiB) was reached; raise --tmp-size\n");
+        let ran = stage.run("\"$@\"", &["--output-size=1M", "--", "/workload", "fill", "/out"]).expect(0);
+        assert!(
+            ran.err.contains("the output limit (1.00 MiB) was reached; raise --output-size"),
+            "{}",
+            ran.err
+        );
+        let ran = stage.run("\"$@\"", &["--pids=20", "--", "/workload", "fork-bomb"]).expect(0);
+        assert!(ran.out.trim().ends_with(" 11"), "{}", ran.out);
+        let ran = stage.run("\"$@\"", &["--json", "--pids=20", "--", "/workload", "exit", "0"]).expect(0);
+        let told: Value = serde_json::from_str(&ran.err).unwrap();
+        let rows = told["observations"]["limits"]["value"].as_array().unwrap();
+        let pids = rows.iter().find(|row| row["name"] == "pids").unwrap();
+        assert_eq!((&pids["asked"], &pids["effective"]), (&Value::from(20), &Value::from(20)));
+        assert!(ran.err.trim_end().bytes().all(|b| (0x20..0x7f).contains(&b)), "{}", ran.err);
+        let ran = stage.run("\"$@\"", &["--cpus=0.5", "--memory=64M", "--", "/workload", "exit", "0"]);
+        match user {
+            As::Caller => drop(ran.expect(0)),
+            // Without a delegated cgroup the limits cannot be enforced.
+            As::User => assert!(ran.code == 0 || ran.err.contains("cannot be enforced"), "{}", ran.err),
+        }
+        for bad in ["--cpus=0", "--pids=1", "--tmp-size=1X"] {
+            stage.run("\"$@\"", &[bad]).expect(125);
+        }
+        stage.run("\"$@\"", &["--tmp-size=1"]).expect(125).one_error(&["input", "below the minimum"]);
+    }
+}
+
+#[test]
+fn an_evaluation_takes_the_same_limits() {
+    let place = Place::new(As::Caller);
+    let args = |flag| {
+        let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
+        let paths = [baseline.to_str().unwrap(), preset.to_str().unwrap()].map(str::to_owned);
+        let mut command = place.command(&["evaluate", "--baseline", &paths[0], "--subject", &paths[0]]);
+        command.args(["--preset", &paths[1], flag]);
+        Ran::from(command.output().unwrap())
+    };
+    args("--output-size=8K").expect(3).one_error(&["baseline", "No space left", "raise --output-size"]);
+    let plan = place.command(&["evaluate", "--dry-run", "--tmp-size=1M", "--pids=50"]);
+    let mut plan = plan;
+    plan.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
+    let plan = Ran::from(plan.arg("--preset").arg(demo("preset.yaml")).output().unwrap()).expect(0).json();
+    let limits = &plan["sides"]["subject"]["limits"];
+    assert_eq!(
+        (&limits["tmp_bytes"], &limits["pids"]),
+        (&Value::from(1 << 20), &Value::from(50)),
+        "{limits}"
+    );
+}
+
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = leaks::children(pid);
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        found.extend(leaks::children(pid));
+        next += 1;
+    }
+    found
+}
+
+fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+/// The supervisor of a launcher, and its workload once that is the program.
+fn workload_of(launcher: &Child) -> (u32, u32) {
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < Duration::from_secs(20), "the workload does not start");
+        let supervisor = leaks::children(launcher.id()).first().copied();
+        for pid in supervisor.map(descendants).unwrap_or_default() {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if let (true, Some(supervisor)) = (line.starts_with(b"/workload"), supervisor) {
+                return (supervisor, pid);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends the launcher a signal and waits for its end.
+fn end(mut child: Child, signal: Signal) -> (i32, String) {
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let mut err = String::new();
+    if let Some(mut pipe) = child.stderr.take() {
+        pipe.read_to_string(&mut err).unwrap();
+    }
+    (child.wait().unwrap().code().unwrap_or(-1), err)
+}

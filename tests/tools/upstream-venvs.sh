@@ -1,0 +1,66 @@
+#!/bin/sh
+# Creates the upstream Python verifiers that the parity tests compare with:
+#
+#   ${CARGO_TARGET_DIR:-target}/upstream/<version>/bin/invarlock
+#
+# one virtual environment for each version, without PyTorch (verification does
+# not need it). Run it from the root of the repository. Existing environments are
+# kept. If one cannot be created, the script prints `skipped: ...` and exits 0,
+# and the tests that need it skip too: upstream is a reference, not a dependency.
+set -eu
+
+versions="0.8.0 0.12.1"
+root="${CARGO_TARGET_DIR:-target}/upstream"
+
+installed() {
+    "$1/bin/invarlock" --version 2>/dev/null | grep -qF "InvarLock $2 "
+}
+
+new_enough() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null
+}
+
+find_python() {
+    for python in python3.12 python3.13 python3 \
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3; do
+        if new_enough "$python"; then
+            echo "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+missing=""
+for version in $versions; do
+    installed "$root/$version" "$version" || missing="$missing $version"
+done
+if [ -z "$missing" ]; then
+    echo "upstream verifiers are in $root"
+    exit 0
+fi
+
+if ! python=$(find_python); then
+    echo "skipped: no Python >= 3.12"
+    exit 0
+fi
+
+mkdir -p "$root"
+for version in $missing; do
+    # Created in its final place, because a virtual environment cannot be moved.
+    # An incomplete one fails `installed` and is created again the next time.
+    rm -rf "${root:?}/$version"
+    if ! "$python" -m venv "$root/$version" ||
+        ! "$root/$version/bin/pip" install --quiet --disable-pip-version-check \
+            "invarlock==$version" >"$root/$version.log" 2>&1; then
+        rm -rf "${root:?}/$version"
+        echo "skipped: pip cannot install invarlock $version (see $root/$version.log)"
+        exit 0
+    fi
+    rm -f "$root/$version.log"
+    if ! installed "$root/$version" "$version"; then
+        echo "$root/$version: invarlock does not start" >&2
+        exit 1
+    fi
+done
+echo "upstream verifiers are in $root"
