@@ -25,13 +25,13 @@ pub enum Event {
         /// What the user can do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
-        /// A cause that the launcher knows more about.
+        /// A cause that the launcher handles.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<Cause>,
     },
 }
 
-/// A cause of a failure that the launcher knows more about than the evaluator does.
+/// A cause of a failure that the launcher handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {

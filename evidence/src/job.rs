@@ -1,8 +1,8 @@
-//! The job: what the launcher asks one measuring container to do (`/in/job.json`).
+//! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
 use serde::{Deserialize, Serialize};
 
-/// Contract name a job must carry.
+/// Contract name that every job contains.
 pub const JOB_CONTRACT: &str = "invarlock-measure-v1";
 
 /// Which of the two checkpoints is measured.
@@ -31,11 +31,11 @@ pub struct Job {
     pub tier: String,
     /// Checkpoint directory.
     pub checkpoint: String,
-    /// How the windows are had.
+    /// Source of the windows.
     pub windows: WindowSource,
     /// Tokens a window, 2 or more.
     pub seq_len: usize,
-    /// Recorded; windows never slide (`spec/math.md` section 1).
+    /// Recorded; windows do not overlap.
     pub stride: usize,
     /// Windows asked for in the preview arm.
     pub preview_n: usize,
@@ -45,7 +45,7 @@ pub struct Job {
     pub split: String,
     /// Dataset seed, recorded (`local_jsonl` takes rows in order).
     pub seed: u64,
-    /// Worker threads; absent means one a core. The numbers do not depend on it.
+    /// Worker threads; absent: one a core. The results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
 }
@@ -63,7 +63,7 @@ pub enum WindowSource {
         /// Rows read at most, over all files.
         max_samples: usize,
     },
-    /// Replay the baseline's windows (subject): a file holding [`crate::run_report::BaselineWindows`].
+    /// Replay the baseline's windows (subject): a file that contains [`crate::run_report::BaselineWindows`].
     Replay {
         /// The file.
         file: String,

@@ -3,7 +3,7 @@
 //! This crate is pure: it opens no socket, runs no program and follows no symbolic link. It builds without Linux.
 //! Its input is untrusted: reports, manifests and windows come from other machines and from containers.
 //!
-//! The formats ([`format`], [`job`], [`events`]) are light and always built; the verifier (`verify`) and the HTML page (`html`) are
+//! The formats ([`mod@format`], [`job`], [`events`]) are light and always built; the verifier (`verify`) and the HTML page (`html`) are
 //! features.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]

@@ -254,7 +254,7 @@ fn a_passing_report_says_pass_and_why() {
     assert_eq!(page.matches("<svg").count(), 3, "metric, windows and drift");
     assert_eq!(page.matches("<svg").count(), page.matches("<desc").count());
     assert!(page.contains("3 of 4 paired windows got worse (75.0\u{a0}%)"));
-    assert!(page.contains("seen by init") && page.contains("4\u{a0}GiB") && page.contains("812\u{a0}ms"));
+    assert!(page.contains("observed by init") && page.contains("4\u{a0}GiB") && page.contains("812\u{a0}ms"));
     assert!(page.contains("invarlock verify --profile ci evaluation.report.json"));
 }
 
@@ -364,7 +364,7 @@ fn a_missing_manifest_or_baseline_is_said_plainly() {
 
     let mut declared = manifest();
     declared.as_object_mut().unwrap().remove("context");
-    assert!(page(&report, Some(&declared)).contains("what was isolated is a claim"));
+    assert!(page(&report, Some(&declared)).contains("isolation is only claimed"));
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn windows_are_paired_by_id_and_never_by_place() {
 
     let mut twice = report(1.0, true);
     twice["baseline_windows"]["final"]["window_ids"] = json!([4, 4, 5, 6]);
-    assert!(page(&twice, None).contains("hold the same window id twice"));
+    assert!(page(&twice, None).contains("contain a window id twice"));
     let mut short = report(1.0, true);
     short["baseline_windows"]["final"]["window_ids"] = json!([4]);
     assert!(page(&short, None).contains("one loss for each window id"));

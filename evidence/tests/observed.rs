@@ -227,7 +227,7 @@ fn html_shows_every_control() {
             assert!(boundary.contains(&format!(">{}<", name.replace('_', " "))), "{who}: {name}");
         }
         let wall = "86\u{202f}400\u{202f}000 milliseconds";
-        for shown in ["seen by init", "seen by supervisor", "model.safetensors", wall, "Planned"] {
+        for shown in ["observed by init", "observed by supervisor", "model.safetensors", wall, "Planned"] {
             assert!(boundary.contains(shown), "{who}: {shown}");
         }
         assert_eq!(boundary.contains("by cgroup"), who == "root", "what holds the limits is said");

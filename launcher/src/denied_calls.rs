@@ -1,6 +1,7 @@
 //! Denied system calls of a workload: on standard error and in JSON.
 
 use crate::ui::printable;
+use invarlock_evidence::format::untrusted::Node;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -16,5 +17,6 @@ pub fn show(denied: Option<&BTreeMap<String, u64>>, side: Option<&str>) {
 
 /// The denied calls of both sides, as the manifest records them; null for a side that was not observed.
 pub fn of_sides(baseline: &Value, subject: &Value) -> Value {
-    json!({"baseline": baseline["refused"], "subject": subject["refused"]})
+    let denied = |side: &Value| Node::root("", side).get("refused").value().clone();
+    json!({"baseline": denied(baseline), "subject": denied(subject)})
 }

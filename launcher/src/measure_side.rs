@@ -202,8 +202,8 @@ impl Run<'_> {
             "observations": outcome.observations,
             "usage": outcome.usage,
         });
-        if self.role == Role::Baseline {
-            evidence["dataset"] = json!(self.plan.data.digest);
+        if let (Role::Baseline, Value::Object(members)) = (self.role, &mut evidence) {
+            members.insert("dataset".into(), json!(self.plan.data.digest));
         }
         Ok(Side { report, path: run_dir.path("report.json"), sha256, evidence })
     }

@@ -38,7 +38,9 @@ impl Record<'_> {
                     json!({"program": self.plan.host_evaluator, "filter_digest": self.plan.filter.digest})
                 }
             };
-            value["checkpoint"] = json!(self.plan.checkpoint(role).digest);
+            if let Value::Object(members) = &mut value {
+                members.insert("checkpoint".into(), json!(self.plan.checkpoint(role).digest));
+            }
             sides.insert(mounts::name(role).into(), value);
         }
         Ok(json!({

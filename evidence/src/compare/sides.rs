@@ -1,4 +1,4 @@
-//! What is checked of each run report, and of the two together, before anything is computed from them.
+//! Checks of each run report, and of both together, before anything is computed from them.
 
 use crate::numerics::digest;
 use crate::numerics::stats::weighted_mean;
@@ -6,10 +6,10 @@ use crate::run_report::{RunReport, WindowArm};
 use invarlock_error::Error;
 use std::collections::HashMap;
 
-/// Largest difference between a number a report states and the one its windows give, relative to the latter.
+/// Largest relative difference between a stated number and the one that follows from the windows.
 const STATED_TOLERANCE: f64 = 1e-9;
 
-/// A run report that agrees with itself, and what follows from its windows.
+/// A consistent run report, and the numbers that follow from its windows.
 #[derive(Debug)]
 pub(super) struct Side<'a> {
     pub(super) report: &'a RunReport,
@@ -22,7 +22,7 @@ pub(super) struct Side<'a> {
     pub(super) tokenizer_hash: Option<String>,
 }
 
-/// What follows from one arm.
+/// Numbers that follow from one arm.
 #[derive(Debug)]
 pub(super) struct Arm {
     pub(super) mean_loss: f64,
@@ -31,14 +31,13 @@ pub(super) struct Arm {
 }
 
 fn contradiction(role: &str, what: impl std::fmt::Display) -> Error {
-    Error::integrity(format!(
-        "the {role} run report contradicts itself: {what}; measure the checkpoint again, and if that repeats, do not \
-         trust the image that measured it"
-    ))
+    Error::integrity(format!("the {role} run report contradicts itself: {what}")).with_hint(
+        "measure the checkpoint again; if the error repeats, do not trust the image that measured it",
+    )
 }
 
 impl<'a> Side<'a> {
-    /// Checks everything about one side that can be checked without the other.
+    /// Checks one side.
     pub(super) fn check(role: &str, report: &'a RunReport) -> Result<Self, Error> {
         let kind = &report.metrics.primary_metric.kind;
         if kind != "ppl_causal" {
@@ -94,14 +93,14 @@ impl<'a> Side<'a> {
         let ids_digest = digest::window_ids_digest(all_ids);
         let provider = &report.provenance.provider_digest;
         let text = |name: &str| provider.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-        for (name, given, found) in [
+        for (name, stated, found) in [
             ("data.preview_hash", data.preview_hash.clone(), &preview_hash),
             ("data.final_hash", data.final_hash.clone(), &final_hash),
             ("data.dataset_hash", data.dataset_hash.clone(), &dataset_hash),
             ("provenance.provider_digest.ids_sha256", text("ids_sha256"), &ids_digest),
         ] {
-            if let Some(given) = given.filter(|given| given != found) {
-                return Err(contradiction(role, format!("{name} is {given}, but its windows give {found}")));
+            if let Some(stated) = stated.filter(|stated| stated != found) {
+                return Err(contradiction(role, format!("{name} is {stated}, but its windows give {found}")));
             }
         }
 
@@ -143,8 +142,8 @@ fn check_arm(role: &str, name: &str, arm: &WindowArm, seq_len: usize) -> Result<
         ("actual_token_counts", arm.actual_token_counts.len()),
         ("labels", arm.labels.len()),
     ];
-    let given = optional.into_iter().filter(|(_, len)| *len > 0);
-    for (member, len) in required.into_iter().chain(given) {
+    let present = optional.into_iter().filter(|(_, len)| *len > 0);
+    for (member, len) in required.into_iter().chain(present) {
         if len != n {
             return Err(contradiction(role, format!("{} has {len} elements for {n} window ids", at(member))));
         }
@@ -163,7 +162,7 @@ fn check_arm(role: &str, name: &str, arm: &WindowArm, seq_len: usize) -> Result<
         if let Some(bit) = mask.iter().find(|bit| **bit > 1) {
             return Err(contradiction(
                 role,
-                format!("{}[{i}] holds {bit}, not 0 or 1", at("attention_masks")),
+                format!("{}[{i}] contains {bit}, not 0 or 1", at("attention_masks")),
             ));
         }
         let real = mask.iter().map(|bit| u64::from(*bit)).sum::<u64>();
@@ -213,7 +212,7 @@ fn check_arm(role: &str, name: &str, arm: &WindowArm, seq_len: usize) -> Result<
     let perplexity = mean_loss.exp();
     if !perplexity.is_finite() {
         return Err(Error::integrity(format!(
-            "the {role} run report has a mean loss of {mean_loss} in its {name} arm, which is no finite perplexity"
+            "the {role} run report has a mean loss of {mean_loss} in its {name} arm, whose perplexity is not finite"
         )));
     }
     Ok(Arm { mean_loss, perplexity, tokens })
@@ -225,8 +224,9 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
     let differ = |what: &str, one: &dyn std::fmt::Display, other: &dyn std::fmt::Display| {
         Error::integrity(format!(
             "baseline and subject were not measured on the same windows: {what} is {one} for the baseline and {other} \
-             for the subject; measure the subject on the baseline's windows"
+             for the subject"
         ))
+        .with_hint("measure the subject on the baseline's windows")
     };
     for (what, one, other) in [
         ("data.seq_len", base.data.seq_len, subj.data.seq_len),
@@ -269,13 +269,14 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
     {
         return Err(Error::input(format!(
             "baseline and subject have different tokenizers ({one} and {other}), so their perplexities cannot be \
-             compared; give a subject with the baseline's tokenizer"
-        )));
+             compared"
+        ))
+        .with_hint("use a subject with the baseline's tokenizer"));
     }
     let (preview, last) = (&base.evaluation_windows.preview, &base.evaluation_windows.final_);
     if preview.window_ids.len() != last.window_ids.len() {
         return Err(Error::input(format!(
-            "the preview arm has {} windows and the final arm {}; they must be equally many",
+            "the preview arm has {} windows and the final arm {}; both need the same number",
             preview.window_ids.len(),
             last.window_ids.len()
         )));
@@ -285,9 +286,10 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
     }
     if base.data.stride < base.data.seq_len {
         return Err(Error::input(format!(
-            "stride {} is smaller than seq_len {}: overlapping windows cannot be paired; set the stride to {}",
-            base.data.stride, base.data.seq_len, base.data.seq_len
-        )));
+            "stride {} is smaller than seq_len {}: overlapping windows cannot be paired",
+            base.data.stride, base.data.seq_len
+        ))
+        .with_hint(format!("set the stride to {}", base.data.seq_len)));
     }
     let mut seen = HashMap::new();
     for (name, arm) in [("preview", preview), ("final", last)] {
@@ -296,9 +298,10 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
                 ids.iter().zip(mask).filter(|(_, bit)| **bit == 1).map(|(id, _)| *id).collect();
             if let Some((first_name, first)) = seen.insert(real, (name, i)) {
                 return Err(Error::input(format!(
-                    "{first_name} window {first} and {name} window {i} hold the same tokens; every window must be \
-                     unique: remove repeated texts from the dataset"
-                )));
+                    "{first_name} window {first} and {name} window {i} contain the same tokens; every window must be \
+                     unique"
+                ))
+                .with_hint("remove duplicate texts from the dataset"));
             }
         }
     }

@@ -1,19 +1,19 @@
 //! The run report (`report.json`): what one container measured about one checkpoint.
 //!
-//! The layout is upstream's run report (`spec/report.md` section 4), so its tools read ours; reading is tolerant of
-//! members we do not know. A run report never holds a `validation` object: that marks an evaluation report.
+//! The layout is that of InvarLock 0.8 to 0.12, whose tools can read it. Unknown members are accepted and kept. A run report never contains
+//! a `validation` object: that marks an evaluation report. Losses are in nats a token, digests in lower-case hexadecimal.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A measured side.
+/// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
-    /// What was measured, with what.
+    /// The checkpoint and the program that measured it.
     pub meta: RunMeta,
     /// The dataset and its digests.
     pub data: RunData,
-    /// The edit; a checkpoint given as it is has `name` `noop` (baseline) or `custom` (subject).
+    /// The edit; its `name` is `noop` for the baseline and `custom` for the subject.
     pub edit: Map<String, Value>,
     /// Guards of this side, in the order they ran.
     pub guards: Vec<Guard>,
@@ -21,7 +21,7 @@ pub struct RunReport {
     pub metrics: RunMetrics,
     /// Paths of other files of the run (`events_path`, ...).
     pub artifacts: Map<String, Value>,
-    /// Recovery flags; empty for us.
+    /// Recovery flags; empty in reports of our evaluator.
     pub flags: Map<String, Value>,
     /// Profile, tier, assurance and evaluation settings.
     #[serde(default)]
@@ -46,9 +46,9 @@ pub struct RunMeta {
     pub commit: String,
     /// Dataset seed.
     pub seed: u64,
-    /// Time the run ended, UTC ISO-8601.
+    /// Time at which the run ended, UTC, ISO 8601.
     pub ts: String,
-    /// blake2s digest of the tokenizer's vocabulary (see `evaluator`); same vocabulary, same digest, wherever it lies.
+    /// BLAKE2s digest of the tokenizer's vocabulary. It does not depend on the path of the tokenizer.
     pub tokenizer_hash: Option<String>,
     /// `{family, default_loss, invariants[], cert_lints[], module_selectors{}}`.
     #[serde(default)]
@@ -83,13 +83,13 @@ pub struct RunData {
     /// Tokenizer vocabulary size, added tokens included.
     #[serde(default)]
     pub vocab_size: Option<u64>,
-    /// blake2s-16 over padded preview ids (`spec/math.md` section 8).
+    /// BLAKE2s (16 bytes) over length and padded ids of each preview window, little-endian.
     #[serde(default)]
     pub preview_hash: Option<String>,
     /// The same for the final arm.
     #[serde(default)]
     pub final_hash: Option<String>,
-    /// blake2s-16 over both.
+    /// BLAKE2s (16 bytes) over `preview_hash` and `final_hash`.
     #[serde(default)]
     pub dataset_hash: Option<String>,
     /// Sum of preview attention masks.
@@ -108,7 +108,7 @@ pub struct RunData {
 pub struct Guard {
     /// `invariants`, `spectral`, `rmt` or `variance`.
     pub name: String,
-    /// False: not run; then `passed` says nothing.
+    /// False: not run, and `passed` has no meaning.
     #[serde(default = "default_true")]
     pub evaluated: bool,
     /// Whether it passed.
@@ -131,7 +131,7 @@ fn default_true() -> bool {
     true
 }
 
-/// What the invariants guard captures of one checkpoint (`spec/guards.md` section 2).
+/// The checks that the invariants guard makes of one checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InvariantChecks {
     /// Elements of all parameters, tied ones counted once.
@@ -144,9 +144,9 @@ pub struct InvariantChecks {
     pub config_vocab_size: Option<u64>,
     /// Whether the output projection shares the embedding.
     pub weight_tying: Option<bool>,
-    /// First 16 hex digits of sha256 over sorted `name:shape` lines of the parameters.
+    /// First 16 hexadecimal digits of the SHA-256 over sorted `name:shape` lines of the parameters.
     pub structure_hash: String,
-    /// Tensors that hold a NaN or an infinity: `parameter::NAME`.
+    /// Tensors that contain a NaN or an infinity: `parameter::NAME`.
     #[serde(default)]
     pub non_finite: Vec<String>,
 }
@@ -214,7 +214,7 @@ pub struct WindowArm {
     pub input_ids: Vec<Vec<u32>>,
     /// 1 for a real token, 0 for padding.
     pub attention_masks: Vec<Vec<u8>>,
-    /// Weights: sum of the mask (`spec/math.md` section 2).
+    /// Weights: sum of the mask.
     pub token_counts: Vec<u64>,
     /// As `token_counts` for causal models.
     #[serde(default)]
@@ -227,7 +227,7 @@ pub struct WindowArm {
     pub labels: Vec<Vec<i64>>,
 }
 
-/// The baseline's windows as handed to the subject's container: no losses.
+/// The baseline's windows, as the subject's container gets them: without losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaselineWindows {

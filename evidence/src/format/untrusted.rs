@@ -257,6 +257,7 @@ impl fmt::Display for Path<'_> {
 }
 
 /// A value short enough for a message.
+#[cfg(feature = "verify")]
 pub(crate) fn brief(value: &Value) -> String {
     if value.is_null() {
         return "missing".to_owned();

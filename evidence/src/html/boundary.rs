@@ -401,9 +401,9 @@ pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
     // `granted_by` names the flag of each allowance.
     let known = |name: &str| name == "granted_by" || known.contains(&name);
     if let Some(all) = at(manifest, "context.allowances").as_object() {
-        let given = |v: &Value| !matches!(v, Value::Null | Value::Bool(false));
+        let granted = |v: &Value| !matches!(v, Value::Null | Value::Bool(false));
         let others: Vec<&String> =
-            all.iter().filter(|(k, v)| !known(k) && given(v)).map(|(k, _)| k).collect();
+            all.iter().filter(|(k, v)| !known(k) && granted(v)).map(|(k, _)| k).collect();
         loosened.extend(others.iter().take(FILES).map(|k| format!("{}.", text::label(k))));
         if others.len() > FILES {
             loosened.push(format!("… and {} more", text::whole((others.len() - FILES) as f64)));

@@ -1,4 +1,4 @@
-//! How to verify what the page shows, and who made it.
+//! Commands that verify the evidence, and the programs that made it.
 
 use super::text::DASH;
 use super::{Fact, at, first, text};
@@ -12,9 +12,9 @@ pub(super) struct Command {
     pub(super) line: String,
 }
 
-/// The command lines that check what this page shows.
+/// The command lines that verify the evidence.
 ///
-/// A name of the report's file is used only if a shell takes it as one plain word: people copy these lines.
+/// The name of the report's file is used only if a shell reads it as one plain word, because users copy these lines.
 pub(super) fn commands(report: &Value, manifest: &Value) -> Vec<Command> {
     let harmless = |name: &&str| {
         !name.is_empty()
@@ -24,7 +24,7 @@ pub(super) fn commands(report: &Value, manifest: &Value) -> Vec<Command> {
     };
     let file = at(manifest, "report.filename").as_str().filter(harmless).unwrap_or("evaluation.report.json");
     let host = at(manifest, "execution_mode") == "host-bypass";
-    // The name of the profile, never the text of the report.
+    // The name of a known profile, never text of the report.
     let profile = profile(report).unwrap_or(Profile::Ci);
     let mut lines = vec![Command {
         what: "The report, its gates and its manifest",
@@ -32,12 +32,12 @@ pub(super) fn commands(report: &Value, manifest: &Value) -> Vec<Command> {
     }];
     if host {
         lines.push(Command {
-            what: "The same, accepting that nothing was isolated",
+            what: "The same, accepting host execution",
             line: format!("invarlock verify --profile {profile} --runtime-provenance host {file}"),
         });
     } else {
         lines.push(Command {
-            what: "That the image is the one you trust (put its digest, from your own source, in place of DIGEST)",
+            what: "The image is the one you trust (replace DIGEST by its digest from a source of your own)",
             line: format!(
                 "invarlock advanced runtime-verify --report {file} --manifest runtime.manifest.json --expected-runtime-image-digest sha256:DIGEST"
             ),
@@ -53,17 +53,14 @@ fn profile(report: &Value) -> Option<Profile> {
 pub(super) fn verify_notes(report: &Value, manifest: &Value) -> Vec<String> {
     let mut notes = Vec::new();
     if !manifest.is_object() {
-        notes.push("There is no manifest beside this report: verification will fail.".into());
+        notes.push("There is no manifest beside this report, so verification fails.".into());
     } else if at(manifest, "execution_mode") == "host-bypass" {
-        notes.push(
-            "This was measured on the host, outside any boundary: the first command fails, and is meant to."
-                .into(),
-        );
+        notes.push("This was measured on the host, without isolation, so the first command fails.".into());
     }
     if profile(report) == Some(Profile::Dev) {
         notes.push(
             "This was measured with the dev profile, which decides on the ratio and the invariants alone; \
-             with --profile ci, verification demands more and may fail."
+             with --profile ci, verification requires more and may fail."
                 .into(),
         );
     }

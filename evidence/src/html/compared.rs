@@ -1,4 +1,4 @@
-//! What was compared with what.
+//! Baseline, subject, settings and dataset.
 
 use super::text::DASH;
 use super::{Fact, at, first, number, or_dash, text};

@@ -5,7 +5,7 @@ use crate::policy::{Profile, Tier};
 use serde::Serialize;
 use serde_json::Value;
 
-/// The primary metric and the limit it is held to, as the report states them.
+/// The primary metric and its limit, as the report states them.
 pub(super) struct Metric {
     pub(super) kind: String,
     /// Lower is better and the ratio is limited from above.
@@ -15,10 +15,10 @@ pub(super) struct Metric {
     pub(super) baseline: Option<f64>,
     pub(super) ratio: Option<f64>,
     pub(super) interval: Option<(f64, f64)>,
-    /// `95 %`, where the report says so.
+    /// `95 %`, if the report states it.
     pub(super) level: Option<String>,
     pub(super) limit: Option<Limit>,
-    /// Limits of this report do not follow from its numbers.
+    /// Limits were relaxed and do not follow from the report's numbers.
     pub(super) tiny_relax: bool,
     pub(super) drift_band: (f64, f64),
 }
@@ -80,7 +80,7 @@ impl Metric {
     }
 }
 
-/// The upper limit of the ratio: what the report resolved, else the default of its tier (`spec/verify.md` section 7).
+/// The upper limit of the ratio: the report's resolved policy, else the default of its tier.
 pub(super) fn limit(report: &Value) -> Limit {
     let policy = at(report, "resolved_policy.metrics.pm_ratio");
     let tier = at(report, "auto.tier").as_str().and_then(|name| name.parse().ok());
@@ -129,7 +129,7 @@ impl MetricView {
             (Some(limit), interval) => {
                 let whiskers = match interval {
                     Some(_) => format!("Whiskers: {} of the paired difference. ", metric.interval_name()),
-                    None => "The report holds no usable confidence interval. ".into(),
+                    None => "The report contains no usable confidence interval. ".into(),
                 };
                 let hysteresis = if limit.hysteresis > 0.0 {
                     format!(" ({} and {} hysteresis)", text::ratio(limit.base), text::ratio(limit.hysteresis))
@@ -138,7 +138,7 @@ impl MetricView {
                 };
                 format!("{whiskers}Limit {}{hysteresis}, from {}.", text::ratio(limit.value), limit.from)
             }
-            (None, _) => "This page knows no limit for this kind of metric; see the gates.".into(),
+            (None, _) => "This page has no limit for this kind of metric; see the gates.".into(),
         };
         if let Some((lo, hi)) = metric.interval {
             facts.push(Fact::new(
@@ -149,7 +149,7 @@ impl MetricView {
         MetricView {
             kind: metric.kind.clone(),
             picture,
-            missing: "There is no picture: the report holds no finite, positive ratio.",
+            missing: "No picture: the report contains no finite, positive ratio.",
             caption,
             facts,
         }

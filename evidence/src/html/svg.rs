@@ -1,6 +1,6 @@
 //! The page's pictures, as inline SVG.
 //!
-//! They hold numbers and fixed words only, never text of a report, so nothing in them needs escaping. Positions are
+//! They contain numbers and fixed words only, never text of a report, so nothing in them needs escaping. Positions are
 //! percentages and type sizes are absolute: a picture fills any width and its labels stay readable.
 
 use super::text;
@@ -62,7 +62,7 @@ impl Axis {
             let decades = (self.high - self.low) / std::f64::consts::LN_10;
             let every = (decades / 5.0).ceil().max(1.0) as i32;
             let steps: &[f64] = if decades < 2.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-            // The ends may lie beyond what a number can hold; the ticks may not.
+            // The ends may exceed the range of a number; the ticks must not.
             let power = |end: f64| (end / std::f64::consts::LN_10).clamp(-300.0, 300.0);
             let (first, last) = (power(self.low).floor() as i32, power(self.high).ceil() as i32);
             return (first..=last)
@@ -229,7 +229,7 @@ pub(super) fn ruler(r: &Ruler) -> Option<String> {
     }
     let x = axis.at(r.value);
     let _ = write!(out, r#"<circle class="point {tone}" cx="{x:.2}%" cy="{middle}" r="5.5"/>"#);
-    // The number stands beside its point, on the side that has room, clear of the whisker.
+    // The number is beside its point, on the side with enough space, clear of the whisker.
     let (left_end, right_end) = interval.map_or((x, x), |(lo, hi)| (axis.at(lo).min(x), axis.at(hi).max(x)));
     let (words_x, side) = if right_end > 78.0 { (left_end, "end") } else { (right_end, "start") };
     let shift = if side == "end" { -14 } else { 14 };
@@ -262,7 +262,7 @@ pub(super) fn histogram(h: &Histogram<'_>) -> Option<String> {
         return None;
     }
     let span = if span < 1e-12 { 2e-3 } else { span };
-    // Bars start at zero and go both ways, so that none holds better and worse windows at once.
+    // Bars start at zero in both directions, so that none contains both better and worse windows.
     let raw = span / BARS;
     let unit = 10f64.powf(raw.log10().floor());
     let width = [1.0, 2.0, 2.5, 5.0, 10.0].iter().map(|m| m * unit).find(|w| *w >= raw).unwrap_or(raw);

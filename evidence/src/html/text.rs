@@ -1,4 +1,4 @@
-//! Untrusted text and numbers, made fit to be read by a person.
+//! Untrusted text and numbers as text of the page.
 //!
 //! Every string of the page passes [`write()`]: it escapes, cuts what is too long, and shows characters that would
 //! otherwise be invisible or would reorder their surroundings (controls, bidi overrides, zero-width characters, tags).
@@ -6,7 +6,7 @@
 use minijinja::{HtmlEscape, Output};
 use serde_json::Value;
 
-/// What stands where a value is missing or of the wrong type.
+/// Shown for a value that is missing or of the wrong type.
 pub(super) const DASH: &str = "–";
 
 /// Characters kept at the start and at the end of a string that is cut.
@@ -15,15 +15,15 @@ const TAIL: usize = 60;
 /// Combining marks in a row; more of them would paint over neighbouring lines.
 const MARKS: usize = 3;
 
-/// One run of a string as it is shown.
+/// One part of a string as it is shown.
 enum Piece<'a> {
     /// Harmless characters.
     Plain(&'a str),
-    /// A character that must not act, only be seen.
+    /// A character that is shown by its code point.
     Hidden(char),
 }
 
-/// Whether `c` acts on its surroundings or cannot be seen at all.
+/// Whether `c` is invisible or changes how its surroundings are shown.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -40,7 +40,7 @@ fn is_mark(c: char) -> bool {
         | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
-/// Splits into what may stand as it is and what must be spelled out.
+/// Splits a string into harmless parts and characters that are shown by code point.
 fn pieces(text: &str) -> Vec<Piece<'_>> {
     let (mut out, mut start, mut marks) = (Vec::new(), 0, 0);
     for (at, c) in text.char_indices() {
@@ -95,7 +95,7 @@ fn write_pieces(out: &mut Output<'_>, text: &str) -> std::fmt::Result {
     Ok(())
 }
 
-/// The same as plain text, for places that hold no markup (the page's title).
+/// The same as plain text, for places without markup (the page's title).
 pub(super) fn plain(text: &str) -> String {
     let (head, rest) = cut(text);
     let mut out = String::new();
@@ -132,7 +132,7 @@ pub(super) fn significant(x: f64, digits: usize) -> String {
     minus(format!("{x:.decimals$}"))
 }
 
-/// A ratio: four decimals, or significant digits where four decimals would say nothing.
+/// A ratio: four decimals, or significant digits where four decimals are too few or too many.
 pub(super) fn ratio(x: f64) -> String {
     if x.is_finite() && x.abs() < 10_000.0 && (x == 0.0 || x.abs() >= 0.001) {
         minus(format!("{x:.4}"))
@@ -151,7 +151,7 @@ pub(super) fn difference(x: f64) -> String {
     if x > 0.0 { format!("+{shown}") } else { shown }
 }
 
-/// The change a ratio stands for, as in `+30.58 %`.
+/// The change that a ratio means, as in `+30.58 %`.
 pub(super) fn percent_change(ratio: f64) -> String {
     let change = (ratio - 1.0) * 100.0;
     if !change.is_finite() || change.abs() >= 100_000.0 {
@@ -201,7 +201,7 @@ pub(super) fn bytes(x: f64) -> String {
     format!("{shown}\u{a0}{}", UNITS[unit])
 }
 
-/// A time span given in milliseconds.
+/// A time span in milliseconds.
 pub(super) fn milliseconds(x: f64) -> String {
     if !x.is_finite() || x < 0.0 {
         return DASH.into();
@@ -283,7 +283,7 @@ fn compact_into(out: &mut String, name: &str, value: &Value, depth: usize) {
     }
 }
 
-/// A string that one value of many may take up.
+/// A string, cut to the length that one value of many may have.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 160;
     match text.char_indices().nth(LONGEST) {

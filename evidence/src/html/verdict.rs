@@ -1,4 +1,4 @@
-//! The verdict, why, and what the report says against itself.
+//! The verdict with its reason, and contradictions within the report.
 
 use super::gates::Gate;
 use super::metric::Metric;
@@ -62,10 +62,10 @@ impl Verdict {
     }
 }
 
-/// The verdict in one sentence: the ratio, its interval, and on which side of the limit it lies.
+/// The verdict in one sentence: the ratio, its interval, and whether it is below the limit.
 pub(super) fn reason(metric: &Metric) -> String {
     let Some(ratio) = metric.ratio else {
-        return "The report holds no finite ratio of the subject to the baseline.".into();
+        return "The report contains no finite ratio of the subject to the baseline.".into();
     };
     let noun = metric.noun().to_lowercase();
     let interval = metric.interval.map_or(String::new(), |(lo, hi)| {
@@ -86,7 +86,7 @@ pub(super) fn reason(metric: &Metric) -> String {
     }
 }
 
-/// Where the report's flags do not follow from its own numbers.
+/// Flags of the report that do not follow from its own numbers.
 pub(super) fn contradictions(report: &Value, metric: &Metric) -> Vec<String> {
     let says = |name: &str| at(report, "validation").get(name).and_then(Value::as_bool);
     let mut found = Vec::new();
@@ -149,7 +149,7 @@ pub(super) fn contradictions(report: &Value, metric: &Metric) -> Vec<String> {
     found
 }
 
-/// What the report itself says to be wary of.
+/// Warnings that the report itself states.
 pub(super) fn report_warnings(report: &Value) -> Vec<Warning> {
     let mut items = Vec::new();
     let reason = at(report, "primary_metric.degraded_reason");
@@ -181,8 +181,8 @@ pub(super) fn report_warnings(report: &Value) -> Vec<Warning> {
     }
     vec![Warning {
         class: "caution",
-        title: "Read the numbers with care".into(),
-        text: "The report says of itself:".into(),
+        title: "Interpret the numbers with caution".into(),
+        text: "The report states:".into(),
         items,
     }]
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 #[derive(Serialize)]
 pub(super) struct WindowsView {
     pub(super) picture: Option<String>,
-    /// Why there is no picture.
+    /// Shown if there is no picture.
     pub(super) missing: String,
     pub(super) caption: String,
     pub(super) quantiles: Vec<Fact>,
@@ -16,7 +16,7 @@ pub(super) struct WindowsView {
     pub(super) notes: Vec<String>,
 }
 
-/// Losses of one arm by window id; the reason where they cannot be had.
+/// Losses of one arm by window id, or why they are not usable.
 pub(super) fn losses(arm: &Value) -> Result<HashMap<String, (f64, f64)>, &'static str> {
     let (Some(ids), Some(losses)) = (at(arm, "window_ids").as_array(), at(arm, "logloss").as_array()) else {
         return Err("are not in the report");
@@ -34,7 +34,7 @@ pub(super) fn losses(arm: &Value) -> Result<HashMap<String, (f64, f64)>, &'stati
         };
         let weight = weights.get(i).and_then(Value::as_f64).unwrap_or(f64::NAN);
         if by_id.insert(id, (loss.as_f64().unwrap_or(f64::NAN), weight)).is_some() {
-            return Err("hold the same window id twice");
+            return Err("contain a window id twice");
         }
     }
     if by_id.is_empty() { Err("are empty") } else { Ok(by_id) }
@@ -142,7 +142,7 @@ impl WindowsView {
     }
 }
 
-/// Quantiles as the report's tail block holds them.
+/// Quantiles as the report's tail block states them.
 pub(super) fn recorded_quantiles(report: &Value) -> Vec<Fact> {
     let stats = at(report, "primary_metric_tail.stats");
     ["q50", "q90", "q95", "q99", "max"]
