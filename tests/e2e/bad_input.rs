@@ -89,7 +89,7 @@ fn directories_that_are_no_checkpoints() {
 fn pickle_weights_are_refused_and_never_opened() {
     let case = Case::new();
     std::fs::rename(case.file("model.safetensors"), case.file("pytorch_model.bin")).unwrap();
-    // Nobody may open it: a fifo would block for ever.
+    // It must not be opened: opening a FIFO would block.
     std::fs::remove_file(case.file("pytorch_model.bin")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,

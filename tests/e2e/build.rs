@@ -311,7 +311,7 @@ fn a_bill_of_materials_is_attached_listed_by_nobody_and_goes_with_its_image() {
         place.run(&["runtime", "image", "verify"]).expect(0);
         place.run(&["runtime", "image", "gc"]).expect(0);
         assert_eq!(bill(), first, "what is attached was freed");
-        // What stands on an archive nobody looked into has none.
+        // An image on top of an archive of unknown content has no SBOM.
         let archive = place.work("more.tar");
         assert!(
             Command::new("tar")

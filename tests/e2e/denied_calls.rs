@@ -96,7 +96,7 @@ fn an_evaluation_that_fails_shows_what_was_refused() {
     assert!(ran.err.lines().any(|line| line == "invarlock: denied pipe2 ×1 (baseline)"), "{}", ran.err);
 }
 
-/// Host execution has a deny-list and nobody who listens: null, which is not the same as none.
+/// Host execution has a deny-list without a listener: the value is null, which differs from an empty list.
 #[test]
 fn what_is_not_counted_is_null() {
     let place = Place::new(As::Caller);

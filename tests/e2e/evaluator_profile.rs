@@ -1,5 +1,5 @@
 //! The evaluator's profile is kept honest: every rule of it was used by a run of the evaluator, or by a program like it that crashes, or is
-//! listed here with the machine that needs it. A rule that nobody can account for fails this test, and so does a run that is refused
+//! listed here with the machine that needs it. A rule without an explanation fails this test, and so does a run that is refused
 //! anything.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -136,7 +136,7 @@ fn every_rule_is_used_or_accounted_for() {
     files.push(("/in/windows.json".into(), replayed));
     let job = job("subject", &json!({"kind": "replay", "file": "/in/windows.json"}), 2);
     stage.measure(&job, &files);
-    // Runs that fail: nothing to do, a job that is none, no room for the report.
+    // Runs that fail: no job, an invalid job, no space for the report.
     let measure = ["--job", "/in/job.json", "--out", "/out"];
     stage.evaluate(&[], json!({}));
     stage.evaluate(&measure, json!({"bytes": [["/in/job.json", "{}"]]}));

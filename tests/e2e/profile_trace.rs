@@ -36,7 +36,7 @@ fn people_see_what_was_used_and_what_was_not() {
     }
 }
 
-/// What is proposed is what lets it run, once somebody has said why.
+/// The proposed rules let the command run, once each has a reason.
 #[test]
 fn a_proposed_rule_is_a_rule_as_soon_as_it_has_a_reason() {
     for user in both() {
@@ -84,7 +84,7 @@ fn a_profile_in_dockers_format_is_learned_by_its_entries() {
     let socket = of(&learned["used"], "socket");
     assert_eq!((socket.len(), &socket[0]["count"]), (1, &json!(2)));
     assert!(socket[0]["reason"].as_str().unwrap().starts_with("syscalls["), "{socket:?}");
-    // Another errno than EPERM is the kernel's own answer, of which nobody hears.
+    // The kernel answers errnos other than EPERM itself, without a notification.
     assert_eq!(of(&learned["refused"], "socket").len(), 0);
 }
 

@@ -85,7 +85,7 @@ fn evidence_on_a_disk_that_fills_up_is_whole_or_not_there() {
         let mut evaluation = stage.evaluation(&["--quiet", "--profile", "dev"]);
         evaluation.args(["--out", "disk/runs", "--report-out", "disk/eval"]);
         let list = "\"$@\" && code=0 || code=$?; find disk -type f -o -name '.*'; exit $code";
-        // Room for nothing, and for some of: two run reports, the manifest of each, the evaluation's report, its manifest.
+        // Space for nothing, or for some of: two run reports, the manifest of each, the evaluation's report, its manifest.
         let mut failed = 0;
         for size in [4, 300, 620, 1000, 1252, 1500, 1690, 4096] {
             let script = format!("{}; {list}", small(&stage.place.work("disk"), &format!("size={size}k")));
@@ -230,8 +230,8 @@ fn a_caller_with_little_memory_is_killed_and_leaves_nothing() {
             let command = stage.place.inside(&["--uts"], &script, &stage.run(&["--timeout=1"]));
             stage.end_of(command, &format!("a limit of {bytes} bytes"))
         };
-        // The kernel kills the largest process: whoever is left says so, and where that was the launcher, the supervisor cleans up. Or it
-        // takes the pages of programs away as fast as they are read again, until the time limit.
+        // The kernel kills the largest process. If it kills the launcher, the supervisor cleans up; otherwise the launcher reports it. Or
+        // it evicts the pages of programs as fast as they are read again, until the time limit.
         threshold(1 << 20..128 << 20, run, |ran| matches!(ran.code, -1 | 137) || is_clear(ran));
     }
 }

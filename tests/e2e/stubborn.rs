@@ -62,7 +62,7 @@ fn end(mut child: Child, end: End, what: &str) {
         }
     }
     let mut err = String::new();
-    // Whoever else held it open would be somebody who is left.
+    // If another process had it open, that process would be a leftover.
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     let status = child.wait().unwrap();
     assert!(start.elapsed() < SOON, "{what}: it took {:?}", start.elapsed());

@@ -63,7 +63,7 @@ rm -rf /var/cache/apt /var/cache/debconf /var/cache/ldconfig /var/lib/apt/lists 
 rm -f /etc/resolv.conf /etc/hostname /etc/machine-id /var/log/*.log
 INSTALL
 
-# Whoever is root in there may be nobody out here: it is handed in, not fetched.
+# Root of this user namespace may be an unprivileged user outside, so the file is passed in and not fetched.
 tar -C "$work" --owner=0 --group=0 --numeric-owner -cf "$work/opt.tar" opt
 mmdebstrap --quiet --variant=minbase --architectures=amd64 --format=tar --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \

@@ -26,7 +26,7 @@ fn forged_manifest(user: As) {
     nothing_is_kept(&stage);
 }
 
-/// The report would be a link to something of the container's, or a fifo that nobody writes to. The evaluator's filter does not even let it
+/// The report is a link to a file of the container, or a FIFO without a writer. The evaluator's filter does not even let it
 /// be made; what becomes of one that was is `only_regular_output_files_are_collected`'s.
 fn report_that_is_no_file(user: As) {
     for attack in ["link", "fifo"] {

@@ -13,7 +13,7 @@ attack!(c5_file_capabilities_cve_2022_27650, file_capabilities);
 const NONE: &str = "0000000000000000";
 
 #[track_caller]
-fn nobody(user: As, seen: &Value) {
+fn assert_unprivileged(user: As, seen: &Value) {
     let (inside, _) = ids(user);
     for ids in ["Uid", "Gid"] {
         assert_eq!(seen["status"][ids], format!("{inside} {inside} {inside} {inside}"), "{seen}");
@@ -24,7 +24,7 @@ fn nobody(user: As, seen: &Value) {
     assert_eq!(seen["status"]["NoNewPrivs"], "1");
 }
 
-/// Whoever the image says it wants to be, it is nobody.
+/// The user that the image requests has no effect: the workload runs with an unprivileged id.
 fn user_of_the_image(user: As) {
     let stage = Stage::new(user);
     let layout = stage.layout("user", |tree| {
@@ -36,7 +36,7 @@ fn user_of_the_image(user: As) {
         ["0", "root", "0:0", "0:0 ", "-1", "4294967295", "4294967296", "evil", "evil:evil", "1000:0", " "];
     for (i, name) in users.into_iter().enumerate() {
         let image = layout.image(&format!("u{i}"), &config(&json!({"User": name})));
-        nobody(user, &told(&stage.run(&[], &image, &["see"]).expect(0)));
+        assert_unprivileged(user, &told(&stage.run(&[], &image, &["see"]).expect(0)));
     }
 }
 
@@ -46,7 +46,7 @@ fn set_uid_programs(user: As) {
     let set_id =
         |path: &std::path::Path| fs::set_permissions(path, fs::Permissions::from_mode(0o6755)).unwrap();
     let image = stage.image("set-uid", |tree| set_id(&tree.join("workload")));
-    nobody(user, &told(&stage.run(&[], &image, &["see"]).expect(0)));
+    assert_unprivileged(user, &told(&stage.run(&[], &image, &["see"]).expect(0)));
     let tree = stage.tree("tree");
     let host = ids(user).1;
     for owner in if is_root() { vec![0, host - 1, host] } else { vec![host] } {
@@ -56,7 +56,7 @@ fn set_uid_programs(user: As) {
         let ends = stage.launch(&json!({"rootfs": [tree], "argv": ["/workload", "see"], "env": []}));
         let seen: Value = serde_json::from_str(ends[0]["stdout"].as_str().unwrap())
             .unwrap_or_else(|e| panic!("{e}: {ends:?}"));
-        nobody(user, &seen);
+        assert_unprivileged(user, &seen);
     }
     stage.is_unharmed();
 }
@@ -79,5 +79,5 @@ fn file_capabilities(user: As) {
     let ends = stage.launch(&json!({"rootfs": [tree], "argv": ["/workload", "see"], "env": []}));
     let seen: Value =
         serde_json::from_str(ends[0]["stdout"].as_str().unwrap()).unwrap_or_else(|e| panic!("{e}: {ends:?}"));
-    nobody(user, &seen);
+    assert_unprivileged(user, &seen);
 }

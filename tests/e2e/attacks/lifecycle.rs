@@ -49,7 +49,7 @@ fn result_of_an_orphan(user: As) {
     stage.evaluate_by("orphan", &[]).expect(3).one_error(&["baseline"]);
     assert!(start.elapsed() < Duration::from_secs(15), "it waited for the orphans");
     no_evidence(&stage);
-    // The same under a filter that lets it make processes: it is one run's output, and nobody is there to change it any more.
+    // The same under a filter that lets it make processes: it is one run's output, and no process is left to change it any more.
     let tree = stage.tree("tree");
     std::fs::write(tree.join("attack"), "orphan").unwrap();
     let ends = stage.launch(&json!({"rootfs": [tree], "argv": ["/workload", "--job"], "env": []}));

@@ -102,7 +102,7 @@ fn proc_and_sys_are_links(user: As) {
     stage.is_unharmed();
 }
 
-/// Somebody who can write to the unpacked image exchanges every mount point with a link while runs are set up.
+/// An attacker with write access to the extracted image replaces every mount point with a link while runs are set up.
 fn mount_points_swapped(user: As) {
     let stage = Stage::new(user);
     let tree = stage.tree("tree");
@@ -162,7 +162,7 @@ fn parents_are_links(user: As) {
     stage.is_unharmed();
 }
 
-/// The image has a `/proc` of its own, for whoever writes to `/proc/self/attr` or to a sysctl before the real one is there.
+/// The image has its own `/proc`, for writers of `/proc/self/attr` or a sysctl before the real one is mounted.
 fn proc_writes_redirected(user: As) {
     let stage = Stage::new(user);
     let canary = stage.canary.path();

@@ -315,10 +315,10 @@ impl Running {
             "cpu": {"cgroup": self.in_cgroup("cpu"), "affinity": processors},
             "core": {"rlimit": self.rlimit("Max core file size")},
             "files": {"rlimit": self.rlimit("Max open files")},
-            "output": {"tmpfs": self.room("out").0},
+            "output": {"tmpfs": self.capacity("out").0},
             // One is the directory itself.
-            "output_files": {"tmpfs": self.room("out").1 - 1},
-            "tmp": {"tmpfs": self.room("tmp").0},
+            "output_files": {"tmpfs": self.capacity("out").1 - 1},
+            "tmp": {"tmpfs": self.capacity("tmp").0},
         })
     }
 
@@ -330,9 +330,9 @@ impl Running {
     }
 
     /// Bytes and files that fit.
-    fn room(&self, dir: &str) -> (u64, u64) {
-        let room = rustix::fs::statvfs(self.path(&format!("root/{dir}"))).unwrap();
-        (room.f_blocks * room.f_frsize, room.f_files)
+    fn capacity(&self, dir: &str) -> (u64, u64) {
+        let stat = rustix::fs::statvfs(self.path(&format!("root/{dir}"))).unwrap();
+        (stat.f_blocks * stat.f_frsize, stat.f_files)
     }
 
     /// What the files of the run's own cgroup say, where it has one for this controller; the workload must be in it.

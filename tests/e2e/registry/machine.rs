@@ -38,7 +38,7 @@ fn a_proxy_is_asked_where_the_user_named_one() {
     };
     let pull = ["pull", "--allow-network", &hidden, "--json"];
     let told = |n: usize| proxy.asked().len() == n;
-    // Without one nobody knows the name; nor where that name is said to need none.
+    // Without a proxy the name does not resolve; nor if NO_PROXY contains the name.
     for variables in [&[][..], &[("HTTPS_PROXY", &*proxy.url), ("NO_PROXY", HIDDEN)]] {
         fails(with("two", variables, &pull), 3, &[HIDDEN]);
         assert!(told(0), "{:?}", proxy.asked());
@@ -89,9 +89,9 @@ fn certificates_of_one_registry_are_believed_for_it_alone() {
     assert_eq!(digest(&pull()), built);
 }
 
-/// What a user does on a small disk with room for `$ROOM` bytes, and when there is more.
+/// Runs on a small disk with `$FREE` free bytes, and again with more.
 const ON_A_FULL_DISK: &str = r#"
-head -c $((67108864 - ROOM)) /dev/zero > disk/fill
+head -c $((67108864 - FREE)) /dev/zero > disk/fill
 "$@" > full.out; echo "$?" > full.code
 "$0" runtime image ls --json > ls
 "$0" runtime image verify --json > verify
@@ -119,17 +119,17 @@ fn a_full_disk_during_a_pull() {
         let program = place.path("bin/invarlock").display().to_string();
         let image = registry.image("team/it:1");
         let pull = [&*program, "runtime", "image", "pull", "--allow-network", &image, "--json"];
-        for (what, room) in [("a blob", bytes / 2), ("its tree", bytes / 2 * 3)] {
+        for (what, free) in [("a blob", bytes / 2), ("its tree", bytes / 2 * 3)] {
             let mut all = place.command_of(
                 Path::new("/bin/sh"),
                 &[&["-c", ON_A_FULL_DISK][..], &[&program], &pull].concat(),
             );
             all.env("INVARLOCK_STORE", place.work("disk/store"))
                 .env("SSL_CERT_FILE", place.path("registry/ca.crt"));
-            all.env("REGISTRY_AUTH_FILE", place.work("ann.json")).env("ROOM", room.to_string());
+            all.env("REGISTRY_AUTH_FILE", place.work("ann.json")).env("FREE", free.to_string());
             let mount = "mount -t tmpfs -o size=64m,mode=1777 none disk";
             let ran = Ran::from(place.inside(&["--mount"], mount, &all).output().unwrap());
-            assert_eq!(digest(&ran), built, "{what}: with more room");
+            assert_eq!(digest(&ran), built, "{what}: with more space");
             let text = |name: &str| std::fs::read_to_string(place.work(name)).unwrap();
             assert_eq!(text("full.code"), "3\n", "{what}: {}", text("full.out"));
             assert!(text("full.out").contains("No space left"), "{what}: {}", text("full.out"));

@@ -80,7 +80,7 @@ impl Registry {
             let auths = format!(r#"{{"auths":{{"{host}":{{"auth":"YW5uOnNlY3JldA=="}}}}}}"#);
             place.write(name, auths.as_bytes());
         }
-        place.write("nobody.json", b"{}");
+        place.write("no_credentials.json", b"{}");
         registry
     }
 
