@@ -54,7 +54,7 @@ impl Places {
         }
     }
 
-    /// What exists now and did not exist `before`. Waits until that is nothing, at most [`SETTLE_TIMEOUT`].
+    /// What exists now and did not exist `before`. Waits until that is nothing, at most 10 s.
     pub fn left_since(&self, before: &Snapshot) -> Snapshot {
         self.settled(before, |left| *left == Snapshot::default())
     }
