@@ -36,7 +36,7 @@ fn upstreams_verifiers_agree_about_our_bundles() {
 
         for (version, modes) in [("0.8.0", &[][..]), ("0.12.1", &["off", "report"][..])] {
             let Some(program) = upstream(version) else {
-                skip(test, &format!("no upstream {version} (run tests/upstream-venvs.sh)"));
+                skip(test, &format!("no upstream {version} (run tests/tools/upstream-venvs.sh)"));
                 continue;
             };
             let (report, manifest) = (path.to_str().unwrap(), manifest.to_str().unwrap());

@@ -1,5 +1,5 @@
 //! What we write is accepted by upstream's own verifier, 0.12.1 and 0.8.0, where a Python of 3.12 or newer let
-//! `tests/upstream-venvs.sh` install it.
+//! `tests/tools/upstream-venvs.sh` install it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, demo, skip, target};

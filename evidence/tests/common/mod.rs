@@ -34,7 +34,7 @@ pub fn golden() -> &'static Path {
     root.path()
 }
 
-/// Upstream's `invarlock`, if `tests/upstream-venvs.sh` installed it.
+/// Upstream's `invarlock`, if `tests/tools/upstream-venvs.sh` installed it.
 pub fn upstream(version: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
