@@ -69,12 +69,12 @@ impl Case {
 }
 
 #[test]
-fn the_unspoilt_case_passes() {
+fn accepts_the_unmodified_inputs() {
     Case::new().evaluate(&[]).expect(0);
 }
 
 #[test]
-fn directories_that_are_no_checkpoints() {
+fn rejects_directories_that_are_not_checkpoints() {
     let case = Case::new();
     std::fs::rename(&case.checkpoint, case.place.work("elsewhere")).unwrap();
     case.refused(2, &["baseline", "checkpoint", "no such directory"]);
@@ -86,7 +86,7 @@ fn directories_that_are_no_checkpoints() {
 }
 
 #[test]
-fn pickle_weights_are_refused_and_never_opened() {
+fn rejects_pickle_weights_without_opening_them() {
     let case = Case::new();
     std::fs::rename(case.file("model.safetensors"), case.file("pytorch_model.bin")).unwrap();
     // It must not be opened: opening a FIFO would block.
@@ -109,7 +109,7 @@ fn pickle_weights_are_refused_and_never_opened() {
 }
 
 #[test]
-fn lying_safetensors_headers() {
+fn rejects_invalid_safetensors_files() {
     let case = Case::new();
     let good = std::fs::read(case.file("model.safetensors")).unwrap();
     let spoil = |bytes: &[u8], needle: &str| {
@@ -128,7 +128,7 @@ fn lying_safetensors_headers() {
 }
 
 #[test]
-fn weights_that_are_not_numbers() {
+fn rejects_nan_weights() {
     let case = Case::new();
     let mut bytes = std::fs::read(case.file("model.safetensors")).unwrap();
     let end = bytes.len();
@@ -139,7 +139,7 @@ fn weights_that_are_not_numbers() {
 }
 
 #[test]
-fn missing_shards_and_shard_names_that_climb() {
+fn rejects_missing_shards_and_shard_names_with_directories() {
     let case = Case::new();
     std::fs::remove_file(case.file("model.safetensors")).unwrap();
     let index = |shard: &str| serde_json::json!({"metadata": {}, "weight_map": {"a": shard}}).to_string();
@@ -153,7 +153,7 @@ fn missing_shards_and_shard_names_that_climb() {
 }
 
 #[test]
-fn tokenizers_missing_or_of_another_model() {
+fn rejects_missing_or_different_tokenizers() {
     let case = Case::new();
     std::fs::remove_file(case.file("tokenizer.json")).unwrap();
     case.refused(2, &["tokenizer.json is missing"]);
@@ -185,7 +185,7 @@ fn tokenizers_missing_or_of_another_model() {
 }
 
 #[test]
-fn vocabularies_larger_than_the_embedding() {
+fn rejects_vocabulary_larger_than_the_embedding() {
     let case = Case::new();
     let mut tokenizer = invarlock_tests::read_json(&case.file("tokenizer.json"));
     tokenizer["model"]["vocab"]["one token too many"] = 1024.into();
@@ -197,7 +197,7 @@ fn vocabularies_larger_than_the_embedding() {
 }
 
 #[test]
-fn model_types_and_options_that_are_not_known() {
+fn rejects_unknown_model_types_and_rope_scaling() {
     let case = Case::new();
     case.edit_config(|c| c["model_type"] = "mamba".into());
     let ran = case.evaluate(&[]);
@@ -209,7 +209,7 @@ fn model_types_and_options_that_are_not_known() {
 }
 
 #[test]
-fn datasets_that_cannot_be_used() {
+fn rejects_invalid_datasets() {
     let case = Case::new();
     case.place.write("data.jsonl", b"{\"text\": \"fine\"}\nnot json\n");
     case.refused(2, &["line 2"]);
@@ -224,7 +224,7 @@ fn datasets_that_cannot_be_used() {
 }
 
 #[test]
-fn too_few_windows_for_the_profile() {
+fn rejects_too_few_windows_for_the_profile() {
     let case = Case::new();
     case.place.write("p.yaml", b"dataset: {provider: {kind: local_jsonl, file: data.jsonl}, seq_len: 64}\n");
     let args = ["evaluate", "--baseline", "checkpoint", "--subject", "checkpoint", "--preset", "p.yaml"];
@@ -232,7 +232,7 @@ fn too_few_windows_for_the_profile() {
 }
 
 #[test]
-fn options_that_are_unsupported_say_so_before_work() {
+fn rejects_unsupported_options_before_any_run() {
     let case = Case::new();
     case.evaluate(&["--device", "cuda"]).expect(3).one_error(&["cuda", "CPU"]);
     case.evaluate(&["--adapter", "hf_mlm"]).expect(3).one_error(&["hf_mlm"]);
@@ -255,7 +255,7 @@ fn options_that_are_unsupported_say_so_before_work() {
 }
 
 #[test]
-fn output_directories_inside_a_checkpoint_or_not_writable() {
+fn rejects_output_directories_inside_a_checkpoint_or_not_writable() {
     let case = Case::new();
     case.evaluate(&["--report-out", "checkpoint/reports"])
         .expect(2)
@@ -272,8 +272,8 @@ fn output_directories_inside_a_checkpoint_or_not_writable() {
 }
 
 #[test]
-fn a_full_disk_leaves_nothing_half_written() {
-    let name = "bad_input::a_full_disk_leaves_nothing_half_written";
+fn full_disk_leaves_no_partial_files() {
+    let name = "bad_input::full_disk_leaves_no_partial_files";
     if !is_root() {
         return skip(name, "mounting a small tmpfs needs root");
     }
@@ -296,7 +296,7 @@ fn a_full_disk_leaves_nothing_half_written() {
 }
 
 #[test]
-fn links_that_leave_the_checkpoint() {
+fn rejects_links_that_leave_the_checkpoint() {
     let case = Case::new();
     let outside = case.place.work("outside.safetensors");
     std::fs::rename(case.file("model.safetensors"), &outside).unwrap();
@@ -305,7 +305,7 @@ fn links_that_leave_the_checkpoint() {
 }
 
 #[test]
-fn a_hub_cache_snapshot_works() {
+fn accepts_hub_cache_snapshot() {
     for user in invarlock_tests::both() {
         let case = Case::of(user);
         let snapshot = case.place.work("models--demo/snapshots/abc");
@@ -324,7 +324,7 @@ fn a_hub_cache_snapshot_works() {
 }
 
 #[test]
-fn private_checkpoints_work_and_unreadable_ones_are_named() {
+fn accepts_private_checkpoints_and_rejects_unreadable_ones() {
     for user in invarlock_tests::both() {
         let case = Case::of(user);
         for name in case.place.names("work/checkpoint") {
@@ -343,7 +343,7 @@ fn private_checkpoints_work_and_unreadable_ones_are_named() {
 }
 
 #[test]
-fn errors_are_json_when_asked() {
+fn json_option_prints_errors_as_json() {
     let case = Case::new();
     let value = case.evaluate(&["--device", "cuda", "--json"]).expect(3).json();
     assert_eq!((&value["ok"], &value["error"]["kind"]), (&false.into(), &"unsupported".into()));
@@ -351,7 +351,7 @@ fn errors_are_json_when_asked() {
 }
 
 #[test]
-fn reports_that_are_not_reports() {
+fn rejects_files_that_are_not_reports() {
     let place = Place::new(As::Caller);
     place.run(&["verify", "nowhere"]).expect(2);
     place.write("junk.json", b"[1, 2");
@@ -365,8 +365,8 @@ fn reports_that_are_not_reports() {
 }
 
 #[test]
-fn a_set_uid_launcher_does_nothing() {
-    let name = "bad_input::a_set_uid_launcher_does_nothing";
+fn rejects_set_uid_launcher() {
+    let name = "bad_input::rejects_set_uid_launcher";
     if !is_root() {
         return skip(name, "making a set-uid program of root needs root");
     }
@@ -376,15 +376,15 @@ fn a_set_uid_launcher_does_nothing() {
 }
 
 #[test]
-fn an_output_directory_that_climbs_out_of_what_is_not_there() {
+fn rejects_dot_dot_after_a_missing_output_directory() {
     let case = Case::new();
     case.evaluate(&["--out", "missing/../checkpoint/runs"]).expect(2).one_error(&["--out", ".."]);
     assert!(!case.place.work("missing").exists());
 }
 
 #[test]
-fn forbidden_user_namespaces_are_named_with_the_administrators_step() {
-    let name = "bad_input::forbidden_user_namespaces_are_named_with_the_administrators_step";
+fn disabled_user_namespaces_error_names_the_sysctl() {
+    let name = "bad_input::disabled_user_namespaces_error_names_the_sysctl";
     if !is_root() {
         return skip(name, "forbidding them for one process needs root");
     }

@@ -63,7 +63,7 @@ fn inspect(place: &Place, image: &str) -> Value {
 }
 
 #[test]
-fn a_directory_becomes_the_same_image_wherever_it_lies_and_runs() {
+fn image_of_a_directory_is_reproducible_and_runs() {
     let mut digests = Vec::new();
     for user in both() {
         let place = Place::new(user);
@@ -89,7 +89,7 @@ fn a_directory_becomes_the_same_image_wherever_it_lies_and_runs() {
 }
 
 #[test]
-fn gnu_tar_finds_in_an_image_what_was_in_the_directory() {
+fn gnu_tar_extracts_the_source_directory_from_an_exported_image() {
     let place = Place::new(As::User);
     let root = tree(&place, "root", [0, 1, 2]);
     build(&place, &["--from", root.to_str().unwrap(), "--name", "own:1"]).expect(0);
@@ -117,7 +117,7 @@ fn gnu_tar_finds_in_an_image_what_was_in_the_directory() {
 }
 
 #[test]
-fn the_time_of_an_image_is_the_one_that_is_given() {
+fn source_date_epoch_sets_the_time_of_an_image() {
     let place = Place::new(As::User);
     let root = tree(&place, "root", [0, 1, 2]);
     let at = |time: &str, args: &[&str]| {
@@ -140,7 +140,7 @@ fn the_time_of_an_image_is_the_one_that_is_given() {
 }
 
 #[test]
-fn layers_go_on_top_of_images_and_take_away_from_them() {
+fn layers_add_and_remove_files() {
     for user in both() {
         let place = Place::new(user);
         let (root, top) = (tree(&place, "root", [0, 1, 2]), place.work("top"));
@@ -173,7 +173,7 @@ fn layers_go_on_top_of_images_and_take_away_from_them() {
 }
 
 #[test]
-fn an_image_of_a_hundred_layers_runs() {
+fn image_of_100_layers_runs() {
     for user in both() {
         let place = Place::new(user);
         let root = tree(&place, "root", [0, 1, 2]);
@@ -193,7 +193,7 @@ fn an_image_of_a_hundred_layers_runs() {
 }
 
 #[test]
-fn what_no_image_can_have_is_refused_by_name() {
+fn rejects_unsupported_files_by_path_and_invalid_options() {
     let place = Place::new(As::User);
     let refused = |what: &str, code: i32, make: &dyn Fn(&Path)| {
         let root = place.work("bad");
@@ -241,7 +241,7 @@ fn what_no_image_can_have_is_refused_by_name() {
 }
 
 #[test]
-fn a_directory_that_changes_meanwhile_is_refused() {
+fn rejects_file_that_changes_during_the_build() {
     let place = Place::new(As::Caller);
     let root = place.work("root");
     std::fs::create_dir(&root).unwrap();
@@ -266,7 +266,7 @@ fn a_directory_that_changes_meanwhile_is_refused() {
 }
 
 #[test]
-fn a_bill_of_materials_is_attached_listed_by_nobody_and_goes_with_its_image() {
+fn sbom_is_attached_to_its_image_not_listed_and_freed_with_it() {
     for user in both() {
         let place = Place::new(user);
         let root = place.work("root");
@@ -338,7 +338,7 @@ fn a_bill_of_materials_is_attached_listed_by_nobody_and_goes_with_its_image() {
 }
 
 #[test]
-fn the_default_image_says_which_crates_its_program_is_made_of() {
+fn sbom_of_the_default_image_lists_the_crates_of_the_evaluator() {
     for user in both() {
         let place = Place::new(user);
         let image = digest(build(&place, &[]));

@@ -174,7 +174,7 @@ fn usage_errors_exit_with_2_or_125() {
 }
 
 #[test]
-fn reached_wall_time_is_a_system_error() {
+fn reached_time_limit_is_a_system_error() {
     let place = Place::holding(As::Caller, "invarlock-workload");
     let args = [RUN, &["--timeout=1", "invarlock-runtime:local", "/invarlock-evaluator", "sleep"]].concat();
     let (error, hint) = error_and_hint(&place.run(&args).expect(125));

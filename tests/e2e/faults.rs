@@ -111,7 +111,7 @@ fn ended_with_workload(ran: &Ran, step: &str, code: i32, message: &str) -> bool 
 }
 
 #[test]
-fn a_container_cut_at_any_step_leaves_nothing() {
+fn container_run_killed_at_any_step_leaves_nothing() {
     let _alone = alone();
     for user in both() {
         let stage = Stage::new(user);
@@ -127,7 +127,7 @@ fn a_container_cut_at_any_step_leaves_nothing() {
 }
 
 #[test]
-fn a_plain_child_cut_at_any_step_leaves_nothing() {
+fn host_run_killed_at_any_step_leaves_nothing() {
     let _alone = alone();
     for user in both() {
         let stage = Stage::new(user);
@@ -153,7 +153,7 @@ fn written(stage: &Stage) -> (Vec<String>, Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn evidence_cut_at_any_step_is_whole_or_not_there() {
+fn evidence_is_complete_or_absent_after_a_kill_at_any_step() {
     let _alone = alone();
     for user in both() {
         for step in hooks::FILES {

@@ -19,7 +19,7 @@ fn evaluate(place: &Place, subject: &str, name: &str, more: &[&str]) -> Ran {
 }
 
 #[test]
-fn healthy_passes_damaged_fails_and_everything_verifies() {
+fn healthy_subject_passes_and_damaged_subject_fails() {
     for user in both() {
         let place = Place::new(user);
         let healthy = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0);
@@ -63,7 +63,7 @@ fn healthy_passes_damaged_fails_and_everything_verifies() {
 }
 
 #[test]
-fn a_copy_of_the_baseline_has_ratio_one() {
+fn copy_of_the_baseline_has_ratio_one() {
     let place = Place::new(As::Caller);
     let noop = evaluate(&place, "baseline", "noop", &["--json"]).expect(0).json();
     assert_eq!(noop["ratio_vs_baseline"], 1.0);
@@ -71,7 +71,7 @@ fn a_copy_of_the_baseline_has_ratio_one() {
 }
 
 #[test]
-fn perplexities_are_those_of_transformers() {
+fn perplexities_match_transformers() {
     let expected = read_json(&demo("expected.json"));
     let place = Place::new(As::Caller);
     let ran = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0).json();
@@ -83,7 +83,7 @@ fn perplexities_are_those_of_transformers() {
 }
 
 #[test]
-fn a_measured_baseline_is_reused_only_for_what_it_measured() {
+fn baseline_report_is_reused_only_if_it_matches_and_verifies() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "first", &["--quiet"]).expect(0);
     let dir = place.names("work/first/runs/source");
@@ -140,7 +140,7 @@ fn dry_run_prints_the_plan_and_runs_nothing() {
 }
 
 #[test]
-fn host_execution_is_named_recorded_and_rejected_by_default() {
+fn host_execution_is_recorded_and_rejected_by_default() {
     for user in both() {
         let place = Place::new(user);
         let host =
@@ -156,7 +156,7 @@ fn host_execution_is_named_recorded_and_rejected_by_default() {
 }
 
 #[test]
-fn host_execution_by_variable_is_recorded_too() {
+fn host_execution_enabled_by_variable_is_recorded() {
     let place = Place::new(As::Caller);
     let mut command =
         place.command(&["evaluate", "--quiet", "--baseline", demo("baseline").to_str().unwrap()]);
@@ -170,7 +170,7 @@ fn host_execution_by_variable_is_recorded_too() {
 }
 
 #[test]
-fn the_environment_cannot_pretend_to_be_a_container() {
+fn container_variables_do_not_change_the_record_of_a_host_run() {
     let place = Place::new(As::Caller);
     let mut command = place.command(&["evaluate", "--execution-mode", "host", "--quiet"]);
     command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
@@ -195,7 +195,7 @@ fn plan(place: &Place, variables: &[(&str, &str)], flags: &[&str]) -> Ran {
 }
 
 #[test]
-fn the_image_is_chosen_by_flag_then_variable_then_default() {
+fn image_is_selected_by_option_then_variable_then_default() {
     for user in both() {
         let place = Place::new(user);
         let stranger = of_program(&place, "layout", &place.path("bin/invarlock-evaluator"));
@@ -219,7 +219,7 @@ fn the_image_is_chosen_by_flag_then_variable_then_default() {
 }
 
 #[test]
-fn a_named_digest_is_compared_and_never_believed() {
+fn rejects_image_digest_that_differs_from_the_image() {
     for user in both() {
         let place = Place::new(user);
         let built = place.run(&["runtime", "image", "build", "--json"]).expect(0).json();
@@ -240,7 +240,7 @@ fn a_named_digest_is_compared_and_never_believed() {
 }
 
 #[test]
-fn a_loosened_run_fails_the_default_policy() {
+fn run_with_network_access_fails_the_default_policy() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "net", &["--allow-network", "--quiet"]);
     let manifest = read_json(&place.work("net/eval/runtime.manifest.json"));
@@ -250,7 +250,7 @@ fn a_loosened_run_fails_the_default_policy() {
 }
 
 #[test]
-fn the_same_evaluator_gives_the_same_image_anywhere() {
+fn image_digest_depends_only_on_the_evaluator() {
     let digest = |place: &Place| {
         place.run(&["runtime", "image", "build", "--json"]).expect(0).json()["manifest_digest"].clone()
     };
@@ -265,7 +265,7 @@ fn the_same_evaluator_gives_the_same_image_anywhere() {
 }
 
 #[test]
-fn runtime_verify_speaks_upstreams_json() {
+fn runtime_verify_prints_the_json_of_upstream() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "h", &["--quiet"]).expect(0);
     let (report, manifest) = ("h/eval/evaluation.report.json", "h/eval/runtime.manifest.json");
@@ -280,7 +280,7 @@ fn runtime_verify_speaks_upstreams_json() {
 }
 
 #[test]
-fn help_version_and_completions() {
+fn help_version_and_completions_are_printed() {
     let place = Place::new(As::Caller);
     let version = place.run(&["--version"]).expect(0);
     assert!(version.out.contains("schema=v1"), "{}", version.out);
@@ -295,7 +295,7 @@ fn help_version_and_completions() {
 }
 
 #[test]
-fn a_reused_baseline_must_have_the_same_windows() {
+fn rejects_baseline_report_with_other_windows() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "first", &["--quiet"]).expect(0);
     let measured = format!("first/runs/source/{}/report.json", place.names("work/first/runs/source")[0]);
@@ -310,7 +310,7 @@ fn a_reused_baseline_must_have_the_same_windows() {
 }
 
 #[test]
-fn a_granted_exception_is_recorded_and_does_not_change_the_verdict() {
+fn allowances_do_not_change_the_verdict() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "good", &["--allow-network", "--quiet"]).expect(0);
     evaluate(&place, "damaged", "bad", &["--allow-network", "--quiet"]).expect(1);
@@ -324,7 +324,7 @@ fn a_granted_exception_is_recorded_and_does_not_change_the_verdict() {
 }
 
 #[test]
-fn a_failure_names_the_evidence_of_an_earlier_run() {
+fn failed_evaluation_names_existing_evidence() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "same", &["--quiet"]).expect(0);
     let failed = evaluate(&place, "nowhere", "same", &["--quiet"]).expect(2);
@@ -332,7 +332,7 @@ fn a_failure_names_the_evidence_of_an_earlier_run() {
 }
 
 #[test]
-fn the_page_never_replaces_the_evidence() {
+fn html_report_does_not_overwrite_evidence() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "h", &["--quiet"]).expect(0);
     for name in ["evaluation.report.json", "runtime.manifest.json"] {
@@ -346,7 +346,7 @@ fn the_page_never_replaces_the_evidence() {
 }
 
 #[test]
-fn runtime_run_needs_no_separator_and_gives_the_workloads_code() {
+fn runtime_run_needs_no_separator_and_returns_the_exit_code_of_the_workload() {
     for user in both() {
         let place = Place::new(user);
         let ran = place

@@ -89,12 +89,12 @@ fn through_all_verbs(user: As) {
 }
 
 #[test]
-fn every_verb_works_for_root_and_for_a_user() {
+fn image_verbs_work_for_root_and_for_a_user() {
     both().into_iter().for_each(through_all_verbs);
 }
 
 #[test]
-fn a_strangers_image_is_imported_run_and_removed_while_it_runs() {
+fn imported_image_can_be_removed_while_it_runs() {
     for user in both() {
         let place = Place::new(user);
         let from = layout::of_program(&place, "image", &program("invarlock-workload"));
@@ -146,7 +146,7 @@ fn altered(name: &str, good: &[u8]) -> [(&'static str, Vec<u8>); 4] {
 }
 
 #[test]
-fn no_run_takes_a_store_in_which_any_file_was_altered() {
+fn rejects_store_with_any_altered_file() {
     for user in both() {
         let place = Place::new(user);
         let from = layout::of_program(&place, "image", &program("invarlock-workload"));

@@ -227,7 +227,7 @@ impl Poor {
 }
 
 #[test]
-fn what_a_kernel_lacks_is_an_error_with_its_row_and_remedy_or_done_in_another_way() {
+fn missing_kernel_feature_is_a_clear_error_or_has_a_fallback() {
     for user in both() {
         let poor = Poor::new(user);
         ABSENCES.iter().for_each(|absence| poor.see(absence));
@@ -239,7 +239,7 @@ fn what_a_kernel_lacks_is_an_error_with_its_row_and_remedy_or_done_in_another_wa
 
 /// For people it is the same error in a line, and `doctor` has said so before.
 #[test]
-fn doctor_and_people_are_told_as_well() {
+fn doctor_and_text_output_report_missing_features() {
     for user in both() {
         let poor = Poor::new(user);
         let stage = &poor.stage;
@@ -272,9 +272,9 @@ fn doctor_and_people_are_told_as_well() {
 
 /// A file that only its owner may read, where the file system has no id-mapped mounts (ramfs; an old kernel's tmpfs).
 #[test]
-fn a_private_file_that_cannot_be_id_mapped_is_an_error() {
+fn rejects_private_file_that_cannot_be_id_mapped() {
     if !is_root() {
-        return skip("a_private_file_that_cannot_be_id_mapped_is_an_error", "mounting a ramfs needs root");
+        return skip("rejects_private_file_that_cannot_be_id_mapped", "mounting a ramfs needs root");
     }
     let stage = Stage::new(As::Caller);
     std::fs::create_dir(stage.place.work("ramfs")).unwrap();
@@ -322,7 +322,7 @@ fn features(cell: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_table_says_what_is_forced() {
+fn documented_features_match_the_test_cases() {
     let rows = table();
     assert!(rows.len() > 15, "{rows:?}");
     for [names, _, _, without, place, forced] in &rows {

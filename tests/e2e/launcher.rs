@@ -57,7 +57,7 @@ fn seen(ran: &Ran) -> Value {
 }
 
 #[test]
-fn closed_standard_descriptors_do_not_become_the_runs() {
+fn closed_standard_descriptors_do_not_change_the_run() {
     for user in both() {
         let stage = Stage::new(user);
         for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
@@ -71,7 +71,7 @@ fn closed_standard_descriptors_do_not_become_the_runs() {
 }
 
 #[test]
-fn inherited_descriptors_and_variables_stay_with_the_launcher() {
+fn inherited_descriptors_and_variables_do_not_reach_the_container() {
     for user in both() {
         let stage = Stage::new(user);
         let script = "exec 7</etc/passwd 9>>kept; export LISTEN_FDS=3 LISTEN_PID=$$ NOTIFY_SOCKET=/run/x SECRET=1; exec \"$@\"";
@@ -98,7 +98,7 @@ fn inherited_descriptors_and_variables_stay_with_the_launcher() {
 }
 
 #[test]
-fn a_caller_that_ignores_or_blocks_signals_changes_nothing() {
+fn ignored_and_blocked_signals_do_not_change_the_run() {
     for user in both() {
         let stage = Stage::new(user);
         for state in ["--ignore-signal=CHLD", "--ignore-signal=PIPE", "--block-signal=CHLD,TERM,INT,USR1"] {
@@ -111,7 +111,7 @@ fn a_caller_that_ignores_or_blocks_signals_changes_nothing() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_workload_as_in_a_shell() {
+fn closed_output_pipe_ends_the_workload() {
     for user in both() {
         let stage = Stage::new(user);
         let before = stage.places().snapshot();
@@ -130,9 +130,9 @@ fn a_reader_that_goes_away_ends_the_workload_as_in_a_shell() {
 }
 
 #[test]
-fn a_set_uid_copy_refuses_to_run() {
+fn set_uid_launcher_is_a_safety_violation() {
     if !is_root() {
-        return skip("a_set_uid_copy_refuses_to_run", "only root can make a program set-uid root");
+        return skip("set_uid_launcher_is_a_safety_violation", "only root can make a program set-uid root");
     }
     let stage = Stage::new(As::User);
     let program = stage.place.path("bin/invarlock");
@@ -146,7 +146,7 @@ fn a_set_uid_copy_refuses_to_run() {
 }
 
 #[test]
-fn nohup_is_respected_and_hanging_up_is_not_otherwise() {
+fn sighup_ends_the_run_unless_it_is_ignored() {
     for user in both() {
         let stage = Stage::new(user);
         let before = stage.places().snapshot();
@@ -164,7 +164,7 @@ fn nohup_is_respected_and_hanging_up_is_not_otherwise() {
 }
 
 #[test]
-fn the_clock_runs_on_for_a_stopped_launcher() {
+fn time_limit_ends_the_run_of_a_stopped_launcher() {
     for user in both() {
         let stage = Stage::new(user);
         let mut command = stage.script("exec \"$@\"", &["--timeout=2", "--", "/workload", "ignore-term"]);
@@ -183,7 +183,7 @@ fn the_clock_runs_on_for_a_stopped_launcher() {
 }
 
 #[test]
-fn limits_are_flags_and_what_is_met_is_said() {
+fn limit_options_are_enforced_and_reported() {
     for user in both() {
         let stage = Stage::new(user);
         let ran = stage.run("\"$@\"", &["--tmp-size=1M", "--", "/workload", "fill", "/tmp"]).expect(0);
@@ -217,7 +217,7 @@ fn limits_are_flags_and_what_is_met_is_said() {
 }
 
 #[test]
-fn an_evaluation_takes_the_same_limits() {
+fn evaluate_accepts_the_limit_options() {
     let place = Place::new(As::Caller);
     let args = |flag| {
         let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));

@@ -118,28 +118,28 @@ fn end_by(user: As, signal: Signal) -> Ran {
 }
 
 #[test]
-fn ctrl_c_ends_the_container_and_says_what_is_kept() {
+fn sigint_stops_the_container_and_reports_kept_files() {
     for user in both() {
         end_by(user, Signal::INT).expect(130).one_error(&["SIGINT", "no container is left running", "kept"]);
     }
 }
 
 #[test]
-fn a_termination_request_ends_the_container() {
+fn sigterm_stops_the_container() {
     for user in both() {
         end_by(user, Signal::TERM).expect(143).one_error(&["SIGTERM"]);
     }
 }
 
 #[test]
-fn a_killed_launcher_takes_everything_with_it() {
+fn sigkill_of_the_launcher_removes_processes_and_cgroups() {
     for user in both() {
         end_by(user, Signal::KILL).expect(-1);
     }
 }
 
 #[test]
-fn a_time_limit_is_named() {
+fn time_limit_error_names_its_option() {
     let place = Place::new(As::Caller);
     let baseline = demo("baseline");
     let baseline = baseline.to_str().unwrap();
@@ -167,7 +167,7 @@ fn a_time_limit_is_named() {
 }
 
 #[test]
-fn a_run_that_ends_well_leaves_only_its_files() {
+fn successful_run_leaves_only_its_files() {
     for user in both() {
         let place = Place::new(user);
         let mut child = measuring(&place);
@@ -183,7 +183,7 @@ fn a_run_that_ends_well_leaves_only_its_files() {
 }
 
 #[test]
-fn an_input_rewritten_in_place_during_its_run_is_noticed() {
+fn rejects_input_rewritten_in_place_during_the_run() {
     use std::os::unix::fs::FileExt as _;
     let place = Place::new(As::Caller);
     let checkpoint = place.copy_dir(&demo("baseline"), "checkpoint");

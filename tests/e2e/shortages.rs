@@ -34,8 +34,8 @@ fn full(dir: &Path) -> String {
 }
 
 #[test]
-fn a_full_state_directory_is_said() {
-    for stage in poor("a_full_state_directory_is_said") {
+fn full_state_directory_is_a_system_error() {
+    for stage in poor("full_state_directory_is_a_system_error") {
         let dir = stage.runtime_dir();
         let state = dir.join("invarlock").display().to_string();
         let make = format!(
@@ -60,8 +60,8 @@ fn a_full_state_directory_is_said() {
 }
 
 #[test]
-fn full_scratch_directories_stop_nobody_who_does_not_need_them() {
-    for stage in poor("full_scratch_directories_stop_nobody_who_does_not_need_them") {
+fn full_temporary_directories_fail_only_host_runs() {
+    for stage in poor("full_temporary_directories_fail_only_host_runs") {
         let dirs = [Path::new("/dev/shm"), &stage.place.path("tmp"), Path::new("/var/tmp")];
         let script = dirs.map(full).join("; ");
         let ran = with_mounts(&stage, &script, &stage.run(&[])).expect(0);
@@ -77,9 +77,9 @@ fn full_scratch_directories_stop_nobody_who_does_not_need_them() {
 
 /// The disk fills up at whatever file: run directories and evidence are whole or not there.
 #[test]
-fn evidence_on_a_disk_that_fills_up_is_whole_or_not_there() {
+fn evidence_on_a_full_disk_is_complete_or_absent() {
     // Files are written the same way as root and as an ordinary user.
-    for stage in poor("evidence_on_a_disk_that_fills_up_is_whole_or_not_there").into_iter().take(1) {
+    for stage in poor("evidence_on_a_full_disk_is_complete_or_absent").into_iter().take(1) {
         std::fs::create_dir(stage.place.work("disk")).unwrap();
         stage.place.give(&stage.place.work("disk"));
         let mut evaluation = stage.evaluation(&["--quiet", "--profile", "dev"]);
@@ -163,7 +163,7 @@ fn is_clear(ran: &Ran) -> bool {
 }
 
 #[test]
-fn little_address_space_is_an_error_and_no_hang() {
+fn small_address_space_is_an_error_and_does_not_hang() {
     for stage in both().into_iter().map(Stage::new) {
         threshold(4 << 20..128 << 20, |bytes| limited(&stage, "as", bytes), is_clear);
         threshold(1 << 16..4 << 20, |bytes| limited(&stage, "data", bytes), is_clear);
@@ -171,7 +171,7 @@ fn little_address_space_is_an_error_and_no_hang() {
 }
 
 #[test]
-fn few_descriptors_and_small_files_are_said() {
+fn descriptor_and_file_size_limits_are_reported() {
     for stage in both().into_iter().map(Stage::new) {
         let last = threshold(4..132, |count| limited(&stage, "nofile", count), is_clear);
         assert!(last.err.contains("Too many open files"), "{last:?}");
@@ -183,11 +183,11 @@ fn few_descriptors_and_small_files_are_said() {
 }
 
 #[test]
-fn few_processes_are_said() {
+fn process_limit_is_reported() {
     // Root may have more than that.
     let stage = Stage::new(As::User);
     if !is_root() {
-        return skip("few_processes_are_said", "the tests' user has other processes");
+        return skip("process_limit_is_reported", "the tests' user has other processes");
     }
     let mut seen = Vec::new();
     for count in 1..10 {
@@ -215,8 +215,8 @@ impl Drop for Group {
 }
 
 #[test]
-fn a_caller_with_little_memory_is_killed_and_leaves_nothing() {
-    let name = "a_caller_with_little_memory_is_killed_and_leaves_nothing";
+fn small_memory_cgroup_ends_the_run_and_leaves_nothing() {
+    let name = "small_memory_cgroup_ends_the_run_and_leaves_nothing";
     let memory = Path::new("/sys/fs/cgroup/memory");
     if !is_root() || !memory.join("tasks").exists() {
         return skip(name, "it takes root and a memory cgroup of version 1");
@@ -242,7 +242,7 @@ fn cgroups(change: &str) -> String {
 }
 
 #[test]
-fn without_writable_cgroups_other_means_hold_the_limits_and_it_is_said() {
+fn without_writable_cgroups_limits_are_enforced_by_other_means() {
     let absences = [
         (cgroups("mount -o remount,bind,ro"), "Read-only file system"),
         (
@@ -250,7 +250,7 @@ fn without_writable_cgroups_other_means_hold_the_limits_and_it_is_said() {
             "no cgroup hierarchy is mounted",
         ),
     ];
-    for stage in poor("without_writable_cgroups_other_means_hold_the_limits_and_it_is_said") {
+    for stage in poor("without_writable_cgroups_limits_are_enforced_by_other_means") {
         let image = layout::of_program(&stage.place, "image", &program("invarlock-workload"));
         let run = |flags: &[&str], workload: &[&str]| {
             stage.command(&[&["runtime", "run"], flags, &[&image, "--", "/workload"], workload].concat())
@@ -292,8 +292,8 @@ fn without_writable_cgroups_other_means_hold_the_limits_and_it_is_said() {
 }
 
 #[test]
-fn other_peoples_processes_may_be_hidden_but_proc_must_be_there() {
-    for stage in poor("other_peoples_processes_may_be_hidden_but_proc_must_be_there") {
+fn runs_with_hidepid_but_not_without_proc() {
+    for stage in poor("runs_with_hidepid_but_not_without_proc") {
         for how in ["noaccess", "invisible"] {
             let hidden = format!("mount -t proc -o hidepid={how} proc /proc");
             let command =
@@ -320,8 +320,8 @@ fn other_peoples_processes_may_be_hidden_but_proc_must_be_there() {
 }
 
 #[test]
-fn an_image_on_a_full_disk_can_be_built_once_there_is_room() {
-    for stage in poor("an_image_on_a_full_disk_can_be_built_once_there_is_room") {
+fn image_build_succeeds_after_disk_space_is_freed() {
+    for stage in poor("image_build_succeeds_after_disk_space_is_freed") {
         let store = stage.place.path("store");
         let dir = store.display();
         let again = format!("\"$@\" && exit 99 || true; rm {dir}/fill; mount -o remount,size=1g {dir}");

@@ -81,7 +81,7 @@ fn end(mut child: Child, end: End, what: &str) {
 }
 
 #[test]
-fn whatever_a_workload_does_it_ends_and_leaves_nothing() {
+fn time_limit_or_signal_ends_every_workload_and_leaves_nothing() {
     for user in both() {
         let stage = Stage::new(user);
         let image = layout::of_program(&stage.place, "image", &program("invarlock-workload"));
@@ -107,7 +107,7 @@ fn whatever_a_workload_does_it_ends_and_leaves_nothing() {
 
 /// What is told of the ending is the workload's own code where it ends by itself, whatever it leaves behind inside.
 #[test]
-fn a_workload_that_ends_takes_its_daemons_with_it() {
+fn daemons_of_a_finished_workload_are_killed() {
     for user in both() {
         let stage = Stage::new(user);
         let image = layout::of_program(&stage.place, "image", &program("invarlock-workload"));
