@@ -1,4 +1,5 @@
-//! The power is cut at every step of a run, and the machine fails in every way it can: the right error, and nothing left behind.
+//! Fault injection: a process of the run is killed at each of its steps. The error names the killed
+//! process, and nothing is left behind.
 #![cfg(feature = "fault-injection")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -7,14 +8,15 @@ use invarlock_tests::leaks::{self, Places, Snapshot};
 use invarlock_tests::{As, Place, Ran, both, demo, set_mode};
 use std::sync::{Mutex, MutexGuard};
 
-/// One at a time: what is left is looked for below this process and on the whole machine.
-fn alone() -> MutexGuard<'static, ()> {
+/// Runs one test at a time, because leftovers are searched among all descendants of this process
+/// and on the whole machine.
+fn run_exclusively() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     leaks::adopt_orphans();
     ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A place with an image of the no-op, and what was there before.
+/// A [`Place`] whose default image contains `noop`, and a snapshot of the machine.
 struct Stage {
     place: Place,
     places: Places,
@@ -44,25 +46,26 @@ impl Stage {
         command
     }
 
-    /// `runtime run` of the no-op, cut at `step`.
+    /// `runtime run` of `noop`, with a kill at `step`.
     fn run(&self, step: Option<&str>) -> Ran {
         Ran::from(self.command(&["runtime", "run", "invarlock-runtime:local"], step).output().unwrap())
     }
 
-    /// `evaluate` of two checkpoints, cut at `step`.
+    /// `evaluate` of two checkpoints, with a kill at `step`.
     fn evaluate(&self, mode: &str, step: Option<&str>) -> Ran {
         let mut command = self.command(&["evaluate", "--quiet", "--execution-mode", mode], step);
         command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
         Ran::from(command.arg("--preset").arg(demo("preset.yaml")).output().unwrap())
     }
 
-    /// Nothing is left, but for what the next start sweeps after the death of the one who would have removed it.
+    /// Checks that nothing is left behind. If the supervisor or the launcher was killed, files that
+    /// it would have removed may remain; the next run must remove them.
     #[track_caller]
     fn nothing_left(&self, step: &str, next: impl Fn() -> Ran) {
-        let owner = step.split_once(':').map(|(owner, _)| owner);
-        if matches!(owner, Some("supervisor" | "launcher")) {
+        let process = step.split_once(':').map(|(process, _)| process);
+        if matches!(process, Some("supervisor" | "launcher")) {
             let left = self.places.left_without_processes(&self.before);
-            let unswept = match owner {
+            let removed_by_next_run = match process {
                 Some("supervisor") => Snapshot {
                     cgroups: left.cgroups.clone(),
                     states: left.states.clone(),
@@ -70,23 +73,24 @@ impl Stage {
                 },
                 _ => Snapshot { temporary: left.temporary.clone(), ..Snapshot::default() },
             };
-            assert_eq!(left, unswept, "more than the next start sweeps is left after {step:?}");
+            assert_eq!(left, removed_by_next_run, "after {step:?} more is left than the next run removes");
             next().expect(0);
         }
         self.places.left_since(&self.before).is_nothing(step);
     }
 }
 
-/// The end of a command that was cut at `step`: one clear error with the right exit code, or the launcher's own death.
+/// Checks the end of a command in which a process was killed at `step`: one error with exit code
+/// `code`, or death by signal if that process was the launcher.
 #[track_caller]
-fn ended_rightly(ran: &Ran, step: &str, code: i32) {
-    let (who, _) = step.split_once(':').unwrap();
-    if who == "launcher" {
-        assert_eq!((ran.code, ran.err.as_str()), (-1, ""), "{step:?}: it was not cut: {ran:?}");
+fn assert_killed_process_is_reported(ran: &Ran, step: &str, code: i32) {
+    let (process, _) = step.split_once(':').unwrap();
+    if process == "launcher" {
+        assert_eq!((ran.code, ran.err.as_str()), (-1, ""), "{step:?}: the launcher was not killed: {ran:?}");
         return;
     }
     assert_eq!(ran.code, code, "{step:?}: {ran:?}");
-    match who {
+    match process {
         "supervisor" => {
             ran.one_error(&["error[system]", "supervisor of the run died", "the next run removes"])
         }
@@ -96,30 +100,31 @@ fn ended_rightly(ran: &Ran, step: &str, code: i32) {
             "before the workload was started",
         ]),
     }
-    let named = match who {
+    let expected_name = match process {
         "supervisor" => "the supervisor",
         "workload" => "the future workload",
         _ => "the init",
     };
-    assert!(ran.err.contains(named), "{step:?}: {}", ran.err);
+    assert!(ran.err.contains(expected_name), "{step:?}: {}", ran.err);
 }
 
-/// Init takes its workload with it, which from its fork on may have been started.
-fn ended_with_workload(ran: &Ran, step: &str, code: i32, message: &str) -> bool {
-    let may = ["init: workload forked", "init: workload ended"].contains(&step);
-    may && ran.code == code && ran.err.contains(message)
+/// Whether the death of init was reported as the end of the workload. That is correct after the
+/// fork, because the workload may have started.
+fn was_reported_as_workload_end(ran: &Ran, step: &str, code: i32, message: &str) -> bool {
+    let workload_may_have_started = ["init: workload forked", "init: workload ended"].contains(&step);
+    workload_may_have_started && ran.code == code && ran.err.contains(message)
 }
 
 #[test]
 fn container_run_killed_at_any_step_leaves_nothing() {
-    let _alone = alone();
+    let _guard = run_exclusively();
     for user in both() {
         let stage = Stage::new(user);
         stage.run(None).expect(0);
         for step in hooks::EVERY_RUN.iter().chain(&hooks::CONTAINER).chain(&hooks::WORKLOAD) {
             let ran = stage.run(Some(step));
-            if !ended_with_workload(&ran, step, 137, "") {
-                ended_rightly(&ran, step, 125);
+            if !was_reported_as_workload_end(&ran, step, 137, "") {
+                assert_killed_process_is_reported(&ran, step, 125);
             }
             stage.nothing_left(step, || stage.run(None));
         }
@@ -128,22 +133,22 @@ fn container_run_killed_at_any_step_leaves_nothing() {
 
 #[test]
 fn host_run_killed_at_any_step_leaves_nothing() {
-    let _alone = alone();
+    let _guard = run_exclusively();
     for user in both() {
         let stage = Stage::new(user);
         stage.evaluate("host", None).expect(0);
         for step in hooks::EVERY_RUN.iter().chain(&hooks::HOST).chain(&hooks::WORKLOAD) {
             let ran = stage.evaluate("host", Some(step));
-            if !ended_with_workload(&ran, step, 3, "ended with signal 9") {
-                ended_rightly(&ran, step, 3);
+            if !was_reported_as_workload_end(&ran, step, 3, "ended with signal 9") {
+                assert_killed_process_is_reported(&ran, step, 3);
             }
             stage.nothing_left(step, || stage.evaluate("host", None));
         }
     }
 }
 
-/// Names of run directories and hidden names below `work/runs`, and of everything in the reports directory.
-fn written(stage: &Stage) -> (Vec<String>, Vec<String>, Vec<String>) {
+/// Run directories and hidden files below `work/runs`, and all files in the reports directory.
+fn written_files(stage: &Stage) -> (Vec<String>, Vec<String>, Vec<String>) {
     let sides = ["source", "edited"].map(|side| format!("work/runs/{side}"));
     let names = sides
         .iter()
@@ -154,42 +159,46 @@ fn written(stage: &Stage) -> (Vec<String>, Vec<String>, Vec<String>) {
 
 #[test]
 fn evidence_is_complete_or_absent_after_a_kill_at_any_step() {
-    let _alone = alone();
+    let _guard = run_exclusively();
     for user in both() {
         for step in hooks::FILES {
             let stage = Stage::new(user);
             let ran = stage.evaluate("container", Some(step));
-            assert_eq!((ran.code, ran.err.as_str()), (-1, ""), "{step:?}: it was not cut: {ran:?}");
+            assert_eq!(
+                (ran.code, ran.err.as_str()),
+                (-1, ""),
+                "{step:?}: the launcher was not killed: {ran:?}"
+            );
             stage.places.left_since(&stage.before).is_nothing(step);
-            let (runs, _, reports) = written(&stage);
+            let (runs, _, reports) = written_files(&stage);
             for run in runs {
-                let whole = ["events.jsonl", "report.json", "runtime.manifest.json"];
-                assert_eq!(stage.place.names(&run), whole, "{step:?}");
+                let expected = ["events.jsonl", "report.json", "runtime.manifest.json"];
+                assert_eq!(stage.place.names(&run), expected, "{step:?}");
             }
             let evidence: Vec<&str> =
                 reports.iter().map(String::as_str).filter(|n| !n.starts_with('.')).collect();
             let report = "work/reports/eval/evaluation.report.json";
-            let verified = || stage.command(&["verify", stage.place.path(report).to_str().unwrap()], None);
+            let verify = || stage.command(&["verify", stage.place.path(report).to_str().unwrap()], None);
             match evidence.as_slice() {
                 [] => {}
                 ["evaluation.report.json"] => {
-                    let verdict = Ran::from(verified().output().unwrap());
+                    let verdict = Ran::from(verify().output().unwrap());
                     assert_ne!(
                         verdict.code, 0,
-                        "{step:?}: a report without its manifest was accepted: {verdict:?}"
+                        "{step:?}: verify accepted a report without its manifest: {verdict:?}"
                     );
                 }
                 ["evaluation.report.json", "runtime.manifest.json"] => {
-                    Ran::from(verified().output().unwrap()).expect(0);
+                    Ran::from(verify().output().unwrap()).expect(0);
                 }
                 other => panic!("{step:?}: {other:?}"),
             }
-            // The next evaluation is whole, and what the killed one had begun is gone.
+            // The next evaluation is complete and removes the partial files of the killed one.
             stage.evaluate("container", None).expect(0);
-            let (_, hidden, reports) = written(&stage);
+            let (_, hidden, reports) = written_files(&stage);
             assert_eq!(hidden, Vec::<String>::new(), "{step:?}");
             assert_eq!(reports, ["evaluation.report.json", "runtime.manifest.json"], "{step:?}");
-            Ran::from(verified().output().unwrap()).expect(0);
+            Ran::from(verify().output().unwrap()).expect(0);
             stage.places.left_since(&stage.before).is_nothing(step);
         }
     }

@@ -1,5 +1,6 @@
-//! Workloads that do not end when asked to: they stop themselves, are deaf, hide from init, multiply, go on writing, or kill whatever they
-//! can. A time limit or a signal to the launcher ends each of them soon, says so, and leaves nothing.
+//! Workloads that do not end on request: they stop themselves, ignore signals, daemonize, fork,
+//! keep writing, or kill every process they can. A time limit or a signal to the launcher ends each
+//! of them within seconds. The launcher reports the cause, and nothing is left behind.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::stage::Stage;
@@ -9,34 +10,34 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Commands of the tests' program.
+/// Commands of `invarlock-workload`.
 const WORKLOADS: [&str; 6] = ["stop-itself", "deaf", "daemons", "multiply", "write-on", "kill-everything"];
 
-/// What ends it.
+/// How the run is stopped.
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum StopMethod {
     Timeout,
-    /// A signal to the launcher.
-    By(Signal),
-    /// Two of them: the launcher does not wait for the end any more.
-    Impatience,
-    /// The launcher cannot do anything about it.
+    /// One signal to the launcher.
+    Signal(Signal),
+    /// Two signals to the launcher. After the second one it does not wait for the container.
+    TwoSignals,
+    /// SIGKILL to the launcher, which it cannot handle.
     Kill,
 }
 
-const ENDS: [End; 6] = [
-    End::Timeout,
-    End::By(Signal::INT),
-    End::By(Signal::TERM),
-    End::By(Signal::HUP),
-    End::Impatience,
-    End::Kill,
+const STOP_METHODS: [StopMethod; 6] = [
+    StopMethod::Timeout,
+    StopMethod::Signal(Signal::INT),
+    StopMethod::Signal(Signal::TERM),
+    StopMethod::Signal(Signal::HUP),
+    StopMethod::TwoSignals,
+    StopMethod::Kill,
 ];
-/// A workload has three seconds after it was asked; the rest is for a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+/// A workload has three seconds after the request to stop. The rest allows for a busy machine.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Starts it and waits until it misbehaves.
-fn begun(mut command: Command, what: &str) -> Child {
+/// Starts the command and waits until the workload prints that it has begun.
+fn start_and_wait(mut command: Command, what: &str) -> Child {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -48,35 +49,42 @@ fn begun(mut command: Command, what: &str) -> Child {
     child
 }
 
-fn end(mut child: Child, end: End, what: &str) {
+/// Stops the run and checks its error and its duration.
+fn stop(mut child: Child, method: StopMethod, what: &str) {
     let start = Instant::now();
     let signal = |signal| kill_process(Pid::from_child(&child), signal).unwrap();
-    match end {
-        End::Timeout => {}
-        End::By(which) => signal(which),
-        End::Kill => signal(Signal::KILL),
-        End::Impatience => {
+    match method {
+        StopMethod::Timeout => {}
+        StopMethod::Signal(which) => signal(which),
+        StopMethod::Kill => signal(Signal::KILL),
+        StopMethod::TwoSignals => {
             signal(Signal::INT);
             std::thread::sleep(Duration::from_millis(300));
             signal(Signal::INT);
         }
     }
     let mut err = String::new();
-    // If another process had it open, that process would be a leftover.
+    // This waits until no process has the pipe open.
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     let status = child.wait().unwrap();
-    assert!(start.elapsed() < SOON, "{what}: it took {:?}", start.elapsed());
+    assert!(start.elapsed() < STOP_DEADLINE, "{what}: the stop took {:?}", start.elapsed());
     let ran = Ran { code: status.code().unwrap_or(-1), out: String::new(), err };
-    match end {
-        End::Timeout => {
+    match method {
+        StopMethod::Timeout => {
             ran.expect(125).one_error(&["error[system]", "wall-time limit (2 s)", "raise --timeout"])
         }
-        End::By(Signal::INT) => ran.expect(130).one_error(&["SIGINT", "no container is left running"]),
-        End::By(Signal::TERM) => ran.expect(143).one_error(&["SIGTERM", "no container is left running"]),
-        End::By(_) => ran.expect(129).one_error(&["SIGHUP", "no container is left running"]),
-        // What ends before the second signal has obeyed the first.
-        End::Impatience if ran.code == 130 => ran.one_error(&["SIGINT"]),
-        End::Impatience | End::Kill => assert_eq!((ran.code, ran.err.as_str()), (-1, ""), "{what}"),
+        StopMethod::Signal(Signal::INT) => {
+            ran.expect(130).one_error(&["SIGINT", "no container is left running"])
+        }
+        StopMethod::Signal(Signal::TERM) => {
+            ran.expect(143).one_error(&["SIGTERM", "no container is left running"])
+        }
+        StopMethod::Signal(_) => ran.expect(129).one_error(&["SIGHUP", "no container is left running"]),
+        // The launcher may end before the second signal.
+        StopMethod::TwoSignals if ran.code == 130 => ran.one_error(&["SIGINT"]),
+        StopMethod::TwoSignals | StopMethod::Kill => {
+            assert_eq!((ran.code, ran.err.as_str()), (-1, ""), "{what}")
+        }
     }
 }
 
@@ -88,24 +96,28 @@ fn time_limit_or_signal_ends_every_workload_and_leaves_nothing() {
         let run = |workload: &str, timeout: &str| {
             stage.command(&["runtime", "run", "--pids=24", timeout, &image, "--", "/workload", workload])
         };
-        let all: Vec<(&str, End)> =
-            WORKLOADS.iter().flat_map(|workload| ENDS.iter().map(move |end| (*workload, *end))).collect();
-        // At once, since each of them takes seconds; what multiplies takes processors, so there are never many of one kind.
-        for some in all.chunks(WORKLOADS.len() * ENDS.len() / 2) {
+        let all: Vec<(&str, StopMethod)> = WORKLOADS
+            .iter()
+            .flat_map(|workload| STOP_METHODS.iter().map(move |method| (*workload, *method)))
+            .collect();
+        // Each case takes seconds, so the cases run in parallel. Only half of them run at a time,
+        // because some workloads use whole processors.
+        for batch in all.chunks(WORKLOADS.len() * STOP_METHODS.len() / 2) {
             std::thread::scope(|scope| {
-                for (workload, how) in some {
-                    let what = format!("{user:?}: {workload}, {how:?}");
-                    let timeout = if matches!(how, End::Timeout) { "--timeout=2" } else { "--timeout=60" };
-                    let child = begun(run(workload, timeout), &what);
-                    scope.spawn(move || end(child, *how, &what));
+                for (workload, method) in batch {
+                    let what = format!("{user:?}: {workload}, {method:?}");
+                    let timeout =
+                        if matches!(method, StopMethod::Timeout) { "--timeout=2" } else { "--timeout=60" };
+                    let child = start_and_wait(run(workload, timeout), &what);
+                    scope.spawn(move || stop(child, *method, &what));
                 }
             });
-            stage.nothing_left(&format!("{some:?}"));
+            stage.nothing_left(&format!("{batch:?}"));
         }
     }
 }
 
-/// What is told of the ending is the workload's own code where it ends by itself, whatever it leaves behind inside.
+/// The exit code is that of the workload, even if it leaves daemons in the container.
 #[test]
 fn daemons_of_a_finished_workload_are_killed() {
     for user in both() {
@@ -114,6 +126,6 @@ fn daemons_of_a_finished_workload_are_killed() {
         let start = Instant::now();
         let run = ["runtime", "run", "--timeout=60", &image, "--", "/workload", "double-fork"];
         stage.end_of(stage.command(&run), "double-fork").expect(0);
-        assert!(start.elapsed() < SOON, "{user:?}: it took {:?}", start.elapsed());
+        assert!(start.elapsed() < STOP_DEADLINE, "{user:?}: the run took {:?}", start.elapsed());
     }
 }
