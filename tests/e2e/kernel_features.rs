@@ -1,6 +1,7 @@
-//! A kernel that lacks a feature (a filter answers for it, or a namespace is without it): the run works without it, or ends with one error that
-//! names the row, the cause and the remedy; the workload never ran, and nothing is left. The table is docs/kernel-features.md, and says no more
-//! than what is forced here.
+//! Runs on kernels without a feature, which a filter or a namespace removes. The run works without
+//! the feature, or it ends with one error that names the control, the cause and the hint, without
+//! starting the workload. Nothing is left behind. A test compares docs/kernel-features.md with the
+//! cases.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::stage::{RAN, Stage};
@@ -8,57 +9,57 @@ use invarlock_tests::{As, both, demo, is_root, layout, message_and_hint, program
 use serde_json::Value;
 use std::process::Command;
 
-/// What is taken away, and what is seen then.
-struct Absence {
-    /// As the table has it.
+/// A removed feature and the expected result.
+struct TestCase {
+    /// The name of the feature in docs/kernel-features.md.
     feature: &'static str,
-    on: On,
-    /// For `without`; a script, where a namespace is without it.
+    scenario: Scenario,
+    /// The argument of `without`, or the script that removes the feature from a namespace.
     hidden: &'static str,
-    seen: Seen,
+    expected: Expected,
 }
 
-/// What is started without it.
+/// What is started without the feature.
 #[derive(PartialEq)]
-enum On {
-    /// `runtime run`, by anybody.
+enum Scenario {
+    /// `runtime run` by root and by an ordinary user.
     Run,
-    /// The same by an ordinary user: root has another way.
-    UsersRun,
-    /// The same by root.
-    RootsRun,
-    /// `runtime run` of an image that has to be stacked.
-    Stacked,
+    /// `runtime run` by an ordinary user, because root has a fallback.
+    RunAsUser,
+    /// `runtime run` by root.
+    RunAsRoot,
+    /// `runtime run` of an image of several layers.
+    RunOfLayers,
     /// `evaluate` by root.
-    RootsEvaluation,
-    /// `runtime run` by an ordinary user in new namespaces, which only root can prepare.
-    Namespaces,
+    EvaluationAsRoot,
+    /// `runtime run` by an ordinary user in namespaces that root has prepared.
+    RunInNamespaces,
 }
 
-enum Seen {
-    /// The run is as ever.
+enum Expected {
+    /// The run succeeds.
     Works,
-    /// An error that names this row, this cause and this remedy.
+    /// The error names this control, this cause and this hint.
     Error(&'static str, &'static str, &'static str),
 }
 
-impl Absence {
+impl TestCase {
     const fn of(feature: &'static str, hidden: &'static str) -> Self {
-        Absence { feature, on: On::Run, hidden, seen: Seen::Works }
+        TestCase { feature, scenario: Scenario::Run, hidden, expected: Expected::Works }
     }
 
-    const fn on(self, on: On) -> Self {
-        Absence { on, ..self }
+    const fn scenario(self, scenario: Scenario) -> Self {
+        TestCase { scenario, ..self }
     }
 
-    const fn error(self, row: &'static str, cause: &'static str, remedy: &'static str) -> Self {
-        Absence { seen: Seen::Error(row, cause, remedy), ..self }
+    const fn error(self, control: &'static str, cause: &'static str, hint: &'static str) -> Self {
+        TestCase { expected: Expected::Error(control, cause, hint), ..self }
     }
 }
 
-/// A call that is not there at all.
-const fn call(name: &'static str) -> Absence {
-    Absence::of(name, name)
+/// A system call that fails with ENOSYS.
+const fn missing_call(name: &'static str) -> TestCase {
+    TestCase::of(name, name)
 }
 
 const ENOSYS: &str = "Function not implemented";
@@ -73,112 +74,129 @@ const NEWER: &str = "install Linux 5.15 or newer";
 const ALLOW: &str = "in a container, allow clone, unshare and mount";
 const LISTENER: &str = "SECCOMP_FILTER_FLAG_NEW_LISTENER";
 
-const ABSENCES: [Absence; 42] = [
-    call("openat2").error(ROOT, ENOSYS, NEWER),
-    call("open_tree").error(ROOT, ENOSYS, NEWER),
-    call("move_mount").error(ROOT, ENOSYS, NEWER),
-    call("fsopen").error(ROOT, ENOSYS, NEWER),
-    call("fsconfig").error(ROOT, ENOSYS, NEWER),
-    call("fsmount").error(ROOT, ENOSYS, NEWER),
-    call("mount_setattr").error(ROOT, ENOSYS, NEWER),
-    call("pidfd_open").error("life", ENOSYS, NEWER),
-    call("pidfd_send_signal").error("life", ENOSYS, NEWER),
-    call("close_range").error("descriptors", ENOSYS, NEWER),
-    Absence::of("CLOSE_RANGE_CLOEXEC", "close-range-cloexec").error("descriptors", EINVAL, NEWER),
-    call("clone3"),
-    call("statx"),
-    // A kernel without them, a limit of none, Debian's switch or a container's filter. Where clone3 is there, it is what makes them.
-    Absence::of("user namespaces", "clone3,user-namespaces:22").error(NS, EINVAL, "let ordinary users make"),
-    Absence::of("user namespaces", "clone3,user-namespaces:28").error(NS, ENOSPC, "user.max_user_namespaces"),
-    Absence::of("user namespaces", "clone3,user-namespaces:1").error(NS, EPERM, "unprivileged_userns_clone"),
-    Absence::of("user namespaces", "clone3:28").error(NS, ENOSPC, "user.max_user_namespaces"),
-    Absence::of("user namespaces", "clone3:1").error(NS, EPERM, ALLOW),
-    // AppArmor lets anybody make one and gives no rights in it.
-    Absence::of("rights in user namespaces", "sethostname:1").error(
+const TEST_CASES: [TestCase; 42] = [
+    missing_call("openat2").error(ROOT, ENOSYS, NEWER),
+    missing_call("open_tree").error(ROOT, ENOSYS, NEWER),
+    missing_call("move_mount").error(ROOT, ENOSYS, NEWER),
+    missing_call("fsopen").error(ROOT, ENOSYS, NEWER),
+    missing_call("fsconfig").error(ROOT, ENOSYS, NEWER),
+    missing_call("fsmount").error(ROOT, ENOSYS, NEWER),
+    missing_call("mount_setattr").error(ROOT, ENOSYS, NEWER),
+    missing_call("pidfd_open").error("life", ENOSYS, NEWER),
+    missing_call("pidfd_send_signal").error("life", ENOSYS, NEWER),
+    missing_call("close_range").error("descriptors", ENOSYS, NEWER),
+    TestCase::of("CLOSE_RANGE_CLOEXEC", "close-range-cloexec").error("descriptors", EINVAL, NEWER),
+    missing_call("clone3"),
+    missing_call("statx"),
+    // The errors of a kernel without user namespaces, a limit of 0, the sysctl of Debian, and the
+    // filter of a container. They come from clone3, or from clone if clone3 is missing.
+    TestCase::of("user namespaces", "clone3,user-namespaces:22").error(NS, EINVAL, "let ordinary users make"),
+    TestCase::of("user namespaces", "clone3,user-namespaces:28").error(
+        NS,
+        ENOSPC,
+        "user.max_user_namespaces",
+    ),
+    TestCase::of("user namespaces", "clone3,user-namespaces:1").error(NS, EPERM, "unprivileged_userns_clone"),
+    TestCase::of("user namespaces", "clone3:28").error(NS, ENOSPC, "user.max_user_namespaces"),
+    TestCase::of("user namespaces", "clone3:1").error(NS, EPERM, ALLOW),
+    // AppArmor allows every user to create a user namespace but denies all rights in it.
+    TestCase::of("rights in user namespaces", "sethostname:1").error(
         NS,
         EPERM,
         "AppArmor profile with `userns,`",
     ),
-    Absence::of("rights in user namespaces", "sethostname:13").error(
+    TestCase::of("rights in user namespaces", "sethostname:13").error(
         NS,
         EACCES,
         "AppArmor profile with `userns,`",
     ),
-    Absence::of("rights in user namespaces", "mount:13").error(
+    TestCase::of("rights in user namespaces", "mount:13").error(
         ROOT,
         EACCES,
         "AppArmor profile with `userns,`",
     ),
-    Absence::of("rights in user namespaces", "mount:1").error(ROOT, EPERM, ALLOW),
-    call("unshare").error(NS, ENOSYS, ALLOW),
-    Absence::of("unshare", "unshare:1").error(NS, EPERM, ALLOW),
-    Absence::of("a whole /proc", "mount --bind /dev/null /proc/timer_list").on(On::Namespaces).error(
-        "/proc",
-        EPERM,
-        "unmasked /proc",
-    ),
-    call("seccomp").error(CALLS, ENOSYS, "CONFIG_SECCOMP_FILTER"),
-    Absence::of("seccomp", "seccomp:22").error(CALLS, EINVAL, "CONFIG_SECCOMP_FILTER"),
-    Absence::of(LISTENER, "filter-listener").error(CALLS, EINVAL, "CONFIG_SECCOMP_FILTER"),
-    // One listener is all that a process may have; podman's and systemd's are others.
-    Absence::of(LISTENER, "filter-listener:16").error(CALLS, "resource busy", "outside of the container"),
-    Absence::of("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "filter-wait-killable"),
-    call("pidfd_getfd").error(CALLS, ENOSYS, "Linux 5.6 or newer"),
-    Absence::of("pidfd_getfd", "pidfd_getfd:1").error(CALLS, EPERM, "kernel.yama.ptrace_scope"),
-    Absence::of("MFD_EXEC", "memfd-exec"),
-    call("memfd_create").on(On::UsersRun).error("executable", ENOSYS, "allow memfd_create"),
-    call("memfd_create").on(On::RootsRun),
-    call("memfd_create").on(On::RootsEvaluation).error("inputs", ENOSYS, NEWER),
-    Absence::of("executable memory files", "echo 2 > /proc/sys/vm/memfd_noexec").on(On::Namespaces).error(
+    TestCase::of("rights in user namespaces", "mount:1").error(ROOT, EPERM, ALLOW),
+    missing_call("unshare").error(NS, ENOSYS, ALLOW),
+    TestCase::of("unshare", "unshare:1").error(NS, EPERM, ALLOW),
+    TestCase::of("a whole /proc", "mount --bind /dev/null /proc/timer_list")
+        .scenario(Scenario::RunInNamespaces)
+        .error("/proc", EPERM, "unmasked /proc"),
+    missing_call("seccomp").error(CALLS, ENOSYS, "CONFIG_SECCOMP_FILTER"),
+    TestCase::of("seccomp", "seccomp:22").error(CALLS, EINVAL, "CONFIG_SECCOMP_FILTER"),
+    TestCase::of(LISTENER, "filter-listener").error(CALLS, EINVAL, "CONFIG_SECCOMP_FILTER"),
+    // A process can have only one listener. podman or systemd may have installed one already.
+    TestCase::of(LISTENER, "filter-listener:16").error(CALLS, "resource busy", "outside of the container"),
+    TestCase::of("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "filter-wait-killable"),
+    missing_call("pidfd_getfd").error(CALLS, ENOSYS, "Linux 5.6 or newer"),
+    TestCase::of("pidfd_getfd", "pidfd_getfd:1").error(CALLS, EPERM, "kernel.yama.ptrace_scope"),
+    TestCase::of("MFD_EXEC", "memfd-exec"),
+    missing_call("memfd_create").scenario(Scenario::RunAsUser).error(
         "executable",
-        EACCES,
-        "set vm.memfd_noexec to 0 or 1",
+        ENOSYS,
+        "allow memfd_create",
     ),
-    // A flag of 1 is set by default, and asked for all the same.
-    Absence::of("executable memory files", "echo 1 > /proc/sys/vm/memfd_noexec").on(On::Namespaces),
-    Absence::of("overlay", "overlay").on(On::Stacked).error(ROOT, EPERM, "Linux 5.11 or newer"),
-    Absence::of("overlay", "overlay:19").on(On::Stacked).error(
+    missing_call("memfd_create").scenario(Scenario::RunAsRoot),
+    missing_call("memfd_create").scenario(Scenario::EvaluationAsRoot).error("inputs", ENOSYS, NEWER),
+    TestCase::of("executable memory files", "echo 2 > /proc/sys/vm/memfd_noexec")
+        .scenario(Scenario::RunInNamespaces)
+        .error("executable", EACCES, "set vm.memfd_noexec to 0 or 1"),
+    // With 1 the kernel only makes MFD_NOEXEC_SEAL the default. The launcher requests MFD_EXEC.
+    TestCase::of("executable memory files", "echo 1 > /proc/sys/vm/memfd_noexec")
+        .scenario(Scenario::RunInNamespaces),
+    TestCase::of("overlay", "overlay").scenario(Scenario::RunOfLayers).error(
+        ROOT,
+        EPERM,
+        "Linux 5.11 or newer",
+    ),
+    TestCase::of("overlay", "overlay:19").scenario(Scenario::RunOfLayers).error(
         ROOT,
         "No such device",
         "an image of one layer",
     ),
-    Absence::of("userxattr", "overlay:22").on(On::Stacked).error(ROOT, EINVAL, "Linux 5.11 or newer"),
-    Absence::of("overlay", "overlay"),
+    TestCase::of("userxattr", "overlay:22").scenario(Scenario::RunOfLayers).error(
+        ROOT,
+        EINVAL,
+        "Linux 5.11 or newer",
+    ),
+    TestCase::of("overlay", "overlay"),
 ];
 
-/// A stage with what the absences need besides.
-struct Poor {
+/// A stage with the program `without` and an image of several layers.
+struct FeatureStage {
     stage: Stage,
-    stacked: String,
+    image_of_layers: String,
 }
 
-impl Poor {
+impl FeatureStage {
     fn new(user: As) -> Self {
         let stage = Stage::new(user);
         std::fs::copy(program("without"), stage.place.path("bin/without")).unwrap();
         let evaluator = stage.place.path("bin/invarlock-evaluator");
-        let stacked = layout::of_program(&stage.place, "stacked", &evaluator);
-        Poor { stage, stacked }
+        let image_of_layers = layout::of_program(&stage.place, "stacked", &evaluator);
+        FeatureStage { stage, image_of_layers }
     }
 
-    /// The command on a kernel without it; none where this user has nothing to lose by it.
-    fn without(&self, absence: &Absence, command: Command) -> Option<Command> {
+    /// The command on a kernel without the feature, or none if the case does not apply to this
+    /// user.
+    fn without(&self, case: &TestCase, command: Command) -> Option<Command> {
         let root = self.stage.is_roots();
-        match absence.on {
-            On::Run | On::Stacked => Some(self.filtered(absence.hidden, &command)),
-            On::UsersRun => (!root).then(|| self.filtered(absence.hidden, &command)),
-            On::RootsRun | On::RootsEvaluation => root.then(|| self.filtered(absence.hidden, &command)),
-            On::Namespaces => (is_root() && !root).then(|| {
+        match case.scenario {
+            Scenario::Run | Scenario::RunOfLayers => Some(self.filtered(case.hidden, &command)),
+            Scenario::RunAsUser => (!root).then(|| self.filtered(case.hidden, &command)),
+            Scenario::RunAsRoot | Scenario::EvaluationAsRoot => {
+                root.then(|| self.filtered(case.hidden, &command))
+            }
+            Scenario::RunInNamespaces => (is_root() && !root).then(|| {
                 self.stage.place.inside(
                     &["--mount", "--pid", "--fork", "--mount-proc"],
-                    absence.hidden,
+                    case.hidden,
                     &command,
                 )
             }),
         }
     }
 
-    /// The same command, started by `without`, which is put between `setpriv` and the program.
+    /// The command, started by `without`, which `setpriv` starts instead of the launcher.
     fn filtered(&self, hidden: &str, command: &Command) -> Command {
         let without = self.stage.place.path("bin/without");
         let line: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
@@ -191,32 +209,34 @@ impl Poor {
         filtered
     }
 
-    fn see(&self, absence: &Absence) {
-        let (command, code) = match absence.on {
-            On::RootsEvaluation => (self.stage.evaluation(&["--json"]), 3),
-            On::Stacked => {
-                let run = ["runtime", "run", "--json", &self.stacked, "--", "/workload", "--self-test"];
+    /// Runs the case and checks its result.
+    fn check(&self, case: &TestCase) {
+        let (command, code) = match case.scenario {
+            Scenario::EvaluationAsRoot => (self.stage.evaluation(&["--json"]), 3),
+            Scenario::RunOfLayers => {
+                let run =
+                    ["runtime", "run", "--json", &self.image_of_layers, "--", "/workload", "--self-test"];
                 (self.stage.command(&run), 125)
             }
             _ => (self.stage.run(&["--json"]), 125),
         };
-        let Some(command) = self.without(absence, command) else { return };
-        let what = format!("{:?} without {}", self.stage.user, absence.hidden);
+        let Some(command) = self.without(case, command) else { return };
+        let what = format!("{:?} without {}", self.stage.user, case.hidden);
         let ran = self.stage.end_of(command, &what);
-        let told = if absence.on == On::RootsEvaluation { &ran.out } else { &ran.err };
-        let told: Value = serde_json::from_str(told).unwrap_or_else(|e| panic!("{what}: {e}: {ran:?}"));
-        match absence.seen {
-            Seen::Works => {
-                assert_eq!((ran.code, &told["status"]["exited"]), (0, &0.into()), "{what}: {ran:?}");
-                assert!(ran.out.contains(RAN) && told["observations"].is_object(), "{what}: {ran:?}");
+        let json = if case.scenario == Scenario::EvaluationAsRoot { &ran.out } else { &ran.err };
+        let output: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{what}: {e}: {ran:?}"));
+        match case.expected {
+            Expected::Works => {
+                assert_eq!((ran.code, &output["status"]["exited"]), (0, &0.into()), "{what}: {ran:?}");
+                assert!(ran.out.contains(RAN) && output["observations"].is_object(), "{what}: {ran:?}");
             }
-            Seen::Error(row, cause, remedy) => {
-                let (kind, message) = (&told["error"]["kind"], message_and_hint(&told));
-                let codes = (ran.code, &told["resolution"]["exit_code"]);
+            Expected::Error(control, cause, hint) => {
+                let (kind, message) = (&output["error"]["kind"], message_and_hint(&output));
+                let codes = (ran.code, &output["resolution"]["exit_code"]);
                 assert_eq!((kind, codes), (&"unsupported".into(), (code, &code.into())), "{what}: {ran:?}");
-                let row = format!("control \"{row}\": ");
+                let control = format!("control \"{control}\": ");
                 assert_eq!(message.matches("control \"").count(), 1, "{what}: {message}");
-                for needle in [row.as_str(), cause, remedy] {
+                for needle in [control.as_str(), cause, hint] {
                     assert!(message.contains(needle), "{what}: {needle:?} is not in {message}");
                 }
                 assert!(!ran.out.contains(RAN), "{what}: the workload ran: {ran:?}");
@@ -229,48 +249,50 @@ impl Poor {
 #[test]
 fn missing_kernel_feature_is_a_clear_error_or_has_a_fallback() {
     for user in both() {
-        let poor = Poor::new(user);
-        ABSENCES.iter().for_each(|absence| poor.see(absence));
+        let setup = FeatureStage::new(user);
+        TEST_CASES.iter().for_each(|case| setup.check(case));
     }
     if !is_root() {
-        skip("kernel_features of namespaces and of root's runs", "they need root");
+        skip("kernel_features of namespaces and of runs by root", "they need root");
     }
 }
 
-/// For people it is the same error in a line, and `doctor` has said so before.
+/// Without `--json` the run prints the same error in one line, and `doctor` reports the missing
+/// feature.
 #[test]
 fn doctor_and_text_output_report_missing_features() {
     for user in both() {
-        let poor = Poor::new(user);
-        let stage = &poor.stage;
-        for absence in &ABSENCES {
-            let Seen::Error(row, ..) = absence.seen else { continue };
-            let what = format!("{user:?} without {}", absence.hidden);
-            let Some(doctor) = poor.without(absence, stage.command(&["doctor", "--json"])) else { continue };
+        let setup = FeatureStage::new(user);
+        let stage = &setup.stage;
+        for case in &TEST_CASES {
+            let Expected::Error(control, ..) = case.expected else { continue };
+            let what = format!("{user:?} without {}", case.hidden);
+            let Some(doctor) = setup.without(case, stage.command(&["doctor", "--json"])) else { continue };
             let doctor = stage.end_of(doctor, &what);
-            let told = doctor.json();
-            let required = absence.on != On::Stacked;
+            let output = doctor.json();
+            let required = case.scenario != Scenario::RunOfLayers;
             match doctor.code {
-                // What the launcher needs for itself it cannot do without, not even to look.
-                3 => assert_eq!(told["error"]["kind"], "unsupported", "{what}: {told}"),
+                // `doctor` itself needs the feature.
+                3 => assert_eq!(output["error"]["kind"], "unsupported", "{what}: {output}"),
                 code => {
-                    let missing = told["findings"].as_array().unwrap().iter();
-                    let missing = missing
+                    let findings = output["findings"].as_array().unwrap().iter();
+                    let missing = findings
                         .filter(|f| (f["severity"] == "error") == required && f["code"] != "evaluator");
-                    assert!(missing.count() > 0, "{what}: doctor finds nothing: {told:#}");
-                    assert_eq!(code, i32::from(required), "{what}: {told:#}");
+                    assert!(missing.count() > 0, "{what}: doctor reports nothing: {output:#}");
+                    assert_eq!(code, i32::from(required), "{what}: {output:#}");
                 }
             }
-            if absence.on == On::Run {
+            if case.scenario == Scenario::Run {
                 let run = stage.command(&["runtime", "run", "invarlock-runtime:local"]);
-                let ran = stage.end_of(poor.filtered(absence.hidden, &run), &what).expect(125);
-                ran.one_error(&["error[unsupported]", &format!("control \"{row}\": ")]);
+                let ran = stage.end_of(setup.filtered(case.hidden, &run), &what).expect(125);
+                ran.one_error(&["error[unsupported]", &format!("control \"{control}\": ")]);
             }
         }
     }
 }
 
-/// A file that only its owner may read, where the file system has no id-mapped mounts (ramfs; an old kernel's tmpfs).
+/// The file system has no id-mapped mounts, like ramfs or the tmpfs of an old kernel. A file that
+/// only its owner can read is then an error.
 #[test]
 fn rejects_private_file_that_cannot_be_id_mapped() {
     if !is_root() {
@@ -297,9 +319,9 @@ fn rejects_private_file_that_cannot_be_id_mapped() {
         let command = stage.place.inside(&["--mount"], &script(mode), &stage.command(&args));
         stage.end_of(command, mode)
     };
-    let told = run("600").expect(3).json();
-    assert_eq!(told["error"]["kind"], "unsupported");
-    let message = message_and_hint(&told);
+    let output = run("600").expect(3).json();
+    assert_eq!(output["error"]["kind"], "unsupported");
+    let message = message_and_hint(&output);
     for needle in ["control \"inputs\": ", "ramfs/", EINVAL, "make the file readable by everybody"] {
         assert!(message.contains(needle), "{needle:?} is not in {message}");
     }
@@ -307,8 +329,8 @@ fn rejects_private_file_that_cannot_be_id_mapped() {
     run("644").expect(0);
 }
 
-/// The cells of the table's rows.
-fn table() -> Vec<[String; 6]> {
+/// The cells of each row of the table in docs/kernel-features.md.
+fn documented_features() -> Vec<[String; 6]> {
     let text = std::fs::read_to_string(root().join("docs/kernel-features.md")).unwrap();
     let cells =
         |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect::<Vec<_>>();
@@ -316,51 +338,54 @@ fn table() -> Vec<[String; 6]> {
     lines.map(|line| cells(line).try_into().unwrap_or_else(|_| panic!("six cells: {line}"))).collect()
 }
 
-/// Cells of several features have commas.
-fn features(cell: &str) -> Vec<String> {
+/// The features of a cell, which are separated by commas.
+fn names_in(cell: &str) -> Vec<String> {
     cell.split(", ").map(|f| f.replace('`', "")).collect()
 }
 
 #[test]
 fn documented_features_match_the_test_cases() {
-    let rows = table();
+    let rows = documented_features();
     assert!(rows.len() > 15, "{rows:?}");
-    for [names, _, _, without, place, forced] in &rows {
-        for file in place.split(", ") {
-            assert!(root().join(file.trim_matches('`')).exists(), "{names}: {file} is not there");
+    for [names, _, _, without, code, tested] in &rows {
+        for file in code.split(", ") {
+            assert!(root().join(file.trim_matches('`')).exists(), "{names}: {file} does not exist");
         }
-        for name in features(names) {
-            let cases: Vec<_> = ABSENCES.iter().filter(|a| a.feature == name).collect();
-            match forced.split_once(": ") {
+        for name in names_in(names) {
+            let cases: Vec<_> = TEST_CASES.iter().filter(|case| case.feature == name).collect();
+            match tested.split_once(": ") {
                 None => {
-                    assert_eq!(forced, "yes", "{name}");
-                    assert!(!cases.is_empty(), "{name}: the table says that it is forced");
+                    assert_eq!(tested, "yes", "{name}");
+                    assert!(!cases.is_empty(), "{name}: the table says yes, but there is no case");
                 }
-                Some(("elsewhere", test)) => {
-                    let (file, test) = test.split_once(", ").unwrap();
+                Some(("elsewhere", place)) => {
+                    let (file, test) = place.split_once(", ").unwrap();
                     let text = std::fs::read_to_string(root().join(file.trim_matches('`'))).unwrap();
                     assert!(
                         text.contains(&format!("fn {}()", test.trim_matches('`'))),
                         "{name}: no {test} in {file}"
                     );
                 }
-                Some((no, why)) => {
-                    assert!(no == "no" && why.len() > 20, "{name}: {forced:?} says neither yes nor why not");
-                    assert!(cases.is_empty(), "{name} is forced, but the table says {forced:?}");
+                Some((no, reason)) => {
+                    assert!(
+                        no == "no" && reason.len() > 20,
+                        "{name}: {tested:?} is neither yes nor no with a reason"
+                    );
+                    assert!(cases.is_empty(), "{name} has a case, but the table says {tested:?}");
                 }
             }
             for case in cases {
-                if let Seen::Error(row, ..) = case.seen {
+                if let Expected::Error(control, ..) = case.expected {
                     assert!(
-                        without.contains(&format!("\"{row}\"")),
-                        "{name}: no row \"{row}\" in {without:?}"
+                        without.contains(&format!("\"{control}\"")),
+                        "{name}: no control \"{control}\" in {without:?}"
                     );
                 }
             }
         }
     }
-    for absence in &ABSENCES {
-        let named = rows.iter().any(|[names, ..]| features(names).iter().any(|f| f == absence.feature));
-        assert!(named, "{} is not in the table", absence.feature);
+    for case in &TEST_CASES {
+        let documented = rows.iter().any(|[names, ..]| names_in(names).iter().any(|f| f == case.feature));
+        assert!(documented, "{} is not in the table", case.feature);
     }
 }

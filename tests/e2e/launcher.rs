@@ -1,5 +1,5 @@
-//! The launcher as shells, scripts and service managers start it: whatever state it inherits, it protects itself, and a run of it is the
-//! same as ever.
+//! The launcher as shells, scripts and service managers start it. Inherited descriptors, variables,
+//! and signal settings do not change a run. A set-uid launcher refuses to run.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::leaks::{self, Places};
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// A place with an image of the tests' program, under the general filter.
+/// A [`Place`] with an image of `invarlock-workload`, which runs under the general seccomp filter.
 struct Stage {
     place: Place,
     image: String,
@@ -32,7 +32,7 @@ impl Stage {
         Stage { place, image, _one: one }
     }
 
-    /// `sh -c SCRIPT sh invarlock runtime run IMAGE MORE…`: the script says how `"$@"` is started.
+    /// `sh -c SCRIPT sh invarlock runtime run IMAGE MORE…`. The script starts `"$@"`.
     fn script(&self, script: &str, more: &[&str]) -> Command {
         let mut command = self.place.command_of("sh".as_ref(), &["-c", script, "sh"]);
         command.arg(self.place.path("bin/invarlock")).args(["runtime", "run"]);
@@ -51,8 +51,8 @@ impl Stage {
     }
 }
 
-/// What the workload printed of itself.
-fn seen(ran: &Ran) -> Value {
+/// What the workload `see` printed about its process.
+fn self_description(ran: &Ran) -> Value {
     serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {}\n{}", ran.out, ran.err))
 }
 
@@ -65,8 +65,8 @@ fn closed_standard_descriptors_do_not_change_the_run() {
             stage.run(&format!("exec \"$@\" {closed}"), &["--", "/nothing"]).expect(125);
         }
         let ran = stage.run("exec \"$@\" <&- 2>&-", &["--", "/workload", "see"]).expect(0);
-        assert_eq!(seen(&ran)["descriptors"], serde_json::json!([0, 1, 2]));
-        assert_eq!(seen(&ran)["stdin"], "/dev/null");
+        assert_eq!(self_description(&ran)["descriptors"], serde_json::json!([0, 1, 2]));
+        assert_eq!(self_description(&ran)["stdin"], "/dev/null");
     }
 }
 
@@ -77,7 +77,7 @@ fn inherited_descriptors_and_variables_do_not_reach_the_container() {
         let script = "exec 7</etc/passwd 9>>kept; export LISTEN_FDS=3 LISTEN_PID=$$ NOTIFY_SOCKET=/run/x SECRET=1; exec \"$@\"";
         let mut command = stage.script(script, &["--", "/workload", "sleep"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let supervisor = workload_of(&child).0;
+        let supervisor = wait_for_workload(&child).0;
         for process in descendants(supervisor) {
             let open = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
             let names: Vec<_> = open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
@@ -90,9 +90,9 @@ fn inherited_descriptors_and_variables_do_not_reach_the_container() {
             assert!(!environment.contains("LISTEN") && !environment.contains("SECRET"), "{environment}");
             assert!(!environment.contains("NOTIFY"), "{environment}");
         }
-        end(child, Signal::TERM);
+        signal_and_wait(child, Signal::TERM);
         let ran = stage.run(script, &["--", "/workload", "see"]).expect(0);
-        assert_eq!(seen(&ran)["descriptors"], serde_json::json!([0, 1, 2]));
+        assert_eq!(self_description(&ran)["descriptors"], serde_json::json!([0, 1, 2]));
         assert!(!ran.out.contains("LISTEN") && !ran.out.contains("SECRET"), "{}", ran.out);
     }
 }
@@ -105,7 +105,10 @@ fn ignored_and_blocked_signals_do_not_change_the_run() {
             let start = Instant::now();
             let script = format!("exec env {state} \"$@\"");
             stage.run(&script, &["--timeout=20", "--", "/workload", "exit", "7"]).expect(7);
-            assert!(start.elapsed() < Duration::from_secs(10), "{state}: the end of the run was not noticed");
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{state}: the launcher did not notice the end of the run"
+            );
         }
     }
 }
@@ -119,12 +122,12 @@ fn closed_output_pipe_ends_the_workload() {
         let flood = ["--", "/workload", "flood", "100000000000"];
         let ran = stage.run("{ \"$@\"; echo \"code $?\" >&2; } | head -c 5", &flood);
         assert_eq!(ran.out, "xxxxx");
-        // SIGPIPE, or the panic of a Rust program that ignores it.
+        // Death by SIGPIPE, or a panic of a Rust program that ignores SIGPIPE.
         assert!(["code 141", "code 101", "code 134"].iter().any(|c| ran.err.contains(c)), "{}", ran.err);
-        assert!(start.elapsed() < Duration::from_secs(20), "the run kept writing after its reader was gone");
+        assert!(start.elapsed() < Duration::from_secs(20), "the run kept writing after the pipe was closed");
         stage.places().left_since(&before).is_nothing("a closed pipe");
         let full = stage.run("\"$@\" >/dev/full", &["--", "/workload", "exit", "0"]);
-        assert_eq!(full.code, 0, "nothing was printed: {}", full.err);
+        assert_eq!(full.code, 0, "a run without output failed: {}", full.err);
         stage.run("\"$@\" >/dev/full", &["--", "/workload", "see"]).expect(125).one_error(&["No space left"]);
     }
 }
@@ -150,16 +153,16 @@ fn sighup_ends_the_run_unless_it_is_ignored() {
     for user in both() {
         let stage = Stage::new(user);
         let before = stage.places().snapshot();
-        for (script, survives) in [("trap '' HUP; exec \"$@\"", true), ("exec \"$@\"", false)] {
+        for (script, ignored) in [("trap '' HUP; exec \"$@\"", true), ("exec \"$@\"", false)] {
             let mut command = stage.script(script, &["--timeout=3", "--", "/workload", "sleep"]);
             let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            workload_of(&child);
-            let (code, err) = end(child, Signal::HUP);
-            let expected = if survives { (125, "wall-time limit") } else { (129, "SIGHUP") };
+            wait_for_workload(&child);
+            let (code, err) = signal_and_wait(child, Signal::HUP);
+            let expected = if ignored { (125, "wall-time limit") } else { (129, "SIGHUP") };
             assert_eq!(code, expected.0, "{err}");
             assert!(err.contains(expected.1), "{err}");
         }
-        stage.places().left_since(&before).is_nothing("a hang-up");
+        stage.places().left_since(&before).is_nothing("SIGHUP");
     }
 }
 
@@ -169,14 +172,14 @@ fn time_limit_ends_the_run_of_a_stopped_launcher() {
         let stage = Stage::new(user);
         let mut command = stage.script("exec \"$@\"", &["--timeout=2", "--", "/workload", "ignore-term"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let (supervisor, _) = workload_of(&child);
+        let (supervisor, _) = wait_for_workload(&child);
         kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
         let start = Instant::now();
-        while !descendants(supervisor).is_empty() && !is_gone(supervisor) {
-            assert!(start.elapsed() < Duration::from_secs(15), "the run outlives its time");
+        while !descendants(supervisor).is_empty() && !has_ended(supervisor) {
+            assert!(start.elapsed() < Duration::from_secs(15), "the run exceeded its time limit");
             std::thread::sleep(Duration::from_millis(20));
         }
-        let (code, err) = end(child, Signal::CONT);
+        let (code, err) = signal_and_wait(child, Signal::CONT);
         assert_eq!(code, 125, "{err}");
         assert!(err.contains("the wall-time limit (2 s) was reached\nhelp: raise --timeout"), "{err}");
     }
@@ -198,19 +201,19 @@ fn limit_options_are_enforced_and_reported() {
         let ran = stage.run("\"$@\"", &["--pids=20", "--", "/workload", "fork-bomb"]).expect(0);
         assert!(ran.out.trim().ends_with(" 11"), "{}", ran.out);
         let ran = stage.run("\"$@\"", &["--json", "--pids=20", "--", "/workload", "exit", "0"]).expect(0);
-        let told: Value = serde_json::from_str(&ran.err).unwrap();
-        let rows = told["observations"]["limits"]["value"].as_array().unwrap();
-        let pids = rows.iter().find(|row| row["name"] == "pids").unwrap();
+        let outcome: Value = serde_json::from_str(&ran.err).unwrap();
+        let limits = outcome["observations"]["limits"]["value"].as_array().unwrap();
+        let pids = limits.iter().find(|limit| limit["name"] == "pids").unwrap();
         assert_eq!((&pids["asked"], &pids["effective"]), (&Value::from(20), &Value::from(20)));
         assert!(ran.err.trim_end().bytes().all(|b| (0x20..0x7f).contains(&b)), "{}", ran.err);
         let ran = stage.run("\"$@\"", &["--cpus=0.5", "--memory=64M", "--", "/workload", "exit", "0"]);
         match user {
             As::Caller => drop(ran.expect(0)),
-            // Without a delegated cgroup the limits cannot be enforced.
+            // Without a delegated cgroup these limits cannot be enforced.
             As::User => assert!(ran.code == 0 || ran.err.contains("cannot be enforced"), "{}", ran.err),
         }
-        for bad in ["--cpus=0", "--pids=1", "--tmp-size=1X"] {
-            stage.run("\"$@\"", &[bad]).expect(125);
+        for invalid in ["--cpus=0", "--pids=1", "--tmp-size=1X"] {
+            stage.run("\"$@\"", &[invalid]).expect(125);
         }
         stage.run("\"$@\"", &["--tmp-size=1"]).expect(125).one_error(&["input", "below the minimum"]);
     }
@@ -219,18 +222,17 @@ fn limit_options_are_enforced_and_reported() {
 #[test]
 fn evaluate_accepts_the_limit_options() {
     let place = Place::new(As::Caller);
-    let args = |flag| {
+    let evaluate = |flag| {
         let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
         let paths = [baseline.to_str().unwrap(), preset.to_str().unwrap()].map(str::to_owned);
         let mut command = place.command(&["evaluate", "--baseline", &paths[0], "--subject", &paths[0]]);
         command.args(["--preset", &paths[1], flag]);
         Ran::from(command.output().unwrap())
     };
-    args("--output-size=8K").expect(3).one_error(&["baseline", "No space left", "raise --output-size"]);
-    let plan = place.command(&["evaluate", "--dry-run", "--tmp-size=1M", "--pids=50"]);
-    let mut plan = plan;
-    plan.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
-    let plan = Ran::from(plan.arg("--preset").arg(demo("preset.yaml")).output().unwrap()).expect(0).json();
+    evaluate("--output-size=8K").expect(3).one_error(&["baseline", "No space left", "raise --output-size"]);
+    let mut command = place.command(&["evaluate", "--dry-run", "--tmp-size=1M", "--pids=50"]);
+    command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
+    let plan = Ran::from(command.arg("--preset").arg(demo("preset.yaml")).output().unwrap()).expect(0).json();
     let limits = &plan["sides"]["subject"]["limits"];
     assert_eq!(
         (&limits["tmp_bytes"], &limits["pids"]),
@@ -239,6 +241,7 @@ fn evaluate_accepts_the_limit_options() {
     );
 }
 
+/// The process ids of all living descendants.
 fn descendants(pid: u32) -> Vec<u32> {
     let mut found = leaks::children(pid);
     let mut next = 0;
@@ -249,16 +252,17 @@ fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
-fn is_gone(pid: u32) -> bool {
+/// Whether no process has this id, or a zombie has it.
+fn has_ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
-/// The supervisor of a launcher, and its workload once that is the program.
-fn workload_of(launcher: &Child) -> (u32, u32) {
+/// Waits until the workload runs its program. Returns the ids of the supervisor and the workload.
+fn wait_for_workload(launcher: &Child) -> (u32, u32) {
     let start = Instant::now();
     loop {
-        assert!(start.elapsed() < Duration::from_secs(20), "the workload does not start");
+        assert!(start.elapsed() < Duration::from_secs(20), "the workload did not start");
         let supervisor = leaks::children(launcher.id()).first().copied();
         for pid in supervisor.map(descendants).unwrap_or_default() {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -270,8 +274,8 @@ fn workload_of(launcher: &Child) -> (u32, u32) {
     }
 }
 
-/// Sends the launcher a signal and waits for its end.
-fn end(mut child: Child, signal: Signal) -> (i32, String) {
+/// Sends a signal to the launcher and waits for its end. Returns its exit code and standard error.
+fn signal_and_wait(mut child: Child, signal: Signal) -> (i32, String) {
     kill_process(Pid::from_child(&child), signal).unwrap();
     let mut err = String::new();
     if let Some(mut pipe) = child.stderr.take() {
