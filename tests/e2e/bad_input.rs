@@ -1,10 +1,12 @@
-//! Bad input: one clear error (what, where, why, what to do), the right exit code, nothing half-written, no container left.
+//! Invalid input. Each case ends with one clear error and the documented exit code, and leaves no
+//! partial files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, demo, is_root, set_mode, skip};
 use std::path::{Path, PathBuf};
 
-/// A place with a copy of the demo's baseline to spoil, and a small dataset.
+/// A [`Place`] with a copy of the baseline of the demo, which the tests modify, and a small
+/// dataset.
 struct Case {
     place: Place,
     checkpoint: PathBuf,
@@ -34,7 +36,7 @@ impl Case {
         std::fs::write(self.file("config.json"), config.to_string()).unwrap();
     }
 
-    /// Evaluates the checkpoint against itself on 4 + 4 short windows.
+    /// Evaluates the checkpoint against itself with 4 preview and 4 final windows.
     fn evaluate(&self, more: &[&str]) -> Ran {
         let preset = "dataset: {provider: {kind: local_jsonl, file: data.jsonl}, seq_len: 64, preview_n: 4, final_n: 4}\n";
         self.place.write("preset.yaml", preset.as_bytes());
@@ -52,9 +54,9 @@ impl Case {
         self.place.run(&[&args[..], more].concat())
     }
 
-    /// Expects one error with these words and this code, and no evidence.
+    /// Evaluates and expects one error that contains `needles`, exit code `code` and no evidence.
     #[track_caller]
-    fn refused(&self, code: i32, needles: &[&str]) {
+    fn expect_error(&self, code: i32, needles: &[&str]) {
         let ran = self.evaluate(&[]).expect(code);
         ran.one_error(needles);
         assert!(
@@ -77,19 +79,19 @@ fn accepts_the_unmodified_inputs() {
 fn rejects_directories_that_are_not_checkpoints() {
     let case = Case::new();
     std::fs::rename(&case.checkpoint, case.place.work("elsewhere")).unwrap();
-    case.refused(2, &["baseline", "checkpoint", "no such directory"]);
+    case.expect_error(2, &["baseline", "checkpoint", "no such directory"]);
     std::fs::create_dir(&case.checkpoint).unwrap();
-    case.refused(2, &["config.json is missing"]);
+    case.expect_error(2, &["config.json is missing"]);
     std::fs::remove_dir(&case.checkpoint).unwrap();
     std::fs::write(&case.checkpoint, "x").unwrap();
-    case.refused(2, &["not a directory"]);
+    case.expect_error(2, &["not a directory"]);
 }
 
 #[test]
 fn rejects_pickle_weights_without_opening_them() {
     let case = Case::new();
     std::fs::rename(case.file("model.safetensors"), case.file("pytorch_model.bin")).unwrap();
-    // It must not be opened: opening a FIFO would block.
+    // The file is a FIFO, so an attempt to open it would block.
     std::fs::remove_file(case.file("pytorch_model.bin")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -99,12 +101,12 @@ fn rejects_pickle_weights_without_opening_them() {
         0,
     )
     .unwrap();
-    case.refused(2, &["pytorch_model.bin", "pickle"]);
+    case.expect_error(2, &["pytorch_model.bin", "pickle"]);
 
     let case = Case::new();
     for content in [&b"PK\x03\x04rest of a zip"[..], b"\x80\x02}q\x00X\x05\x00\x00\x00"] {
         std::fs::write(case.file("model.safetensors"), content).unwrap();
-        case.refused(2, &["model.safetensors", "pickle"]);
+        case.expect_error(2, &["model.safetensors", "pickle"]);
     }
 }
 
@@ -112,19 +114,19 @@ fn rejects_pickle_weights_without_opening_them() {
 fn rejects_invalid_safetensors_files() {
     let case = Case::new();
     let good = std::fs::read(case.file("model.safetensors")).unwrap();
-    let spoil = |bytes: &[u8], needle: &str| {
+    let expect_error_for = |bytes: &[u8], needle: &str| {
         std::fs::write(case.file("model.safetensors"), bytes).unwrap();
-        case.refused(2, &["model.safetensors", needle]);
+        case.expect_error(2, &["model.safetensors", needle]);
     };
-    spoil(&good[..good.len() - 100], "");
-    spoil(&good[..4], "");
-    spoil(b"", "");
-    let mut long = good.clone();
-    long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    spoil(&long, "header");
-    let mut grown = good;
-    grown.extend_from_slice(b"trailing");
-    spoil(&grown, "");
+    expect_error_for(&good[..good.len() - 100], "");
+    expect_error_for(&good[..4], "");
+    expect_error_for(b"", "");
+    let mut wrong_length = good.clone();
+    wrong_length[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    expect_error_for(&wrong_length, "header");
+    let mut trailing_data = good;
+    trailing_data.extend_from_slice(b"trailing");
+    expect_error_for(&trailing_data, "");
 }
 
 #[test]
@@ -132,10 +134,10 @@ fn rejects_nan_weights() {
     let case = Case::new();
     let mut bytes = std::fs::read(case.file("model.safetensors")).unwrap();
     let end = bytes.len();
-    // The last bf16 of the file becomes a NaN.
+    // Sets the last bf16 value of the file to NaN.
     bytes[end - 2..].copy_from_slice(&0x7fc0u16.to_le_bytes());
     std::fs::write(case.file("model.safetensors"), bytes).unwrap();
-    case.refused(2, &["NaN"]);
+    case.expect_error(2, &["NaN"]);
 }
 
 #[test]
@@ -145,10 +147,10 @@ fn rejects_missing_shards_and_shard_names_with_directories() {
     let index = |shard: &str| serde_json::json!({"metadata": {}, "weight_map": {"a": shard}}).to_string();
     let name = case.file("model.safetensors.index.json");
     std::fs::write(&name, index("model-00001-of-00001.safetensors")).unwrap();
-    case.refused(2, &["model-00001-of-00001.safetensors", "missing"]);
-    for climbing in ["../outside.safetensors", "/etc/passwd.safetensors", "a/b.safetensors"] {
-        std::fs::write(&name, index(climbing)).unwrap();
-        case.refused(3, &["plain name"]);
+    case.expect_error(2, &["model-00001-of-00001.safetensors", "missing"]);
+    for shard in ["../outside.safetensors", "/etc/passwd.safetensors", "a/b.safetensors"] {
+        std::fs::write(&name, index(shard)).unwrap();
+        case.expect_error(3, &["plain name"]);
     }
 }
 
@@ -156,7 +158,7 @@ fn rejects_missing_shards_and_shard_names_with_directories() {
 fn rejects_missing_or_different_tokenizers() {
     let case = Case::new();
     std::fs::remove_file(case.file("tokenizer.json")).unwrap();
-    case.refused(2, &["tokenizer.json is missing"]);
+    case.expect_error(2, &["tokenizer.json is missing"]);
 
     let case = Case::new();
     let other = case.place.copy_dir(&demo("baseline"), "other");
@@ -190,10 +192,10 @@ fn rejects_vocabulary_larger_than_the_embedding() {
     let mut tokenizer = invarlock_tests::read_json(&case.file("tokenizer.json"));
     tokenizer["model"]["vocab"]["one token too many"] = 1024.into();
     std::fs::write(case.file("tokenizer.json"), tokenizer.to_string()).unwrap();
-    case.refused(2, &["vocabulary larger than the embedding", "one token too many", "1024"]);
+    case.expect_error(2, &["vocabulary larger than the embedding", "one token too many", "1024"]);
     let case = Case::new();
     case.edit_config(|c| c["vocab_size"] = 100.into());
-    case.refused(2, &["embed_tokens", "[1024, 64]", "[100, 64]"]);
+    case.expect_error(2, &["embed_tokens", "[1024, 64]", "[100, 64]"]);
 }
 
 #[test]
@@ -205,22 +207,22 @@ fn rejects_unknown_model_types_and_rope_scaling() {
     ran.one_error(&["mamba", "gpt2", "llama", "mistral", "qwen2"]);
     let case = Case::new();
     case.edit_config(|c| c["rope_scaling"] = serde_json::json!({"rope_type": "yarn", "factor": 4.0}));
-    case.refused(3, &["yarn"]);
+    case.expect_error(3, &["yarn"]);
 }
 
 #[test]
 fn rejects_invalid_datasets() {
     let case = Case::new();
     case.place.write("data.jsonl", b"{\"text\": \"fine\"}\nnot json\n");
-    case.refused(2, &["line 2"]);
+    case.expect_error(2, &["line 2"]);
     case.place.write("data.jsonl", b"{\"words\": \"no text member\"}\n");
-    case.refused(2, &["text", "line 1"]);
+    case.expect_error(2, &["text", "line 1"]);
     case.place.write("data.jsonl", b"");
-    case.refused(2, &["window"]);
+    case.expect_error(2, &["window"]);
     case.place.write("data.jsonl", b"{\"text\": \"one short row only\"}\n");
-    case.refused(2, &["window", "8"]);
+    case.expect_error(2, &["window", "8"]);
     std::fs::remove_file(case.place.work("data.jsonl")).unwrap();
-    case.refused(2, &["data.jsonl"]);
+    case.expect_error(2, &["data.jsonl"]);
 }
 
 #[test]
@@ -280,7 +282,7 @@ fn full_disk_leaves_no_partial_files() {
     let case = Case::new();
     let small = case.place.work("small");
     std::fs::create_dir(&small).unwrap();
-    // A mount namespace of its own: nothing to unmount, whatever happens.
+    // The mount is in a separate mount namespace, so the test does not need to unmount it.
     let preset =
         "dataset: {provider: {kind: local_jsonl, file: data.jsonl}, seq_len: 64, preview_n: 4, final_n: 4}\n";
     case.place.write("preset.yaml", preset.as_bytes());
@@ -301,7 +303,7 @@ fn rejects_links_that_leave_the_checkpoint() {
     let outside = case.place.work("outside.safetensors");
     std::fs::rename(case.file("model.safetensors"), &outside).unwrap();
     std::os::unix::fs::symlink(&outside, case.file("model.safetensors")).unwrap();
-    case.refused(3, &["model.safetensors", "leaves the checkpoint"]);
+    case.expect_error(3, &["model.safetensors", "leaves the checkpoint"]);
 }
 
 #[test]
@@ -334,12 +336,12 @@ fn accepts_private_checkpoints_and_rejects_unreadable_ones() {
         case.evaluate(&[]).expect(0);
     }
     if !is_root() {
-        return skip("bad_input::unreadable checkpoint of another user", "making one needs root");
+        return skip("bad_input::unreadable checkpoint of another user", "creating one needs root");
     }
     let case = Case::of(As::User);
     std::os::unix::fs::chown(case.file("model.safetensors"), Some(0), Some(0)).unwrap();
     set_mode(&case.file("model.safetensors"), 0o600);
-    case.refused(2, &["model.safetensors", "readable by you"]);
+    case.expect_error(2, &["model.safetensors", "readable by you"]);
 }
 
 #[test]
@@ -358,7 +360,7 @@ fn rejects_files_that_are_not_reports() {
     let code = place.run(&["verify", "junk.json"]).code;
     assert!([1, 2].contains(&code), "{code}");
     place.write("empty.json", b"{}");
-    // As upstream: a report without its digests is refused before its shape is looked at.
+    // As in upstream, a report without digests is rejected before its structure is checked.
     place.run(&["verify", "empty.json"]).expect(3);
     place.run(&["report", "html", "-i", "empty.json", "-o", "x.html"]).expect(2);
     assert!(!place.work("x.html").exists());
@@ -368,7 +370,7 @@ fn rejects_files_that_are_not_reports() {
 fn rejects_set_uid_launcher() {
     let name = "bad_input::rejects_set_uid_launcher";
     if !is_root() {
-        return skip(name, "making a set-uid program of root needs root");
+        return skip(name, "creating a set-uid root program needs root");
     }
     let place = Place::new(As::User);
     set_mode(&place.path("bin/invarlock"), 0o4755);
@@ -386,7 +388,7 @@ fn rejects_dot_dot_after_a_missing_output_directory() {
 fn disabled_user_namespaces_error_names_the_sysctl() {
     let name = "bad_input::disabled_user_namespaces_error_names_the_sysctl";
     if !is_root() {
-        return skip(name, "forbidding them for one process needs root");
+        return skip(name, "disabling user namespaces for one process needs root");
     }
     let case = Case::of(As::User);
     case.evaluate(&["--dry-run"]).expect(0);

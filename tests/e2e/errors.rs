@@ -1,4 +1,5 @@
-//! The errors of the command line: for each verb and kind one message, its exit code, its `help:` line and its JSON form.
+//! Error output of the command line: for each verb and kind one message, its exit code, its `help:`
+//! line and its JSON form.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, demo};
@@ -23,9 +24,9 @@ struct Case {
     kind: &'static str,
     code: i32,
     json: Json,
-    /// Words in the message.
+    /// A part of the message.
     message: &'static str,
-    /// Words in the hint; none: there may be a hint or not.
+    /// A part of the hint. With `None` a hint is optional.
     help: Option<&'static str>,
 }
 
@@ -57,8 +58,7 @@ const HTML: &[&str] = &["report", "html"];
 const RUN: &[&str] = &["runtime", "run"];
 const LEARN: &[&str] = &["runtime", "learn"];
 
-/// Commands that fail in a work directory with `base/` (a checkpoint), `linked/` (one whose weights are a link to elsewhere) and
-/// `data.jsonl`.
+/// Commands that fail in the directory of [`place_with_inputs`].
 #[rustfmt::skip]
 const CASES: &[Case] = &[
     case(EVALUATE, &["--baseline", "nowhere", "--subject", "base", "--dataset", "data.jsonl"], "input", 2, "opening baseline checkpoint nowhere: no such directory").help("contains config.json"),
@@ -90,7 +90,9 @@ const CASES: &[Case] = &[
     case(&["runtime", "image", "push"], &["invarlock-runtime:local", "docker://localhost/x:1"], "input", 2, "no network").help("--allow-network"),
 ];
 
-fn prepared() -> Place {
+/// A [`Place`] with `base/` (a checkpoint), `linked/` (a checkpoint whose weights are a link to a
+/// file outside of it) and the datasets `data.jsonl`, `short.jsonl` and `broken.jsonl`.
+fn place_with_inputs() -> Place {
     let place = Place::new(As::Caller);
     place.copy_dir(&demo("baseline"), "base");
     let linked = place.copy_dir(&demo("baseline"), "linked");
@@ -102,7 +104,7 @@ fn prepared() -> Place {
     place
 }
 
-/// The line of the error and, if there is one, the hint after it.
+/// The error line and the hint after it, if any.
 fn error_and_hint(ran: &Ran) -> (String, Option<String>) {
     ran.one_error(&[]);
     let mut lines = ran.err.lines().skip_while(|line| !line.starts_with("error["));
@@ -112,16 +114,16 @@ fn error_and_hint(ran: &Ran) -> (String, Option<String>) {
 
 #[test]
 fn every_verb_reports_kind_message_and_hint() {
-    let place = prepared();
+    let place = place_with_inputs();
     for case in CASES {
         let args = [case.verb, case.args].concat();
         let ran = place.run(&args).expect(case.code);
         let (error, hint) = error_and_hint(&ran);
         assert!(error.starts_with(&format!("error[{}]: ", case.kind)), "{args:?}: {error}");
         assert!(error.contains(case.message), "{args:?}: {error}");
-        assert!(!error.contains("/in/"), "{args:?}: a path of the container: {error}");
-        if let Some(words) = case.help {
-            assert!(hint.as_deref().is_some_and(|hint| hint.contains(words)), "{args:?}: {}", ran.err);
+        assert!(!error.contains("/in/"), "{args:?}: the message contains a path of the container: {error}");
+        if let Some(part) = case.help {
+            assert!(hint.as_deref().is_some_and(|hint| hint.contains(part)), "{args:?}: {}", ran.err);
         }
         if let Some(hint) = &hint {
             assert!(!error.contains(hint.as_str()), "{args:?}: the message repeats the hint: {error}");
@@ -133,6 +135,7 @@ fn every_verb_reports_kind_message_and_hint() {
     assert_eq!(place.names("work/reports"), Vec::<String>::new(), "a report was written");
 }
 
+/// Runs the case with `--json` and checks the error.
 fn check_json(place: &Place, case: &Case, hint: Option<String>) {
     let args = [case.verb, &["--json"], case.args].concat();
     let ran = place.run(&args).expect(case.code);
