@@ -1,4 +1,4 @@
-//! Images made from directories and archives, from outside, as root and as an ordinary user.
+//! `runtime image build` from directories and archives, as root and as an ordinary user.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, both, program};
@@ -9,15 +9,16 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A root directory with everything in it that an image can have, made in this order of its parts.
-fn tree(place: &Place, name: &str, order: [usize; 3]) -> PathBuf {
+/// Creates a root directory with every kind of file that an image can contain. `creation_order` is
+/// the order in which its three parts are created.
+fn root_with_all_file_types(place: &Place, name: &str, creation_order: [usize; 3]) -> PathBuf {
     let root = place.work(name);
     std::fs::create_dir(&root).unwrap();
     let long = format!(
         "{0}/{0}",
         "a-name-of-which-two-do-not-fit-into-a-header-of-an-archive-so-that-a-record-is-needed"
     );
-    for part in order {
+    for part in creation_order {
         match part {
             0 => {
                 std::fs::create_dir_all(root.join("bin")).unwrap();
@@ -38,15 +39,16 @@ fn tree(place: &Place, name: &str, order: [usize; 3]) -> PathBuf {
         }
     }
     give_all(place, &root);
-    // Giving a program away takes such bits from it.
+    // A change of the owner clears the set-uid and set-gid bits, so they are set afterwards.
     std::fs::set_permissions(root.join("bin/program"), PermissionsExt::from_mode(0o6755)).unwrap();
     root
 }
 
+/// Makes the user the owner of everything below `path`.
 fn give_all(place: &Place, path: &Path) {
     place.give(path);
     if path.symlink_metadata().unwrap().is_dir() {
-        std::fs::read_dir(path).unwrap().for_each(|it| give_all(place, &it.unwrap().path()));
+        std::fs::read_dir(path).unwrap().for_each(|entry| give_all(place, &entry.unwrap().path()));
     }
 }
 
@@ -54,7 +56,7 @@ fn build(place: &Place, args: &[&str]) -> Ran {
     place.run(&[&["runtime", "image", "build", "--json"], args].concat())
 }
 
-fn digest(ran: Ran) -> Value {
+fn manifest_digest(ran: Ran) -> Value {
     ran.expect(0).json()["manifest_digest"].clone()
 }
 
@@ -70,8 +72,8 @@ fn image_of_a_directory_is_reproducible_and_runs() {
         let flags = ["--label", "b=2", "--label", "a=1", "--env", "X=1", "--env", "X=2"];
         let flags =
             [&flags[..], &["--entrypoint", r#"["/bin/link", "--self-test"]"#, "--workdir", "/"]].concat();
-        for (name, order) in [("one", [0, 1, 2]), ("other-place", [2, 1, 0])] {
-            let root = tree(&place, name, order);
+        for (name, creation_order) in [("one", [0, 1, 2]), ("other-place", [2, 1, 0])] {
+            let root = root_with_all_file_types(&place, name, creation_order);
             let from = ["--from", root.to_str().unwrap(), "--name", "own:1"];
             let built = build(&place, &[&from[..], &flags].concat()).expect(0).json();
             assert_eq!(built["left_out"]["set_id"], 1, "{user:?}: {built}");
@@ -85,56 +87,58 @@ fn image_of_a_directory_is_reproducible_and_runs() {
         place.run(&["runtime", "run", "own:1", "--", "/bin/same", "--self-test"]).expect(0);
         place.run(&["runtime", "image", "verify"]).expect(0);
     }
-    assert!(digests.iter().all(|it| *it == digests[0]), "{digests:?}");
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
 }
 
 #[test]
 fn gnu_tar_extracts_the_source_directory_from_an_exported_image() {
     let place = Place::new(As::User);
-    let root = tree(&place, "root", [0, 1, 2]);
+    let root = root_with_all_file_types(&place, "root", [0, 1, 2]);
     build(&place, &["--from", root.to_str().unwrap(), "--name", "own:1"]).expect(0);
     place.run(&["runtime", "image", "export", "own:1", "docker-archive:saved.tar"]).expect(0);
-    let (saved, out) = (place.path("saved"), place.path("out"));
-    for dir in [&saved, &out] {
+    let (archive_dir, layer_dir) = (place.path("saved"), place.path("out"));
+    for dir in [&archive_dir, &layer_dir] {
         std::fs::create_dir(dir).unwrap();
     }
-    let tar = |dir: &Path, archive: &Path| {
+    let extract = |dir: &Path, archive: &Path| {
         let ran = Command::new("tar").arg("-C").arg(dir).arg("-xpf").arg(archive).output().unwrap();
         assert!(ran.status.success() && ran.stderr.is_empty(), "{}", String::from_utf8_lossy(&ran.stderr));
     };
-    tar(&saved, &place.work("saved.tar"));
-    let layers = std::fs::read_dir(&saved).unwrap().map(|it| it.unwrap().path());
-    let layer = layers
-        .filter(|it| it.extension() == Some(OsStr::new("tar")))
-        .max_by_key(|it| it.metadata().unwrap().len());
-    tar(&out, &layer.unwrap());
-    let diff = Command::new("diff").args(["-r", "--no-dereference"]).args([&root, &out]).output().unwrap();
+    extract(&archive_dir, &place.work("saved.tar"));
+    let files = std::fs::read_dir(&archive_dir).unwrap().map(|entry| entry.unwrap().path());
+    let layer = files
+        .filter(|file| file.extension() == Some(OsStr::new("tar")))
+        .max_by_key(|file| file.metadata().unwrap().len());
+    extract(&layer_dir, &layer.unwrap());
+    let diff =
+        Command::new("diff").args(["-r", "--no-dereference"]).args([&root, &layer_dir]).output().unwrap();
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
     let mode = |root: &Path, name: &str| root.join(name).metadata().unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode(&out, "bin/program"), mode(&out, "empty-file")), (0o755, 0o640));
-    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&out.join(name).metadata().unwrap());
+    assert_eq!((mode(&layer_dir, "bin/program"), mode(&layer_dir, "empty-file")), (0o755, 0o640));
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&layer_dir.join(name).metadata().unwrap());
     assert_eq!(inode("bin/program"), inode("bin/same"), "a hard link became a copy");
 }
 
 #[test]
 fn source_date_epoch_sets_the_time_of_an_image() {
     let place = Place::new(As::User);
-    let root = tree(&place, "root", [0, 1, 2]);
-    let at = |time: &str, args: &[&str]| {
+    let root = root_with_all_file_types(&place, "root", [0, 1, 2]);
+    let build_at = |time: &str, args: &[&str]| {
         let mut command = place.command(&["runtime", "image", "build", "--json"]);
         Ran::from(command.args(args).env("SOURCE_DATE_EPOCH", time).output().unwrap())
     };
     let own = ["--from", root.to_str().unwrap(), "--name", "own:1"];
-    let without = digest(build(&place, &own));
-    let with = digest(at("1700000000", &own));
-    assert_ne!(without, with);
+    let without_time = manifest_digest(build(&place, &own));
+    let with_time = manifest_digest(build_at("1700000000", &own));
+    assert_ne!(without_time, with_time);
     assert_eq!(inspect(&place, "own:1")["config"]["created"], "2023-11-14T22:13:20Z");
-    assert_eq!(digest(at("1700000000", &own)), with);
-    // The default image follows from the evaluator alone.
-    assert_eq!(digest(at("1700000000", &[])), digest(build(&place, &[])));
-    for bad in ["", " 1", "+1", "-1", "1.5", "0x10", "yesterday", "8589934592", "99999999999999999999999"] {
+    assert_eq!(manifest_digest(build_at("1700000000", &own)), with_time);
+    // The default image depends only on the evaluator.
+    assert_eq!(manifest_digest(build_at("1700000000", &[])), manifest_digest(build(&place, &[])));
+    for invalid in ["", " 1", "+1", "-1", "1.5", "0x10", "yesterday", "8589934592", "99999999999999999999999"]
+    {
         for args in [&own[..], &[]] {
-            assert_eq!(at(bad, args).expect(2).json()["error"]["kind"], "input", "{bad:?}");
+            assert_eq!(build_at(invalid, args).expect(2).json()["error"]["kind"], "input", "{invalid:?}");
         }
     }
 }
@@ -143,23 +147,25 @@ fn source_date_epoch_sets_the_time_of_an_image() {
 fn layers_add_and_remove_files() {
     for user in both() {
         let place = Place::new(user);
-        let (root, top) = (tree(&place, "root", [0, 1, 2]), place.work("top"));
+        let (root, top) = (root_with_all_file_types(&place, "root", [0, 1, 2]), place.work("top"));
         std::fs::create_dir(&top).unwrap();
         std::fs::write(top.join("added"), "new\n").unwrap();
         std::fs::write(top.join(".wh.empty-file"), "").unwrap();
         give_all(&place, &top);
         let (root, top) = (root.to_str().unwrap(), top.to_str().unwrap());
-        let whole = digest(build(&place, &["--from", root, "--layer", top, "--name", "whole:1"]));
+        let in_one_build =
+            manifest_digest(build(&place, &["--from", root, "--layer", top, "--name", "whole:1"]));
         build(&place, &["--from", root, "--name", "base:1"]).expect(0);
-        let stacked = digest(build(&place, &["--base", "base:1", "--layer", top, "--name", "stacked:1"]));
-        assert_eq!(whole, stacked, "{user:?}");
+        let on_base =
+            manifest_digest(build(&place, &["--base", "base:1", "--layer", top, "--name", "stacked:1"]));
+        assert_eq!(in_one_build, on_base, "{user:?}");
         place.run(&["runtime", "run", "stacked:1", "--", "/bin/program", "--self-test"]).expect(0);
-        // On the default image, from an archive, packed and not.
+        // Adds a layer from an archive to the default image, uncompressed and compressed.
         for (flag, name) in [("-cf", "top.tar"), ("-czf", "top.tar.gz")] {
             let archive = place.work(name);
-            let made =
+            let status =
                 Command::new("tar").arg(flag).arg(&archive).args(["-C", top, "added"]).status().unwrap();
-            assert!(made.success());
+            assert!(status.success());
             place.give(&archive);
             build(&place, &["--layer", archive.to_str().unwrap(), "--name", "more:1"]).expect(0);
             place.run(&["runtime", "run", "more:1", "--", "/invarlock-evaluator", "--self-test"]).expect(0);
@@ -176,7 +182,7 @@ fn layers_add_and_remove_files() {
 fn image_of_100_layers_runs() {
     for user in both() {
         let place = Place::new(user);
-        let root = tree(&place, "root", [0, 1, 2]);
+        let root = root_with_all_file_types(&place, "root", [0, 1, 2]);
         let mut args = vec!["--from".to_owned(), root.to_str().unwrap().to_owned()];
         for i in 1..100 {
             let layer = place.work(&format!("layer-{i}"));
@@ -195,36 +201,36 @@ fn image_of_100_layers_runs() {
 #[test]
 fn rejects_unsupported_files_by_path_and_invalid_options() {
     let place = Place::new(As::User);
-    let refused = |what: &str, code: i32, make: &dyn Fn(&Path)| {
+    let expect_error = |message: &str, code: i32, create_files: &dyn Fn(&Path)| {
         let root = place.work("bad");
         std::fs::create_dir(&root).unwrap();
-        make(&root);
+        create_files(&root);
         give_all(&place, &root);
         let ran = build(&place, &["--from", root.to_str().unwrap(), "--name", "bad:1"]).expect(code);
-        assert!(ran.out.contains(what), "{what}: {}", ran.out);
+        assert!(ran.out.contains(message), "{message}: {}", ran.out);
         std::fs::remove_dir_all(&root).unwrap();
     };
-    let fifo = |root: &Path| {
+    let create_fifo = |root: &Path| {
         assert!(Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
     };
-    refused("/pipe is a device, fifo or socket", 2, &fifo);
-    refused("/s is a device, fifo or socket", 2, &|root| {
+    expect_error("/pipe is a device, fifo or socket", 2, &create_fifo);
+    expect_error("/s is a device, fifo or socket", 2, &|root| {
         _ = std::os::unix::net::UnixListener::bind(root.join("s")).unwrap()
     });
-    refused("/.wh.gone", 2, &|root| std::fs::write(root.join(".wh.gone"), "").unwrap());
-    refused("not UTF-8", 3, &|root| std::fs::write(root.join(OsStr::from_bytes(b"n\xff")), "").unwrap());
-    refused("more than 100 nested directories", 2, &|root| {
+    expect_error("/.wh.gone", 2, &|root| std::fs::write(root.join(".wh.gone"), "").unwrap());
+    expect_error("not UTF-8", 3, &|root| std::fs::write(root.join(OsStr::from_bytes(b"n\xff")), "").unwrap());
+    expect_error("more than 100 nested directories", 2, &|root| {
         std::fs::create_dir_all(root.join("d/".repeat(101))).unwrap()
     });
     let root = place.work("pipes");
     std::fs::create_dir(&root).unwrap();
-    fifo(&root);
+    create_fifo(&root);
     give_all(&place, &root);
     let root = root.to_str().unwrap();
     let built = build(&place, &["--from", root, "--name", "ok:1", "--drop-devices"]).expect(0).json();
     assert_eq!(built["left_out"]["devices"], 1);
     let own = ["--from", root, "--drop-devices"];
-    for wrong in [
+    for invalid in [
         &["--name", "no-tag"][..],
         &["--name", "a:1", "--workdir", "relative"],
         &["--name", "a:1", "--label", "nothing"],
@@ -234,7 +240,7 @@ fn rejects_unsupported_files_by_path_and_invalid_options() {
         &["--name", "a:1", "--layer", "not-there"],
         &[],
     ] {
-        build(&place, &[&own[..], wrong].concat()).expect(2);
+        build(&place, &[&own[..], invalid].concat()).expect(2);
     }
     let listed = place.run(&["runtime", "image", "ls", "--json"]).expect(0).json();
     assert_eq!(listed["images"].as_array().unwrap().len(), 1, "{listed}");
@@ -246,23 +252,27 @@ fn rejects_file_that_changes_during_the_build() {
     let root = place.work("root");
     std::fs::create_dir(&root).unwrap();
     std::fs::write(root.join("grows"), vec![7; 64 << 20]).unwrap();
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let build_ended = std::sync::atomic::AtomicBool::new(false);
     let ran = std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut file = std::fs::OpenOptions::new().append(true).open(root.join("grows")).unwrap();
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            while !build_ended.load(std::sync::atomic::Ordering::Relaxed) {
                 std::io::Write::write_all(&mut file, b"x").unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         });
         let ran = build(&place, &["--from", root.to_str().unwrap(), "--name", "own:1"]);
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        build_ended.store(true, std::sync::atomic::Ordering::Relaxed);
         ran
     });
     let ran = ran.expect(3);
     assert_eq!(ran.json()["error"]["kind"], "integrity");
     assert!(ran.out.contains("/grows changed while it was being read"), "{}", ran.out);
-    assert_eq!(std::fs::read_dir(place.path("store/blobs/sha256")).unwrap().count(), 0, "a part of it stays");
+    assert_eq!(
+        std::fs::read_dir(place.path("store/blobs/sha256")).unwrap().count(),
+        0,
+        "a part of the failed build is left in the store"
+    );
 }
 
 #[test]
@@ -285,24 +295,31 @@ fn sbom_is_attached_to_its_image_not_listed_and_freed_with_it() {
         }
         give_all(&place, &root);
         let own = ["--from", root.to_str().unwrap(), "--name", "own:1"];
-        let image = digest(build(&place, &own));
-        let bill = || place.run(&["runtime", "image", "sbom", "own:1"]).expect(0).json();
-        let first = bill();
-        assert_eq!((&first["bomFormat"], &first["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
-        assert_eq!(first["metadata"]["component"]["version"], image);
-        let purls: Vec<&str> =
-            first["components"].as_array().unwrap().iter().map(|it| it["purl"].as_str().unwrap()).collect();
+        let image = manifest_digest(build(&place, &own));
+        let read_sbom = || place.run(&["runtime", "image", "sbom", "own:1"]).expect(0).json();
+        let sbom = read_sbom();
+        assert_eq!((&sbom["bomFormat"], &sbom["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+        assert_eq!(sbom["metadata"]["component"]["version"], image);
+        let purls: Vec<&str> = sbom["components"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|component| component["purl"].as_str().unwrap())
+            .collect();
         assert_eq!(
             purls,
             ["pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64", "pkg:pypi/tokenizers@0.23.3"]
         );
-        assert_eq!(digest(build(&place, &own)), image);
-        assert_eq!(bill(), first, "the same image has another bill");
-        // It is in the layout as registries have it, and is no image.
+        assert_eq!(manifest_digest(build(&place, &own)), image);
+        assert_eq!(read_sbom(), sbom, "a second build of the image has another SBOM");
+        // The layout contains the SBOM as an OCI artifact that refers to the image.
         let index = invarlock_tests::read_json(&place.path("store/index.json"));
-        let artifacts =
-            index["manifests"].as_array().unwrap().iter().filter(|it| it["artifactType"].is_string());
-        let digests: Vec<&str> = artifacts.map(|it| it["digest"].as_str().unwrap()).collect();
+        let artifacts = index["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|manifest| manifest["artifactType"].is_string());
+        let digests: Vec<&str> = artifacts.map(|artifact| artifact["digest"].as_str().unwrap()).collect();
         let [artifact] = digests[..] else { panic!("{index}") };
         let blob = place.path("store/blobs/sha256").join(artifact.trim_start_matches("sha256:"));
         assert_eq!(invarlock_tests::read_json(&blob)["subject"]["digest"], image);
@@ -310,8 +327,8 @@ fn sbom_is_attached_to_its_image_not_listed_and_freed_with_it() {
         assert_eq!(listed["images"].as_array().unwrap().len(), 1);
         place.run(&["runtime", "image", "verify"]).expect(0);
         place.run(&["runtime", "image", "gc"]).expect(0);
-        assert_eq!(bill(), first, "what is attached was freed");
-        // An image on top of an archive of unknown content has no SBOM.
+        assert_eq!(read_sbom(), sbom, "the collection removed the SBOM");
+        // An image with a layer from an archive of unknown content has no SBOM.
         let archive = place.work("more.tar");
         assert!(
             Command::new("tar")
@@ -327,8 +344,8 @@ fn sbom_is_attached_to_its_image_not_listed_and_freed_with_it() {
         place.give(&archive);
         build(&place, &["--base", "own:1", "--layer", archive.to_str().unwrap(), "--name", "unknown:1"])
             .expect(0);
-        let none = place.run(&["runtime", "image", "sbom", "unknown:1"]).expect(3);
-        assert!(none.err.contains("has no SBOM"), "{}", none.err);
+        let ran = place.run(&["runtime", "image", "sbom", "unknown:1"]).expect(3);
+        assert!(ran.err.contains("has no SBOM"), "{}", ran.err);
         for name in ["own:1", "unknown:1"] {
             place.run(&["runtime", "image", "rm", name]).expect(0);
         }
@@ -341,11 +358,12 @@ fn sbom_is_attached_to_its_image_not_listed_and_freed_with_it() {
 fn sbom_of_the_default_image_lists_the_crates_of_the_evaluator() {
     for user in both() {
         let place = Place::new(user);
-        let image = digest(build(&place, &[]));
-        let bill = place.run(&["runtime", "image", "sbom"]).expect(0).json();
-        assert_eq!(bill["metadata"]["component"]["version"], image);
-        let components = bill["components"].as_array().unwrap();
-        let names: Vec<&str> = components.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        let image = manifest_digest(build(&place, &[]));
+        let sbom = place.run(&["runtime", "image", "sbom"]).expect(0).json();
+        assert_eq!(sbom["metadata"]["component"]["version"], image);
+        let components = sbom["components"].as_array().unwrap();
+        let names: Vec<&str> =
+            components.iter().map(|component| component["name"].as_str().unwrap()).collect();
         for linked in [
             "invarlock-evaluator",
             "invarlock-evidence",
@@ -356,34 +374,35 @@ fn sbom_of_the_default_image_lists_the_crates_of_the_evaluator() {
         ] {
             assert!(names.contains(&linked), "{user:?}: {linked} is not in {names:?}");
         }
-        // Of tests, of the build, of macros, of the launcher.
+        // Crates of the tests, the build, the macros and the launcher.
         for other in ["proptest", "auditable-serde", "serde_derive", "libcontainer", "clap_derive"] {
             assert!(!names.contains(&other), "{user:?}: {other} is in the program");
         }
-        // All of them stand in the lock file, and each needs only what is listed.
+        // Every component is in the lock file, and every dependency is a component.
         let lock = std::fs::read_to_string(invarlock_tests::root().join("Cargo.lock")).unwrap();
-        for it in components {
-            let (name, version) = (it["name"].as_str().unwrap(), it["version"].as_str().unwrap());
+        for component in components {
+            let (name, version) =
+                (component["name"].as_str().unwrap(), component["version"].as_str().unwrap());
             assert!(
                 lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")),
                 "{name} {version}"
             );
-            assert_eq!(it["purl"], format!("pkg:cargo/{name}@{}", version.replace('+', "%2B")));
+            assert_eq!(component["purl"], format!("pkg:cargo/{name}@{}", version.replace('+', "%2B")));
         }
-        let refs: Vec<&Value> = components.iter().map(|it| &it["bom-ref"]).collect();
-        let needs = bill["dependencies"].as_array().unwrap();
-        assert!(
-            needs.iter().all(|it| it["dependsOn"].as_array().unwrap().iter().all(|it| refs.contains(&it)))
-        );
-        // Built again, and without its bill: the same image, the same bill.
+        let refs: Vec<&Value> = components.iter().map(|component| &component["bom-ref"]).collect();
+        let dependencies = sbom["dependencies"].as_array().unwrap().iter();
+        let mut required = dependencies.flat_map(|entry| entry["dependsOn"].as_array().unwrap());
+        assert!(required.all(|reference| refs.contains(&reference)));
+        // If the SBOM is removed, a second build creates the same image and the same SBOM.
         let index = place.path("store/index.json");
-        let mut without = invarlock_tests::read_json(&index);
-        without["manifests"].as_array_mut().unwrap().retain(|it| it["artifactType"].is_null());
-        std::fs::write(&index, without.to_string()).unwrap();
+        let mut without_sbom = invarlock_tests::read_json(&index);
+        let manifests = without_sbom["manifests"].as_array_mut().unwrap();
+        manifests.retain(|manifest| manifest["artifactType"].is_null());
+        std::fs::write(&index, without_sbom.to_string()).unwrap();
         place.run(&["runtime", "image", "sbom"]).expect(3);
-        assert_eq!(digest(build(&place, &[])), image);
-        assert_eq!(place.run(&["runtime", "image", "sbom"]).expect(0).json(), bill);
-        // A program that says nothing of the kind makes an image all the same.
+        assert_eq!(manifest_digest(build(&place, &[])), image);
+        assert_eq!(place.run(&["runtime", "image", "sbom"]).expect(0).json(), sbom);
+        // A program without embedded dependency data still makes an image, but without an SBOM.
         place.hold("invarlock-workload");
         place.run(&["runtime", "image", "sbom"]).expect(3);
     }

@@ -1,4 +1,5 @@
-//! The main job from outside: evaluate, verify, report, on the demo checkpoints, as root and as an ordinary user.
+//! The main verbs `evaluate`, `verify` and `report` on the demo checkpoints, as root and as an
+//! ordinary user.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::layout::of_program;
@@ -6,7 +7,7 @@ use invarlock_tests::{As, Place, Ran, both, demo, read_json};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 
-/// `evaluate` of a demo subject with the ci profile into `<name>/`.
+/// Evaluates a demo subject with the profile `ci`. The output directories are below `<name>/`.
 fn evaluate(place: &Place, subject: &str, name: &str, more: &[&str]) -> Ran {
     let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
     let subject = demo(subject);
@@ -25,7 +26,7 @@ fn healthy_subject_passes_and_damaged_subject_fails() {
         let healthy = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0);
         assert!(
             !healthy.err.contains("denied"),
-            "calls of a correct evaluation were denied: {}",
+            "system calls of an unmodified evaluation were denied: {}",
             healthy.err
         );
         let healthy = healthy.json();
@@ -50,15 +51,19 @@ fn healthy_subject_passes_and_damaged_subject_fails() {
         for side in ["baseline", "subject"] {
             let side = &manifest["context"]["sides"][side];
             assert!(side["observations"].is_object(), "{side}");
-            assert_eq!(side["refused"], serde_json::json!({}), "counted, and nothing was");
+            assert_eq!(
+                side["refused"],
+                serde_json::json!({}),
+                "denied calls are counted, and the count must be empty"
+            );
             assert_eq!(side["checkpoint"]["tree_sha256"].as_str().map(str::len), Some(64));
         }
 
         place.run(&["report", "html", "-i", "healthy/eval", "-o", "page/report.html"]).expect(0);
         let page = std::fs::read_to_string(place.work("page/report.html")).unwrap();
         assert!(page.contains("<html") && !page.contains("<script") && page.contains("PASS"));
-        let again = place.run(&["report", "html", "-i", "healthy/eval", "-o", "page/report.html"]).expect(1);
-        again.one_error(&["--force"]);
+        let second = place.run(&["report", "html", "-i", "healthy/eval", "-o", "page/report.html"]).expect(1);
+        second.one_error(&["--force"]);
     }
 }
 
@@ -76,9 +81,10 @@ fn perplexities_match_transformers() {
     let place = Place::new(As::Caller);
     let ran = evaluate(&place, "healthy", "healthy", &["--json"]).expect(0).json();
     for (name, key) in [("baseline", "baseline_final"), ("healthy", "subject_final")] {
-        let want = expected["perplexity"][name].as_f64().unwrap();
-        let got = ran[key].as_f64().unwrap();
-        assert!(((got - want) / want).abs() < 1e-5, "{name}: {got} is not {want}");
+        let expected = expected["perplexity"][name].as_f64().unwrap();
+        let perplexity = ran[key].as_f64().unwrap();
+        let error = ((perplexity - expected) / expected).abs();
+        assert!(error < 1e-5, "{name}: {perplexity} differs from {expected}");
     }
 }
 
@@ -87,15 +93,16 @@ fn baseline_report_is_reused_only_if_it_matches_and_verifies() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "first", &["--quiet"]).expect(0);
     let dir = place.names("work/first/runs/source");
-    let measured = format!("first/runs/source/{}/report.json", dir[0]);
-    let reused =
-        evaluate(&place, "damaged", "second", &["--json", "--baseline-report", &measured]).expect(1).json();
+    let baseline_report = format!("first/runs/source/{}/report.json", dir[0]);
+    let reused = evaluate(&place, "damaged", "second", &["--json", "--baseline-report", &baseline_report])
+        .expect(1)
+        .json();
     assert_eq!(reused["verdict"], "FAIL");
     assert!(place.names("work/second/runs").iter().all(|n| n != "source"), "the baseline was measured again");
     let manifest = read_json(&place.work("second/eval/runtime.manifest.json"));
     assert_eq!(manifest["context"]["sides"]["baseline"]["reused"], true);
 
-    // Another checkpoint as baseline: the report does not speak of it.
+    // The report is of another checkpoint than the baseline.
     let (other, subject, preset) = (demo("healthy"), demo("damaged"), demo("preset.yaml"));
     let args = [
         "evaluate",
@@ -105,26 +112,27 @@ fn baseline_report_is_reused_only_if_it_matches_and_verifies() {
         subject.to_str().unwrap(),
         "--preset",
     ];
-    let args = [&args[..], &[preset.to_str().unwrap(), "--baseline-report", &measured]].concat();
+    let args = [&args[..], &[preset.to_str().unwrap(), "--baseline-report", &baseline_report]].concat();
     place.run(&args).expect(2).one_error(&["E222", "checkpoint digest"]);
 
-    // A manifest that says that the boundary was open would not verify: that is said before anything is measured.
-    let path = place.work(&measured).with_file_name("runtime.manifest.json");
-    let kept = std::fs::read(&path).unwrap();
-    let mut open = read_json(&path);
-    open["context"]["sides"]["baseline"]["observations"]["routes"]["value"] = json!(["eth0"]);
-    std::fs::write(&path, open.to_string()).unwrap();
-    evaluate(&place, "damaged", "open", &["--baseline-report", &measured])
+    // The manifest records a network route. Such evidence would not verify, so the evaluation fails
+    // before it measures.
+    let path = place.work(&baseline_report).with_file_name("runtime.manifest.json");
+    let original = std::fs::read(&path).unwrap();
+    let mut manifest_with_route = read_json(&path);
+    manifest_with_route["context"]["sides"]["baseline"]["observations"]["routes"]["value"] = json!(["eth0"]);
+    std::fs::write(&path, manifest_with_route.to_string()).unwrap();
+    evaluate(&place, "damaged", "open", &["--baseline-report", &baseline_report])
         .expect(3)
         .one_error(&["context.sides.baseline.observations.routes", "measure the baseline again"]);
     assert_eq!(place.names("work/open/runs"), Vec::<String>::new());
-    std::fs::write(&path, kept).unwrap();
+    std::fs::write(&path, original).unwrap();
 
-    // One changed byte: its manifest no longer holds.
-    let path = place.work(&measured);
+    // One byte is added to the report, so its manifest does not match.
+    let path = place.work(&baseline_report);
     let text = std::fs::read_to_string(&path).unwrap().replacen("\"logloss\":[", "\"logloss\":[1", 1);
     std::fs::write(&path, text).unwrap();
-    evaluate(&place, "damaged", "third", &["--baseline-report", &measured])
+    evaluate(&place, "damaged", "third", &["--baseline-report", &baseline_report])
         .expect(3)
         .one_error(&["manifest does not verify"]);
 }
@@ -136,7 +144,7 @@ fn dry_run_prints_the_plan_and_runs_nothing() {
     assert_eq!(plan["execution_mode"], "container");
     assert!(plan["image"]["manifest_digest"].as_str().unwrap().starts_with("sha256:"), "{plan}");
     assert!(plan["sides"]["baseline"].is_object() && plan["sides"]["subject"].is_object());
-    assert_eq!(place.names("work"), Vec::<String>::new(), "a dry run wrote something");
+    assert_eq!(place.names("work"), Vec::<String>::new(), "a dry run wrote files");
 }
 
 #[test]
@@ -186,7 +194,7 @@ fn container_variables_do_not_change_the_record_of_a_host_run() {
     );
 }
 
-/// The plan of an evaluation under these variables.
+/// A dry run of an evaluation with these environment variables.
 fn plan(place: &Place, variables: &[(&str, &str)], flags: &[&str]) -> Ran {
     let mut command = place.command(&["evaluate", "--dry-run", "--json"]);
     command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
@@ -198,12 +206,13 @@ fn plan(place: &Place, variables: &[(&str, &str)], flags: &[&str]) -> Ran {
 fn image_is_selected_by_option_then_variable_then_default() {
     for user in both() {
         let place = Place::new(user);
-        let stranger = of_program(&place, "layout", &place.path("bin/invarlock-evaluator"));
-        place.run(&["runtime", "image", "import", &stranger, "flag:1"]).expect(0);
-        place.run(&["runtime", "image", "import", &stranger, "variable:1"]).expect(0);
+        let layout = of_program(&place, "layout", &place.path("bin/invarlock-evaluator"));
+        place.run(&["runtime", "image", "import", &layout, "flag:1"]).expect(0);
+        place.run(&["runtime", "image", "import", &layout, "variable:1"]).expect(0);
         let chosen = |variables: &[(&str, &str)], flags: &[&str]| {
             let ran = plan(&place, variables, flags);
-            // A stranger's image is refused by what it speaks, and is named; the default image makes a plan.
+            // The imported images lack the label `org.invarlock.speaks`, so the dry run fails with
+            // an error that names the image. With the default image it succeeds.
             if ran.code == 0 { ran.json()["image"]["reference"].to_string() } else { ran.out + &ran.err }
         };
         let variable = ("INVARLOCK_RUNTIME_IMAGE", "variable:1");
@@ -222,19 +231,20 @@ fn image_is_selected_by_option_then_variable_then_default() {
 fn rejects_image_digest_that_differs_from_the_image() {
     for user in both() {
         let place = Place::new(user);
-        let built = place.run(&["runtime", "image", "build", "--json"]).expect(0).json();
-        let digest = built["manifest_digest"].as_str().unwrap();
-        let named = |digest: &str| plan(&place, &[("INVARLOCK_RUNTIME_IMAGE_DIGEST", digest)], &[]);
-        assert_eq!(named(digest).expect(0).json()["image"]["manifest_digest"], digest, "{user:?}");
-        named(" ").expect(0);
+        let image = place.run(&["runtime", "image", "build", "--json"]).expect(0).json();
+        let digest = image["manifest_digest"].as_str().unwrap();
+        let plan_with_digest =
+            |digest: &str| plan(&place, &[("INVARLOCK_RUNTIME_IMAGE_DIGEST", digest)], &[]);
+        assert_eq!(plan_with_digest(digest).expect(0).json()["image"]["manifest_digest"], digest, "{user:?}");
+        plan_with_digest(" ").expect(0);
         let other = format!("sha256:{}", "a".repeat(64));
-        let refused = named(&other).expect(3);
-        assert_eq!(refused.json()["error"]["kind"], "integrity", "{user:?}");
-        assert!(refused.out.contains(&other) && refused.out.contains(digest), "{user:?}: {}", refused.out);
-        // What a container engine prints as an image's id.
-        let config = named(built["config_digest"].as_str().unwrap()).expect(3);
+        let mismatch = plan_with_digest(&other).expect(3);
+        assert_eq!(mismatch.json()["error"]["kind"], "integrity", "{user:?}");
+        assert!(mismatch.out.contains(&other) && mismatch.out.contains(digest), "{user:?}: {}", mismatch.out);
+        // The digest of the configuration, which container engines print as the id of an image.
+        let config = plan_with_digest(image["config_digest"].as_str().unwrap()).expect(3);
         assert!(config.out.contains("configuration"), "{user:?}: {}", config.out);
-        assert_eq!(named("sha256:12").expect(2).json()["error"]["kind"], "input", "{user:?}");
+        assert_eq!(plan_with_digest("sha256:12").expect(2).json()["error"]["kind"], "input", "{user:?}");
         plan(&place, &[("INVARLOCK_RUNTIME_IMAGE_DIGEST", &other)], &["--image-digest", digest]).expect(0);
     }
 }
@@ -259,7 +269,7 @@ fn image_digest_depends_only_on_the_evaluator() {
     let listed = one.run(&["runtime", "image", "ls", "--json"]).expect(0).json();
     assert_eq!(listed["images"].as_array().map(Vec::len), Some(1));
     let mode = |place: &Place| std::fs::metadata(place.path("store")).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&one), mode(&other)), (0o700, 0o700), "others can enter the store");
+    assert_eq!((mode(&one), mode(&other)), (0o700, 0o700), "other users can enter the store");
     let inspected = one.run(&["runtime", "image", "inspect"]).expect(0);
     assert!(inspected.out.contains("\"measure\""), "{}", inspected.out);
 }
@@ -270,13 +280,16 @@ fn runtime_verify_prints_the_json_of_upstream() {
     evaluate(&place, "healthy", "h", &["--quiet"]).expect(0);
     let (report, manifest) = ("h/eval/evaluation.report.json", "h/eval/runtime.manifest.json");
     let args = ["advanced", "runtime-verify", "--report", report, "--manifest", manifest, "--json"];
-    let ok = place.run(&args).expect(0).json();
-    assert_eq!((&ok["ok"], &ok["format_version"]), (&Value::from(true), &Value::from("runtime-verify-v1")));
-    assert_eq!(ok["trust_status"], "manifest_bound");
+    let valid = place.run(&args).expect(0).json();
+    assert_eq!(
+        (&valid["ok"], &valid["format_version"]),
+        (&Value::from(true), &Value::from("runtime-verify-v1"))
+    );
+    assert_eq!(valid["trust_status"], "manifest_bound");
     let wrong = format!("sha256:{}", "0".repeat(64));
     let pinned = [&args[..], &["--expected-runtime-image-digest", &wrong]].concat();
-    let bad = place.run(&pinned).expect(1).json();
-    assert!(bad["errors"][0].as_str().unwrap().contains("mismatch"), "{bad}");
+    let invalid = place.run(&pinned).expect(1).json();
+    assert!(invalid["errors"][0].as_str().unwrap().contains("mismatch"), "{invalid}");
 }
 
 #[test]
@@ -298,14 +311,15 @@ fn help_version_and_completions_are_printed() {
 fn rejects_baseline_report_with_other_windows() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "first", &["--quiet"]).expect(0);
-    let measured = format!("first/runs/source/{}/report.json", place.names("work/first/runs/source")[0]);
+    let baseline_report =
+        format!("first/runs/source/{}/report.json", place.names("work/first/runs/source")[0]);
     let preset = std::fs::read_to_string(demo("preset.yaml")).unwrap();
     let file = demo("valid.jsonl");
     let preset = preset.replace("valid.jsonl", file.to_str().unwrap()).replace("seed: 43", "seed: 7");
     place.write("other.yaml", preset.as_bytes());
     let (baseline, subject) = (demo("baseline"), demo("healthy"));
     let args = ["evaluate", "--baseline", baseline.to_str().unwrap(), "--subject", subject.to_str().unwrap()];
-    let args = [&args[..], &["--preset", "other.yaml", "--baseline-report", &measured]].concat();
+    let args = [&args[..], &["--preset", "other.yaml", "--baseline-report", &baseline_report]].concat();
     place.run(&args).expect(2).one_error(&["E222", "dataset"]);
 }
 
@@ -314,7 +328,7 @@ fn allowances_do_not_change_the_verdict() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "good", &["--allow-network", "--quiet"]).expect(0);
     evaluate(&place, "damaged", "bad", &["--allow-network", "--quiet"]).expect(1);
-    // What loosens nothing here is no exception.
+    // These allowances disable no control of this run, so the default policy accepts it.
     let mut command =
         place.command(&["evaluate", "--quiet", "--baseline", demo("baseline").to_str().unwrap()]);
     command.arg("--subject").arg(demo("healthy")).arg("--preset").arg(demo("preset.yaml"));
@@ -363,7 +377,8 @@ fn runtime_run_needs_no_separator_and_returns_the_exit_code_of_the_workload() {
         place.run(&["runtime", "run", "invarlock-runtime:nosuch"]).expect(125);
         place.run(&["runtime", "run", "--nosuch", "invarlock-runtime:local"]).expect(125);
         place.run(&["runtime", "run", "--help"]).expect(0);
-        // Standard output is the workload's, so JSON of ours is on standard error.
+        // Standard output belongs to the workload, so the launcher prints its JSON on standard
+        // error.
         let failed = place.run(&["runtime", "run", "--json", "invarlock-runtime:nosuch"]).expect(125);
         let value: serde_json::Value = serde_json::from_str(&failed.err).unwrap();
         assert_eq!(
