@@ -3,17 +3,17 @@
 use crate::root;
 use std::path::PathBuf;
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// A letter for the group, and a number.
     pub number: String,
     /// The attack and its CVEs.
-    pub what: String,
+    pub attack: String,
     /// Tests that make the attack, and the modes of the attacked runs.
     pub tests: Vec<(Test, Vec<Mode>)>,
-    /// Attacks of `invarlock runtime probe` that make it, by id.
-    pub probed: Vec<String>,
+    /// Ids of the attacks of `invarlock runtime probe` that make it.
+    pub probes: Vec<String>,
 }
 
 /// The user that starts the runs.
@@ -40,8 +40,8 @@ pub struct Test {
 
 impl Test {
     fn parse(text: &str) -> Option<Self> {
-        let (place, name) = text.split_once("::")?;
-        let (package, binary) = place.split_once('/')?;
+        let (program, name) = text.split_once("::")?;
+        let (package, binary) = program.split_once('/')?;
         Some(Test { package: package.into(), binary: binary.into(), name: name.into() })
     }
 
@@ -67,17 +67,17 @@ pub fn table() -> (Vec<(char, String)>, Vec<Row>) {
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
     for line in text.lines().filter(|line| line.starts_with('|')).skip(2) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [number, what, modes, made_by] = cells.as_slice() else { panic!("{line}") };
+        let [number, attack, modes, made_by] = cells.as_slice() else { panic!("{line}") };
         if let Some(letter) = number.strip_prefix("**") {
-            groups.push((letter.chars().next().unwrap(), what.trim_matches('*').to_owned()));
+            groups.push((letter.chars().next().unwrap(), attack.trim_matches('*').to_owned()));
             continue;
         }
-        rows.push(row(number, what, modes, made_by));
+        rows.push(row(number, attack, modes, made_by));
     }
     (groups, rows)
 }
 
-fn row(number: &str, what: &str, modes: &str, made_by: &str) -> Row {
+fn row(number: &str, attack: &str, modes: &str, made_by: &str) -> Row {
     let mode = |mode| match mode {
         "root" => Mode::Root,
         "user" => Mode::User,
@@ -85,15 +85,15 @@ fn row(number: &str, what: &str, modes: &str, made_by: &str) -> Row {
         other => panic!("{number}: unknown mode {other:?}"),
     };
     let modes: Vec<Mode> = modes.split(", ").map(mode).collect();
-    let mut row = Row { number: number.into(), what: what.into(), tests: Vec::new(), probed: Vec::new() };
-    let pieces: Vec<&str> = made_by.split('`').collect();
-    for (i, name) in pieces.chunks_exact(2).map(|pair| pair[1]).enumerate() {
-        let alone = pieces.get(2 * i + 2).is_some_and(|after| after.trim() == "–");
+    let mut row = Row { number: number.into(), attack: attack.into(), tests: Vec::new(), probes: Vec::new() };
+    let parts: Vec<&str> = made_by.split('`').collect();
+    for (i, name) in parts.chunks_exact(2).map(|pair| pair[1]).enumerate() {
+        let needs_no_run = parts.get(2 * i + 2).is_some_and(|after| after.trim() == "–");
         match name.strip_prefix("probe:") {
-            Some(id) => row.probed.push(id.to_owned()),
+            Some(id) => row.probes.push(id.to_owned()),
             None => {
                 let test = Test::parse(name).unwrap_or_else(|| panic!("{number}: {name}"));
-                row.tests.push((test, if alone { vec![Mode::Any] } else { modes.clone() }));
+                row.tests.push((test, if needs_no_run { vec![Mode::Any] } else { modes.clone() }));
             }
         }
     }
@@ -105,7 +105,7 @@ mod tests {
     use super::{Mode, table};
     use crate::root;
 
-    /// Every test and probe attack that the table names exists, and every attack test is in the table.
+    /// Every test and probe attack in the table exists, and every attack test is in the table.
     #[test]
     fn attack_table_matches_the_tests() {
         let (groups, rows) = table();
@@ -115,28 +115,29 @@ mod tests {
             let files = std::fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
             files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
         };
-        let (probe, own) = (source("probe/src/attacks"), source("tests/e2e/attacks"));
+        let (probe, attack_tests) = (source("probe/src/attacks"), source("tests/e2e/attacks"));
         for row in &rows {
             for (test, modes) in &row.tests {
                 let text = std::fs::read_to_string(test.file()).unwrap_or_else(|e| panic!("{test:?}: {e}"));
                 let name = test.name.rsplit("::").next().unwrap();
-                let there = if test.by_mode() { format!("attack!({name},") } else { format!("fn {name}(") };
+                let definition =
+                    if test.by_mode() { format!("attack!({name},") } else { format!("fn {name}(") };
                 assert!(!test.by_mode() || !modes.contains(&Mode::Any), "{test:?} has no mode");
                 assert!(
-                    text.split_whitespace().collect::<String>().contains(&there.replace(' ', "")),
+                    text.split_whitespace().collect::<String>().contains(&definition.replace(' ', "")),
                     "{test:?}"
                 );
             }
-            for id in &row.probed {
+            for id in &row.probes {
                 assert!(probe.contains(&format!("\"{id}\"")), "{}: the probe has no {id}", row.number);
             }
-            let made = !row.tests.is_empty();
-            assert!(made || row.number.starts_with('F'), "{} has no test", row.number);
+            let has_test = !row.tests.is_empty();
+            assert!(has_test || row.number.starts_with('F'), "{} has no test", row.number);
         }
-        for line in own.lines().filter_map(|line| line.strip_prefix("attack!(")) {
+        for line in attack_tests.lines().filter_map(|line| line.strip_prefix("attack!(")) {
             let name = line.split(',').next().unwrap();
-            let named = rows.iter().any(|row| row.tests.iter().any(|(test, _)| test.name.ends_with(name)));
-            assert!(named, "{name} is not in docs/attacks.md");
+            let in_table = rows.iter().any(|row| row.tests.iter().any(|(test, _)| test.name.ends_with(name)));
+            assert!(in_table, "{name} is not in docs/attacks.md");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Results of the upstream Python package, committed in `tests/fixtures/upstream/` (its README says how they were made).
+//! Results of the upstream Python package, committed in `tests/fixtures/upstream/`. The README there
+//! documents how they were generated.
 
 use crate::root;
 use std::fs::File;

@@ -13,26 +13,27 @@ pub struct Layout {
     layer: Value,
 }
 
-/// Creates the layout `name` with `program` as `/workload` and returns its reference. Such an image runs under the general profile.
+/// Creates the layout `name` with `program` as `/workload` and returns its reference. Such an image
+/// runs under the general profile.
 pub fn of_program(place: &Place, name: &str, program: &Path) -> String {
-    let fill = |tree: &Path| _ = std::fs::copy(program, tree.join("workload")).unwrap();
+    let fill = |rootfs: &Path| _ = std::fs::copy(program, rootfs.join("workload")).unwrap();
     let config = json!({"Entrypoint": ["/workload"], "Env": ["PATH=/", "ODD=\u{9b}31m\u{202e}"]});
     Layout::of_tree(place, name, fill).image("test", &config)
 }
 
 impl Layout {
-    /// Creates the layout `name`. Its layer is the directory that `fill` fills.
+    /// Creates the layout `name`. `fill` writes the content of its layer.
     pub fn of_tree(place: &Place, name: &str, fill: impl FnOnce(&Path)) -> Self {
         let dir = place.path(name);
         std::fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
         std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         std::fs::write(dir.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
-        let tree = tempfile::tempdir().unwrap();
-        fill(tree.path());
-        let names = std::fs::read_dir(tree.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let rootfs = tempfile::tempdir().unwrap();
+        fill(rootfs.path());
+        let names = std::fs::read_dir(rootfs.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut tar = Command::new("tar");
         tar.args(["--owner=0", "--group=0", "--mode=a+rX", "--sort=name", "-cf", "-", "--"]).args(names);
-        let tar = tar.current_dir(tree.path()).output().unwrap();
+        let tar = tar.current_dir(rootfs.path()).output().unwrap();
         assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
         let layer = blob(&dir, &tar.stdout, "layer.v1.tar");
         Layout { dir, layer }

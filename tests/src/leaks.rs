@@ -1,7 +1,8 @@
 //! Detects what runs leave on the machine: a snapshot before, a snapshot after, and the difference.
 //!
-//! Every process that a test starts, and every descendant, stays below the test, because [`adopt_orphans`] makes the test the parent of
-//! orphans. So a process that outlives its run is found whatever its name is.
+//! [`adopt_orphans`] makes the test the parent of orphaned descendants. Every process that a test
+//! starts therefore stays below the test, and a process that outlives its run is found under any
+//! name.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub struct Snapshot {
     pub temporary: BTreeSet<String>,
 }
 
-/// Directories to look in besides the system's.
+/// Directories that a snapshot includes besides the system's.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     /// State directories of users.
@@ -44,31 +45,32 @@ impl Places {
     pub fn snapshot(&self) -> Snapshot {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let states = self.states.iter().map(PathBuf::as_path).chain([Path::new("/run/invarlock")]);
-        let hosts = names(Path::new("/tmp")).into_iter().filter(|n| n.starts_with("/tmp/invarlock-host-"));
+        let host_runs =
+            names(Path::new("/tmp")).into_iter().filter(|n| n.starts_with("/tmp/invarlock-host-"));
         Snapshot {
             processes: descendants(),
             mounts: mounts.lines().map(str::to_owned).collect(),
             cgroups: cgroups(),
             states: states.flat_map(names).collect(),
-            temporary: self.temporary.iter().flat_map(|d| names(d)).chain(hosts).collect(),
+            temporary: self.temporary.iter().flat_map(|d| names(d)).chain(host_runs).collect(),
         }
     }
 
-    /// What exists now and did not exist `before`. Waits until that is nothing, at most 10 s.
+    /// What exists now and did not exist `before`. Waits up to 10 s until nothing is left.
     pub fn left_since(&self, before: &Snapshot) -> Snapshot {
-        self.settled(before, |left| *left == Snapshot::default())
+        self.wait_until(before, |left| *left == Snapshot::default())
     }
 
-    /// The same, waiting only for processes to end.
+    /// The same, but waits only until the processes have ended.
     pub fn left_without_processes(&self, before: &Snapshot) -> Snapshot {
-        self.settled(before, |left| left.processes.is_empty())
+        self.wait_until(before, |left| left.processes.is_empty())
     }
 
-    fn settled(&self, before: &Snapshot, enough: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    fn wait_until(&self, before: &Snapshot, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let start = Instant::now();
         loop {
             let left = self.snapshot().without(before);
-            if enough(&left) || start.elapsed() > SETTLE_TIMEOUT {
+            if done(&left) || start.elapsed() > SETTLE_TIMEOUT {
                 return left;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -78,18 +80,18 @@ impl Places {
 
 impl Snapshot {
     fn without(self, before: &Snapshot) -> Snapshot {
-        let minus = |now: BTreeSet<String>, before: &BTreeSet<String>| &now - before;
+        let difference = |now: BTreeSet<String>, before: &BTreeSet<String>| &now - before;
         Snapshot {
-            processes: minus(self.processes, &before.processes),
-            mounts: minus(self.mounts, &before.mounts),
-            cgroups: minus(self.cgroups, &before.cgroups),
-            states: minus(self.states, &before.states),
-            temporary: minus(self.temporary, &before.temporary),
+            processes: difference(self.processes, &before.processes),
+            mounts: difference(self.mounts, &before.mounts),
+            cgroups: difference(self.cgroups, &before.cgroups),
+            states: difference(self.states, &before.states),
+            temporary: difference(self.temporary, &before.temporary),
         }
     }
 
-    /// Name and entries of each kind.
-    pub fn rows(&self) -> [(&'static str, &BTreeSet<String>); 5] {
+    /// The name and the entries of each kind of leftover.
+    pub fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 5] {
         [
             ("processes", &self.processes),
             ("mounts", &self.mounts),
@@ -99,7 +101,7 @@ impl Snapshot {
         ]
     }
 
-    /// Fails the test if there is anything.
+    /// Fails the test unless the snapshot is empty.
     #[track_caller]
     pub fn is_nothing(&self, after: &str) {
         assert_eq!(*self, Snapshot::default(), "left behind after {after}");

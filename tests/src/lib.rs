@@ -1,7 +1,9 @@
-//! Helpers of the whole-program tests, which run the built programs as users do and check their results.
+//! Helpers of the whole-program tests, which run the built programs as users do and check their
+//! results.
 //!
-//! This crate trusts only the kernel and the files that it creates. It uses no private part of another crate. Tests run as root and as an
-//! ordinary user where that matters. A test that cannot run on a machine reports its name and the reason ([`skip`]).
+//! This crate trusts only the kernel and the files that it creates. It uses no private part of
+//! another crate. Tests run as root and as an ordinary user where that matters. A test that cannot
+//! run on a machine reports its name and the reason ([`skip`]).
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +44,8 @@ pub fn both() -> Vec<As> {
     if is_root() { vec![As::Caller, As::User] } else { vec![As::User] }
 }
 
-/// Reports that a test did not run, and why. Not captured by the test runner; `make test` lists these lines at the end.
+/// Reports that a test did not run, and why. The test runner does not capture the line; `make test`
+/// lists these lines at the end.
 pub fn skip(test: &str, why: &str) {
     drop(writeln!(std::io::stderr(), "SKIPPED {test}: {why}"));
 }
@@ -77,20 +80,22 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// A temporary directory for runs: the programs, and a store, a home and a work directory owned by the chosen user.
+/// A temporary directory for runs: the programs, and a store, a home and a work directory owned by
+/// the chosen user.
 pub struct Place {
-    /// Removed at the end.
+    /// The directory, removed on drop.
     pub dir: tempfile::TempDir,
     user: As,
 }
 
 impl Place {
-    /// Creates one for `user` with the programs of this build.
+    /// Creates a place for `user` with the programs of this build.
     pub fn new(user: As) -> Self {
         Place::with(user, &program("invarlock"))
     }
 
-    /// Creates one for `user` whose default image contains this program of the build instead of the evaluator.
+    /// Creates a place for `user` whose default image contains this program of the build instead of
+    /// the evaluator.
     pub fn holding(user: As, name: &str) -> Self {
         let place = Place::new(user);
         place.hold(name);
@@ -104,7 +109,7 @@ impl Place {
         self.run(&["runtime", "image", "build", "--evaluator", workload.to_str().unwrap()]).expect(0);
     }
 
-    /// Creates one for `user` with this `invarlock` and the evaluator beside it.
+    /// Creates a place for `user` with this `invarlock` and the evaluator in its directory.
     pub fn with(user: As, invarlock: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("invarlock-test-").tempdir().unwrap();
         let place = Place { dir, user };
@@ -166,7 +171,7 @@ impl Place {
         self.command_of(&self.path("bin/invarlock"), args)
     }
 
-    /// Another program in the same way.
+    /// Another program as the user, in the same directory and environment.
     pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = if self.user == As::User && is_root() {
             let mut setpriv = Command::new("setpriv");
@@ -184,7 +189,8 @@ impl Place {
         command
     }
 
-    /// The command in new namespaces (options of `unshare`). Root prepares them with `script` before the user starts the command.
+    /// The command in new namespaces (options of `unshare`). Root prepares them with `script` before
+    /// the user starts the command.
     pub fn inside(&self, namespaces: &[&str], script: &str, command: &Command) -> Command {
         let mut outer = Command::new("unshare");
         outer.args(namespaces).args(["--", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
@@ -201,7 +207,8 @@ impl Place {
         Ran::from(self.command(args).output().unwrap())
     }
 
-    /// Runs `invarlock` to its end where no further namespace of this kind (`user`, `net`) can be created. Only for tests that run as root.
+    /// Runs `invarlock` to its end where no further namespace of this kind (`user`, `net`) can be
+    /// created. Only for tests that run as root.
     pub fn without_namespaces(&self, kind: &str, args: &[&str]) -> Ran {
         let command = self.command(args);
         let script = format!("echo 0 > /proc/sys/user/max_{kind}_namespaces && exec \"$@\"");
@@ -296,7 +303,7 @@ impl Ran {
     }
 }
 
-/// Message and hint of an error in JSON output, in one text.
+/// Message and hint of an error in JSON output, as one string.
 #[track_caller]
 pub fn message_and_hint(output: &Value) -> String {
     let error = &output["error"];
@@ -304,7 +311,7 @@ pub fn message_and_hint(output: &Value) -> String {
     format!("{message}; help: {}", error["hint"].as_str().unwrap_or_default())
 }
 
-/// A JSON file.
+/// The content of a JSON file.
 pub fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The output of the program of [`Stage::run`]: shows that it ran.
+/// A string in the output of the program of [`Stage::run`]; it shows that the program ran.
 pub const RAN: &str = "self_test";
 
 /// A [`Place`] with the default image, and a snapshot of the machine.
@@ -20,7 +20,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Creates it and builds the default image.
+    /// Creates the stage and builds the default image.
     pub fn new(user: As) -> Self {
         leaks::adopt_orphans();
         let place = Place::new(user);
@@ -35,7 +35,7 @@ impl Stage {
         Stage { user, place, places, before }
     }
 
-    /// Whether the runs are started by root.
+    /// Whether root starts the runs.
     pub fn is_roots(&self) -> bool {
         is_root() && self.user == As::Caller
     }
@@ -66,7 +66,7 @@ impl Stage {
         self.command(&[&["evaluate"], flags, &inputs].concat())
     }
 
-    /// Runs the command to its end and checks that nothing is left behind.
+    /// Runs the command to its end and checks that it leaves nothing behind.
     #[track_caller]
     pub fn end_of(&self, mut command: Command, what: &str) -> Ran {
         let ran = Ran::from(command.output().unwrap());
@@ -74,13 +74,13 @@ impl Stage {
         ran
     }
 
-    /// Fails the test if anything is left behind.
+    /// Fails the test if a run left anything behind.
     #[track_caller]
     pub fn nothing_left(&self, after: &str) {
         self.places.left_since(&self.before).is_nothing(after);
     }
 
-    /// Fails the test if there is any evidence.
+    /// Fails the test if an evaluation wrote evidence.
     #[track_caller]
     pub fn no_evidence(&self, after: &str) {
         assert_eq!(self.place.names("work/reports/eval"), Vec::<String>::new(), "evidence after {after}");

@@ -102,13 +102,13 @@ impl Soak {
         let seconds = start.elapsed().as_secs_f64();
         let left: Snapshot = self.places.left_since(&before);
         let counts: Vec<String> =
-            left.rows().iter().map(|(what, names)| format!("{} {what}", names.len())).collect();
+            left.kinds().iter().map(|(what, names)| format!("{} {what}", names.len())).collect();
         let who = match self.user {
             As::Caller => "root",
             As::User => "user",
         };
         println!("{who:<22}{name:<28}{runs:>6} {seconds:>8.1}  {}", counts.join(", "));
-        for name in left.rows().iter().flat_map(|(_, names)| names.iter()) {
+        for name in left.kinds().iter().flat_map(|(_, names)| names.iter()) {
             println!("    LEFT {name}");
             self.clean = false;
         }
