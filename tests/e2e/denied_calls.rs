@@ -1,12 +1,13 @@
-//! What a workload tried and was refused is shown and recorded, as root and as an ordinary user.
+//! Denied system calls of a workload are printed and recorded, as root and as an ordinary user.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::layout::Layout;
 use invarlock_tests::{As, Place, Ran, both, demo, program, read_json};
 use serde_json::{Value, json};
 
-/// A place whose default image holds the program that misbehaves on command.
-fn misbehaving(user: As) -> Place {
+/// A place whose default image contains the test workload, which makes the calls that its arguments
+/// name.
+fn place_with_workload(user: As) -> Place {
     Place::holding(user, "invarlock-workload")
 }
 
@@ -21,45 +22,46 @@ fn outcome(ran: &Ran) -> Value {
 }
 
 #[test]
-fn refused_calls_are_shown_and_recorded() {
+fn denied_calls_are_printed_and_recorded() {
     for user in both() {
-        let place = misbehaving(user);
-        let tried = run(&place, &["--json"], &["pipes", "3"]).expect(0);
-        assert!(tried.err.lines().any(|line| line == "invarlock: denied pipe2 ×3"), "{}", tried.err);
-        assert_eq!(outcome(&tried)["refused"]["pipe2"], 3);
-        let clean = run(&Place::holding(user, "noop"), &["--json"], &[]).expect(0);
-        assert!(!clean.err.contains("invarlock: denied"), "{}", clean.err);
-        assert_eq!(outcome(&clean)["refused"], json!({}));
+        let place = place_with_workload(user);
+        let ran = run(&place, &["--json"], &["pipes", "3"]).expect(0);
+        assert!(ran.err.lines().any(|line| line == "invarlock: denied pipe2 ×3"), "{}", ran.err);
+        assert_eq!(outcome(&ran)["refused"]["pipe2"], 3);
+        let no_denials = run(&Place::holding(user, "noop"), &["--json"], &[]).expect(0);
+        assert!(!no_denials.err.contains("invarlock: denied"), "{}", no_denials.err);
+        assert_eq!(outcome(&no_denials)["refused"], json!({}));
     }
 }
 
-/// The launcher's own filter, which refuses sockets too, does not hide them from the one who counts.
+/// The launcher's own filter also denies sockets. The supervisor still counts those of the workload.
 #[test]
-fn sockets_that_a_workload_asks_for_are_shown_by_family() {
+fn denied_sockets_are_printed_by_address_family() {
     for user in both() {
-        let tried = run(&misbehaving(user), &["--json"], &["sockets", "2", "2", "10", "17"]).expect(0);
-        assert_eq!(tried.out, "1 1 1 1\n");
+        let ran = run(&place_with_workload(user), &["--json"], &["sockets", "2", "2", "10", "17"]).expect(0);
+        assert_eq!(ran.out, "1 1 1 1\n");
         for line in ["AF_INET) ×2", "AF_INET6) ×1", "AF_PACKET) ×1"] {
             let line = format!("invarlock: denied socket({line}");
-            assert!(tried.err.lines().any(|it| it == line), "{line} is missing: {}", tried.err);
+            assert!(ran.err.lines().any(|printed| printed == line), "{line} is missing: {}", ran.err);
         }
-        let refused = outcome(&tried)["refused"].clone();
-        assert_eq!((&refused["socket(AF_INET)"], &refused["socket(AF_PACKET)"]), (&json!(2), &json!(1)));
+        let denied = outcome(&ran)["refused"].clone();
+        assert_eq!((&denied["socket(AF_INET)"], &denied["socket(AF_PACKET)"]), (&json!(2), &json!(1)));
     }
 }
 
-/// An evaluator that asks for a network before it measures: the numbers are right, and the manifest says what it tried.
+/// An evaluator tries to open network sockets before it measures. The evaluation passes, and the
+/// manifest records the denied calls.
 #[test]
-fn what_an_evaluator_tried_stands_in_the_manifest() {
+fn manifest_records_denied_calls_of_the_evaluator() {
     for user in both() {
         let place = Place::new(user);
-        let layout = Layout::of_tree(&place, "image", |tree| {
-            std::fs::copy(program("invarlock-workload"), tree.join("invarlock-evaluator")).unwrap();
-            std::fs::copy(program("invarlock-evaluator"), tree.join("real-evaluator")).unwrap();
+        let layout = Layout::of_tree(&place, "image", |rootfs| {
+            std::fs::copy(program("invarlock-workload"), rootfs.join("invarlock-evaluator")).unwrap();
+            std::fs::copy(program("invarlock-evaluator"), rootfs.join("real-evaluator")).unwrap();
         });
         let labels =
             json!({"Labels": {"org.invarlock.speaks": "measure"}, "Entrypoint": ["/invarlock-evaluator"]});
-        let image = layout.image("liar", &labels);
+        let image = layout.image("network-evaluator", &labels);
         let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
         let paths = [baseline.to_str().unwrap(), preset.to_str().unwrap()];
         let args = [
@@ -77,16 +79,15 @@ fn what_an_evaluator_tried_stands_in_the_manifest() {
         let manifest = read_json(&place.work("reports/eval/runtime.manifest.json"));
         for side in ["baseline", "subject"] {
             let line = format!("invarlock: denied socket(AF_INET) ×3 ({side})");
-            assert!(ran.err.lines().any(|it| it == line), "{line} is missing: {}", ran.err);
+            assert!(ran.err.lines().any(|printed| printed == line), "{line} is missing: {}", ran.err);
             assert_eq!(manifest["context"]["sides"][side]["refused"]["socket(AF_INET)"], 3);
         }
     }
 }
 
-/// A measuring that fails says what its container tried.
 #[test]
-fn an_evaluation_that_fails_shows_what_was_refused() {
-    let place = misbehaving(As::Caller);
+fn failed_evaluation_prints_denied_calls() {
+    let place = place_with_workload(As::Caller);
     std::fs::remove_file(place.path("bin/invarlock-evaluator")).unwrap();
     let (baseline, dataset) = (demo("baseline"), demo("valid.jsonl"));
     let paths = [baseline.to_str().unwrap(), dataset.to_str().unwrap()];
@@ -96,9 +97,10 @@ fn an_evaluation_that_fails_shows_what_was_refused() {
     assert!(ran.err.lines().any(|line| line == "invarlock: denied pipe2 ×1 (baseline)"), "{}", ran.err);
 }
 
-/// Host execution has a deny-list without a listener: the value is null, which differs from an empty list.
+/// Host execution has a deny list without a user notification, so no count exists. The value is null,
+/// which differs from an empty list.
 #[test]
-fn what_is_not_counted_is_null() {
+fn host_execution_records_null_instead_of_counts() {
     let place = Place::new(As::Caller);
     let (baseline, preset) = (demo("baseline"), demo("preset.yaml"));
     let paths = [baseline.to_str().unwrap(), preset.to_str().unwrap()];

@@ -1,6 +1,7 @@
-//! The evaluator's profile is kept honest: every rule of it was used by a run of the evaluator, or by a program like it that crashes, or is
-//! listed here with the machine that needs it. A rule without an explanation fails this test, and so does a run that is refused
-//! anything.
+//! Every rule of the evaluator's seccomp profile is needed. A rule is used by a run of the evaluator,
+//! used by a crashing program that is built the same way, or listed here with the machine that needs
+//! it.
+//! The test fails on any other rule, and on a denied call of the evaluator.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{demo, program, read_json, root, set_mode, skip};
@@ -9,25 +10,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What no run on this machine can use, and why it is there.
-const ELSEWHERE: [(&str, &str); 7] = [
+/// Calls that no run on this machine uses, and the machine that needs them.
+const NEEDED_ELSEWHERE: [(&str, &str); 7] = [
     ("fstat", "glibc from 2.39 on, in which the evaluator may have been built"),
     ("readlinkat", "aarch64, which has no readlink"),
     ("renameat", "aarch64, which has no rename"),
     ("unlinkat", "aarch64, which has no unlink"),
     ("ppoll", "aarch64, which has no poll"),
-    ("clock_gettime", "a machine whose vDSO cannot tell the time"),
+    ("clock_gettime", "a machine whose vDSO has no usable clock"),
     ("uname", "static glibc before 2.37 on a machine without a vDSO"),
 ];
 
-/// The signals that crashes end with.
+/// The signals of crashes.
 const ABRT: i32 = 6;
 const SEGV: i32 = 11;
 
-/// An image like the default one: mount points, an empty list of processors, one program.
+/// An image like the default one, with mount points, an empty CPU directory and the test programs, and
+/// the use counts of the profile's rules.
 struct Stage {
     dir: tempfile::TempDir,
-    /// How often each rule was used, by its place in the profile.
+    /// Use count of each rule, by its index in the profile.
     used: BTreeMap<usize, u64>,
     rules: Vec<Value>,
 }
@@ -36,8 +38,8 @@ impl Stage {
     fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("invarlock-test-").tempdir().unwrap();
         let image = dir.path().join("image");
-        for place in ["dev", "in", "out", "proc", "tmp", "sys/devices/system/cpu"] {
-            std::fs::create_dir_all(image.join(place)).unwrap();
+        for name in ["dev", "in", "out", "proc", "tmp", "sys/devices/system/cpu"] {
+            std::fs::create_dir_all(image.join(name)).unwrap();
         }
         for name in ["invarlock-evaluator", "invarlock-workload"] {
             std::fs::copy(program(name), image.join(name)).unwrap();
@@ -52,8 +54,8 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// One run of a program of the image, learned.
-    fn learn(&mut self, argv: &[&str], more: Value) -> Value {
+    /// Traces one run of a program of the image.
+    fn trace(&mut self, argv: &[&str], more: Value) -> Value {
         let mut plan = json!({
             "rootfs": [self.path("image")], "argv": argv, "env": [["INVARLOCK_CONTAINER_EXECUTION", "1"]],
             "filter": "evaluator", "learn": true, "memory": 1u64 << 30, "output_bytes": 64 << 20, "wall_ms": 120_000,
@@ -64,22 +66,22 @@ impl Stage {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let outcome: Value = serde_json::from_str(text.trim())
             .unwrap_or_else(|e| panic!("{e}: {text} {}", String::from_utf8_lossy(&out.stderr)));
-        let learned = outcome["result"]["learned"]["used"].as_array();
-        self.rules = learned.unwrap_or_else(|| panic!("{outcome:#}")).clone();
-        for (at, rule) in self.rules.iter().enumerate() {
-            *self.used.entry(at).or_default() += rule["count"].as_u64().unwrap();
+        let used = outcome["result"]["learned"]["used"].as_array();
+        self.rules = used.unwrap_or_else(|| panic!("{outcome:#}")).clone();
+        for (index, rule) in self.rules.iter().enumerate() {
+            *self.used.entry(index).or_default() += rule["count"].as_u64().unwrap();
         }
         outcome
     }
 
-    /// One run of the evaluator, which is refused nothing.
+    /// Runs the evaluator and fails if a call is denied.
     fn evaluate(&mut self, argv: &[&str], more: Value) -> Value {
-        let outcome = self.learn(&[&["/invarlock-evaluator"], argv].concat(), more);
+        let outcome = self.trace(&[&["/invarlock-evaluator"], argv].concat(), more);
         assert_eq!(outcome["result"]["refused"], json!({}), "{argv:?}: {outcome:#}");
         outcome
     }
 
-    /// One job of the evaluator; gives its report.
+    /// Runs one job of the evaluator and returns its report.
     fn measure(&mut self, job: &Value, files: &[(String, PathBuf)]) -> Value {
         let more = json!({"files": files, "bytes": [["/in/job.json", job.to_string()]]});
         let outcome = self.evaluate(&["--job", "/in/job.json", "--out", "/out"], more);
@@ -89,7 +91,8 @@ impl Stage {
 }
 
 fn checkpoint(dir: &Path) -> Vec<(String, PathBuf)> {
-    let names = std::fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    let names =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.map(|name| (format!("/in/checkpoint/{name}"), dir.join(name))).collect()
 }
 
@@ -101,7 +104,7 @@ fn job(role: &str, windows: &Value, threads: usize) -> Value {
     })
 }
 
-/// The baseline's windows, as the subject gets them.
+/// The baseline's windows in the form in which the subject reads them.
 fn windows(report: &Value) -> Value {
     let arm = |name: &str| {
         let arm = &report["evaluation_windows"][name];
@@ -111,18 +114,18 @@ fn windows(report: &Value) -> Value {
 }
 
 #[test]
-fn every_rule_is_used_or_accounted_for() {
+fn every_rule_is_used_or_listed() {
     if std::env::consts::ARCH != "x86_64" {
         return skip(
-            "every_rule_is_used_or_accounted_for",
-            "the list of what is needed elsewhere is that of x86_64",
+            "every_rule_is_used_or_listed",
+            "the list of calls that other machines need is for x86_64",
         );
     }
     let mut stage = Stage::new();
     stage.evaluate(&["--self-test"], json!({}));
     stage.evaluate(&["--version"], json!({}));
     let source = json!({"kind": "local_jsonl", "files": ["/in/dataset/0.jsonl"], "text_field": "text", "max_samples": 480});
-    // One row is long, so that buffers grow beyond what the heap holds.
+    // One long row makes buffers grow beyond the heap, so that they are mapped.
     let rows = std::fs::read_to_string(demo("valid.jsonl")).unwrap();
     let dataset = stage.path("rows.jsonl");
     std::fs::write(&dataset, format!("{}\n{rows}", json!({"text": "the quick brown fox ".repeat(50_000)})))
@@ -142,10 +145,10 @@ fn every_rule_is_used_or_accounted_for() {
     stage.evaluate(&measure, json!({"bytes": [["/in/job.json", "{}"]]}));
     let full = json!({"files": files, "bytes": [["/in/job.json", job.to_string()]], "output_bytes": 16384});
     assert_ne!(stage.evaluate(&measure, full)["result"]["status"], json!({"exited": 0}));
-    // What the evaluator never does when all is well, by a program that is built like it.
-    for (how, signal) in [("abort", ABRT), ("fault", SEGV), ("free-twice", ABRT)] {
-        let outcome = stage.learn(&["/invarlock-workload", how], json!({}));
-        assert_eq!(outcome["result"]["status"], json!({"signaled": signal}), "{how}: {outcome:#}");
+    // Crashes, which a healthy evaluator never has, in a program that is built the same way.
+    for (crash, signal) in [("abort", ABRT), ("fault", SEGV), ("free-twice", ABRT)] {
+        let outcome = stage.trace(&["/invarlock-workload", crash], json!({}));
+        assert_eq!(outcome["result"]["status"], json!({"signaled": signal}), "{crash}: {outcome:#}");
     }
     let unused: BTreeSet<&str> = stage
         .rules
@@ -154,14 +157,15 @@ fn every_rule_is_used_or_accounted_for() {
         .filter(|(_, count)| **count == 0)
         .map(|(rule, _)| rule["syscall"].as_str().unwrap())
         .collect();
-    let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().map(|(name, _)| *name).collect();
-    let nobodys: Vec<_> = unused.difference(&elsewhere).collect();
+    let needed_elsewhere: BTreeSet<&str> = NEEDED_ELSEWHERE.iter().map(|(name, _)| *name).collect();
+    let unexplained: Vec<_> = unused.difference(&needed_elsewhere).collect();
     assert!(
-        nobodys.is_empty(),
-        "no run uses the rules for {nobodys:?}: prune them, or say here which machine does"
+        unexplained.is_empty(),
+        "no run uses the rules for {unexplained:?}: remove them, or list the machine that needs them"
     );
-    // The list names rules, and none that everybody uses.
+    // Every listed call has a rule in the profile.
     let profile = read_json(&root().join("seccomp/profiles/evaluator.json"));
-    let named = |name: &str| profile["allow"].as_array().unwrap().iter().any(|rule| rule["syscall"] == name);
-    assert!(elsewhere.iter().all(|name| named(name)), "{elsewhere:?}");
+    let has_rule =
+        |name: &str| profile["allow"].as_array().unwrap().iter().any(|rule| rule["syscall"] == name);
+    assert!(needed_elsewhere.iter().all(|name| has_rule(name)), "{needed_elsewhere:?}");
 }

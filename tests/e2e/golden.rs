@@ -1,10 +1,11 @@
-//! Perplexities, ratios and verdicts of `evaluate` equal those of the upstream Python package (PyTorch) on the same checkpoints.
+//! Perplexities, ratios and verdicts of `evaluate` equal those of the upstream Python package (PyTorch)
+//! on the same checkpoints.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::fixtures::extract;
 use invarlock_tests::{As, Place, read_json};
 
-/// Baseline, subject and upstream's case of the same pair, profile ci.
+/// Baseline, subject, and upstream's case with the same pair and profile ci.
 const CASES: [(&str, &str, &str); 5] = [
     ("gpt2-tiny", "gpt2-tiny-noop", "gpt2-noop-ci-host"),
     ("gpt2-tiny", "gpt2-tiny-int8", "gpt2-int8-ci-host"),
@@ -47,13 +48,17 @@ fn perplexities_ratios_and_verdicts_match_upstream() {
         let ran = place.run(&args);
         let damaged = subject.ends_with("damaged");
         let value = ran.expect(i32::from(damaged)).json();
-        let close = |what: &str, got: &serde_json::Value, want: &serde_json::Value| {
+        let assert_close = |what: &str, got: &serde_json::Value, want: &serde_json::Value| {
             let (got, want) = (got.as_f64().unwrap(), want.as_f64().unwrap());
-            assert!(((got - want) / want).abs() < 1e-5, "{case}: {what} {got} is not {want}");
+            assert!(((got - want) / want).abs() < 1e-5, "{case}: {what} is {got}, expected {want}");
         };
-        close("final", &value["subject_final"], &golden["primary_metric"]["final"]);
-        close("baseline", &value["baseline_final"], &golden["baseline_ref"]["primary_metric"]["final"]);
-        close("ratio", &value["ratio_vs_baseline"], &golden["primary_metric"]["ratio_vs_baseline"]);
+        assert_close("final", &value["subject_final"], &golden["primary_metric"]["final"]);
+        assert_close(
+            "baseline",
+            &value["baseline_final"],
+            &golden["baseline_ref"]["primary_metric"]["final"],
+        );
+        assert_close("ratio", &value["ratio_vs_baseline"], &golden["primary_metric"]["ratio_vs_baseline"]);
         if subject.ends_with("noop") {
             assert_eq!(value["ratio_vs_baseline"], 1.0);
         }

@@ -1,42 +1,43 @@
-//! The attacker that ships with the product finds every row of the boundary held, as root and as an ordinary user.
+//! `invarlock runtime probe` finds every control enforced, as root and as an ordinary user.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{Place, both};
 
 #[test]
-fn every_attack_of_the_probe_is_held() {
+fn every_probe_attack_is_blocked() {
     for user in both() {
         let place = Place::new(user);
         let value = place.run(&["runtime", "probe", "--json"]).expect(0).json();
         let attacks = value["attacks"].as_array().unwrap();
         assert!(attacks.len() > 100, "{} attacks", attacks.len());
-        for row in attacks {
-            assert_eq!(row["verdict"], "held", "{user:?}: {row:#}");
+        for attack in attacks {
+            assert_eq!(attack["verdict"], "held", "{user:?}: {attack:#}");
         }
         let left = place.names("home").into_iter().chain(place.names("work")).collect::<Vec<_>>();
         assert_eq!(left, Vec::<String>::new());
     }
 }
 
-/// With any one control left out, the supervisor refuses the run where it can see that; and where it is made not to look, exactly the
-/// attacks that the control is there for succeed.
+/// One control is disabled by fault injection. The supervisor refuses the run if it observes the missing
+/// control. With the supervisor's check disabled too, exactly the attacks that the control blocks
+/// succeed.
 #[cfg(feature = "fault-injection")]
-mod without {
+mod disabled_controls {
     use super::Place;
     use invarlock_runtime::hooks::{CONTROLS, Control};
     use invarlock_tests::{As, Ran, is_root, wrapped_by};
 
-    fn probe(place: &Place, control: &Control, unseen: bool, root: bool) -> Ran {
+    fn probe(place: &Place, control: &Control, unchecked: bool, root: bool) -> Ran {
         let mut command = place.command(&["runtime", "probe", "--json"]);
         if root && control.name == "supplementary groups" {
             command = wrapped_by("setpriv", &["--groups", "4,27", "--"], &command);
         }
         if control.name == "private mounts" {
-            // As systemd makes them.
+            // systemd shares mounts in the same way.
             command = wrapped_by("unshare", &["--mount", "--propagation", "shared", "--"], &command);
         }
         command.env("INVARLOCK_TEST_WITHOUT", control.name);
-        if unseen {
+        if unchecked {
             command.env("INVARLOCK_TEST_UNSEEN", "1");
         }
         Ran::from(command.output().unwrap())
@@ -48,54 +49,57 @@ mod without {
         for control in CONTROLS {
             let name = control.name;
             let expected = if root { control.root } else { control.user };
-            // Another control holds the same row there, or the kernel itself insists.
-            let never = control.root.is_empty() && control.user.is_empty();
-            if expected.is_empty() && !never {
+            // No attack succeeds: another control or the kernel blocks the same attacks.
+            let redundant = control.root.is_empty() && control.user.is_empty();
+            if expected.is_empty() && !redundant {
                 continue;
             }
             if name == "private mounts" && !is_root() {
-                invarlock_tests::skip("any_control_as_a_user: private mounts", "only root can share mounts");
+                invarlock_tests::skip(
+                    "each_disabled_control_is_detected_as_a_user: private mounts",
+                    "only root can share mounts",
+                );
                 continue;
             }
             if !control.observed.is_empty() {
                 let ran = probe(&place, control, false, root).expect(125);
                 let message = ran.json()["error"]["message"].as_str().unwrap().to_owned();
                 assert!(
-                    control.observed.iter().any(|row| message.contains(&format!("{row:?}"))),
+                    control.observed.iter().any(|observed| message.contains(&format!("{observed:?}"))),
                     "{name:?}: {message}"
                 );
             }
-            if never {
+            if redundant {
                 continue;
             }
             let value = probe(&place, control, true, root).expect(1).json();
-            let rows = value["attacks"].as_array().unwrap();
-            let open: Vec<_> = rows.iter().filter(|row| row["verdict"] == "not_held").collect();
+            let attacks = value["attacks"].as_array().unwrap();
+            let succeeded: Vec<_> = attacks.iter().filter(|attack| attack["verdict"] == "not_held").collect();
             for id in expected {
                 assert!(
-                    open.iter().any(|row| row["id"] == *id),
-                    "{user:?} without {name:?}: {id} is still held"
+                    succeeded.iter().any(|attack| attack["id"] == *id),
+                    "{user:?} without {name:?}: {id} is still blocked"
                 );
             }
-            for row in open {
-                let known = expected.iter().any(|id| row["id"] == *id);
-                // What else an ordinary user may call depends on the kernel's settings.
-                let may = known || (name == "filter" && row["row"] == "system calls");
-                assert!(may, "{user:?} without {name:?}: {row:#}");
+            for attack in succeeded {
+                let is_expected = expected.iter().any(|id| attack["id"] == *id);
+                // The kernel's settings decide which other calls an ordinary user can make.
+                let is_allowed = is_expected || (name == "filter" && attack["row"] == "system calls");
+                assert!(is_allowed, "{user:?} without {name:?}: {attack:#}");
             }
         }
     }
 
     #[test]
-    fn any_control_as_root() {
+    fn each_disabled_control_is_detected_as_root() {
         match is_root() {
             true => check(As::Caller),
-            false => invarlock_tests::skip("any_control_as_root", "needs root"),
+            false => invarlock_tests::skip("each_disabled_control_is_detected_as_root", "needs root"),
         }
     }
 
     #[test]
-    fn any_control_as_a_user() {
+    fn each_disabled_control_is_detected_as_a_user() {
         check(As::User);
     }
 }

@@ -1,4 +1,5 @@
-//! System-call profiles that users bring: they are what decides, they stand in the evidence, and the default policy rejects them.
+//! User seccomp profiles: they replace the built-in profile, the evidence records them, and the default
+//! policy rejects them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, both, demo, read_json, root, skip};
@@ -6,8 +7,9 @@ use serde_json::{Value, json};
 
 const PODMAN: &str = "/usr/share/containers/seccomp.json";
 
-/// A place whose default image holds the program that misbehaves on command, with a profile in Docker's format beside it.
-fn misbehaving(user: As) -> Place {
+/// A place whose default image contains the test workload, with a profile in Docker's format in the
+/// work directory.
+fn place_with_workload(user: As) -> Place {
     let place = Place::holding(user, "invarlock-workload");
     place.write("docker.json", sample().to_string().as_bytes());
     place
@@ -34,21 +36,21 @@ fn evaluate(place: &Place, flags: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_profile_in_dockers_format_decides() {
+fn docker_format_profile_is_enforced() {
     for user in both() {
-        let place = misbehaving(user);
+        let place = place_with_workload(user);
         let flags = ["--seccomp", "docker.json", "--json"];
         let ran = run(&place, &flags, &["sockets", "1", "2", "16", "40"]).expect(0);
-        // 0, 1 and 2 are allowed, what is 16 or more gives 97 (EAFNOSUPPORT).
+        // Families 0, 1 and 2 are allowed. Families from 16 on give 97 (EAFNOSUPPORT).
         assert_eq!(ran.out, "0 0 97 97\n");
-        let seen = outcome(&ran)["seccomp"].clone();
+        let seccomp = outcome(&ran)["seccomp"].clone();
         assert_eq!(
-            (&seen["custom"]["format"], &seen["profile"]),
+            (&seccomp["custom"]["format"], &seccomp["profile"]),
             (&json!("docker"), &json!("docker-format"))
         );
-        assert_eq!(seen["custom"]["no_calls_here"], json!(["_llseek", "socketcall"]));
-        assert_eq!(seen["custom"]["program_digest"], seen["digest"]);
-        // What gives EPERM is counted, as ever; the default profile would have refused these sockets so.
+        assert_eq!(seccomp["custom"]["no_calls_here"], json!(["_llseek", "socketcall"]));
+        assert_eq!(seccomp["custom"]["program_digest"], seccomp["digest"]);
+        // Calls denied with EPERM are counted. The default profile denies these sockets with EPERM.
         let ran = run(&place, &flags, &["pipes", "3"]).expect(0);
         assert_eq!(outcome(&ran)["refused"], json!({"pipe2": 3}));
         let ran = run(&place, &["--json"], &["sockets", "1"]).expect(0);
@@ -57,7 +59,7 @@ fn a_profile_in_dockers_format_decides() {
 }
 
 #[test]
-fn an_evaluation_under_a_profile_of_ones_own_is_recorded_and_rejected_by_default() {
+fn user_profile_is_recorded_and_rejected_by_default_policy() {
     let place = Place::new(As::User);
     place.write("docker.json", sample().to_string().as_bytes());
     let flags = ["--seccomp", "docker.json", "--quiet"];
@@ -80,7 +82,7 @@ fn an_evaluation_under_a_profile_of_ones_own_is_recorded_and_rejected_by_default
     place.run(&["report", "html", "-i", "reports/eval", "-o", "page.html"]).expect(0);
     let page = std::fs::read_to_string(place.work("page.html")).unwrap();
     assert!(page.contains("under a seccomp profile that the user supplied"));
-    // A manifest that hides it contradicts itself.
+    // A manifest that hides the user profile contradicts itself.
     let path = place.work("reports/eval/runtime.manifest.json");
     let mut hidden = manifest.clone();
     hidden["context"]["loosened"] = json!([]);
@@ -91,9 +93,9 @@ fn an_evaluation_under_a_profile_of_ones_own_is_recorded_and_rejected_by_default
 }
 
 #[test]
-fn podmans_own_profile_works() {
+fn podman_default_profile_works() {
     if !std::path::Path::new(PODMAN).is_file() {
-        return skip("podmans_own_profile_works", &format!("{PODMAN} is not there"));
+        return skip("podman_default_profile_works", &format!("{PODMAN} not found"));
     }
     for user in both() {
         let place = Place::new(user);
@@ -104,20 +106,22 @@ fn podmans_own_profile_works() {
 }
 
 #[test]
-fn a_profile_that_cannot_be_used_is_one_clear_error() {
-    let place = misbehaving(As::User);
-    let altered = |name: &str, change: &dyn Fn(&mut Value)| {
+fn unusable_profile_gives_one_error() {
+    let place = place_with_workload(As::User);
+    let write_changed = |name: &str, change: &dyn Fn(&mut Value)| {
         let mut profile = sample();
         change(&mut profile);
         place.write(name, profile.to_string().as_bytes());
         name.to_owned()
     };
-    let no_execve = altered("no-execve.json", &|it| {
-        let names = it["syscalls"][0]["names"].as_array_mut().unwrap();
+    let no_execve = write_changed("no-execve.json", &|profile| {
+        let names = profile["syscalls"][0]["names"].as_array_mut().unwrap();
         names.retain(|name| name != "execve");
     });
-    let log = altered("log.json", &|it| it["defaultAction"] = json!("SCMP_ACT_LOG"));
-    let like = altered("like.json", &|it| it["syscalls"][1]["args"][0]["op"] = json!("SCMP_CMP_LIKE"));
+    let log = write_changed("log.json", &|profile| profile["defaultAction"] = json!("SCMP_ACT_LOG"));
+    let like = write_changed("like.json", &|profile| {
+        profile["syscalls"][1]["args"][0]["op"] = json!("SCMP_CMP_LIKE")
+    });
     place.write("large.json", &vec![b' '; (1 << 20) + 1]);
     std::os::unix::fs::symlink("/dev/zero", place.work("endless.json")).unwrap();
     rustix::fs::mknodat(
@@ -128,7 +132,7 @@ fn a_profile_that_cannot_be_used_is_one_clear_error() {
         0,
     )
     .unwrap();
-    for (file, words) in [
+    for (file, needles) in [
         (no_execve.as_str(), ["--seccomp no-execve.json", "execve", "allow read, write"]),
         (&log, ["--seccomp log.json", "defaultAction", "SCMP_ACT_ALLOW or SCMP_ACT_ERRNO"]),
         (&like, ["--seccomp like.json", "syscalls[1] (clone)", "SCMP_CMP_LIKE"]),
@@ -138,7 +142,7 @@ fn a_profile_that_cannot_be_used_is_one_clear_error() {
         ("missing.json", ["--seccomp missing.json", "No such file", "input"]),
         (".", ["--seccomp .", "not a regular file", "safety_violation"]),
     ] {
-        run(&place, &["--seccomp", file], &["noop"]).expect(125).one_error(&words);
+        run(&place, &["--seccomp", file], &["noop"]).expect(125).one_error(&needles);
     }
     evaluate(&place, &["--seccomp", "like.json"]).expect(2).one_error(&["SCMP_CMP_LIKE"]);
     let host = ["--execution-mode", "host", "--seccomp", "docker.json"];

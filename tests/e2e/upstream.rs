@@ -1,18 +1,18 @@
-//! What we write is accepted by upstream's own verifier, 0.12.1 and 0.8.0, where a Python of 3.12 or newer let
-//! `tests/tools/upstream-venvs.sh` install it.
+//! Upstream's verifier, 0.12.1 and 0.8.0, accepts the evidence of this program. The tests need the
+//! installation by `tests/tools/upstream-venvs.sh`, which needs Python 3.12 or newer.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, demo, skip, target};
 use std::path::PathBuf;
 use std::process::Command;
 
-fn upstream(version: &str) -> Option<PathBuf> {
+fn upstream_program(version: &str) -> Option<PathBuf> {
     let path = target().join("upstream").join(version).join("bin/invarlock");
     path.is_file().then_some(path)
 }
 
-fn accepts(version: &str, verify: &[&[&str]]) {
-    let Some(program) = upstream(version) else {
+fn check(version: &str, verify_flags: &[&[&str]]) {
+    let Some(program) = upstream_program(version) else {
         return skip(
             &format!("upstream::{version}"),
             "upstream's package is not installed (Python 3.12 or newer needed)",
@@ -44,18 +44,18 @@ fn accepts(version: &str, verify: &[&[&str]]) {
             manifest.to_str().unwrap(),
         ])
         .expect(0);
-        for more in verify {
-            run(&[&["verify", "--profile", "ci"], *more, &[report.to_str().unwrap()]].concat()).expect(code);
+        for flags in verify_flags {
+            run(&[&["verify", "--profile", "ci"], *flags, &[report.to_str().unwrap()]].concat()).expect(code);
         }
     }
 }
 
 #[test]
 fn upstream_0_12_1_accepts_the_evidence() {
-    accepts("0.12.1", &[&["--assurance", "off"], &["--assurance", "report"]]);
+    check("0.12.1", &[&["--assurance", "off"], &["--assurance", "report"]]);
 }
 
 #[test]
 fn upstream_0_8_0_accepts_the_evidence() {
-    accepts("0.8.0", &[&[]]);
+    check("0.8.0", &[&[]]);
 }
