@@ -34,7 +34,8 @@ fn denied_calls_are_printed_and_recorded() {
     }
 }
 
-/// The launcher's own filter also denies sockets. The supervisor still counts those of the workload.
+/// The launcher's own filter also denies sockets. The supervisor still counts those of the
+/// workload.
 #[test]
 fn denied_sockets_are_printed_by_address_family() {
     for user in both() {
@@ -97,8 +98,8 @@ fn failed_evaluation_prints_denied_calls() {
     assert!(ran.err.lines().any(|line| line == "invarlock: denied pipe2 ×1 (baseline)"), "{}", ran.err);
 }
 
-/// Host execution has a deny list without a user notification, so no count exists. The value is null,
-/// which differs from an empty list.
+/// Host execution has a deny list without a user notification, so no count exists. The value is
+/// null, which differs from an empty list.
 #[test]
 fn host_execution_records_null_instead_of_counts() {
     let place = Place::new(As::Caller);

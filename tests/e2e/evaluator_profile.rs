@@ -1,7 +1,6 @@
-//! Every rule of the evaluator's seccomp profile is needed. A rule is used by a run of the evaluator,
-//! used by a crashing program that is built the same way, or listed here with the machine that needs
-//! it.
-//! The test fails on any other rule, and on a denied call of the evaluator.
+//! Every rule of the evaluator's seccomp profile is needed. A rule is used by a run of the
+//! evaluator, used by a crashing program that is built the same way, or listed here with the
+//! machine that needs it. The test fails on any other rule, and on a denied call of the evaluator.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{demo, program, read_json, root, set_mode, skip};
@@ -25,8 +24,8 @@ const NEEDED_ELSEWHERE: [(&str, &str); 7] = [
 const ABRT: i32 = 6;
 const SEGV: i32 = 11;
 
-/// An image like the default one, with mount points, an empty CPU directory and the test programs, and
-/// the use counts of the profile's rules.
+/// An image like the default one, with mount points, an empty CPU directory and the test programs,
+/// and the use counts of the profile's rules.
 struct Stage {
     dir: tempfile::TempDir,
     /// Use count of each rule, by its index in the profile.

@@ -1,5 +1,5 @@
-//! Perplexities, ratios and verdicts of `evaluate` equal those of the upstream Python package (PyTorch)
-//! on the same checkpoints.
+//! Perplexities, ratios and verdicts of `evaluate` equal those of the upstream Python package
+//! (PyTorch) on the same checkpoints.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::fixtures::extract;

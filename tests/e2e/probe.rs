@@ -18,9 +18,9 @@ fn every_probe_attack_is_blocked() {
     }
 }
 
-/// One control is disabled by fault injection. The supervisor refuses the run if it observes the missing
-/// control. With the supervisor's check disabled too, exactly the attacks that the control blocks
-/// succeed.
+/// One control is disabled by fault injection. The supervisor refuses the run if it observes the
+/// missing control. With the supervisor's check disabled too, exactly the attacks that the control
+/// blocks succeed.
 #[cfg(feature = "fault-injection")]
 mod disabled_controls {
     use super::Place;

@@ -1,5 +1,5 @@
-//! User seccomp profiles: they replace the built-in profile, the evidence records them, and the default
-//! policy rejects them.
+//! User seccomp profiles: they replace the built-in profile, the evidence records them, and the
+//! default policy rejects them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, Ran, both, demo, read_json, root, skip};

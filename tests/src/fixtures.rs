@@ -1,5 +1,5 @@
-//! Results of the upstream Python package, committed in `tests/fixtures/upstream/`. The README there
-//! documents how they were generated.
+//! Results of the upstream Python package, committed in `tests/fixtures/upstream/`. The README
+//! there documents how they were generated.
 
 use crate::root;
 use std::fs::File;

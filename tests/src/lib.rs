@@ -189,8 +189,8 @@ impl Place {
         command
     }
 
-    /// The command in new namespaces (options of `unshare`). Root prepares them with `script` before
-    /// the user starts the command.
+    /// The command in new namespaces (options of `unshare`). Root prepares them with `script`
+    /// before the user starts the command.
     pub fn inside(&self, namespaces: &[&str], script: &str, command: &Command) -> Command {
         let mut outer = Command::new("unshare");
         outer.args(namespaces).args(["--", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);

@@ -1,4 +1,5 @@
-//! Something of the host that no attack may touch: files, directories, links, with the names that a container's set-up would write to.
+//! A host directory that no attack may change. Its files, directories and links have the names that
+//! the set-up of a container writes to.
 
 use invarlock_tests::{Place, set_mode};
 use sha2::{Digest as _, Sha256};
@@ -7,8 +8,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-/// What a set-up makes, opens, owns or mounts on.
-const TEMPTING: [&str; 14] = [
+/// Names of files that a set-up creates, opens, changes the owner of, or mounts on.
+const FILES: [&str; 14] = [
     "null",
     "zero",
     "full",
@@ -32,7 +33,7 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// Makes one that the place's user owns, so that only the boundary protects it.
+    /// Creates a canary. The user of the place owns it, so that only the isolation protects it.
     pub fn new(place: &Place) -> Self {
         let dir = place.path("canary");
         fs::create_dir(&dir).unwrap();
@@ -42,7 +43,7 @@ impl Canary {
             place.give(&dir.join(name));
             place.give(&dir.join(name).join("x"));
         }
-        for name in TEMPTING {
+        for name in FILES {
             fs::write(dir.join(name), format!("canary {name}")).unwrap();
             place.give(&dir.join(name));
         }
@@ -53,7 +54,7 @@ impl Canary {
             symlink(target, dir.join(name)).unwrap();
         }
         place.give(&dir);
-        let before = look(&dir);
+        let before = snapshot(&dir);
         Canary { dir, before }
     }
 
@@ -61,24 +62,24 @@ impl Canary {
         &self.dir
     }
 
-    /// Names that would show if any of it were seen inside.
-    pub fn is_in(&self, text: &str) -> bool {
+    /// Whether a workload's output shows names or content of the canary.
+    pub fn is_visible_in(&self, text: &str) -> bool {
         text.contains("null.d") || text.contains("canary ")
     }
 
-    /// Fails the test where anything of it is different: bytes, kinds, modes, owners, times.
+    /// Fails the test if bytes, kinds, modes, owners or times changed.
     #[track_caller]
-    pub fn is_untouched(&self) {
-        let after = look(&self.dir);
-        for (path, was) in &self.before {
-            assert_eq!(after.get(path), Some(was), "{} was changed", path.display());
+    pub fn assert_unchanged(&self) {
+        let after = snapshot(&self.dir);
+        for (path, before) in &self.before {
+            assert_eq!(after.get(path), Some(before), "{} was changed", path.display());
         }
         let new: Vec<_> = after.keys().filter(|path| !self.before.contains_key(*path)).collect();
-        assert!(new.is_empty(), "made in the canary: {new:?}");
+        assert!(new.is_empty(), "created in the canary: {new:?}");
     }
 }
 
-fn look(dir: &Path) -> BTreeMap<PathBuf, String> {
+fn snapshot(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut queue = vec![dir.to_owned()];
     while let Some(path) = queue.pop() {
@@ -92,8 +93,8 @@ fn look(dir: &Path) -> BTreeMap<PathBuf, String> {
             () => digest(&path),
         };
         let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
-        let what = format!("{:o} {}:{} {times:?} {content}", meta.mode(), meta.uid(), meta.gid());
-        found.insert(path, what);
+        let state = format!("{:o} {}:{} {times:?} {content}", meta.mode(), meta.uid(), meta.gid());
+        found.insert(path, state);
     }
     found
 }

@@ -1,44 +1,44 @@
-//! Group H: evidence that is forged from inside, or that is about something else than what ran.
+//! Group H: evidence that a workload forges, or that describes another image than the one that ran.
 
-use crate::stage::{Stage, config, race, told};
+use crate::stage::{Stage, config, printed_json, race};
 use invarlock_tests::As;
 use serde_json::{Value, json};
 use std::fs;
 
 attack!(h1_forged_manifest, forged_manifest);
-attack!(h1_report_that_is_no_file, report_that_is_no_file);
-attack!(h2_image_swapped_while_it_is_resolved, image_swapped);
+attack!(h1_report_is_not_a_regular_file, report_is_not_a_regular_file);
+attack!(h2_image_swapped_during_resolution, image_swapped);
 
 #[track_caller]
-fn nothing_is_kept(stage: &Stage) {
+fn assert_no_evidence(stage: &Stage) {
     assert_eq!(stage.place.names("work/reports/eval"), Vec::<String>::new());
     for run in stage.place.names("work/runs/source") {
         assert_eq!(stage.place.names(&format!("work/runs/source/{run}")), ["stderr.log"]);
     }
-    stage.is_unharmed();
+    stage.assert_unchanged();
 }
 
-/// The evaluator leaves a manifest beside its report, and tries to leave one anywhere else.
+/// The evaluator writes a manifest next to its report and tries to write one elsewhere.
 fn forged_manifest(user: As) {
     let stage = Stage::new(user);
     let ran = stage.evaluate_by("forge", &[]).expect(3);
     ran.one_error(&["integrity", "baseline"]);
-    nothing_is_kept(&stage);
+    assert_no_evidence(&stage);
 }
 
-/// The report is a link to a file of the container, or a FIFO without a writer. The evaluator's filter does not even let it
-/// be made; what becomes of one that was is `only_regular_output_files_are_collected`'s.
-fn report_that_is_no_file(user: As) {
+/// The report is a link to a file of the container, or a FIFO without a writer. The evaluator's
+/// filter denies creating either. `only_regular_output_files_are_collected` tests existing ones.
+fn report_is_not_a_regular_file(user: As) {
     for attack in ["link", "fifo"] {
         let stage = Stage::new(user);
         let ran = stage.evaluate_by(attack, &[]).expect(3);
         ran.one_error(&["baseline"]);
         assert!(ran.err.contains("invarlock: denied "), "{}", ran.err);
-        nothing_is_kept(&stage);
+        assert_no_evidence(&stage);
     }
 }
 
-/// A tag means another image from one moment to the next: what is said to have run is what ran.
+/// A tag alternates between two images. The recorded digest is the digest of the image that ran.
 fn image_swapped(user: As) {
     let stage = Stage::new(user);
     let layout = stage.layout("layout", |_| {});
@@ -55,13 +55,14 @@ fn image_swapped(user: As) {
     let other = layout.dir.join("one");
     race("images", user, &[(index.clone(), other)], || {
         let ran = stage.run(&["--json"], &image, &["see"]).expect(0);
-        let said: Value = ran.err.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap();
-        let environment = told(&ran)["environment"].clone();
-        let of = digests.iter().find(|(name, _)| environment == json!([format!("IMAGE={name}")])).unwrap();
-        assert_eq!(said["image"]["manifest_digest"], of.1, "{environment}");
+        let outcome: Value = ran.err.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap();
+        let environment = printed_json(&ran)["environment"].clone();
+        let (_, digest) =
+            digests.iter().find(|(name, _)| environment == json!([format!("IMAGE={name}")])).unwrap();
+        assert_eq!(outcome["image"]["manifest_digest"], *digest, "{environment}");
         (1, 0)
     });
-    // Named by its digest, no other image will do.
+    // A name with a digest never selects another image.
     fs::copy(layout.dir.join("other"), &index).unwrap();
     let pinned = format!("oci:{}@{}", layout.dir.display(), digests[0].1.as_str().unwrap());
     stage

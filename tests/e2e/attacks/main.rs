@@ -1,13 +1,14 @@
-//! Attacks on the boundary from outside: hostile images, inputs, callers and workloads against the built programs, each named by its CVE or
-//! its class, once in runs that root starts and once in runs that an ordinary user starts. One file a group.
+//! Attacks on the isolation by hostile images, inputs, callers and workloads against the built
+//! programs. Each test is named after its CVE or class. It runs once in runs that root starts and
+//! once in runs that an ordinary user starts. One file contains one group.
 //!
-//! `invarlock_tests::attacks` is the list of all attacks with the tests that make them, here and elsewhere; `make attack` runs it.
+//! `docs/attacks.md` lists all attacks with their tests; `make attack` runs them.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod canary;
 mod stage;
 
-/// A module with one test for each of the two who may start a run.
+/// A module with one test for each user that starts a run: root and an ordinary user.
 macro_rules! attack {
     ($name:ident, $attack:ident) => {
         mod $name {

@@ -1,6 +1,6 @@
-//! Group D: ways around the network namespace. What is tried from inside it is the probe's.
+//! Group D: ways around the network namespace. The probe covers attacks from inside the namespace.
 
-use crate::stage::{Stage, told};
+use crate::stage::{Stage, printed_json};
 use invarlock_tests::{As, Ran, demo, is_root, program, skip};
 use serde_json::json;
 use std::os::unix::net::UnixListener;
@@ -10,7 +10,8 @@ attack!(d2_sockets_in_a_checkpoint, sockets_in_a_checkpoint);
 attack!(d3_no_network_namespace, no_network_namespace);
 attack!(d3_no_loopback, no_loopback);
 
-/// A socket, a fifo or a device in the place of a checkpoint's file is refused at once; beside the files it is not there inside.
+/// A socket, a FIFO or a device that replaces a file of a checkpoint is rejected at once. A socket
+/// next to the files is not mounted.
 fn sockets_in_a_checkpoint(user: As) {
     let stage = Stage::new(user);
     let place = &stage.place;
@@ -40,10 +41,10 @@ fn sockets_in_a_checkpoint(user: As) {
             let ran = evaluate(&dir);
             assert!([2, 3].contains(&ran.code), "{kind}: {ran:?}");
             ran.one_error(&[name]);
-            assert!(start.elapsed() < Duration::from_secs(10), "{kind}: it waited");
+            assert!(start.elapsed() < Duration::from_secs(10), "{kind}: the evaluation waited");
             if let Some(listener) = listener {
                 listener.set_nonblocking(true).unwrap();
-                assert!(listener.accept().is_err(), "a connection arrived");
+                assert!(listener.accept().is_err(), "a process connected to the socket");
             }
         }
     }
@@ -51,34 +52,34 @@ fn sockets_in_a_checkpoint(user: As) {
     let listener = UnixListener::bind(dir.join("socket")).unwrap();
     evaluate("beside").expect(0);
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "a connection arrived");
+    assert!(listener.accept().is_err(), "a process connected to the socket");
     assert_eq!(place.names("work/reports/eval").len(), 2);
 }
 
-/// The run is refused, and what the program would have printed is not there.
+/// Fails the test unless the run is refused because of `control` and the workload printed nothing.
 #[track_caller]
-fn never_ran(ran: Ran, row: &str) {
+fn assert_refused(ran: Ran, control: &str) {
     let ran = ran.expect(125);
-    ran.one_error(&[row]);
+    ran.one_error(&[control]);
     assert!(!ran.out.contains("descriptors"), "the workload ran: {}", ran.out);
 }
 
-/// Where no network namespace may be made, there is no run, not one with the host's network.
+/// If no network namespace can be created, the run is refused. It does not get the host's network.
 fn no_network_namespace(user: As) {
     if !is_root() {
         return skip(
             "network::d3_no_network_namespace::started_by_a_user",
-            "forbidding them for one process needs root",
+            "forbidding network namespaces for one process needs root",
         );
     }
     let stage = Stage::new(user);
     let image = stage.image("image", |_| {});
-    told(&stage.run(&[], &image, &["where"]).expect(0));
+    printed_json(&stage.run(&[], &image, &["where"]).expect(0));
     let ran = stage.place.without_namespaces("net", &["runtime", "run", &image, "--", "/workload", "where"]);
-    never_ran(ran, "namespaces");
+    assert_refused(ran, "namespaces");
 }
 
-/// Where `lo` cannot be raised, there is no run.
+/// If `lo` cannot be set up, the run is refused.
 fn no_loopback(user: As) {
     let stage = Stage::new(user);
     let image = stage.image("image", |_| {});
@@ -98,7 +99,7 @@ fn no_loopback(user: As) {
             "where",
         ];
         let mut command = stage.place.command_of(&without, &args);
-        never_ran(Ran::from(command.output().unwrap()), "network");
+        assert_refused(Ran::from(command.output().unwrap()), "network");
     }
-    assert_eq!(told(&stage.run(&[], &image, &["where"]).expect(0))["descriptors"], json!([0, 1, 2]));
+    assert_eq!(printed_json(&stage.run(&[], &image, &["where"]).expect(0))["descriptors"], json!([0, 1, 2]));
 }

@@ -1,6 +1,7 @@
-//! Group B: descriptors, the executable, the environment and the terminal of the process that starts the run.
+//! Group B: descriptors, the executable, the environment and the terminal of the process that
+//! starts the run.
 
-use crate::stage::{Stage, config, told};
+use crate::stage::{Stage, config, printed_json};
 use invarlock_tests::As;
 use serde_json::json;
 use std::fs;
@@ -8,44 +9,45 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 attack!(b1_overwriting_the_launcher_cve_2019_5736, overwriting_the_launcher);
 attack!(b2_working_directory_is_a_descriptor_cve_2024_21626, working_directory_is_a_descriptor);
-attack!(b3_working_directory_outside, working_directory_outside);
+attack!(b3_working_directory_outside_the_root, working_directory_outside_the_root);
 attack!(b4_secrets_in_the_environment, secrets_in_the_environment);
 attack!(b5_typing_into_the_terminal_cve_2017_5226, typing_into_the_terminal);
 attack!(b6_terminal_escapes, terminal_escapes);
 
-const REFUSED: [i32; 4] = [libc::EPERM, libc::EACCES, libc::ETXTBSY, libc::EROFS];
+const DENIED: [i32; 4] = [libc::EPERM, libc::EACCES, libc::ETXTBSY, libc::EROFS];
 
-/// The image's program is the launcher once more, by `/proc/self/exe`; and the workload goes for the executables by every name they have.
+/// The image's program leads to `/proc/self/exe`, so that the launcher would run again. The
+/// workload also tries to open the executables for writing under several names.
 fn overwriting_the_launcher(user: As) {
     let stage = Stage::new(user);
-    let image = stage.image("exe", |tree| {
-        let script = tree.join("script");
+    let image = stage.image("exe", |rootfs| {
+        let script = rootfs.join("script");
         fs::write(&script, "#!/proc/self/exe\n").unwrap();
         fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
-        symlink("/proc/self/exe", tree.join("link")).unwrap();
+        symlink("/proc/self/exe", rootfs.join("link")).unwrap();
     });
     for program in ["/script", "/link"] {
         let ran = stage.place.run(&["runtime", "run", "--timeout=20", &image, "--", program]);
         assert_ne!(ran.code, 0, "{ran:?}");
-        stage.is_unharmed();
+        stage.assert_unchanged();
     }
     let paths = ["/proc/1/exe", "/proc/self/exe", "/proc/1/root/workload", "/proc/1/fd/0", "/proc/1/mem"];
-    let seen = told(&stage.run(&[], &image, &[&["hammer"], &paths[..]].concat()).expect(0));
+    let printed = printed_json(&stage.run(&[], &image, &[&["hammer"], &paths[..]].concat()).expect(0));
     for path in paths {
-        assert!(REFUSED.iter().any(|errno| seen[path] == *errno), "{path}: {seen}");
+        assert!(DENIED.iter().any(|errno| printed[path] == *errno), "{path}: {printed}");
     }
-    stage.is_unharmed();
+    stage.assert_unchanged();
 }
 
-/// The working directory is a descriptor that the caller left open, by each number and by other names for it.
+/// The working directory is a descriptor that the caller left open, by number and by other names.
 fn working_directory_is_a_descriptor(user: As) {
     let stage = Stage::new(user);
-    let layout = stage.layout("cwd", |tree| {
-        symlink("/proc/self/fd/7", tree.join("link")).unwrap();
-        symlink("/proc/1/cwd", tree.join("init")).unwrap();
-        symlink("link", tree.join("again")).unwrap();
+    let layout = stage.layout("cwd", |rootfs| {
+        symlink("/proc/self/fd/7", rootfs.join("link")).unwrap();
+        symlink("/proc/1/cwd", rootfs.join("init")).unwrap();
+        symlink("link", rootfs.join("again")).unwrap();
     });
-    let leaking = |directory: &str| {
+    let run_with_open_descriptors = |directory: &str| {
         let image =
             layout.image(&directory.replace(['/', '.'], "_"), &config(&json!({"WorkingDir": directory})));
         let command = stage.command(&[], &image, &["where"]);
@@ -53,15 +55,17 @@ fn working_directory_is_a_descriptor(user: As) {
         let script = format!("{opened} exec \"$@\"");
         let mut shell = stage.place.command_of("sh".as_ref(), &["-c", &script, "sh"]);
         shell.env("CANARY", stage.canary.path());
-        // The shell is the user already.
+        // The shell already runs as the user.
         shell.arg(stage.place.path("bin/invarlock"));
-        let own = command.get_args().skip_while(|arg| *arg != "runtime");
-        invarlock_tests::Ran::from(shell.args(own).output().unwrap())
+        let run_args = command.get_args().skip_while(|arg| *arg != "runtime");
+        invarlock_tests::Ran::from(shell.args(run_args).output().unwrap())
     };
     for fd in 3..=20 {
-        leaking(&format!("/proc/self/fd/{fd}")).expect(125).one_error(&["input", "working directory"]);
+        run_with_open_descriptors(&format!("/proc/self/fd/{fd}"))
+            .expect(125)
+            .one_error(&["input", "working directory"]);
     }
-    let other = [
+    let other_names = [
         "//proc/self/fd/7",
         "/./proc/self/fd/7",
         "/dev/fd/7",
@@ -73,31 +77,31 @@ fn working_directory_is_a_descriptor(user: As) {
         "//proc/1/root",
         "/in/../proc/self/fd/7",
     ];
-    for directory in other {
-        let ran = leaking(directory);
+    for directory in other_names {
+        let ran = run_with_open_descriptors(directory);
         assert!(ran.code == 125 && ran.err.contains("working directory"), "{directory}: {ran:?}");
     }
-    // The same callers, and an ordinary working directory.
-    let seen = told(&leaking("/").expect(0));
-    assert_eq!(seen["descriptors"], json!([0, 1, 2]));
-    assert!(!stage.canary.is_in(&seen.to_string()), "{seen}");
-    stage.is_unharmed();
+    // The same caller with an ordinary working directory.
+    let printed = printed_json(&run_with_open_descriptors("/").expect(0));
+    assert_eq!(printed["descriptors"], json!([0, 1, 2]));
+    assert!(!stage.canary.is_visible_in(&printed.to_string()), "{printed}");
+    stage.assert_unchanged();
 }
 
-/// From wherever the workload starts, every way up ends at the image's root.
-fn working_directory_outside(user: As) {
+/// From every working directory, `..` ends at the image's root.
+fn working_directory_outside_the_root(user: As) {
     let stage = Stage::new(user);
-    let layout = stage.layout("up", |tree| {
-        symlink("../../../../../../../..", tree.join("up")).unwrap();
-        symlink(stage.canary.path(), tree.join("canary")).unwrap();
-        fs::create_dir_all(tree.join("deep/er")).unwrap();
+    let layout = stage.layout("up", |rootfs| {
+        symlink("../../../../../../../..", rootfs.join("up")).unwrap();
+        symlink(stage.canary.path(), rootfs.join("canary")).unwrap();
+        fs::create_dir_all(rootfs.join("deep/er")).unwrap();
     });
     for (directory, cwd) in [("/up", "/"), ("/deep/er", "/deep/er"), ("/", "/")] {
         let image = layout.image(&directory.replace('/', "_"), &config(&json!({"WorkingDir": directory})));
-        let seen = told(&stage.run(&[], &image, &["where"]).expect(0));
-        assert_eq!((&seen["cwd"]["Ok"], &seen["link"]["Ok"]), (&json!(cwd), &json!(cwd)), "{seen}");
-        assert_eq!(seen["above"], seen["root"]);
-        assert_eq!(seen["init"], 13, "init's working directory can be looked at");
+        let printed = printed_json(&stage.run(&[], &image, &["where"]).expect(0));
+        assert_eq!((&printed["cwd"]["Ok"], &printed["link"]["Ok"]), (&json!(cwd), &json!(cwd)), "{printed}");
+        assert_eq!(printed["above"], printed["root"]);
+        assert_eq!(printed["init"], 13, "init's working directory can be read");
     }
     let image = layout.image("canary", &config(&json!({"WorkingDir": "/canary"})));
     stage.run(&[], &image, &["where"]).expect(125).one_error(&["/canary"]);
@@ -105,7 +109,7 @@ fn working_directory_outside(user: As) {
         let image = layout.image("relative", &config(&json!({"WorkingDir": relative})));
         stage.run(&[], &image, &["where"]).expect(125);
     }
-    stage.is_unharmed();
+    stage.assert_unchanged();
 }
 
 const SECRETS: [&str; 20] = [
@@ -131,7 +135,7 @@ const SECRETS: [&str; 20] = [
     "RUST_LOG",
 ];
 
-/// The environment is the image's, to the last variable.
+/// The workload gets exactly the environment variables of the image.
 fn secrets_in_the_environment(user: As) {
     let stage = Stage::new(user);
     let image = stage.image("environment", |_| {});
@@ -140,23 +144,23 @@ fn secrets_in_the_environment(user: As) {
         command.env(name, if name.starts_with("LISTEN") { "3" } else { "a secret" });
     }
     let ran = invarlock_tests::Ran::from(command.output().unwrap()).expect(0);
-    assert_eq!(told(&ran)["environment"], json!(["PATH=/"]));
-    assert_eq!(told(&ran)["descriptors"], json!([0, 1, 2]));
+    assert_eq!(printed_json(&ran)["environment"], json!(["PATH=/"]));
+    assert_eq!(printed_json(&ran)["descriptors"], json!([0, 1, 2]));
 }
 
-/// On a terminal: nothing can be typed into it, and it is not the workload's.
+/// The workload cannot insert input into the caller's terminal and does not control it.
 fn typing_into_the_terminal(user: As) {
     let stage = Stage::new(user);
     let image = stage.image("typing", |_| {});
     let shown = String::from_utf8_lossy(&stage.on_a_terminal(&image, &["type", "0", "1", "2"])).into_owned();
     let line = shown.lines().find(|line| line.contains('{')).unwrap_or_else(|| panic!("{shown}"));
-    let seen: serde_json::Value = serde_json::from_str(line.trim()).unwrap();
+    let printed: serde_json::Value = serde_json::from_str(line.trim()).unwrap();
     for fd in ["0", "1", "2"] {
-        assert!([libc::EPERM, libc::ENOTTY].iter().any(|errno| seen[fd] == *errno), "{seen}");
+        assert!([libc::EPERM, libc::ENOTTY].iter().any(|errno| printed[fd] == *errno), "{printed}");
     }
 }
 
-/// What a workload prints cannot command the terminal that it is shown on, nor a terminal that a log is shown on later.
+/// Control characters that a workload prints reach neither the terminal nor the log.
 fn terminal_escapes(user: As) {
     let stage = Stage::new(user);
     let image = stage.image("escapes", |_| {});
@@ -164,7 +168,7 @@ fn terminal_escapes(user: As) {
     let text = String::from_utf8_lossy(&shown);
     assert_eq!(text.matches("\\u{1b}]0;owned").count(), 2, "{text:?}");
     let hostile = |c: char| c.is_control() && !"\r\n\t".contains(c) || c == '\u{202e}';
-    // `script` itself shows the end of its input so.
+    // `script` itself prints this at the end of its input.
     let text = text.replacen("^D\u{8}\u{8}", "", 1);
     assert!(!text.contains(hostile), "{text:?}");
     let ran = stage.evaluate_by("escape", &[]).expect(3);

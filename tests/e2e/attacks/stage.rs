@@ -1,4 +1,4 @@
-//! Where the attacks happen: a place with the programs, a canary beside it, and images that the attacks make.
+//! The environment of an attack: a place with the programs, a canary, and the images of the attack.
 
 use crate::canary::{Canary, digest};
 use invarlock_tests::layout::Layout;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the attacks that are races go on, in each mode.
-pub const RACE: Duration = Duration::from_secs(3);
+/// Duration of each race attack, for each user.
+pub const RACE_DURATION: Duration = Duration::from_secs(3);
 
 pub struct Stage {
     pub place: Place,
@@ -31,21 +31,21 @@ impl Stage {
         Stage { place, canary, programs: programs.to_vec() }
     }
 
-    /// A layout with the workload and what `fill` adds.
+    /// A layout with the workload and the files that `fill` adds.
     pub fn layout(&self, name: &str, fill: impl FnOnce(&Path)) -> Layout {
         let workload = self.place.path("bin/workload");
-        Layout::of_tree(&self.place, name, |tree| {
-            fs::copy(workload, tree.join("workload")).unwrap();
-            fill(tree);
+        Layout::of_tree(&self.place, name, |rootfs| {
+            fs::copy(workload, rootfs.join("workload")).unwrap();
+            fill(rootfs);
         })
     }
 
-    /// An image of it that runs the workload.
+    /// An image of such a layout that runs the workload.
     pub fn image(&self, name: &str, fill: impl FnOnce(&Path)) -> String {
         self.layout(name, fill).image("test", &config(&json!({})))
     }
 
-    /// One without the workload, for a run that must not come so far.
+    /// An image without the workload, for a run that must be refused before its start.
     pub fn bare_image(&self, name: &str, fill: impl FnOnce(&Path)) -> String {
         Layout::of_tree(&self.place, name, fill).image("test", &config(&json!({})))
     }
@@ -59,7 +59,7 @@ impl Stage {
         self.place.command(&[&["runtime", "run"], flags, &[image, "--", "/workload"], args].concat())
     }
 
-    /// The same on a terminal of its own; gives what the terminal showed.
+    /// The same on a new terminal. Returns the bytes that the terminal received.
     pub fn on_a_terminal(&self, image: &str, args: &[&str]) -> Vec<u8> {
         let line = format!(
             "{} runtime run {image} -- /workload {}",
@@ -72,11 +72,11 @@ impl Stage {
         out.stdout
     }
 
-    /// An evaluation of the demo by an evaluator that does this instead.
+    /// An evaluation of the demo whose evaluator performs `attack`.
     pub fn evaluate_by(&self, attack: &str, flags: &[&str]) -> Ran {
-        let layout = self.layout("evaluator", |tree| {
-            fs::rename(tree.join("workload"), tree.join("invarlock-evaluator")).unwrap();
-            fs::write(tree.join("attack"), attack).unwrap();
+        let layout = self.layout("evaluator", |rootfs| {
+            fs::rename(rootfs.join("workload"), rootfs.join("invarlock-evaluator")).unwrap();
+            fs::write(rootfs.join("attack"), attack).unwrap();
         });
         let label = json!({"Labels": {"org.invarlock.speaks": "measure"}});
         let image = layout.image("test", &label);
@@ -86,37 +86,38 @@ impl Stage {
         self.place.run(&[&args[..], &["--preset", paths[1]], flags].concat())
     }
 
-    /// A small launcher that takes any plan of a run, for what no image and no command line can say.
+    /// Runs a plan with the test launcher, which accepts plans that no image and no command line
+    /// can express. Returns the outcomes.
     pub fn launch(&self, plan: &Value) -> Vec<Value> {
-        let out = self.place.command_of(&self.place.path("bin/workload"), &["launch", &plan.to_string()]);
-        let mut out = out;
-        let ran = Ran::from(out.output().unwrap()).expect(0);
+        let workload = self.place.path("bin/workload");
+        let mut command = self.place.command_of(&workload, &["launch", &plan.to_string()]);
+        let ran = Ran::from(command.output().unwrap()).expect(0);
         ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// A root file system for [`Stage::launch`] that the user owns, with all mount points.
-    pub fn tree(&self, name: &str) -> PathBuf {
-        let tree = self.place.path(name);
-        let directories = ["", "dev", "in", "out", "proc", "tmp", "sub"].map(|name| tree.join(name));
+    /// A root file system for [`Stage::launch`]. The user owns it, and it has all mount points.
+    pub fn rootfs(&self, name: &str) -> PathBuf {
+        let rootfs = self.place.path(name);
+        let directories = ["", "dev", "in", "out", "proc", "tmp", "sub"].map(|name| rootfs.join(name));
         for dir in directories {
             fs::create_dir(&dir).unwrap();
             self.place.give(&dir);
         }
-        fs::copy(self.place.path("bin/workload"), tree.join("workload")).unwrap();
-        tree
+        fs::copy(self.place.path("bin/workload"), rootfs.join("workload")).unwrap();
+        rootfs
     }
 
-    /// Fails the test where anything outside was changed: the canary, or the programs.
+    /// Fails the test if the canary or the programs changed.
     #[track_caller]
-    pub fn is_unharmed(&self) {
-        self.canary.is_untouched();
+    pub fn assert_unchanged(&self) {
+        self.canary.assert_unchanged();
         for (path, before) in &self.programs {
             assert_eq!(digest(path), *before, "{} was overwritten", path.display());
         }
     }
 }
 
-/// The configuration of a run of the workload, with `more` in it.
+/// The image configuration that runs the workload, with the members of `more`.
 pub fn config(more: &Value) -> Value {
     let mut config = json!({"Entrypoint": ["/workload"], "Env": ["PATH=/"]});
     let Value::Object(members) = more else { panic!("not an object: {more}") };
@@ -124,14 +125,14 @@ pub fn config(more: &Value) -> Value {
     config
 }
 
-/// The one JSON object that a workload printed.
+/// The first JSON object in the output of a workload.
 #[track_caller]
-pub fn told(ran: &Ran) -> Value {
+pub fn printed_json(ran: &Ran) -> Value {
     let line = ran.out.lines().find_map(|line| serde_json::from_str(line).ok());
     line.unwrap_or_else(|| panic!("{ran:?}"))
 }
 
-/// The id that a run has inside, and on the host.
+/// The ids of a run: in the container, and on the host.
 pub fn ids(user: As) -> (u32, u32) {
     match (user, is_root()) {
         (As::Caller, true) => (65_532, 2_080_374_784 + 1),
@@ -140,7 +141,7 @@ pub fn ids(user: As) -> (u32, u32) {
     }
 }
 
-/// Exchanges two paths again and again, in a thread of its own.
+/// A thread that repeatedly exchanges two paths.
 struct Swapper {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<u64>,
@@ -152,7 +153,7 @@ impl Swapper {
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut count = 0;
-            // An even number, so that the names are in the end what they were.
+            // After an even number of exchanges the names are the original ones.
             while !stopped.load(Ordering::Relaxed) || count % 2 != 0 {
                 renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).unwrap();
                 count += 1;
@@ -163,27 +164,27 @@ impl Swapper {
         Swapper { stop, thread }
     }
 
-    /// Ends it; gives the number of exchanges.
-    fn end(self) -> u64 {
+    /// Stops the thread and returns the number of exchanges.
+    fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
-/// Does `round` again and again for [`RACE`], while one of the pairs is exchanged, each in its turn. `round` says how many runs it was, and
-/// how many of them were refused.
+/// Calls `round` repeatedly for [`RACE_DURATION`] while a [`Swapper`] exchanges one of the pairs,
+/// in turn. `round` returns the number of runs and the number of refused runs.
 pub fn race(name: &str, user: As, pairs: &[(PathBuf, PathBuf)], mut round: impl FnMut() -> (usize, usize)) {
     let start = Instant::now();
     let (mut exchanges, mut runs, mut refused) = (0, 0, 0);
     for pair in pairs.iter().cycle() {
         let swapper = Swapper::start(pair.clone());
-        let (more, of_them) = round();
-        exchanges += swapper.end();
-        (runs, refused) = (runs + more, refused + of_them);
-        if start.elapsed() > RACE {
+        let (round_runs, round_refused) = round();
+        exchanges += swapper.stop();
+        (runs, refused) = (runs + round_runs, refused + round_refused);
+        if start.elapsed() > RACE_DURATION {
             break;
         }
     }
     eprintln!("RACE {name} {user:?}: {exchanges} exchanges during {runs} runs, {refused} of them refused");
-    assert!(exchanges > 10_000 && runs > 10, "{exchanges} exchanges and {runs} runs are no race");
+    assert!(exchanges > 10_000 && runs > 10, "{exchanges} exchanges and {runs} runs are too few for a race");
 }
