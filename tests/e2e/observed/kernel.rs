@@ -1,5 +1,5 @@
-//! What the kernel says of a running container, read here from the host and shaped as the observations are. Nothing of the runtime's own
-//! reading is used.
+//! Reads the state of a running container from the kernel, on the host, in the JSON form of the
+//! observations. It uses no code of the runtime crate.
 
 use invarlock_tests::{is_root, leaks};
 use serde_json::{Map, Value, json};
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Paths of `/proc` that are covered or closed where the kernel has them.
-const COVERED: [&str; 15] = [
+/// Paths of `/proc` that a container masks if the kernel has them.
+const MASKED: [&str; 15] = [
     "acpi",
     "asound",
     "kcore",
@@ -29,7 +29,7 @@ const COVERED: [&str; 15] = [
     "sysrq-trigger",
 ];
 
-/// A container whose workload is running.
+/// The processes of a container whose workload runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Running {
     pub supervisor: u32,
@@ -37,15 +37,15 @@ pub struct Running {
     pub workload: u32,
 }
 
-/// The container below the launcher whose workload has this name, as soon as it has become its program.
+/// Waits for the container of the launcher whose workload has executed the program `name`.
 pub fn running(launcher: u32, name: &str) -> Running {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < patience {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
         for supervisor in leaks::children(launcher) {
             for init in leaks::children(supervisor) {
                 let mut workloads = leaks::children(init).into_iter();
-                let is_it = |pid: &u32| read(&format!("/proc/{pid}/comm")).trim() == name;
-                if let Some(workload) = workloads.find(is_it) {
+                let has_name = |pid: &u32| read(&format!("/proc/{pid}/comm")).trim() == name;
+                if let Some(workload) = workloads.find(has_name) {
                     return Running { supervisor, init, workload };
                 }
             }
@@ -79,52 +79,63 @@ fn number(text: &str) -> u64 {
 }
 
 impl Running {
-    fn of(&self, file: &str) -> String {
+    fn proc_file(&self, file: &str) -> String {
         let path = format!("/proc/{}/{file}", self.workload);
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
-    fn link(&self, file: &str) -> String {
+    fn proc_link(&self, file: &str) -> String {
         fs::read_link(format!("/proc/{}/{file}", self.workload)).unwrap().display().to_string()
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    fn proc_path(&self, file: &str) -> PathBuf {
         Path::new("/proc").join(self.workload.to_string()).join(file)
     }
 
-    /// Every row that can be read of a process from outside, by its name.
-    pub fn rows(&self, launcher: u32) -> Map<String, Value> {
-        let of = |key| status(self.workload, key);
+    /// Every control that can be read from outside the process, by name.
+    pub fn controls(&self, launcher: u32) -> Map<String, Value> {
+        let status_field = |key| status(self.workload, key);
         let lines = |file: &str| -> Vec<String> {
-            self.of(file).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+            self.proc_file(file).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
         };
-        let rows = json!({
+        let controls = json!({
             "namespaces": self.namespaces(launcher),
-            "interfaces": self.of("net/dev").lines().skip(2).map(|l| l.split(':').next().unwrap().trim()).collect::<Vec<_>>(),
+            "interfaces": self.interfaces(),
             "routes": self.routes(),
-            "sockets": self.of("net/unix").lines().filter(|l| l.contains(" @")).collect::<Vec<_>>(),
+            "sockets": self.proc_file("net/unix").lines().filter(|l| l.contains(" @")).collect::<Vec<_>>(),
             "seccomp": self.seccomp(),
-            "no_new_privs": of("NoNewPrivs") == "1",
+            "no_new_privs": status_field("NoNewPrivs") == "1",
             "capabilities": {
-                "inheritable": of("CapInh"), "permitted": of("CapPrm"), "effective": of("CapEff"), "bounding": of("CapBnd"),
-                "ambient": of("CapAmb"),
+                "inheritable": status_field("CapInh"),
+                "permitted": status_field("CapPrm"),
+                "effective": status_field("CapEff"),
+                "bounding": status_field("CapBnd"),
+                "ambient": status_field("CapAmb"),
             },
-            "identity": {"uid": numbers(&of("Uid")), "gid": numbers(&of("Gid")), "groups": numbers(&of("Groups"))},
-            "ids_inside": {"uid": self.inside("uid_map", "Uid"), "gid": self.inside("gid_map", "Gid")},
-            "id_maps": {"uid": lines("uid_map"), "gid": lines("gid_map"), "setgroups": self.of("setgroups").trim()},
+            "identity": {
+                "uid": numbers(&status_field("Uid")),
+                "gid": numbers(&status_field("Gid")),
+                "groups": numbers(&status_field("Groups")),
+            },
+            "ids_inside": {"uid": self.ids_inside("uid_map", "Uid"), "gid": self.ids_inside("gid_map", "Gid")},
+            "id_maps": {
+                "uid": lines("uid_map"),
+                "gid": lines("gid_map"),
+                "setgroups": self.proc_file("setgroups").trim(),
+            },
             "host_name": self.host_name(),
             "mounts": self.mounts(),
             "inputs": self.inputs(),
             "devices": self.devices(),
             "proc": self.proc(),
             "descriptors": self.descriptors(),
-            "environment": self.of("environ").split_terminator('\0').map(|v| v.split('=').next()).collect::<Vec<_>>(),
+            "environment": self.environment_names(),
             "process": self.process(),
             "init": self.init(),
             "cgroup": lines("cgroup"),
             "limits": self.limits(),
         });
-        rows.as_object().unwrap().clone()
+        controls.as_object().unwrap().clone()
     }
 
     fn namespaces(&self, launcher: u32) -> Value {
@@ -132,24 +143,35 @@ impl Running {
             let link = fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap().display().to_string();
             number(link.split(['[', ']']).nth(1).unwrap())
         };
-        let one = |name: &str| {
+        let compare = |name: &str| {
             let (outer, inner) = (id(launcher, name), id(self.workload, name));
             (name.to_owned(), json!({"launcher": outer, "container": inner, "new": outer != inner}))
         };
         ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"]
-            .map(one)
+            .map(compare)
             .into_iter()
             .collect::<Map<_, _>>()
             .into()
     }
 
+    fn interfaces(&self) -> Vec<String> {
+        let text = self.proc_file("net/dev");
+        text.lines().skip(2).map(|l| l.split(':').next().unwrap().trim().to_owned()).collect()
+    }
+
+    fn environment_names(&self) -> Vec<Option<String>> {
+        let text = self.proc_file("environ");
+        text.split_terminator('\0').map(|v| v.split('=').next().map(str::to_owned)).collect()
+    }
+
     fn routes(&self) -> Vec<String> {
-        let (v4, v6) = (self.of("net/route"), read(&format!("/proc/{}/net/ipv6_route", self.workload)));
+        let (v4, v6) =
+            (self.proc_file("net/route"), read(&format!("/proc/{}/net/ipv6_route", self.workload)));
         let v4 = v4.lines().skip(1).filter(|l| !l.starts_with("lo"));
         v4.chain(v6.lines().filter(|l| !l.ends_with("lo"))).map(str::to_owned).collect()
     }
 
-    /// The digest is of the program in the kernel, which tells it to root only.
+    /// Only root can read the filter program from the kernel. For other users the digest is null.
     fn seccomp(&self) -> Value {
         let count = |pid| number(&status(pid, "Seccomp_filters"));
         let (filters, inherited) = (count(self.workload), count(self.supervisor));
@@ -157,7 +179,7 @@ impl Running {
             true => {
                 let programs =
                     super::sys::filters(self.workload as i32, (filters - inherited) as usize).unwrap();
-                // Their number, then the length and the bytes of each.
+                // The digest covers the number of programs, then length and bytes of each.
                 let mut digest = Sha256::new();
                 digest.update((programs.len() as u32).to_le_bytes());
                 for program in programs {
@@ -173,9 +195,9 @@ impl Running {
         json!({"mode": mode, "filters": filters, "inherited": inherited, "digest": digest})
     }
 
-    /// Ids on the host, looked up in the map.
-    fn inside(&self, map: &str, key: &str) -> Vec<u64> {
-        let map: Vec<Vec<u64>> = self.of(map).lines().map(numbers).collect();
+    /// The ids inside the container, computed from the ids on the host and the id map.
+    fn ids_inside(&self, map: &str, key: &str) -> Vec<u64> {
+        let map: Vec<Vec<u64>> = self.proc_file(map).lines().map(numbers).collect();
         let inside = |id: u64| {
             let line = map.iter().find(|l| (l[1]..l[1] + l[2]).contains(&id)).unwrap();
             line[0] + id - line[1]
@@ -183,7 +205,7 @@ impl Running {
         numbers(&status(self.workload, key)).into_iter().map(inside).collect()
     }
 
-    /// From inside its namespace.
+    /// Host and domain name, read inside the container's UTS namespace.
     fn host_name(&self) -> Value {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.workload.to_string(), "--uts"]);
@@ -200,29 +222,29 @@ impl Running {
         json!({"host": names[0], "domain": names[1]})
     }
 
-    fn mount_rows(&self) -> Vec<(u64, Value)> {
-        let row = |line: &str| {
+    fn mount_entries(&self) -> Vec<(u64, Value)> {
+        let entry = |line: &str| {
             let fields: Vec<&str> = line.split(' ').collect();
             let dash = fields.iter().position(|f| *f == "-").unwrap();
-            let ties = fields[6..dash].join(" ");
-            let propagation = if ties.is_empty() { "private" } else { &ties };
-            let row = json!({
+            let peers = fields[6..dash].join(" ");
+            let propagation = if peers.is_empty() { "private" } else { &peers };
+            let mount = json!({
                 "target": fields[4], "options": fields[5], "kind": fields[dash + 1], "propagation": propagation,
             });
-            (number(fields[0]), row)
+            (number(fields[0]), mount)
         };
-        self.of("mountinfo").lines().map(row).collect()
+        self.proc_file("mountinfo").lines().map(entry).collect()
     }
 
     fn mounts(&self) -> Vec<Value> {
-        self.mount_rows().into_iter().map(|(_, row)| row).collect()
+        self.mount_entries().into_iter().map(|(_, mount)| mount).collect()
     }
 
-    /// Every file below `/in`: where a file of the host is mounted, also which one it is.
+    /// Every file below `/in`. A mounted file of the host also gets its device and inode.
     fn inputs(&self) -> Value {
-        let root = self.path("root");
-        let own = fs::metadata(root.join("in")).unwrap().dev();
-        let (mut rows, mut queue) = (Map::new(), vec![root.join("in")]);
+        let root = self.proc_path("root");
+        let in_device = fs::metadata(root.join("in")).unwrap().dev();
+        let (mut inputs, mut queue) = (Map::new(), vec![root.join("in")]);
         while let Some(path) = queue.pop() {
             let meta = path.symlink_metadata().unwrap();
             if meta.is_dir() {
@@ -230,37 +252,37 @@ impl Running {
                 continue;
             }
             let target = format!("/{}", path.strip_prefix(&root).unwrap().display());
-            let mut row = json!({"target": target, "bytes": meta.len()});
-            if meta.dev() != own {
-                row["file"] = json!(device_and_inode(&meta));
+            let mut input = json!({"target": target, "bytes": meta.len()});
+            if meta.dev() != in_device {
+                input["file"] = json!(device_and_inode(&meta));
             }
-            rows.insert(target, row);
+            inputs.insert(target, input);
         }
-        // In order of their names.
-        rows.into_iter().map(|(_, row)| row).collect()
+        // Sorted by target.
+        inputs.into_iter().map(|(_, input)| input).collect()
     }
 
     fn devices(&self) -> Value {
-        let entries = fs::read_dir(self.path("root/dev")).unwrap().map(|e| e.unwrap());
-        let one = |entry: fs::DirEntry| {
+        let entries = fs::read_dir(self.proc_path("root/dev")).unwrap().map(|e| e.unwrap());
+        let name_and_number = |entry: fs::DirEntry| {
             let meta = entry.path().symlink_metadata().unwrap();
             assert!(meta.file_type().is_char_device(), "{entry:?}");
             (entry.file_name().to_string_lossy().into_owned(), json!(device(meta.rdev())))
         };
-        entries.map(one).collect::<Map<_, _>>().into()
+        entries.map(name_and_number).collect::<Map<_, _>>().into()
     }
 
     fn proc(&self) -> Value {
-        let entries = fs::read_dir(self.path("root/proc")).unwrap();
+        let entries = fs::read_dir(self.proc_path("root/proc")).unwrap();
         let mut processes: Vec<u64> =
             entries.filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok()).collect();
         processes.sort_unstable();
-        let absent = COVERED.iter().filter(|name| !self.path(&format!("root/proc/{name}")).exists());
+        let absent = MASKED.iter().filter(|name| !self.proc_path(&format!("root/proc/{name}")).exists());
         json!({"processes": processes, "absent": absent.map(|name| format!("/proc/{name}")).collect::<Vec<_>>()})
     }
 
     fn descriptors(&self) -> Vec<Value> {
-        let mut open: Vec<(u64, String)> = fs::read_dir(self.path("fd"))
+        let mut open: Vec<(u64, String)> = fs::read_dir(self.proc_path("fd"))
             .unwrap()
             .map(|e| e.unwrap())
             .map(|e| {
@@ -271,42 +293,43 @@ impl Running {
             })
             .collect();
         open.sort();
-        open.iter().map(|(fd, what)| json!({"fd": fd, "what": what.split(':').next()})).collect()
+        open.iter().map(|(fd, target)| json!({"fd": fd, "what": target.split(':').next()})).collect()
     }
 
     fn process(&self) -> Value {
-        let stat = self.of("stat");
+        let stat = self.proc_file("stat");
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let own = self.workload.to_string();
-        let cwd = fs::File::open(self.path("cwd")).unwrap();
+        let pid = self.workload.to_string();
+        let cwd = fs::File::open(self.proc_path("cwd")).unwrap();
         let info = read(&format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&cwd)));
         let id = number(info.lines().find_map(|l| l.strip_prefix("mnt_id:")).unwrap());
         let mount = self
-            .mount_rows()
+            .mount_entries()
             .into_iter()
             .find(|(mount, _)| *mount == id)
-            .map(|(_, row)| row["target"].clone());
+            .map(|(_, mount)| mount["target"].clone());
         json!({
-            "cwd": self.link("cwd"), "cwd_mount": mount, "umask": status(self.workload, "Umask"),
-            "group_leader": fields[2] == own, "session_leader": fields[3] == own, "terminal": fields[4] != "0",
-            "oom_score_adj": self.of("oom_score_adj").trim().parse::<i64>().unwrap(),
+            "cwd": self.proc_link("cwd"), "cwd_mount": mount, "umask": status(self.workload, "Umask"),
+            "group_leader": fields[2] == pid, "session_leader": fields[3] == pid, "terminal": fields[4] != "0",
+            "oom_score_adj": self.proc_file("oom_score_adj").trim().parse::<i64>().unwrap(),
         })
     }
 
     fn init(&self) -> Value {
-        let last = |key| number(status(self.init, key).split(' ').next_back().unwrap());
-        let files = fs::metadata(format!("/proc/{}/environ", self.init)).unwrap();
-        let itself = fs::metadata(format!("/proc/{}", self.init)).unwrap();
+        let innermost = |key| number(status(self.init, key).split(' ').next_back().unwrap());
+        let environ = fs::metadata(format!("/proc/{}/environ", self.init)).unwrap();
+        let directory = fs::metadata(format!("/proc/{}", self.init)).unwrap();
         json!({
-            "pid": last("NSpid"),
+            "pid": innermost("NSpid"),
             "child_of_supervisor": status(self.init, "PPid") == self.supervisor.to_string(),
             "parent_of_workload": status(self.workload, "PPid") == self.init.to_string(),
-            // What may be inspected belongs to whom it runs as.
-            "dumpable": files.uid() == itself.uid(),
+            // If the process is not dumpable, root owns its files.
+            "dumpable": environ.uid() == directory.uid(),
         })
     }
 
-    /// What there is of each limit, by what could hold it. (The wall clock is the supervisor's own; a test of its own sees it strike.)
+    /// The value of each limit, by each mechanism that can enforce it. The supervisor enforces the
+    /// wall-clock limit; a separate test checks its effect.
     fn limits(&self) -> Value {
         let processors = numbers_in_list(&status(self.workload, "Cpus_allowed_list")) * 1000;
         json!({
@@ -316,29 +339,34 @@ impl Running {
             "core": {"rlimit": self.rlimit("Max core file size")},
             "files": {"rlimit": self.rlimit("Max open files")},
             "output": {"tmpfs": self.capacity("out").0},
-            // One is the directory itself.
+            // One inode is the directory itself.
             "output_files": {"tmpfs": self.capacity("out").1 - 1},
             "tmp": {"tmpfs": self.capacity("tmp").0},
         })
     }
 
     fn rlimit(&self, label: &str) -> Value {
-        let limits = self.of("limits");
+        let limits = self.proc_file("limits");
         let line = limits.lines().find_map(|l| l.strip_prefix(label)).unwrap();
-        let both: Vec<&str> = line.split_whitespace().take(2).collect();
-        if both[0] == both[1] { json!(both[0].parse::<u64>().ok()) } else { json!(both) }
+        let soft_and_hard: Vec<&str> = line.split_whitespace().take(2).collect();
+        if soft_and_hard[0] == soft_and_hard[1] {
+            json!(soft_and_hard[0].parse::<u64>().ok())
+        } else {
+            json!(soft_and_hard)
+        }
     }
 
-    /// Bytes and files that fit.
+    /// Bytes and inodes of the file system.
     fn capacity(&self, dir: &str) -> (u64, u64) {
-        let stat = rustix::fs::statvfs(self.path(&format!("root/{dir}"))).unwrap();
+        let stat = rustix::fs::statvfs(self.proc_path(&format!("root/{dir}"))).unwrap();
         (stat.f_blocks * stat.f_frsize, stat.f_files)
     }
 
-    /// What the files of the run's own cgroup say, where it has one for this controller; the workload must be in it.
+    /// The limit in the run's own cgroup, if the run has one for this controller. Fails the test if
+    /// the workload is not in that cgroup.
     fn in_cgroup(&self, controller: &str) -> Option<u64> {
-        let groups = self.of("cgroup");
-        let of = |wanted: &str| {
+        let groups = self.proc_file("cgroup");
+        let cgroup_path = |wanted: &str| {
             groups.lines().find_map(|line| {
                 let mut parts = line.splitn(3, ':').skip(1);
                 let (controllers, path) = (parts.next()?, parts.next()?);
@@ -349,12 +377,12 @@ impl Running {
         let mount = |wanted: &dyn Fn(&str) -> bool| {
             mounts.lines().find(|l| wanted(l)).map(|l| PathBuf::from(l.split(' ').nth(4).unwrap()))
         };
-        let old = |l: &str| {
+        let is_v1 = |l: &str| {
             l.contains(" - cgroup ") && l.rsplit(' ').next().unwrap().split(',').any(|o| o == controller)
         };
-        let (dir, version) = match mount(&old) {
-            Some(mount) => (mount.join(of(controller)?), 1),
-            None => (mount(&|l: &str| l.contains(" - cgroup2 "))?.join(of("")?), 2),
+        let (dir, version) = match mount(&is_v1) {
+            Some(mount) => (mount.join(cgroup_path(controller)?), 1),
+            None => (mount(&|l: &str| l.contains(" - cgroup2 "))?.join(cgroup_path("")?), 2),
         };
         if !dir.file_name()?.to_str()?.starts_with("invarlock-") {
             return None;
@@ -367,8 +395,8 @@ impl Running {
             ("pids", _) => number(&file("pids.max")),
             (_, 1) => number(&file("cpu.cfs_quota_us")) * 1000 / number(&file("cpu.cfs_period_us")),
             _ => {
-                let both = numbers(&file("cpu.max"));
-                both[0] * 1000 / both[1]
+                let quota_and_period = numbers(&file("cpu.max"));
+                quota_and_period[0] * 1000 / quota_and_period[1]
             }
         })
     }
@@ -382,11 +410,11 @@ pub fn device_and_inode(meta: &fs::Metadata) -> String {
     format!("{} {}", device(meta.dev()), meta.ino())
 }
 
-/// How many numbers `0-3,5` has.
+/// The count of numbers in a list such as `0-3,5`.
 fn numbers_in_list(list: &str) -> u64 {
-    let one = |part: &str| match part.split_once('-') {
+    let count = |part: &str| match part.split_once('-') {
         Some((first, last)) => number(last) - number(first) + 1,
         None => 1,
     };
-    list.split(',').map(one).sum()
+    list.split(',').map(count).sum()
 }
