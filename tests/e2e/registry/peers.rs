@@ -1,19 +1,19 @@
-//! What other tools see of the images we push, and we of theirs.
+//! Other tools and `invarlock` agree on the digests of each other's pushed images.
 
 use crate::DEFAULT;
 use crate::server::{Registry, User, digest, has, missing, sh};
 use invarlock_tests::{As, Place, is_root, skip};
 use serde_json::Value;
 
-/// Ends the test by name where something is not there.
-fn without(test: &str, tool: &str) -> bool {
+/// Whether a tool is missing. Reports the test as skipped if so.
+fn skip_without(test: &str, tool: &str) -> bool {
     let absent = missing().or_else(|| (!has(tool)).then_some(tool));
-    absent.map(|it| skip(test, &format!("{it} is not installed"))).is_some()
+    absent.map(|name| skip(test, &format!("{name} is not installed"))).is_some()
 }
 
 #[test]
-fn skopeo_and_we_mean_the_same() {
-    if without("registry: skopeo", "skopeo") {
+fn skopeo_and_invarlock_agree_on_digests() {
+    if skip_without("registry: skopeo", "skopeo") {
         return;
     }
     let place = Place::new(As::User);
@@ -29,20 +29,21 @@ fn skopeo_and_we_mean_the_same() {
 
     let inspected = skopeo("inspect --tls-verify=false --creds ann:secret docker://REGISTRY/team/it:1");
     assert_eq!(serde_json::from_str::<Value>(&inspected).unwrap()["Digest"], built.as_str());
-    // Theirs to ours: they push, we pull. Layers that are not packed skopeo would pack.
+    // skopeo pushes, `invarlock` pulls. Without `--preserve-digests`, skopeo would compress
+    // uncompressed layers.
     let copy = "copy -q --preserve-digests --src-tls-verify=false --src-creds ann:secret docker://REGISTRY/team/it:1";
     skopeo(&format!("{copy} --dest-tls-verify=false --dest-creds ann:secret docker://REGISTRY/other/it:2"));
-    let theirs = registry.image("other/it:2");
-    assert_eq!(digest(&image(&["pull", "--allow-network", &theirs, "--json"])), built);
-    // Ours to theirs: what we pushed is the same to them byte for byte.
+    let other_image = registry.image("other/it:2");
+    assert_eq!(digest(&image(&["pull", "--allow-network", &other_image, "--json"])), built);
+    // skopeo copies the image that `invarlock` pushed. The manifest is the same byte for byte.
     skopeo(&format!("{copy} oci:theirs:it"));
     let index = std::fs::read_to_string(dir.join("theirs/index.json")).unwrap();
     assert!(index.contains(&built), "{index}");
 }
 
 #[test]
-fn podman_and_we_mean_the_same() {
-    if without("registry: podman", "podman") {
+fn podman_and_invarlock_agree_on_digests() {
+    if skip_without("registry: podman", "podman") {
         return;
     }
     if !is_root() {
@@ -63,10 +64,11 @@ fn podman_and_we_mean_the_same() {
     let creds = "--quiet --tls-verify=false --creds ann:secret";
     podman(&format!("pull {creds} REGISTRY/team/it:1"));
     assert_eq!(podman("image inspect --format {{.Digest}} REGISTRY/team/it:1"), built);
-    // It packs what it pushes, so its digest is another; what we pull is what it pushed.
+    // podman compresses layers on push, so the digest changes. `invarlock` pulls the digest that
+    // podman pushed.
     podman(&format!("push {creds} --digestfile digest REGISTRY/team/it:1 REGISTRY/other/it:2"));
     let pushed = std::fs::read_to_string(dir.join("digest")).unwrap();
-    let theirs = registry.image("other/it:2");
-    assert_eq!(digest(&image(&["pull", "--allow-network", &theirs, "--json"])), pushed.trim());
-    ann.run(&["runtime", "run", &theirs, "--", "/invarlock-evaluator", "--self-test"]).expect(0);
+    let other_image = registry.image("other/it:2");
+    assert_eq!(digest(&image(&["pull", "--allow-network", &other_image, "--json"])), pushed.trim());
+    ann.run(&["runtime", "run", &other_image, "--", "/invarlock-evaluator", "--self-test"]).expect(0);
 }

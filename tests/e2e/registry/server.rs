@@ -1,4 +1,4 @@
-//! Debian's registry on loopback, and a proxy before it.
+//! Debian's registry on loopback, and a proxy in front of it.
 
 use invarlock_tests::{Place, Ran};
 use serde_json::Value;
@@ -16,12 +16,12 @@ pub fn has(program: &str) -> bool {
     Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
         .output()
-        .is_ok_and(|it| it.status.success())
+        .is_ok_and(|output| output.status.success())
 }
 
-/// What is missing of what every test here needs.
+/// The first program that every test here needs and that is not installed.
 pub fn missing() -> Option<&'static str> {
-    ["docker-registry", "htpasswd", "openssl"].into_iter().find(|it| !has(it))
+    ["docker-registry", "htpasswd", "openssl"].into_iter().find(|program| !has(program))
 }
 
 pub fn sh(dir: &Path, script: &str) -> String {
@@ -30,7 +30,7 @@ pub fn sh(dir: &Path, script: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A registry of this machine; it ends with this value.
+/// A running registry. Drop stops it.
 pub struct Registry {
     child: Child,
     port: u16,
@@ -45,7 +45,8 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    /// In `registry` of the place, with a certificate of an authority of our own (`ca.crt`), and for ann, whose password is secret.
+    /// Starts it in the directory `registry` of the place. A new certificate authority (`ca.crt`)
+    /// issues its certificate. Its only user is `ann` with the password `secret`.
     pub fn start(place: &Place) -> Self {
         let dir = place.path("registry");
         std::fs::create_dir(&dir).unwrap();
@@ -56,15 +57,20 @@ impl Registry {
             echo subjectAltName={names} > ext
             openssl x509 -req -in it.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out it.crt -days 2 -extfile ext
             chmod 644 ca.crt; htpasswd -Bbn ann secret > htpasswd; mkdir data"));
-        let at = |name: &str| dir.join(name).display().to_string();
+        let path = |name: &str| dir.join(name).display().to_string();
         let config = serde_json::json!({
-            "version": 0.1, "log": {"level": "error"}, "storage": {"filesystem": {"rootdirectory": at("data")}},
-            "http": {"addr": format!("127.0.0.1:{port}"), "tls": {"certificate": at("it.crt"), "key": at("it.key")}},
-            "auth": {"htpasswd": {"realm": "it", "path": at("htpasswd")}},
+            "version": 0.1,
+            "log": {"level": "error"},
+            "storage": {"filesystem": {"rootdirectory": path("data")}},
+            "http": {
+                "addr": format!("127.0.0.1:{port}"),
+                "tls": {"certificate": path("it.crt"), "key": path("it.key")},
+            },
+            "auth": {"htpasswd": {"realm": "it", "path": path("htpasswd")}},
         });
         std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
         let child = Command::new("docker-registry")
-            .args(["serve", &at("config.json")])
+            .args(["serve", &path("config.json")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -84,40 +90,40 @@ impl Registry {
         registry
     }
 
-    /// The name of an image there.
+    /// The reference of an image in the registry.
     pub fn image(&self, name: &str) -> String {
         format!("docker://{}/{name}", self.host)
     }
 
-    /// A proxy that leads to the registry, whomever it is asked for.
+    /// Starts a proxy that connects every request to the registry, whichever host is requested.
     pub fn proxy(&self) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (noted, port) = (Arc::clone(&asked), self.port);
+        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (log, port) = (Arc::clone(&requests), self.port);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let noted = Arc::clone(&noted);
-                std::thread::spawn(move || tunnel(stream.unwrap(), port, &noted));
+                let log = Arc::clone(&log);
+                std::thread::spawn(move || tunnel(stream.unwrap(), port, &log));
             }
         });
-        Proxy { url, asked }
+        Proxy { url, requests }
     }
 }
 
-/// What a proxy was asked for stands in `asked`.
+/// A proxy that records its request lines.
 pub struct Proxy {
     pub url: String,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-fn tunnel(mut client: TcpStream, port: u16, asked: &Mutex<Vec<String>>) {
+fn tunnel(mut client: TcpStream, port: u16, requests: &Mutex<Vec<String>>) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -127,7 +133,7 @@ fn tunnel(mut client: TcpStream, port: u16, asked: &Mutex<Vec<String>>) {
         head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    asked.lock().unwrap().push(head.lines().next().unwrap().to_owned());
+    requests.lock().unwrap().push(head.lines().next().unwrap().to_owned());
     let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
     let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
@@ -139,17 +145,18 @@ fn tunnel(mut client: TcpStream, port: u16, asked: &Mutex<Vec<String>>) {
     drop(client.shutdown(std::net::Shutdown::Both));
 }
 
-/// Who runs a command, and how he knows the registry.
+/// A user of the registry: a store and a file of credentials.
 pub struct User<'a> {
     pub place: &'a Place,
-    /// The store's name.
+    /// Name of the store's directory.
     pub store: &'a str,
-    /// His file of passwords.
+    /// Name of the file of credentials.
     pub passwords: &'a str,
 }
 
 impl User<'_> {
-    /// `invarlock` as he runs it, trusting the registry's authority.
+    /// `invarlock` with this store and these credentials. It trusts the registry's certificate
+    /// authority.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.place.command(args);
         command.env("INVARLOCK_STORE", self.place.work(self.store));
@@ -168,15 +175,17 @@ pub fn json(ran: &Ran) -> Value {
     serde_json::from_str(&ran.out).unwrap()
 }
 
-/// The digest that a command tells.
+/// The manifest digest in the JSON output of a command.
 pub fn digest(ran: &Ran) -> String {
     json(ran)["manifest_digest"].as_str().unwrap().to_owned()
 }
 
-/// The error that a command tells holds each of the words.
+/// Fails the test unless the command ends with `code` and its error contains every needle.
 #[track_caller]
-pub fn fails(ran: Ran, code: i32, words: &[&str]) {
-    let told = ran.expect(code).json();
-    let message = invarlock_tests::message_and_hint(&told);
-    words.iter().for_each(|it| assert!(message.contains(it), "{it:?} is not in: {message}"));
+pub fn assert_fails(ran: Ran, code: i32, needles: &[&str]) {
+    let output = ran.expect(code).json();
+    let message = invarlock_tests::message_and_hint(&output);
+    for needle in needles {
+        assert!(message.contains(needle), "{needle:?} is not in: {message}");
+    }
 }
