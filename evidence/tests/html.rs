@@ -1,4 +1,5 @@
-//! The HTML page: what it says, and that nothing a report holds can act on it.
+//! The HTML page shows the report's verdict, reasons and provenance. No content of a report can
+//! run, load or change anything on the page.
 #![cfg(feature = "html")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -6,7 +7,8 @@ use invarlock_evidence::html::render;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// A report as we write it: `ratio` times the baseline's perplexity of 20, four windows an arm.
+/// A report in the form in which `evaluate` writes it. The subject's perplexity is `ratio` times
+/// the baseline's, which is 20. The final arm has four windows.
 fn report(ratio: f64, passed: bool) -> Value {
     let delta = ratio.ln();
     let baseline = [3.0, 2.9, 3.1, 3.0];
@@ -89,10 +91,10 @@ fn page(report: &Value, manifest: Option<&Value>) -> String {
 /// The text between `start` and the next `end`.
 fn between<'a>(page: &'a str, start: &str, end: &str) -> &'a str {
     let from = page.find(start).unwrap_or_else(|| panic!("{start} is on the page")) + start.len();
-    &page[from..from + page[from..].find(end).expect("it ends")]
+    &page[from..from + page[from..].find(end).expect("an end marker")]
 }
 
-/// Every element name and attribute name of the page, by a reader that knows only the syntax of tags.
+/// All element names and attributes of the page, read by a parser of the tag syntax only.
 fn markup(page: &str) -> (Vec<String>, Vec<(String, String)>) {
     let (mut names, mut attributes) = (Vec::new(), Vec::new());
     let style_end = page.find("</style>").expect("one style sheet");
@@ -122,7 +124,7 @@ fn markup(page: &str) -> (Vec<String>, Vec<(String, String)>) {
     (names, attributes)
 }
 
-/// Nothing on the page runs, loads or leaves, whatever was in the report.
+/// Fails the test if the page contains anything that runs, loads content or leads off the page.
 fn assert_inert(page: &str) {
     const ELEMENTS: [&str; 44] = [
         "!doctype",
@@ -214,7 +216,7 @@ fn assert_inert(page: &str) {
         if name == "href" {
             assert!(value.starts_with('#'), "a link leaves the page: {value}");
         }
-        // Attributes hold words of ours only.
+        // Attributes contain only fixed words, never text of the report.
         assert!(!value.contains("EVIL"), "{name}={value:?}");
     }
     let lower = page.to_lowercase();
@@ -225,7 +227,7 @@ fn assert_inert(page: &str) {
     }
     assert_eq!(names.iter().filter(|n| *n == "html").count(), 2);
     assert!(page.contains("content=\"default-src 'none'; style-src 'unsafe-inline'"));
-    // What would act on the text around it is spelled out instead.
+    // Bidirectional, zero-width and control characters are escaped.
     assert!(
         !page.chars().any(
             |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}')
@@ -235,7 +237,7 @@ fn assert_inert(page: &str) {
 }
 
 #[test]
-fn a_passing_report_says_pass_and_why() {
+fn passing_report_shows_pass_and_reason() {
     let page = page(&report(1.01, true), Some(&manifest()));
     assert_inert(&page);
     assert!(page.contains(r#"class="hero pass""#));
@@ -250,7 +252,7 @@ fn a_passing_report_says_pass_and_why() {
     );
     assert!(page.contains("models&#x2f;subject") && page.contains("models&#x2f;baseline"));
     assert!(page.contains("20.200"), "perplexities have five significant digits");
-    assert!(!page.contains("class=\"warnings\""), "nothing was loosened");
+    assert!(!page.contains("class=\"warnings\""), "no control was disabled");
     assert_eq!(page.matches("<svg").count(), 3, "metric, windows and drift");
     assert_eq!(page.matches("<svg").count(), page.matches("<desc").count());
     assert!(page.contains("3 of 4 paired windows got worse (75.0\u{a0}%)"));
@@ -259,7 +261,7 @@ fn a_passing_report_says_pass_and_why() {
 }
 
 #[test]
-fn a_failing_report_says_fail_and_names_the_gate() {
+fn failing_report_shows_fail_and_gate() {
     let mut report = report(1.31, false);
     report["validation"]["invariants_pass"] = json!(false);
     report["invariants"] = json!({"status": "fail", "failures": [
@@ -273,7 +275,7 @@ fn a_failing_report_says_fail_and_names_the_gate() {
 }
 
 #[test]
-fn a_dev_report_is_decided_by_ratio_and_invariants_alone() {
+fn dev_verdict_uses_only_ratio_and_invariants() {
     let mut report = report(1.01, true);
     (report["meta"]["profile"], report["context"]) = (json!("dev"), json!({"profile": "dev"}));
     report["validation"]["preview_final_drift_acceptable"] = json!(false);
@@ -285,7 +287,7 @@ fn a_dev_report_is_decided_by_ratio_and_invariants_alone() {
 }
 
 #[test]
-fn a_gate_that_failed_for_want_of_tokens_says_so() {
+fn too_few_tokens_are_shown_as_the_reason() {
     let mut report = report(1.0, false);
     report["telemetry"]["final_total_tokens"] = json!(100);
     let page = page(&report, Some(&manifest()));
@@ -294,7 +296,7 @@ fn a_gate_that_failed_for_want_of_tokens_says_so() {
 }
 
 #[test]
-fn flags_that_do_not_follow_from_the_numbers_are_a_failure() {
+fn flags_that_contradict_the_numbers_fail() {
     for (path, value) in [
         ("ratio_vs_baseline", json!(1.5)),
         ("ratio_vs_baseline", Value::Null),
@@ -310,7 +312,7 @@ fn flags_that_do_not_follow_from_the_numbers_are_a_failure() {
 }
 
 #[test]
-fn without_flags_there_is_no_verdict() {
+fn missing_flags_give_no_verdict() {
     let mut bare = report(1.01, true);
     bare.as_object_mut().unwrap().remove("validation");
     let no_flags = page(&bare, Some(&manifest()));
@@ -321,7 +323,7 @@ fn without_flags_there_is_no_verdict() {
 }
 
 #[test]
-fn host_execution_and_loosened_controls_are_loud() {
+fn host_execution_and_disabled_controls_show_warnings() {
     let report = report(1.01, true);
     let mut host = manifest();
     host["execution_mode"] = json!("host-bypass");
@@ -332,10 +334,10 @@ fn host_execution_and_loosened_controls_are_loud() {
     assert!(text.contains("--runtime-provenance host"));
     assert!(text.find("Measured on the host").unwrap() < text.find(r#"id="verdict-word""#).unwrap());
 
-    // One place that says host is enough, whatever the others claim.
-    let mut claimed = manifest();
-    claimed["context"]["allowances"]["host_execution"] = json!(true);
-    assert!(page(&report, Some(&claimed)).contains("Measured on the host"));
+    // One member that records host execution is enough, even if other members contradict it.
+    let mut contradictory = manifest();
+    contradictory["context"]["allowances"]["host_execution"] = json!(true);
+    assert!(page(&report, Some(&contradictory)).contains("Measured on the host"));
 
     let mut loose = manifest();
     loose["runtime"]["allow_network"] = json!(true);
@@ -343,13 +345,13 @@ fn host_execution_and_loosened_controls_are_loud() {
     loose["context"]["allowances"]["some_later_thing"] = json!(true);
     let text = page(&report, Some(&loose));
     assert!(text.contains("Controls were disabled"));
-    for words in ["Network: the workload was allowed", "Remote code: code", "some later thing."] {
-        assert!(text.contains(words), "{words}");
+    for warning in ["Network: the workload was allowed", "Remote code: code", "some later thing."] {
+        assert!(text.contains(warning), "{warning}");
     }
 }
 
 #[test]
-fn a_missing_manifest_or_baseline_is_said_plainly() {
+fn missing_manifest_or_baseline_is_reported() {
     let mut report = report(1.01, true);
     report.as_object_mut().unwrap().remove("baseline_windows");
     let text = page(&report, None);
@@ -362,34 +364,34 @@ fn a_missing_manifest_or_baseline_is_said_plainly() {
     );
     assert!(page(&report, Some(&json!([1, 2]))).contains("The runtime manifest cannot be read"));
 
-    let mut declared = manifest();
-    declared.as_object_mut().unwrap().remove("context");
-    assert!(page(&report, Some(&declared)).contains("isolation is only claimed"));
+    let mut without_context = manifest();
+    without_context.as_object_mut().unwrap().remove("context");
+    assert!(page(&report, Some(&without_context)).contains("isolation is only claimed"));
 }
 
 #[test]
-fn windows_are_paired_by_id_and_never_by_place() {
-    // The baseline's windows stand in the reverse order; by place the first difference would be another.
+fn windows_are_paired_by_id_not_by_index() {
+    // The baseline's windows are in reverse order. Pairing by index would change the differences.
     let text = page(&report(1.0, true), Some(&manifest()));
     let quantiles = between(&text, r#"id="h-windows">"#, "</section>");
     assert!(quantiles.contains("<dt>max</dt><dd>+0.0150</dd>"), "{quantiles}");
 
-    let mut twice = report(1.0, true);
-    twice["baseline_windows"]["final"]["window_ids"] = json!([4, 4, 5, 6]);
-    assert!(page(&twice, None).contains("contain a window id twice"));
-    let mut short = report(1.0, true);
-    short["baseline_windows"]["final"]["window_ids"] = json!([4]);
-    assert!(page(&short, None).contains("one loss for each window id"));
-    let mut apart = report(1.0, true);
-    apart["baseline_windows"]["final"]["window_ids"] = json!([14, 15, 16, 17]);
-    assert!(page(&apart, None).contains("have no window in common"));
-    let mut hole = report(1.0, true);
-    hole["baseline_windows"]["final"]["logloss"] = json!([3.0, null, 2.9, 3.0]);
-    assert!(page(&hole, None).contains("1 window was left out"));
+    let mut duplicate = report(1.0, true);
+    duplicate["baseline_windows"]["final"]["window_ids"] = json!([4, 4, 5, 6]);
+    assert!(page(&duplicate, None).contains("contain a window id twice"));
+    let mut missing_id = report(1.0, true);
+    missing_id["baseline_windows"]["final"]["window_ids"] = json!([4]);
+    assert!(page(&missing_id, None).contains("one loss for each window id"));
+    let mut disjoint = report(1.0, true);
+    disjoint["baseline_windows"]["final"]["window_ids"] = json!([14, 15, 16, 17]);
+    assert!(page(&disjoint, None).contains("have no window in common"));
+    let mut null_loss = report(1.0, true);
+    null_loss["baseline_windows"]["final"]["logloss"] = json!([3.0, null, 2.9, 3.0]);
+    assert!(page(&null_loss, None).contains("1 window was left out"));
 }
 
 #[test]
-fn numbers_without_measure_do_no_harm() {
+fn extreme_numbers_give_an_inert_page() {
     for x in [0.0, -1.0, 1e-300, 1e300, f64::MAX, f64::MIN_POSITIVE, -1e300] {
         let mut report = report(1.01, true);
         for path in ["ratio_vs_baseline", "final", "preview"] {
@@ -408,8 +410,8 @@ fn numbers_without_measure_do_no_harm() {
     }
 }
 
-/// Text that has broken pages before.
-fn hostile() -> Vec<String> {
+/// Text that breaks out of HTML, hides characters or is very long.
+fn hostile_texts() -> Vec<String> {
     vec![
         "EVIL<script>alert(1)</script>".into(),
         "EVIL\"><img src=x onerror=alert(1)>".into(),
@@ -427,14 +429,15 @@ fn hostile() -> Vec<String> {
     ]
 }
 
-/// `value` with every string and every member of an open object replaced.
-fn poisoned(value: &Value, text: &str, keys: bool) -> Value {
+/// `value` with every string replaced by `text`. With `keys`, every object also gets a member
+/// `text`.
+fn with_text(value: &Value, text: &str, keys: bool) -> Value {
     match value {
         Value::String(_) => json!(text),
-        Value::Array(items) => items.iter().map(|v| poisoned(v, text, keys)).collect(),
+        Value::Array(items) => items.iter().map(|v| with_text(v, text, keys)).collect(),
         Value::Object(members) => members
             .iter()
-            .map(|(k, v)| (k.clone(), poisoned(v, text, keys)))
+            .map(|(k, v)| (k.clone(), with_text(v, text, keys)))
             .chain(keys.then(|| (text.to_owned(), json!(text))))
             .collect::<Map<_, _>>()
             .into(),
@@ -443,11 +446,12 @@ fn poisoned(value: &Value, text: &str, keys: bool) -> Value {
 }
 
 #[test]
-fn hostile_text_is_shown_and_does_nothing() {
-    for text in hostile() {
-        // Kinds and modes are kept in a second round, so that every branch of the page meets the text.
-        let (all, seen) = (poisoned(&report(1.01, true), &text, true), poisoned(&manifest(), &text, true));
-        assert_inert(&page(&all, Some(&seen)));
+fn hostile_text_is_shown_and_inert() {
+    for text in hostile_texts() {
+        // The second page keeps kinds and modes, so that every branch of the page gets the text.
+        let (all, all_manifest) =
+            (with_text(&report(1.01, true), &text, true), with_text(&manifest(), &text, true));
+        assert_inert(&page(&all, Some(&all_manifest)));
 
         let mut report = report(1.31, false);
         for pointer in
@@ -460,25 +464,25 @@ fn hostile_text_is_shown_and_does_nothing() {
         report["invariants"]["failures"] = json!([text, {"check": text}]);
         report["confidence"] = json!({"label": text, "width": 0.1});
         report["guard_overhead"] = json!({"skipped": true, "skip_reason": text});
-        let mut seen = manifest();
-        seen["report"]["filename"] = json!(text);
-        seen["context"]["allowances"][&text] = json!(true);
-        seen["context"]["sides"]["subject"]["observations"][&text] =
+        let mut manifest = manifest();
+        manifest["report"]["filename"] = json!(text);
+        manifest["context"]["allowances"][&text] = json!(true);
+        manifest["context"]["sides"]["subject"]["observations"][&text] =
             json!({"observer": text, &text: [text, {&text: text}]});
-        seen["context"]["sides"]["subject"]["outputs"][0]["name"] = json!(text);
-        let page = page(&report, Some(&seen));
+        manifest["context"]["sides"]["subject"]["outputs"][0]["name"] = json!(text);
+        let page = page(&report, Some(&manifest));
         assert_inert(&page);
-        assert!(page.contains("EVIL"), "it is shown");
+        assert!(page.contains("EVIL"), "the text is shown");
         assert!(page.len() < 200_000, "{} bytes", page.len());
         assert!(
             page.contains("invarlock verify --profile ci evaluation.report.json"),
-            "commands hold no foreign text"
+            "commands contain no text of the report"
         );
     }
 }
 
 #[test]
-fn characters_that_hide_are_spelled_out() {
+fn invisible_characters_are_shown_as_code_points() {
     let mut report = report(1.01, true);
     report["meta"]["model_id"] = json!("safe\u{202e}gpj.exe\u{200b}\u{7}");
     let page = page(&report, None);
@@ -489,19 +493,19 @@ fn characters_that_hide_are_spelled_out() {
 }
 
 #[test]
-fn what_is_long_is_cut_and_counted() {
+fn long_values_are_truncated_with_a_count() {
     let mut report = report(1.01, true);
     report["meta"]["model_id"] = json!(format!("start{}end", "x".repeat(1 << 20)));
     report["invariants"]["status"] = json!("fail");
     report["invariants"]["failures"] = (0..50_000).map(|i| json!({"check": i})).collect();
-    let mut seen = manifest();
-    seen["context"]["image"]["layers"] =
+    let mut manifest = manifest();
+    manifest["context"]["image"]["layers"] =
         (0..5000).map(|i| json!({"digest": format!("sha256:{i}")})).collect();
-    seen["context"]["sides"]["baseline"]["observations"] = (0..5000)
+    manifest["context"]["sides"]["baseline"]["observations"] = (0..5000)
         .map(|i| (format!("row{i}"), json!({"observer": "init", "n": i})))
         .collect::<Map<_, _>>()
         .into();
-    let page = page(&report, Some(&seen));
+    let page = page(&report, Some(&manifest));
     assert_inert(&page);
     assert!(page.len() < 300_000, "{} bytes", page.len());
     assert!(
@@ -513,7 +517,7 @@ fn what_is_long_is_cut_and_counted() {
 }
 
 #[test]
-fn a_command_line_takes_only_a_plain_file_name() {
+fn command_line_contains_only_plain_file_names() {
     for (name, used) in [
         ("eval-2.report.json", true),
         ("$(reboot).json", false),
@@ -522,9 +526,9 @@ fn a_command_line_takes_only_a_plain_file_name() {
         ("a b.json", false),
         ("", false),
     ] {
-        let mut seen = manifest();
-        seen["report"]["filename"] = json!(name);
-        let text = page(&report(1.01, true), Some(&seen));
+        let mut manifest = manifest();
+        manifest["report"]["filename"] = json!(name);
+        let text = page(&report(1.01, true), Some(&manifest));
         let expected = if used { name } else { "evaluation.report.json" };
         assert_eq!(
             between(&text, "<pre><code>", "</code>"),
@@ -534,7 +538,7 @@ fn a_command_line_takes_only_a_plain_file_name() {
 }
 
 #[test]
-fn the_same_input_gives_the_same_page() {
+fn equal_input_gives_equal_pages() {
     let (report, manifest) = (report(1.01, true), manifest());
     assert_eq!(page(&report, Some(&manifest)), page(&report, Some(&manifest)));
 }
@@ -558,16 +562,16 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Pointers to every value inside `value`.
-fn pointers(value: &Value, at: &str, out: &mut Vec<String>) {
-    out.push(at.to_owned());
+/// JSON pointers to `value` and to every value inside.
+fn pointers(value: &Value, path: &str, out: &mut Vec<String>) {
+    out.push(path.to_owned());
     match value {
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, v)| pointers(v, &format!("{at}/{i}"), out))
+            items.iter().enumerate().for_each(|(i, v)| pointers(v, &format!("{path}/{i}"), out))
         }
         Value::Object(members) => {
             for (key, value) in members {
-                pointers(value, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), out);
+                pointers(value, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")), out);
             }
         }
         _ => {}
@@ -582,15 +586,15 @@ proptest! {
     fn any_member_of_any_type_gives_an_inert_page(
         changes in proptest::collection::vec((any::<bool>(), any::<proptest::sample::Index>(), any_json()), 1..8),
     ) {
-        let (mut report, mut seen) = (report(1.01, true), manifest());
-        for (in_manifest, place, value) in changes {
-            let target = if in_manifest { &mut seen } else { &mut report };
+        let (mut report, mut manifest) = (report(1.01, true), manifest());
+        for (in_manifest, index, value) in changes {
+            let target = if in_manifest { &mut manifest } else { &mut report };
             let mut all = Vec::new();
             pointers(target, "", &mut all);
-            let pointer = place.get(&all).clone();
+            let pointer = index.get(&all).clone();
             *target.pointer_mut(&pointer).unwrap() = value;
         }
-        assert_inert(&page(&report, Some(&seen)));
+        assert_inert(&page(&report, Some(&manifest)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A report that anybody changed after the comparison does not verify, even with its manifest written anew.
+//! A report that was changed after the comparison does not verify, even with a new manifest for it.
 #![cfg(feature = "verify")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -41,15 +41,15 @@ fn accepts_healthy_and_rejects_damaged_subject() {
     let lenient = verify(&damaged, Profile::Dev);
     assert_eq!((lenient.exit_code(), lenient.errors.len()), (1, 0), "{:?}", lenient.errors);
     assert!(!gates::passed(&damaged) && gates::verdict_line(&damaged).starts_with("FAIL"));
-    // Guards of later versions are demanded by release.
+    // The release profile requires guards that this version does not implement.
     assert_eq!(verify(&healthy, Profile::Release).exit_code(), 1);
 }
 
 #[test]
-fn dev_says_the_same_everywhere() {
+fn dev_verdict_agrees_in_report_and_verifier() {
     let dev = context(Profile::Dev, Tier::Balanced);
     let mut run = synthetic(4, 0.01);
-    // The final arm far above the preview: a drift that decides nothing here.
+    // The final arm is far above the preview. The drift does not decide the dev verdict.
     let mut base = synthetic(4, 0.0);
     for report in [&mut run, &mut base] {
         report.evaluation_windows.final_.logloss.iter_mut().for_each(|loss| *loss += 1.0);
@@ -130,8 +130,8 @@ fn detects_every_changed_value() {
         let path = format!("/{block}");
         leaves(path.clone(), original.pointer(&path).unwrap_or_else(|| panic!("{path}")), &mut paths);
     }
-    // What was asked for: no decision and no number rests on it.
-    const WORDS: [&str; 5] = [
+    // Requested settings that no decision and no number depends on.
+    const UNCHECKED: [&str; 5] = [
         "/auto/probes_used",
         "/dataset/windows/seed",
         "/dataset/windows/stats/requested_preview",
@@ -139,7 +139,7 @@ fn detects_every_changed_value() {
         "/dataset/windows/stats/coverage_ok",
     ];
     let mut accepted = Vec::new();
-    for path in paths.iter().filter(|path| !WORDS.contains(&path.as_str())) {
+    for path in paths.iter().filter(|path| !UNCHECKED.contains(&path.as_str())) {
         let mut changed = original.clone();
         let leaf = changed.pointer_mut(path).unwrap_or_else(|| panic!("{path}"));
         *leaf = match &*leaf {
@@ -192,16 +192,16 @@ fn detects_removed_blocks() {
 }
 
 #[test]
-fn any_changed_byte_breaks_the_binding() {
+fn changed_byte_breaks_the_manifest_binding() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
     let manifest = folder.path().join(FILE_NAME);
     let bytes = std::fs::read(&path).unwrap();
-    for at in (0..bytes.len()).step_by(bytes.len() / 40) {
+    for offset in (0..bytes.len()).step_by(bytes.len() / 40) {
         let mut changed = bytes.clone();
-        changed[at] ^= 1;
+        changed[offset] ^= 1;
         std::fs::write(&path, &changed).unwrap();
-        assert!(!runtime_verify(&path, &manifest, None).ok(), "byte {at}");
+        assert!(!runtime_verify(&path, &manifest, None).ok(), "byte {offset}");
         assert!(
             !verify_report(&path, &VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() }).ok()
         );
@@ -212,8 +212,8 @@ fn any_changed_byte_breaks_the_binding() {
 fn rejects_manifest_with_disabled_control_or_other_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
-    let place = folder.path().join(FILE_NAME);
-    let text = std::fs::read_to_string(&place).unwrap();
+    let manifest_path = folder.path().join(FILE_NAME);
+    let text = std::fs::read_to_string(&manifest_path).unwrap();
     assert!(
         text.starts_with("{\n  \"config\": {\n    \"path\": null,")
             && text.ends_with("}\n")
@@ -235,27 +235,27 @@ fn rejects_manifest_with_disabled_control_or_other_report() {
     for (word, change) in changes {
         let mut changed = original.clone();
         change(&mut changed);
-        std::fs::write(&place, changed.to_string()).unwrap();
+        std::fs::write(&manifest_path, changed.to_string()).unwrap();
         let verdict = verify_report(&path, &VerifyOptions::default());
-        let named = verdict.errors.iter().any(|error| error.contains(word));
-        assert!(!verdict.ok() && named, "{word}: {:?}", verdict.errors);
-        assert!(!runtime_verify(&path, &place, None).ok(), "{word}");
+        let is_named = verdict.errors.iter().any(|error| error.contains(word));
+        assert!(!verdict.ok() && is_named, "{word}: {:?}", verdict.errors);
+        assert!(!runtime_verify(&path, &manifest_path, None).ok(), "{word}");
     }
     std::fs::write(
-        &place,
+        &manifest_path,
         text.replacen("\"manifest_version\": 1", "\"manifest_version\": 1, \"manifest_version\": 1", 1),
     )
     .unwrap();
-    assert!(runtime_verify(&path, &place, None).errors[0].contains("is a duplicate"));
+    assert!(runtime_verify(&path, &manifest_path, None).errors[0].contains("is a duplicate"));
 
-    std::fs::write(&place, &text).unwrap();
+    std::fs::write(&manifest_path, &text).unwrap();
     let digest = format!("sha256:{}", "ab".repeat(32));
     assert_eq!(
-        runtime_verify(&path, &place, Some(&digest.to_uppercase().replace("SHA", "sha"))).trust,
+        runtime_verify(&path, &manifest_path, Some(&digest.to_uppercase().replace("SHA", "sha"))).trust,
         Trust::ExpectedImageDigestMatched
     );
     for wrong in [format!("sha256:{}", "00".repeat(32)), "latest".to_owned()] {
-        assert!(!runtime_verify(&path, &place, Some(&wrong)).ok());
+        assert!(!runtime_verify(&path, &manifest_path, Some(&wrong)).ok());
         let options = VerifyOptions { expected_image_digest: Some(wrong), ..VerifyOptions::default() };
         assert!(!verify_report(&path, &options).ok());
     }
@@ -265,8 +265,8 @@ fn rejects_manifest_with_disabled_control_or_other_report() {
 fn rejects_manifest_context_that_contradicts_the_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
-    let place = folder.path().join(FILE_NAME);
-    let original: Value = serde_json::from_slice(&std::fs::read(&place).unwrap()).unwrap();
+    let manifest_path = folder.path().join(FILE_NAME);
+    let original: Value = serde_json::from_slice(&std::fs::read(&manifest_path).unwrap()).unwrap();
     let other = json!("00".repeat(32));
     let mut cases: Vec<(String, Value)> = vec![
         ("/context/plan/content/tier".to_owned(), json!("aggressive")),
@@ -293,30 +293,35 @@ fn rejects_manifest_context_that_contradicts_the_report() {
         case("/filter_digest", json!("sha256:00"));
         case("/observations", json!(null));
     }
-    for (at, value) in cases {
+    for (pointer, value) in cases {
         let mut changed = original.clone();
-        *changed.pointer_mut(&at).unwrap_or_else(|| panic!("{at}")) = value;
+        *changed.pointer_mut(&pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
         reseal(&mut changed["context"]);
-        std::fs::write(&place, changed.to_string()).unwrap();
+        std::fs::write(&manifest_path, changed.to_string()).unwrap();
         let verdict = verify_report(&path, &VerifyOptions::default());
-        let named = verdict
+        let is_named = verdict
             .errors
             .iter()
             .any(|error| error.starts_with("context.") || error.contains("context.sides"));
-        assert!(!verdict.ok() && named && verdict.gate_failures.is_empty(), "{at}: {:?}", verdict.errors);
+        assert!(
+            !verdict.ok() && is_named && verdict.gate_failures.is_empty(),
+            "{pointer}: {:?}",
+            verdict.errors
+        );
         assert_eq!(verdict.trust, Trust::Failed);
     }
-    // The plan's digest itself, and a reused baseline that is whole.
+    // A plan that does not match its digest is rejected.
     let mut changed = original.clone();
     changed["context"]["plan"]["content"]["more"] = json!(1);
-    std::fs::write(&place, changed.to_string()).unwrap();
+    std::fs::write(&manifest_path, changed.to_string()).unwrap();
     assert!(verify_report(&path, &VerifyOptions::default()).errors[0].contains("context.plan.digest"));
+    // A manifest with a complete record of a reused baseline is accepted.
     let mut reused = original;
     let side = &mut reused["context"]["sides"]["baseline"];
     side["reused"] = json!(true);
     side["report_sha256"] = json!("cc".repeat(32));
     side["outputs"] = json!(null);
-    std::fs::write(&place, reused.to_string()).unwrap();
+    std::fs::write(&manifest_path, reused.to_string()).unwrap();
     let verdict = verify_report(&path, &VerifyOptions::default());
     assert!(verdict.ok() && verdict.trust == Trust::ManifestBound, "{:?}", verdict.errors);
 }
@@ -325,8 +330,8 @@ fn rejects_manifest_context_that_contradicts_the_report() {
 fn accepts_only_granted_allowances() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_bundle(folder.path(), &report(0.01));
-    let place = folder.path().join(FILE_NAME);
-    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&place).unwrap()).unwrap();
+    let manifest_path = folder.path().join(FILE_NAME);
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&manifest_path).unwrap()).unwrap();
     let allowances =
         json!({"network": true, "host_execution": false, "granted_by": {"allow_network": "flag"}});
     manifest["runtime"]["allow_network"] = json!(true);
@@ -335,14 +340,14 @@ fn accepts_only_granted_allowances() {
     context["allowances"] = allowances.clone();
     context["plan"]["content"]["allowances"] = allowances;
     reseal(context);
-    std::fs::write(&place, manifest.to_string()).unwrap();
-    let with = |granted: &[&str]| {
+    std::fs::write(&manifest_path, manifest.to_string()).unwrap();
+    let verify_with = |granted: &[&str]| {
         let granted = granted.iter().map(|name| (*name).to_owned()).collect();
         verify_report(&path, &VerifyOptions { granted, ..VerifyOptions::default() })
     };
-    let verdict = with(&["allow_network"]);
+    let verdict = verify_with(&["allow_network"]);
     assert!(verdict.ok(), "{:?}", verdict.errors);
-    assert!(!with(&[]).ok() && !with(&["allow_remote_code"]).ok());
+    assert!(!verify_with(&[]).ok() && !verify_with(&["allow_remote_code"]).ok());
 }
 
 #[test]
@@ -409,8 +414,8 @@ fn rejects_contradicting_run_reports() {
     for (word, change) in changes {
         let mut bad = good.clone();
         change(&mut bad);
-        let why = compare(&good, &bad, &context).unwrap_err().to_string();
-        assert!(why.contains(word), "{word}: {why}");
+        let message = compare(&good, &bad, &context).unwrap_err().to_string();
+        assert!(message.contains(word), "{word}: {message}");
     }
     let few = synthetic(20, 0.0);
     assert!(compare(&few, &few, &context).unwrap_err().to_string().contains("too little"));
@@ -433,7 +438,7 @@ proptest! {
     }
 
     #[test]
-    fn verify_never_panics(path in 0usize..400, with in 0usize..8) {
+    fn verify_never_panics(path in 0usize..400, replacement in 0usize..8) {
         let original = report_small();
         let mut paths = Vec::new();
         every_path(String::new(), original, &mut paths);
@@ -441,7 +446,7 @@ proptest! {
         let mut changed = original.clone();
         *changed.pointer_mut(path).unwrap() = [
             json!(null), json!([]), json!({}), json!(-1), json!(1e300), json!("x"), json!(u64::MAX), json!([[1], {"a": 2}]),
-        ][with].clone();
+        ][replacement].clone();
         let _ = gates::verdict_line(&changed);
         for profile in Profile::ALL {
             let _ = verify(&changed, profile).exit_code();

@@ -82,9 +82,9 @@ pub struct Layer {
 pub struct Dataset {
     /// SHA-256 over names and digests of the dataset's files.
     pub tree_sha256: String,
-    /// Member of a row that contains the text.
+    /// Member of a dataset record that contains the text.
     pub text_field: String,
-    /// Rows that are read at most.
+    /// Maximum number of dataset records that are read.
     pub max_samples: usize,
     /// Name of the split, recorded.
     pub split: String,

@@ -20,7 +20,7 @@ pub(super) struct Ruler {
     pub most: Option<f64>,
     /// Under the axis.
     pub axis: &'static str,
-    /// Said to those who cannot see it.
+    /// Accessible title of the picture for screen readers.
     pub title: &'static str,
 }
 

@@ -21,7 +21,7 @@ pub struct MetricsPolicy {
     pub pm_ratio: RatioPolicy,
     /// Tail of the per-window differences.
     pub pm_tail: TailPolicy,
-    /// Accuracy; recorded as upstream does, no metric of ours uses it.
+    /// Accuracy. Recorded as upstream does; no metric uses it.
     pub accuracy: AccuracyPolicy,
 }
 
