@@ -1,4 +1,4 @@
-//! A comparison of upstream's run reports by this program gives upstream's numbers.
+//! The comparison of upstream's run reports gives upstream's numbers.
 
 mod common;
 
@@ -16,9 +16,9 @@ fn numbers_agree_with_upstream() {
             "llama-damaged-ci-host",
         ] {
             let folder = root.join(version).join(case);
-            let ours = compare_golden(&folder);
+            let computed = compare_golden(&folder);
             let bytes = std::fs::read(folder.join("evaluation.report.json")).expect("golden report");
-            let theirs: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            let upstream: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
             for path in [
                 "/primary_metric/preview",
                 "/primary_metric/final",
@@ -40,9 +40,10 @@ fn numbers_agree_with_upstream() {
                 "/confidence/width",
             ] {
                 let number = |report: &serde_json::Value| report.pointer(path).and_then(|v| v.as_f64());
-                let (one, other) = (number(&ours), number(&theirs));
-                let near = one.zip(other).is_some_and(|(a, b)| (a - b).abs() <= 1e-9 * b.abs().max(1.0));
-                assert!(near, "{version}/{case}{path}: ours {one:?}, upstream {other:?}");
+                let (actual, expected) = (number(&computed), number(&upstream));
+                let is_near =
+                    actual.zip(expected).is_some_and(|(a, b)| (a - b).abs() <= 1e-9 * b.abs().max(1.0));
+                assert!(is_near, "{version}/{case}{path}: computed {actual:?}, upstream {expected:?}");
             }
             for path in [
                 "/dataset/hash/preview",
@@ -61,7 +62,7 @@ fn numbers_agree_with_upstream() {
                 "/edit_name",
                 "/primary_metric/drift_band",
             ] {
-                assert_eq!(ours.pointer(path), theirs.pointer(path), "{version}/{case}{path}");
+                assert_eq!(computed.pointer(path), upstream.pointer(path), "{version}/{case}{path}");
             }
         }
     }

@@ -1,4 +1,5 @@
-//! `upstream_parity` gives upstream's verdicts on upstream's reports, and the default mode is never more lenient.
+//! With `upstream_parity` the verifier gives upstream's verdicts on upstream's reports. The default
+//! mode is never more lenient than upstream.
 #![cfg(feature = "verify")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
@@ -52,7 +53,7 @@ fn parity(
     }
 }
 
-/// The report of a mutation case: the file of its directory that is neither manifest nor verdict.
+/// The report of a mutation case: the JSON file that is neither the manifest nor a verdict.
 fn report_of(case: &Path) -> PathBuf {
     let mut reports: Vec<PathBuf> = std::fs::read_dir(case)
         .unwrap()
@@ -67,7 +68,7 @@ fn report_of(case: &Path) -> PathBuf {
 }
 
 #[test]
-fn golden_cases_have_upstreams_exit_codes() {
+fn golden_cases_match_upstream_exit_codes() {
     let root = golden();
     let mut differences = Vec::new();
     for (version, upstream) in VERSIONS {
@@ -86,19 +87,19 @@ fn golden_cases_have_upstreams_exit_codes() {
                 ("release_host", Profile::Release, RuntimeProvenance::Host),
             ] {
                 let verdict = verify_report(&report, &parity(profile, upstream, provenance));
-                let (ours, theirs) = (verdict.exit_code().to_string(), &row[column]);
-                if ours != *theirs {
+                let (code, upstream_code) = (verdict.exit_code().to_string(), &row[column]);
+                if code != *upstream_code {
                     differences.push(format!(
-                        "{version} {} {column}: {ours} not {theirs}: {:?}",
+                        "{version} {} {column}: {code}, upstream {upstream_code}: {:?}",
                         row["case"], verdict.errors
                     ));
                 }
             }
             let manifest = folder.join("runtime.manifest.json");
             let options = RuntimeOptions { upstream_parity: true, ..RuntimeOptions::default() };
-            let ours = if runtime_verify_with(&report, &manifest, &options).ok() { "0" } else { "1" };
-            if ours != row["runtime_verify"] {
-                differences.push(format!("{version} {} runtime_verify: {ours}", row["case"]));
+            let code = if runtime_verify_with(&report, &manifest, &options).ok() { "0" } else { "1" };
+            if code != row["runtime_verify"] {
+                differences.push(format!("{version} {} runtime_verify: {code}", row["case"]));
             }
         }
     }
@@ -106,45 +107,48 @@ fn golden_cases_have_upstreams_exit_codes() {
 }
 
 #[test]
-fn mutations_have_upstreams_exit_codes() {
+fn mutations_match_upstream_exit_codes() {
     let root = golden();
     let mut differences = Vec::new();
-    let mut seen = 0;
+    let mut count = 0;
     for (version, upstream) in VERSIONS {
         let folder = root.join(version).join("mutations");
         for row in csv(&std::fs::read_to_string(folder.join("table.csv")).unwrap()) {
             let case = &row["case"];
-            let place = folder.join("cases").join(case);
-            if !place.is_dir() {
+            let directory = folder.join("cases").join(case);
+            if !directory.is_dir() {
                 continue;
             }
-            let report = report_of(&place);
-            let given = if case.contains("directory_path") { place.clone() } else { report.clone() };
-            seen += 1;
-            let mut compare = |column: &str, ours: String, why: &[String]| {
-                let excepted = EXCEPTIONS.iter().any(|(name, other, _)| name == case && *other == column);
-                if ours != row[column] && !excepted {
-                    differences
-                        .push(format!("{version} {case} {column}: {ours:?} not {:?}: {why:?}", row[column]));
+            let report = report_of(&directory);
+            let input = if case.contains("directory_path") { directory.clone() } else { report.clone() };
+            count += 1;
+            let mut compare = |column: &str, actual: String, errors: &[String]| {
+                let is_exception = EXCEPTIONS.iter().any(|(name, other, _)| name == case && *other == column);
+                if actual != row[column] && !is_exception {
+                    differences.push(format!(
+                        "{version} {case} {column}: {actual:?}, upstream {:?}: {errors:?}",
+                        row[column]
+                    ));
                 }
             };
             for (prefix, profile) in [("ci_json", Profile::Ci), ("dev_json", Profile::Dev)] {
-                let verdict = verify_report(&given, &parity(profile, upstream, RuntimeProvenance::Container));
+                let verdict = verify_report(&input, &parity(profile, upstream, RuntimeProvenance::Container));
                 compare(&format!("{prefix}_exit"), verdict.exit_code().to_string(), &verdict.errors);
                 let code = verdict.stopped_by.as_ref().map(|stopped| stopped.code).unwrap_or_default();
                 compare(&format!("{prefix}_code"), code.to_owned(), &verdict.errors);
                 compare(&format!("{prefix}_reason"), verdict.reason.as_str().to_owned(), &verdict.errors);
             }
             let options = RuntimeOptions { upstream_parity: true, ..RuntimeOptions::default() };
-            let verdict = runtime_verify_with(&given, &place.join("runtime.manifest.json"), &options);
+            let verdict = runtime_verify_with(&input, &directory.join("runtime.manifest.json"), &options);
             compare("rtv_exit", if verdict.ok() { "0" } else { "1" }.to_owned(), &verdict.errors);
         }
     }
-    assert!(seen > 90, "only {seen} cases found");
+    assert!(count > 90, "only {count} cases found");
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// Mutations that at least one upstream version accepts and the default mode rejects, all with profile ci.
+/// Mutations that at least one upstream version accepts and the default mode rejects, all with
+/// profile ci.
 const REJECTED_BY_DEFAULT: [&str; 11] = [
     "08_damaged_ratio_limit_raised_in_report",
     "20_ids_sha256_changed",
@@ -160,28 +164,29 @@ const REJECTED_BY_DEFAULT: [&str; 11] = [
 ];
 
 #[test]
-fn default_mode_is_never_more_lenient_and_closes_the_gaps() {
+fn default_mode_is_stricter_than_upstream() {
     let root = golden();
     let mut differences = Vec::new();
     for (version, upstream) in VERSIONS {
         let folder = root.join(version).join("mutations");
         for row in csv(&std::fs::read_to_string(folder.join("table.csv")).unwrap()) {
             let case = &row["case"];
-            let place = folder.join("cases").join(case);
-            if !place.is_dir() {
+            let directory = folder.join("cases").join(case);
+            if !directory.is_dir() {
                 continue;
             }
-            let given = if case.contains("directory_path") { place.clone() } else { report_of(&place) };
+            let input =
+                if case.contains("directory_path") { directory.clone() } else { report_of(&directory) };
             for (column, profile) in [("ci_json_exit", Profile::Ci), ("dev_json_exit", Profile::Dev)] {
                 let options =
                     VerifyOptions { profile, upstream_version: upstream, ..VerifyOptions::default() };
-                let verdict = verify_report(&given, &options);
+                let verdict = verify_report(&input, &options);
                 if verdict.ok() && row[column] != "0" {
                     differences.push(format!("{version} {case} {column}: accepted"));
                 }
             }
             let options = VerifyOptions { upstream_version: upstream, ..VerifyOptions::default() };
-            let verdict = verify_report(&given, &options);
+            let verdict = verify_report(&input, &options);
             if REJECTED_BY_DEFAULT.contains(&case.as_str()) && verdict.ok() {
                 differences.push(format!("{version} {case}: accepted, {:?}", verdict.not_recomputed));
             }
@@ -192,7 +197,7 @@ fn default_mode_is_never_more_lenient_and_closes_the_gaps() {
             if case == "06_FORGED_damaged_made_good" {
                 let baseline = root.join(version).join("gpt2-damaged-ci-container/source.report.json");
                 let options = VerifyOptions { baseline: Some(baseline), ..options };
-                let verdict = verify_report(&given, &options);
+                let verdict = verify_report(&input, &options);
                 if verdict.ok() {
                     differences.push(format!("{version} {case}: accepted with --baseline"));
                 }
@@ -200,7 +205,7 @@ fn default_mode_is_never_more_lenient_and_closes_the_gaps() {
             if !verdict.ok() && row["ci_json_exit"] == "0" {
                 eprintln!("{version} {case}: {:?}", verdict.errors);
             }
-            let runtime = runtime_verify(&given, &place.join("runtime.manifest.json"), None);
+            let runtime = runtime_verify(&input, &directory.join("runtime.manifest.json"), None);
             if runtime.ok() && row["rtv_exit"] != "0" {
                 differences.push(format!("{version} {case} runtime-verify: accepted"));
             }
@@ -210,7 +215,7 @@ fn default_mode_is_never_more_lenient_and_closes_the_gaps() {
 }
 
 #[test]
-fn upstreams_reports_are_recomputed_with_their_baseline() {
+fn upstream_reports_are_recomputed_with_their_baseline() {
     let root = golden();
     for (version, upstream) in VERSIONS {
         for case in ["gpt2-noop-ci-host", "gpt2-int8-ci-host", "llama-int8-ci-host", "gpt2-int8-ci-container"]
@@ -228,9 +233,9 @@ fn upstreams_reports_are_recomputed_with_their_baseline() {
                 continue;
             }
             assert!(verdict.ok(), "{version} {case}: {:?}", verdict.errors);
-            for what in ["ratio_vs_baseline", "confidence interval"] {
+            for name in ["ratio_vs_baseline", "confidence interval"] {
                 assert!(
-                    verdict.recomputed.iter().any(|line| line.contains(what)),
+                    verdict.recomputed.iter().any(|line| line.contains(name)),
                     "{:?}",
                     verdict.recomputed
                 );
