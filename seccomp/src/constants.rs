@@ -75,12 +75,29 @@ const VALUES: &[(&str, u64)] = &[
     ("PROT_EXEC", 4),
     ("MAP_SHARED", 1),
     ("MAP_ANONYMOUS", 0x20),
+    ("MAP_HUGETLB", 0x4_0000),
+    // memfd_create(2)
+    ("MFD_HUGETLB", 4),
     // fcntl(2)
     ("F_DUPFD", 0),
     ("F_GETFD", 1),
     ("F_SETFD", 2),
     ("F_GETFL", 3),
+    ("F_SETLEASE", 1024),
+    ("F_NOTIFY", 1026),
     ("F_DUPFD_CLOEXEC", 1030),
+    ("F_SETPIPE_SZ", 1031),
+    // setrlimit(2), prlimit(2)
+    ("RLIMIT_CORE", 4),
+    // setpriority(2), ioprio_set(2)
+    ("PRIO_USER", 2),
+    ("IOPRIO_WHO_USER", 3),
+    // setsockopt(2)
+    ("SOL_SOCKET", 1),
+    ("SO_ATTACH_FILTER", 26),
+    ("SO_ATTACH_BPF", 50),
+    ("SO_ATTACH_REUSEPORT_CBPF", 51),
+    ("SO_ATTACH_REUSEPORT_EBPF", 52),
     // ioctl(2)
     ("TCGETS", 0x5401),
     ("TIOCSTI", 0x5412),

@@ -97,6 +97,7 @@ fn evaluator_compares_arguments() {
             // Shared memory without a file is in no RLIMIT_DATA; a shared mapping of a file (here of none) only fails.
             ("mmap", [0, 4096, 1, 0x21, u64::MAX, 0], false),
             ("mmap", [0, 4096, 1, 0x23, u64::MAX, 0], false),
+            ("mmap", [0, 4096, 1, 0x4_0022, u64::MAX, 0], false),
             ("mmap", [0, 4096, 1, 0x01, u64::MAX, 0], true),
             ("mprotect", [0, 0, 1, 0, 0, 0], true),
             ("mprotect", [0, 0, 4, 0, 0, 0], false),
@@ -148,6 +149,60 @@ fn general_denies_namespaces_and_kernel_interfaces() {
         assert!(call_is_allowed("personality", [0xffff_ffff, 0, 0, 0, 0, 0]));
         let child = Command::new("/bin/true").status().expect("a child can be started");
         assert!(child.success());
+    });
+}
+
+/// Resources of the kernel that all programs of the machine, or of the user, share.
+#[test]
+fn general_bounds_shared_kernel_resources() {
+    passes("general_bounds_shared_kernel_resources", || {
+        install(Profile::general());
+        for name in "io_setup shmget semget msgget mq_open sync syncfs".split_whitespace() {
+            assert_eq!(named(name, [0; 6]), libc::EPERM, "{name}");
+        }
+        let junk = 1 << 40; // above the int that the kernel reads
+        let (no_pid, core) = (1 << 30, u64::from(libc::RLIMIT_CORE));
+        for (name, args, allowed) in [
+            ("fcntl", [99, libc::F_SETLEASE as u64, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_SETLEASE as u64 | junk, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_SETPIPE_SZ as u64, 1 << 20, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_NOTIFY as u64, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_GETFL as u64, 0, 0, 0, 0], true),
+            ("mmap", [0, 4096, 3, 0x22, u64::MAX, 0], true),
+            ("mmap", [0, 4096, 3, 0x4_0022, u64::MAX, 0], false),
+            ("mmap", [0, 4096, 3, 0x4_0022 | 21 << 26, u64::MAX, 0], false),
+            ("memfd_create", [0, 4, 0, 0, 0, 0], false),
+            ("memfd_create", [0, 1, 0, 0, 0, 0], true),
+            ("prlimit64", [0, core, 0, 0, 0, 0], true),
+            ("prlimit64", [0, core, 1, 0, 0, 0], false),
+            ("prlimit64", [0, core | junk, 1, 0, 0, 0], false),
+            ("prlimit64", [0, 7, 1, 0, 0, 0], true),
+            ("prlimit64", [1, 7, 1, 0, 0, 0], false),
+            ("setrlimit", [core, 1, 0, 0, 0, 0], false),
+            ("setrlimit", [7, 1, 0, 0, 0, 0], true),
+            ("sched_setaffinity", [1, 8, 1, 0, 0, 0], false),
+            ("sched_setaffinity", [1 | junk, 8, 1, 0, 0, 0], false),
+            ("sched_setaffinity", [no_pid, 8, 1, 0, 0, 0], true),
+            ("sched_setscheduler", [1, 0, 1, 0, 0, 0], false),
+            ("sched_setparam", [1, 1, 0, 0, 0, 0], false),
+            ("sched_setattr", [1, 1, 0, 0, 0, 0], false),
+            ("setpriority", [0, 1, 19, 0, 0, 0], false),
+            ("setpriority", [1, 1, 19, 0, 0, 0], false),
+            ("setpriority", [2, 0, 19, 0, 0, 0], false),
+            ("setpriority", [0, no_pid, 19, 0, 0, 0], true),
+            ("ioprio_set", [1, 1, 0, 0, 0, 0], false),
+            ("ioprio_set", [3, 0, 0, 0, 0, 0], false),
+            ("ioprio_set", [1, no_pid, 0, 0, 0, 0], true),
+            ("setsockopt", [99, 1, 26, 0, 0, 0], false),
+            ("setsockopt", [99, 1 | junk, 26, 0, 0, 0], false),
+            ("setsockopt", [99, 1, 50, 0, 0, 0], false),
+            ("setsockopt", [99, 1, 51, 0, 0, 0], false),
+            ("setsockopt", [99, 1, 52, 0, 0, 0], false),
+            ("setsockopt", [99, 1, 2, 0, 0, 0], true),
+            ("setsockopt", [99, 6, 26, 0, 0, 0], true),
+        ] {
+            assert_eq!(call_is_allowed(name, args), allowed, "{name} {args:x?}");
+        }
     });
 }
 

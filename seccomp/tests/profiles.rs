@@ -12,36 +12,36 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         "evaluator",
         Arch::X86_64,
         [
-            "sha256:42692e9f98bea6622eaf433def3638f8cafa3f48e8ed3a22028d9442cc93fa46",
-            "sha256:1c17b5a1d0fa1f3cf44cd241375c720c3725635f4cd48c3fef5ad1197913ef98",
-            "sha256:0b2f95d59fbdd3484ae389300e7361afc5437451300b374c3afa1eece4c5dc14",
+            "sha256:3b8eecb0e8d23defbfa2f523093a90da1ad478a1fba1536c186030fa3e75b704",
+            "sha256:e64fc9ce625f1f5c41fa40b5883a9724d5be4eeed3f29f2bc7049fc312e7dbff",
+            "sha256:6bf08ea0e69fb9557c80ff65a3ddc834dcba6a497774b3a4bf76e4a619e3dfc2",
         ],
     ),
     (
         "evaluator",
         Arch::Aarch64,
         [
-            "sha256:dac032b7f8403ebb5cf595cefaf2f208af499729edef90e5bf0c24adbbfc8cf3",
-            "sha256:34858b2c51847edb5d262a71b7b104b182e99d8d68650dbd6c263a7e898c7c3d",
-            "sha256:c1d52d3c2094578ce05e0dfbd103800916eae4810227aeea9266dc7cf8ac89e6",
+            "sha256:6850ce1c866210fc62a6873fb85ec5572e705d429693227aedca46792dfffd99",
+            "sha256:46435c1cc868a37e05b11ceef76b55af1105e75af08c418385b979135c767745",
+            "sha256:fa1e3e0e844ace88963cb49df641ca4050c7c0a9df2e168fca045941bf2af292",
         ],
     ),
     (
         "general",
         Arch::X86_64,
         [
-            "sha256:6fec34075e5e51c6a507501af3ed7559ee0d708973f9cb1753f8e5dc18d8e045",
-            "sha256:5e9c8d6f90c07c4d18dc7be28718c3799f3b1f057c8bed117f1d30f5cb59f1e1",
-            "sha256:cfb5541034ed2fc8784491726e8abb857fbc9e78017fb66093d2b08504dd23ed",
+            "sha256:6f027a2f790623a9eb16e1041a89859108a6f75da0e34803c8acd06790c2f4b9",
+            "sha256:40cc76857278175ace77d012afaa26f5447690998cc4c59f6c505b479f9a0770",
+            "sha256:d3d6b6cbadfa9732c950670ca56615aeb29680a706fba20b24d4846fe30fc5d1",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:c73f9cf0b97e9cb97d821a0c036c4d16fa92c139dc7ff56452bfc2005b0e5b8b",
-            "sha256:8635f284772dbdfb748f8bca86c2523d391e522e5b26e52e8eaaeb470106718d",
-            "sha256:823b826f257c0502a5f1d77b9c49c17b1f321498eb1ff9828f55557830f68de5",
+            "sha256:585fa872c85d745ace93c73735a797b9c2fbbac6fca19135c7992729dd9bc0c7",
+            "sha256:1b95b0a965cdb299ccc425309048977c4a2a0fbdf79284327e5bdd2a8900b2b6",
+            "sha256:5875c6082968cb948dabe333e8ed216245a5e9375411d7ad93f13ab8e9bee481",
         ],
     ),
     (
