@@ -54,7 +54,7 @@ impl Run<'_> {
         view.check(&observations)?;
         let started = Instant::now();
         let deadline = started + wall_limit(request);
-        let watchdog = limits.watchdog_limit().map(|limit| MemoryWatchdog::new(limit, started));
+        let watchdog = limits.watchdog_limit().map(|limit| MemoryWatchdog::new(limit, !self.host, started));
         hooks::step("supervisor: observed");
         if let Some(socket) = &first.workload {
             Reply::Go.send(socket).context("starting the workload")?;

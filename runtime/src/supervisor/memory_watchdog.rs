@@ -1,29 +1,36 @@
 //! The memory watchdog, used if no cgroup limits the memory: it periodically adds up the private memory of the run's processes.
 //!
-//! Counted are anonymous and shared memory, swapped memory, and the files in `/out` and `/tmp`. Mapped files of the host (weights) are not
-//! counted, because the kernel can reclaim their pages. Memory that no process maps and no directory lists (`memfd_create`) is not found.
+//! Counted are anonymous and shared memory, swapped memory, the files in `/out` and `/tmp`, and for each open socket the most that its buffer
+//! can hold. Mapped files of the host (weights) are not counted, because the kernel can reclaim their pages. Memory that no process maps and
+//! no directory lists (`memfd_create`, the content of pipes) is not found.
 
 use crate::procfs;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Shortest pause between two checks.
-const PAUSE: Duration = Duration::from_millis(100);
-/// A check may take one part in this many of the time. With many processes there are fewer checks.
+/// Shortest and longest pause between two checks, whatever the workload does.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// A check may take one part in this many of the time, within the longest pause. With many processes there are fewer checks.
 const SHARE: u32 = 50;
+/// How long the exact sum may take. A process that is not reached in this time counts with its shared pages.
+const EXACT_SUM: Duration = Duration::from_millis(500);
+/// The kernel's default of `net.core.wmem_max`.
+const DEFAULT_BUFFER: u64 = 212_992;
 /// Most processes that are checked; far more than a pids limit allows.
 const MAX_PROCESSES: usize = 100_000;
 
 /// The limit, the highest sum so far, and the time of the next check.
 pub(super) struct MemoryWatchdog {
     limit: u64,
+    own_network: bool,
     pub(super) peak: u64,
     pub(super) next: Instant,
 }
 
 impl MemoryWatchdog {
-    pub(super) fn new(limit: u64, now: Instant) -> Self {
-        MemoryWatchdog { limit, peak: 0, next: now + PAUSE }
+    /// `own_network`: whether the run has its own network namespace, so that all sockets of the namespace are the run's.
+    pub(super) fn new(limit: u64, own_network: bool, now: Instant) -> Self {
+        MemoryWatchdog { limit, own_network, peak: 0, next: now + PAUSE.0 }
     }
 
     /// Whether it is time for the next check.
@@ -35,15 +42,20 @@ impl MemoryWatchdog {
     pub(super) fn check(&mut self, files: u64) -> bool {
         let start = Instant::now();
         let processes = descendants();
-        let mut sum = files + processes.iter().filter_map(|pid| private(*pid)).sum::<u64>();
+        let others = files + if self.own_network { sockets(&processes) } else { 0 };
+        let mut sum = others + processes.iter().filter_map(|pid| private(*pid)).sum::<u64>();
         if sum > self.limit {
-            // Pages shared by clones of a process were counted for each of them. The exact sum takes longer.
-            sum = files
-                + processes.iter().filter_map(|pid| fair_share(*pid).or_else(|| private(*pid))).sum::<u64>();
+            // Pages shared by clones of a process were counted for each of them. The exact sum takes longer: the kernel walks all mappings.
+            let latest = Instant::now() + EXACT_SUM;
+            let exact = |pid: &u32| match Instant::now() < latest {
+                true => fair_share(*pid).or_else(|| private(*pid)),
+                false => private(*pid),
+            };
+            sum = others + processes.iter().filter_map(exact).sum::<u64>();
         }
         self.peak = self.peak.max(sum);
         let now = Instant::now();
-        self.next = now + PAUSE.max((now - start) * SHARE);
+        self.next = now + ((now - start) * SHARE).clamp(PAUSE.0, PAUSE.1);
         sum > self.limit
     }
 }
@@ -77,6 +89,21 @@ fn fair_share(pid: u32) -> Option<u64> {
     Some(kib(&text, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]) * 1024)
 }
 
+/// The most bytes that the open sockets of the run can hold. Their number is that of the run's network namespace; the kernel doubles the size
+/// that a program requests for a buffer, up to twice `net.core.wmem_max`.
+fn sockets(processes: &[u32]) -> u64 {
+    let used = processes
+        .iter()
+        .find_map(|pid| sockets_in_use(&procfs::read(format!("/proc/{pid}/net/sockstat")).ok()?));
+    let largest =
+        procfs::read("/proc/sys/net/core/wmem_max").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    used.unwrap_or(0) * 2 * largest.unwrap_or(DEFAULT_BUFFER)
+}
+
+fn sockets_in_use(sockstat: &str) -> Option<u64> {
+    sockstat.lines().find_map(|line| line.strip_prefix("sockets: used ")?.trim().parse().ok())
+}
+
 fn kib(text: &str, keys: &[&str]) -> u64 {
     let value = |line: &str| {
         let rest = keys.iter().find_map(|key| line.strip_prefix(key))?;
@@ -87,7 +114,13 @@ fn kib(text: &str, keys: &[&str]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::kib;
+    use super::{kib, sockets_in_use};
+
+    #[test]
+    fn reads_the_number_of_sockets() {
+        assert_eq!(sockets_in_use("sockets: used 12\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\n"), Some(12));
+        assert_eq!(sockets_in_use(""), None);
+    }
 
     #[test]
     fn adds_up_lines() {
