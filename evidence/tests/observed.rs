@@ -67,7 +67,7 @@ fn recorded_observations_verify() {
         let bundle = Bundle::new(user);
         let verdict = bundle.verify(&bundle.manifest);
         assert!(verdict.ok() && verdict.trust == Trust::ManifestBound, "{user}: {:?}", verdict.errors);
-        assert_eq!(bundle.controls("subject").len(), 23);
+        assert_eq!(bundle.controls("subject").len(), 26);
     }
 }
 
@@ -180,7 +180,7 @@ fn is_acceptable(user: &str, control: &str, pointer: &str, before: &Value, after
         ("inputs", "file") => text(after).split(' ').count() == 2,
         ("inputs", "bytes") => pointer.contains("/value/4/") || pointer.contains("/value/5/"),
         ("process", "oom_score_adj") => after.is_i64(),
-        ("limits", "effective") => before.as_u64() > after.as_u64(),
+        ("limits", "effective") | ("user_limits", _) => before.as_u64() > after.as_u64(),
         // Rounding: less than a page above, or less than one processor below.
         ("limits", "asked") => before.as_u64().zip(after.as_u64()).is_some_and(|(a, b)| a.abs_diff(b) == 1),
         ("limits", "reason") => !text(after).is_empty(),
@@ -247,4 +247,15 @@ fn html_shows_every_control() {
         assert_eq!(boundary.contains("by cgroup"), user == "root", "the page shows what enforces the limits");
         assert!(!boundary.contains("left out"), "{user}: a value is truncated");
     }
+}
+
+/// Root's runs take their host ids from the range of the plan.
+#[test]
+fn rejects_host_ids_outside_the_planned_range() {
+    let bundle = Bundle::new("root");
+    let maps = |first: u32| json!([format!("0 {first} 1"), format!("65532 {} 1", first + 1)]);
+    let verdict = bundle.verify_with(&pointer_to("subject", "id_maps/value/uid"), maps(1000));
+    let named =
+        |e: &String| e.contains(".id_maps.value.uid") && e.contains("two ids from 2080374784 to 2088763391");
+    assert!(!verdict.ok() && verdict.errors.iter().any(named), "{:?}", verdict.errors);
 }

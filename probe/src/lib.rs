@@ -59,7 +59,7 @@ pub fn probe(cancel: BorrowedFd<'_>) -> Result<Vec<AttackResult>> {
         separate_runs.insert(name, end);
     }
     let findings = Findings {
-        identity: Identity::of_caller(),
+        identity: Identity::of_own_run(),
         limits,
         answers: output.answers(),
         observations: outcome.observations,

@@ -3,7 +3,7 @@
 use crate::contract::{ATTACKER, MEMORY_LIMIT, WALL_LIMIT};
 use crate::findings::HostChanges;
 use invarlock_error::{Context as _, Result};
-use invarlock_runtime::{ContainerSpec, DEVICES, Identity, Input, InputSource, Limits, ROOT_BASE};
+use invarlock_runtime::{ContainerSpec, DEVICES, Input, InputSource, Limits};
 use invarlock_seccomp::Profile;
 use invarlock_security::SecureTempDir;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -108,10 +108,6 @@ fn create_files(dir: &Path) -> Result<()> {
     }
     let program = program(dir);
     fs::copy("/proc/self/exe", &program)?;
-    if Identity::of_caller().by_root {
-        // The host id that is root inside: the attack `set-uid-program` would become it.
-        std::os::unix::fs::chown(&program, Some(ROOT_BASE), Some(ROOT_BASE))?;
-    }
     fs::set_permissions(&program, Permissions::from_mode(0o4755))?;
     Ok(())
 }

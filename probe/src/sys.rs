@@ -129,7 +129,7 @@ fn read_until(deadline: Instant, mut pipe: std::fs::File) -> Vec<u8> {
 }
 
 /// The wait status of a child that should end by itself; kills it at the deadline.
-fn wait_or_kill(pid: i32, deadline: Instant) -> i32 {
+pub(crate) fn wait_or_kill(pid: i32, deadline: Instant) -> i32 {
     let mut status = 0;
     while Instant::now() < deadline {
         // SAFETY: the pointer is valid for the call.

@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::init::Init;
 use crate::process::{die_with_supervisor, null_device};
 use crate::protocol::{self, Build, FromInit, Reply};
-use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, sys};
+use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, sys, user_limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
@@ -63,6 +63,7 @@ impl Builder {
         self.finish_namespaces()?;
         hooks::step("builder: namespaces made");
         let own_root = create_own_root().in_control("root file system")?;
+        user_limits::set("proc")?;
         hooks::step("builder: tree prepared");
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");

@@ -1,14 +1,12 @@
 //! The plan of a run as JSON: printed by `--dry-run`, digested and recorded.
 
 use crate::boundary::{DEVICES, NAMESPACES, SETGROUPS};
-use crate::identity::Identity;
+use crate::identity::{HOST_IDS, Identity};
 use crate::spec::{ContainerSpec, InputSource};
 use serde_json::{Value, json};
 
 /// The plan of a container as JSON. Starts no process.
 pub fn describe(spec: &ContainerSpec) -> Value {
-    let identity = Identity::of_caller();
-    let (uid_map, gid_map) = identity.maps();
     let mut mounts = vec![
         json!({"target": "/", "kind": "image", "options": ["ro", "nosuid", "nodev"], "layers": spec.rootfs}),
         json!({"target": "/in", "kind": "tmpfs", "options": ["ro", "nosuid", "nodev", "noexec"]}),
@@ -32,18 +30,29 @@ pub fn describe(spec: &ContainerSpec) -> Value {
         "environment": spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         "namespaces": NAMESPACES,
         "network": "lo only",
-        "identity": {
-            "inside": identity.inside,
-            "host_uid": identity.host_uid,
-            "host_gid": identity.host_gid,
-            "uid_map": uid_map.lines().collect::<Vec<_>>(),
-            "gid_map": gid_map.lines().collect::<Vec<_>>(),
-            "setgroups": SETGROUPS,
-        },
+        "identity": identity(),
         "capabilities": [],
         "no_new_privileges": true,
         "seccomp": {"profile": spec.filter.name, "digest": spec.filter.digest},
         "mounts": mounts,
         "limits": spec.limits,
+    })
+}
+
+/// A user's run has the user's ids. The ids of root's run are chosen when it starts, so the plan only has their range.
+fn identity() -> Value {
+    let identity = Identity::of_own_run();
+    if identity.by_root {
+        let host_ids = [HOST_IDS.start(), HOST_IDS.end()];
+        return json!({"inside": identity.inside, "host_ids": host_ids, "setgroups": SETGROUPS});
+    }
+    let (uid_map, gid_map) = identity.maps();
+    json!({
+        "inside": identity.inside,
+        "host_uid": identity.host_uid,
+        "host_gid": identity.host_gid,
+        "uid_map": uid_map.lines().collect::<Vec<_>>(),
+        "gid_map": gid_map.lines().collect::<Vec<_>>(),
+        "setgroups": SETGROUPS,
     })
 }

@@ -4,7 +4,7 @@ use crate::cgroup::{self, Controller};
 use crate::identity::Identity;
 use crate::protocol::Reply;
 use crate::sys::{self, Forked};
-use crate::{executable, hints, mounts, prepare, seal, state};
+use crate::{core_dumps, executable, hints, mounts, prepare, seal, state};
 use serde::Serialize;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -43,7 +43,7 @@ fn checked(control: &str, required: bool, tried: Result<String, String>, remedy:
 
 /// Checks every control. Changes nothing on this machine and leaves nothing behind.
 pub fn check() -> Vec<ControlCheck> {
-    let identity = Identity::of_caller();
+    let identity = Identity::of_own_run();
     let mut checks = vec![
         checked("kernel", true, kernel(), "install Linux 5.15 or newer"),
         checked("user namespaces", true, user_namespaces(), user_namespace_remedy()),
@@ -80,6 +80,7 @@ pub fn check() -> Vec<ControlCheck> {
              hear its refused calls",
         ),
         checked("pidfd", true, pidfd(), "install Linux 5.15 or newer"),
+        checked("core dumps", true, core_dumps::check(), CORE_DUMPS_REMEDY),
         checked("children list", true, children(), "use a kernel with CONFIG_PROC_CHILDREN"),
         checked("sealed executable", true, sealed(), hints::MEMFD),
         checked(
@@ -105,6 +106,7 @@ pub fn check() -> Vec<ControlCheck> {
     checks
 }
 
+const CORE_DUMPS_REMEDY: &str = "set kernel.core_pattern to `core`, or, if it names a program, allow a hard limit of core dumps of 1 (`ulimit -H -c`)";
 const NAMESPACES_REMEDY: &str = "as for user namespaces; in a container, allow unshare and mount";
 const CGROUPS_REMEDY: &str = "rlimits and a watchdog stand in; for cgroups run as root, or delegate: systemd-run --user --scope -p Delegate=yes";
 
@@ -148,7 +150,7 @@ fn in_namespace(
     success: impl FnOnce() -> Result<String, String>,
     attempt: impl FnOnce() -> Result<(), String>,
 ) -> Result<String, String> {
-    let identity = Identity::of_caller();
+    let identity = Identity::of_own_run();
     let (own_end, child_end) = UnixStream::pair().map_err(|e| e.to_string())?;
     let cloned = sys::clone_process(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, None);
     match cloned.map_err(|e| format!("cloning into new namespaces: {e}"))? {

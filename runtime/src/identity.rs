@@ -2,20 +2,28 @@
 //!
 //! | started by | inside | on the host |
 //! |---|---|---|
-//! | root | init 0, workload 65532 | [`ROOT_BASE`], [`ROOT_BASE`]` + 1` |
+//! | root | init 0, workload 65532 | two ids of [`HOST_IDS`] that no other run on this machine uses |
 //! | a user | 0 for both, without any capability | the user's own ids |
 //!
-//! The two host ids of root's runs are above all ids that `useradd` assigns to users (up to 60000) or as subordinate ranges (from
-//! 100000, at most 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, the limit of some file
-//! systems. Therefore no account and no other container runtime uses them.
+//! The kernel counts many resources for each user of the host (inotify instances, pending signals, pages of pipes). So each of root's runs
+//! has its own ids: the pair at the supervisor's process id, which no other process has at the same time.
+//!
+//! [`HOST_IDS`] are above all ids that `useradd` assigns to users (up to 60000) or as subordinate ranges (from 100000, at most
+//! 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, the limit of some file systems. Therefore
+//! no account and no other container runtime uses them.
 
 use crate::boundary::SETGROUPS;
 use crate::{hooks, procfs};
 use invarlock_error::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
-/// First of the two host ids of a run started by root.
-pub const ROOT_BASE: u32 = 2_080_374_784;
+/// The kernel's largest process id is below this.
+const MAX_PID: u32 = 1 << 22;
+/// First of the host ids.
+const FIRST_HOST_ID: u32 = 2_080_374_784;
+/// The host ids of runs started by root: two for each process id.
+pub const HOST_IDS: RangeInclusive<u32> = FIRST_HOST_ID..=FIRST_HOST_ID + 2 * MAX_PID - 1;
 /// The workload's id inside, in a run started by root: `nonroot` of distroless images.
 pub const INSIDE: u32 = 65_532;
 
@@ -33,15 +41,26 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of a run that this process starts.
-    pub fn of_caller() -> Self {
+    /// The identity of a run whose supervisor is this process.
+    pub fn of_own_run() -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         match uid.is_root() {
             true => {
-                Identity { by_root: true, host_uid: ROOT_BASE + 1, host_gid: ROOT_BASE + 1, inside: INSIDE }
+                let id = FIRST_HOST_ID + 2 * (std::process::id() % MAX_PID) + 1;
+                Identity { by_root: true, host_uid: id, host_gid: id, inside: INSIDE }
             }
             false => Identity { by_root: false, host_uid: uid.as_raw(), host_gid: gid.as_raw(), inside: 0 },
         }
+    }
+
+    /// Whether this is the host id of a workload, and not of its init, in a run started by root.
+    pub fn is_workload_of_root(host_id: u32) -> bool {
+        HOST_IDS.contains(&host_id) && (host_id - FIRST_HOST_ID) % 2 == 1
+    }
+
+    /// Init's user and group id on the host, in a run started by root.
+    fn init(self) -> u32 {
+        self.host_uid - 1
     }
 
     /// Fails for the root user of a user namespace that does not map the two host ids.
@@ -50,14 +69,15 @@ impl Identity {
             let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
             let (first, _, count) =
                 (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
-            first <= u64::from(ROOT_BASE) && first + count > u64::from(ROOT_BASE) + 1
+            first <= u64::from(self.init()) && first + count > u64::from(self.host_uid)
         };
         for file in ["/proc/self/uid_map", "/proc/self/gid_map"] {
             let text = procfs::read(file).with_context(|| format!("reading {file}"))?;
             if self.by_root && !text.lines().any(covers) {
                 return Err(Error::unsupported(format!(
-                    "this root user is in a user namespace without the ids {ROOT_BASE} and {}",
-                    ROOT_BASE + 1
+                    "this root user is in a user namespace without the ids {} and {}",
+                    self.init(),
+                    self.host_uid
                 ))
                 .in_control("identity")
                 .with_hint("run as an ordinary user, or as root of the machine"));
@@ -70,7 +90,7 @@ impl Identity {
     pub(crate) fn maps(self) -> (String, String) {
         match self.by_root {
             true => {
-                let map = format!("0 {ROOT_BASE} 1\n{INSIDE} {} 1\n", ROOT_BASE + 1);
+                let map = format!("0 {} 1\n{INSIDE} {} 1\n", self.init(), self.host_uid);
                 (map.clone(), map)
             }
             false => (format!("0 {} 1\n", self.host_uid), format!("0 {} 1\n", self.host_gid)),

@@ -23,6 +23,7 @@ mod boundary;
 mod builder;
 mod cgroup;
 mod collect;
+mod core_dumps;
 mod describe;
 pub mod doctor;
 mod executable;
@@ -52,10 +53,12 @@ mod spec;
 mod state;
 mod supervisor;
 mod sys;
+mod user_limits;
 
 pub use boundary::{DEVICES, MASKED as MASKED_PATHS, READ_ONLY as READ_ONLY_PATHS, TMP_INODES};
+pub use core_dumps::{CoreDumps, CoreHandler};
 pub use describe::describe;
-pub use identity::{INSIDE, Identity, ROOT_BASE};
+pub use identity::{HOST_IDS, INSIDE, Identity};
 pub use invarlock_error::{Error, Kind, Result};
 pub use observations::{
     Capabilities, ContainerIds, ContainerObservations, Descriptor, HostIds, HostName, IdMaps,
@@ -64,5 +67,6 @@ pub use observations::{
 };
 pub use outcome::{DeniedCall, Outcome, OutputFile, ProfileTrace, Sink, Status, Usage};
 pub use printable::printable;
+pub use rlimit::RlimitValue;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
 pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits};

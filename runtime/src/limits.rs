@@ -4,7 +4,7 @@ use crate::boundary::TMP_INODES;
 use crate::cgroup::{Controller, RunCgroup};
 use crate::observations::{LimitMechanism, LimitObservation};
 use crate::observe::{Root, differs};
-use crate::rlimit::{Rlimit, RlimitKind};
+use crate::rlimit::{self, Rlimit, RlimitKind};
 use crate::spec::{LimitName, Limits, millicpus, round_to_pages};
 use crate::{hooks, procfs};
 use invarlock_error::{Context as _, Error, Result};
@@ -16,26 +16,25 @@ use std::os::fd::OwnedFd;
 #[derive(Debug)]
 pub(crate) struct Enforcement {
     pub(crate) observed: Vec<LimitObservation>,
+    /// All resource limits, as requested.
     pub(crate) rlimits: Vec<Rlimit>,
+    /// All resource limits, as they were read back.
+    pub(crate) observed_rlimits: Vec<Rlimit>,
     pub(crate) processors: Option<usize>,
 }
 
 /// Sets the limits of the cgroup and chooses mechanisms for the others. `container`: whether `/out` and `/tmp` are tmpfs of the run.
 pub(crate) fn enforce(limits: &Limits, cgroup: &RunCgroup, container: bool) -> Result<Enforcement> {
     let mut observed = cgroup.limit(limits)?;
-    let mut rlimits = vec![
-        Rlimit { kind: RlimitKind::Core, value: 0 },
-        Rlimit { kind: RlimitKind::Nofile, value: limits.open_files },
-    ];
+    let (no_memory, no_pids) = (cgroup.missing(Controller::Memory), cgroup.missing(Controller::Pids));
+    let rlimits = rlimit::of_run(limits, no_memory.is_some(), no_pids.is_some() && container);
     let mut processors = None;
-    if let Some(reason) = cgroup.missing(Controller::Memory) {
-        // RLIMIT_DATA, because RLIMIT_AS also counts read-only mappings of weights.
+    if let Some(reason) = no_memory {
         let sum = match procfs::hides_processes() {
             false => "a watchdog checks the sum",
             true => "the sum is not checked, because /proc hides processes from this user (hidepid)",
         };
         let reason = format!("for each process, without mapped files; {sum}; no memory cgroup: {reason}");
-        rlimits.push(Rlimit { kind: RlimitKind::Data, value: limits.memory_bytes });
         observed.push(LimitObservation::new(
             LimitName::Memory,
             limits.memory_bytes,
@@ -44,10 +43,9 @@ pub(crate) fn enforce(limits: &Limits, cgroup: &RunCgroup, container: bool) -> R
             Some(reason),
         ));
     }
-    if let Some(reason) = cgroup.missing(Controller::Pids) {
+    if let Some(reason) = no_pids {
         if container {
             let reason = format!("for the run's user in its namespace; no pids cgroup: {reason}");
-            rlimits.push(Rlimit { kind: RlimitKind::Nproc, value: limits.pids });
             observed.push(LimitObservation::new(
                 LimitName::Pids,
                 limits.pids,
@@ -78,7 +76,8 @@ pub(crate) fn enforce(limits: &Limits, cgroup: &RunCgroup, container: bool) -> R
         ));
     }
     let plain = |name, value, mechanism| LimitObservation::new(name, value, mechanism, None, None);
-    observed.push(plain(LimitName::Core, 0, LimitMechanism::Rlimit));
+    let core = rlimit::value(&rlimits, RlimitKind::Core).and_then(|value| value.soft);
+    observed.push(plain(LimitName::Core, core.unwrap_or(u64::MAX), LimitMechanism::Rlimit));
     observed.push(plain(LimitName::Files, limits.open_files, LimitMechanism::Rlimit));
     let wall = u64::try_from(limits.wall.as_millis()).unwrap_or(u64::MAX);
     observed.push(LimitObservation::new(LimitName::Wall, wall, LimitMechanism::Watchdog, Some(wall), None));
@@ -99,12 +98,7 @@ pub(crate) fn enforce(limits: &Limits, cgroup: &RunCgroup, container: bool) -> R
     ] {
         observed.push(LimitObservation::new(name, value, mechanism, None, reason.clone()));
     }
-    // A process cannot raise its hard limit, so a lower one stays.
-    for limit in &mut rlimits {
-        limit.value =
-            limit.value.min(rustix::process::getrlimit(limit.kind.resource()).maximum.unwrap_or(u64::MAX));
-    }
-    Ok(Enforcement { observed, rlimits, processors })
+    Ok(Enforcement { observed, rlimits, observed_rlimits: Vec::new(), processors })
 }
 
 impl LimitMechanism {
@@ -194,17 +188,23 @@ impl Enforcement {
 
     fn read_rlimits(&mut self, pid: i32) -> Result<()> {
         let path = format!("/proc/{pid}/limits");
-        let text = procfs::read(&path).with_context(|| format!("observing {path}"))?;
-        for limit in &self.rlimits {
-            let line = text.lines().find_map(|l| l.strip_prefix(limit.kind.label())).unwrap_or_default();
-            let found: Vec<Option<u64>> = line.split_whitespace().take(2).map(|n| n.parse().ok()).collect();
-            if found != [Some(limit.value); 2] {
-                limit_differs(limit.kind.name(), limit.value, &format!("{path} contains {}", line.trim()))?;
+        let found = rlimit::parse(&procfs::read(&path).with_context(|| format!("observing {path}"))?)?;
+        for (limit, found) in self.rlimits.iter().zip(&found) {
+            let Some(name) = limit.kind.limit() else { continue };
+            if limit != found {
+                limit_differs(
+                    name,
+                    limit.value.soft.unwrap_or(u64::MAX),
+                    &format!("{path} contains {:?}", found.value),
+                )?;
             }
-            if let Some(observed) = self.observed.iter_mut().find(|o| o.name == limit.kind.name()) {
-                observed.effective = Some(limit.value);
+            if let Some(observed) = self.observed.iter_mut().find(|o| o.name == name)
+                && observed.mechanism == LimitMechanism::Rlimit
+            {
+                observed.effective = limit.value.soft;
             }
         }
+        self.observed_rlimits = found;
         Ok(())
     }
 }

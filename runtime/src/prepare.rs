@@ -73,7 +73,7 @@ impl IdMapped {
 /// Tries an id-mapped mount on the file system of a handle.
 pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
     let mount = mounts::clone_handle(on.as_fd()).context("cloning a mount")?;
-    let namespace = namespace(0, 0, Identity::of_caller())?;
+    let namespace = namespace(0, 0, Identity::of_own_run())?;
     mounts::map_ids(&mount, &namespace).context("id-mapping a mount")
 }
 

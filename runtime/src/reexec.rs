@@ -1,11 +1,12 @@
 //! The roles of this executable. Launcher and supervisor are the same file, started with another `argv[0]`.
 
-use crate::{executable, hooks, process, supervisor, sys};
+use crate::{core_dumps, executable, hooks, process, supervisor, sys};
 use invarlock_error::Result;
 
 /// The first line of `main` of every program that calls [`crate::run()`]. In a supervisor it never
 /// returns.
 pub fn run_if_child() {
+    core_dumps::prevent_own();
     match std::env::args_os().next() {
         Some(name) if name == executable::SUPERVISOR => supervisor::main(),
         _ => hooks::start(),

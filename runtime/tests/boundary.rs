@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Caller, WORKLOAD, assert_leaves_nothing, callers, launch, plan, printed, stage};
+use invarlock_runtime::HOST_IDS;
 use serde_json::{Value, json};
 
 const EPERM: i64 = 1;
@@ -58,10 +59,14 @@ fn network(inside: &Value, outside: &Value) {
 }
 
 fn identity(caller: Caller, inside: &Value, outside: &Value) {
+    let id = |name: &str| outside["identity"]["value"][name][0].as_u64().unwrap_or_default() as u32;
     let (host, within, groups) = match caller {
-        Caller::Root => (2_080_374_785_u32, 65_532, json!([])),
+        Caller::Root => (id("uid"), 65_532, json!([])),
         Caller::User => (own_uid(), 0, outside["identity"]["value"]["groups"].clone()),
     };
+    if caller == Caller::Root {
+        assert!(HOST_IDS.contains(&host) && id("gid") == host, "{host}");
+    }
     assert_eq!(inside["status"]["Uid"], format!("{within} {within} {within} {within}"));
     assert_eq!(inside["status"]["Gid"], format!("{within} {within} {within} {within}"));
     assert_eq!(outside["identity"]["value"]["uid"], json!([host, host, host, host]));
@@ -147,7 +152,7 @@ fn process(inside: &Value, outside: &Value) {
         .iter()
         .find(|l| l.to_string().contains("Max core file size"));
     assert!(
-        core.is_some_and(|l| l.to_string().split_whitespace().filter(|w| *w == "0").count() == 2),
+        core.is_some_and(|l| l.to_string().split_whitespace().filter(|w| *w == "1").count() == 2),
         "{core:?}"
     );
 }

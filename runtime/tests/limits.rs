@@ -19,7 +19,7 @@ fn every_limit_names_its_mechanism() {
                 ("memory", 256 << 20),
                 ("pids", 64),
                 ("files", 1024),
-                ("core", 0),
+                ("core", 1),
                 ("wall", 30_000),
                 ("output", 1 << 20),
                 ("output_files", 16),

@@ -55,6 +55,10 @@ pub struct Observations {
     pub environment: Observed<Vec<String>>,
     /// Limits and what enforces each.
     pub limits: Observed<Vec<Limit>>,
+    /// All sixteen resource limits by name.
+    pub rlimits: Observed<BTreeMap<String, Rlimit>>,
+    /// What a crash of the workload would do.
+    pub core_dumps: Observed<CoreDumps>,
     /// Lines of `/proc/<pid>/cgroup`.
     pub cgroup: Observed<Vec<String>>,
     /// Controls that only a container has.
@@ -75,6 +79,8 @@ pub struct Contained {
     pub host_name: Observed<HostName>,
     /// Files below `/in`.
     pub inputs: Observed<Vec<Input>>,
+    /// `user.max_*` of the run's user namespace by name: limits of resources that the kernel counts for each user.
+    pub user_limits: Observed<BTreeMap<String, u64>>,
     /// Entries of `/dev` with major and minor number.
     pub devices: Observed<BTreeMap<String, String>>,
     /// Facts about `/proc` that the mount table does not show.
@@ -165,6 +171,28 @@ pub struct Mount {
     pub options: String,
     /// `private`, or the peer group.
     pub propagation: String,
+}
+
+/// One resource limit; null means unlimited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rlimit {
+    /// The soft limit.
+    pub soft: Option<u64>,
+    /// The hard limit.
+    pub hard: Option<u64>,
+}
+
+/// What a crash of the workload would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreDumps {
+    /// What `kernel.core_pattern` names: `file`, `program` or `socket`.
+    pub handler: String,
+    /// `RLIMIT_CORE`, bytes.
+    pub limit: Rlimit,
+    /// `coredump_filter`: the kinds of memory that a dump contains, as bits.
+    pub filter: u64,
 }
 
 /// One open descriptor.

@@ -158,14 +158,21 @@ pub struct PlannedContainer {
 pub struct PlannedIdentity {
     /// User and group id inside.
     pub inside: u32,
-    /// User id on the host.
-    pub host_uid: u32,
-    /// Group id on the host.
-    pub host_gid: u32,
-    /// `uid_map`, one line an entry: inside, host, count.
-    pub uid_map: Vec<String>,
+    /// First and last id of the range that a run started by root takes its host ids from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host_ids: Option<[u32; 2]>,
+    /// User id on the host, of a run started by a user.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host_uid: Option<u32>,
+    /// Group id on the host, of a run started by a user.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host_gid: Option<u32>,
+    /// `uid_map` of a run started by a user, one line an entry: inside, host, count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uid_map: Option<Vec<String>>,
     /// `gid_map`, in the same form.
-    pub gid_map: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gid_map: Option<Vec<String>>,
     /// `setgroups`.
     pub setgroups: String,
 }

@@ -7,6 +7,7 @@ use crate::sys::{
     self,
     Arg::{Memory, Number},
 };
+use invarlock_runtime::Identity;
 use libc::{EINVAL, EPERM};
 
 const IDENTITY_CONTROL: &str = "identity";
@@ -24,7 +25,11 @@ pub(super) const IDENTITY: &[Attack] = &[
         "be root on the host",
         Expect::Outside("the run's own id", |findings, _| {
             let (ids, run) = (&findings.observations.identity.value, findings.identity);
-            let good = ids.uid == [run.host_uid; 4] && ids.gid == [run.host_gid; 4] && run.host_uid != 0;
+            let own = |found: &[u32], of_user: u32| match (run.by_root, found) {
+                (true, [id, ..]) => found == [*id; 4] && Identity::is_workload_of_root(*id),
+                _ => found == [of_user; 4],
+            };
+            let good = own(&ids.uid, run.host_uid) && own(&ids.gid, run.host_gid) && !ids.uid.contains(&0);
             Some((format!("uid {:?} gid {:?}", ids.uid, ids.gid), good))
         }),
         None,

@@ -48,7 +48,7 @@ pub(super) const LIMITS: &[Attack] = &[
         LIMITS_CONTROL,
         "core",
         "leave a core dump",
-        Expect::Text("0 0"),
+        Expect::Text("1 1"),
         Some(|| {
             let limit = rustix::process::getrlimit(rustix::process::Resource::Core);
             let text = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |v| v.to_string());

@@ -7,6 +7,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 mod network;
+mod shared;
 mod syscalls;
 
 use crate::answer::Answer;
@@ -74,6 +75,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Attack> {
         kernel_files::KERNEL_FILES,
         identity::DESCRIPTORS_ENVIRONMENT,
         limits::LIMITS,
+        shared::SHARED,
         limits::LIFE,
     ];
     controls.into_iter().flatten()

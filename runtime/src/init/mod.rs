@@ -15,7 +15,7 @@ use crate::process::{die_with, die_with_supervisor, null_device};
 use crate::protocol::{self, Build, FromInit};
 use crate::rlimit::Rlimit;
 use crate::sys::{self, Forked};
-use crate::{cgroup, hooks};
+use crate::{cgroup, hooks, user_limits};
 use invarlock_error::{Context as _, Result};
 use invarlock_seccomp::Program;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -247,5 +247,6 @@ fn report() -> Result<InitReport> {
     Ok(InitReport {
         host_name: HostName { host: text(names.nodename()), domain: text(names.domainname()) },
         parent_death_signal: signal.map_or(0, Signal::as_raw),
+        user_limits: user_limits::read()?,
     })
 }

@@ -1,12 +1,12 @@
 //! The future workload: a clone of init that drops everything, reports, installs its filter, waits, and executes the program.
 
 use super::{Init, drop_capabilities};
-use crate::hooks;
 use crate::observations::{ContainerIds, WorkloadReport};
 use crate::process::close_descriptors_on_exec;
 use crate::procfs::Status;
 use crate::protocol::WorkloadSocket;
 use crate::sys::{self, Vector};
+use crate::{core_dumps, hooks};
 use invarlock_error::{Context as _, Error, Kind, Result};
 use invarlock_seccomp::{Listener, TRACE_FD};
 use rustix::process::DumpableBehavior;
@@ -52,7 +52,7 @@ impl Init {
             self.change_ids().in_control("identity")?;
         }
         for limit in &self.rlimits {
-            let value = rustix::process::Rlimit { current: Some(limit.value), maximum: Some(limit.value) };
+            let value = rustix::process::Rlimit { current: limit.value.soft, maximum: limit.value.hard };
             rustix::process::setrlimit(limit.kind.resource(), value)
                 .with_context(|| format!("setting {limit:?}"))
                 .in_control("limits")?;
@@ -64,6 +64,8 @@ impl Init {
         // The supervisor reads this process's descriptors and namespaces. The process has no secret and no privilege.
         rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
             .context("making the workload dumpable")?;
+        // The file belongs to the workload only while it is dumpable.
+        core_dumps::exclude_memory()?;
         rustix::process::chdir(self.cwd.as_str())
             .with_context(|| format!("changing to the working directory {:?} of the image", self.cwd))
             .kind(Kind::Input)?;

@@ -11,6 +11,8 @@ pub use controls::{
 };
 pub use limit::{LimitMechanism, LimitObservation};
 
+use crate::core_dumps::CoreDumps;
+use crate::rlimit::RlimitValue;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -62,6 +64,10 @@ pub struct Observations {
     pub environment: Observed<Vec<String>>,
     /// Limits and their mechanisms.
     pub limits: Observed<Vec<LimitObservation>>,
+    /// All resource limits by name.
+    pub rlimits: Observed<BTreeMap<String, RlimitValue>>,
+    /// What a crash of the workload would do.
+    pub core_dumps: Observed<CoreDumps>,
     /// Lines of `/proc/<pid>/cgroup`.
     pub cgroup: Observed<Vec<String>>,
     /// The controls that only a container has.
@@ -83,6 +89,8 @@ pub struct ContainerObservations {
     pub host_name: Observed<HostName>,
     /// Files below `/in`.
     pub inputs: Observed<Vec<InputObservation>>,
+    /// `user.max_*` of the run's user namespace, by name.
+    pub user_limits: Observed<BTreeMap<String, u64>>,
     /// Entries of `/dev` with their numbers.
     pub devices: Observed<BTreeMap<String, String>>,
     /// Facts of `/proc` that the mount table does not show.
@@ -100,6 +108,7 @@ pub struct ContainerObservations {
 pub(crate) struct InitReport {
     pub(crate) host_name: HostName,
     pub(crate) parent_death_signal: i32,
+    pub(crate) user_limits: BTreeMap<String, u64>,
 }
 
 /// What the future workload, a copy of init, observes of itself just before it installs its filter.

@@ -7,6 +7,7 @@ use crate::hooks::unchecked;
 use crate::observations::{ContainerObservations, HostName, MountObservation, Observations, Seccomp};
 use crate::procfs::{self, Status};
 use crate::protocol::Request;
+use crate::user_limits;
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::fmt::Debug;
 
@@ -34,6 +35,10 @@ impl View<'_> {
         let descriptors = &observed.descriptors.value;
         let inherited = descriptors.iter().map(|d| (d.fd, d.what.as_str()));
         require("descriptors", inherited.eq([(0, "/dev/null"), (1, "pipe"), (2, "pipe")]), descriptors)?;
+        let resources = &observed.rlimits.value;
+        require("rlimits", self.rlimits == self.requested_rlimits, resources)?;
+        let core_dumps = &observed.core_dumps.value;
+        require("core_dumps", core_dumps.are_prevented(), core_dumps)?;
         let names: Vec<&String> = self.request.env.iter().map(|(name, _)| name).collect();
         let environment = &observed.environment.value;
         require("environment", environment.iter().eq(names), environment)?;
@@ -94,6 +99,8 @@ impl View<'_> {
     }
 
     fn check_processes(&self, observed: &ContainerObservations) -> Result<()> {
+        let user_limits = &observed.user_limits.value;
+        require("user_limits", user_limits::are_set(user_limits), user_limits)?;
         require("sockets", observed.sockets.value.is_empty(), &observed.sockets.value)?;
         let secure_bits = format!("{:#x}", SECURE_BITS.bits());
         require("secure_bits", observed.secure_bits.value == secure_bits, &observed.secure_bits.value)?;

@@ -3,6 +3,7 @@
 use super::Root;
 use crate::boundary::NAMESPACES;
 use crate::cgroup::RunCgroup;
+use crate::core_dumps::CoreDumps;
 use crate::identity::Identity;
 use crate::observations::{
     Capabilities, ContainerIds, ContainerObservations, Descriptor, HostIds, IdMaps, InitObservation,
@@ -11,6 +12,7 @@ use crate::observations::{
 };
 use crate::procfs::{self, Status};
 use crate::protocol::Request;
+use crate::rlimit::{self, Rlimit};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,6 +37,9 @@ pub(crate) struct View<'a> {
     pub(crate) request: &'a Request,
     pub(crate) identity: Identity,
     pub(crate) limits: Vec<LimitObservation>,
+    /// All resource limits, as requested and as they were read back.
+    pub(crate) requested_rlimits: &'a [Rlimit],
+    pub(crate) rlimits: &'a [Rlimit],
     /// The expected files below `/in`.
     pub(crate) inputs: &'a [InputObservation],
     pub(crate) cgroup: &'a RunCgroup,
@@ -87,6 +92,8 @@ impl View<'_> {
             descriptors: outside(self.descriptors()?),
             environment: inside(environment),
             limits: outside(self.limits.clone()),
+            rlimits: outside(rlimit::named(self.rlimits)),
+            core_dumps: outside(CoreDumps::of(self.pid, self.rlimits)?),
             cgroup: outside(lines("cgroup")?),
             container,
         })
@@ -107,6 +114,7 @@ impl View<'_> {
             container_ids: inside(ids),
             host_name: inside(init.host_name),
             inputs: outside(root.inputs(self.request)?),
+            user_limits: inside(init.user_limits),
             devices: outside(root.devices()?),
             proc: outside(root.proc()?),
             process: outside(self.process(status, mounts)?),

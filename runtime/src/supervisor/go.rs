@@ -47,6 +47,8 @@ impl Run<'_> {
             request,
             identity: self.identity,
             limits: limits.observed.clone(),
+            requested_rlimits: &limits.rlimits,
+            rlimits: &limits.observed_rlimits,
             inputs,
             cgroup: self.cgroup,
         };

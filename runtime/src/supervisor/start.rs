@@ -8,7 +8,7 @@ use crate::init::Init;
 use crate::observe::expected_inputs;
 use crate::protocol::{self, Reply, Request};
 use crate::sys::{self, Forked};
-use crate::{hints, hooks, limits, prepare};
+use crate::{core_dumps, hints, hooks, limits, prepare};
 use invarlock_error::{Context as _, Error, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -91,6 +91,7 @@ impl Run<'_> {
         }
         let limits = limits::enforce(&request.limits, self.cgroup, !self.host)?;
         limits.require(&request.limits)?;
+        core_dumps::require(&limits.rlimits)?;
         hooks::step("supervisor: limits set");
         let handles = fds.split_off(2);
         let inputs = expected_inputs(&request, &handles[request.rootfs.len()..])?;

@@ -142,7 +142,7 @@ impl Running {
 
 impl<'a> Run<'a> {
     pub(super) fn new(host: bool, cgroup: &'a RunCgroup, launcher: &'a UnixStream) -> Result<Self> {
-        let identity = Identity::of_caller();
+        let identity = Identity::of_own_run();
         if !host {
             identity.check()?;
         }

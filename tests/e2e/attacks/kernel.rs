@@ -1,7 +1,8 @@
 //! Group C: identity and capabilities that an image could request. The probe and the tests of the
 //! filter cover system calls.
 
-use crate::stage::{Stage, config, ids, printed_json};
+use crate::stage::{Stage, config, inside_id, printed_json};
+use invarlock_runtime::HOST_IDS;
 use invarlock_tests::{As, is_root, skip};
 use serde_json::{Value, json};
 use std::fs;
@@ -15,7 +16,7 @@ const NO_CAPABILITIES: &str = "0000000000000000";
 
 #[track_caller]
 fn assert_unprivileged(user: As, printed: &Value) {
-    let (inside, _) = ids(user);
+    let inside = inside_id(user);
     for field in ["Uid", "Gid"] {
         assert_eq!(printed["status"][field], format!("{inside} {inside} {inside} {inside}"), "{printed}");
     }
@@ -41,8 +42,8 @@ fn image_requests_a_user(user: As) {
     }
 }
 
-/// A program owned by root or by the run's own id has both set-id bits, in an image and in a root
-/// file system that keeps the bits.
+/// A program has both set-id bits, in an image and in a root file system that keeps the bits. It is
+/// owned by root, by an id of root's runs, or by the user who starts the run.
 fn set_uid_programs(user: As) {
     let stage = Stage::new(user);
     let set_id =
@@ -50,8 +51,8 @@ fn set_uid_programs(user: As) {
     let image = stage.image("set-uid", |rootfs| set_id(&rootfs.join("workload")));
     assert_unprivileged(user, &printed_json(&stage.run(&[], &image, &["see"]).expect(0)));
     let rootfs = stage.rootfs("tree");
-    let host = ids(user).1;
-    for owner in if is_root() { vec![0, host - 1, host] } else { vec![host] } {
+    let user_id = if is_root() { invarlock_tests::USER } else { rustix::process::geteuid().as_raw() };
+    for owner in if is_root() { vec![0, *HOST_IDS.start(), user_id] } else { vec![user_id] } {
         let program = rootfs.join("workload");
         std::os::unix::fs::chown(&program, Some(owner), Some(owner)).unwrap();
         set_id(&program);

@@ -134,6 +134,9 @@ impl Running {
             "init": self.init(),
             "cgroup": lines("cgroup"),
             "limits": self.limits(),
+            "rlimits": self.rlimits(),
+            "core_dumps": self.core_dumps(),
+            "user_limits": self.user_limits(),
         });
         controls.as_object().unwrap().clone()
     }
@@ -354,6 +357,61 @@ impl Running {
         } else {
             json!(soft_and_hard)
         }
+    }
+
+    /// All resource limits by name.
+    fn rlimits(&self) -> Value {
+        const NAMES: [&str; 16] = [
+            "cpu",
+            "fsize",
+            "data",
+            "stack",
+            "core",
+            "rss",
+            "nproc",
+            "nofile",
+            "memlock",
+            "as",
+            "locks",
+            "sigpending",
+            "msgqueue",
+            "nice",
+            "rtprio",
+            "rttime",
+        ];
+        // The kernel prints them in the order of their numbers, each with its label in 26 columns.
+        let text = self.proc_file("limits");
+        let limits = text.lines().skip(1).zip(NAMES).map(|(line, name)| {
+            let mut values = line[26..].split_whitespace().map(|value| value.parse::<u64>().ok());
+            (name.to_owned(), json!({"soft": values.next().unwrap(), "hard": values.next().unwrap()}))
+        });
+        limits.collect::<Map<_, _>>().into()
+    }
+
+    fn core_dumps(&self) -> Value {
+        let handler = match read("/proc/sys/kernel/core_pattern").chars().next() {
+            Some('|') => "program",
+            Some('@') => "socket",
+            _ => "file",
+        };
+        let filter = u64::from_str_radix(self.proc_file("coredump_filter").trim(), 16).unwrap();
+        json!({"handler": handler, "limit": self.rlimits()["core"], "filter": filter})
+    }
+
+    /// The limits of the run's user namespace, read by a process that enters it.
+    fn user_limits(&self) -> Value {
+        let out = Command::new("nsenter")
+            .args(["--target", &self.workload.to_string(), "--user", "--preserve-credentials"])
+            .args(["sh", "-c", "cd /proc/sys/user && grep -H . max_*"])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        let limits = text.lines().filter(|line| !line.starts_with("max_mnt_namespaces")).map(|line| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_owned(), json!(number(value)))
+        });
+        limits.collect::<Map<_, _>>().into()
     }
 
     /// Bytes and inodes of the file system.

@@ -11,6 +11,8 @@ const INSIDE: u64 = 65_532;
 /// A map of one or two single ids: (inside, host) of init, and of the workload.
 struct IdMap {
     by_root: bool,
+    /// The host id of init.
+    first: u64,
     workload: (u64, u64),
 }
 
@@ -27,23 +29,36 @@ impl IdMap {
         let lines = side.observed("id_maps").value().get(name)?.as_array()?;
         match (lines.len(), lines.first().and_then(line)?, lines.get(1).and_then(line)) {
             (1, single @ (0, host), None) if host != 0 || name == "gid" => {
-                Some(IdMap { by_root: false, workload: single })
+                Some(IdMap { by_root: false, first: host, workload: single })
             }
             (2, (0, first), Some(workload @ (INSIDE, host))) if first != 0 && host != 0 && host != first => {
-                Some(IdMap { by_root: true, workload })
+                Some(IdMap { by_root: true, first, workload })
             }
             _ => None,
         }
+    }
+
+    fn host_ids(&self) -> [u64; 2] {
+        [self.first, self.workload.1]
     }
 }
 
 pub(super) fn maps(side: &Side<'_>, value: Node<'_>) -> Found {
     for (name, planned) in [("uid", "identity.uid_map"), ("gid", "identity.gid_map")] {
-        if IdMap::of(side, name).is_none() {
+        let Some(map) = IdMap::of(side, name) else {
             return unexpected(value.get(name), "one or two ids, none of them root of the host");
-        }
-        if let Some(plan) = side.planned {
-            is(value.get(name), plan.at(planned).value())?;
+        };
+        let Some(plan) = side.planned else { continue };
+        // The plan of a run by root has the range of its ids, because they are chosen when the run starts.
+        let range = plan.at("identity.host_ids");
+        match (range.index(0).u64(), range.index(1).u64()) {
+            (Some(first), Some(last)) if plan.at(planned).value().is_null() => {
+                let planned = first..=last;
+                if !map.by_root || !map.host_ids().iter().all(|id| planned.contains(id)) {
+                    return unexpected(value.get(name), format_args!("two ids from {first} to {last}"));
+                }
+            }
+            _ => is(value.get(name), plan.at(planned).value())?,
         }
     }
     is(value.get("setgroups"), &json!("deny"))

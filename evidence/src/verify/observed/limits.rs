@@ -38,7 +38,7 @@ impl Limit {
     fn most(&self, plan: Node<'_>) -> Option<u64> {
         let planned = plan.get(self.planned);
         match self.name {
-            "core" => Some(0),
+            "core" => Some(1),
             "cpu" => planned.f64().map(|cpus| (cpus * 1000.0).round() as u64),
             "wall" => {
                 let (secs, nanos) = (planned.get("secs").u64()?, planned.get("nanos").u64()?);
@@ -64,7 +64,7 @@ impl Limit {
         let most = if by == "affinity" { asked.div_ceil(1000) * 1000 } else { asked };
         if effective > most
             || found.get("unit").str() != Some(self.unit)
-            || (asked == 0) != (self.name == "core")
+            || (asked == 0 && self.name != "core")
         {
             return unexpected(found, format_args!("at most the requested value, in {}", self.unit));
         }
@@ -122,4 +122,81 @@ pub(super) fn cgroup(side: &Side<'_>, value: Node<'_>) -> Found {
         }
     }
     Ok(())
+}
+
+/// The sixteen resource limits, with the largest value that each may have; none: any.
+const RLIMITS: [(&str, Option<u64>); 16] = [
+    ("as", None),
+    ("core", Some(1)),
+    ("cpu", None),
+    ("data", None),
+    ("fsize", None),
+    ("locks", None),
+    ("memlock", Some(8 << 20)),
+    ("msgqueue", Some(0)),
+    ("nice", Some(0)),
+    ("nofile", Some(1 << 30)),
+    ("nproc", None),
+    ("rss", None),
+    ("rtprio", Some(0)),
+    ("rttime", None),
+    ("sigpending", Some(1024)),
+    ("stack", Some(8 << 20)),
+];
+
+/// All are observed, and in each the soft limit is the hard one.
+pub(super) fn rlimits(_: &Side<'_>, value: Node<'_>) -> Found {
+    for (name, most) in RLIMITS {
+        let limit = value.get(name);
+        let (soft, hard) = (limit.get("soft"), limit.get("hard"));
+        if !soft.exists() || !hard.exists() || soft.value() != hard.value() {
+            return unexpected(limit, "the same soft and hard limit");
+        }
+        if most.is_some_and(|most| hard.u64().is_none_or(|found| found > most)) {
+            return unexpected(hard, format_args!("at most {}", most.unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
+/// The largest values of `user.max_*`. The run's own namespaces exist already, and it may create no others.
+const USER_LIMITS: [(&str, u64); 11] = [
+    ("max_cgroup_namespaces", 0),
+    ("max_fanotify_groups", 0),
+    ("max_fanotify_marks", 0),
+    ("max_inotify_instances", 4),
+    ("max_inotify_watches", 1024),
+    ("max_ipc_namespaces", 0),
+    ("max_net_namespaces", 0),
+    ("max_pid_namespaces", 0),
+    ("max_time_namespaces", 0),
+    ("max_user_namespaces", 0),
+    ("max_uts_namespaces", 0),
+];
+
+pub(super) fn user_limits(_: &Side<'_>, value: Node<'_>) -> Found {
+    for (name, most) in USER_LIMITS {
+        let limit = value.get(name);
+        if limit.u64().is_none_or(|found| found > most) {
+            return unexpected(limit, format_args!("at most {most}"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn core_dumps(value: Node<'_>) -> Found {
+    let handler = value.get("handler");
+    let limit = (value.at("limit.soft").u64(), value.at("limit.hard").u64());
+    let prevented = match handler.str() {
+        Some("file") => limit.0.is_some_and(|bytes| bytes <= 1) && limit.0 == limit.1,
+        Some("program") => limit == (Some(1), Some(1)),
+        _ => false,
+    };
+    if !prevented {
+        return unexpected(value, "a limit that keeps the handler from starting");
+    }
+    match value.get("filter").u64() {
+        Some(0) => Ok(()),
+        _ => unexpected(value.get("filter"), "0"),
+    }
 }

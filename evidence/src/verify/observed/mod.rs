@@ -45,7 +45,7 @@ const fn control(
     Control { name, observer, why, check }
 }
 
-const CONTROLS: [Control; 23] = [
+const CONTROLS: [Control; 26] = [
     control("namespaces", SUPERVISOR, "the workload shared it with the launcher", namespaces),
     control("interfaces", SUPERVISOR, "the workload could reach a network", |_, v| is(v, &json!(["lo"]))),
     control("routes", SUPERVISOR, "the workload had a route to a network", |_, v| is(v, &json!([]))),
@@ -90,6 +90,16 @@ const CONTROLS: [Control; 23] = [
         is(v, &json!(KILL))
     }),
     control("limits", SUPERVISOR, "the workload was not limited as planned", limits::limits),
+    control("rlimits", SUPERVISOR, "the workload's resource limits depended on the caller", limits::rlimits),
+    control(
+        "user_limits",
+        INIT,
+        "the workload could use up resources of other programs",
+        limits::user_limits,
+    ),
+    control("core_dumps", SUPERVISOR, "a crash of the workload could start a program of the host", |_, v| {
+        limits::core_dumps(v)
+    }),
     control("cgroup", SUPERVISOR, "the limits did not apply to the workload", limits::cgroup),
 ];
 
