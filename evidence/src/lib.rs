@@ -13,6 +13,7 @@ pub mod events;
 pub mod format;
 pub mod gates;
 pub mod guards;
+pub mod host_execution;
 #[cfg(feature = "html")]
 pub mod html;
 pub mod job;

@@ -322,20 +322,21 @@ fn missing_flags_give_no_verdict() {
 
 #[test]
 fn host_execution_and_disabled_controls_show_warnings() {
+    const HOST: &str = "HOST EXECUTION: this run was not isolated in a container (";
     let report = report(1.01, true);
     let mut host = manifest();
     host["execution_mode"] = json!("host-bypass");
     host["runtime"]["container_execution"] = json!(false);
     let text = page(&report, Some(&host));
     assert_inert(&text);
-    assert!(text.contains(r#"class="warning danger""#) && text.contains("Measured on the host"));
+    assert!(text.contains(r#"class="warning danger""#) && text.contains(HOST));
     assert!(text.contains("--runtime-provenance host"));
-    assert!(text.find("Measured on the host").unwrap() < text.find(r#"id="verdict-word""#).unwrap());
+    assert!(text.find(HOST).unwrap() < text.find(r#"id="verdict-word""#).unwrap());
 
     // One member that records host execution is enough, even if other members contradict it.
     let mut contradictory = manifest();
     contradictory["context"]["allowances"]["host_execution"] = json!(true);
-    assert!(page(&report, Some(&contradictory)).contains("Measured on the host"));
+    assert!(page(&report, Some(&contradictory)).contains(HOST));
 
     let mut loose = manifest();
     loose["runtime"]["allow_network"] = json!(true);

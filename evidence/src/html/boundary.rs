@@ -3,6 +3,7 @@
 use super::text::{self, DASH};
 use super::{Fact, Warning, at, first, flag, number, or_dash};
 use crate::format::untrusted::Node;
+use crate::host_execution;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -325,36 +326,40 @@ fn hex(value: &Value) -> String {
 
 // ---------------------------------------------------------------------------------------------------- warnings
 
-/// Disabled controls, and missing facts about the boundary.
-pub(super) fn warnings(manifest: Option<&Value>) -> Vec<Warning> {
+/// Host execution, disabled controls, and missing facts about the boundary.
+pub(super) fn warnings(report: &Value, manifest: Option<&Value>) -> Vec<Warning> {
     let danger = |title: &str, text: &str| Warning {
         class: "danger",
         title: title.into(),
         text: text.into(),
         items: Vec::new(),
     };
+    let host = host_execution::recorded(report, manifest);
+    let on_host = host.is_some();
+    let mut found: Vec<Warning> = host
+        .map(|sentence| {
+            danger(
+                &sentence,
+                "It is not known what this run read and what could change its numbers. The default verification rejects it.",
+            )
+        })
+        .into_iter()
+        .collect();
     let Some(manifest) = manifest else {
-        return vec![danger(
+        found.push(danger(
             "No runtime manifest",
             "It is not known where and how this was measured. The default verification rejects such a report.",
-        )];
+        ));
+        return found;
     };
     if !manifest.is_object() {
-        return vec![danger(
+        found.push(danger(
             "The runtime manifest cannot be read",
             "It is not a JSON object. It is not known where and how this was measured. The default verification rejects such a report.",
-        )];
-    }
-    let mut found = Vec::new();
-    if at(manifest, "execution_mode") == "host-bypass"
-        || flag(manifest, "runtime.container_execution") == Some(false)
-        || flag(manifest, "context.allowances.host_execution") == Some(true)
-    {
-        found.push(danger(
-            "Measured on the host, outside the boundary",
-            "No container isolated this evaluation. It is not known what it read and what could change its numbers. The default verification rejects it.",
         ));
-    } else if !contained(manifest) {
+        return found;
+    }
+    if !on_host && !contained(manifest) {
         found.push(danger(
             "The manifest does not say that a container was used",
             "Its execution mode is missing or unknown. The default verification rejects it.",

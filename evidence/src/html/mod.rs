@@ -218,7 +218,7 @@ impl Page {
         let subject = first(report, &["meta.model_id", "edit_name"]);
         let boundary = boundary::Boundary::new(manifest);
 
-        let mut warnings = boundary::warnings(manifest);
+        let mut warnings = boundary::warnings(report, manifest);
         if !contradictions.is_empty() {
             warnings.insert(
                 0,

@@ -20,7 +20,9 @@ pub use read::{MANIFEST_LIMIT, REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
 pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_bytes, runtime_verify_with};
 
 use crate::format::untrusted::Node;
+use crate::host_execution;
 use crate::json;
+use crate::manifest::FILE_NAME;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::{Profile, Tier};
 use serde_json::{Value, json};
@@ -152,6 +154,8 @@ pub struct Verdict {
     pub not_recomputed: Vec<String>,
     /// How far the evidence can be trusted.
     pub trust: Trust,
+    /// The sentence of [`crate::host_execution`] if report or manifest records host execution; can contain control characters.
+    pub host_execution: Option<String>,
     /// The report, if it is readable.
     pub report: Option<Value>,
     /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
@@ -215,6 +219,7 @@ pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
         recomputed: Vec::new(),
         not_recomputed: Vec::new(),
         trust: Trust::Failed,
+        host_execution: None,
         report: None,
         provenance: Value::Null,
         tolerance: options.tolerance,
@@ -280,9 +285,13 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     };
     let host = options.runtime_provenance == RuntimeProvenance::Host;
     let (issues, verified, trust) = if host {
+        // Only for the sentence about host execution, so an unreadable manifest is no error here.
+        let manifest = open_manifest(&file.with_file_name(FILE_NAME)).ok().flatten();
+        verdict.host_execution = host_execution::recorded(&report, manifest.as_ref());
         (Vec::new(), false, Trust::Unverified)
     } else {
         let (runtime, mut issues, manifest) = runtime::provenance(file, bytes, &runtime_options);
+        verdict.host_execution = host_execution::recorded(&report, Some(&manifest));
         if !options.upstream_parity
             && strict::is_own(Node::root("", &report))
             && runtime.ok()
@@ -448,6 +457,8 @@ pub struct RuntimeVerdict {
     pub errors: Vec<String>,
     /// The image digest that the manifest names.
     pub declared_image_digest: Option<String>,
+    /// The sentence of [`crate::host_execution`] if the manifest records host execution; can contain control characters.
+    pub host_execution: Option<String>,
     /// Whether an expected digest was supplied and matched.
     pub expected_digest_matched: bool,
     /// Whether the manifest contains the report's digest.

@@ -123,6 +123,7 @@ fn result(verdict: &Verdict) -> Value {
         "warning_count": warnings,
         "verification": {"runtime_provenance": verdict.provenance},
         "trust_status": verdict.trust.as_str(),
+        "host_execution": verdict.host_execution,
         "errors": verdict.all_errors().collect::<Vec<_>>(),
         "gate_failures": verdict.gate_failures,
         "recomputed": verdict.recomputed,

@@ -2,6 +2,7 @@
 
 use super::{RuntimeVerdict, Trust, read, schema};
 use crate::format::untrusted::Node;
+use crate::host_execution;
 use crate::json;
 use crate::manifest::{CONTRACT, FILE_NAME};
 use crate::numerics::digest::sha256_hex;
@@ -89,6 +90,7 @@ fn check(
     options: &RuntimeOptions,
     verdict: &mut RuntimeVerdict,
 ) {
+    verdict.host_execution = host_execution::recorded(&Value::Null, Some(manifest.value()));
     if let Some(fault) = schema::manifest_faults(manifest.value()).into_iter().next() {
         return verdict.errors.push(format!("runtime manifest schema validation failed: {fault}"));
     }
@@ -248,6 +250,7 @@ impl RuntimeVerdict {
             manifest: manifest.display().to_string(),
             errors: Vec::new(),
             declared_image_digest: None,
+            host_execution: None,
             expected_digest_matched: false,
             binding_verified: false,
             trust: Trust::Failed,
@@ -271,6 +274,7 @@ impl RuntimeVerdict {
             "expected_digest_matched": self.expected_digest_matched,
             "declared_image_digest": self.declared_image_digest,
             "trust_status": self.trust.as_str(),
+            "host_execution": self.host_execution,
         })
     }
 }
