@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// How much is measured and how strictly evidence is verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How much is measured and how strictly evidence is verified; the most lenient first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// Any number of windows; the metric is reported, not gated.
+    /// Any number of windows; the ratio and the invariants are gated, and nothing else.
     Dev,
     /// 240 + 240 windows, gated.
     Ci,
@@ -58,7 +58,7 @@ impl Profile {
         }
     }
 
-    /// Whether gates and coverage floors are enforced.
+    /// Whether every gate and the floors of windows, tokens and replicates are enforced.
     pub fn gated(self) -> bool {
         self != Profile::Dev
     }

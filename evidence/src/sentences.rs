@@ -1,5 +1,7 @@
 //! Sentences that the terminal, the evidence and the HTML page share.
 
+use crate::policy::Profile;
+
 /// Outcome of a gate or guard that was not evaluated; a colon and the reason may follow.
 pub const NOT_EVALUATED: &str = "not evaluated";
 
@@ -8,6 +10,16 @@ pub const GUARD_NOT_BUILT: &str = "this version does not evaluate this guard";
 
 /// Why the guard overhead was not evaluated.
 pub const NO_GUARD_OVERHEAD: &str = "no guards are enabled, so there is no overhead to measure";
+
+/// Why evidence of the profile `made` does not satisfy the stricter profile `required`.
+pub fn weaker_profile(made: Profile, required: Profile) -> String {
+    let measure = match required.needs_all_guards() {
+        // This version cannot measure with a profile that needs every guard.
+        true => String::new(),
+        false => format!(", or measure with {required}"),
+    };
+    format!("made with profile {made}; use --profile {made}{measure}")
+}
 
 /// [`NOT_EVALUATED`] with its reason, if there is one.
 pub fn not_evaluated(reason: Option<&str>) -> String {

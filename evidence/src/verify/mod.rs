@@ -25,6 +25,7 @@ use crate::json;
 use crate::manifest::FILE_NAME;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::{Profile, Tier};
+use crate::sentences::weaker_profile;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -118,9 +119,12 @@ impl Trust {
 pub enum Reason {
     /// Nothing failed.
     Ok,
-    /// The report is well-formed and a check failed.
+    /// The report is well-formed, and a policy or a gate failed. Exit code 1.
     PolicyFail,
-    /// The input is not an evaluation report.
+    /// The evidence contradicts itself or lacks what it must contain (profiles ci and release). Exit code 3. Upstream calls this
+    /// `policy_fail` too, and so does [`VerifyOptions::upstream_parity`].
+    Integrity,
+    /// The input is not an evaluation report. Exit code 2.
     Malformed,
 }
 
@@ -130,6 +134,7 @@ impl Reason {
         match self {
             Reason::Ok => "ok",
             Reason::PolicyFail => "policy_fail",
+            Reason::Integrity => "integrity",
             Reason::Malformed => "malformed",
         }
     }
@@ -196,6 +201,7 @@ impl Verdict {
             (None, Reason::Ok) => 0,
             (None, Reason::PolicyFail) => 1,
             (None, Reason::Malformed) => 2,
+            (None, Reason::Integrity) => INTEGRITY,
         }
     }
 }
@@ -204,6 +210,9 @@ impl Verdict {
 pub fn container_faults(path: &str, side: &Value) -> Vec<String> {
     observed::faults(&observed::Side { side: Node::part(path, side), planned: None })
 }
+
+/// Exit code for evidence that contradicts itself.
+const INTEGRITY: i32 = 3;
 
 /// File name of the report in a directory.
 const REPORT_NAME: &str = "evaluation.report.json";
@@ -328,13 +337,12 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         let strict =
             strict::check(Node::root("", &report), options, baseline.as_ref().map(|(run, _)| (run, sha256)));
         if let Some(example) = strict.mismatches.first().filter(|_| verdict.stopped_by.is_none()) {
-            let exit = if options.profile.gated() { 3 } else { 1 };
             verdict.stopped_by = options.profile.gated().then(|| StoppedBy {
                 code: "E602",
                 category: "MetricsError",
                 message: "RECOMPUTE-MISMATCH: report values disagree with recomputation".to_owned(),
                 context: json!({"example": example}),
-                exit,
+                exit: INTEGRITY,
             });
         }
         for error in strict.mismatches.into_iter().chain(strict.failures) {
@@ -352,8 +360,18 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         malformed = malformed && verdict.stopped_by.is_none();
     }
     let clean = verdict.errors.is_empty() && verdict.gate_failures.is_empty();
+    if !clean
+        && !options.upstream_parity
+        && verdict.stopped_by.is_none()
+        && let Some(made) =
+            strict::own_profile(Node::root("", &report)).filter(|made| *made < options.profile)
+    {
+        // First, because the other failures follow from it.
+        verdict.errors.insert(0, weaker_profile(made, options.profile));
+    }
     verdict.reason = match (&verdict.stopped_by, clean) {
         (Some(stopped), _) if stopped.category == "ValidationError" => Reason::Malformed,
+        (Some(stopped), _) if stopped.exit == INTEGRITY && !options.upstream_parity => Reason::Integrity,
         (Some(_), _) => Reason::PolicyFail,
         (None, true) => Reason::Ok,
         (None, false) if malformed => Reason::Malformed,

@@ -53,7 +53,7 @@ impl Check<'_> {
         if report.at("primary_metric_tail.evaluated").bool() == Some(true) {
             required.push("primary_metric_tail_acceptable");
         }
-        self.flags(&required, tier, numbers.as_ref());
+        self.flags(&required, numbers.as_ref());
         if self.options.runtime_provenance == RuntimeProvenance::Host {
             self.not("runtime provenance: disabled by `--runtime-provenance host`".to_owned());
         }
@@ -106,9 +106,9 @@ impl Check<'_> {
     }
 
     /// The flags of `validation` that the profile requires.
-    fn flags(&mut self, required: &[&'static str], tier: Tier, numbers: Option<&Numbers<'_>>) {
+    fn flags(&mut self, required: &[&'static str], numbers: Option<&Numbers<'_>>) {
         let profile = self.options.profile;
-        let computed = self.computed_flags(tier, numbers);
+        let computed = self.computed_flags(numbers);
         for flag in required.iter().copied().filter(|flag| profile.decides(flag)) {
             let recorded = self.report.get("validation").get(flag);
             let text = format!("validation.{flag} is {recorded}, the {profile} profile requires true");
@@ -123,8 +123,9 @@ impl Check<'_> {
         }
     }
 
-    /// The flags of `validation` under the report's own profile, if they can be computed.
-    fn computed_flags(&self, tier: Tier, numbers: Option<&Numbers<'_>>) -> Validation {
+    /// The flags of `validation` under the report's own profile and tier, if they can be computed.
+    fn computed_flags(&self, numbers: Option<&Numbers<'_>>) -> Validation {
+        let tier = self.stated_tier;
         let Some((numbers, ratio)) = numbers.and_then(|numbers| Some((numbers, numbers.ratio?))) else {
             return Validation::default();
         };
@@ -148,7 +149,7 @@ impl Check<'_> {
             self.yes("ratio, drift, token and window gates, with the thresholds of the tables");
         }
         if self.own_report {
-            self.stated_flags(tier, numbers);
+            self.stated_flags(numbers);
         }
     }
 
@@ -176,9 +177,9 @@ impl Check<'_> {
         }
     }
 
-    /// Flags and labels that follow from the numbers under the report's own profile.
-    fn stated_flags(&mut self, tier: Tier, numbers: &Numbers<'_>) {
-        let report = self.report;
+    /// Flags and labels that follow from the numbers under the report's own profile and tier.
+    fn stated_flags(&mut self, numbers: &Numbers<'_>) {
+        let (report, tier) = (self.report, self.stated_tier);
         let own = report.at("context.profile").str().unwrap_or_default();
         let Ok(own) = own.parse::<Profile>() else {
             return self.mismatch(format!("context.profile mismatch: {own:?} is not a profile"));

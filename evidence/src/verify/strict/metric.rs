@@ -96,8 +96,12 @@ impl Check<'_> {
         self.yes("ratio_vs_baseline, from the losses of both sides");
         self.interval(tier, &subject.last, &base.last);
         if self.own_report {
-            let computed =
-                to_value(&derive::tail(&subject.last.losses, &base.last.losses, &subject.last.counts, tier));
+            let computed = to_value(&derive::tail(
+                &subject.last.losses,
+                &base.last.losses,
+                &subject.last.counts,
+                self.stated_tier,
+            ));
             self.alike(self.report.get("primary_metric_tail"), &computed);
         }
         Some(ratio)

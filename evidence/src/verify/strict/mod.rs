@@ -11,6 +11,7 @@ use super::VerifyOptions;
 use crate::compare::GENERATOR;
 use crate::format::untrusted::{Node, Unexpected};
 use crate::numerics::stats::weighted_mean;
+use crate::policy::{Profile, Tier};
 use crate::run_report::RunReport;
 use serde_json::Value;
 
@@ -85,6 +86,8 @@ struct Check<'a> {
     options: &'a VerifyOptions,
     /// Whether the report names this program as its generator; it must then contain everything that this program writes.
     own_report: bool,
+    /// The tier that the report names, which its own values follow from; not always the one that the verifier requires.
+    stated_tier: Tier,
     found: Found,
 }
 
@@ -93,15 +96,23 @@ pub(super) fn is_own(report: Node<'_>) -> bool {
     report.at("report_build.generator.name").str() == Some(GENERATOR)
 }
 
+/// The profile that a report of this program names.
+pub(super) fn own_profile(report: Node<'_>) -> Option<Profile> {
+    let named = report.at("context.profile").str().filter(|_| is_own(report));
+    named.and_then(|name| name.parse().ok())
+}
+
 /// Runs all checks. `baseline` is the run report of `--baseline`, with the SHA-256 of its bytes.
 pub(super) fn check(
     report: Node<'_>,
     options: &VerifyOptions,
     baseline: Option<(&RunReport, &str)>,
 ) -> Found {
-    let mut check = Check { report, options, own_report: is_own(report), found: Found::default() };
+    let stated = policies::stated_tier(report);
+    let mut check =
+        Check { report, options, own_report: is_own(report), stated_tier: stated, found: Found::default() };
     let tier = check.tier();
-    check.policies(tier);
+    check.policies();
     let kind = report.at("primary_metric.kind").str().unwrap_or_default();
     if kind != "ppl_causal" {
         check.not(format!("primary_metric of kind {kind}: only ppl_causal is recomputed"));

@@ -12,11 +12,20 @@ use crate::verify::python::{float, truthy};
 use crate::verify::upstream::{band, tiny_relax};
 use serde_json::{Map, json};
 
+fn tier_name(report: Node<'_>) -> &str {
+    report.at("auto.tier").str().unwrap_or("balanced")
+}
+
+/// The tier that the report names; balanced if its name is unknown.
+pub(super) fn stated_tier(report: Node<'_>) -> Tier {
+    tier_name(report).parse().unwrap_or(Tier::Balanced)
+}
+
 impl Check<'_> {
-    /// The report's tier; every place that names it must agree.
+    /// The tier of the gates: the required one, otherwise the report's. Every place of the report that names a tier must agree.
     pub(super) fn tier(&mut self) -> Tier {
         let report = self.report;
-        let named = report.at("auto.tier").str().unwrap_or("balanced");
+        let named = tier_name(report);
         for path in [
             "context.auto.tier",
             "policy_provenance.tier",
@@ -30,11 +39,10 @@ impl Check<'_> {
                 self.mismatch(format!("{path} mismatch: recorded {recorded}, auto.tier is {named:?}"));
             }
         }
-        let tier = named.parse::<Tier>();
-        if let Err(why) = &tier {
+        if let Err(why) = named.parse::<Tier>() {
             self.fail(format!("auto.tier: {why}"));
         }
-        let tier = tier.unwrap_or(Tier::Balanced);
+        let tier = self.stated_tier;
         if let Some(required) = self.options.tier.filter(|required| *required != tier) {
             self.fail(format!("auto.tier is {tier}, the verifier requires {required}"));
             return required;
@@ -42,9 +50,9 @@ impl Check<'_> {
         tier
     }
 
-    /// Recorded thresholds must be those of the tables, or tighter.
-    pub(super) fn policies(&mut self, tier: Tier) {
-        let report = self.report;
+    /// Recorded thresholds must be those of the tables for the stated tier, or tighter.
+    pub(super) fn policies(&mut self) {
+        let (report, tier) = (self.report, self.stated_tier);
         if !self.gated() {
             return;
         }

@@ -12,7 +12,7 @@ mod recompute;
 pub(super) use assurance::assurance_mode;
 
 use super::python::{float, pair, truthy};
-use super::{StoppedBy, UpstreamVersion};
+use super::{INTEGRITY, StoppedBy, UpstreamVersion};
 use crate::format::untrusted::Node;
 use crate::policy::Profile;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ fn stop(
 ) -> StoppedBy {
     let exit = match (category, profile.gated()) {
         ("ValidationError", _) => 2,
-        (_, true) => 3,
+        (_, true) => INTEGRITY,
         (_, false) => 1,
     };
     StoppedBy { code, category, message: message.to_owned(), context, exit }
