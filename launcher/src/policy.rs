@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::filter;
 use crate::network::NetworkPolicy;
+use invarlock_evidence::host_execution;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_runtime::Supervisor;
 use invarlock_security::{Allowance, Allowances, Flags};
@@ -15,8 +16,8 @@ pub struct Needs {
     pub allow_network: bool,
     /// A flag allows execution on the host.
     pub allow_host_execution: bool,
-    /// The execution mode asked for is the host.
-    pub host_execution: bool,
+    /// The chosen execution mode.
+    pub execution_mode: Option<invarlock_security::ExecutionMode>,
     /// The verb can run on the host instead of in containers, if the policy allows it.
     pub can_run_on_host: bool,
     /// How many containers it starts.
@@ -46,7 +47,7 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
     let flags = Flags {
         network: needs.allow_network,
         host_execution: needs.allow_host_execution,
-        execution_mode_host: needs.host_execution,
+        execution_mode: needs.execution_mode,
         ..Flags::default()
     };
     let allowances = Allowances::resolve(&flags, &|name| std::env::var(name).ok());
@@ -82,6 +83,12 @@ impl Policy {
         let allowed = self.allowances.iter().filter(move |(allowance, _)| relevant(*allowance));
         let profile = self.user_profile.then(|| (filter::USER_PROFILE, "--seccomp".to_owned()));
         allowed.map(|(allowance, source)| (allowance.name(), source.to_string())).chain(profile)
+    }
+
+    /// The sentence about host execution, if the evaluator runs on the host.
+    pub fn host_execution(&self) -> Option<String> {
+        let allowed_by = self.allowances.source(Allowance::HostExecution).map(|source| source.to_string());
+        (self.mode == ExecutionMode::HostBypass).then(|| host_execution::sentence(allowed_by.as_deref()))
     }
 
     /// The names of the exceptions, as manifests list them.

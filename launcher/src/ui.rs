@@ -104,6 +104,21 @@ pub fn out(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// Writes a line to standard error. A closed pipe is not an error.
+pub fn warn(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// The sentence about host execution for standard output: red on a terminal.
+pub fn host_execution(sentence: &str) -> String {
+    console::style(printable(sentence)).red().bold().to_string()
+}
+
+/// [`host_execution`] for standard error.
+pub fn host_execution_on_stderr(sentence: &str) -> String {
+    console::style(printable(sentence)).red().bold().for_stderr().to_string()
+}
+
 /// Writes a value as JSON to standard output.
 pub fn json(value: &serde_json::Value) {
     out(&ascii(&value.to_string()));

@@ -103,8 +103,17 @@ pub struct Flags {
     pub remote_code: bool,
     /// `--allow-unverified-provenance`
     pub unverified_provenance: bool,
-    /// `--execution-mode host`. As in the Python package, it allows host execution and unverified provenance.
-    pub execution_mode_host: bool,
+    /// `--execution-mode`
+    pub execution_mode: Option<ExecutionMode>,
+}
+
+/// A chosen execution mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecutionMode {
+    /// It denies host execution, even if a flag or a variable allows it.
+    Container,
+    /// As in the Python package, it allows host execution and unverified provenance.
+    Host,
 }
 
 impl Flags {
@@ -119,7 +128,7 @@ impl Flags {
         let by_mode = matches!(allowance, Allowance::HostExecution | Allowance::UnverifiedProvenance);
         if typed {
             Some(Source::Flag(allowance.flag()))
-        } else if by_mode && self.execution_mode_host {
+        } else if by_mode && self.execution_mode == Some(ExecutionMode::Host) {
             Some(Source::Flag("--execution-mode"))
         } else {
             None
@@ -146,9 +155,14 @@ pub struct Allowances {
 }
 
 impl Allowances {
-    /// A flag gives an allowance, otherwise a variable that is true. `env` reads a variable. A variable cannot revoke a flag.
+    /// A flag gives an allowance, otherwise a variable that is true. `env` reads a variable. A variable cannot revoke a flag. Nothing gives
+    /// host execution if the container was chosen.
     pub fn resolve(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Self {
+        let in_container = flags.execution_mode == Some(ExecutionMode::Container);
         let sources = Allowance::ALL.map(|allowance| {
+            if in_container && allowance == Allowance::HostExecution {
+                return None;
+            }
             flags.source(allowance).or_else(|| {
                 let value = env(allowance.variable())?;
                 (truth(&value) == Some(true)).then(|| Source::Variable(allowance.variable()))
@@ -225,10 +239,23 @@ mod tests {
 
     #[test]
     fn host_mode_gives_two_allowances() {
-        let flags = Flags { execution_mode_host: true, ..Flags::default() };
+        let flags = Flags { execution_mode: Some(ExecutionMode::Host), ..Flags::default() };
         let seen = Allowances::resolve(&flags, &with(&[]));
         let names: Vec<_> = seen.iter().map(|(it, source)| (it.name(), source.to_string())).collect();
         let mode = || "--execution-mode".to_owned();
         assert_eq!(names, [("allow_host_execution", mode()), ("allow_unverified_provenance", mode())]);
+    }
+
+    #[test]
+    fn container_mode_denies_host_execution() {
+        let env = with(&[("INVARLOCK_ALLOW_HOST_EXECUTION", "1"), ("INVARLOCK_ALLOW_NETWORK", "1")]);
+        let flags = Flags {
+            host_execution: true,
+            execution_mode: Some(ExecutionMode::Container),
+            ..Flags::default()
+        };
+        let seen = Allowances::resolve(&flags, &env);
+        assert!(!seen.host_execution && seen.network, "{seen:?}");
+        assert_eq!(seen.source(Allowance::HostExecution), None);
     }
 }

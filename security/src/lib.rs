@@ -15,7 +15,7 @@ mod network;
 mod path;
 mod tempdir;
 
-pub use allow::{Allowance, Allowances, Flags, Source, truth};
+pub use allow::{Allowance, Allowances, ExecutionMode, Flags, Source, truth};
 pub use claim::{abandoned, claim};
 pub use invarlock_error::{Error, Kind, Result};
 pub use network::{Network, deny_network_for_this_process};

@@ -70,9 +70,10 @@ pub struct EvaluateArgs {
     /// Also print the standard error of the containers, and timings
     #[arg(short, long)]
     pub verbose: bool,
-    /// Run the evaluator in a container or on the host
-    #[arg(long, value_enum, default_value = "container", value_name = "MODE")]
-    pub execution_mode: ExecutionMode,
+    /// Run the evaluator in a container or on the host [default: container]. An explicit `container` overrides --allow-host-execution and
+    /// INVARLOCK_ALLOW_HOST_EXECUTION
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub execution_mode: Option<ExecutionMode>,
     /// Exceptions.
     #[command(flatten)]
     pub allow: AllowArgs,
@@ -88,7 +89,7 @@ pub struct AllowArgs {
     /// verification policy rejects it
     #[arg(long, help_heading = "Exceptions")]
     pub allow_network: bool,
-    /// Run the evaluator on the host, without a container. Recorded as host-bypass; the default verification policy rejects it
+    /// Run the evaluator on the host, without a container. Every output says so. Recorded as host-bypass; the default verification policy rejects it
     #[arg(long, help_heading = "Exceptions")]
     pub allow_host_execution: bool,
 }

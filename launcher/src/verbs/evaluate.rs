@@ -25,7 +25,10 @@ pub fn needs(args: &EvaluateArgs) -> Needs {
     Needs {
         allow_network: args.allow.allow_network,
         allow_host_execution: args.allow.allow_host_execution,
-        host_execution: args.execution_mode == ExecutionMode::Host,
+        execution_mode: args.execution_mode.map(|mode| match mode {
+            ExecutionMode::Container => invarlock_security::ExecutionMode::Container,
+            ExecutionMode::Host => invarlock_security::ExecutionMode::Host,
+        }),
         can_run_on_host: true,
         containers: if args.dry_run { 0 } else { measured },
         user_profile: args.container.seccomp.is_some(),
@@ -46,6 +49,13 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     let started = Instant::now();
     let ui = Ui::new(level(args));
     let signals = Signals::catch()?;
+    // Before anything runs, and whatever --quiet.
+    if let Some(sentence) = policy.host_execution() {
+        match args.json || args.dry_run {
+            true => ui::warn(&ui::host_execution_on_stderr(&sentence)),
+            false => ui::out(&ui::host_execution(&sentence)),
+        }
+    }
     if !args.dry_run {
         evidence_dir::check_writable("--out", &args.out)?;
         evidence_dir::check_writable("--report-out", &args.report_out)?;
@@ -205,6 +215,7 @@ impl Done {
             "gates": gates,
             "gate_failures": self.verdict.gate_failures,
             "trust_status": self.verdict.trust.as_str(),
+            "host_execution": self.verdict.host_execution,
             "report": self.path,
             "manifest": self.manifest,
             "refused": self.denied,

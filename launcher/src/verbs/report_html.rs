@@ -4,7 +4,7 @@ use crate::args::HtmlArgs;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::{MANIFEST, write_output};
 use crate::ui;
-use invarlock_evidence::{html, verify};
+use invarlock_evidence::{host_execution, html, verify};
 use std::path::Path;
 
 /// Exits 2 for an invalid evaluation report, and 1 when the output exists and `--force` was not passed.
@@ -19,6 +19,9 @@ pub fn run(args: &HtmlArgs) -> Result<u8> {
             .hint("choose another output file");
     }
     write_output(output, page.as_bytes(), args.force)?;
+    if let Some(sentence) = host_execution::recorded(&report, manifest.as_ref()) {
+        ui::warn(&ui::host_execution_on_stderr(&sentence));
+    }
     ui::out(&output.display().to_string());
     Ok(0)
 }

@@ -16,6 +16,9 @@ pub fn run(args: &RuntimeVerifyArgs) -> Result<u8> {
         let word = if verdict.ok() { style("PASS").green().bold() } else { style("FAIL").red().bold() };
         ui::out(&format!("{word} ({})", verdict.trust.as_str()));
         ui::out(&format!("Report: {}\nManifest: {}", args.report.display(), args.manifest.display()));
+        if let Some(sentence) = &verdict.host_execution {
+            ui::out(&ui::host_execution(sentence));
+        }
         verdict.errors.iter().for_each(|error| ui::out(&format!("- {}", ui::printable(error))));
     }
     Ok(u8::from(!verdict.ok()))

@@ -51,6 +51,9 @@ fn print(verdict: &Verdict) {
         ui::out(&format!("{} {path} ({})", style("VERIFY FAIL").red().bold(), verdict.reason.as_str()));
         verdict.all_errors().for_each(|error| ui::out(&format!("  - {}", ui::printable(error))));
     }
+    if let Some(sentence) = &verdict.host_execution {
+        ui::out(&format!("  {}", ui::host_execution(sentence)));
+    }
     for value in &verdict.not_recomputed {
         ui::out(&format!("  not recomputed: {}", ui::printable(value)));
     }
