@@ -28,7 +28,7 @@ pub struct Choice {
     /// The reference; none means the default image.
     pub reference: Option<String>,
     /// The digest that the image's manifest must have.
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
     /// The evaluator of the default image; none means the one next to this program.
     pub evaluator: Option<PathBuf>,
     /// How the extracted layers are verified.
@@ -84,8 +84,6 @@ pub fn prepare(ui: &Ui, choice: &Choice, network: &NetworkPolicy) -> Result<Imag
     let step = ui.step("image", 2, false);
     let reference = choice.reference.as_deref().unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
-    let required = choice.digest.as_deref().map(Digest::parse).transpose();
-    let required = required.context("reading --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST)")?;
     let store = store()?;
     let resolved = if reference == DEFAULT_IMAGE {
         default_image(&store, ui, choice.evaluator.as_deref(), &parsed)?
@@ -93,8 +91,8 @@ pub fn prepare(ui: &Ui, choice: &Choice, network: &NetworkPolicy) -> Result<Imag
         registry::pull_missing(ui, &store, &parsed, network)?;
         store.resolve(&parsed)?
     };
-    if let Some(required) = required {
-        check_digest(&resolved, &required)?;
+    if let Some(required) = &choice.digest {
+        check_digest(&resolved, required)?;
     }
     step.set(1, 2);
     let rootfs = store.rootfs(&resolved, options(choice.verify))?;

@@ -1,12 +1,13 @@
 //! From arguments to what the plan takes: typed and checked. No file is opened here.
 
 use crate::args::{ContainerArgs, EvaluateArgs, LimitArgs, WorkloadArgs};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Choice;
 use crate::limits::Requested;
 use crate::plan::{DataSource, Request};
 use crate::workload::Workload;
 use invarlock_evidence::policy::{Profile, Tier};
+use invarlock_images::Digest;
 use std::time::Duration;
 
 /// The request that the arguments of `evaluate` make.
@@ -25,7 +26,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         report_out: args.report_out.clone(),
         baseline_report: args.baseline_report.clone(),
         edit_label: args.edit_label.clone(),
-        image: choice(&args.container),
+        image: choice(&args.container)?,
         seccomp: args.container.seccomp.clone(),
         limits: limits(&args.container.limits),
     })
@@ -54,16 +55,19 @@ fn limits(args: &LimitArgs) -> Requested {
 }
 
 /// A blank image or digest means none, as in the Python package.
-fn choice(args: &ContainerArgs) -> Choice {
+fn choice(args: &ContainerArgs) -> Result<Choice> {
     let not_blank = |text: &Option<String>| {
         text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    Choice {
+    let digest = not_blank(&args.image_digest).as_deref().map(Digest::parse).transpose();
+    // Also for an algorithm that is not supported: the value of the option is wrong.
+    let digest = digest.map_err(|error| error.with_kind(Kind::Input));
+    Ok(Choice {
         reference: not_blank(&args.image),
-        digest: not_blank(&args.image_digest),
+        digest: digest.context("reading --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST)")?,
         evaluator: args.evaluator.clone(),
         verify: args.verify.verify_image,
-    }
+    })
 }
 
 fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {

@@ -1,20 +1,22 @@
 //! `invarlock verify` and `invarlock advanced …`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use invarlock_images::Digest;
 use std::path::PathBuf;
 
 /// `invarlock verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     invarlock verify reports/eval\n  \
-    invarlock verify --profile release --json a/evaluation.report.json b/evaluation.report.json\n  \
+    invarlock verify --tier conservative --json a/evaluation.report.json b/evaluation.report.json\n  \
     invarlock verify --expected-runtime-image-digest sha256:… reports/eval\n\n\
-    Exit codes: 0 accepted, 1 policy, 2 malformed or unusable input, 3 integrity (ci and release).")]
+    Exit codes: 0 accepted, 1 a policy or a gate failed, 2 usage, malformed or unusable input,\n\
+    3 integrity: the evidence contradicts itself (ci and release).")]
 pub struct VerifyArgs {
     /// Evaluation reports, or directories that contain evaluation.report.json
     #[arg(required = true, value_name = "REPORT|DIR")]
     pub reports: Vec<PathBuf>,
-    /// Profile: dev, ci or release
+    /// Profile: dev (ratio and invariants), ci (every gate) or release (every gate and guard; this version cannot measure for it)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
     /// Required tier of the gates [default: the report's own, which is printed]
@@ -33,8 +35,8 @@ pub struct VerifyArgs {
     #[arg(long, value_enum, default_value = "container", value_name = "MODE")]
     pub runtime_provenance: Provenance,
     /// Required digest of the runtime image; a manifest with a different digest is rejected
-    #[arg(long, value_name = "sha256:HEX")]
-    pub expected_runtime_image_digest: Option<String>,
+    #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
+    pub expected_runtime_image_digest: Option<Digest>,
     /// Give the verdict of the Python package, with its known gaps (no strict checks)
     #[arg(long)]
     pub upstream_parity: bool,
@@ -68,9 +70,14 @@ pub struct RuntimeVerifyArgs {
     #[arg(long, value_name = "MANIFEST")]
     pub manifest: PathBuf,
     /// Required digest of the runtime image
-    #[arg(long, value_name = "sha256:HEX")]
-    pub expected_runtime_image_digest: Option<String>,
+    #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
+    pub expected_runtime_image_digest: Option<Digest>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// A digest in any case, as the Python package accepts it.
+fn parse_digest(text: &str) -> invarlock_images::Result<Digest> {
+    Digest::parse(&text.trim().to_lowercase())
 }

@@ -8,8 +8,8 @@ use invarlock_evidence::verify::{runtime_verify, to_line};
 
 /// Exits 0 when the manifest belongs to the report, otherwise 1.
 pub fn run(args: &RuntimeVerifyArgs) -> Result<u8> {
-    let digest = args.expected_runtime_image_digest.as_deref();
-    let verdict = runtime_verify(&args.report, &args.manifest, digest);
+    let digest = args.expected_runtime_image_digest.as_ref().map(ToString::to_string);
+    let verdict = runtime_verify(&args.report, &args.manifest, digest.as_deref());
     if args.json {
         ui::out(&to_line(&verdict.to_json()));
     } else {

@@ -36,7 +36,7 @@ fn options(args: &VerifyArgs) -> Result<VerifyOptions> {
             Provenance::Host => RuntimeProvenance::Host,
         },
         baseline: args.baseline.clone(),
-        expected_image_digest: args.expected_runtime_image_digest.clone(),
+        expected_image_digest: args.expected_runtime_image_digest.as_ref().map(ToString::to_string),
         upstream_parity: args.upstream_parity,
         ..VerifyOptions::default()
     })
