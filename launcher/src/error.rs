@@ -36,7 +36,8 @@ pub enum ExitCodes {
 }
 
 impl ExitCodes {
-    fn of(self, error: &Error) -> u8 {
+    /// The exit code of a failure.
+    pub fn of(self, error: &Error) -> u8 {
         match (error.kind(), self) {
             (kind @ Kind::Interrupted(_), _) => kind.exit_code(),
             (_, Self::OwnFailure) => OWN_FAILURE,

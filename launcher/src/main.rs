@@ -28,6 +28,7 @@ mod registry;
 mod request;
 mod signals;
 mod ui;
+mod usage;
 mod verbs;
 mod workload;
 
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     invarlock_runtime::reexec::run_if_child();
     let cli = match args::parse() {
         Ok(cli) => cli,
-        Err(usage) => return verbs::report_usage(&usage),
+        Err(usage) => return usage::report_usage(&usage, &std::env::args_os().skip(1).collect::<Vec<_>>()),
     };
     let verb = verbs::of(&cli.command);
     let (format, codes) = (verb.format, verb.exit_codes);

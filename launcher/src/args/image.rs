@@ -81,6 +81,9 @@ pub enum ImageCommand {
         /// Image reference
         #[arg(default_value = "invarlock-runtime:local")]
         image: String,
+        /// Print one JSON object on one line, also for an error
+        #[arg(long)]
+        json: bool,
     },
     /// Print the SBOM of an image (CycloneDX)
     #[command(after_help = "Example:\n  invarlock runtime image sbom invarlock-runtime:local > bom.json")]

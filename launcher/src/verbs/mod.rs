@@ -14,9 +14,7 @@ mod verify;
 mod version;
 
 use crate::args::{AdvancedCommand, Command, ReportCommand, RuntimeCommand};
-use crate::error::OWN_FAILURE;
 use row::Verb;
-use std::process::ExitCode;
 
 /// The row of a verb.
 #[rustfmt::skip]
@@ -36,19 +34,5 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Advanced(AdvancedCommand::RuntimeVerify(args)) => Verb::new(|_| runtime_verify::run(args)).json(args.json),
         Command::Completions { shell } => Verb::new(|_| completions::run(*shell)),
         Command::Version => Verb::new(|_| version::run()),
-    }
-}
-
-/// Verbs whose exit code 2 may be the workload's, so that their usage errors exit with [`OWN_FAILURE`].
-const WORKLOAD_VERBS: [[&str; 2]; 2] = [["runtime", "run"], ["runtime", "learn"]];
-
-/// Prints a usage error, help or version; gives the exit code.
-pub fn report_usage(usage: &clap::Error) -> ExitCode {
-    // A closed standard stream changes nothing: the exit code reports the error.
-    drop(usage.print());
-    let verb: Vec<_> = std::env::args_os().skip(1).take(2).collect();
-    match usage.use_stderr() && WORKLOAD_VERBS.iter().any(|workload| verb == workload) {
-        true => ExitCode::from(OWN_FAILURE),
-        false => ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2)),
     }
 }

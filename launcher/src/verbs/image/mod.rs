@@ -22,7 +22,7 @@ pub fn of(command: &ImageCommand) -> Verb<'_> {
     match command {
         ImageCommand::Build(args) => Verb::new(|_| build::run(args)).json(args.json),
         ImageCommand::Ls { json } => Verb::new(|_| ls::run(*json)).json(*json),
-        ImageCommand::Inspect { image } => Verb::new(|_| inspect::run(image)),
+        ImageCommand::Inspect { image, json } => Verb::new(|_| inspect::run(image, *json)).json(*json),
         ImageCommand::Sbom { image } => Verb::new(|_| sbom::run(image)),
         ImageCommand::Import { from, name, special_files, json } =>
             Verb::new(|_| import::run(from, name.as_deref(), (*special_files).into(), *json)).json(*json),
