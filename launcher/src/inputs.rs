@@ -8,7 +8,6 @@
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::Ui;
-use invarlock_evidence::numerics::digest::hex;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -199,7 +198,7 @@ pub fn digest(
     }
     step.done(&format!("{} files", digests.len()));
     let path = path.to_string_lossy().into_owned();
-    Ok(TreeDigest { path, tree_sha256: hex(tree.finalize()), files: digests })
+    Ok(TreeDigest { path, tree_sha256: hex::encode(tree.finalize()), files: digests })
 }
 
 fn hash(input: &InputFile, signals: &Signals, progress: &dyn Fn(u64)) -> Result<FileDigest> {
@@ -216,7 +215,7 @@ fn hash(input: &InputFile, signals: &Signals, progress: &dyn Fn(u64)) -> Result<
         progress(n as u64);
     }
     input.check_unchanged()?;
-    Ok(FileDigest { name: input.name.clone(), sha256: hex(hasher.finalize()), bytes: offset })
+    Ok(FileDigest { name: input.name.clone(), sha256: hex::encode(hasher.finalize()), bytes: offset })
 }
 
 /// A checkpoint directory, opened.

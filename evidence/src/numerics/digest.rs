@@ -5,9 +5,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
-/// Lower-case hexadecimal.
-pub use hex::encode as hex;
-
 /// SHA-256, as lower-case hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
