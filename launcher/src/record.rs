@@ -5,6 +5,8 @@ use crate::measure_side::{Run, Side};
 use crate::mounts;
 use crate::plan::Plan;
 use crate::policy::Policy;
+use invarlock_evidence::format::plan::Allowances;
+use invarlock_evidence::format::runtime_manifest::{Launcher, Machine};
 use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest::{Config, ManifestInput, build, to_bytes};
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
@@ -126,10 +128,10 @@ impl Record<'_> {
             "loosened": self.policy.loosened(),
             "custom_seccomp_profile": self.plan.custom_filter,
             "image": self.image(),
-            "launcher": {
-                "version": env!("CARGO_PKG_VERSION"),
-                "sha256": own_digest()?,
-                "network_filter": self.policy.network.filter_digest(),
+            "launcher": Launcher {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                sha256: own_digest()?,
+                network_filter: self.policy.network.filter_digest().map(str::to_owned),
             },
             "machine": machine(),
             "started_at_utc": self.started_at,
@@ -141,14 +143,14 @@ impl Record<'_> {
         }
     }
 
-    fn allowances(&self) -> Value {
+    fn allowances(&self) -> Allowances {
         let allowances = &self.policy.allowances;
-        let granted: Map<String, Value> =
-            self.policy.exceptions().map(|(name, source)| (name.into(), json!(source))).collect();
-        json!({
-            "network": allowances.network, "host_execution": allowances.host_execution, "custom_seccomp_profile": self.policy.user_profile,
-            "granted_by": granted,
-        })
+        Allowances {
+            network: allowances.network,
+            host_execution: allowances.host_execution,
+            custom_seccomp_profile: self.policy.user_profile,
+            granted_by: self.policy.exceptions().map(|(name, source)| (name.to_owned(), source)).collect(),
+        }
     }
 
     fn image(&self) -> Value {
@@ -171,11 +173,11 @@ fn own_digest() -> Result<String> {
     Ok(sha256_hex(&bytes))
 }
 
-fn machine() -> Value {
+fn machine() -> Machine {
     let kernel = rustix::system::uname();
-    json!({
-        "kernel": kernel.release().to_string_lossy(),
-        "arch": kernel.machine().to_string_lossy(),
-        "cpus": std::thread::available_parallelism().map_or(0, usize::from),
-    })
+    Machine {
+        kernel: kernel.release().to_string_lossy().into_owned(),
+        arch: kernel.machine().to_string_lossy().into_owned(),
+        cpus: std::thread::available_parallelism().map_or(0, usize::from),
+    }
 }
