@@ -333,7 +333,6 @@ fn host_execution_and_disabled_controls_show_warnings() {
     assert!(text.contains("--runtime-provenance host"));
     assert!(text.find(HOST).unwrap() < text.find(r#"id="verdict-word""#).unwrap());
 
-    // One member that records host execution is enough, even if other members contradict it.
     let mut contradictory = manifest();
     contradictory["context"]["allowances"]["host_execution"] = json!(true);
     assert!(page(&report, Some(&contradictory)).contains(HOST));

@@ -1,5 +1,6 @@
 //! Core dumps with a handler of the host. The pattern belongs to the whole machine, so this test runs only where it may be changed: in the
 //! virtual machine of `make test-vm` (`VM_TESTS=tests:core_dumps`), and with `INVARLOCK_TEST_CORE_PATTERN=1`.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::{As, Place, is_root, set_mode, skip};
 use std::fs;
@@ -15,7 +16,7 @@ struct Pattern(String);
 
 impl Pattern {
     fn set(&self, pattern: &str) {
-        fs::write(PATTERN, pattern).unwrap();
+        fs::write(PATTERN, pattern).expect("the pattern can be set");
     }
 }
 
