@@ -40,7 +40,9 @@ impl Store {
         let root =
             std::path::absolute(root).with_context(|| format!("resolving store {}", root.display()))?;
         let opening = || format!("opening store {}", root.display());
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).with_context(opening)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).with_context(opening).map_err(
+            |error| error.with_hint("choose another directory with the environment variable INVARLOCK_STORE"),
+        )?;
         invarlock_security::is_secure_path(&root).with_context(opening)?;
         // Containers get extracted layers by handle, so other users need no access. Files of an image that everyone can write stay
         // unreachable for them, and they cannot take the locks.

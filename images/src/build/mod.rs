@@ -31,7 +31,7 @@ use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::sbom::Sbom;
 use crate::sbom::packages::Packages;
-use crate::tar::read_error;
+use crate::tar::{is_archive, read_error};
 use crate::transport::import::copy_blobs;
 use crate::transport::{LocalImages, ResolvedImage, resolve};
 use crate::{Error, Result};
@@ -239,9 +239,15 @@ fn add_archive(layout: &LockedLayout<'_>, path: &Path, progress: Progress<'_>) -
             progress(count as u64);
         }
     })?;
-    let blob = BufReader::with_capacity(CHUNK, layout.layout.blob(&digest, size)?);
+    let blob = || Ok::<_, Error>(BufReader::with_capacity(CHUNK, layout.layout.blob(&digest, size)?));
+    let mut start = Vec::new();
+    compression.decompress(blob()?)?.take(512).read_to_end(&mut start).map_err(read_error)?;
+    if !start.is_empty() && !is_archive(&start) {
+        return Err(Error::integrity(format!("{} is not a tar archive, or is corrupt", path.display()))
+            .with_hint("pass a directory, or a tar archive: uncompressed, or compressed with gzip or zstd"));
+    }
     let mut hashing = Hashing::bounded(std::io::sink(), Limits::default().max_decompressed(size));
-    hashing.read_all(compression.decompress(blob)?).map_err(read_error)?;
+    hashing.read_all(compression.decompress(blob()?)?).map_err(read_error)?;
     let diff_id = hashing.finish().2;
     Ok(Added { descriptor: descriptor(&compression.media_type(), &digest, size), diff_id })
 }

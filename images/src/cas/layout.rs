@@ -5,7 +5,7 @@
 //! Adding to a layout, and long use of it, takes a shared lock of its directory; deleting takes an exclusive one. The index is changed
 //! under the lock of the directory of blobs.
 
-use invarlock_error::{Context as _, bail};
+use invarlock_error::Context as _;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -51,7 +51,8 @@ impl Layout {
     pub fn open(path: &Path) -> Result<Self> {
         let dir = match Dir::open_ambient_dir(path, ambient_authority()) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                bail!(Input, "image layout {} not found", path.display())
+                return Err(Error::input(format!("image layout {} not found", path.display()))
+                    .with_hint("check the path; a relative path starts at the current directory"));
             }
             other => other.with_context(|| format!("opening image layout {}", path.display()))?,
         };

@@ -19,12 +19,17 @@ enum Dialect {
     Gnu,
 }
 
+/// Whether the checksum in a block is that of a header.
+pub fn has_checksum(block: &[u8; BLOCK]) -> bool {
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    // The field of the checksum counts as spaces.
+    let expected = sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..]);
+    number(&block[148..156]) == Some(expected)
+}
+
 impl Header {
     pub fn parse(block: [u8; BLOCK]) -> Result<Self> {
-        let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
-        // The field of the checksum counts as spaces.
-        let expected = sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..]);
-        if number(&block[148..156]) != Some(expected) {
+        if !has_checksum(&block) {
             return Err(Error::integrity("the archive is corrupt: wrong header checksum"));
         }
         let header = Self(block);

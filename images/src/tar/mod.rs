@@ -161,6 +161,13 @@ fn read_block(input: &mut impl Input, block: &mut [u8; BLOCK]) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the first bytes of a file can be those of an archive: a header, or the zeros of an archive without members.
+pub(crate) fn is_archive(start: &[u8]) -> bool {
+    start
+        .first_chunk::<BLOCK>()
+        .is_some_and(|block| block.iter().all(|byte| *byte == 0) || header::has_checksum(block))
+}
+
 /// Skips the `left` of `stored` bytes and the padding to whole blocks.
 fn skip_rest(input: &mut impl Input, left: u64, stored: u64) -> Result<()> {
     let padding = (BLOCK as u64 - stored % BLOCK as u64) % BLOCK as u64;

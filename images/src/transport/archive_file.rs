@@ -35,7 +35,10 @@ impl ArchiveFile {
         // NONBLOCK: opening a fifo must not block.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::open(path, flags, rustix::fs::Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => bail!(Input, "image archive {} not found", path.display()),
+            Err(rustix::io::Errno::NOENT) => {
+                return Err(Error::input(format!("image archive {} not found", path.display()))
+                    .with_hint("check the path; a relative path starts at the current directory"));
+            }
             other => File::from(other.with_context(|| format!("opening image archive {}", path.display()))?),
         };
         let metadata =
@@ -72,6 +75,12 @@ impl ArchiveFile {
             }
         })?;
         Ok(Self { file, members, links })
+    }
+
+    /// Whether the archive has members, and `is_expected` holds for none of their names.
+    pub fn has_only_other_members(&self, is_expected: impl Fn(&str) -> bool) -> bool {
+        let mut names = self.members.keys().chain(self.links.keys()).peekable();
+        names.peek().is_some() && !names.any(|name| is_expected(name))
     }
 
     /// Opens a member. A link is followed once: Docker writes a duplicate layer as a link to the first one.

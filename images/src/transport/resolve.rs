@@ -111,12 +111,24 @@ fn not_found(reference: &Reference, index: &ImageIndex) -> Error {
              that option"
         ));
     }
-    let tags: Vec<&str> =
-        index.manifests().iter().filter_map(|entry| annotation(entry, TAG)).take(10).collect();
-    match tags.is_empty() {
-        true => Error::input(format!("image {reference} not found; there is no image with a name")),
-        false => Error::input(format!("image {reference} not found; available: {}", tags.join(", "))),
-    }
+    let images = || index.manifests().iter().filter(|entry| !is_artifact(entry));
+    let tags: Vec<&str> = images().filter_map(|entry| annotation(entry, TAG)).take(10).collect();
+    let contents = match tags.is_empty() {
+        true if images().next().is_none() => "no image".to_owned(),
+        true => "only images without a name".to_owned(),
+        false => tags.join(", "),
+    };
+    let (place, hint) = match reference {
+        Reference::Tag { .. } | Reference::Digest(_) | Reference::Registry(_) => (
+            "store",
+            "import it with `invarlock runtime image import`, or pull it with `invarlock runtime image pull`",
+        ),
+        Reference::Layout { .. } => ("layout", "use a name or digest that the layout contains"),
+        Reference::Archive { .. } | Reference::DockerArchive { .. } => {
+            ("archive", "use a name or digest that the archive contains")
+        }
+    };
+    Error::input(format!("it is not in the {place}, which contains: {contents}")).with_hint(hint)
 }
 
 fn digests(descriptors: &[&Descriptor]) -> String {

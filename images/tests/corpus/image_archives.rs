@@ -97,6 +97,7 @@ fn oci() -> Vec<Attack> {
         case("member that leads up", Safety, |_, valid| tar_of(valid).file("../canary/file", "dead").end()),
         case("no index", Integrity, |_, valid| without(valid, "index.json").end()),
         case("no oci-layout", Integrity, |_, valid| without(valid, "oci-layout").end()),
+        case("tar without an image", Input, |_, _| Tar::default().file("etc/passwd", "root").end()),
         case("no layer", Integrity, |_, valid| without(valid, &layer()).end()),
         case("layer of other bytes", Integrity, |_, valid| {
             with_member(without(valid, &layer()), &layer(), &Tar::default().file("a", "y").end()).end()
