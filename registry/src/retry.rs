@@ -73,7 +73,7 @@ impl RetryPolicy {
 
 fn with_attempts(error: Error, attempts: u32) -> Error {
     match error.kind() {
-        Kind::System => error.context(format_args!("giving up after {attempts} attempts")),
+        Kind::System => error.with_note(format_args!("{attempts} attempts failed")),
         _ => error,
     }
 }
@@ -97,7 +97,7 @@ mod tests {
             });
             (calls, result.expect_err("no attempt succeeds").to_string())
         };
-        assert_eq!(count(false), (3, "giving up after 3 attempts: no".to_owned()));
+        assert_eq!(count(false), (3, "no; 3 attempts failed".to_owned()));
         assert_eq!(count(true).0, 100);
     }
 

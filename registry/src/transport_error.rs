@@ -15,7 +15,11 @@ pub(crate) fn from_ureq(url: &str, error: ureq::Error, stall: Duration) -> Reque
     let host = authority(url);
     match error {
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-            transient(Error::system(format!("{host} did not answer within {} s", CONNECT_TIMEOUT.as_secs())))
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            transient(
+                Error::system(format!("the registry {host} did not answer within {seconds} s"))
+                    .with_hint("check the host, the port, the network and HTTPS_PROXY"),
+            )
         }
         ureq::Error::Timeout(_) => transient(Error::system(format!(
             "{host} sent no byte for {} s, or did not finish its response in time",
@@ -30,7 +34,7 @@ pub(crate) fn from_ureq(url: &str, error: ureq::Error, stall: Duration) -> Reque
                 let error = Error::from_source(Kind::Safety, *forbidden);
                 hint.into_iter().fold(error, |error, hint| error.with_hint(hint)).into()
             }
-            Err(other) => transient(Error::system(format!("communicating with {host}: {other}"))),
+            Err(other) => communication(host, Error::system(other.to_string())),
         },
         ureq::Error::Rustls(error) => from_tls(host, &error),
         ureq::Error::Protocol(error) => {
@@ -38,14 +42,18 @@ pub(crate) fn from_ureq(url: &str, error: ureq::Error, stall: Duration) -> Reque
         }
         ureq::Error::Io(error) => match error.get_ref().and_then(|payload| payload.downcast_ref()) {
             Some(tls) => from_tls(host, tls),
-            None => transient(Error::from_source(Kind::System, error).context(communicating(host))),
+            None => communication(host, Error::from_source(Kind::System, error)),
         },
-        other => transient(Error::from_source(Kind::System, other).context(communicating(host))),
+        other => communication(host, Error::from_source(Kind::System, other)),
     }
 }
 
-fn communicating(host: &str) -> String {
-    format!("communicating with {host}")
+fn communication(host: &str, error: Error) -> RequestError {
+    transient(
+        error
+            .context(format_args!("communicating with the registry {host}"))
+            .with_hint("check the host, the port, the network and HTTPS_PROXY"),
+    )
 }
 
 fn transient(error: Error) -> RequestError {
