@@ -108,7 +108,8 @@ pub fn check() -> Vec<ControlCheck> {
 
 const CORE_DUMPS_REMEDY: &str = "set kernel.core_pattern to `core`, or, if it names a program, allow a hard limit of core dumps of 1 (`ulimit -H -c`)";
 const NAMESPACES_REMEDY: &str = "as for user namespaces; in a container, allow unshare and mount";
-const CGROUPS_REMEDY: &str = "rlimits and a watchdog stand in; for cgroups run as root, or delegate: systemd-run --user --scope -p Delegate=yes";
+const CGROUPS_REMEDY: &str = "not required: without cgroups, process limits (rlimits) and a check by the supervisor limit the run; to use cgroups, run as root or \
+     with `systemd-run --user --scope -p Delegate=yes`";
 
 fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
