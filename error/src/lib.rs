@@ -43,9 +43,11 @@ pub struct Error {
     kind: Kind,
     message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    hint: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    control: Option<String>,
+    control: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<Box<str>>,
     #[serde(skip)]
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -53,7 +55,7 @@ pub struct Error {
 impl Error {
     /// An error of `kind`. The message says what was being done, to what, and why it failed.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, control: None, source: None }
+        Self { kind, message: message.into(), hint: None, control: None, note: None, source: None }
     }
 
     /// An error of `kind` with `source` as its cause and as its message.
@@ -129,7 +131,7 @@ impl Error {
 
     /// The same error with what the user can do. The first hint stays: the code closest to the failure knows best.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint.get_or_insert_with(|| hint.into());
+        self.hint.get_or_insert_with(|| hint.into().into_boxed_str());
         self
     }
 
@@ -156,9 +158,20 @@ impl Error {
         self
     }
 
+    /// A further fact that is not the cause, printed on a line of its own.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// The same error with a further fact that is not the cause.
+    pub fn with_separate_note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into().into_boxed_str());
+        self
+    }
+
     /// The same error with the control of the boundary that it concerns. The first control stays.
     pub fn in_control(mut self, control: &str) -> Self {
-        self.control.get_or_insert_with(|| control.to_owned());
+        self.control.get_or_insert_with(|| control.into());
         self
     }
 
@@ -200,8 +213,9 @@ impl Error {
 impl PartialEq for Error {
     /// Equal in everything a user sees; sources are not compared.
     fn eq(&self, other: &Self) -> bool {
-        let seen =
-            |error: &Self| (error.kind, error.message.clone(), error.hint.clone(), error.control.clone());
+        let seen = |error: &Self| {
+            (error.kind, error.message.clone(), error.hint.clone(), error.control.clone(), error.note.clone())
+        };
         seen(self) == seen(other)
     }
 }

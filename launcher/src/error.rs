@@ -61,9 +61,13 @@ pub fn report(error: &Error, format: Format, codes: ExitCodes) -> u8 {
 }
 
 fn json(error: &Error, code: u8) -> String {
+    let message = match error.note() {
+        Some(note) => format!("{error}; {note}"),
+        None => error.to_string(),
+    };
     let mut value = serde_json::json!({
         "ok": false,
-        "error": {"kind": error.kind().name(), "message": error.to_string()},
+        "error": {"kind": error.kind().name(), "message": message},
         "resolution": {"exit_code": code},
     });
     if let Some(hint) = error.hint() {
@@ -75,11 +79,8 @@ fn json(error: &Error, code: u8) -> String {
 fn text(error: &Error) -> String {
     let label = console::style("error").red().bold().for_stderr();
     let line = format!("{label}[{}]: {}", error.kind().name(), ui::printable(&error.to_string()));
-    match error.hint() {
-        Some(hint) => {
-            let help = console::style("help").green().bold().for_stderr();
-            format!("{line}\n{help}: {}", ui::printable(hint))
-        }
-        None => line,
-    }
+    let help = console::style("help").green().bold().for_stderr();
+    let help = error.hint().map(|hint| format!("{help}: {}", ui::printable(hint)));
+    let note = error.note().map(|note| format!("note: {}", ui::printable(note)));
+    [Some(line), help, note].into_iter().flatten().collect::<Vec<_>>().join("\n")
 }

@@ -5,6 +5,7 @@ use invarlock_runtime::hooks;
 use invarlock_security::{abandoned, claim};
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Prefix of the temporary names.
@@ -45,7 +46,8 @@ impl RunDir {
     pub fn begin(out: &Path, side: &str) -> Result<Self> {
         let parent = out.join(side);
         let doing = || format!("creating a run directory in {}", parent.display());
-        std::fs::create_dir_all(&parent).with_context(doing)?;
+        let created = std::fs::create_dir_all(&parent).with_context(doing);
+        created.hint("choose another directory with --out")?;
         sweep(&parent, is_hidden_run);
         let stamp = chrono::Utc::now().format("%Y%m%d_%H%M%S").to_string();
         for n in 1..1000 {
@@ -144,15 +146,34 @@ fn sync_directory(path: &Path) -> Result<()> {
     synced.with_context(|| format!("syncing {}", parent.display()))
 }
 
-/// A note about the evidence of an earlier evaluation in `dir`, for the error when this evaluation fails.
-pub fn earlier_evidence(dir: &Path) -> Option<String> {
+/// The report of an earlier evaluation.
+pub struct EarlierEvidence {
+    report: PathBuf,
+    written: (u64, i64, i64),
+}
+
+impl EarlierEvidence {
+    /// A note for the error when this evaluation fails; none if the report was replaced.
+    pub fn note(&self) -> Option<String> {
+        let metadata = self.report.metadata().ok()?;
+        let unchanged = self.written == (metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
+        let report = self.report.display();
+        unchanged
+            .then(|| format!("{report} was written by an earlier evaluation; this command did not change it"))
+    }
+}
+
+/// The report of an earlier evaluation in `dir`, if there is one.
+pub fn earlier_evidence(dir: &Path) -> Option<EarlierEvidence> {
     let report = dir.join(REPORT);
-    report.exists().then(|| format!("{} is from an earlier evaluation", report.display()))
+    let metadata = report.metadata().ok()?;
+    Some(EarlierEvidence { report, written: (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()) })
 }
 
 /// Writes report and manifest in an order in which a manifest never lies next to a report that it does not belong to.
 pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(PathBuf, PathBuf)> {
-    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let created = std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()));
+    created.hint("choose another directory with --report-out")?;
     let (report_path, manifest_path) = (dir.join(REPORT), dir.join(MANIFEST));
     let (staged_report, staged_manifest) = (stage(dir, report)?, stage(dir, manifest)?);
     hooks::step("files: evidence staged");
@@ -175,7 +196,8 @@ pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(Pat
 /// Writes an output file of a verb; replaces an existing file only with `force`.
 pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    let created = std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()));
+    created.hint("choose another path with --output")?;
     let staged = stage(parent, bytes)?;
     if force {
         return persist(staged, path);

@@ -342,7 +342,7 @@ fn failed_evaluation_names_existing_evidence() {
     let place = Place::new(As::Caller);
     evaluate(&place, "healthy", "same", &["--quiet"]).expect(0);
     let failed = evaluate(&place, "nowhere", "same", &["--quiet"]).expect(2);
-    failed.one_error(&["no such directory", "from an earlier evaluation"]);
+    failed.one_error(&["no such directory", "\nnote: ", "was written by an earlier evaluation"]);
 }
 
 #[test]

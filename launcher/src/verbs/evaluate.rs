@@ -39,8 +39,8 @@ pub fn needs(args: &EvaluateArgs) -> Needs {
 pub fn run(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     // Looked up before anything runs, so that older evidence is not taken for that of a failed evaluation.
     let earlier = evidence_dir::earlier_evidence(&args.report_out).filter(|_| !args.dry_run);
-    evaluate(args, policy).map_err(|error| match earlier {
-        Some(earlier) => error.with_note(earlier),
+    evaluate(args, policy).map_err(|error| match earlier.and_then(|earlier| earlier.note()) {
+        Some(note) => error.with_separate_note(note),
         None => error,
     })
 }
