@@ -112,12 +112,12 @@ fn check_digest(image: &ResolvedImage, required: &Digest) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "image {}: its manifest has digest {found}, but --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST) requires {required}",
+        "image {}: its image manifest has digest {found}, but --image-digest (INVARLOCK_RUNTIME_IMAGE_DIGEST) requires {required}",
         image.reference
     );
     // Container engines print the digest of the configuration as the id of an image.
     Err(Error::integrity(message)).hint(match *required == image.config_digest {
-        true => "that is the digest of the image's configuration; pass the digest of its manifest",
+        true => "that is the digest of the image's configuration; pass the digest of its image manifest",
         false => "pass the image that has this digest, or correct the digest",
     })
 }
@@ -140,5 +140,10 @@ fn default_image(
         }
         Err(error) => return Err(error),
     }
-    store.resolve(reference).hint("build it with `invarlock runtime image build` or `make runtime-image`")
+    let hint = "build it with `invarlock runtime image build` or `make runtime-image`";
+    store.resolve(reference).map_err(|error| match error.kind() {
+        // Not in the store. The default image is not imported or pulled.
+        Kind::Input => error.without_hint().with_hint(hint),
+        _ => error.with_hint(hint),
+    })
 }

@@ -133,20 +133,37 @@ pub fn open_checkpoint(role: &str, dir: &Path) -> Result<Vec<InputFile>> {
 /// Opens the dataset files; in the container they are named `0.jsonl`, `1.jsonl`, …
 pub fn open_dataset(paths: &[PathBuf]) -> Result<Vec<InputFile>> {
     let open = |(i, path): (usize, &PathBuf)| {
-        let failed =
-            |e: std::io::Error| Error::input(format!("opening dataset file {}: {e}", path.display()));
+        let failed = |e: std::io::Error| not_opened(&format!("dataset file {}", path.display()), &e);
         let real = std::fs::canonicalize(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = openat2(CWD, &real, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
             .map_err(|e| failed(e.into()))?;
+        if real.is_dir() {
+            let path = path.display();
+            return Err(Error::input(format!("opening dataset file {path}: it is a directory")))
+                .hint(format!("pass one .jsonl file, or use a preset with `path: {path}`"));
+        }
         regular(format!("dataset file {}", path.display()), format!("{i}.jsonl"), real, fd)
     };
     paths.iter().enumerate().map(open).collect()
 }
 
+/// The error for a file that the user named and that cannot be opened.
+pub fn not_opened(what: &str, error: &std::io::Error) -> Error {
+    Error::input(format!("opening {what}: {error}")).with_hint(match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "the file must be readable by you".to_owned(),
+        _ => match std::env::current_dir() {
+            Ok(dir) => {
+                format!("check the path; a relative path starts at the current directory {}", dir.display())
+            }
+            Err(_) => "check the path".to_owned(),
+        },
+    })
+}
+
 /// Reads a small regular file, which may be a link; `what` names it in errors.
 pub fn read_small(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let failed = |e: std::io::Error| Error::input(format!("opening {what}: {e}"));
+    let failed = |e: std::io::Error| not_opened(what, &e);
     let real = std::fs::canonicalize(path).map_err(failed)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd =

@@ -1,5 +1,6 @@
 //! Limits of a container: the user's, with defaults from the machine; and which of them a run reached.
 
+use crate::error::{Context as _, Error, Result};
 use crate::ui;
 use invarlock_runtime::{LimitName, Limits, Outcome};
 use std::fmt;
@@ -35,6 +36,18 @@ pub fn output_bytes(tokens: usize) -> u64 {
 }
 
 impl Requested {
+    /// Host execution writes to directories of the host, whose size has no limit.
+    pub fn check_for_host(&self) -> Result<()> {
+        let sizes = [("--output-size", "the output", self.output), ("--tmp-size", "/tmp", self.tmp)];
+        match sizes.into_iter().find(|(_, _, size)| size.is_some()) {
+            None => Ok(()),
+            Some((flag, what, _)) => {
+                Err(Error::unsupported(format!("{flag}: host execution cannot limit the size of {what}")))
+                    .hint(format!("leave out {flag}, or run in a container"))
+            }
+        }
+    }
+
     /// The limits of a container; `output` is the default size of `/out`.
     pub fn resolve(&self, output: u64) -> Limits {
         let mut limits = Limits { output_bytes: output, output_files: OUTPUT_FILES, ..Limits::for_machine() };

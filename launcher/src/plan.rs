@@ -18,6 +18,9 @@ use invarlock_seccomp::{BuiltinProfile, Profile as FilterProfile, Program};
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 
+/// The label of an image that names the program in it.
+const LABEL: &str = "org.invarlock.speaks";
+
 /// What the user asked to evaluate.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -111,6 +114,9 @@ pub struct Plan {
 pub fn make(request: Request, policy: &Policy, ui: &Ui, signals: &Signals) -> Result<Plan> {
     let dataset = dataset(&request)?;
     refuse_outputs_in_checkpoints(&request)?;
+    if policy.mode == ExecutionMode::HostBypass {
+        request.limits.check_for_host()?;
+    }
     let (filter, custom_filter) = filter(&request, policy)?;
     let baseline = inputs::open_checkpoint("baseline", &request.baseline)?;
     let subject = inputs::open_checkpoint("subject", &request.subject)?;
@@ -172,13 +178,15 @@ fn filter(request: &Request, policy: &Policy) -> Result<(Program, Value)> {
 }
 
 fn require_measure(image: &Image) -> Result<()> {
-    let protocol = match image.resolved.speaks.as_deref() {
+    let why = match image.resolved.speaks.as_deref() {
         Some("measure") => return Ok(()),
-        Some(other) => format!("protocol `{other}` is not supported"),
-        None => "the image has no label that names its protocol".into(),
+        Some(other) => format!("its label {LABEL} is `{other}`, not `measure`"),
+        None => format!("it has no label {LABEL}=measure"),
     };
-    Err(Error::unsupported(format!("image {}: {protocol}", image.resolved.reference)))
-        .hint("`evaluate` needs an image of the protocol `measure`, such as the default image")
+    let reference = &image.resolved.reference;
+    Err(Error::unsupported(format!("image {reference} cannot measure checkpoints: {why}"))).hint(
+        "leave out --image to use the default image, or see docs/formats.md, section \"The measuring container\"",
+    )
 }
 
 fn refuse_outputs_in_checkpoints(request: &Request) -> Result<()> {

@@ -3,6 +3,7 @@
 //! A setting that would change the numbers and is not supported is an error that names it; no setting is ignored silently.
 
 use crate::error::{Context as _, Error, Result};
+use crate::inputs;
 use serde::Deserialize;
 use serde_norway::Value;
 use std::io::Read as _;
@@ -66,6 +67,14 @@ struct Source {
     max_samples: Option<usize>,
 }
 
+/// The settings of [`Section`].
+const SETTINGS: [&str; 8] = ["provider", "id", "split", "seq_len", "stride", "preview_n", "final_n", "seed"];
+/// The settings of [`Source`].
+const SOURCE_SETTINGS: [&str; 5] = ["file", "path", "data_files", "text_field", "max_samples"];
+/// Settings that are whole numbers, with their smallest value.
+const NUMBERS: [(&str, u64); 6] =
+    [("seq_len", 2), ("stride", 2), ("preview_n", 1), ("final_n", 1), ("seed", 0), ("max_samples", 1)];
+
 /// Defaults of the Python package's built-in preset for causal models.
 const SEQ_LEN: usize = 512;
 const WINDOWS: usize = 64;
@@ -97,8 +106,10 @@ pub fn read(path: &Path) -> Result<Dataset> {
 
 fn parse(path: &Path, text: &str) -> Result<Dataset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| Error::input(e.to_string()))?;
-    let section: Section = serde_norway::from_value(dataset_section(document)?)
-        .map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
+    let section = dataset_section(document)?;
+    check_members("dataset", &section, &[&SETTINGS[..], &SOURCE_SETTINGS[..]].concat())?;
+    let section: Section =
+        serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
     let (kind, inner) = provider(&section.provider)?;
     if kind != "local_jsonl" {
         let message = format!("dataset provider `{kind}` is not supported; supported: `local_jsonl`");
@@ -151,7 +162,7 @@ fn has_only_order(guards: &Value) -> bool {
 }
 
 fn read_bounded(path: &Path) -> Result<String> {
-    let failed = |e: std::io::Error| Error::input(format!("opening preset {}: {e}", path.display()));
+    let failed = |e: std::io::Error| inputs::not_opened(&format!("preset {}", path.display()), &e);
     let file = std::fs::File::open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(Error::input(format!("opening preset {}: not a regular file", path.display())));
@@ -171,13 +182,8 @@ fn provider(value: &Value) -> Result<(String, Source)> {
         Value::Mapping(map) => {
             let kind = map.get("kind").and_then(Value::as_str);
             let kind = kind.ok_or_else(|| Error::input("`dataset.provider` has no `kind`"))?;
-            let known = ["kind", "file", "path", "data_files", "text_field", "max_samples"];
-            let unknown = map.keys().find(|key| !key.as_str().is_some_and(|key| known.contains(&key)));
-            if let (Some(key), "local_jsonl") = (unknown, kind) {
-                let known = known.join(", ");
-                return Err(Error::input(format!(
-                    "`dataset.provider` has an unknown member {key:?}; known: {known}"
-                )));
+            if kind == "local_jsonl" {
+                check_members("dataset.provider", value, &[&["kind"][..], &SOURCE_SETTINGS[..]].concat())?;
             }
             let source = serde_norway::from_value(value.clone());
             let source = source.map_err(|e| Error::input(format!("`dataset.provider`: {e}")))?;
@@ -185,6 +191,30 @@ fn provider(value: &Value) -> Result<(String, Source)> {
         }
         _ => Err(Error::input("`dataset.provider` is neither a name nor a mapping")),
     }
+}
+
+/// Reports an unknown setting, or one that must be a whole number and is not, by its name.
+fn check_members(section: &str, value: &Value, known: &[&str]) -> Result<()> {
+    for (key, value) in value.as_mapping().into_iter().flatten() {
+        let key =
+            key.as_str().ok_or_else(|| Error::input(format!("a setting of {section} is not a string")))?;
+        if !known.contains(&key) {
+            let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+            let hint = match known.iter().find(|name| plain(name) == plain(key)) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("known settings: {}", known.join(", ")),
+            };
+            return Err(Error::input(format!("{section}.{key} is not a known setting"))).hint(hint);
+        }
+        let number =
+            NUMBERS.iter().find(|(name, _)| *name == key && !value.is_null() && value.as_u64().is_none());
+        if let Some((_, least)) = number {
+            let written = serde_json::to_string(value).unwrap_or_default();
+            return Err(Error::input(format!("{section}.{key} is {written}")))
+                .hint(format!("use a whole number, {least} or more"));
+        }
+    }
+    Ok(())
 }
 
 fn files(preset: &Path, inner: &Source, outer: &Source) -> Result<Vec<PathBuf>> {
@@ -237,7 +267,7 @@ pub fn check(dataset: &Dataset) -> Result<()> {
     let Dataset { seq_len, stride, preview_n, final_n, .. } = *dataset;
     let out_of_range = |why: String| Err(Error::input(why));
     if !(2..=1 << 20).contains(&seq_len) {
-        return out_of_range(format!("seq_len {seq_len} is not in 2..=1048576"));
+        return out_of_range(format!("seq_len is {seq_len}; use a number from 2 to 1048576"));
     }
     if stride != seq_len {
         let message =
@@ -285,6 +315,19 @@ mod tests {
     }
 
     #[test]
+    fn unknown_settings_come_with_a_proposal() {
+        let hint = |yaml: &str| read_text(yaml).unwrap_err().hint().unwrap_or_default().to_owned();
+        assert_eq!(hint("dataset: {provider: local_jsonl, Seq-Len: 8}"), "did you mean seq_len?");
+        assert!(
+            hint("dataset: {provider: local_jsonl, colour: 8}").starts_with("known settings: provider, ")
+        );
+        assert_eq!(
+            hint("dataset: {provider: local_jsonl, file: x, seq_len: abc}"),
+            "use a whole number, 2 or more"
+        );
+    }
+
+    #[test]
     fn names_unsupported_and_invalid_settings() {
         let cases = [
             (
@@ -294,6 +337,10 @@ mod tests {
             ),
             ("dataset: {provider: wikitext2}", "`wikitext2`", Kind::Unsupported),
             ("dataset: {provider: {kind: local_jsonl, file: x, shuffle: 1}}", "shuffle", Kind::Input),
+            ("dataset: {provider: local_jsonl, file: x, seqlen: 8}", "dataset.seqlen is not", Kind::Input),
+            ("dataset: {provider: local_jsonl, file: x, seq_len: abc}", r#"seq_len is "abc""#, Kind::Input),
+            ("dataset: {provider: local_jsonl, file: x, seed: -1}", "dataset.seed is -1", Kind::Input),
+            ("dataset: {provider: {kind: local_jsonl, file: x, max_samples: 1.5}}", "is 1.5", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seq_len: 8, stride: 9}", "stride 9", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seq_len: 8, stride: 4}", "overlap", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seq_len: 1000000}", "tokens a report", Kind::Input),

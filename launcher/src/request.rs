@@ -71,8 +71,10 @@ fn choice(args: &ContainerArgs) -> Result<Choice> {
 }
 
 fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {
-    let profile: Profile = args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")))?;
-    let tier: Tier = args.tier.parse().map_err(|e| Error::input(format!("--tier: {e}")))?;
+    let profile = args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")));
+    let profile: Profile = profile.hint("use --profile dev or --profile ci")?;
+    let tier = args.tier.parse().map_err(|e| Error::input(format!("--tier: {e}")));
+    let tier: Tier = tier.hint("use --tier conservative, --tier balanced or --tier aggressive")?;
     if profile.needs_all_guards() {
         let message = "--profile release: the spectral, rmt and variance guards are not supported yet";
         return Err(Error::unsupported(message)).hint("use --profile ci");

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use invarlock_images::Verify;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Image and evaluator of a container, and its limits.
@@ -10,7 +11,7 @@ pub struct ContainerArgs {
     /// Image to run: a tag of the store, oci:DIR@sha256:…, oci:DIR:TAG, sha256:… or, once pulled, docker://HOST/NAME:TAG
     #[arg(long, env = "INVARLOCK_RUNTIME_IMAGE", value_name = "IMAGE", help_heading = "Container")]
     pub image: Option<String>,
-    /// Required digest of the image's manifest; a different digest is an error
+    /// Required digest of the image manifest; a different digest is an error
     #[arg(
         long,
         env = "INVARLOCK_RUNTIME_IMAGE_DIGEST",
@@ -37,31 +38,62 @@ pub struct ContainerArgs {
 pub struct VerifyImageArgs {
     /// Verification of the image before use: full (every byte), quick (file metadata), fsverity (fs-verity digests; needs a file system
     /// that supports it) or auto (full up to 256 MiB, otherwise quick). The level is recorded
-    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = str::parse::<Verify>, help_heading = "Container")]
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_level, help_heading = "Container")]
     pub verify_image: Verify,
 }
 
 /// Limits of one container. A limit set here that cannot be enforced is an error.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LimitArgs {
-    /// Memory, such as 8G [default: most of the free memory]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    /// Memory, such as 8G [default: 90 % of the free memory]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory, help_heading = "Limits of a container")]
     pub memory: Option<u64>,
     /// Processors, such as 2 or 0.5 [default: all]
     #[arg(long, value_name = "NUMBER", value_parser = parse_cpus, help_heading = "Limits of a container")]
     pub cpus: Option<f64>,
     /// Processes and threads [default: 64, plus 16 per processor]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(4..=4_194_304), help_heading = "Limits of a container")]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_pids, help_heading = "Limits of a container")]
     pub pids: Option<u64>,
     /// Wall time in seconds [default: 86400]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits of a container")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, help_heading = "Limits of a container")]
     pub timeout: Option<u64>,
     /// Size of /tmp, such as 256M [default: 64M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_directory_size, help_heading = "Limits of a container")]
     pub tmp_size: Option<u64>,
     /// Size of /out [default: enough for the report, at least 8M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of a container")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_directory_size, help_heading = "Limits of a container")]
     pub output_size: Option<u64>,
+}
+
+fn parse_level(text: &str) -> Result<Verify, &'static str> {
+    text.parse().map_err(|_| "use auto, full, quick or fsverity")
+}
+
+fn parse_pids(text: &str) -> Result<u64, &'static str> {
+    whole_number(text, 4..=4_194_304).ok_or("use a whole number from 4 to 4194304")
+}
+
+fn parse_seconds(text: &str) -> Result<u64, &'static str> {
+    whole_number(text, 1..=u64::MAX).ok_or("use a whole number of seconds, 1 or more")
+}
+
+fn whole_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    text.trim().parse().ok().filter(|number| range.contains(number))
+}
+
+/// A size of memory. The minimum is that of the runtime.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    at_least(parse_size(text)?, 4 << 20, "4M")
+}
+
+/// The size of a directory in memory. The kernel treats a size below one page as unlimited.
+fn parse_directory_size(text: &str) -> Result<u64, String> {
+    let page = rustix::param::page_size() as u64;
+    at_least(parse_size(text)?, page, &format!("{}K", page >> 10))
+}
+
+fn at_least(bytes: u64, minimum: u64, text: &str) -> Result<u64, String> {
+    if bytes < minimum { Err(format!("the minimum is {text}")) } else { Ok(bytes) }
 }
 
 /// `8G`, `512M`, `1.5GiB` or a number of bytes; units are powers of 1024.
@@ -96,13 +128,28 @@ fn parse_cpus(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_cpus, parse_size};
+    use super::{parse_cpus, parse_directory_size, parse_memory, parse_pids, parse_seconds, parse_size};
 
     #[test]
     fn parses_processors() {
         assert_eq!(parse_cpus("0.5"), Ok(0.5));
         for bad in ["", "two", "0", "-1", "NaN", "inf", "1e9"] {
             assert!(parse_cpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_below_their_minimum_are_rejected() {
+        assert_eq!(parse_memory("4M"), Ok(4 << 20));
+        assert_eq!(parse_memory("1M"), Err("the minimum is 4M".to_owned()));
+        assert_eq!(parse_directory_size("1M"), Ok(1 << 20));
+        assert!(parse_directory_size("1").is_err_and(|why| why.starts_with("the minimum is ")));
+        assert_eq!((parse_pids("4"), parse_seconds("1")), (Ok(4), Ok(1)));
+        for bad in ["", "x", "0", "-1", "1.5", "3", "4194305"] {
+            assert_eq!(parse_pids(bad), Err("use a whole number from 4 to 4194304"), "{bad}");
+        }
+        for bad in ["", "x", "0", "-1", "1.5"] {
+            assert_eq!(parse_seconds(bad), Err("use a whole number of seconds, 1 or more"), "{bad}");
         }
     }
 

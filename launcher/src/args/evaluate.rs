@@ -43,11 +43,11 @@ pub struct EvaluateArgs {
     /// Reuse a measured baseline: its run report; the runtime manifest must be in the same directory
     #[arg(long, value_name = "report.json")]
     pub baseline_report: Option<PathBuf>,
-    /// Name of the subject's edit, recorded in the report
+    /// How the subject was made from the baseline, such as int8; only recorded
     #[arg(long, value_name = "NAME")]
     pub edit_label: Option<String>,
-    /// Model adapter: auto or hf_causal
-    #[arg(long, default_value = "auto", value_name = "NAME", hide_default_value = true)]
+    /// Kept for the Python package's command line; auto and hf_causal do the same
+    #[arg(long, default_value = "auto", value_name = "NAME")]
     pub adapter: String,
     /// As --adapter, for the baseline
     #[arg(long, value_name = "NAME", hide = true)]

@@ -39,7 +39,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "PATH", requires = "name")]
     pub workdir: Option<String>,
     /// User, used by other runtimes; invarlock sets the user of its containers itself
-    #[arg(long, value_name = "UID[:GID]", requires = "name")]
+    #[arg(long, value_name = "UID[:GID]", value_parser = parse_user, requires = "name")]
     pub user: Option<String>,
     /// Leave out devices, fifos and sockets; without this flag they are an error
     #[arg(long)]
@@ -55,6 +55,16 @@ pub struct Words(pub Vec<String>);
 
 fn parse_words(text: &str) -> invarlock_images::Result<Words> {
     parse_command(text).map(Words)
+}
+
+/// `UID` or `UID:GID`. A name would have to be looked up in each image.
+fn parse_user(text: &str) -> Result<String, &'static str> {
+    let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+    let is_id = |id: &str| id.bytes().all(|byte| byte.is_ascii_digit()) && id.parse::<u32>().is_ok();
+    match is_id(uid) && gid.is_none_or(is_id) {
+        true => Ok(text.to_owned()),
+        false => Err("use numbers, UID or UID:GID"),
+    }
 }
 
 /// `invarlock runtime image …`.
@@ -171,4 +181,19 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_user;
+
+    #[test]
+    fn user_is_given_by_number() {
+        for good in ["0", "1000", "1000:1000", "4294967295:0"] {
+            assert_eq!(parse_user(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "bob", "bob:users", "1000:", ":1000", "1:2:3", "-1", "+1", "4294967296"] {
+            assert!(parse_user(bad).is_err(), "{bad}");
+        }
+    }
 }

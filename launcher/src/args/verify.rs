@@ -26,7 +26,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "REPORT")]
     pub baseline: Option<PathBuf>,
     /// Largest accepted difference between a recorded and a recomputed value
-    #[arg(long, default_value_t = 1e-9, value_name = "NUMBER")]
+    #[arg(long, default_value_t = 1e-9, value_name = "NUMBER", value_parser = parse_number)]
     pub tolerance: f64,
     /// Print one JSON object
     #[arg(long)]
@@ -40,6 +40,10 @@ pub struct VerifyArgs {
     /// Give the verdict of the Python package, with its known gaps (no strict checks)
     #[arg(long)]
     pub upstream_parity: bool,
+}
+
+fn parse_number(text: &str) -> Result<f64, &'static str> {
+    text.trim().parse().map_err(|_| "use a number, such as 0.000001 or 1e-9")
 }
 
 /// Execution modes that a verifier accepts.

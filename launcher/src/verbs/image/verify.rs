@@ -33,5 +33,7 @@ fn line(object: &Checked) -> String {
         None if object.repaired => "extracted again".to_owned(),
         None => "ok".to_owned(),
     };
-    format!("{:<5} {} {state}", object.kind, ui::printable(&object.name))
+    // In JSON the kind of an extracted layer is `tree`.
+    let kind = if object.kind == "tree" { "layer" } else { object.kind };
+    format!("{kind:<5} {} {state}", ui::printable(&object.name))
 }
