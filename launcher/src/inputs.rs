@@ -112,10 +112,9 @@ pub fn open_checkpoint(role: &str, dir: &Path) -> Result<Vec<InputFile>> {
     for name in OPTIONAL {
         files.extend(root.open_file(name)?);
     }
-    let index = root.open_file(INDEX)?;
-    let single = if index.is_none() { root.open_file(SINGLE)? } else { None };
-    match (index, single) {
-        (Some(index), _) => {
+    match (root.open_file(INDEX)?, root.open_file(SINGLE)?) {
+        (Some(index), Some(_)) => return Err(root.two_sets_of_weights(&index)),
+        (Some(index), None) => {
             for shard in shards(&root, &index)? {
                 files.push(root.open_file(&shard)?.ok_or_else(|| root.missing_shard(&shard))?);
             }
@@ -328,20 +327,41 @@ impl<'a> Root<'a> {
             .with_hint("download the checkpoint again, with all its shards")
     }
 
+    /// A single file and an index: programs disagree about which of them counts.
+    fn two_sets_of_weights(&self, index: &InputFile) -> Error {
+        let (role, dir) = (self.role, self.dir.display());
+        let error = Error::input(format!(
+            "{role} checkpoint {dir}: both {SINGLE} and {INDEX} exist; they may contain different weights"
+        ));
+        let missing = shards(self, index)
+            .ok()
+            .and_then(|shards| shards.into_iter().find(|shard| matches!(self.open_file(shard), Ok(None))));
+        match missing {
+            Some(shard) => error.with_hint(format!("remove {INDEX}: its file {shard:?} is missing")),
+            None => error.with_hint(format!(
+                "remove {SINGLE}, or remove {INDEX} and its shards, whichever is left from an earlier save"
+            )),
+        }
+    }
+
     /// Why there are no usable weights. Pickle files are named and never opened.
     fn no_weights(&self) -> Error {
         let names = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let pickle = names
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .find(|name| [".bin", ".pt", ".pth", ".pkl", ".ckpt"].iter().any(|end| name.ends_with(end)));
-        let why = match pickle {
+        let names: Vec<_> = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let ends_with = |ends: &[&str]| names.iter().find(|name| ends.iter().any(|end| name.ends_with(end)));
+        let (role, dir) = (self.role, self.dir.display());
+        let error = |why: String| Error::input(format!("{role} checkpoint {dir}: {why}"));
+        if let Some(name) = ends_with(&[".safetensors"]) {
+            return error(format!("neither {SINGLE} nor {INDEX} exists, but {name:?} does"))
+                .with_hint(format!("rename a single file to {SINGLE}; add the {INDEX} of shards"));
+        }
+        let why = match ends_with(&[".bin", ".pt", ".pth", ".pkl", ".ckpt"]) {
             Some(name) => {
                 format!("the weights are in the pickle {name:?}; a pickle can run code and is never opened")
             }
             None => format!("neither {SINGLE} nor {INDEX} exists"),
         };
-        let (role, dir) = (self.role, self.dir.display());
-        Error::input(format!("{role} checkpoint {dir}: {why}")).with_hint("save the weights as safetensors")
+        error(why).with_hint("save the weights as safetensors")
     }
 }
 

@@ -71,12 +71,17 @@ impl Tensors {
     /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, and checks their headers.
     pub fn open(directory: &Path) -> Result<Self> {
         let mut tensors = Self { files: Vec::new(), table: BTreeMap::new() };
-        if exists(&directory.join(SINGLE)) {
-            tensors.add(&directory.join(SINGLE))?;
-        } else if exists(&directory.join(INDEX)) {
-            tensors.add_shards(directory)?;
-        } else {
-            return Err(no_weights(directory));
+        match (exists(&directory.join(SINGLE)), exists(&directory.join(INDEX))) {
+            (true, false) => tensors.add(&directory.join(SINGLE))?,
+            (false, true) => tensors.add_shards(directory)?,
+            (false, false) => return Err(no_weights(directory)),
+            (true, true) => {
+                return Err(Error::input(format!(
+                    "{}: both {SINGLE} and {INDEX} exist; they may contain different weights",
+                    directory.display()
+                ))
+                .with_hint("remove the one that is left from an earlier save"));
+            }
         }
         Ok(tensors)
     }
@@ -308,6 +313,14 @@ mod tests {
         );
         assert!(message(&[(INDEX, b"{}")]).contains("invalid weight index"));
         assert!(message(&[(INDEX, &index("{}"))]).contains("names 0 files"));
+    }
+
+    #[test]
+    fn rejects_a_single_file_beside_an_index() {
+        let (shard, index) =
+            (file(GOOD, 11), br#"{"weight_map":{"a":"s1.safetensors","b":"s1.safetensors"}}"#);
+        let both = message(&[(SINGLE, &shard), (INDEX, index), ("s1.safetensors", &shard)]);
+        assert!(both.contains(SINGLE) && both.contains(INDEX), "{both}");
     }
 
     proptest! {
