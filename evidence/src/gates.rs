@@ -4,10 +4,13 @@
 
 use crate::format::evaluation_report::Validation;
 use crate::format::untrusted::Node;
-use crate::guards::{self, Guard, GuardGate};
+use crate::guards::{self, Guard, GuardGate, Outcome};
 use crate::policy::Profile;
 use crate::sentences::not_evaluated;
 use serde_json::Value;
+
+/// Flag of the gate of the tail.
+const TAIL: &str = "primary_metric_tail_acceptable";
 
 /// One gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct Gate {
     pub flag: &'static str,
     /// `None`: not evaluated or not decided on; neither passed nor failed.
     pub passed: Option<bool>,
+    /// It passed with a warning.
+    pub warned: bool,
     /// One line: the numbers, or why it was not evaluated.
     pub detail: String,
 }
@@ -65,7 +70,7 @@ pub fn gates(report: &Value) -> Vec<Gate> {
     ];
     gates.extend(guards.map(|(guard, gate)| (gate.label, gate.flag, guard_result(guard, gate, report))));
     gates.push(("Guard Overhead Acceptable", "guard_overhead_acceptable", overhead(report)));
-    gates.push(("Primary Metric Tail Acceptable", "primary_metric_tail_acceptable", tail(report)));
+    gates.push(("Primary Metric Tail Acceptable", TAIL, tail(report)));
     let gate = |(name, flag, result)| {
         let decides = profile.decides(flag);
         let (evaluated, detail) = match result {
@@ -74,9 +79,19 @@ pub fn gates(report: &Value) -> Vec<Gate> {
             Result::NotEvaluated(reason) => (false, not_evaluated(reason.as_deref())),
         };
         let passed = validation.get(flag).bool().filter(|_| decides && evaluated);
-        Gate { name, flag, passed, detail }
+        let warned = passed == Some(true) && warned(flag, report);
+        Gate { name, flag, passed, warned, detail }
     };
     gates.into_iter().map(gate).collect()
+}
+
+/// Whether the guard or the tail behind a flag states a warning.
+fn warned(flag: &str, report: Node<'_>) -> bool {
+    let guard = guards::TABLE.iter().find(|guard| guard.gate.as_ref().is_some_and(|gate| gate.flag == flag));
+    match guard {
+        Some(guard) => (guard.outcome)(guard.block(report), None) == Outcome::Warned,
+        None => flag == TAIL && report.at("primary_metric_tail.warned").bool() == Some(true),
+    }
 }
 
 fn ratio(report: Node<'_>) -> Result {
@@ -159,4 +174,32 @@ pub fn verdict_line(report: &Value) -> String {
         line += &format!(" failed: {}", failed.join(", "));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_guard_or_a_tail_that_warns_passes_with_a_warning() {
+        let report = |status: &str, tail: bool| {
+            json!({
+                "meta": {"profile": "ci"},
+                "validation": {"invariants_pass": status != "fail", "primary_metric_tail_acceptable": true},
+                "invariants": {"evaluated": true, "status": status, "failures": []},
+                "primary_metric_tail": {"evaluated": true, "warned": tail, "stats": {"q95": 0.1},
+                    "policy": {"quantile_max": 0.2}},
+            })
+        };
+        let found = |status, tail, flag| {
+            let gates = gates(&report(status, tail));
+            gates.iter().find(|gate| gate.flag == flag).map(|gate| (gate.passed, gate.warned))
+        };
+        assert_eq!(found("pass", false, "invariants_pass"), Some((Some(true), false)));
+        assert_eq!(found("warn", false, "invariants_pass"), Some((Some(true), true)));
+        assert_eq!(found("fail", false, "invariants_pass"), Some((Some(false), false)));
+        assert_eq!(found("pass", false, TAIL), Some((Some(true), false)));
+        assert_eq!(found("pass", true, TAIL), Some((Some(true), true)));
+    }
 }

@@ -26,6 +26,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     let stated = crate::gates::gates(report);
     // The outcomes are those of the terminal. Flags of upstream's later versions are shown as the report states them.
     let says = |flag: &str| match stated.iter().find(|gate| gate.flag == flag) {
+        Some(gate) if gate.warned => WARN,
         Some(gate) => mark(gate.passed),
         None => mark(at(report, "validation").get(flag).and_then(Value::as_bool)),
     };

@@ -2,7 +2,7 @@
 
 use super::gates::Gate;
 use super::metric::Metric;
-use super::{ABSENT, FAIL, Fact, PASS, SKIPPED, Warning, at, flag, in_sentence, listed, or_dash, text};
+use super::{ABSENT, FAIL, Fact, PASS, SKIPPED, WARN, Warning, at, flag, in_sentence, listed, or_dash, text};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ impl Verdict {
             gates.iter().filter(|g| g.decides && g.mark == ABSENT).map(|g| in_sentence(&g.name)).collect();
         let skipped: Vec<String> =
             gates.iter().filter(|g| g.mark == SKIPPED).map(|g| in_sentence(&g.name)).collect();
-        let passed = gates.iter().filter(|g| g.decides && g.mark == PASS).count();
+        let passed = gates.iter().filter(|g| g.decides && matches!(g.mark, PASS | WARN)).count();
         let decisive = gates.iter().filter(|g| g.decides).count();
 
         let (class, word) = if !failed.is_empty() || contradicted {

@@ -202,7 +202,7 @@ impl Done {
         let (metric, baseline) = (&self.report.primary_metric, &self.report.baseline_ref.primary_metric);
         let gates: Vec<_> = gates::gates(&self.written)
             .into_iter()
-            .map(|gate| json!({"name": gate.name, "passed": gate.passed, "detail": gate.detail}))
+            .map(|gate| json!({"name": gate.name, "passed": gate.passed, "warned": gate.warned, "detail": gate.detail}))
             .collect();
         let value = json!({
             "format_version": "evaluate-v1",
@@ -248,3 +248,4 @@ impl Done {
         }
     }
 }
+                    Some(true) if gate.warned => style("warn").yellow(),
