@@ -11,6 +11,7 @@
 pub mod checkpoint;
 pub mod dataset;
 pub mod digests;
+mod facts;
 mod files;
 pub mod limits;
 pub mod math;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use invarlock_evidence::format::check_report::CheckpointFacts;
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::job::{Job, Role};
 use invarlock_evidence::run_report::{
-    EvaluationWindows, Guard, RunData, RunMeta, RunMetrics, RunPrimaryMetric, RunProvenance, RunReport,
-    WindowArm,
+    EvaluationWindows, Guard, ReplayArm, RunData, RunMeta, RunMetrics, RunPrimaryMetric, RunProvenance,
+    RunReport, WindowArm,
 };
 use serde_json::{Map, Value, json};
 
@@ -17,14 +19,12 @@ use crate::tokenizer::Tokenizer;
 use crate::windows::{Arm, Windows};
 use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 
-/// Largest number of unused tensors that a report names.
-const MAX_UNUSED_NAMES: usize = 32;
-
 /// The results from which a report is built.
 #[derive(Debug)]
 pub struct Measured<'m> {
     pub job: &'m Job,
     pub info: &'m ModelInfo<'m>,
+    pub facts: &'m CheckpointFacts,
     pub tokenizer: &'m Tokenizer,
     pub windows: &'m Windows,
     pub preview: &'m [f64],
@@ -71,6 +71,18 @@ fn auto(m: &Measured<'_>) -> Value {
     json!({"enabled": true, "tier": m.job.tier, "probes": 0, "target_pm_ratio": 1.0})
 }
 
+/// `meta.evaluator`: this program, and facts about the checkpoint.
+fn evaluator(m: &Measured<'_>) -> Value {
+    let mut evaluator = members(json!({
+        "name": "invarlock-evaluator",
+        "version": crate::VERSION,
+        "kernel": simd::kernel(),
+        "threads": m.threads,
+    }));
+    evaluator.extend(members(to_value(m.facts)));
+    evaluator.into()
+}
+
 fn meta(m: &Measured<'_>) -> RunMeta {
     let seeds = json!({"python": m.job.seed, "numpy": m.job.seed, "torch": m.job.seed});
     RunMeta {
@@ -86,16 +98,7 @@ fn meta(m: &Measured<'_>) -> RunMeta {
             "auto": auto(m),
             "seeds": seeds,
             "invarlock_version": crate::VERSION,
-            "evaluator": {
-                "name": "invarlock-evaluator",
-                "version": crate::VERSION,
-                "kernel": simd::kernel(),
-                "threads": m.threads,
-                "model_type": m.info.model_type,
-                "compute_dtype": "float32",
-                "unused_tensors": m.info.unused.len(),
-                "unused_tensor_names": m.info.unused.iter().take(MAX_UNUSED_NAMES).collect::<Vec<_>>(),
-            },
+            "evaluator": evaluator(m),
             // The numbers do not depend on threads, so no setting is needed for determinism.
             "determinism": {"requested": "strict", "level": "strict", "profile": m.job.profile, "device": "cpu",
                 "threads": m.threads, "seed": m.job.seed, "seeds": seeds},
@@ -276,17 +279,31 @@ fn provenance(m: &Measured<'_>) -> RunProvenance {
     RunProvenance { provider_digest, more }
 }
 
+/// The windows of an arm, without losses.
+pub fn replay_arm(arm: &Arm) -> ReplayArm {
+    ReplayArm {
+        window_ids: arm.ids.clone(),
+        input_ids: arm.windows.iter().map(|w| w.ids.clone()).collect(),
+        attention_masks: arm.windows.iter().map(|w| mask(w.real, w.ids.len())).collect(),
+    }
+}
+
+/// Ones for tokens of the text, zeros for padding.
+fn mask(real: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| u8::from(i < real)).collect()
+}
+
 fn arm(arm: &Arm, losses: &[f64]) -> WindowArm {
     let counts: Vec<u64> = arm.windows.iter().map(|w| w.real as u64).collect();
-    let mask = |real: usize, len: usize| (0..len).map(|i| u8::from(i < real)).collect();
     let label = |real: usize, ids: &[u32]| {
         ids.iter().enumerate().map(|(i, id)| if i < real { i64::from(*id) } else { -100 }).collect()
     };
+    let ReplayArm { window_ids, input_ids, attention_masks } = replay_arm(arm);
     WindowArm {
-        window_ids: arm.ids.clone(),
+        window_ids,
         logloss: losses.to_vec(),
-        input_ids: arm.windows.iter().map(|w| w.ids.clone()).collect(),
-        attention_masks: arm.windows.iter().map(|w| mask(w.real, w.ids.len())).collect(),
+        input_ids,
+        attention_masks,
         masked_token_counts: counts.clone(),
         actual_token_counts: counts.clone(),
         token_counts: counts,

@@ -1,12 +1,16 @@
-//! Runs a job: opens its inputs, measures, and writes the report.
+//! Runs a job: opens its inputs, measures, and writes the report. A `check` job opens and checks the same inputs and measures nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
-use invarlock_evidence::run_report::BaselineWindows;
+use invarlock_evidence::compare::Sample;
+use invarlock_evidence::format::check_report::{CHECK_CONTRACT, CheckReport, CheckpointFacts};
+use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
+use invarlock_evidence::policy::{Profile, Tier};
+use invarlock_evidence::run_report::{BaselineWindows, RunReport};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, scan};
@@ -16,33 +20,138 @@ use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
 use crate::windows::{WindowRequest, Windows, check_size, replay, select};
-use crate::{dataset, files, limits};
+use crate::{dataset, facts, files, limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
-/// Runs the job in a file and writes `events.jsonl` and `report.json` into `out`. On failure no file is left there.
+/// Runs the job in a file and writes its output into `out`: `events.jsonl` and `report.json`, or `check.json` of a check. On failure no
+/// file is left there.
 pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
     let job: Job = files::read_json(job, "job", limits::CONFIG_BYTES)?;
     let output = Output::prepare(out)?;
     let mut events = Events::new();
-    let report = measure(&job, progress, &mut events)?;
-    let mut bytes = serde_json::to_vec(&report).err_kind(Kind::System).context("serializing the report")?;
-    bytes.push(b'\n');
-    output.write(&events.lines, &bytes)
-}
-
-fn measure(
-    job: &Job,
-    progress: &Progress,
-    events: &mut Events,
-) -> Result<invarlock_evidence::run_report::RunReport> {
-    check(job)?;
+    check_job(&job)?;
     events.add("start", json!({"role": job.role, "model_id": job.model_id, "version": crate::VERSION}));
-    let workers = Workers::new(job.threads)?;
-
-    // Cheap checks come before the long work.
     let start = Instant::now();
     let checkpoint = Checkpoint::open(Path::new(&job.checkpoint))?;
-    let model = Model::load(&checkpoint)?;
+    let prepared = Prepared::open(&job, &checkpoint, start, progress, &mut events)?;
+    match job.task {
+        Task::Check => output.write(&[("check.json", &to_json(&prepared.check_report(&job))?)]),
+        Task::Measure => {
+            let report = to_json(&prepared.measure(&job, progress, &mut events)?)?;
+            output.write(&[("events.jsonl", &events.lines), ("report.json", &report)])
+        }
+    }
+}
+
+fn to_json(report: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(report).err_kind(Kind::System).context("serializing the report")?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Everything that a measurement needs. Opening it finds every fault that does not take arithmetic on the weights.
+struct Prepared<'a> {
+    workers: Workers,
+    model: Model<'a>,
+    facts: CheckpointFacts,
+    tokenizer: Tokenizer,
+    windows: Windows,
+    opened: Duration,
+    tokenized: Duration,
+}
+
+impl<'a> Prepared<'a> {
+    /// Builds the model, and opens tokenizer and windows. The checkpoint was opened after `start`.
+    fn open(
+        job: &Job,
+        checkpoint: &'a Checkpoint,
+        start: Instant,
+        progress: &Progress,
+        events: &mut Events,
+    ) -> Result<Self> {
+        let workers = Workers::new(job.threads)?;
+        let model = Model::load(checkpoint)?;
+        check_positions(job, &model)?;
+        let tokenizer = Tokenizer::open(checkpoint, &model.info, job.seq_len)?;
+        events.add(
+            "checkpoint",
+            json!({"model_type": model.info.model_type, "parameters": model.info.checks.parameter_count}),
+        );
+        let opened = start.elapsed();
+
+        let start = Instant::now();
+        let windows = workers.run(|| open_windows(job, &model, &tokenizer, progress))?;
+        check_sample(job, &windows)?;
+        events.add(
+            "windows",
+            json!({"preview": windows.preview.windows.len(), "final": windows.final_.windows.len(),
+                "blank": windows.blank, "short": windows.short}),
+        );
+        let facts = facts::of(&checkpoint.config, &model.info);
+        Ok(Self { workers, model, facts, tokenizer, windows, opened, tokenized: start.elapsed() })
+    }
+
+    fn check_report(&self, job: &Job) -> CheckReport {
+        CheckReport {
+            contract: CHECK_CONTRACT.to_owned(),
+            role: job.role,
+            checkpoint: self.facts.clone(),
+            windows: BaselineWindows {
+                tokenizer_hash: Some(self.tokenizer.hash.clone()),
+                preview: report::replay_arm(&self.windows.preview),
+                final_: report::replay_arm(&self.windows.final_),
+            },
+        }
+    }
+
+    /// Reads the weights and computes the losses.
+    fn measure(&self, job: &Job, progress: &Progress, events: &mut Events) -> Result<RunReport> {
+        let Self { workers, model, windows, .. } = self;
+        let start = Instant::now();
+        let total = model.info.parameters.iter().map(|(_, t)| t.bytes.len() as u64).sum();
+        let done = AtomicU64::new(0);
+        progress.report("load", 0, total);
+        workers.run(|| {
+            scan(&model.info.parameters, &|n| {
+                progress.report("load", done.fetch_add(n, Ordering::Relaxed) + n, total)
+            })
+            .context(&job.checkpoint)
+        })?;
+        let loaded = self.opened + start.elapsed();
+        events.add("loaded", json!({"bytes": total}));
+
+        let start = Instant::now();
+        let mut arms = [Vec::new(), Vec::new()];
+        for ((name, arm), losses) in
+            [("preview", &windows.preview), ("final", &windows.final_)].into_iter().zip(&mut arms)
+        {
+            let n = arm.windows.len() as u64;
+            progress.report(name, 0, n);
+            *losses = workers.losses_of_arm(model, name, arm, &|done| progress.report(name, done, n))?;
+            let mean = weighted_mean(losses, arm);
+            events.add(name, json!({"windows": n, "tokens": arm.tokens(), "logloss": mean}));
+        }
+        let [preview, final_] = arms;
+        let evaluated = start.elapsed();
+        progress.report("guards", 1, 1);
+        events.add("done", json!({}));
+        report::report(&Measured {
+            job,
+            info: &model.info,
+            facts: &self.facts,
+            tokenizer: &self.tokenizer,
+            windows,
+            preview: &preview,
+            final_: &final_,
+            threads: workers.threads(),
+            opened: loaded,
+            tokenized: self.tokenized,
+            evaluated,
+        })
+    }
+}
+
+fn check_positions(job: &Job, model: &Model<'_>) -> Result<()> {
     if let Some(max) = model.info.max_positions.filter(|max| *max < job.seq_len) {
         return Err(Error::input(format!(
             "seq_len is {}, but the checkpoint has only {max} positions",
@@ -50,66 +159,19 @@ fn measure(
         ))
         .with_hint(format!("lower seq_len to {max}")));
     }
-    let tokenizer = Tokenizer::open(&checkpoint, &model.info, job.seq_len)?;
-    events.add(
-        "checkpoint",
-        json!({"model_type": model.info.model_type, "parameters": model.info.checks.parameter_count}),
-    );
-    let opened = start.elapsed();
-
-    let start = Instant::now();
-    let windows = workers.run(|| open_windows(job, &model, &tokenizer, progress))?;
-    let counts = (windows.preview.windows.len() as u64, windows.final_.windows.len() as u64);
-    events.add(
-        "windows",
-        json!({"preview": counts.0, "final": counts.1, "blank": windows.blank, "short": windows.short}),
-    );
-    let tokenized = start.elapsed();
-
-    let start = Instant::now();
-    let total = model.info.parameters.iter().map(|(_, t)| t.bytes.len() as u64).sum();
-    let done = AtomicU64::new(0);
-    progress.report("load", 0, total);
-    workers.run(|| {
-        scan(&model.info.parameters, &|n| {
-            progress.report("load", done.fetch_add(n, Ordering::Relaxed) + n, total)
-        })
-        .context(&job.checkpoint)
-    })?;
-    let loaded = opened + start.elapsed();
-    events.add("loaded", json!({"bytes": total}));
-
-    let start = Instant::now();
-    let mut arms = [Vec::new(), Vec::new()];
-    for ((name, arm, n), losses) in
-        [("preview", &windows.preview, counts.0), ("final", &windows.final_, counts.1)]
-            .into_iter()
-            .zip(&mut arms)
-    {
-        progress.report(name, 0, n);
-        *losses = workers.losses_of_arm(&model, name, arm, &|done| progress.report(name, done, n))?;
-        events
-            .add(name, json!({"windows": n, "tokens": arm.tokens(), "logloss": weighted_mean(losses, arm)}));
-    }
-    let [preview, final_] = arms;
-    let evaluated = start.elapsed();
-    progress.report("guards", 1, 1);
-    events.add("done", json!({}));
-    report::report(&Measured {
-        job,
-        info: &model.info,
-        tokenizer: &tokenizer,
-        windows: &windows,
-        preview: &preview,
-        final_: &final_,
-        threads: workers.threads(),
-        opened: loaded,
-        tokenized,
-        evaluated,
-    })
+    Ok(())
 }
 
-fn check(job: &Job) -> Result<()> {
+/// Fails where the windows do not suffice for the profile, or no comparison of them is possible.
+fn check_sample(job: &Job, windows: &Windows) -> Result<()> {
+    let profile: Profile = job.profile.parse().err_kind(Kind::Input)?;
+    let tier: Tier = job.tier.parse().err_kind(Kind::Input)?;
+    let (preview, final_) = (&windows.preview, &windows.final_);
+    let tokens = preview.tokens() + final_.tokens();
+    Sample { preview: preview.windows.len(), final_: final_.windows.len(), tokens }.check(profile, tier)
+}
+
+fn check_job(job: &Job) -> Result<()> {
     if job.contract != JOB_CONTRACT {
         bail!(Unsupported, "the job has the contract {:?}; supported: {JOB_CONTRACT:?}", job.contract);
     }
@@ -178,6 +240,9 @@ impl Events {
     }
 }
 
+/// A file that shows early whether the output directory is writable.
+const PROBE: &str = ".report.json.partial";
+
 /// The output directory. Files are written under a temporary name and renamed; they are removed on failure.
 struct Output {
     directory: PathBuf,
@@ -189,7 +254,7 @@ impl Output {
     /// Checks early that the directory is writable.
     fn prepare(directory: &Path) -> Result<Self> {
         let mut output = Self { directory: directory.to_owned(), written: Vec::new(), keep: false };
-        output.create(".report.json.partial", b"")?;
+        output.create(PROBE, b"")?;
         Ok(output)
     }
 
@@ -200,17 +265,17 @@ impl Output {
         Ok(path)
     }
 
-    fn write(mut self, events: &[u8], report: &[u8]) -> Result<()> {
-        for (partial, name, bytes) in [
-            (".events.jsonl.partial", "events.jsonl", events),
-            (".report.json.partial", "report.json", report),
-        ] {
-            let partial = self.create(partial, bytes)?;
+    /// Writes the files, each by its name and bytes.
+    fn write(mut self, files: &[(&str, &[u8])]) -> Result<()> {
+        for (name, bytes) in files {
+            let partial = self.create(&format!(".{name}.partial"), bytes)?;
             let target = self.directory.join(name);
             fs::rename(&partial, &target).with_context(|| format!("writing {}", target.display()))?;
             self.written.push(target);
         }
         self.keep = true;
+        // The file that showed that the directory is writable; it was renamed if there is a report.
+        let _ = fs::remove_file(self.directory.join(PROBE));
         Ok(())
     }
 }

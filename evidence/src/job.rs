@@ -15,12 +15,44 @@ pub enum Role {
     Subject,
 }
 
+impl Role {
+    /// Its name in messages and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Baseline => "baseline",
+            Role::Subject => "subject",
+        }
+    }
+}
+
+/// What the evaluator does with a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Measure: the output is a [`crate::run_report::RunReport`].
+    #[default]
+    Measure,
+    /// Open and check all that a measurement opens, and compute nothing: the output is a
+    /// [`crate::format::check_report::CheckReport`].
+    Check,
+}
+
+impl Task {
+    /// Whether it is the default, which a job does not state.
+    fn is_measure(&self) -> bool {
+        *self == Task::Measure
+    }
+}
+
 /// One measuring task. All paths are as the evaluator sees them (`/in/...` in a container).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
     /// Always [`JOB_CONTRACT`].
     pub contract: String,
+    /// What is done.
+    #[serde(default, skip_serializing_if = "Task::is_measure")]
+    pub task: Task,
     /// Which side this is.
     pub role: Role,
     /// The name the user gave the checkpoint; recorded, never opened.

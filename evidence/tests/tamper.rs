@@ -418,7 +418,7 @@ fn rejects_contradicting_run_reports() {
         assert!(message.contains(word), "{word}: {message}");
     }
     let few = synthetic(20, 0.0);
-    assert!(compare(&few, &few, &context).unwrap_err().to_string().contains("too little"));
+    assert!(compare(&few, &few, &context).unwrap_err().to_string().contains("E005"));
     let dev = common::context(Profile::Dev, Tier::Balanced);
     let report = compare(&few, &few, &dev).unwrap();
     assert!(verify(&report, Profile::Dev).ok());

@@ -75,7 +75,7 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
         (
             "checkpoint digest",
             text(side.at("checkpoint.tree_sha256")),
-            plan.baseline.digest.tree_sha256.clone(),
+            plan.digests.baseline.tree_sha256.clone(),
         ),
         ("dataset", canonical_json(context.get("dataset").value()), canonical_json(&plan.dataset_settings())),
         ("filter digest", text(side.get("filter_digest")), plan.filter.digest.clone()),

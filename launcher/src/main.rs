@@ -8,8 +8,10 @@
 
 mod args;
 mod baseline_reuse;
+mod check_sides;
 mod denied_calls;
 mod error;
+mod evaluator_run;
 mod evidence_dir;
 mod filter;
 mod image;
@@ -22,6 +24,7 @@ mod pass_through;
 mod plan;
 mod policy;
 mod preset;
+mod preset_sections;
 mod progress;
 mod record;
 mod registry;

@@ -1,7 +1,7 @@
 //! The input files of one side: where the evaluator finds each, and the words by which the user knows it.
 
 use crate::inputs::InputFile;
-use crate::plan::{JobPaths, Plan};
+use crate::plan::{JobPaths, Opened};
 use invarlock_evidence::job::Role;
 
 /// One input file of an evaluator.
@@ -27,14 +27,14 @@ pub struct SideInputs<'a> {
 
 impl<'a> SideInputs<'a> {
     /// The inputs of `role`, below `root`.
-    pub fn new(plan: &'a Plan, role: Role, root: &str) -> Self {
-        let checkpoint = plan.checkpoint(role).files.iter().map(|file| InputMount {
+    pub fn new(opened: &'a Opened, role: Role, root: &str) -> Self {
+        let checkpoint = opened.files(role).iter().map(|file| InputMount {
             target: format!("{root}/checkpoint/{}", file.name),
-            words: format!("{} of the {}", file.name, name(role)),
+            words: format!("{} of the {}", file.name, role.name()),
             file,
         });
-        let paths = plan.dataset.files.iter();
-        let dataset = plan.data.files.iter().zip(paths).map(|(file, path)| InputMount {
+        let paths = opened.dataset.files.iter();
+        let dataset = opened.data.iter().zip(paths).map(|(file, path)| InputMount {
             target: format!("{root}/dataset/{}", file.name),
             words: path.display().to_string(),
             file,
@@ -67,17 +67,9 @@ impl<'a> SideInputs<'a> {
         let files = files.map(|mount| (mount.target.clone(), mount.words.clone()));
         let mut table: Vec<(String, String)> = files.collect();
         table.push((self.windows(), "the windows of the baseline".into()));
-        table.push((format!("{}/checkpoint", self.root), format!("the {} checkpoint", name(self.role))));
+        table.push((format!("{}/checkpoint", self.root), format!("the {} checkpoint", self.role.name())));
         // `model.safetensors.index.json` before `model.safetensors`, files before their directory.
         table.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         table.iter().fold(message.to_owned(), |message, (path, words)| message.replace(path, words))
-    }
-}
-
-/// Lower-case name of a role.
-pub fn name(role: Role) -> &'static str {
-    match role {
-        Role::Baseline => "baseline",
-        Role::Subject => "subject",
     }
 }

@@ -7,10 +7,11 @@ use crate::image::{self, Image};
 use crate::inputs::{self, InputFile, TreeDigest};
 use crate::limits;
 use crate::policy::Policy;
-use crate::preset::{self, Dataset};
+use crate::preset::{self, Dataset, Preset};
 use crate::signals::Signals;
 use crate::ui::Ui;
-use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, WindowSource};
+use invarlock_evidence::format::warning::Warning;
+use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_runtime::Limits;
@@ -77,27 +78,20 @@ impl DataSource {
     }
 }
 
-/// The opened and hashed files of a checkpoint or dataset.
-#[derive(Debug)]
-pub struct Input {
-    /// Opened files.
-    pub files: Vec<InputFile>,
-    /// Their digests.
-    pub digest: TreeDigest,
-}
-
-/// Everything an evaluation needs.
-pub struct Plan {
+/// Everything an evaluation runs with. Its inputs are opened and not yet hashed: a check of both sides needs no digest.
+pub struct Opened {
     /// What the user asked for.
     pub request: Request,
     /// Windows and data, with the window counts of the profile.
     pub dataset: Dataset,
-    /// Baseline checkpoint.
-    pub baseline: Input,
-    /// Subject checkpoint.
-    pub subject: Input,
+    /// Settings of the preset that are not obeyed.
+    pub preset_warnings: Vec<Warning>,
+    /// Files of the baseline checkpoint.
+    pub baseline: Vec<InputFile>,
+    /// Files of the subject checkpoint.
+    pub subject: Vec<InputFile>,
     /// Dataset files.
-    pub data: Input,
+    pub data: Vec<InputFile>,
     /// The image; none for host execution.
     pub image: Option<Image>,
     /// The evaluator of host execution.
@@ -110,9 +104,35 @@ pub struct Plan {
     pub limits: Limits,
 }
 
-/// Resolves the request: cheap checks first, hashing last.
-pub fn make(request: Request, policy: &Policy, ui: &Ui, signals: &Signals) -> Result<Plan> {
-    let dataset = dataset(&request)?;
+/// The digests of the inputs.
+#[derive(Debug)]
+pub struct Digests {
+    /// Of the baseline checkpoint.
+    pub baseline: TreeDigest,
+    /// Of the subject checkpoint.
+    pub subject: TreeDigest,
+    /// Of the dataset files.
+    pub data: TreeDigest,
+}
+
+/// Everything an evaluation runs with, and the digests of its inputs.
+pub struct Plan {
+    opened: Opened,
+    /// The digests of the inputs.
+    pub digests: Digests,
+}
+
+impl std::ops::Deref for Plan {
+    type Target = Opened;
+
+    fn deref(&self) -> &Opened {
+        &self.opened
+    }
+}
+
+/// Resolves the request and opens its inputs: cheap checks first.
+pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
+    let (dataset, preset_warnings) = dataset(&request)?;
     refuse_outputs_in_checkpoints(&request)?;
     if policy.mode == ExecutionMode::HostBypass {
         request.limits.check_for_host()?;
@@ -130,17 +150,14 @@ pub fn make(request: Request, policy: &Policy, ui: &Ui, signals: &Signals) -> Re
         ExecutionMode::HostBypass => (None, Some(image::evaluator(request.image.evaluator.as_deref())?)),
     };
     policy.network.close()?;
-    let data_path = dataset.files.first().cloned().unwrap_or_default();
-    let digest = |label: &str, path: &Path, files: Vec<InputFile>| -> Result<Input> {
-        Ok(Input { digest: inputs::digest(ui, signals, label, path, &files)?, files })
-    };
-    Ok(Plan {
+    Ok(Opened {
         limits: request.limits.resolve(limits::output_bytes(dataset.tokens())),
-        baseline: digest("baseline", &request.baseline, baseline)?,
-        subject: digest("subject", &request.subject, subject)?,
-        data: digest("dataset", &data_path, data)?,
+        baseline,
+        subject,
+        data,
         request,
         dataset,
+        preset_warnings,
         image,
         host_evaluator,
         filter,
@@ -149,17 +166,22 @@ pub fn make(request: Request, policy: &Policy, ui: &Ui, signals: &Signals) -> Re
 }
 
 /// The dataset settings, with the window counts of the profile.
-fn dataset(request: &Request) -> Result<Dataset> {
-    let mut dataset = match &request.data {
+fn dataset(request: &Request) -> Result<(Dataset, Vec<Warning>)> {
+    let preset = match &request.data {
         DataSource::Preset(path) => preset::read(path)?,
         DataSource::File(path) => preset::for_file(path),
     };
+    let Preset { mut dataset, sets_windows, mut warnings } = preset;
     if let Some((preview, final_)) = request.profile.window_counts() {
+        if sets_windows && (dataset.preview_n, dataset.final_n) != (preview, final_) {
+            let instead = format!("profile {} measures {preview} + {final_} windows", request.profile);
+            warnings.push(Warning::preset_settings(&["dataset.preview_n", "dataset.final_n"], &instead));
+        }
         (dataset.preview_n, dataset.final_n) = (preview, final_);
         dataset.max_samples = dataset.max_samples.max(preview + final_);
         preset::check(&dataset).with_context(|| format!("profile {}", request.profile))?;
     }
-    Ok(dataset)
+    Ok((dataset, warnings))
 }
 
 /// The filter, and what is recorded of a user profile.
@@ -217,9 +239,22 @@ fn refuse_inside(flag: &str, out: &Path, role: &str, checkpoint: &Path) -> Resul
     Ok(())
 }
 
-impl Plan {
+impl Opened {
+    /// Hashes the inputs.
+    pub fn hash(self, ui: &Ui, signals: &Signals) -> Result<Plan> {
+        let digest =
+            |label: &str, path: &Path, files: &[InputFile]| inputs::digest(ui, signals, label, path, files);
+        let data_path = self.dataset.files.first().cloned().unwrap_or_default();
+        let digests = Digests {
+            baseline: digest("baseline", &self.request.baseline, &self.baseline)?,
+            subject: digest("subject", &self.request.subject, &self.subject)?,
+            data: digest("dataset", &data_path, &self.data)?,
+        };
+        Ok(Plan { opened: self, digests })
+    }
+
     /// The job of one side; `paths` are the paths of its inputs.
-    pub fn job(&self, role: Role, paths: JobPaths) -> Job {
+    pub fn job(&self, role: Role, task: Task, paths: JobPaths) -> Job {
         let dataset = &self.dataset;
         let (model, windows) = match role {
             Role::Baseline => {
@@ -231,6 +266,7 @@ impl Plan {
         };
         Job {
             contract: JOB_CONTRACT.into(),
+            task,
             role,
             model_id: model.to_string_lossy().into_owned(),
             profile: self.request.profile.to_string(),
@@ -247,21 +283,31 @@ impl Plan {
         }
     }
 
+    /// The files of the checkpoint of one side.
+    pub fn files(&self, role: Role) -> &[InputFile] {
+        match role {
+            Role::Baseline => &self.baseline,
+            Role::Subject => &self.subject,
+        }
+    }
+}
+
+impl Plan {
     /// What decides which windows are measured, as the evidence records it.
     pub fn dataset_settings(&self) -> Value {
         let d = &self.dataset;
         serde_json::json!({
-            "tree_sha256": self.data.digest.tree_sha256,
+            "tree_sha256": self.digests.data.tree_sha256,
             "text_field": d.text_field, "max_samples": d.max_samples, "split": d.split, "seed": d.seed,
             "seq_len": d.seq_len, "stride": d.stride, "preview_n": d.preview_n, "final_n": d.final_n,
         })
     }
 
-    /// The checkpoint of one side.
-    pub fn checkpoint(&self, role: Role) -> &Input {
+    /// The digest of the checkpoint of one side.
+    pub fn digest(&self, role: Role) -> &TreeDigest {
         match role {
-            Role::Baseline => &self.baseline,
-            Role::Subject => &self.subject,
+            Role::Baseline => &self.digests.baseline,
+            Role::Subject => &self.digests.subject,
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
+use crate::preset_sections;
+use invarlock_evidence::format::warning::Warning;
 use serde::Deserialize;
 use serde_norway::Value;
 use std::io::Read as _;
@@ -84,8 +86,8 @@ const MAX_SAMPLES: usize = 2000;
 const MAX_TOKENS: usize = 4 << 20;
 
 /// `--dataset FILE`: that file with the built-in defaults.
-pub fn for_file(file: &Path) -> Dataset {
-    Dataset {
+pub fn for_file(file: &Path) -> Preset {
+    let dataset = Dataset {
         files: vec![file.to_path_buf()],
         text_field: "text".into(),
         max_samples: MAX_SAMPLES,
@@ -95,18 +97,31 @@ pub fn for_file(file: &Path) -> Dataset {
         preview_n: WINDOWS,
         final_n: WINDOWS,
         seed: SEED,
-    }
+    };
+    Preset { dataset, sets_windows: false, warnings: Vec::new() }
+}
+
+/// A preset, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preset {
+    /// What the windows are made from.
+    pub dataset: Dataset,
+    /// Whether it sets the number of windows of an arm.
+    pub sets_windows: bool,
+    /// Settings that are not obeyed.
+    pub warnings: Vec<Warning>,
 }
 
 /// `--preset FILE`. A relative data file is resolved in the current directory, as in the Python package, then next to the preset.
-pub fn read(path: &Path) -> Result<Dataset> {
+pub fn read(path: &Path) -> Result<Preset> {
     let text = read_bounded(path)?;
     parse(path, &text).with_context(|| format!("preset {}", path.display()))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Dataset> {
+fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| Error::input(e.to_string()))?;
-    let section = dataset_section(document)?;
+    let mut warnings = Vec::new();
+    let section = dataset_section(document, &mut warnings)?;
     check_members("dataset", &section, &[&SETTINGS[..], &SOURCE_SETTINGS[..]].concat())?;
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
@@ -127,13 +142,16 @@ fn parse(path: &Path, text: &str) -> Result<Dataset> {
         final_n: section.final_n.unwrap_or(WINDOWS),
         seed: section.seed.unwrap_or(SEED),
     };
-    drop(section.id);
+    if section.id.is_some() {
+        warnings.push(Warning::preset_settings(&["dataset.id"], "`dataset.provider` names the dataset"));
+    }
     check(&dataset)?;
-    Ok(dataset)
+    let sets_windows = section.preview_n.is_some() || section.final_n.is_some();
+    Ok(Preset { dataset, sets_windows, warnings })
 }
 
 /// The `dataset` section; an error if the preset has a section that is not supported.
-fn dataset_section(document: Value) -> Result<Value> {
+fn dataset_section(document: Value, warnings: &mut Vec<Warning>) -> Result<Value> {
     let hint = "start from demo/preset.yaml, which has a `dataset` section";
     let Value::Mapping(top) = document else {
         return Err(Error::input("not a mapping")).hint(hint);
@@ -146,9 +164,13 @@ fn dataset_section(document: Value) -> Result<Value> {
         match key.as_str() {
             Some("dataset") => dataset = Some(value),
             // The command line replaces the preset's model and output, as in the Python package.
-            Some("model" | "output") => {}
+            Some("model") => warnings.extend(preset_sections::model(&value)?),
+            Some("output") => warnings.extend(preset_sections::output(&value)?),
             // The Python package always runs the guards in its canonical order.
-            Some("guards") if has_only_order(&value) => {}
+            Some("guards") if has_only_order(&value) => warnings.push(Warning::preset_settings(
+                &["guards.order"],
+                "this version evaluates the guard invariants only",
+            )),
             Some("guards") => return unsupported("a setting in section `guards` other than `order`"),
             Some(other) => return unsupported(&format!("section `{other}`")),
             None => return Err(Error::input("a section name is not a string")),
@@ -299,7 +321,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    fn read_text(yaml: &str) -> Result<Dataset> {
+    fn read_text(yaml: &str) -> Result<Preset> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("p.yaml");
         std::fs::write(&file, yaml).unwrap();
@@ -308,10 +330,21 @@ mod tests {
 
     #[test]
     fn reads_preset_of_python_package() {
-        let d = read_text("dataset:\n  provider: {kind: local_jsonl, file: v.jsonl, text_field: t}\n  seq_len: 128\n  preview_n: 3\n")
+        let Preset { dataset: d, sets_windows, warnings } = read_text("dataset:\n  provider: {kind: local_jsonl, file: v.jsonl, text_field: t}\n  seq_len: 128\n  preview_n: 3\n")
             .unwrap();
         assert_eq!((d.seq_len, d.stride, d.preview_n, d.final_n, d.seed), (128, 128, 3, 64, 43));
         assert_eq!((d.files, d.text_field), (vec![PathBuf::from("v.jsonl")], "t".to_owned()));
+        assert_eq!((sets_windows, warnings), (true, Vec::new()));
+    }
+
+    #[test]
+    fn warns_of_settings_without_effect() {
+        let upstream = "model: {id: gpt2, adapter: hf_causal, device: auto}\noutput: {dir: runs}\n\
+            guards: {order: [invariants, spectral]}\n\
+            dataset: {provider: {kind: local_jsonl, file: x}, id: wikitext}\n";
+        let warned = read_text(upstream).unwrap().warnings;
+        let names: Vec<_> = warned.iter().flat_map(|warning| warning.names.clone()).collect();
+        assert_eq!(names, ["model.id", "output.dir", "guards.order", "dataset.id"]);
     }
 
     #[test]
@@ -356,6 +389,12 @@ mod tests {
             ),
             ("dataset: {provider: local_jsonl}", "needs `file`", Kind::Input),
             ("[]", "not a mapping", Kind::Input),
+            (
+                "model: {dtype: float16}\ndataset: {provider: local_jsonl, file: x}",
+                "`model.dtype`",
+                Kind::Input,
+            ),
+            ("dataset: {provider: local_jsonl, file: x, shuffle: true}", "shuffle", Kind::Input),
             ("dataset: {provider: local_jsonl, data_files: '*.jsonl'}", "pattern", Kind::Unsupported),
         ];
         for (yaml, needle, kind) in cases {

@@ -25,6 +25,7 @@ pub struct Progress<'a> {
     pub side: &'static str,
     line: Vec<u8>,
     phases: Vec<&'static str>,
+    shown: bool,
     step: Option<Step>,
     /// The failure that the evaluator reported.
     pub error: Option<ReportedError>,
@@ -42,6 +43,7 @@ impl<'a> Progress<'a> {
             side,
             line: Vec::new(),
             phases: Vec::new(),
+            shown: true,
             step: None,
             error: None,
             not_events: Vec::new(),
@@ -49,8 +51,14 @@ impl<'a> Progress<'a> {
         }
     }
 
+    /// The same, without showing progress.
+    pub fn hidden(ui: &'a Ui, side: &'static str) -> Self {
+        Progress { shown: false, ..Progress::new(ui, side) }
+    }
+
     fn event(&mut self, line: &[u8]) {
         match serde_json::from_slice::<Event>(line) {
+            Ok(Event::Progress { .. }) if !self.shown => {}
             Ok(Event::Progress { phase, done, total }) => self.progress(&phase, done, total),
             Ok(Event::Error { kind, message, hint, cause }) => {
                 let one_line = |text: &str| printable(&text.replace('\n', " "));

@@ -1,8 +1,7 @@
 //! The runtime manifests: the plan, the observations and the digests of a run, written after its containers have ended.
 
 use crate::error::{Context as _, Result};
-use crate::measure_side::{Run, Side};
-use crate::mounts;
+use crate::measure_side::{Measurement, Side};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use invarlock_evidence::format::plan::Allowances;
@@ -33,17 +32,17 @@ impl Record<'_> {
     pub fn plan(&self) -> Result<Value> {
         let mut sides = Map::new();
         for role in [Role::Baseline, Role::Subject] {
-            let run = Run { plan: self.plan, policy: self.policy, role, windows: None };
+            let side = Measurement { plan: self.plan, policy: self.policy, role, windows: None };
             let mut value = match &self.plan.image {
-                Some(_) => invarlock_runtime::describe(&run.container()?),
+                Some(_) => invarlock_runtime::describe(&side.run().container()?),
                 None => {
                     json!({"program": self.plan.host_evaluator, "filter_digest": self.plan.filter.digest})
                 }
             };
             if let Value::Object(members) = &mut value {
-                members.insert("checkpoint".into(), json!(self.plan.checkpoint(role).digest));
+                members.insert("checkpoint".into(), json!(self.plan.digest(role)));
             }
-            sides.insert(mounts::name(role).into(), value);
+            sides.insert(role.name().into(), value);
         }
         Ok(json!({
             "format_version": "plan-v1",
@@ -54,7 +53,7 @@ impl Record<'_> {
             "image": self.image(),
             "custom_seccomp_profile": self.plan.custom_filter,
             "dataset": self.plan.dataset_settings(),
-            "dataset_files": self.plan.data.digest,
+            "dataset_files": self.plan.digests.data,
             "sides": sides,
         }))
     }
@@ -62,8 +61,8 @@ impl Record<'_> {
     /// Bytes of the manifest of one run report.
     pub fn side_manifest(&self, role: Role, side: &Side) -> Result<Vec<u8>> {
         let mut context = self.common("measure")?;
-        context.insert("role".into(), json!(mounts::name(role)));
-        context.insert("sides".into(), json!({mounts::name(role): side.evidence}));
+        context.insert("role".into(), json!(role.name()));
+        context.insert("sides".into(), json!({role.name(): side.evidence}));
         self.manifest(&side.path, &side.sha256, context)
     }
 

@@ -52,6 +52,11 @@ impl Ui {
         }
     }
 
+    /// Prints a warning, whatever the level.
+    pub fn warn(&self, message: &str) {
+        self.say(Level::Quiet, &format!("warning: {message}"));
+    }
+
     /// Whether `--verbose` was passed.
     pub fn is_verbose(&self) -> bool {
         self.level == Level::Verbose

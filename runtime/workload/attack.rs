@@ -88,8 +88,16 @@ fn escape() -> bool {
     true
 }
 
-/// A hostile evaluator.
+/// A hostile evaluator. It answers the check that precedes a measurement as an honest one does.
 pub fn as_evaluator(attack: &str) {
+    let job: Value =
+        fs::read("/in/job.json").ok().and_then(|job| serde_json::from_slice(&job).ok()).unwrap_or_default();
+    if job["task"] == "check" {
+        let arm = json!({"window_ids": [], "input_ids": [], "attention_masks": []});
+        let windows = json!({"tokenizer_hash": null, "preview": arm, "final": arm});
+        let report = json!({"contract": "invarlock-check-v1", "role": job["role"], "checkpoint": {}, "windows": windows});
+        return fs::write("/out/check.json", report.to_string()).expect("/out");
+    }
     let forged = r#"{"meta":{},"forged":true}"#;
     let report = "/out/report.json";
     match attack {

@@ -86,6 +86,7 @@ fn manifest_records_denied_calls_of_the_evaluator() {
     }
 }
 
+/// A check that fails says what its container tried.
 #[test]
 fn failed_evaluation_prints_denied_calls() {
     let place = place_with_workload(As::Caller);
@@ -94,7 +95,7 @@ fn failed_evaluation_prints_denied_calls() {
     let paths = [baseline.to_str().unwrap(), dataset.to_str().unwrap()];
     let args = ["evaluate", "--quiet", "--baseline", paths[0], "--subject", paths[0], "--dataset", paths[1]];
     let ran = place.run(&args).expect(3);
-    ran.one_error(&["measuring the baseline"]);
+    ran.one_error(&["checking the baseline"]);
     assert!(ran.err.lines().any(|line| line == "invarlock: denied pipe2 ×1 (baseline)"), "{}", ran.err);
 }
 

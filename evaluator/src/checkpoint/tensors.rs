@@ -26,6 +26,15 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// PyTorch's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
     /// Bytes of an element.
     pub fn size(self) -> usize {
         match self {

@@ -9,7 +9,9 @@ use crate::format::evaluation_report::{
     QualityOverhead, ReportWindows, SystemOverhead, Telemetry, Verdict, WindowStats,
 };
 use crate::format::run_report::RunReport;
+use crate::format::warning::Warning;
 use crate::guards::Evaluations;
+use crate::job::Role;
 use crate::policy::{ALPHA, BOOTSTRAP_METHOD, CI_BAND};
 use crate::sentences::NO_GUARD_OVERHEAD;
 use serde_json::{Map, Number, Value};
@@ -76,6 +78,7 @@ impl Comparison<'_> {
                 evaluated: false,
                 skip_reason: NO_GUARD_OVERHEAD.to_owned(),
             },
+            warnings: self.warnings(),
             guard_blocks: guards.blocks,
             auto: self.policy.auto.clone(),
             policies: self.policy.resolved.clone(),
@@ -90,11 +93,23 @@ impl Comparison<'_> {
 
     /// The algorithm of the edit and its label.
     fn edit_names(&self) -> (&'static str, String) {
+        let algorithm = if self.same_checkpoint() { "noop" } else { "custom" };
+        (algorithm, self.context.edit_label.clone().unwrap_or_else(|| algorithm.to_owned()))
+    }
+
+    /// Whether both checkpoints are known to be the same files.
+    fn same_checkpoint(&self) -> bool {
         let context = self.context;
-        let same_checkpoint = context.baseline_checkpoint_sha256.is_some()
-            && context.baseline_checkpoint_sha256 == context.subject_checkpoint_sha256;
-        let algorithm = if same_checkpoint { "noop" } else { "custom" };
-        (algorithm, context.edit_label.clone().unwrap_or_else(|| algorithm.to_owned()))
+        context.baseline_checkpoint_sha256.is_some()
+            && context.baseline_checkpoint_sha256 == context.subject_checkpoint_sha256
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = self.context.warnings.clone();
+        warnings.extend(Warning::of_run(Role::Baseline, self.base.report));
+        warnings.extend(Warning::of_run(Role::Subject, self.subj.report));
+        warnings.extend(self.same_checkpoint().then(Warning::identical_checkpoints));
+        warnings
     }
 
     fn meta(&self) -> Meta {

@@ -7,11 +7,13 @@ mod blocks;
 pub(crate) mod derive;
 mod policy;
 mod provenance;
+mod sample;
 mod sides;
 
 use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, Tail, Validation};
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::ExecutionMode;
+use crate::format::warning::Warning;
 use crate::gates;
 use crate::guards::{self, Evaluations};
 use crate::numerics::bootstrap::Method;
@@ -19,6 +21,8 @@ use crate::numerics::digest::sha256_hex;
 use crate::policy::{ALPHA, Profile, Tier};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, bail};
 use policy::Policy;
+pub use sample::Sample;
+use sample::replicates;
 use serde::Serialize;
 use sides::Side;
 
@@ -58,6 +62,8 @@ pub struct CompareContext {
     pub edit_label: Option<String>,
     /// Path of the subject's `events.jsonl`, as recorded; may be empty.
     pub events_path: String,
+    /// Warnings about the request, which neither run report contains.
+    pub warnings: Vec<Warning>,
 }
 
 /// `report_build.generator.name` of reports that this crate writes. The verifier requires more of them than of upstream's.
@@ -90,6 +96,25 @@ pub fn compare(
         numbers,
     };
     Ok(comparison.report(guards))
+}
+
+/// Fails where the baseline's perplexity of the final arm is too far from that of its preview arm. Then the two arms are different kinds
+/// of text, and a subject that is like its baseline fails the drift gate.
+///
+/// # Errors
+/// The run report contradicts itself, or its drift is outside the band of a profile that decides on drift.
+pub fn check_baseline_drift(baseline: &RunReport, profile: Profile) -> Result<(), Error> {
+    let side = Side::check("baseline", baseline)?;
+    let (drift, (low, high)) = (side.last.perplexity / side.preview.perplexity, profile.drift_band());
+    if !profile.decides("preview_final_drift_acceptable") || (low..=high).contains(&drift) {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "the baseline's perplexity is {:.4} on the final windows and {:.4} on the preview windows, a drift of {drift:.4}; \
+         profile {profile} accepts {low:.2} to {high:.2}",
+        side.last.perplexity, side.preview.perplexity
+    ))
+    .with_hint("shuffle the rows of the dataset once, so that both groups of windows are the same kind of text"))
 }
 
 /// Everything that a report is made from.
@@ -135,7 +160,8 @@ impl Numbers {
         let (profile, tier) = (context.profile, context.tier);
         let (preview_n, final_n) = (subj.report.data.preview_n, subj.report.data.final_n);
         let replicates = replicates(profile, tier);
-        enough_measured(profile, tier, preview_n, final_n, replicates)?;
+        let tokens = subj.preview.tokens + subj.last.tokens;
+        Sample { preview: preview_n, final_: final_n, tokens }.check_coverage(profile, tier)?;
         let (before, after) =
             (&base.report.evaluation_windows.final_, &subj.report.evaluation_windows.final_);
         let (losses, weights) = (&after.logloss, &after.token_counts);
@@ -153,7 +179,6 @@ impl Numbers {
                 "the comparison has no finite result: ratio {ratio}, drift {drift}, interval {display:?}"
             );
         }
-        let tokens = subj.preview.tokens + subj.last.tokens;
         let enough_tokens = derive::enough_tokens(tier, tokens, preview_n, final_n);
         let validation = derive::validation(profile, tier, ratio, drift, enough_tokens, &guards.flags);
         let (min, max) = profile.drift_band();
@@ -172,33 +197,6 @@ impl Numbers {
             drift_band: Band { min, max },
         })
     }
-}
-
-/// Bootstrap replicates of a profile and tier.
-fn replicates(profile: Profile, tier: Tier) -> usize {
-    let least = if profile.gated() { tier.coverage().replicates } else { 0 };
-    profile.replicates().max(least)
-}
-
-/// A gated profile needs the tier's windows and replicates.
-fn enough_measured(
-    profile: Profile,
-    tier: Tier,
-    preview_n: usize,
-    final_n: usize,
-    replicates: usize,
-) -> Result<(), Error> {
-    let floor = tier.coverage();
-    let enough = preview_n >= floor.preview && final_n >= floor.final_ && replicates >= floor.replicates;
-    if enough || !profile.gated() {
-        return Ok(());
-    }
-    Err(Error::input(format!(
-        "too little was measured for profile {profile} and tier {tier}: {preview_n} + {final_n} windows and \
-         {replicates} bootstrap replicates; at least {} + {} and {} are needed (E005)",
-        floor.preview, floor.final_, floor.replicates
-    ))
-    .with_hint("use a larger dataset"))
 }
 
 /// As upstream: the first 16 hexadecimal digits of the SHA-256 of time, model and commit of the run.

@@ -3,12 +3,14 @@
 //! The types say what this project writes: members in the order in which they are written, with unit and meaning. Evidence that another
 //! machine wrote may lack members or contain others; it is read through [`untrusted`].
 
+pub mod check_report;
 pub mod evaluation_report;
 pub mod observations;
 pub mod plan;
 pub mod run_report;
 pub mod runtime_manifest;
 pub mod untrusted;
+pub mod warning;
 
 use serde::Serialize;
 use serde_json::Value;

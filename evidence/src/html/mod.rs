@@ -27,7 +27,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::Value;
 use text::DASH;
-use verdict::{Verdict, contradictions, report_warnings};
+use verdict::{Verdict, contradictions, report_warnings, stated_warnings};
 use windows::WindowsView;
 
 const TEMPLATE: &str = include_str!("page.html.j2");
@@ -230,6 +230,7 @@ impl Page {
                 },
             );
         }
+        warnings.extend(stated_warnings(report));
         warnings.extend(report_warnings(report));
         let (dangers, cautions) = warnings.into_iter().partition(|w| w.class == "danger");
 

@@ -149,6 +149,29 @@ pub(super) fn contradictions(report: &Value, metric: &Metric) -> Vec<String> {
     found
 }
 
+/// What the evaluation warned of.
+pub(super) fn stated_warnings(report: &Value) -> Option<Warning> {
+    let stated = at(report, "warnings").as_array().map(Vec::as_slice).unwrap_or_default();
+    let items: Vec<String> = stated
+        .iter()
+        .filter_map(|warning| warning.get("message").and_then(Value::as_str))
+        .map(capitalised)
+        .collect();
+    (!items.is_empty()).then(|| Warning {
+        class: "caution",
+        title: "The evaluation warned".into(),
+        text: "These facts decide no gate.".into(),
+        items,
+    })
+}
+
+/// A sentence with a capital letter and a full stop.
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+    format!("{first}{}.", letters.as_str())
+}
+
 /// Warnings that the report itself states.
 pub(super) fn report_warnings(report: &Value) -> Vec<Warning> {
     let mut items = Vec::new();

@@ -97,6 +97,7 @@ pub fn context(profile: Profile, tier: Tier) -> CompareContext {
         requested_windows: (180, 180),
         edit_label: None,
         events_path: String::new(),
+        warnings: Vec::new(),
     }
 }
 

@@ -55,7 +55,7 @@ pub struct EvaluateArgs {
     /// As --adapter, for the subject
     #[arg(long, value_name = "NAME", hide = true)]
     pub subject_adapter: Option<String>,
-    /// Print the plan as JSON and run nothing
+    /// Check both sides, print the plan as JSON and measure nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Exit 0 even when the subject fails its gates

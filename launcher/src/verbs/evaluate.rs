@@ -1,8 +1,10 @@
 //! `invarlock evaluate`: plan, measure both sides, compare, write the evidence, verify the written evidence.
 
 use crate::args::{EvaluateArgs, ExecutionMode};
-use crate::error::{Error, Result};
-use crate::measure_side::{Run, Side, baseline_windows};
+use crate::check_sides::Check;
+use crate::error::{Context as _, Error, Result};
+use crate::measure_side::{Measurement, Side, baseline_windows};
+use crate::plan::Plan;
 use crate::policy::{Needs, Policy};
 use crate::record::{self, Record};
 use crate::signals::Signals;
@@ -12,6 +14,7 @@ use console::style;
 use invarlock_evidence::compare::{self, CompareContext};
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::to_value;
+use invarlock_evidence::format::warning::Warning;
 use invarlock_evidence::gates;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::verify::{RuntimeProvenance, Verdict, VerifyOptions, verify_report};
@@ -21,7 +24,12 @@ use std::time::Instant;
 
 /// What the verb needs of the policy.
 pub fn needs(args: &EvaluateArgs) -> Needs {
-    let measured = if args.baseline_report.is_some() { 1 } else { 2 };
+    let checked = 2;
+    let measured = match (args.dry_run, &args.baseline_report) {
+        (true, _) => 0,
+        (false, Some(_)) => 1,
+        (false, None) => 2,
+    };
     Needs {
         allow_network: args.allow.allow_network,
         allow_host_execution: args.allow.allow_host_execution,
@@ -30,7 +38,7 @@ pub fn needs(args: &EvaluateArgs) -> Needs {
             ExecutionMode::Host => invarlock_security::ExecutionMode::Host,
         }),
         can_run_on_host: true,
-        containers: if args.dry_run { 0 } else { measured },
+        containers: checked + measured,
         user_profile: args.container.seccomp.is_some(),
     }
 }
@@ -60,20 +68,24 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         evidence_dir::check_writable("--out", &args.out)?;
         evidence_dir::check_writable("--report-out", &args.report_out)?;
     }
-    let plan = plan::make(request::of_evaluate(args)?, policy, &ui, &signals)?;
+    let (plan, warnings) = checked_plan(args, policy, &ui, &signals)?;
     let record = Record { plan: &plan, policy, started_at: record::now() };
     if args.dry_run {
-        ui::out(&ui::ascii(&format!("{:#}", record.plan()?)));
+        ui::out(&ui::ascii(&format!("{:#}", dry_run(&record, &warnings)?)));
         return Ok(0);
     }
     let baseline = match &plan.request.baseline_report {
         Some(path) => baseline_reuse::baseline(path, &plan)?,
         None => measure(&record, Role::Baseline, None, &ui, &signals)?,
     };
+    compare::check_baseline_drift(&baseline.report, plan.request.profile)
+        .context("judging the baseline before the subject is measured")?;
     let baseline_done = started.elapsed();
-    let subject = measure(&record, Role::Subject, Some(&baseline), &ui, &signals)?;
+    let measured = measure(&record, Role::Subject, Some(&baseline), &ui, &signals);
+    let subject = measured.map_err(|error| keeping(error, &plan, &baseline))?;
     let subject_done = started.elapsed();
-    let report = compare::compare(&baseline.report, &subject.report, &context(&record, &baseline, &subject))?;
+    let report = compare::compare(&baseline.report, &subject.report, &context(&record, &baseline, &subject))
+        .map_err(|error| keeping(error, &plan, &baseline))?;
     let (path, manifest) = write_evidence(&record, &report, &baseline, &subject, &signals)?;
     let verdict = verify(&path, &record);
     let timings = json!({
@@ -93,6 +105,51 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     Ok(u8::from(!passed && !args.no_gate))
 }
 
+/// Opens and checks both sides, then hashes them. Gives the plan and the warnings, which are printed as soon as they are known.
+fn checked_plan(
+    args: &EvaluateArgs,
+    policy: &Policy,
+    ui: &Ui,
+    signals: &Signals,
+) -> Result<(Plan, Vec<Warning>)> {
+    // JSON output contains them.
+    let warn = |found: &[Warning]| match args.json {
+        true => {}
+        false => found.iter().for_each(|warning| ui.warn(&warning.message)),
+    };
+    let opened = plan::open(request::of_evaluate(args)?, policy, ui)?;
+    let mut warnings = opened.preset_warnings.clone();
+    warnings.extend(Check { opened: &opened, policy, keep_logs: !args.dry_run }.both(ui, signals)?);
+    warn(&warnings);
+    let plan = opened.hash(ui, signals)?;
+    if plan.digests.baseline.tree_sha256 == plan.digests.subject.tree_sha256 {
+        let identical = Warning::identical_checkpoints();
+        warn(std::slice::from_ref(&identical));
+        warnings.push(identical);
+    }
+    Ok((plan, warnings))
+}
+
+/// What `--dry-run` prints: the plan, and the warnings of the check.
+fn dry_run(record: &Record<'_>, warnings: &[Warning]) -> Result<Value> {
+    let mut plan = record.plan()?;
+    if let Value::Object(members) = &mut plan {
+        members.insert("warnings".to_owned(), to_value(&warnings));
+    }
+    Ok(plan)
+}
+
+/// The error of a subject, with how the measured baseline is used again.
+fn keeping(error: Error, plan: &Plan, baseline: &Side) -> Error {
+    match plan.request.baseline_report {
+        Some(_) => error,
+        None => error.with_note(format!(
+            "the measured baseline is kept: pass --baseline-report {} to use it again",
+            baseline.path.display()
+        )),
+    }
+}
+
 fn level(args: &EvaluateArgs) -> Level {
     match (args.quiet || args.json, args.verbose) {
         (true, _) => Level::Quiet,
@@ -110,8 +167,9 @@ fn measure(
     signals: &Signals,
 ) -> Result<Side> {
     let windows = baseline.map(|baseline| baseline_windows(&baseline.report));
-    let run = Run { plan: record.plan, policy: record.policy, role, windows: windows.as_ref() };
-    let (side, run_dir) = run.measure(ui, signals)?;
+    let Record { plan, policy, .. } = *record;
+    let (side, run_dir) =
+        Measurement { plan, policy, role, windows: windows.as_ref() }.measure(ui, signals)?;
     run_dir.write(evidence_dir::MANIFEST, &record.side_manifest(role, &side)?)?;
     run_dir.commit()?;
     Ok(side)
@@ -142,8 +200,8 @@ fn context(record: &Record<'_>, baseline: &Side, subject: &Side) -> CompareConte
         tier: request.tier,
         baseline_model_id: text(&request.baseline),
         subject_model_id: text(&request.subject),
-        baseline_checkpoint_sha256: Some(plan.baseline.digest.tree_sha256.clone()),
-        subject_checkpoint_sha256: Some(plan.subject.digest.tree_sha256.clone()),
+        baseline_checkpoint_sha256: Some(plan.digests.baseline.tree_sha256.clone()),
+        subject_checkpoint_sha256: Some(plan.digests.subject.tree_sha256.clone()),
         baseline_report_path: text(&baseline.path),
         subject_report_path: text(&subject.path),
         baseline_report_sha256: baseline.sha256.clone(),
@@ -154,6 +212,7 @@ fn context(record: &Record<'_>, baseline: &Side, subject: &Side) -> CompareConte
         requested_windows: (plan.dataset.preview_n, plan.dataset.final_n),
         edit_label: request.edit_label.clone(),
         events_path: text(&subject.path.with_file_name("events.jsonl")),
+        warnings: plan.preset_warnings.clone(),
     }
 }
 
@@ -214,6 +273,7 @@ impl Done {
             "subject_final": metric.final_,
             "gates": gates,
             "gate_failures": self.verdict.gate_failures,
+            "warnings": self.report.warnings,
             "trust_status": self.verdict.trust.as_str(),
             "host_execution": self.verdict.host_execution,
             "report": self.path,
@@ -229,6 +289,7 @@ impl Done {
         if !args.quiet {
             for gate in gates::gates(&self.written) {
                 let mark = match gate.passed {
+                    Some(true) if gate.warned => style("warn").yellow(),
                     Some(true) => style("pass").green(),
                     Some(false) => style("FAIL").red().bold(),
                     None => style("  – ").dim(),
@@ -248,4 +309,3 @@ impl Done {
         }
     }
 }
-                    Some(true) if gate.warned => style("warn").yellow(),

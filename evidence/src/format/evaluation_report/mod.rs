@@ -28,6 +28,7 @@ pub use provenance::{
     SideRef, WindowPlan,
 };
 
+use super::warning::Warning;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -82,6 +83,9 @@ pub struct EvaluationReport {
     pub guards: Vec<GuardEntry>,
     /// Cost of the guards in quality.
     pub guard_overhead: GuardOverhead,
+    /// What a reader must know besides the gates; absent where there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// Blocks of the other guards, each under the guard's name.
     #[serde(flatten)]
     pub guard_blocks: Map<String, Value>,

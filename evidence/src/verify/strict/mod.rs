@@ -5,6 +5,7 @@
 mod gates;
 mod metric;
 mod policies;
+mod warnings;
 mod windows;
 
 use super::VerifyOptions;
@@ -113,6 +114,7 @@ pub(super) fn check(
         Check { report, options, own_report: is_own(report), stated_tier: stated, found: Found::default() };
     let tier = check.tier();
     check.policies();
+    check.warnings(baseline.map(|(report, _)| report));
     let kind = report.at("primary_metric.kind").str().unwrap_or_default();
     if kind != "ppl_causal" {
         check.not(format!("primary_metric of kind {kind}: only ppl_causal is recomputed"));

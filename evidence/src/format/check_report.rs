@@ -1,0 +1,43 @@
+//! The check report (`check.json`): what a `check` job found in one checkpoint and its dataset, without computing.
+
+use super::run_report::BaselineWindows;
+use crate::job::Role;
+use serde::{Deserialize, Serialize};
+
+/// Contract name that every check report contains.
+pub const CHECK_CONTRACT: &str = "invarlock-check-v1";
+
+/// The whole report. It exists only where nothing is wrong; a fault is an error event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckReport {
+    /// Always [`CHECK_CONTRACT`].
+    pub contract: String,
+    /// The side that was checked.
+    pub role: Role,
+    /// Facts about the checkpoint that a user should know.
+    pub checkpoint: CheckpointFacts,
+    /// The windows that a measurement would use. Those of the baseline are replayed when the subject is checked.
+    pub windows: BaselineWindows,
+}
+
+/// Facts about a checkpoint that follow from its configuration and its headers. Members that are absent are unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointFacts {
+    /// `model_type` of its configuration.
+    #[serde(default)]
+    pub model_type: String,
+    /// The type of numbers that the checkpoint runs in, such as `float16`: `dtype` or `torch_dtype` of its configuration, else that of its
+    /// weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_dtype: Option<String>,
+    /// The type of numbers it is measured in.
+    #[serde(default)]
+    pub compute_dtype: String,
+    /// Number of tensors that the model does not use.
+    #[serde(default)]
+    pub unused_tensors: usize,
+    /// Names of the first of them.
+    #[serde(default)]
+    pub unused_tensor_names: Vec<String>,
+}

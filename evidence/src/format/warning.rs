@@ -1,0 +1,179 @@
+//! Warnings: facts that decide no gate, but that a reader of a result must know.
+//!
+//! The same sentence is in the terminal, in JSON, in the report and on the page. Names in it come from checkpoints and are untrusted;
+//! the code that prints them escapes them.
+
+use super::check_report::CheckpointFacts;
+use super::run_report::RunReport;
+use crate::job::Role;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Names in the sentence of a warning.
+const SHOWN_NAMES: usize = 3;
+/// Names in a warning.
+const MAX_NAMES: usize = 32;
+/// Characters of a name.
+const MAX_NAME: usize = 200;
+
+/// One warning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What it is about.
+    pub kind: WarningKind,
+    /// The side that it concerns; absent where it concerns both or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Role>,
+    /// Names of tensors or settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// The sentence that is shown.
+    pub message: String,
+}
+
+/// What a warning is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningKind {
+    /// The checkpoint contains tensors that the model does not use.
+    UnusedTensors,
+    /// Baseline and subject are the same files.
+    IdenticalCheckpoints,
+    /// The model is measured in another type of numbers than it runs in.
+    ComputeDtype,
+    /// A setting of the preset is not obeyed.
+    PresetSetting,
+}
+
+impl Warning {
+    /// The warnings about one checkpoint.
+    pub fn of_checkpoint(side: Role, facts: &CheckpointFacts) -> Vec<Self> {
+        Self::unused_tensors(side, facts).into_iter().chain(Self::compute_dtype(side, facts)).collect()
+    }
+
+    /// The warnings about the checkpoint of a run report, from `meta.evaluator`. Reports of other programs may lack it.
+    pub fn of_run(side: Role, report: &RunReport) -> Vec<Self> {
+        report
+            .meta
+            .more
+            .get("evaluator")
+            .map_or_else(Vec::new, |evaluator| Self::of_evaluator(side, evaluator))
+    }
+
+    /// The warnings that follow from a `meta.evaluator`.
+    pub(crate) fn of_evaluator(side: Role, evaluator: &Value) -> Vec<Self> {
+        match CheckpointFacts::deserialize(evaluator) {
+            Ok(facts) => Self::of_checkpoint(side, &facts),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn unused_tensors(side: Role, facts: &CheckpointFacts) -> Option<Self> {
+        let count = facts.unused_tensors.max(facts.unused_tensor_names.len());
+        if count == 0 {
+            return None;
+        }
+        let shorten = |name: &String| name.chars().take(MAX_NAME).collect::<String>();
+        let names: Vec<String> = facts.unused_tensor_names.iter().take(MAX_NAMES).map(shorten).collect();
+        let mut listed = names.iter().take(SHOWN_NAMES).cloned().collect::<Vec<_>>().join(", ");
+        if count > SHOWN_NAMES {
+            listed += &format!(" and {} more", count - SHOWN_NAMES.min(names.len()));
+        }
+        let (verb, tensors) = if count == 1 { ("is", "tensor") } else { ("are", "tensors") };
+        let message = format!(
+            "{count} {tensors} of the {} {verb} not used by the model: {listed}; merge an adapter into the weights to \
+             measure it",
+            side.name()
+        );
+        Some(Self { kind: WarningKind::UnusedTensors, side: Some(side), names, message })
+    }
+
+    /// float32 holds every number of bfloat16 and float16. Only float16 has a smaller range, so a model that overflows there does not
+    /// overflow when it is measured.
+    fn compute_dtype(side: Role, facts: &CheckpointFacts) -> Option<Self> {
+        let dtype = facts.checkpoint_dtype.as_deref()?;
+        (dtype == "float16" && facts.compute_dtype == "float32").then(|| Self {
+            kind: WarningKind::ComputeDtype,
+            side: Some(side),
+            names: Vec::new(),
+            message: format!(
+                "the {} is a {dtype} checkpoint, but it is measured in {}; numbers above 65504 overflow in {dtype} only",
+                side.name(),
+                facts.compute_dtype
+            ),
+        })
+    }
+
+    /// Both checkpoints have the same digest.
+    pub fn identical_checkpoints() -> Self {
+        Self {
+            kind: WarningKind::IdenticalCheckpoints,
+            side: None,
+            names: Vec::new(),
+            message:
+                "baseline and subject are byte-identical: the evaluation compares a checkpoint with itself"
+                    .to_owned(),
+        }
+    }
+
+    /// Settings of the preset are not obeyed; `instead` says what applies.
+    pub fn preset_settings(names: &[&str], instead: &str) -> Self {
+        let listed = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        Self {
+            kind: WarningKind::PresetSetting,
+            side: None,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            message: format!("{listed} of the preset has no effect: {instead}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(unused: &[&str], dtype: Option<&str>) -> CheckpointFacts {
+        CheckpointFacts {
+            model_type: "llama".to_owned(),
+            checkpoint_dtype: dtype.map(str::to_owned),
+            compute_dtype: "float32".to_owned(),
+            unused_tensors: unused.len(),
+            unused_tensor_names: unused.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn unused_tensors_are_counted_and_the_first_are_named() {
+        let found = Warning::of_checkpoint(Role::Subject, &facts(&["a", "b", "c", "d", "e"], None));
+        assert_eq!((found.len(), found[0].kind, found[0].names.len()), (1, WarningKind::UnusedTensors, 5));
+        assert!(
+            found[0]
+                .message
+                .starts_with("5 tensors of the subject are not used by the model: a, b, c and 2 more")
+        );
+        let one = Warning::of_checkpoint(Role::Baseline, &facts(&["a"], None));
+        assert!(
+            one[0].message.starts_with("1 tensor of the baseline is not used by the model: a;"),
+            "{one:?}"
+        );
+    }
+
+    #[test]
+    fn only_float16_has_a_smaller_range_than_float32() {
+        for (dtype, warned) in
+            [(Some("float16"), true), (Some("bfloat16"), false), (Some("float32"), false), (None, false)]
+        {
+            let found = Warning::of_checkpoint(Role::Subject, &facts(&[], dtype));
+            assert_eq!(!found.is_empty(), warned, "{dtype:?}");
+            assert!(found.iter().all(|warning| warning.message.contains("float16")));
+        }
+    }
+
+    #[test]
+    fn warnings_survive_json() {
+        let warning = Warning::preset_settings(&["model.id"], "x");
+        let json = serde_json::to_value(&warning).expect("JSON");
+        assert_eq!((&json["kind"], json.get("side")), (&"preset_setting".into(), None));
+        assert_eq!(serde_json::from_value::<Warning>(json).expect("read"), warning);
+    }
+}

@@ -1,0 +1,99 @@
+//! The sections `model` and `output` of a preset. The command line replaces what they set. A setting that would be ignored otherwise is an
+//! error that names it.
+
+use crate::error::{Context as _, Error, Result};
+use invarlock_evidence::format::warning::Warning;
+use serde_norway::Value;
+
+/// `model`: what it sets must be what is done anyway, or what the command line replaces.
+pub fn model(section: &Value) -> Result<Option<Warning>> {
+    const MEASURED: &str =
+        "checkpoints are measured in float32 on the CPU, as their config.json describes them";
+    let obeyed = |key: &str, value: &str| match key {
+        "adapter" => ["auto", "hf_causal"].contains(&value),
+        "device" => ["auto", "cpu"].contains(&value),
+        "dtype" | "torch_dtype" => ["float32", "torch.float32"].contains(&value),
+        _ => false,
+    };
+    let replaced = replaced_settings("model", section, &["id"], obeyed, MEASURED)?;
+    Ok(replaced
+        .then(|| Warning::preset_settings(&["model.id"], "--baseline and --subject name the checkpoints")))
+}
+
+/// `output`: only the directory, which the command line replaces.
+pub fn output(section: &Value) -> Result<Option<Warning>> {
+    const WRITTEN: &str = "run reports and the evaluation report are written, and nothing else";
+    let replaced = replaced_settings("output", section, &["dir"], |_, _| false, WRITTEN)?;
+    Ok(replaced
+        .then(|| Warning::preset_settings(&["output.dir"], "--out and --report-out name the directories")))
+}
+
+/// Whether a section sets one of the keys that the command line `replaces`. Any other setting is an error, unless it is null, false or
+/// `obeyed`; `fact` says what is done.
+fn replaced_settings(
+    name: &str,
+    section: &Value,
+    replaces: &[&str],
+    obeyed: impl Fn(&str, &str) -> bool,
+    fact: &str,
+) -> Result<bool> {
+    let settings = match section {
+        Value::Null => return Ok(false),
+        Value::Mapping(settings) => settings,
+        _ => return Err(Error::input(format!("section `{name}` is not a mapping"))),
+    };
+    let mut replaced = false;
+    for (key, value) in settings {
+        let Some(key) = key.as_str() else {
+            return Err(Error::input(format!("section `{name}`: a setting's name is not a string")));
+        };
+        match value {
+            _ if replaces.contains(&key) => replaced = true,
+            Value::Null | Value::Bool(false) => {}
+            Value::String(text) if obeyed(key, text) => {}
+            _ => {
+                return Err(Error::input(format!("the setting `{name}.{key}` is not supported: {fact}")))
+                    .hint("remove it from the preset");
+            }
+        }
+    }
+    Ok(replaced)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn section(yaml: &str) -> Value {
+        serde_norway::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn accepts_what_is_done_anyway() {
+        let accepted =
+            "{adapter: hf_causal, device: cpu, dtype: float32, load_in_8bit: false, revision: null}";
+        assert_eq!(model(&section(accepted)).unwrap(), None);
+        assert_eq!(output(&section("{save_model: false}")).unwrap(), None);
+        assert_eq!(output(&Value::Null).unwrap(), None);
+        assert_eq!(model(&section("{id: gpt2}")).unwrap().unwrap().names, ["model.id"]);
+    }
+
+    #[test]
+    fn refuses_other_settings_by_name() {
+        for (yaml, name) in [
+            ("{dtype: float16}", "`model.dtype`"),
+            ("{load_in_8bit: true}", "`model.load_in_8bit`"),
+            ("{device: cuda}", "`model.device`"),
+            ("{id: x, revision: 3}", "`model.revision`"),
+            ("[x]", "`model` is not a mapping"),
+            ("{1: x}", "`model`"),
+        ] {
+            let e = model(&section(yaml)).unwrap_err();
+            assert!(e.message().contains(name) && e.kind() == Kind::Input, "{yaml}: {e:?}");
+        }
+        let e = output(&section("{save_model: true}")).unwrap_err();
+        assert!(e.message().contains("`output.save_model`"), "{e:?}");
+    }
+}
