@@ -351,9 +351,16 @@ impl<'a> Root<'a> {
         let ends_with = |ends: &[&str]| names.iter().find(|name| ends.iter().any(|end| name.ends_with(end)));
         let (role, dir) = (self.role, self.dir.display());
         let error = |why: String| Error::input(format!("{role} checkpoint {dir}: {why}"));
-        if let Some(name) = ends_with(&[".safetensors"]) {
-            return error(format!("neither {SINGLE} nor {INDEX} exists, but {name:?} does"))
-                .with_hint(format!("rename a single file to {SINGLE}; add the {INDEX} of shards"));
+        match ends_with(&[".safetensors"]) {
+            Some(name) if name.contains("-of-") => {
+                return error(format!("{INDEX}, which names shards such as {name:?}, is missing"))
+                    .with_hint("download the checkpoint again, with its index");
+            }
+            Some(name) => {
+                return error(format!("neither {SINGLE} nor {INDEX} exists, but {name:?} does"))
+                    .with_hint(format!("if it contains all weights, rename it to {SINGLE}"));
+            }
+            None => {}
         }
         let why = match ends_with(&[".bin", ".pt", ".pth", ".pkl", ".ckpt"]) {
             Some(name) => {

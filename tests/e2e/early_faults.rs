@@ -202,7 +202,10 @@ fn a_single_file_beside_an_index_is_refused_with_both_names() {
     case.refused(2, &["both model.safetensors and model.safetensors.index.json", "earlier save"]);
     std::fs::remove_file(case.file("subject/model.safetensors")).unwrap();
     std::fs::remove_file(case.file("subject/model.safetensors.index.json")).unwrap();
-    case.refused(2, &["model-1.safetensors", "index.json"]);
+    case.refused(2, &["\"model-1.safetensors\" does", "rename it to model.safetensors"]);
+    let shard = case.file("subject/model-00001-of-00002.safetensors");
+    std::fs::rename(case.file("subject/model-1.safetensors"), shard).unwrap();
+    case.refused(2, &["model.safetensors.index.json, which names shards", "-of-00002", "is missing"]);
 }
 
 #[test]
