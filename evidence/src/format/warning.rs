@@ -80,9 +80,10 @@ impl Warning {
             listed += &format!(" and {} more", count - SHOWN_NAMES.min(names.len()));
         }
         let (verb, tensors) = if count == 1 { ("is", "tensor") } else { ("are", "tensors") };
+        let adapter = names.iter().any(|name| name.contains("lora_"));
+        let advice = if adapter { "; merge the adapter into the weights to measure it" } else { "" };
         let message = format!(
-            "{count} {tensors} of the {} {verb} not used by the model: {listed}; merge an adapter into the weights to \
-             measure it",
+            "{count} {tensors} of the {} {verb} not used by the model: {listed}{advice}",
             side.name()
         );
         Some(Self { kind: WarningKind::UnusedTensors, side: Some(side), names, message })
@@ -152,9 +153,11 @@ mod tests {
                 .starts_with("5 tensors of the subject are not used by the model: a, b, c and 2 more")
         );
         let one = Warning::of_checkpoint(Role::Baseline, &facts(&["a"], None));
+        assert_eq!(one[0].message, "1 tensor of the baseline is not used by the model: a");
+        let adapter = Warning::of_checkpoint(Role::Subject, &facts(&["q_proj.lora_A.weight"], None));
         assert!(
-            one[0].message.starts_with("1 tensor of the baseline is not used by the model: a;"),
-            "{one:?}"
+            adapter[0].message.ends_with("merge the adapter into the weights to measure it"),
+            "{adapter:?}"
         );
     }
 
