@@ -29,6 +29,20 @@ impl Limits {
     }
 }
 
+/// Most entries of all layers of an image: inodes of the store's file system.
+const MAX_IMAGE_ENTRIES: u64 = 2_000_000;
+
+/// Fails if all layers of an image together have too many entries.
+pub(crate) fn check_image_entries(entries: u64) -> Result<()> {
+    if entries <= MAX_IMAGE_ENTRIES {
+        return Ok(());
+    }
+    Err(Error::safety(format!(
+        "the layers of the image have more than {MAX_IMAGE_ENTRIES} entries (files and directories) together"
+    ))
+    .with_hint("use an image with fewer files"))
+}
+
 /// What is done with a file type or mode bit that no container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpecialFilePolicy {
@@ -62,5 +76,18 @@ impl Policy {
         };
         check("devices or fifos", self.devices, totals.dropped_devices)?;
         check("set-id programs", self.set_id, totals.dropped_set_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Limits, MAX_IMAGE_ENTRIES, check_image_entries};
+
+    #[test]
+    fn image_has_fewer_entries_than_its_layers_may_have() {
+        // Two layers at their own limit are the most.
+        assert_eq!(MAX_IMAGE_ENTRIES, 2 * Limits::default().entries);
+        assert!(check_image_entries(MAX_IMAGE_ENTRIES).is_ok());
+        assert!(check_image_entries(MAX_IMAGE_ENTRIES + 1).is_err());
     }
 }

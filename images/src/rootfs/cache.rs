@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::fs::Dir;
 use invarlock_error::{Context as _, Kind};
@@ -23,6 +24,7 @@ use crate::cas::files::{
 use crate::cas::{BlobSource, locks};
 use crate::hooks::step;
 use crate::layer::Totals;
+use crate::layer::limits::check_image_entries;
 use crate::layer::limits::{Limits, Policy};
 use crate::oci::json::parse;
 use crate::oci::{Digest, Layer};
@@ -159,20 +161,23 @@ impl RootfsCache {
                     None => drop(missing.insert(layer.diff_id, layer)),
                 }
             }
+            let entries = found.iter().map(|layer| layer.totals.entries).sum();
+            check_image_entries(entries)?;
             if missing.is_empty() {
                 return Ok(found);
             }
-            new.extend(self.extract(source, missing, policy)?);
+            new.extend(self.extract(source, missing, policy, entries)?);
         }
     }
 
     /// Extracts layers to temporary directories, verifies blobs and diff ids, syncs and then renames them. Returns the diff ids of the
-    /// layers that no other process extracted meanwhile.
+    /// layers that no other process extracted meanwhile. `entries`: those of the image's other layers.
     fn extract(
         &self,
         source: &dyn BlobSource,
         missing: BTreeMap<Digest, &Layer>,
         policy: Policy,
+        entries: u64,
     ) -> Result<Vec<Digest>> {
         self.sweep();
         let mut partial_layers = Vec::new();
@@ -183,11 +188,13 @@ impl RootfsCache {
             }
         }
         step("store: partial made");
+        let entries = AtomicU64::new(entries);
         let extract = |(layer, partial): &(&Layer, PartialLayer<'_>)| {
             source.read_layer(layer, &mut |blob| {
-                partial
+                let totals = partial
                     .extract(blob, layer, self.limits, policy)
-                    .with_context(|| format!("extracting layer {}", layer.digest))
+                    .with_context(|| format!("extracting layer {}", layer.digest))?;
+                check_image_entries(entries.fetch_add(totals.entries, Ordering::Relaxed) + totals.entries)
             })
         };
         let flush = || syncfs(&self.dir).context("syncing extracted layers");

@@ -13,6 +13,7 @@ use crate::Result;
 use crate::cas::LayerReader;
 use crate::cas::files::{ensure_dir, open, open_dir, write_atomic};
 use crate::hooks::step;
+use crate::layer::Totals;
 use crate::layer::extract::extract;
 use crate::layer::limits::{Limits, Policy};
 use crate::oci::Layer;
@@ -40,14 +41,14 @@ impl<'a> PartialLayer<'a> {
         Ok(partial_layer)
     }
 
-    /// Extracts `blob` and writes record, change stamps and seal.
+    /// Extracts `blob` and writes record, change stamps and seal. Returns what the layer contains.
     pub fn extract(
         &self,
         blob: &mut LayerReader<'_>,
         layer: &Layer,
         limits: Limits,
         policy: Policy,
-    ) -> Result<()> {
+    ) -> Result<Totals> {
         ensure_dir(&self.dir, "tree")?;
         let dir = open_dir(&self.dir, "tree")?;
         ensure_dir(&dir, "root")?;
@@ -61,7 +62,7 @@ impl<'a> PartialLayer<'a> {
         write_change_stamps(&dir, &seal)?;
         write_atomic(&self.dir, "seal", |file| write_seal(&seal, file))?;
         step("store: record sealed");
-        Ok(())
+        Ok(seal.totals)
     }
 
     /// Gives the extracted layer, which is sealed and synced, its name.
