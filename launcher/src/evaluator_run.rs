@@ -3,6 +3,7 @@
 
 use crate::denied_calls;
 use crate::error::{Context as _, Error, Result};
+use crate::inputs::InputFile;
 use crate::limits;
 use crate::mounts::{InputMount, SideInputs};
 use crate::plan::Opened;
@@ -46,9 +47,12 @@ impl EvaluatorRun<'_> {
             }
         };
         sink.finish();
-        // A signal before the workload starts gives an error of its own; the signal is the reason for it.
-        let outcome = outcome.map_err(|error| signals.check(kept).err().unwrap_or(error))?;
-        let failed = self.failure(&outcome, sink, &inputs, signals, kept);
+        // Whatever a run reports after one of these, they are the reason for it: the user's signal, and an input that was changed.
+        signals.check(kept)?;
+        let role = self.role.name();
+        self.check_inputs().map_err(|error| error.context(format_args!("{} the {role}", self.doing())))?;
+        let outcome = outcome?;
+        let failed = self.failure(&outcome, sink, &inputs);
         // The measurement repeats what a check does, so the calls that a check was denied are shown only where it failed.
         if self.task == Task::Measure || failed.is_some() {
             denied_calls::show(outcome.denied_calls.as_ref(), Some(self.role.name()));
@@ -135,14 +139,7 @@ impl EvaluatorRun<'_> {
     }
 
     /// The reason why a run failed, if it did.
-    fn failure(
-        &self,
-        outcome: &Outcome,
-        sink: &Progress<'_>,
-        inputs: &SideInputs<'_>,
-        signals: &Signals,
-        kept: &str,
-    ) -> Option<Error> {
+    fn failure(&self, outcome: &Outcome, sink: &Progress<'_>, inputs: &SideInputs<'_>) -> Option<Error> {
         let reached = limits::reached(outcome);
         let by_limit = |instead: &str| {
             let hint = limits::hint(&reached)
@@ -151,10 +148,7 @@ impl EvaluatorRun<'_> {
         };
         let error = match (&outcome.status, &sink.error) {
             (Status::Exited(0), None) => return None,
-            (Status::Cancelled, _) => match signals.check(kept) {
-                Err(interrupted) => return Some(interrupted),
-                Ok(()) => Error::system("cancelled"),
-            },
+            (Status::Cancelled, _) => Error::system("cancelled"),
             (Status::TimedOut, _) => by_limit("use fewer windows"),
             (Status::MemoryLimit, _) => by_limit("use a smaller model"),
             (_, Some(reported)) => reported_failure(reported, &reached, inputs),
@@ -162,11 +156,20 @@ impl EvaluatorRun<'_> {
                 with_limits(Error::system(format!("the evaluator ended with {status}")), &reached)
             }
         };
-        let doing = match self.task {
+        Some(error.context(format_args!("{} the {}", self.doing(), self.role.name())))
+    }
+
+    fn doing(&self) -> &'static str {
+        match self.task {
             Task::Measure => "measuring",
             Task::Check => "checking",
-        };
-        Some(error.context(format_args!("{doing} the {}", self.role.name())))
+        }
+    }
+
+    /// Fails if a file that the run read was changed or replaced meanwhile.
+    fn check_inputs(&self) -> Result<()> {
+        let inputs = [self.opened.files(self.role), &self.opened.data];
+        inputs.into_iter().flatten().try_for_each(InputFile::check_unchanged)
     }
 }
 

@@ -70,8 +70,12 @@ impl InputFile {
     pub fn check_unchanged(&self) -> Result<()> {
         let doing = || format!("reading the metadata of {}", self.path.display());
         let opened = self.file.metadata().with_context(doing)?;
-        let named = std::fs::symlink_metadata(&self.path).with_context(doing)?;
-        if ChangeStamps::of(&opened) == self.stamps && ChangeStamps::of(&named) == self.stamps {
+        let named = match std::fs::symlink_metadata(&self.path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            other => Some(other.with_context(doing)?),
+        };
+        let same = |metadata: &std::fs::Metadata| ChangeStamps::of(metadata) == self.stamps;
+        if same(&opened) && named.as_ref().is_some_and(same) {
             return Ok(());
         }
         let path = self.path.display();

@@ -209,3 +209,18 @@ fn rejects_input_rewritten_in_place_during_the_run() {
     Ran { code, out: String::new(), err }.expect(3).one_error(&["model.safetensors", "changed or replaced"]);
     assert_no_evidence(&place);
 }
+
+/// The evaluator gets SIGBUS when it reads weights that are no longer there. The error names the reason and not the signal.
+#[test]
+fn rejects_input_truncated_during_the_run() {
+    let place = Place::new(As::Caller);
+    let checkpoint = place.copy_dir(&demo("baseline"), "checkpoint");
+    let mut child = start_measuring_of(&place, &checkpoint);
+    let weights = std::fs::File::options().write(true).open(checkpoint.join("model.safetensors")).unwrap();
+    weights.set_len(0).unwrap();
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    let code = child.wait().unwrap().code().unwrap_or(-1);
+    Ran { code, out: String::new(), err }.expect(3).one_error(&["model.safetensors", "changed or replaced"]);
+    assert_no_evidence(&place);
+}
