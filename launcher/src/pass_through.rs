@@ -1,15 +1,21 @@
 //! The workload's output on its way to this process's standard streams.
 
 use crate::error::{Context as _, Result};
+use crate::signals::Signals;
 use crate::ui;
 use invarlock_runtime::Sink;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
-/// Passes on the workload's output: unchanged into files and pipes, with control characters escaped onto a terminal.
-#[derive(Default)]
-pub struct PassThrough {
+/// Passes on the workload's output: unchanged into files and pipes, with control characters escaped onto a terminal. After a signal, output
+/// that nothing reads is discarded, so that the run can be ended.
+pub struct PassThrough<'a> {
     streams: [Stream; 2],
     /// Everything goes to standard error, because standard output is used otherwise.
     to_stderr: bool,
+    /// Readable after a signal.
+    stop: BorrowedFd<'a>,
 }
 
 #[derive(Default)]
@@ -21,17 +27,42 @@ struct Stream {
 }
 
 impl Stream {
-    fn write(&mut self, mut to: impl std::io::Write, terminal: bool, bytes: &[u8]) {
+    fn write(&mut self, to: &mut dyn FnMut(&[u8]) -> std::io::Result<()>, terminal: bool, bytes: &[u8]) {
         let result = if terminal {
             self.rest.extend_from_slice(bytes);
             let rest = self.rest.split_off(complete(&self.rest));
             let text = ui::printable(&String::from_utf8_lossy(&std::mem::replace(&mut self.rest, rest)));
-            to.write_all(text.as_bytes())
+            to(text.as_bytes())
         } else {
-            to.write_all(bytes)
+            to(bytes)
         };
-        self.failed = result.and_then(|()| to.flush()).err();
+        self.failed = result.err();
     }
+}
+
+/// Most bytes that are written at once: a pipe that is ready takes them without blocking.
+const PIECE: usize = rustix::pipe::PIPE_BUF;
+
+/// Writes `bytes` when `to` is ready; discards the rest once `stop` is readable while `to` is not ready.
+fn write_until_stopped(to: BorrowedFd<'_>, stop: BorrowedFd<'_>, bytes: &[u8]) -> std::io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let mut fds =
+            [PollFd::from_borrowed_fd(to, PollFlags::OUT), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            other => drop(other?),
+        }
+        let [ready, stopped] = fds.map(|fd| !fd.revents().is_empty());
+        if !ready && stopped {
+            return Ok(());
+        }
+        match rustix::io::write(to, &rest[..rest.len().min(PIECE)]) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            written => rest = &rest[written?..],
+        }
+    }
+    Ok(())
 }
 
 /// The number of bytes without an incomplete character at the end. Bytes that cannot be part of a character are counted.
@@ -41,10 +72,15 @@ fn complete(bytes: &[u8]) -> usize {
     if incomplete { bytes.len() - last.len() } else { bytes.len() }
 }
 
-impl PassThrough {
+impl<'a> PassThrough<'a> {
+    /// Passes on each stream to its own.
+    pub fn new(signals: &'a Signals) -> Self {
+        PassThrough { streams: Default::default(), to_stderr: false, stop: signals.fd() }
+    }
+
     /// Passes on both streams to standard error.
-    pub fn to_stderr() -> Self {
-        PassThrough { to_stderr: true, ..PassThrough::default() }
+    pub fn to_stderr(signals: &'a Signals) -> Self {
+        PassThrough { to_stderr: true, ..PassThrough::new(signals) }
     }
 
     /// Fails if writing failed for a reason other than a closed pipe, such as a full disk.
@@ -57,16 +93,20 @@ impl PassThrough {
     }
 }
 
-impl Sink for PassThrough {
+impl Sink for PassThrough<'_> {
     fn stdout(&mut self, bytes: &[u8]) {
         if self.to_stderr {
             return self.stderr(bytes);
         }
-        self.streams[0].write(std::io::stdout(), console::Term::stdout().is_term(), bytes);
+        let (stdout, stop) = (std::io::stdout(), self.stop);
+        let mut write = |bytes: &[u8]| write_until_stopped(stdout.as_fd(), stop, bytes);
+        self.streams[0].write(&mut write, console::Term::stdout().is_term(), bytes);
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
-        self.streams[1].write(std::io::stderr(), console::Term::stderr().is_term(), bytes);
+        let (stderr, stop) = (std::io::stderr(), self.stop);
+        let mut write = |bytes: &[u8]| write_until_stopped(stderr.as_fd(), stop, bytes);
+        self.streams[1].write(&mut write, console::Term::stderr().is_term(), bytes);
     }
 
     fn gone(&self) -> [bool; 2] {
@@ -76,7 +116,19 @@ impl Sink for PassThrough {
 
 #[cfg(test)]
 mod tests {
-    use super::{Stream, complete};
+    use super::{Stream, complete, write_until_stopped};
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn signal_discards_output_that_nothing_reads() {
+        let (_reader, writer) = rustix::pipe::pipe().expect("a pipe");
+        let (stop, mut signal) = UnixStream::pair().expect("a socket");
+        signal.write_all(b"x").expect("a signal");
+        // Far more than a pipe holds.
+        write_until_stopped(writer.as_fd(), stop.as_fd(), &vec![0; 1 << 20]).expect("discarded");
+    }
 
     #[test]
     fn keeps_characters_whole_and_escapes_control_characters() {
@@ -84,7 +136,8 @@ mod tests {
         for piece in
             ["ünï\u{1b}[2J\u{9b}31m\u{202e}€".as_bytes(), b"\x9b1m\xff", "ö".as_bytes()].concat().chunks(1)
         {
-            stream.write(&mut out, true, piece);
+            let mut write = |bytes: &[u8]| std::io::Write::write_all(&mut out, bytes);
+            stream.write(&mut write, true, piece);
         }
         assert_eq!(
             String::from_utf8(out).expect("text"),

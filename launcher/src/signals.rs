@@ -1,13 +1,23 @@
 //! Termination signals as a file descriptor that becomes readable, so that a run can be ended in order.
 
 use crate::error::{Context as _, Error, Kind, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// Catches SIGINT, SIGTERM and SIGHUP, except those that the caller of this process had set to be ignored (`nohup`, a background job of a
+/// Signals that end a run.
+const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+/// Signals that would end this process and leave the run to its supervisor. They have no effect.
+const WITHOUT_EFFECT: [i32; 2] = [SIGUSR1, SIGUSR2];
+/// How long after a signal this process may take to end the run: a workload has three seconds before it is killed. Then the process ends,
+/// even if it waits for a reader of its output, and the supervisor cleans up.
+const LATEST: Duration = Duration::from_secs(10);
+
+/// Catches the signals that end a run, except those that the caller of this process had set to be ignored (`nohup`, a background job of a
 /// script). A second signal ends the process at once; the supervisor of a running container then cleans up.
 pub struct Signals {
     readable: UnixStream,
@@ -25,14 +35,19 @@ impl Signals {
         let again = Arc::new(AtomicBool::new(false));
         let caught = Arc::new(AtomicUsize::new(0));
         let ignored = ignored();
-        for signal in
-            [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0)
-        {
+        for signal in WITHOUT_EFFECT {
+            signal_hook::flag::register(signal, Arc::default())?;
+        }
+        let (waiting, after) = UnixStream::pair()?;
+        for signal in ENDING.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0) {
+            signal_hook::low_level::pipe::register(signal, after.try_clone()?)?;
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&again))?;
             signal_hook::flag::register(signal, Arc::clone(&again))?;
             signal_hook::flag::register_usize(signal, Arc::clone(&caught), signal as usize)?;
             signal_hook::low_level::pipe::register(signal, writable.try_clone()?)?;
         }
+        let signal = Arc::clone(&caught);
+        std::thread::Builder::new().name("signals".into()).spawn(move || end_late(&waiting, &signal))?;
         Ok(Signals { readable, caught })
     }
 
@@ -50,6 +65,14 @@ impl Signals {
     }
 }
 
+/// Waits for a signal, and ends this process if it lives long after it.
+fn end_late(mut waiting: &UnixStream, signal: &AtomicUsize) {
+    if matches!(waiting.read(&mut [0]), Ok(1)) {
+        std::thread::sleep(LATEST);
+        std::process::exit(128 + signal.load(Ordering::SeqCst) as i32);
+    }
+}
+
 /// The ignored signals, from `/proc/self/status`: bit 0 is signal 1.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -61,6 +84,7 @@ fn interrupted(signal: i32, kept: &str) -> Error {
     let name = match signal {
         SIGINT => "SIGINT",
         SIGTERM => "SIGTERM",
+        SIGQUIT => "SIGQUIT",
         _ => "SIGHUP",
     };
     Error::new(Kind::Interrupted(signal), format!("stopped by {name}; no container is left running; {kept}"))

@@ -6,6 +6,7 @@ mod attack;
 mod inspect;
 mod launch;
 mod misbehavior;
+mod resources;
 mod sys;
 
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ fn main() -> ExitCode {
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a number")),
         ["cat", path] => print!("{}", std::fs::read_to_string(path).expect("a readable file")),
         ["write", name, text] => std::fs::write(format!("/out/{name}"), text).expect("writing to /out"),
+        ["exhaust", name] => resources::exhaust(name),
+        ["use-some"] => resources::use_some(),
+        ["resources"] => println!("{}", resources::NAMES.join(" ")),
         [what, rest @ ..] => misbehavior::run(what, rest),
         [] => return ExitCode::from(2),
     }

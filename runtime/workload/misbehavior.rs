@@ -28,9 +28,7 @@ fn forever() -> ! {
 
 /// Runs a command. Panics outside a network namespace of its own, so that it never damages a host.
 pub fn run(what: &str, args: &[&str]) {
-    let dev = std::fs::read_to_string("/proc/net/dev").expect("interfaces");
-    let names: Vec<&str> = dev.lines().skip(2).filter_map(|l| l.split(':').next()).map(str::trim).collect();
-    assert_eq!(names, ["lo"], "refusing to misbehave outside a network namespace of its own");
+    require_isolation();
     let number = |i: usize| args.get(i).and_then(|n| n.parse::<usize>().ok()).expect("a number");
     match what {
         "raise" => {
@@ -45,6 +43,11 @@ pub fn run(what: &str, args: &[&str]) {
         "ignore-term" => {
             crate::sys::ignore_term();
             println!("ignoring");
+            forever();
+        }
+        "exit-on-term" => {
+            crate::sys::exit_on_term();
+            println!("waiting");
             forever();
         }
         "fork-bomb" => {
@@ -216,4 +219,11 @@ pub fn run(what: &str, args: &[&str]) {
         }
         other => assert!(crate::attack::attack(other, args), "unknown command {other}"),
     }
+}
+
+/// Ends this process unless it is in a network namespace of its own.
+pub fn require_isolation() {
+    let dev = std::fs::read_to_string("/proc/net/dev").expect("interfaces");
+    let names: Vec<&str> = dev.lines().skip(2).filter_map(|l| l.split(':').next()).map(str::trim).collect();
+    assert_eq!(names, ["lo"], "refusing to misbehave outside a network namespace of its own");
 }

@@ -7,6 +7,30 @@ pub fn ignore_term() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
+/// Creates a timer, which takes a pending signal of the user; false if the kernel refuses.
+pub fn create_timer() -> bool {
+    let mut timer = std::ptr::null_mut();
+    // SAFETY: a null event means SIGALRM, and the pointer to the id is valid for the call.
+    unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, std::ptr::null_mut(), &raw mut timer) == 0 }
+}
+
+/// Takes a read lease on a file; false if the kernel or the filter refuses.
+pub fn take_lease(file: &std::fs::File) -> bool {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: fcntl(2) with F_SETLEASE takes no pointers.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0 }
+}
+
+/// Ends this process with exit code 7 when it gets SIGTERM.
+pub fn exit_on_term() {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: _exit has no preconditions.
+        unsafe { libc::_exit(7) }
+    }
+    // SAFETY: the handler only calls _exit, which is async-signal-safe.
+    unsafe { libc::signal(libc::SIGTERM, end as *const () as libc::sighandler_t) };
+}
+
 /// Ignores every signal that can be ignored.
 pub fn ignore_all() {
     for signal in 1..=64 {

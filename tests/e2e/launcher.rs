@@ -166,6 +166,61 @@ fn sighup_ends_the_run_unless_it_is_ignored() {
     }
 }
 
+/// The pipe of standard output is full, so the launcher waits for its reader.
+#[test]
+fn sigterm_ends_a_run_whose_output_nothing_reads() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let before = stage.places().snapshot();
+        let mut command =
+            stage.script("exec \"$@\"", &["--timeout=60", "--", "/workload", "flood", "100000000000"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let unread = child.stdout.take();
+        wait_for_workload(&child);
+        std::thread::sleep(Duration::from_millis(300));
+        let start = Instant::now();
+        let (code, err) = signal_and_wait(child, Signal::TERM);
+        assert_eq!(code, 143, "{err}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        drop(unread);
+        stage.places().left_since(&before).is_nothing("SIGTERM");
+    }
+}
+
+#[test]
+fn sigquit_ends_the_run_and_user_signals_do_not() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let before = stage.places().snapshot();
+        let mut command = stage.script("exec \"$@\"", &["--timeout=60", "--", "/workload", "sleep"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (supervisor, _) = wait_for_workload(&child);
+        for signal in [Signal::USR1, Signal::USR2] {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!has_ended(supervisor), "a signal without effect ended the run");
+        let (code, err) = signal_and_wait(child, Signal::QUIT);
+        assert_eq!(code, 131, "{err}");
+        assert!(err.contains("SIGQUIT"), "{err}");
+        stage.places().left_since(&before).is_nothing("SIGQUIT");
+    }
+}
+
+#[test]
+fn exit_code_of_a_workload_that_handles_sigterm_is_returned() {
+    for user in both() {
+        let stage = Stage::new(user);
+        let mut command = stage.script("exec \"$@\"", &["--timeout=60", "--", "/workload", "exit-on-term"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It prints a line when its handler is installed.
+        let mut line = [0; 8];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let (code, err) = signal_and_wait(child, Signal::TERM);
+        assert_eq!(code, 7, "{err}");
+    }
+}
+
 #[test]
 fn time_limit_ends_the_run_of_a_stopped_launcher() {
     for user in both() {

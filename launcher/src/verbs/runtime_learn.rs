@@ -20,7 +20,7 @@ pub fn run(args: &LearnArgs, policy: &Policy) -> Result<u8> {
     let workload = request::of_workload(&args.workload);
     let Prepared { spec, filter, rootfs: _in_use, .. } = workload.prepare(policy)?;
     let profile = filter.resolved()?;
-    let mut output = PassThrough::to_stderr();
+    let mut output = PassThrough::to_stderr(&signals);
     let outcome = policy
         .supervisor()
         .and_then(|supervisor| supervisor.trace_profile(spec, profile.clone(), signals.fd(), &mut output))

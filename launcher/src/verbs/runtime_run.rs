@@ -17,7 +17,7 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
     let workload = request::of_workload(&args.workload);
     let Prepared { spec, filter, rootfs: _in_use, image } = workload.prepare(policy)?;
-    let mut output = PassThrough::default();
+    let mut output = PassThrough::new(&signals);
     let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
     let outcome = outcome.map_err(|error| or_interrupted(error, &signals))?;
     output.check()?;

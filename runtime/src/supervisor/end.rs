@@ -120,6 +120,8 @@ impl Run<'_> {
         let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
         let status = match running.ending {
             Some(Ending::TimedOut) => Status::TimedOut,
+            // A workload that handles SIGTERM ends by itself, with an exit code of its own.
+            Some(Ending::Cancelled) if libc::WIFEXITED(status) => Status::Exited(libc::WEXITSTATUS(status)),
             Some(Ending::Cancelled) => Status::Cancelled,
             Some(Ending::OverMemory) => Status::MemoryLimit,
             None if killed && counters.oom_kills.is_some_and(|n| n > 0) => Status::MemoryLimit,
