@@ -67,7 +67,7 @@ fn recorded_observations_verify() {
         let bundle = Bundle::new(user);
         let verdict = bundle.verify(&bundle.manifest);
         assert!(verdict.ok() && verdict.trust == Trust::ManifestBound, "{user}: {:?}", verdict.errors);
-        assert_eq!(bundle.controls("subject").len(), 26);
+        assert_eq!(bundle.controls("subject").len(), 27);
     }
 }
 

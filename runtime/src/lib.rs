@@ -33,6 +33,7 @@ mod hints;
 pub mod hooks;
 mod identity;
 mod init;
+mod landlock;
 mod limits;
 mod mounts;
 mod observations;
@@ -60,6 +61,7 @@ pub use core_dumps::{CoreDumps, CoreHandler};
 pub use describe::describe;
 pub use identity::{HOST_IDS, INSIDE, Identity};
 pub use invarlock_error::{Error, Kind, Result};
+pub use landlock::Landlock;
 pub use observations::{
     Capabilities, ContainerIds, ContainerObservations, Descriptor, HostIds, HostName, IdMaps,
     InitObservation, InputObservation, LimitMechanism, LimitObservation, MountObservation, Namespace,

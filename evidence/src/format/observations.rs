@@ -73,6 +73,8 @@ pub struct Contained {
     pub sockets: Observed<Vec<String>>,
     /// Secure bits, hexadecimal.
     pub secure_bits: Observed<String>,
+    /// How much of the Landlock restrictions the kernel applied: `full`, `partial` or `none`.
+    pub landlock: Observed<String>,
     /// Ids inside.
     pub ids_inside: Observed<IdsInside>,
     /// Host and domain name inside.

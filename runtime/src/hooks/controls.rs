@@ -86,6 +86,8 @@ pub const CONTROLS: &[Control] = &[
             "system-v-memory",
         ],
     ),
+    // A kernel can have no Landlock, so its absence is recorded and not an error.
+    control("landlock", &[], &[]),
     control("private mounts", &["mounts"], &["shared-mounts"]),
     control("root read-only", &["mounts"], &["root-create", "root-overwrite", "root-flags", "canary"]),
     control("root nosuid", &["mounts"], &["root-flags"]),

@@ -1,6 +1,7 @@
 //! The future workload: a clone of init that drops everything, reports, installs its filter, waits, and executes the program.
 
 use super::{Init, drop_capabilities};
+use crate::landlock::{self, Landlock};
 use crate::observations::{ContainerIds, WorkloadReport};
 use crate::process::close_descriptors_on_exec;
 use crate::procfs::Status;
@@ -9,6 +10,8 @@ use crate::sys::{self, Vector};
 use crate::{core_dumps, hooks};
 use invarlock_error::{Context as _, Error, Kind, Result};
 use invarlock_seccomp::{Listener, TRACE_FD};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
@@ -22,11 +25,11 @@ impl Init {
         let env = self.env.iter().cloned().chain(inherited.filter(|_| hooks::off("environment")));
         let env: Vec<String> = env.collect();
         let socket = WorkloadSocket(supervisor);
-        let reported =
-            self.drop_everything().and_then(|()| self.move_for_trace(supervisor)).and_then(|moved| {
-                socket.report(&report(&env)?)?;
-                Ok(moved)
-            });
+        let reported = self.drop_everything().and_then(|landlock| {
+            let moved = self.move_for_trace(supervisor)?;
+            socket.report(&report(&env, landlock)?)?;
+            Ok(moved)
+        });
         match reported {
             Ok(moved) => {
                 hooks::step("workload: given up everything");
@@ -39,8 +42,8 @@ impl Init {
         }
     }
 
-    /// Everything before the filter: session, signals, ids, limits, capabilities, working directory, descriptors.
-    fn drop_everything(&self) -> Result<()> {
+    /// Everything before the filter: session, signals, ids, limits, capabilities, working directory, descriptors, Landlock.
+    fn drop_everything(&self) -> Result<Landlock> {
         if !hooks::off("session") {
             rustix::process::setsid().context("creating a session for the workload")?;
         }
@@ -69,10 +72,31 @@ impl Init {
         rustix::process::chdir(self.cwd.as_str())
             .with_context(|| format!("changing to the working directory {:?} of the image", self.cwd))
             .kind(Kind::Input)?;
+        if !self.host {
+            self.reject_magic_link()?;
+        }
         close_descriptors_on_exec()?;
-        match hooks::off("descriptors") {
-            true => sys::keep_open_from_3().context("keeping descriptors open"),
-            false => Ok(()),
+        if hooks::off("descriptors") {
+            sys::keep_open_from_3().context("keeping descriptors open")?;
+        }
+        match self.host {
+            true => Ok(Landlock::None),
+            false => landlock::restrict(),
+        }
+    }
+
+    /// `/proc/self/exe`, or a link to it, is the launcher's executable and not a program of the image.
+    fn reject_magic_link(&self) -> Result<()> {
+        let Some(program) = self.argv.first() else { return Ok(()) };
+        let (flags, mode) = (OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let resolve = ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(rustix::fs::CWD, program.as_str(), flags, mode, resolve) {
+            Err(Errno::LOOP) => Err(Error::input(format!(
+                "starting {program:?} in the container: its path leads through a magic link of /proc, or through too many links"
+            ))
+            .with_hint("name a program of the image")),
+            // If it cannot be opened, execve gives the reason.
+            _ => Ok(()),
         }
     }
 
@@ -147,7 +171,7 @@ fn filter_error(error: Error) -> Error {
 }
 
 /// What the process observes of itself.
-fn report(env: &[String]) -> Result<WorkloadReport> {
+fn report(env: &[String], landlock: Landlock) -> Result<WorkloadReport> {
     let bits = rustix::thread::capabilities_secure_bits()
         .context("reading the secure bits")
         .in_control("capabilities")?;
@@ -156,6 +180,7 @@ fn report(env: &[String]) -> Result<WorkloadReport> {
     Ok(WorkloadReport {
         environment: env.iter().map(name).collect(),
         secure_bits: format!("{:#x}", bits.bits()),
+        landlock,
         ids: ContainerIds { uid: status.numbers("Uid")?, gid: status.numbers("Gid")? },
     })
 }

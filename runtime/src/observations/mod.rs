@@ -12,6 +12,7 @@ pub use controls::{
 pub use limit::{LimitMechanism, LimitObservation};
 
 use crate::core_dumps::CoreDumps;
+use crate::landlock::Landlock;
 use crate::rlimit::RlimitValue;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -82,6 +83,8 @@ pub struct ContainerObservations {
     pub sockets: Observed<Vec<String>>,
     /// Secure bits as `prctl(2)` numbers them.
     pub secure_bits: Observed<String>,
+    /// How much of the Landlock restrictions the kernel applies.
+    pub landlock: Observed<Landlock>,
     /// Ids in the workload's user namespace.
     #[serde(rename = "ids_inside")]
     pub container_ids: Observed<ContainerIds>,
@@ -116,5 +119,6 @@ pub(crate) struct InitReport {
 pub(crate) struct WorkloadReport {
     pub(crate) environment: Vec<String>,
     pub(crate) secure_bits: String,
+    pub(crate) landlock: Landlock,
     pub(crate) ids: ContainerIds,
 }

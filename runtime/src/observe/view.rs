@@ -5,6 +5,7 @@ use crate::boundary::NAMESPACES;
 use crate::cgroup::RunCgroup;
 use crate::core_dumps::CoreDumps;
 use crate::identity::Identity;
+use crate::landlock::Landlock;
 use crate::observations::{
     Capabilities, ContainerIds, ContainerObservations, Descriptor, HostIds, IdMaps, InitObservation,
     InitReport, InputObservation, LimitObservation, MountObservation, Namespace, Observations, Observed,
@@ -54,9 +55,9 @@ impl View<'_> {
             Ok(self.read(path)?.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect())
         };
         let mounts = Mounts::of(&self.read("mountinfo")?);
-        let WorkloadReport { environment, secure_bits, ids } = workload;
+        let WorkloadReport { environment, secure_bits, landlock, ids } = workload;
         let container = match init {
-            Some(init) => Some(self.container(&status, &mounts, init, ids, secure_bits)?),
+            Some(init) => Some(self.container(&status, &mounts, init, (ids, secure_bits, landlock))?),
             None => None,
         };
         Ok(Observations {
@@ -104,13 +105,13 @@ impl View<'_> {
         status: &Status,
         mounts: &Mounts,
         init: InitReport,
-        ids: ContainerIds,
-        secure_bits: String,
+        (ids, secure_bits, landlock): (ContainerIds, String, Landlock),
     ) -> Result<ContainerObservations> {
         let root = Root::of(self.pid)?;
         Ok(ContainerObservations {
             sockets: outside(abstract_sockets(&self.read("net/unix")?)),
             secure_bits: inside(secure_bits),
+            landlock: inside(landlock),
             container_ids: inside(ids),
             host_name: inside(init.host_name),
             inputs: outside(root.inputs(self.request)?),

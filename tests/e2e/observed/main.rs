@@ -16,10 +16,17 @@ use std::time::Duration;
 
 /// Controls of init that cannot be read from outside the process. A separate test checks the effect
 /// of each.
-const BY_EFFECT: [&str; 2] = ["secure_bits", "parent_death_signal"];
+const BY_EFFECT: [&str; 3] = ["secure_bits", "parent_death_signal", "landlock"];
 /// Controls that init observes. The supervisor observes all others.
-const OBSERVED_BY_INIT: [&str; 6] =
-    ["secure_bits", "ids_inside", "host_name", "environment", "parent_death_signal", "user_limits"];
+const OBSERVED_BY_INIT: [&str; 7] = [
+    "secure_bits",
+    "landlock",
+    "ids_inside",
+    "host_name",
+    "environment",
+    "parent_death_signal",
+    "user_limits",
+];
 
 /// Starts `invarlock` with its output in files of the place.
 fn start(place: &Place, args: &[&str]) -> Child {
@@ -135,7 +142,7 @@ fn run_observations_match_the_kernel() {
         let (kernel, outcome) = run(&place, user, |launcher, container| container.controls(launcher), kill);
         assert_eq!(outcome["status"], serde_json::json!({"signaled": 9}), "{outcome}");
         let count = compare(&format!("a run as {user:?}"), &kernel, &outcome["observations"]);
-        assert_eq!(count, 26, "{outcome}");
+        assert_eq!(count, 27, "{outcome}");
         let limits = outcome["observations"]["limits"]["value"].as_array().unwrap();
         let asked = |name: &str| {
             limits.iter().find(|limit| limit["name"] == name).unwrap()["asked"].as_u64().unwrap()
@@ -234,7 +241,7 @@ fn manifest_observations_match_the_kernel() {
         let manifest = read_json(&place.work("reports/eval/runtime.manifest.json"));
         for (side, kernel) in ["baseline", "subject"].iter().zip(&inspected[2..]) {
             let observations = &manifest["context"]["sides"][side]["observations"];
-            assert_eq!(compare(&format!("the {side} as {user:?}"), kernel, observations), 26);
+            assert_eq!(compare(&format!("the {side} as {user:?}"), kernel, observations), 27);
         }
         // The tests of the verifier modify a committed manifest of the same shape.
         let name = if user == As::Caller && is_root() { "root" } else { "user" };

@@ -45,7 +45,7 @@ const fn control(
     Control { name, observer, why, check }
 }
 
-const CONTROLS: [Control; 26] = [
+const CONTROLS: [Control; 27] = [
     control("namespaces", SUPERVISOR, "the workload shared it with the launcher", namespaces),
     control("interfaces", SUPERVISOR, "the workload could reach a network", |_, v| is(v, &json!(["lo"]))),
     control("routes", SUPERVISOR, "the workload had a route to a network", |_, v| is(v, &json!([]))),
@@ -55,6 +55,13 @@ const CONTROLS: [Control; 26] = [
     control("capabilities", SUPERVISOR, "the workload had privileges", capabilities),
     control("secure_bits", INIT, "user id 0 could give the workload privileges", |_, v| {
         is(v, &json!(SECURE_BITS))
+    }),
+    // A second wall, which an older kernel has in part or not at all.
+    control("landlock", INIT, "it is not known whether the workload was restricted twice", |_, v| {
+        match v.str() {
+            Some("full" | "partial" | "none") => Ok(()),
+            _ => unexpected(v, "full, partial or none"),
+        }
     }),
     control("identity", SUPERVISOR, "the workload had other ids on the host", identity::on_host),
     control("ids_inside", INIT, "the workload had other ids inside", identity::inside),

@@ -1,0 +1,58 @@
+//! A second wall: Landlock, where the kernel has it. The mounts of the container already allow no more than this.
+//!
+//! The workload may read and execute everything in its root, write in `/out`, `/tmp`, `/dev` and `/proc` (as far as mounts and modes allow),
+//! and nothing else. From Linux 6.12 it cannot send signals to init or connect to abstract sockets of other processes.
+
+use crate::hooks;
+use ::landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetStatus, Scope,
+};
+use invarlock_error::{Context as _, Foreign as _, Kind, Result};
+use serde::{Deserialize, Serialize};
+
+/// The newest version of Landlock whose restrictions are requested; an older kernel applies those that it knows.
+const VERSION: ABI = ABI::V6;
+/// Where the workload may write.
+const WRITABLE: [&str; 4] = ["/out", "/tmp", "/dev", "/proc"];
+
+/// How much of the requested restrictions the kernel applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Landlock {
+    /// All of them.
+    Full,
+    /// Those that this kernel knows.
+    Partial,
+    /// None: this kernel has no Landlock, or it is not enabled.
+    None,
+}
+
+/// Restricts this process and all that it starts. It must have no new privileges.
+pub(crate) fn restrict() -> Result<Landlock> {
+    if hooks::off("landlock") {
+        return Ok(Landlock::None);
+    }
+    let status = build().err_kind(Kind::System).context("restricting the workload").in_control("landlock")?;
+    Ok(match status {
+        RulesetStatus::FullyEnforced => Landlock::Full,
+        RulesetStatus::PartiallyEnforced => Landlock::Partial,
+        RulesetStatus::NotEnforced => Landlock::None,
+    })
+}
+
+fn build() -> std::result::Result<RulesetStatus, ::landlock::RulesetError> {
+    let open = |path: &str| PathFd::new(path);
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(VERSION))?
+        .scope(Scope::from_all(VERSION))?
+        .create()?;
+    if let Ok(root) = open("/") {
+        rules = rules.add_rule(PathBeneath::new(root, AccessFs::from_read(VERSION)))?;
+    }
+    for directory in WRITABLE.iter().filter_map(|path| open(path).ok()) {
+        rules = rules.add_rule(PathBeneath::new(directory, AccessFs::from_all(VERSION)))?;
+    }
+    Ok(rules.restrict_self()?.ruleset)
+}
