@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::stage::Stage;
-use invarlock_tests::{both, layout, program};
+use invarlock_tests::{Ran, both, layout, program};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -24,10 +24,11 @@ fn hostile_runs_do_not_change_an_honest_one() {
             let flags = ["runtime", "run", "--timeout=60", "--pids=48", &image, "--", "/workload"];
             stage.command(&[&flags[..], argv].concat())
         };
-        let honest = || stage.end_of(run(&["use-some"]), "the honest run").expect(0).out;
+        let output = |argv: &[&str]| Ran::from(run(argv).output().unwrap()).expect(0).out;
+        let honest = || output(&["use-some"]);
         let alone = honest();
         assert!(alone.contains("inotify 4\ntimers 64\n"), "{alone}");
-        let names = stage.end_of(run(&["resources"]), "the list of resources").expect(0).out;
+        let names = output(&["resources"]);
         for name in names.split_whitespace() {
             let mut hostile = [0; 2].map(|_| start_hostile(run(&["exhaust", name])));
             assert_eq!(honest(), alone, "{user:?}, beside {name}: {hostile:?}");

@@ -88,14 +88,16 @@ impl Init {
     /// `/proc/self/exe`, or a link to it, is the launcher's executable and not a program of the image.
     fn reject_magic_link(&self) -> Result<()> {
         let Some(program) = self.argv.first() else { return Ok(()) };
-        let (flags, mode) = (OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        let resolve = ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(rustix::fs::CWD, program.as_str(), flags, mode, resolve) {
-            Err(Errno::LOOP) => Err(Error::input(format!(
-                "starting {program:?} in the container: its path leads through a magic link of /proc, or through too many links"
+        let open = |resolve| {
+            let (flags, mode) = (OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            rustix::fs::openat2(rustix::fs::CWD, program.as_str(), flags, mode, resolve)
+        };
+        // If it cannot be opened at all, execve gives the reason.
+        match (open(ResolveFlags::NO_MAGICLINKS), open(ResolveFlags::empty())) {
+            (Err(Errno::LOOP), Ok(_)) => Err(Error::input(format!(
+                "starting {program:?} in the container: its path leads through a magic link of /proc"
             ))
             .with_hint("name a program of the image")),
-            // If it cannot be opened, execve gives the reason.
             _ => Ok(()),
         }
     }
