@@ -3,19 +3,27 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, SimpleDnsError};
 
 pub(crate) use simple_dns::TYPE;
 
+/// The limit for one query, including all packets and the repetition over TCP.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Packets that are read before the query fails, since other hosts can send packets with a forged source.
 const MAX_PACKETS: usize = 8;
 
 /// The addresses that `server` has for `name`. The query is repeated over TCP if the response is truncated.
-pub(crate) fn query(server: SocketAddr, name: &str, kind: TYPE) -> io::Result<Vec<IpAddr>> {
+/// Fails after [`TIMEOUT`], and at `deadline`.
+pub(crate) fn query(
+    server: SocketAddr,
+    name: &str,
+    kind: TYPE,
+    deadline: Instant,
+) -> io::Result<Vec<IpAddr>> {
+    let deadline = deadline.min(Instant::now() + TIMEOUT);
     let id = std::hash::RandomState::new().build_hasher().finish() as u16;
     let packet = query_packet(id, name, kind)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
@@ -24,13 +32,13 @@ pub(crate) fn query(server: SocketAddr, name: &str, kind: TYPE) -> io::Result<Ve
     // The kernel chooses the port and, for a connected socket, drops packets of other senders.
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
     socket.send(&packet)?;
     let mut buffer = [0; 4096];
     for _ in 0..MAX_PACKETS {
+        socket.set_read_timeout(Some(left(deadline)?))?;
         let length = socket.recv(&mut buffer)?;
         match parse_response(&buffer[..length], id, name) {
-            Some(Response::Truncated) => return query_over_tcp(server, &packet, id, name),
+            Some(Response::Truncated) => return query_over_tcp(server, &packet, id, name, deadline),
             Some(Response::Addresses(addresses)) => return Ok(addresses),
             // A response to another query.
             None => {}
@@ -46,19 +54,45 @@ fn query_packet(id: u16, name: &str, kind: TYPE) -> Result<Vec<u8>, SimpleDnsErr
     packet.build_bytes_vec()
 }
 
-fn query_over_tcp(server: SocketAddr, packet: &[u8], id: u16, name: &str) -> io::Result<Vec<IpAddr>> {
-    let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+/// The time until `deadline`.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    (!left.is_zero())
+        .then_some(left)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "no name server answered in time"))
+}
+
+fn query_over_tcp(
+    server: SocketAddr,
+    packet: &[u8],
+    id: u16,
+    name: &str,
+    deadline: Instant,
+) -> io::Result<Vec<IpAddr>> {
+    let mut stream = TcpStream::connect_timeout(&server, left(deadline)?)?;
+    stream.set_write_timeout(Some(left(deadline)?))?;
     let length = u16::try_from(packet.len()).unwrap_or_default();
     stream.write_all(&[&length.to_be_bytes(), packet].concat())?;
     let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
+    read_exact(&mut stream, &mut length, deadline)?;
     let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut bytes)?;
+    read_exact(&mut stream, &mut bytes, deadline)?;
     match parse_response(&bytes, id, name) {
         Some(Response::Addresses(addresses)) => Ok(addresses),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "invalid response of the name server")),
     }
+}
+
+/// Fills `buffer`. The time limit of a socket starts again with each read, so it is set for each.
+fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+    while !buffer.is_empty() {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        match stream.read(buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => buffer = &mut buffer[read..],
+        }
+    }
+    Ok(())
 }
 
 /// A response to a query.

@@ -23,7 +23,7 @@ pub fn bytes(bytes: &[u8]) {
     static HTTP: std::sync::OnceLock<Option<Http>> = std::sync::OnceLock::new();
     let http = HTTP.get_or_init(|| {
         let names = HostNames::of_this_machine();
-        Http::new(&names, "192.0.2.1", "https", std::time::Duration::from_secs(1)).ok()
+        Http::new(&names, "192.0.2.1", "https", crate::limits::Deadlines::default()).ok()
     });
     let target = http.as_ref().and_then(|http| http.redirect_target("https://192.0.2.1/v2/", text).ok());
     if let Some(target) = target {

@@ -12,6 +12,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use crate::address::AddressScope;
+use crate::deadline;
 use crate::names::HostNames;
 
 /// `ureq` stores at most this many addresses of a host.
@@ -77,10 +78,15 @@ impl GuardedResolver {
 }
 
 impl Resolver for GuardedResolver {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or_else(|| if uri.scheme_str() == Some("http") { 80 } else { 443 });
-        let found = self.names.resolve(host).map_err(|error| {
+        let found = self.names.resolve(host, deadline::earliest(*timeout.after)).map_err(|error| {
             ureq::Error::Io(io::Error::new(error.kind(), format!("resolving {host}: {error}")))
         })?;
         let mut addresses = self.empty();

@@ -1,33 +1,32 @@
 //! One HTTP request to the registry, or to the host that it redirects to. Bounds sizes and times, checks redirects, and decides which
 //! failures are transient. Responses are untrusted.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fluent_uri::{Uri, UriRef};
 use invarlock_error::{Error, Foreign as _, Kind, Result};
 use ureq::http::{Method, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector, TcpConnector};
 use ureq::{Agent, Body, Proxy, SendBody};
 
 use crate::address::AddressScope;
+use crate::body::BodyReader;
+use crate::deadline::{self, LimitedConnector};
 use crate::guarded_resolver::GuardedResolver;
-use crate::limits::{CONNECT_TIMEOUT, MAX_HEADERS};
+use crate::limits::{Deadlines, MAX_HEADERS};
 use crate::names::HostNames;
-use crate::retry::{Attempt, RequestError};
-use crate::url::{authority, has_base, is_localhost, is_loopback, printable, without_port};
+use crate::retry::Attempt;
+use crate::url::{has_base, is_localhost, is_loopback, printable, without_port};
 use crate::{transport_error, trust};
 
 const MAX_REDIRECTS: u32 = 5;
-/// The limit for a request with a small response, from the request to the last byte.
-const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(300);
-/// A large response must deliver at least this many bytes per [`RATE_INTERVAL`].
-const MIN_BYTES: u64 = 64 << 10;
-const RATE_INTERVAL: Duration = Duration::from_secs(60);
+/// The size of one write to a connection. The time limit of a write starts again when a part of it was sent, so writes must be small.
+const WRITE_SIZE: usize = 16 << 10;
 
 /// HTTP clients for one registry.
 pub(crate) struct Http {
@@ -39,7 +38,7 @@ pub(crate) struct Http {
     pub base: String,
     scope: AddressScope,
     is_local: bool,
-    stall: Duration,
+    deadlines: Deadlines,
 }
 
 /// A request.
@@ -51,13 +50,11 @@ pub(crate) struct HttpRequest<'a> {
     pub authorization: Option<(String, String)>,
     /// Size and content of the body.
     pub body: Option<(u64, Box<dyn Read + 'a>)>,
-    /// Whether the response is small.
-    pub is_document: bool,
 }
 
 impl<'a> HttpRequest<'a> {
     pub fn new(method: Method, url: String) -> Self {
-        Self { method, url, headers: Vec::new(), authorization: None, body: None, is_document: true }
+        Self { method, url, headers: Vec::new(), authorization: None, body: None }
     }
 
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -68,12 +65,13 @@ impl<'a> HttpRequest<'a> {
 
 impl Http {
     /// Clients for the registry at `host`; `scheme` is `https` or `http`.
-    pub fn new(names: &HostNames, host: &str, scheme: &str, stall: Duration) -> Result<Self> {
+    pub fn new(names: &HostNames, host: &str, scheme: &str, deadlines: Deadlines) -> Result<Self> {
         let bare = without_port(host);
         let is_local = is_loopback(bare);
         // A name that resolves to a loopback address is not this machine, because it may resolve to another address the next time. Of
         // several addresses any may be connected to, so the least protected scope decides where redirects may lead.
-        let scopes = names.resolve(bare).unwrap_or_default().into_iter().map(AddressScope::of);
+        let resolved = names.resolve(bare, deadline::earliest(deadlines.resolve));
+        let scopes = resolved.unwrap_or_default().into_iter().map(AddressScope::of);
         let minimum = if is_local { AddressScope::Loopback } else { AddressScope::Private };
         let scope = scopes.max().unwrap_or(AddressScope::Public).max(minimum);
         let proxy = Proxy::try_from_env().filter(|_| !is_local);
@@ -85,7 +83,7 @@ impl Http {
                 scopes,
                 proxy: proxy.as_ref().map(|proxy| proxy.host().to_owned()),
             };
-            new_agent(resolver, roots, proxy.clone(), stall)
+            new_agent(resolver, roots, proxy.clone(), &deadlines)
         };
         Ok(Self {
             registry: agent(AddressScope::Reserved..=scope, &registry_roots),
@@ -93,7 +91,7 @@ impl Http {
             base: format!("{scheme}://{host}"),
             scope,
             is_local,
-            stall,
+            deadlines,
         })
     }
 
@@ -102,8 +100,18 @@ impl Http {
         self.is_local
     }
 
-    /// Sends a request and follows redirects.
-    pub fn send(&self, mut request: HttpRequest<'_>) -> Attempt<Response<Body>> {
+    /// Sends a request and follows redirects. All of it has one deadline, up to the headers of the last response.
+    pub fn send(&self, request: HttpRequest<'_>) -> Attempt<Response<Body>> {
+        let upload = request.body.as_ref().map_or(Duration::ZERO, |(size, _)| self.upload_time(*size));
+        let limit = self.deadlines.exchange.saturating_add(upload);
+        deadline::within(limit, || self.follow_redirects(request))
+    }
+
+    fn upload_time(&self, size: u64) -> Duration {
+        self.deadlines.rate.time_for(size)
+    }
+
+    fn follow_redirects(&self, mut request: HttpRequest<'_>) -> Attempt<Response<Body>> {
         for _ in 0..=MAX_REDIRECTS {
             let response = self.send_once(&mut request)?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -122,7 +130,7 @@ impl Http {
     }
 
     fn send_once(&self, request: &mut HttpRequest<'_>) -> Attempt<Response<Body>> {
-        let HttpRequest { method, url, headers, authorization, body, is_document } = request;
+        let HttpRequest { method, url, headers, authorization, body } = request;
         let mut builder = Request::builder().method(&*method).uri(&*url);
         for (name, value) in headers {
             builder = builder.header(*name, &*value);
@@ -131,22 +139,22 @@ impl Http {
             builder = builder.header("Authorization", value);
         }
         let agent = if has_base(url, &self.base) { &self.registry } else { &self.elsewhere };
-        let limit = is_document.then_some(DOCUMENT_TIMEOUT);
         let context = || format!("invalid URL {}", printable(url));
         let sent = match body {
             Some((size, content)) => {
                 let builder = builder.header("Content-Length", *size);
                 let request = builder.body(SendBody::from_reader(content.as_mut()));
                 let request = request.err_kind(Kind::Integrity).map_err(|error| error.context(context()))?;
-                agent.run(agent.configure_request(request).timeout_global(limit).build())
+                let limit = Some(self.upload_time(*size));
+                agent.run(agent.configure_request(request).timeout_send_body(limit).build())
             }
             None => {
                 let request = builder.body(());
                 let request = request.err_kind(Kind::Integrity).map_err(|error| error.context(context()))?;
-                agent.run(agent.configure_request(request).timeout_global(limit).build())
+                agent.run(request)
             }
         };
-        sent.map_err(|error| transport_error::from_ureq(url, error, self.stall))
+        sent.map_err(|error| transport_error::from_ureq(url, error, &self.deadlines))
     }
 
     /// The URL that the reference `location` means at the URL `from`, if a redirect may lead there.
@@ -192,42 +200,29 @@ impl Http {
     /// Reads a small response of at most `limit` bytes.
     pub fn read_document(&self, url: &str, response: Response<Body>, limit: u64) -> Attempt<Vec<u8>> {
         let mut bytes = Vec::new();
-        let read = response.into_body().into_reader().take(limit + 1).read_to_end(&mut bytes);
-        read.map_err(|error| transport_error::from_ureq(url, error.into(), self.stall))?;
-        match bytes.len() as u64 > limit {
-            true => {
-                Err(Error::safety(format!("the registry sends more than the allowed {limit} bytes")).into())
+        self.read_stream(url, response, |piece| {
+            bytes.extend_from_slice(piece);
+            match bytes.len() as u64 > limit {
+                true => Err(Error::safety(format!("the registry sends more than the allowed {limit} bytes"))),
+                false => Ok(()),
             }
-            false => Ok(bytes),
-        }
+        })?;
+        Ok(bytes)
     }
 
-    /// Reads a large response in chunks. A response that is too slow fails like a stalled one.
+    /// Reads a response in pieces, at the minimum rate.
     pub fn read_stream(
         &self,
         url: &str,
         response: Response<Body>,
-        mut on_chunk: impl FnMut(&[u8]) -> Result<()>,
+        mut on_piece: impl FnMut(&[u8]) -> Result<()>,
     ) -> Attempt<()> {
-        let mut reader = response.into_body().into_reader();
+        let mut reader = BodyReader::new(url, response.into_body().into_reader(), &self.deadlines);
         let mut buffer = vec![0; 128 << 10];
-        let (mut since, mut count) = (Instant::now(), 0);
         loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(read) => {
-                    on_chunk(&buffer[..read])?;
-                    count += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(transport_error::from_ureq(url, error.into(), self.stall)),
-            }
-            if since.elapsed() > RATE_INTERVAL {
-                if count < MIN_BYTES {
-                    let why = format!("{} sent only {count} bytes in a minute", authority(url));
-                    return Err(RequestError::Transient(Error::system(why), None));
-                }
-                (since, count) = (Instant::now(), 0);
+            match reader.read(&mut buffer)? {
+                0 => return Ok(()),
+                read => on_piece(&buffer[..read])?,
             }
         }
     }
@@ -235,8 +230,7 @@ impl Http {
     /// Sends a plain GET to the registry, to find out whether it uses TLS.
     pub fn probe(&self, url: &str) -> std::result::Result<Response<Body>, ureq::Error> {
         let request = Request::builder().uri(url).body(()).map_err(ureq::Error::Http)?;
-        let request = self.registry.configure_request(request).timeout_global(Some(DOCUMENT_TIMEOUT));
-        self.registry.run(request.build())
+        deadline::within(self.deadlines.exchange, || self.registry.run(request))
     }
 }
 
@@ -244,7 +238,7 @@ fn new_agent(
     resolver: GuardedResolver,
     roots: &[Certificate<'static>],
     proxy: Option<Proxy>,
-    stall: Duration,
+    deadlines: &Deadlines,
 ) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::new_with_certs(roots))
@@ -258,11 +252,21 @@ fn new_agent(
         .max_redirects_will_error(false)
         .user_agent(concat!("invarlock/", env!("CARGO_PKG_VERSION")))
         .max_response_header_size(MAX_HEADERS)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_per_read(Some(stall))
-        .timeout_per_write(Some(stall))
+        .output_buffer_size(WRITE_SIZE)
+        .timeout_resolve(Some(deadlines.resolve))
+        .timeout_connect(Some(deadlines.connect))
+        .timeout_send_request(Some(deadlines.headers))
+        .timeout_recv_response(Some(deadlines.headers))
+        .timeout_per_read(Some(deadlines.silence))
+        .timeout_per_write(Some(deadlines.silence))
         .build();
-    Agent::with_parts(config, DefaultConnector::new(), resolver)
+    // The default connector without SOCKS, which this build does not have, and with the limits of this crate below TLS.
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(LimitedConnector)
+            .chain(RustlsConnector::default());
+    Agent::with_parts(config, connector, resolver)
 }
 
 /// The value of a header, if it is text.
@@ -276,7 +280,7 @@ mod tests {
 
     fn http(host: &str, scheme: &str) -> Http {
         let names = HostNames::of_this_machine();
-        Http::new(&names, host, scheme, Duration::from_secs(1)).expect("clients")
+        Http::new(&names, host, scheme, Deadlines::default()).expect("clients")
     }
 
     fn assert_rejected(http: &Http, from: &str, location: &str) {
@@ -343,7 +347,7 @@ mod tests {
     fn name_that_resolves_to_loopback_is_not_local() {
         let names = HostNames::parse("127.0.0.1 one.example\n10.0.0.1 two.example\n".to_owned(), "", 53);
         for host in ["one.example:5000", "two.example:5000"] {
-            let http = Http::new(&names, host, "https", Duration::from_secs(1)).expect("clients");
+            let http = Http::new(&names, host, "https", Deadlines::default()).expect("clients");
             assert!(!http.is_local(), "{host}");
             let from = format!("https://{host}/v2/");
             for location in

@@ -4,8 +4,8 @@
 //! TLS roots and the user's credential files and helpers. Registry responses are untrusted; `invarlock_images` verifies every blob by
 //! digest. A [`Client`] is created only from [`invarlock_security::Network`], the permission to open internet sockets.
 //!
-//! Modules, each using only those before it: `limits`, `url`, `address`, `dns`, `names` (host names to addresses), `guarded_resolver` (which
-//! addresses the client may connect to), `trust` (TLS roots), `retry`, `transport_error`, `http` (one request with its redirects, bounds and
+//! Modules, each using only those before it: `limits`, `deadline` (limits of the I/O in progress), `url`, `address`, `dns`, `names` (host names to addresses), `guarded_resolver` (which
+//! addresses the client may connect to), `trust` (TLS roots), `retry`, `transport_error`, `body` (reads a response at the minimum rate), `http` (one request with its redirects, bounds and
 //! time limits), `status`, `challenge`, `credential`, `credential_helper`, `credentials`, `auth` and [`Client`].
 //!
 //! # Rules
@@ -16,17 +16,20 @@
 //! - Credentials are sent to the host they were stored for. A token server gets them if it is the same host or in the same domain.
 //! - At most five redirects are followed; none from TLS to plain HTTP, and none from another machine to an address of this machine or its
 //!   network. Credentials are not sent to another host or port.
-//! - Every response and every wait is bounded: 10 s to connect, 30 s for the next byte.
+//! - Every part of an exchange has a deadline, and a body has a minimum rate ([`Deadlines`]). Only payload counts. A failed request is
+//!   repeated a few times, and for free only if it gained a substantial part of a blob.
 
 #![forbid(unsafe_code)]
 
 mod address;
 mod auth;
+mod body;
 mod challenge;
 mod client;
 mod credential;
 mod credential_helper;
 mod credentials;
+mod deadline;
 mod dns;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -41,3 +44,4 @@ mod trust;
 mod url;
 
 pub use client::{Client, Options};
+pub use limits::{Deadlines, MinimumRate};

@@ -5,6 +5,7 @@
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
+use std::time::Instant;
 
 use crate::dns::{self, TYPE};
 use crate::url::is_localhost;
@@ -59,8 +60,8 @@ impl HostNames {
         Self { hosts, servers, search_domains }
     }
 
-    /// The addresses of a host name or of a literal address.
-    pub fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+    /// The addresses of a host name or of a literal address. Name servers are asked until `deadline`.
+    pub fn resolve(&self, host: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
         let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = literal.parse() {
             return Ok(vec![address]);
@@ -78,7 +79,7 @@ impl HostNames {
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no name server has an address for it");
         for name in names {
-            match self.query_servers(&name) {
+            match self.query_servers(&name, deadline) {
                 Ok(found) if !found.is_empty() => return Ok(found),
                 Ok(_) => {}
                 Err(error) => last = error,
@@ -96,12 +97,12 @@ impl HostNames {
         self.hosts.lines().filter_map(address).collect()
     }
 
-    fn query_servers(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+    fn query_servers(&self, name: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
         let mut last = io::Error::new(io::ErrorKind::TimedOut, "no name server responds");
         for server in std::iter::repeat_n(&self.servers, ATTEMPTS).flatten() {
             // An empty result requires both address families.
-            let both = dns::query(*server, name, TYPE::A).map(|mut found| {
-                found.extend(dns::query(*server, name, TYPE::AAAA).unwrap_or_default());
+            let both = dns::query(*server, name, TYPE::A, deadline).map(|mut found| {
+                found.extend(dns::query(*server, name, TYPE::AAAA, deadline).unwrap_or_default());
                 found
             });
             match both {
@@ -191,7 +192,8 @@ mod tests {
             let hosts = "10.1.2.3 one.example other # two.example\n";
             let resolv_conf = "nameserver 127.0.0.1\nsearch far.example\n";
             let names = HostNames::parse(hosts.to_owned(), resolv_conf, start_name_server(truncated));
-            let resolve = |name: &str| names.resolve(name).expect(name);
+            let deadline = Instant::now() + std::time::Duration::from_secs(10);
+            let resolve = |name: &str| names.resolve(name, deadline).expect(name);
             assert_eq!(resolve("one.example"), ["10.1.2.3".parse::<IpAddr>().expect("address")]);
             assert_eq!(resolve("[::1]"), [IpAddr::from(Ipv6Addr::LOCALHOST)]);
             let is_loopback = |address: &IpAddr| AddressScope::of(*address) == AddressScope::Loopback;

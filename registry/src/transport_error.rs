@@ -1,30 +1,22 @@
 //! Converts errors of the HTTP library: which kind of failure they are, and whether another attempt may succeed.
 
-use std::time::Duration;
-
 use invarlock_error::{Error, Kind};
 use ureq::Timeout;
 
+use crate::deadline::TooMuchOverhead;
 use crate::guarded_resolver::ForbiddenAddress;
-use crate::limits::{CONNECT_TIMEOUT, MAX_HEADERS};
+use crate::limits::{Deadlines, MAX_HEADERS};
 use crate::retry::RequestError;
 use crate::url::authority;
 
-/// The error of a request to `url`, whose connection may stay silent for `stall`.
-pub(crate) fn from_ureq(url: &str, error: ureq::Error, stall: Duration) -> RequestError {
+const CHECK_HOST: &str = "check the host, the port, the network and HTTPS_PROXY";
+const TOO_SLOW: &str = "try again; if the host stays slow, use another network, another registry or a mirror";
+
+/// The error of a request to `url`.
+pub(crate) fn from_ureq(url: &str, error: ureq::Error, deadlines: &Deadlines) -> RequestError {
     let host = authority(url);
     match error {
-        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-            let seconds = CONNECT_TIMEOUT.as_secs();
-            transient(
-                Error::system(format!("the registry {host} did not answer within {seconds} s"))
-                    .with_hint("check the host, the port, the network and HTTPS_PROXY"),
-            )
-        }
-        ureq::Error::Timeout(_) => transient(Error::system(format!(
-            "{host} sent no byte for {} s, or did not finish its response in time",
-            stall.as_secs_f32()
-        ))),
+        ureq::Error::Timeout(part) => transient(from_timeout(host, part, deadlines)),
         ureq::Error::LargeResponseHeader(..) => {
             Error::safety(format!("{host} sends more than {MAX_HEADERS} bytes of headers")).into()
         }
@@ -33,6 +25,9 @@ pub(crate) fn from_ureq(url: &str, error: ureq::Error, stall: Duration) -> Reque
                 let hint = forbidden.hint();
                 let error = Error::from_source(Kind::Safety, *forbidden);
                 hint.into_iter().fold(error, |error, hint| error.with_hint(hint)).into()
+            }
+            Err(other) if other.is::<TooMuchOverhead>() => {
+                Error::safety(format!("{host} sends {other} instead of a response")).into()
             }
             Err(other) => communication(host, Error::system(other.to_string())),
         },
@@ -48,12 +43,41 @@ pub(crate) fn from_ureq(url: &str, error: ureq::Error, stall: Duration) -> Reque
     }
 }
 
+fn from_timeout(host: &str, part: Timeout, deadlines: &Deadlines) -> Error {
+    let Deadlines { connect, silence, headers, exchange, rate, .. } = deadlines;
+    let why = match part {
+        Timeout::Connect | Timeout::Resolve => {
+            let why = format!("the registry {host} did not answer within {connect:?}");
+            return Error::system(why).with_hint(CHECK_HOST);
+        }
+        Timeout::PerRead => format!("{host} sent no byte for {silence:?}"),
+        Timeout::PerWrite => format!("{host} received no byte for {silence:?}"),
+        Timeout::SendRequest => {
+            format!("{host} did not receive the headers of the request within {headers:?}")
+        }
+        Timeout::SendBody => {
+            format!("{host} received the upload slower than {} bytes per {:?}", rate.bytes, rate.interval)
+        }
+        Timeout::RecvResponse => {
+            format!("{host} did not finish the headers of its response within {headers:?}")
+        }
+        _ => format!("{host} did not answer a request with its redirects within {exchange:?}"),
+    };
+    Error::system(why).with_hint(TOO_SLOW)
+}
+
+/// The error of a response whose body made too little progress.
+pub(crate) fn slow_body(url: &str, payload: u64, deadlines: &Deadlines) -> RequestError {
+    let (host, rate) = (authority(url), deadlines.rate);
+    let why = format!(
+        "{host} sent only {payload} bytes of content within {:?}; at least {} are required",
+        rate.interval, rate.bytes
+    );
+    transient(Error::system(why).with_hint(TOO_SLOW))
+}
+
 fn communication(host: &str, error: Error) -> RequestError {
-    transient(
-        error
-            .context(format_args!("communicating with the registry {host}"))
-            .with_hint("check the host, the port, the network and HTTPS_PROXY"),
-    )
+    transient(error.context(format_args!("communicating with the registry {host}")).with_hint(CHECK_HOST))
 }
 
 fn transient(error: Error) -> RequestError {

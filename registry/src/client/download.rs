@@ -52,8 +52,7 @@ impl Client {
             return Ok(());
         }
         let response = self.send(&mut || {
-            let mut request = HttpRequest::new(Method::GET, url.to_owned());
-            request.is_document = false;
+            let request = HttpRequest::new(Method::GET, url.to_owned());
             Ok(if have > 0 { request.header("Range", format!("bytes={have}-")) } else { request })
         })?;
         let response = self.check_range(url, response, to)?;

@@ -14,6 +14,7 @@ use ureq::http::{Response, StatusCode};
 use crate::auth::{Auth, api_host};
 use crate::challenge::{self, Challenge};
 use crate::http::{Http, HttpRequest};
+use crate::limits::Deadlines;
 use crate::names::HostNames;
 use crate::retry::{Attempt, RetryPolicy};
 use crate::transport_error::is_not_tls;
@@ -26,8 +27,8 @@ pub struct Options {
     pub plain_http: bool,
     /// Request the permission to push.
     pub push: bool,
-    /// How long a connection may stay silent.
-    pub stall: Duration,
+    /// Time limits.
+    pub deadlines: Deadlines,
     /// How often in a row a request may fail without progress.
     pub attempts: u32,
     /// The pause after the first failure. It doubles with each further failure.
@@ -39,7 +40,7 @@ impl Default for Options {
         Self {
             plain_http: false,
             push: false,
-            stall: Duration::from_secs(30),
+            deadlines: Deadlines::default(),
             attempts: 5,
             first_pause: Duration::from_millis(500),
         }
@@ -64,11 +65,11 @@ impl Client {
     fn with_names(names: &HostNames, name: &RegistryName, options: Options) -> Result<Self> {
         let host = api_host(&name.host);
         let scheme = if options.plain_http { "http" } else { "https" };
-        let mut http = Http::new(names, host, scheme, options.stall)?;
+        let mut http = Http::new(names, host, scheme, options.deadlines)?;
         if http.is_local() && !options.plain_http {
             let probed = http.probe(&format!("{}/v2/", http.base));
             if probed.is_err_and(|error| is_not_tls(&error)) {
-                http = Http::new(names, host, "http", options.stall)?;
+                http = Http::new(names, host, "http", options.deadlines)?;
             }
         }
         Ok(Self {

@@ -43,7 +43,6 @@ impl Client {
         // Opening the upload has authenticated the client.
         request.authorization = self.auth.header().map(|value| (self.http.base.clone(), value));
         request.body = Some((size, open()?));
-        request.is_document = false;
         let response = self.http.send(request)?;
         match response.status() {
             StatusCode::CREATED => Ok(()),

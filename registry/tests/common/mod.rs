@@ -223,7 +223,7 @@ pub fn network() -> Network {
 
 pub fn options() -> Options {
     let mut options = Options::default();
-    (options.stall, options.attempts, options.first_pause) =
+    (options.deadlines.silence, options.attempts, options.first_pause) =
         (Duration::from_millis(400), 3, Duration::from_millis(1));
     options
 }
