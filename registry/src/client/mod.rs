@@ -29,7 +29,7 @@ pub struct Options {
     pub push: bool,
     /// Time limits.
     pub deadlines: Deadlines,
-    /// How often in a row a request may fail without progress.
+    /// How often a request may fail without a substantial gain.
     pub attempts: u32,
     /// The pause after the first failure. It doubles with each further failure.
     pub first_pause: Duration,
@@ -51,7 +51,7 @@ impl Default for Options {
 pub struct Client {
     http: Http,
     auth: Auth,
-    retry_policy: RetryPolicy,
+    options: Options,
     name: RegistryName,
 }
 
@@ -75,7 +75,7 @@ impl Client {
         Ok(Self {
             http,
             auth: Auth::new(name, if options.push { "pull,push" } else { "pull" }),
-            retry_policy: RetryPolicy { attempts: options.attempts.max(1), first_pause: options.first_pause },
+            options,
             name: name.clone(),
         })
     }
@@ -100,8 +100,15 @@ impl Client {
         send_with(self.auth.header().as_ref())
     }
 
-    fn retry<T>(&self, mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
-        self.retry_policy.run(|| attempt().map_err(|error| (error, false)))
+    /// The policy for a request that transfers a blob of `size` bytes, or 0.
+    fn retry_policy(&self, size: u64) -> RetryPolicy {
+        let Options { attempts, first_pause, deadlines, .. } = self.options;
+        let total = deadlines.retries.saturating_add(deadlines.rate.time_for(size));
+        RetryPolicy { attempts: attempts.max(1), first_pause, total }
+    }
+
+    fn retry<T>(&self, size: u64, mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
+        self.retry_policy(size).run(|| attempt().map_err(|error| (error, 0)))
     }
 }
 
@@ -112,27 +119,32 @@ fn challenges(response: &Response<Body>) -> Vec<Challenge> {
 
 impl Remote for Client {
     fn manifest(&self, tag_or_digest: &str, limit: u64) -> Result<Document> {
-        self.retry(|| self.try_manifest(tag_or_digest, limit))
+        self.retry(0, || self.try_manifest(tag_or_digest, limit))
     }
 
     fn blob(&self, digest: &Digest, size: u64, to: &mut dyn Sink) -> Result<()> {
         let url = self.url("blobs", &digest.to_string());
-        self.retry_policy.run(|| {
-            let before = to.have();
-            self.try_blob(&url, size, to).map_err(|error| (error, to.have() > before))
+        // A registry that does not resume sends the same bytes again; they count once.
+        let mut most = to.have();
+        self.retry_policy(size).run(|| {
+            self.try_blob(&url, size, to).map_err(|error| {
+                let gained = to.have().saturating_sub(most);
+                most += gained;
+                (error, gained)
+            })
         })
     }
 
     fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
-        self.retry(|| self.try_has_blob(digest, size))
+        self.retry(0, || self.try_has_blob(digest, size))
     }
 
     fn put_blob(&self, digest: &Digest, size: u64, open: Opener<'_>) -> Result<()> {
-        self.retry(|| self.try_put_blob(digest, size, open))
+        self.retry(size, || self.try_put_blob(digest, size, open))
     }
 
     fn put_manifest(&self, tag: &str, document: &Document) -> Result<()> {
-        self.retry(|| self.try_put_manifest(tag, document))
+        self.retry(0, || self.try_put_manifest(tag, document))
     }
 }
 
