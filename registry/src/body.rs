@@ -74,3 +74,63 @@ impl<'a, R: Read> BodyReader<'a, R> {
         transport_error::slow_body(self.url, self.payload, self.deadlines)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MinimumRate;
+    use crate::retry::RequestError;
+    use invarlock_error::{Kind, Result};
+
+    /// A body of `size` bytes that arrives in pieces of `piece` bytes, each after `pause`.
+    struct Pieces {
+        size: usize,
+        piece: usize,
+        pause: Duration,
+    }
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(self.pause);
+            let read = self.piece.min(buffer.len()).min(self.size);
+            self.size -= read;
+            Ok(read)
+        }
+    }
+
+    /// Reads the body at 1000 bytes per 100 ms. After each piece the caller is busy for `busy`. Returns the size, or the error.
+    fn read_all(body: Pieces, busy: Duration) -> Result<u64> {
+        let rate = MinimumRate { bytes: 1000, interval: Duration::from_millis(100) };
+        let deadlines = Deadlines { rate, ..Deadlines::default() };
+        let mut reader = BodyReader::new("https://host.example/", body, &deadlines);
+        let mut buffer = [0; 4096];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(reader.total),
+                Ok(_) => std::thread::sleep(busy),
+                Err(RequestError::Permanent(error) | RequestError::Transient(error, _)) => return Err(error),
+            }
+        }
+    }
+
+    #[test]
+    fn many_small_pieces_are_refused() {
+        let body = |piece| Pieces { size: 2 << 20, piece, pause: Duration::ZERO };
+        for piece in [1, 63] {
+            let error = read_all(body(piece), Duration::ZERO).expect_err("small pieces");
+            assert_eq!(error.kind(), Kind::Safety, "{error}");
+        }
+        assert_eq!(read_all(body(64), Duration::ZERO).expect("large pieces"), 2 << 20);
+        let few = Pieces { size: 10_000, piece: 1, pause: Duration::ZERO };
+        assert_eq!(read_all(few, Duration::ZERO).expect("few pieces"), 10_000);
+    }
+
+    #[test]
+    fn time_of_the_caller_does_not_count() {
+        let fast = Pieces { size: 5000, piece: 500, pause: Duration::from_millis(1) };
+        assert_eq!(read_all(fast, Duration::from_millis(80)).expect("the caller is slow"), 5000);
+        let slow = Pieces { size: 5000, piece: 100, pause: Duration::from_millis(30) };
+        let error = read_all(slow, Duration::ZERO).expect_err("the peer is slow");
+        assert!(error.kind() == Kind::System && error.hint().is_some(), "{error}");
+    }
+}

@@ -129,6 +129,39 @@ pub(crate) fn parse_response(bytes: &[u8], id: u16, name: &str) -> Option<Respon
 mod tests {
     use super::*;
 
+    /// Starts a name server that truncates each response over UDP, and sends a byte per 20 ms over TCP. Returns its address.
+    fn start_slow_name_server() -> SocketAddr {
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("socket");
+        let address = udp.local_addr().expect("address");
+        let tcp = std::net::TcpListener::bind(address).expect("socket");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((read, from)) = udp.recv_from(&mut buffer) {
+                // The bits of a response and of its truncation.
+                buffer[2] |= 0x82;
+                udp.send_to(&buffer[..read], from).expect("sent");
+            }
+        });
+        std::thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let mut stream = stream.expect("connection");
+                while stream.write_all(&[1]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn trickled_response_has_a_deadline() {
+        let (server, start) = (start_slow_name_server(), Instant::now());
+        let error =
+            query(server, "x.example", TYPE::A, start + Duration::from_millis(300)).expect_err("slow");
+        assert!([io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock].contains(&error.kind()), "{error}");
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    }
+
     #[test]
     fn rejects_malformed_responses() {
         assert!(parse_response(b"", 1, "x").is_none());

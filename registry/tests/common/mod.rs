@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use invarlock_images::{Digest, Error, Policy, Pulled, RegistryName, Store};
-use invarlock_registry::{Client, Options};
+use invarlock_registry::{Client, MinimumRate, Options};
 use invarlock_security::{Allowances, Flags, Network, SecureTempDir};
 use serde_json::{Value, json};
 
@@ -225,6 +225,19 @@ pub fn options() -> Options {
     let mut options = Options::default();
     (options.deadlines.silence, options.attempts, options.first_pause) =
         (Duration::from_millis(400), 3, Duration::from_millis(1));
+    options
+}
+
+/// The unit of [`short_options`].
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Options with deadlines of seconds. Bodies must have at least 64 KiB/s.
+pub fn short_options() -> Options {
+    let mut options = options();
+    options.attempts = 2;
+    let deadlines = &mut options.deadlines;
+    (deadlines.connect, deadlines.headers, deadlines.exchange) = (INTERVAL, INTERVAL, 2 * INTERVAL);
+    deadlines.rate = MinimumRate { bytes: 64 << 10, interval: INTERVAL };
     options
 }
 
