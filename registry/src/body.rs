@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use invarlock_error::Error;
 use ureq::Timeout;
 
-use crate::limits::{Deadlines, MAX_SMALL_PIECES, MIN_PIECE};
+use crate::limits::{Deadlines, MAX_OVERHEAD, MAX_SMALL_PIECES, MIN_PIECE};
 use crate::retry::Attempt;
 use crate::url::authority;
 use crate::{deadline, transport_error};
@@ -22,18 +22,30 @@ pub(crate) struct BodyReader<'a, R> {
     /// Of the whole body.
     pieces: u64,
     total: u64,
+    /// What was received for it, including framing and TLS.
+    received: u64,
 }
 
 impl<'a, R: Read> BodyReader<'a, R> {
     pub fn new(url: &'a str, inner: R, deadlines: &'a Deadlines) -> Self {
-        Self { url, inner, deadlines, left: deadlines.rate.interval, payload: 0, pieces: 0, total: 0 }
+        Self {
+            url,
+            inner,
+            deadlines,
+            left: deadlines.rate.interval,
+            payload: 0,
+            pieces: 0,
+            total: 0,
+            received: 0,
+        }
     }
 
     /// Reads the next piece; 0 bytes are the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Attempt<usize> {
         loop {
             let start = Instant::now();
-            let read = deadline::within(self.left, || self.inner.read(buffer));
+            let (read, received) = deadline::within_counted(self.left, || self.inner.read(buffer));
+            self.received += received as u64;
             self.left = self.left.saturating_sub(start.elapsed());
             match read {
                 Ok(0) => return Ok(0),
@@ -59,6 +71,14 @@ impl<'a, R: Read> BodyReader<'a, R> {
             return Err(Error::safety(format!(
                 "{host} sends its response in {} pieces of fewer than {MIN_PIECE} bytes on average",
                 self.pieces
+            ))
+            .into());
+        }
+        if self.received > 2 * self.total + MAX_OVERHEAD as u64 {
+            let (host, received) = (authority(self.url), self.received);
+            return Err(Error::safety(format!(
+                "{host} sends its response with more framing than content: {received} bytes for {}",
+                self.total
             ))
             .into());
         }

@@ -27,6 +27,11 @@ thread_local! {
 
 /// Runs `io`. After `time`, its network I/O fails with [`Timeout::Global`]; after [`MAX_OVERHEAD`] received bytes, with [`TooMuchOverhead`].
 pub(crate) fn within<T>(time: Duration, io: impl FnOnce() -> T) -> T {
+    within_counted(time, io).0
+}
+
+/// Like [`within`]. Also returns the number of received bytes.
+pub(crate) fn within_counted<T>(time: Duration, io: impl FnOnce() -> T) -> (T, usize) {
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -35,7 +40,8 @@ pub(crate) fn within<T>(time: Duration, io: impl FnOnce() -> T) -> T {
     }
     let _reset = Reset;
     LIMITS.set(Some(Limits { deadline: after(time), bytes: MAX_OVERHEAD }));
-    io()
+    let done = io();
+    (done, LIMITS.get().map_or(0, |limits| MAX_OVERHEAD - limits.bytes))
 }
 
 /// The time when `time` from now and the current thread's deadline have not passed.
@@ -102,12 +108,11 @@ impl<T: Transport> Transport for LimitedTransport<T> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let before = self.0.buffers().input().len();
+        let (limits, before) = (LIMITS.get(), self.0.buffers().input().len());
         let progress = self.0.await_input(limited(timeout)?)?;
         let received = self.0.buffers().input().len().saturating_sub(before);
-        LIMITS.set(
-            LIMITS.get().map(|limits| Limits { bytes: limits.bytes.saturating_sub(received), ..limits }),
-        );
+        // In a tunnel through a proxy, the connection to the proxy has counted the same bytes. They count once.
+        LIMITS.set(limits.map(|limits| Limits { bytes: limits.bytes.saturating_sub(received), ..limits }));
         Ok(progress)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The size of the headers of a response.
 pub(crate) const MAX_HEADERS: usize = 64 << 10;
 /// The bytes that a peer may send before the client has a response, or the next byte of a body: headers, TLS handshakes, framing,
-/// trailers. Six responses with the largest headers and their handshakes fit.
+/// trailers. Six responses with the largest headers and their handshakes fit. A body may have as much framing as content in addition.
 pub(crate) const MAX_OVERHEAD: usize = 1 << 20;
 /// The size of a piece of a body that costs little to handle, even over a connection with the smallest packets. Smaller pieces cost more
 /// time of the processor than of the network.

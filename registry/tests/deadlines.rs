@@ -216,6 +216,11 @@ fn floods_of_framing_end_at_a_size() {
     };
     let interim: Respond =
         |_, stream, _| trickle(stream, &b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000), Duration::ZERO);
+    let chunks: Respond = |_, stream, image| {
+        send_chunked_head(stream);
+        let chunks = image.layer_bytes().iter().flat_map(|byte| [b'1', b'\r', b'\n', *byte, b'\r', b'\n']);
+        send_raw(stream, &chunks.collect::<Vec<u8>>());
+    };
     let extension: Respond = |_, stream, _| {
         send_chunked_head(stream);
         send_raw(stream, b"1;");
@@ -228,6 +233,7 @@ fn floods_of_framing_end_at_a_size() {
         "headers",
         &registry(is_manifest, interim).name(),
     );
+    assert_fails_soon("chunks of one byte", "safety", "more framing", &registry(is_layer, chunks).name());
     assert_fails_soon("flood of an extension", "system", "", &registry(is_layer, extension).name());
 }
 
