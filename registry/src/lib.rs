@@ -4,9 +4,10 @@
 //! TLS roots and the user's credential files and helpers. Registry responses are untrusted; `invarlock_images` verifies every blob by
 //! digest. A [`Client`] is created only from [`invarlock_security::Network`], the permission to open internet sockets.
 //!
-//! Modules, each using only those before it: `limits`, `deadline` (limits of the I/O in progress), `url`, `address`, `dns`, `names` (host names to addresses), `guarded_resolver` (which
-//! addresses the client may connect to), `trust` (TLS roots), `retry`, `transport_error`, `body` (reads a response at the minimum rate), `http` (one request with its redirects, bounds and
-//! time limits), `status`, `challenge`, `credential`, `credential_helper`, `credentials`, `auth` and [`Client`].
+//! Modules, each using only those before it: `limits`, `deadline` (limits of the I/O in progress), `url`, `address`, `dns`, `names` (host
+//! names to addresses), `guarded_resolver` (which addresses the client may connect to), `trust` (TLS roots), `retry`, `transport_error`,
+//! `body` (reads a response at the minimum rate), `http` (one request with its redirects, bounds and time limits), `status`, `challenge`,
+//! `credential`, `credential_helper`, `credentials`, `auth` and [`Client`].
 //!
 //! # Rules
 //!
