@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test-vm`: boots Debian's own kernel with one unified cgroup hierarchy, in which vm-init runs its cases and test programs of this workspace.
-# In software, which works everywhere; VM_ACCEL=kvm is quicker where that works. VM_TESTS names test programs to be run as well (runtime:limits).
+# In software, which works everywhere; VM_ACCEL=kvm is quicker where that works. VM_TESTS names test programs to be run as well (default: tests:core_dumps, which changes the core pattern).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
@@ -8,7 +8,7 @@ out=$target/vm
 debug=$target/$(rustc -vV | sed -n 's/^host: //p')/debug
 root=$out/root
 accel=${VM_ACCEL:-tcg}
-tests=${VM_TESTS:-}
+tests=${VM_TESTS-tests:core_dumps}
 started=$SECONDS
 
 # Debian's kernel, unpacked and not installed.

@@ -48,6 +48,8 @@ fn test_program(who: Who, link: &Path) {
         let start = Instant::now();
         let mut command = who.command(&program);
         command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+        // The machine ends with the tests, so a test may change its core pattern.
+        command.env("INVARLOCK_TEST_CORE_PATTERN", "1");
         tell(who, &format!("{file}::{name}"), succeeds(command), start);
     }
 }
