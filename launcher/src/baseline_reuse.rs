@@ -27,6 +27,7 @@ pub fn baseline(path: &Path, plan: &Plan) -> Result<Side> {
 fn read(path: &Path, plan: &Plan) -> Result<Side> {
     let manifest_path = path.with_file_name(MANIFEST);
     let bytes = read_file(path, RUN_REPORT_LIMIT)?;
+    refuse_evaluation_report(&bytes)?;
     let manifest_bytes = read_file(&manifest_path, MANIFEST_LIMIT)?;
     let verdict = runtime_verify_bytes(path, &bytes, &manifest_path, &manifest_bytes, None);
     if let Some(why) = verdict.errors.first() {
@@ -49,6 +50,17 @@ fn read(path: &Path, plan: &Plan) -> Result<Side> {
         members.insert("report_sha256".to_owned(), Value::String(sha256.clone()));
     }
     Ok(Side { report, path: path.to_path_buf(), sha256, evidence })
+}
+
+/// The manifest next to an evaluation report binds that report. Without this check, the error would name a missing member of a run report.
+fn refuse_evaluation_report(bytes: &[u8]) -> Result<()> {
+    // Invalid JSON is reported by the caller.
+    let report: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    match report.get("validation").is_some_and(Value::is_object) {
+        true => Err(Error::input("it is an evaluation report, not a run report"))
+            .hint("pass the run report of the baseline, such as runs/source/<time>/report.json"),
+        false => Ok(()),
+    }
 }
 
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -83,7 +95,7 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
     ];
     match pairs.into_iter().find(|(_, was, is)| was != is) {
         Some((what, was, is)) => {
-            Err(Error::input(format!("[INVARLOCK:E222] its {what} is {was}, but this command's is {is}")))
+            Err(Error::input(format!("its {what} is {was}, but this command's is {is}")))
         }
         None => Ok(()),
     }

@@ -113,7 +113,7 @@ fn baseline_report_is_reused_only_if_it_matches_and_verifies() {
         "--preset",
     ];
     let args = [&args[..], &[preset.to_str().unwrap(), "--baseline-report", &baseline_report]].concat();
-    place.run(&args).expect(2).one_error(&["E222", "checkpoint digest"]);
+    place.run(&args).expect(2).one_error(&["its checkpoint digest is", "leave out --baseline-report"]);
 
     // The manifest records a network route. Such evidence would not verify, so the evaluation fails
     // before it measures.
@@ -320,7 +320,7 @@ fn rejects_baseline_report_with_other_windows() {
     let (baseline, subject) = (demo("baseline"), demo("healthy"));
     let args = ["evaluate", "--baseline", baseline.to_str().unwrap(), "--subject", subject.to_str().unwrap()];
     let args = [&args[..], &["--preset", "other.yaml", "--baseline-report", &baseline_report]].concat();
-    place.run(&args).expect(2).one_error(&["E222", "dataset"]);
+    place.run(&args).expect(2).one_error(&["its dataset is"]);
 }
 
 #[test]
