@@ -133,10 +133,16 @@ pub fn open_checkpoint(role: &str, dir: &Path) -> Result<Vec<InputFile>> {
     Ok(files)
 }
 
-/// Opens the dataset files; in the container they are named `0.jsonl`, `1.jsonl`, …
-pub fn open_dataset(paths: &[PathBuf]) -> Result<Vec<InputFile>> {
+/// Opens the dataset files; in the container they are named `0.jsonl`, `1.jsonl`, … `preset` is the preset that names them.
+pub fn open_dataset(paths: &[PathBuf], preset: Option<&Path>) -> Result<Vec<InputFile>> {
     let open = |(i, path): (usize, &PathBuf)| {
-        let failed = |e: std::io::Error| not_opened(&format!("dataset file {}", path.display()), &e);
+        let failed = |e: std::io::Error| {
+            let error = not_opened(&format!("dataset file {}", path.display()), &e);
+            match preset.filter(|_| e.kind() == std::io::ErrorKind::NotFound && path.is_relative()) {
+                Some(preset) => error.without_hint().with_hint(tried(path, preset)),
+                None => error,
+            }
+        };
         let real = std::fs::canonicalize(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = openat2(CWD, &real, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
@@ -149,6 +155,22 @@ pub fn open_dataset(paths: &[PathBuf]) -> Result<Vec<InputFile>> {
         regular(format!("dataset file {}", path.display()), format!("{i}.jsonl"), real, fd)
     };
     paths.iter().enumerate().map(open).collect()
+}
+
+/// The places where a relative dataset file of a preset was looked up.
+fn tried(path: &Path, preset: &Path) -> String {
+    let absolute = |dir: &Path| {
+        let path = dir.join(path);
+        std::path::absolute(&path).unwrap_or(path).display().to_string()
+    };
+    let (here, beside) =
+        (absolute(Path::new("")), absolute(preset.parent().unwrap_or_else(|| Path::new(""))));
+    match here == beside {
+        true => format!("put the file where it was looked up, or name its path in the preset: {here}"),
+        false => format!(
+            "put the file where it was looked up, or name its path in the preset: {here} (current directory), {beside} (next to the preset)"
+        ),
+    }
 }
 
 /// The error for a file that the user named and that cannot be opened.

@@ -140,7 +140,7 @@ pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
     let (filter, custom_filter) = filter(&request, policy)?;
     let baseline = inputs::open_checkpoint("baseline", &request.baseline)?;
     let subject = inputs::open_checkpoint("subject", &request.subject)?;
-    let data = inputs::open_dataset(&dataset.files)?;
+    let data = inputs::open_dataset(&dataset.files, request.data.preset())?;
     let (image, host_evaluator) = match policy.mode {
         ExecutionMode::Container => {
             let image = image::prepare(ui, &request.image, &policy.network)?;

@@ -46,6 +46,11 @@ pub struct Prepared {
 impl Workload {
     /// Resolves image and profile.
     pub fn prepare(&self, policy: &Policy) -> Result<Prepared> {
+        // No image reference starts like this, but a command does whose image was forgotten.
+        if self.image.starts_with(['/', '.']) {
+            return Err(Error::input(format!("{}: the first argument must be an image", self.image)))
+                .hint("put the image before the command: IMAGE -- ARGV…; `invarlock runtime image ls` lists the images");
+        }
         let Image { resolved, rootfs } =
             image::existing(&Ui::new(Level::Quiet), &self.image, self.verify, &policy.network)?;
         policy.network.close()?;

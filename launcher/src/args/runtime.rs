@@ -5,6 +5,9 @@ use super::{ImageCommand, LimitArgs};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
+/// Help of `--output-size`; the default of `evaluate` is another one.
+const OUTPUT_SIZE: &str = "Size of /out [default: 8M]";
+
 /// `invarlock runtime …`.
 #[derive(Debug, Subcommand)]
 pub enum RuntimeCommand {
@@ -29,6 +32,7 @@ pub enum RuntimeCommand {
 
 /// `invarlock runtime run`.
 #[derive(Debug, Args)]
+#[command(mut_arg("output_size", |arg| arg.help(OUTPUT_SIZE)))]
 pub struct RunArgs {
     /// The command.
     #[command(flatten)]
@@ -40,6 +44,7 @@ pub struct RunArgs {
 
 /// `invarlock runtime learn`.
 #[derive(Debug, Args)]
+#[command(mut_arg("output_size", |arg| arg.help(OUTPUT_SIZE)))]
 pub struct LearnArgs {
     /// The command.
     #[command(flatten)]
