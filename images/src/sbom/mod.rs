@@ -28,8 +28,9 @@ impl LocalImages {
         let image = self.resolve(reference)?;
         self.attached(&image.manifest_digest)?.map(|(_, document)| document).ok_or_else(|| {
             Error::unsupported(format!("image {reference} has no SBOM in this store")).with_hint(
-                "build the image here (`invarlock runtime image build`) from an evaluator with a list of its crates, or from directories with \
-                 Debian or Python packages; `invarlock runtime image verify` reports a corrupt SBOM",
+                "possible reasons: the image was not built here; no Debian or Python packages were found; an input was a tar archive, not a \
+                 directory; its packages cannot be listed completely (apk or rpm, two versions of one package, a layer that removes files). \
+                 `invarlock runtime image verify` reports a corrupt SBOM",
             )
         })
     }

@@ -76,8 +76,9 @@ pub enum ImageCommand {
         invarlock runtime image build\n  \
         invarlock runtime image build --from root/ --name python:3.13 --env PATH=/usr/bin --entrypoint /usr/bin/python3\n  \
         invarlock runtime image build --base python:3.13 --layer models/ --name python:with-models\n\n\
-        The digest depends on file names, contents and modes only, not on owners, timestamps or the source directory.\n\
-        SOURCE_DATE_EPOCH (seconds since 1970) sets the timestamp of the files and of the image\n\
+        From a directory, the digest depends on file names, contents and modes only, not on owners,\n\
+        timestamps or the path of the directory. A tar archive is used byte for byte, with its owners and timestamps.\n\
+        SOURCE_DATE_EPOCH (seconds since 1970) sets the timestamp of the image and of files from a directory\n\
         [default: 0 for the files, none for the image].")]
     Build(BuildArgs),
     /// List the images of the store
