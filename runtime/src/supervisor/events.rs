@@ -285,6 +285,13 @@ fn exec_failed(state: &State, errno: i32) -> Error {
     };
     let program = argv.first().map(String::as_str).unwrap_or_default();
     let cause = std::io::Error::from_raw_os_error(errno);
-    Error::input(format!("starting {program:?} in the container: {cause}"))
-        .with_hint("the program must be in the image, executable, and built for this machine")
+    // The kernel gives ENOENT also for an existing program whose interpreter does not exist.
+    let hint = match errno {
+        libc::ENOENT => {
+            "the program is not in the image, or its dynamic loader or interpreter is missing there: use a static program, or add the loader to \
+             the image"
+        }
+        _ => "the program must be in the image, executable, and built for this machine",
+    };
+    Error::input(format!("starting {program:?} in the container: {cause}")).with_hint(hint)
 }
