@@ -85,7 +85,7 @@ pub fn select(
             request.max_samples,
             texts.blank
         ))
-        .with_hint("add rows, raise max_samples, or lower preview_n and final_n (the profile may set them)"));
+        .with_hint(remedy(request, texts)));
     }
     let Sizes { preview, final_, adjustments } = without_duplicates(&usable, request)?;
     usable.truncate(preview + final_);
@@ -98,6 +98,23 @@ pub fn select(
         short,
         adjustments,
     })
+}
+
+/// What helps against too few rows. The profiles other than `dev` set the numbers of windows, so lowering them in the preset has no effect.
+fn remedy(request: &WindowRequest<'_>, texts: &Texts) -> String {
+    let add = match texts.texts.len() + texts.blank >= request.max_samples {
+        true => "raise max_samples in the preset, and add rows if the dataset has no more",
+        false => "add rows to the dataset",
+    };
+    match request.profile.eq_ignore_ascii_case("dev") {
+        true => format!("{add}, or lower preview_n and final_n in the preset"),
+        false => {
+            let profile = request.profile;
+            format!(
+                "{add}, or use --profile dev; profile {profile} sets preview_n and final_n, whatever the preset says"
+            )
+        }
+    }
 }
 
 /// Numbers of windows.
@@ -122,17 +139,23 @@ fn without_duplicates(usable: &[Window], request: &WindowRequest<'_>) -> Result<
         if duplicates == 0 {
             return Ok(Sizes { preview, final_, adjustments });
         }
-        let smaller =
-            preview.checked_sub(duplicates.max(STEP)).filter(|n| *n >= floor && *n <= usable.len() / 2);
-        let Some(smaller) = smaller else {
+        let smaller = preview.saturating_sub(duplicates.max(STEP));
+        if smaller < floor || smaller > usable.len() / 2 {
+            let why = match smaller < floor {
+                true => format!(
+                    "each arm is reduced by their number, at least by {STEP}; after that, at least {floor} windows per arm must remain; {smaller} remain"
+                ),
+                false => {
+                    "duplicates can be removed only if both arms have the same number of windows".to_owned()
+                }
+            };
             return Err(Error::input(format!(
-                "{duplicates} of the first {} windows repeat another one (their rows have the same first {} tokens); \
-                 without them fewer than {floor} windows per arm remain",
+                "{duplicates} of the first {} windows repeat another one (their rows have the same first {} tokens); {why}",
                 windows.len(),
                 request.seq_len
             ))
-            .with_hint("remove duplicate rows, or raise seq_len"));
-        };
+            .with_hint("replace duplicate rows by rows with other texts, or raise seq_len"));
+        }
         (preview, final_) = (smaller, smaller);
         adjustments.push((duplicates, smaller));
     }
@@ -175,6 +198,12 @@ mod tests {
         for word in ["has 5 usable", "need 6", "max_samples 2000", "preview_n 3", "1 more are blank"] {
             assert!(error.message().contains(word), "{error}");
         }
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.starts_with("add rows to the dataset, or use --profile dev"), "{hint}");
+        let dev = WindowRequest { profile: "dev", max_samples: 5, ..request(3, 3) };
+        let error = run(&rows(5), &dev).expect_err("too few windows");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.starts_with("raise max_samples") && hint.contains("lower preview_n"), "{hint}");
         assert!(run(&rows(5), &request(0, 3)).is_err());
         assert!(run(&rows(5), &request(usize::MAX, 3)).is_err());
         let error = run(&rows(5), &request(1 << 40, 3)).expect_err("too many windows");
@@ -193,7 +222,10 @@ mod tests {
         // A duplicate among the first 2 · 15 windows: the floor of 15 windows per arm cannot be reached.
         rows[1] = rows[0].clone();
         assert!(
-            run(&rows, &request(30, 30)).expect_err("too few").to_string().contains("fewer than 15 windows")
+            run(&rows, &request(30, 30))
+                .expect_err("too few")
+                .to_string()
+                .contains("at least 15 windows per arm must remain; ")
         );
         // Padding is not compared.
         let mut padded = rows[2..].to_vec();
