@@ -10,7 +10,7 @@ use crate::sentences::not_evaluated;
 use serde_json::Value;
 
 /// Flag of the gate of the tail.
-const TAIL: &str = "primary_metric_tail_acceptable";
+pub(crate) const TAIL: &str = "primary_metric_tail_acceptable";
 
 /// One gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,8 +135,9 @@ fn tail(report: Node<'_>) -> Result {
     let block = report.get("primary_metric_tail");
     let numbers = || {
         let (q95, limit) = block.at("stats.q95").f64().zip(block.at("policy.quantile_max").f64())?;
-        let warned = if block.get("warned").bool() == Some(true) { ": above it, a warning" } else { "" };
-        Some(format!("95th percentile of the window differences {q95:.6}, limit {limit:.2}{warned}"))
+        Some(format!(
+            "95th percentile of (subject loss − baseline loss) per window, in nats per token: {q95:.4}; above {limit:.2} gives a warning"
+        ))
     };
     Result::new(block.get("evaluated").bool() == Some(true), numbers, block)
 }

@@ -49,7 +49,7 @@ pub struct ManifestInput {
     pub image_ref: String,
     /// `sha256:` and 64 hexadecimal digits; none for a host run.
     pub image_digest: Option<String>,
-    /// Whether the workload could reach a network.
+    /// Whether the launcher was allowed to use the network. Containers never have one.
     pub allow_network: bool,
     /// Whether code of the checkpoint could run.
     pub allow_remote_code: bool,

@@ -9,7 +9,7 @@ pub const NOT_EVALUATED: &str = "not evaluated";
 pub const GUARD_NOT_BUILT: &str = "this version does not evaluate this guard";
 
 /// Why the guard overhead was not evaluated.
-pub const NO_GUARD_OVERHEAD: &str = "no guards are enabled, so there is no overhead to measure";
+pub const NO_GUARD_OVERHEAD: &str = "this version does not measure guard overhead";
 
 /// Why evidence of the profile `made` does not satisfy the stricter profile `required`.
 pub fn weaker_profile(made: Profile, required: Profile) -> String {

@@ -343,7 +343,7 @@ fn host_execution_and_disabled_controls_show_warnings() {
     loose["context"]["allowances"]["some_later_thing"] = json!(true);
     let text = page(&report, Some(&loose));
     assert!(text.contains("Controls were disabled"));
-    for warning in ["Network: the workload was allowed", "Remote code: code", "some later thing."] {
+    for warning in ["Network: the launcher was allowed", "Remote code: code", "some later thing."] {
         assert!(text.contains(warning), "{warning}");
     }
 }

@@ -78,7 +78,7 @@ pub struct Runtime {
     pub image_digest: Option<String>,
     /// Whether a container was used.
     pub container_execution: bool,
-    /// Whether the workload could reach a network.
+    /// Whether the launcher was allowed to use the network. Containers never have one.
     pub allow_network: bool,
     /// Whether code of the checkpoint could run.
     pub allow_remote_code: bool,

@@ -379,7 +379,7 @@ pub(super) fn warnings(report: &Value, manifest: Option<&Value>) -> Vec<Warning>
             || (!runtime.is_empty() && flag(at(manifest, "runtime"), runtime) == Some(true))
     };
     let mut loosened: Vec<String> = [
-        ("network", "allow_network", "Network: the workload was allowed to use it."),
+        ("network", "allow_network", "Network: the launcher was allowed to use it (--allow-network)."),
         ("remote_code", "allow_remote_code", "Remote code: code shipped with a model may have run."),
         ("third_party_plugins", "allow_third_party_plugins", "Third-party plug-ins may have run."),
         ("unverified_provenance", "", "Unverified provenance: the image was not verified."),

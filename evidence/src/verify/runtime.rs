@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
 
+/// What `--allow-network` allowed, and how to measure without it.
+const NETWORK_ALLOWED: &str = "the launcher was allowed to use the network (--allow-network); the container had none. Pull the image first \
+     (`invarlock runtime image pull`), then measure without --allow-network";
+
 /// What a manifest must satisfy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuntimeOptions {
@@ -149,12 +153,15 @@ fn stricter(manifest: Node<'_>, report_name: Option<&str>, granted: &[String], e
     let granted = |name: &str| granted.iter().any(|granted| granted == name);
     let runtime = manifest.get("runtime");
     for (flag, what) in [
-        ("allow_network", "the workload could reach a network"),
-        ("allow_remote_code", "code that came with a checkpoint could run"),
-        ("allow_third_party_plugins", "third-party plugins could run"),
+        ("allow_network", NETWORK_ALLOWED),
+        (
+            "allow_remote_code",
+            "code that came with a checkpoint could run; measure again without that allowance",
+        ),
+        ("allow_third_party_plugins", "third-party plugins could run; measure again without that allowance"),
     ] {
         if runtime.get(flag).bool() == Some(true) && !granted(flag) {
-            errors.push(format!("runtime.{flag} is true: {what}; measure again without that allowance"));
+            errors.push(format!("runtime.{flag} is true: {what}"));
         }
     }
     for loosened in manifest.at("context.loosened").elements() {
@@ -163,6 +170,7 @@ fn stricter(manifest: Node<'_>, report_name: Option<&str>, granted: &[String], e
             continue;
         }
         let why = match name.as_str() {
+            "allow_network" => "--allow-network was set; measure again without it",
             "custom_seccomp_profile" => {
                 "the workload ran under a user profile instead of the built-in seccomp profile; measure again without --seccomp"
             }
@@ -216,7 +224,7 @@ pub(super) fn provenance(
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
             return (
                 verdict,
-                vec![("manifest_missing", format!("{FILE_NAME} missing for {name}."))],
+                vec![("manifest_missing", missing(&name, options.upstream_parity))],
                 Value::Null,
             );
         }
@@ -241,6 +249,14 @@ pub(super) fn provenance(
     check(report, Some(&name), Node::root("", &manifest), options, &mut verdict);
     let issues = verdict.errors.iter().map(|error| ("verifier_failed", error.clone())).collect();
     (verdict, issues, manifest)
+}
+
+/// The message about a missing manifest. With `parity` it is upstream's.
+fn missing(name: &str, parity: bool) -> String {
+    match parity {
+        true => format!("{FILE_NAME} missing for {name}."),
+        false => format!("{FILE_NAME} missing for {name}: it must be in the same directory as the report"),
+    }
 }
 
 impl RuntimeVerdict {

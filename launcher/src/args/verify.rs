@@ -10,8 +10,8 @@ use std::path::PathBuf;
     invarlock verify reports/eval\n  \
     invarlock verify --tier conservative --json a/evaluation.report.json b/evaluation.report.json\n  \
     invarlock verify --expected-runtime-image-digest sha256:… reports/eval\n\n\
-    Exit codes: 0 accepted, 1 a policy or a gate failed, 2 usage, malformed or unusable input,\n\
-    3 integrity: the evidence contradicts itself (ci and release).")]
+    Exit codes: 0 accepted, 1 a policy or a gate failed or the manifest is missing, 2 usage, malformed\n\
+    or unusable input, 3 integrity: the evidence contradicts itself (ci and release).")]
 pub struct VerifyArgs {
     /// Evaluation reports, or directories that contain evaluation.report.json
     #[arg(required = true, value_name = "REPORT|DIR")]
@@ -31,7 +31,8 @@ pub struct VerifyArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Accepted execution mode of the evaluator
+    /// Accepted execution mode of the evaluator. With `host` the runtime manifest is not checked at all, not even that it belongs to the
+    /// report
     #[arg(long, value_enum, default_value = "container", value_name = "MODE")]
     pub runtime_provenance: Provenance,
     /// Required digest of the runtime image; a manifest with a different digest is rejected
@@ -51,7 +52,7 @@ fn parse_number(text: &str) -> Result<f64, &'static str> {
 pub enum Provenance {
     /// Only execution in a container
     Container,
-    /// Also execution on the host
+    /// Also execution on the host; the runtime manifest is not checked
     Host,
 }
 
