@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::files::{LineError, Lines};
 use crate::{files, limits};
-use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
+use invarlock_error::{Context as _, Error, Kind, Result, bail};
 
 /// Texts in the order of the files.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,13 @@ fn text(line: &[u8], field: &str) -> Result<String> {
     let mut row = match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(row)) => row,
         Ok(_) => bail!(Input, "not a JSON object"),
-        Err(error) => return Err(error).err_kind(Kind::Input).context("not JSON"),
+        Err(error) => {
+            return Err(Error::input(format!(
+                "not JSON; the fault is at byte {} of the line",
+                error.column()
+            ))
+            .with_hint("each line must be a JSON object, such as {\"text\": \"…\"}"));
+        }
     };
     match row.get_mut(field).map(Value::take) {
         Some(Value::String(text)) => Ok(text),

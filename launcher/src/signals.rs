@@ -47,7 +47,8 @@ impl Signals {
             signal_hook::low_level::pipe::register(signal, writable.try_clone()?)?;
         }
         let signal = Arc::clone(&caught);
-        std::thread::Builder::new().name("signals".into()).spawn(move || end_late(&waiting, &signal))?;
+        // If no thread can be created, a second signal does the same.
+        _ = std::thread::Builder::new().name("signals".into()).spawn(move || end_late(&waiting, &signal));
         Ok(Signals { readable, caught })
     }
 

@@ -113,7 +113,7 @@ impl Check<'_> {
             let recorded = self.report.get("validation").get(flag);
             let mut text = format!("validation.{flag} is {recorded}, the {profile} profile requires true");
             if flag == gates::TAIL {
-                text += "; it is true also where the tail gives a warning";
+                text += " (a warning about the tail does not make it false)";
             }
             match recorded.bool() {
                 Some(true) => {}
