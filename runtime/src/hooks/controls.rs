@@ -89,7 +89,8 @@ pub const CONTROLS: &[Control] = &[
     // A kernel can have no Landlock, so its absence is recorded and not an error.
     control("landlock", &[], &[]),
     control("private mounts", &["mounts"], &["shared-mounts"]),
-    control("root read-only", &["mounts"], &["root-create", "root-overwrite", "root-flags", "canary"]),
+    // Landlock also keeps the canary unchanged.
+    control("root read-only", &["mounts"], &["root-create", "root-overwrite", "root-flags"]),
     control("root nosuid", &["mounts"], &["root-flags"]),
     control("root nodev", &["mounts"], &["root-flags"]),
     by_mode(
