@@ -93,12 +93,8 @@ pub const CONTROLS: &[Control] = &[
     control("root read-only", &["mounts"], &["root-create", "root-overwrite", "root-flags"]),
     control("root nosuid", &["mounts"], &["root-flags"]),
     control("root nodev", &["mounts"], &["root-flags"]),
-    by_mode(
-        "inputs read-only",
-        &["mounts"],
-        &["input-overwrite", "input-flags", "inputs-flags"],
-        &["input-overwrite", "input-create", "input-flags", "inputs-flags"],
-    ),
+    // Landlock also keeps a user's run from creating files there.
+    control("inputs read-only", &["mounts"], &["input-overwrite", "input-flags", "inputs-flags"]),
     control("inputs nosuid", &["mounts"], &["input-flags"]),
     control("inputs nodev", &["mounts"], &["input-flags"]),
     control("inputs noexec", &["mounts"], &["input-run", "input-flags"]),
