@@ -5,8 +5,8 @@
 
 use crate::hooks;
 use ::landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetStatus, Scope, path_beneath_rules,
 };
 use invarlock_error::{Context as _, Foreign as _, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub enum Landlock {
 
 /// Restricts this process and all that it starts. It must have no new privileges.
 pub(crate) fn restrict() -> Result<Landlock> {
-    if hooks::off("landlock") {
+    if hooks::second_wall_off() {
         return Ok(Landlock::None);
     }
     let status = build().err_kind(Kind::System).context("restricting the workload").in_control("landlock")?;
@@ -42,17 +42,14 @@ pub(crate) fn restrict() -> Result<Landlock> {
 }
 
 fn build() -> std::result::Result<RulesetStatus, ::landlock::RulesetError> {
-    let open = |path: &str| PathFd::new(path);
-    let mut rules = Ruleset::default()
+    // A path that cannot be opened gets no rule, so nothing below it is allowed.
+    let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(VERSION))?
         .scope(Scope::from_all(VERSION))?
-        .create()?;
-    if let Ok(root) = open("/") {
-        rules = rules.add_rule(PathBeneath::new(root, AccessFs::from_read(VERSION)))?;
-    }
-    for directory in WRITABLE.iter().filter_map(|path| open(path).ok()) {
-        rules = rules.add_rule(PathBeneath::new(directory, AccessFs::from_all(VERSION)))?;
-    }
-    Ok(rules.restrict_self()?.ruleset)
+        .create()?
+        .add_rules(path_beneath_rules(["/"], AccessFs::from_read(VERSION)))?
+        .add_rules(path_beneath_rules(WRITABLE, AccessFs::from_all(VERSION)))?
+        .restrict_self()?;
+    Ok(status.ruleset)
 }

@@ -86,15 +86,16 @@ pub const CONTROLS: &[Control] = &[
             "system-v-memory",
         ],
     ),
-    // A kernel can have no Landlock, so its absence is recorded and not an error.
-    control("landlock", &[], &[]),
     control("private mounts", &["mounts"], &["shared-mounts"]),
-    // Landlock also keeps the canary unchanged.
-    control("root read-only", &["mounts"], &["root-create", "root-overwrite", "root-flags"]),
+    control("root read-only", &["mounts"], &["root-create", "root-overwrite", "root-flags", "canary"]),
     control("root nosuid", &["mounts"], &["root-flags"]),
     control("root nodev", &["mounts"], &["root-flags"]),
-    // Landlock also keeps a user's run from creating files there.
-    control("inputs read-only", &["mounts"], &["input-overwrite", "input-flags", "inputs-flags"]),
+    by_mode(
+        "inputs read-only",
+        &["mounts"],
+        &["input-overwrite", "input-flags", "inputs-flags"],
+        &["input-overwrite", "input-create", "input-flags", "inputs-flags"],
+    ),
     control("inputs nosuid", &["mounts"], &["input-flags"]),
     control("inputs nodev", &["mounts"], &["input-flags"]),
     control("inputs noexec", &["mounts"], &["input-run", "input-flags"]),
