@@ -139,6 +139,16 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Smallest limit of memory, bytes.
+    pub const MIN_MEMORY_BYTES: u64 = 4 << 20;
+    /// Smallest limit of processes and threads.
+    pub const MIN_PIDS: u64 = 4;
+
+    /// Smallest size of `/out` and of `/tmp`, bytes: a page. The kernel treats a smaller tmpfs as unlimited.
+    pub fn min_directory_bytes() -> u64 {
+        rustix::param::page_size() as u64
+    }
+
     /// Defaults from the machine: 90 % of the free memory, all processors, a day.
     pub fn for_machine() -> Self {
         let available = available_memory().unwrap_or(4 << 30);
@@ -225,15 +235,14 @@ pub(crate) fn check_strings(argv: &[String], env: &[(String, String)]) -> Result
 }
 
 pub(crate) fn check_limits(limits: &Limits) -> Result<()> {
-    // The kernel treats a tmpfs size below one page as unlimited.
-    let page = rustix::param::page_size() as u64;
+    let directory = Limits::min_directory_bytes();
     let least = [
-        ("memory", limits.memory_bytes, 4 << 20),
-        ("pids", limits.pids, 4),
+        ("memory", limits.memory_bytes, Limits::MIN_MEMORY_BYTES),
+        ("pids", limits.pids, Limits::MIN_PIDS),
         ("open files", limits.open_files, 8),
-        ("output bytes", limits.output_bytes, page),
+        ("output bytes", limits.output_bytes, directory),
         ("output files", limits.output_files, 1),
-        ("tmp bytes", limits.tmp_bytes, page),
+        ("tmp bytes", limits.tmp_bytes, directory),
     ];
     if let Some((what, value, least)) = least.iter().find(|(_, value, least)| value < least) {
         bail!(Input, "a limit of {value} for {what} is below the minimum of {least}");

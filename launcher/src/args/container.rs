@@ -2,6 +2,7 @@
 
 use clap::Args;
 use invarlock_images::Verify;
+use invarlock_runtime::Limits;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -70,7 +71,7 @@ fn parse_level(text: &str) -> Result<Verify, &'static str> {
 }
 
 fn parse_pids(text: &str) -> Result<u64, &'static str> {
-    whole_number(text, 4..=4_194_304).ok_or("use a whole number from 4 to 4194304")
+    whole_number(text, Limits::MIN_PIDS..=4_194_304).ok_or("use a whole number from 4 to 4194304")
 }
 
 fn parse_seconds(text: &str) -> Result<u64, &'static str> {
@@ -81,15 +82,16 @@ fn whole_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
     text.trim().parse().ok().filter(|number| range.contains(number))
 }
 
-/// A size of memory. The minimum is that of the runtime.
+/// A size of memory.
 fn parse_memory(text: &str) -> Result<u64, String> {
-    at_least(parse_size(text)?, 4 << 20, "4M")
+    let minimum = Limits::MIN_MEMORY_BYTES;
+    at_least(parse_size(text)?, minimum, &format!("{}M", minimum >> 20))
 }
 
-/// The size of a directory in memory. The kernel treats a size below one page as unlimited.
+/// The size of a directory in memory.
 fn parse_directory_size(text: &str) -> Result<u64, String> {
-    let page = rustix::param::page_size() as u64;
-    at_least(parse_size(text)?, page, &format!("{}K", page >> 10))
+    let minimum = Limits::min_directory_bytes();
+    at_least(parse_size(text)?, minimum, &format!("{}K", minimum >> 10))
 }
 
 fn at_least(bytes: u64, minimum: u64, text: &str) -> Result<u64, String> {
