@@ -22,7 +22,8 @@ const MAX_PROCESSES: usize = 100_000;
 /// The limit, the highest sum so far, and the time of the next check.
 pub(super) struct MemoryWatchdog {
     limit: u64,
-    own_network: bool,
+    /// The most bytes that a socket of the run can hold; none if the run has no network namespace of its own, in which all sockets are its own.
+    bytes_per_socket: Option<u64>,
     pub(super) peak: u64,
     pub(super) next: Instant,
 }
@@ -30,7 +31,12 @@ pub(super) struct MemoryWatchdog {
 impl MemoryWatchdog {
     /// `own_network`: whether the run has its own network namespace, so that all sockets of the namespace are the run's.
     pub(super) fn new(limit: u64, own_network: bool, now: Instant) -> Self {
-        MemoryWatchdog { limit, own_network, peak: 0, next: now + PAUSE.0 }
+        MemoryWatchdog {
+            limit,
+            bytes_per_socket: own_network.then(bytes_per_socket),
+            peak: 0,
+            next: now + PAUSE.0,
+        }
     }
 
     /// Whether it is time for the next check.
@@ -42,7 +48,7 @@ impl MemoryWatchdog {
     pub(super) fn check(&mut self, files: u64) -> bool {
         let start = Instant::now();
         let processes = descendants();
-        let others = files + if self.own_network { sockets(&processes) } else { 0 };
+        let others = files + self.bytes_per_socket.map_or(0, |bytes| bytes * sockets(&processes));
         let mut sum = others + processes.iter().filter_map(|pid| private(*pid)).sum::<u64>();
         if sum > self.limit {
             // Pages shared by clones of a process were counted for each of them. The exact sum takes longer: the kernel walks all mappings.
@@ -89,15 +95,16 @@ fn fair_share(pid: u32) -> Option<u64> {
     Some(kib(&text, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]) * 1024)
 }
 
-/// The most bytes that the open sockets of the run can hold. Their number is that of the run's network namespace; the kernel doubles the size
-/// that a program requests for a buffer, up to twice `net.core.wmem_max`.
+/// The kernel doubles the size that a program requests for a buffer, up to twice `net.core.wmem_max`.
+fn bytes_per_socket() -> u64 {
+    let text = procfs::read("/proc/sys/net/core/wmem_max").ok();
+    2 * text.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_BUFFER)
+}
+
+/// The open sockets of the run: those of the network namespace of its processes.
 fn sockets(processes: &[u32]) -> u64 {
-    let used = processes
-        .iter()
-        .find_map(|pid| sockets_in_use(&procfs::read(format!("/proc/{pid}/net/sockstat")).ok()?));
-    let largest =
-        procfs::read("/proc/sys/net/core/wmem_max").ok().and_then(|text| text.trim().parse::<u64>().ok());
-    used.unwrap_or(0) * 2 * largest.unwrap_or(DEFAULT_BUFFER)
+    let used = |pid: &u32| sockets_in_use(&procfs::read(format!("/proc/{pid}/net/sockstat")).ok()?);
+    processes.iter().find_map(used).unwrap_or(0)
 }
 
 fn sockets_in_use(sockstat: &str) -> Option<u64> {
