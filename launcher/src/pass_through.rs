@@ -83,6 +83,12 @@ impl<'a> PassThrough<'a> {
         PassThrough { to_stderr: true, ..PassThrough::new(signals) }
     }
 
+    fn pass(&mut self, stream: usize, to: BorrowedFd<'_>, terminal: &console::Term, bytes: &[u8]) {
+        let stop = self.stop;
+        let mut write = |bytes: &[u8]| write_until_stopped(to, stop, bytes);
+        self.streams[stream].write(&mut write, terminal.is_term(), bytes);
+    }
+
     /// Fails if writing failed for a reason other than a closed pipe, such as a full disk.
     pub fn check(&mut self) -> Result<()> {
         let failed = self.streams.iter_mut().find_map(|stream| stream.failed.take());
@@ -98,15 +104,11 @@ impl Sink for PassThrough<'_> {
         if self.to_stderr {
             return self.stderr(bytes);
         }
-        let (stdout, stop) = (std::io::stdout(), self.stop);
-        let mut write = |bytes: &[u8]| write_until_stopped(stdout.as_fd(), stop, bytes);
-        self.streams[0].write(&mut write, console::Term::stdout().is_term(), bytes);
+        self.pass(0, std::io::stdout().as_fd(), &console::Term::stdout(), bytes);
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
-        let (stderr, stop) = (std::io::stderr(), self.stop);
-        let mut write = |bytes: &[u8]| write_until_stopped(stderr.as_fd(), stop, bytes);
-        self.streams[1].write(&mut write, console::Term::stderr().is_term(), bytes);
+        self.pass(1, std::io::stderr().as_fd(), &console::Term::stderr(), bytes);
     }
 
     fn gone(&self) -> [bool; 2] {

@@ -110,7 +110,7 @@ pub fn out(text: &str) {
 }
 
 /// Writes a line to standard error. A closed pipe is not an error.
-pub fn warn(text: &str) {
+pub fn on_stderr(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 

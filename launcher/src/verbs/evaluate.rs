@@ -60,7 +60,7 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     // Before anything runs, and whatever --quiet.
     if let Some(sentence) = policy.host_execution() {
         match args.json || args.dry_run {
-            true => ui::warn(&ui::host_execution_on_stderr(&sentence)),
+            true => ui::on_stderr(&ui::host_execution_on_stderr(&sentence)),
             false => ui::out(&ui::host_execution(&sentence)),
         }
     }

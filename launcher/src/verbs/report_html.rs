@@ -20,7 +20,7 @@ pub fn run(args: &HtmlArgs) -> Result<u8> {
     }
     write_output(output, page.as_bytes(), args.force)?;
     if let Some(sentence) = host_execution::recorded(&report, manifest.as_ref()) {
-        ui::warn(&ui::host_execution_on_stderr(&sentence));
+        ui::on_stderr(&ui::host_execution_on_stderr(&sentence));
     }
     ui::out(&output.display().to_string());
     Ok(0)
