@@ -17,21 +17,32 @@ pub fn skip(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
 }
 
-/// The golden reports of upstream (`<version>/<case>`), extracted from the fixtures once for each test program.
+/// The golden reports of upstream (`<version>/<case>`), which no test changes. They are 340 MB, and every test is a
+/// process of its own: the first one extracts them below the target directory, for this version of the archives.
 pub fn golden() -> &'static Path {
-    static ROOT: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let root = ROOT.get_or_init(|| {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/upstream");
-        let directory = tempfile::tempdir().unwrap();
-        for version in ["0.8.0", "0.12.1"] {
-            let archive = std::fs::File::open(fixtures.join(format!("reports-{version}.tar.zst"))).unwrap();
-            let mut decoder = zstd::Decoder::new(archive).unwrap();
-            decoder.window_log_max(27).unwrap();
-            tar::Archive::new(decoder).unpack(directory.path()).unwrap();
+        let archives = ["0.8.0", "0.12.1"]
+            .map(|version| std::fs::read(fixtures.join(format!("reports-{version}.tar.zst"))).unwrap());
+        let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let root = shared.join(format!("golden-{}", sha256_hex(&archives.concat())));
+        if root.is_dir() {
+            return root;
         }
-        directory
-    });
-    root.path()
+        let unfinished = tempfile::tempdir_in(shared).unwrap();
+        for archive in archives {
+            let mut decoder = zstd::Decoder::new(archive.as_slice()).unwrap();
+            decoder.window_log_max(27).unwrap();
+            tar::Archive::new(decoder).unpack(unfinished.path()).unwrap();
+        }
+        // A test that finished first leaves nothing to do: a directory with files is not replaced.
+        match std::fs::rename(unfinished.path(), &root) {
+            Ok(()) => drop(unfinished.keep()),
+            Err(error) => assert!(root.is_dir(), "{}: {error}", root.display()),
+        }
+        root
+    })
 }
 
 /// Upstream's `invarlock`, if `tests/tools/upstream-venvs.sh` installed it.
