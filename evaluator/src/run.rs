@@ -135,7 +135,7 @@ impl<'a> Prepared<'a> {
         let evaluated = start.elapsed();
         progress.report("guards", 1, 1);
         events.add("done", json!({}));
-        report::report(&Measured {
+        Measured {
             job,
             info: &model.info,
             facts: &self.facts,
@@ -147,7 +147,8 @@ impl<'a> Prepared<'a> {
             opened: loaded,
             tokenized: self.tokenized,
             evaluated,
-        })
+        }
+        .report()
     }
 }
 

@@ -142,6 +142,12 @@ fn tail(report: Node<'_>) -> Result {
     Result::new(block.get("evaluated").bool() == Some(true), numbers, block)
 }
 
+/// A sentence for each gate that failed.
+pub fn failures(report: &Value) -> Vec<String> {
+    let failed = gates(report).into_iter().filter(|gate| gate.passed == Some(false));
+    failed.map(|gate| format!("{}: {}", gate.name, gate.detail)).collect()
+}
+
 /// Whether the primary metric passed and no gate failed.
 pub fn passed(report: &Value) -> bool {
     all_passed(&gates(report))

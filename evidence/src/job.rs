@@ -1,5 +1,6 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
+use crate::format::plan::Dataset;
 use serde::{Deserialize, Serialize};
 
 /// Contract name that every job contains.
@@ -80,6 +81,55 @@ pub struct Job {
     /// Worker threads; absent: one a core. The results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+}
+
+/// The paths of a job's inputs, as the evaluator sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPaths {
+    /// Checkpoint directory.
+    pub checkpoint: String,
+    /// Dataset files.
+    pub dataset: Vec<String>,
+    /// Windows of the baseline.
+    pub windows: String,
+}
+
+impl Job {
+    /// The job of one side. `model_id` is the user's name of its checkpoint; `policy` names profile and tier.
+    pub fn new(
+        role: Role,
+        task: Task,
+        model_id: &str,
+        policy: (&str, &str),
+        dataset: &Dataset,
+        paths: JobPaths,
+    ) -> Self {
+        let windows = match role {
+            Role::Baseline => WindowSource::LocalJsonl {
+                files: paths.dataset,
+                text_field: dataset.text_field.clone(),
+                max_samples: dataset.max_samples,
+            },
+            Role::Subject => WindowSource::Replay { file: paths.windows },
+        };
+        Self {
+            contract: JOB_CONTRACT.to_owned(),
+            task,
+            role,
+            model_id: model_id.to_owned(),
+            profile: policy.0.to_owned(),
+            tier: policy.1.to_owned(),
+            checkpoint: paths.checkpoint,
+            windows,
+            seq_len: dataset.seq_len,
+            stride: dataset.stride,
+            preview_n: dataset.preview_n,
+            final_n: dataset.final_n,
+            split: dataset.split.clone(),
+            seed: dataset.seed,
+            threads: None,
+        }
+    }
 }
 
 /// Where the windows of a job come from.

@@ -9,6 +9,8 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod compare;
+mod differences;
+pub mod evaluation;
 pub mod events;
 pub mod format;
 pub mod gates;
@@ -19,6 +21,7 @@ pub mod html;
 pub mod job;
 pub mod json;
 pub mod manifest;
+pub mod measured;
 pub mod numerics;
 pub mod policy;
 pub mod sentences;

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::made::honest;
 use common::{context, context_of, synthetic};
 use invarlock_evidence::compare::compare;
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
@@ -137,8 +138,8 @@ fn written_values_are_read_back_without_loss() {
 #[test]
 fn plan_and_observations_of_real_runs_are_read_without_loss() {
     for user in ["root", "user"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/context.{user}.json"));
-        let recorded: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let manifest = std::fs::read(honest(user).join("runtime.manifest.json")).unwrap();
+        let recorded = serde_json::from_slice::<Value>(&manifest).unwrap()["context"].take();
         let context: Context =
             serde_json::from_value(recorded.clone()).unwrap_or_else(|e| panic!("{user}: {e}"));
         assert_eq!(to_value(&context), recorded, "{user}");

@@ -5,12 +5,12 @@
 
 mod common;
 
-use common::{context, context_of, reseal, synthetic, write_bundle_with};
-use invarlock_evidence::compare::compare;
-use invarlock_evidence::format::to_value;
-use invarlock_evidence::manifest::FILE_NAME;
-use invarlock_evidence::policy::{Profile, Tier};
-use invarlock_evidence::verify::{Trust, Verdict, VerifyOptions, verify_report};
+use common::made::honest;
+use common::reseal;
+use invarlock_evidence::evaluation::REPORT;
+use invarlock_evidence::manifest::{FILE_NAME, to_bytes};
+use invarlock_evidence::policy::Profile;
+use invarlock_evidence::verify::{Assurance, Verdict, VerifyOptions, verify_report};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -22,20 +22,19 @@ struct Bundle {
 }
 
 impl Bundle {
-    /// Creates it with a small report. The dev profile requires the same of a manifest as the
-    /// others.
+    /// The evidence of a real run with profile dev, which requires the same of a manifest as the others.
     fn new(user: &str) -> Self {
-        let options = context(Profile::Dev, Tier::Balanced);
-        let report = to_value(&compare(&synthetic(4, 0.0), &synthetic(4, 0.01), &options).unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let path = write_bundle_with(folder.path(), &report, context_of(user, &report));
+        for entry in std::fs::read_dir(honest(user)).unwrap().map(Result::unwrap) {
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
         let manifest =
             serde_json::from_slice(&std::fs::read(folder.path().join(FILE_NAME)).unwrap()).unwrap();
-        Bundle { folder, report: path, manifest }
+        Bundle { report: folder.path().join(REPORT), folder, manifest }
     }
 
     fn verify(&self, manifest: &Value) -> Verdict {
-        std::fs::write(self.folder.path().join(FILE_NAME), manifest.to_string()).unwrap();
+        std::fs::write(self.folder.path().join(FILE_NAME), to_bytes(manifest)).unwrap();
         verify_report(&self.report, &VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() })
     }
 
@@ -66,7 +65,7 @@ fn recorded_observations_verify() {
     for user in USERS {
         let bundle = Bundle::new(user);
         let verdict = bundle.verify(&bundle.manifest);
-        assert!(verdict.ok() && verdict.trust == Trust::ManifestBound, "{user}: {:?}", verdict.errors);
+        assert!(verdict.ok() && verdict.assurance == Assurance::Consistent, "{user}: {:?}", verdict.errors);
         assert_eq!(bundle.controls("subject").len(), 27);
     }
 }
@@ -80,7 +79,7 @@ fn rejects_missing_control_or_wrong_observer() {
                 let path = format!("context.sides.{side}.observations{name}");
                 let is_named = verdict.errors.iter().any(|e| e.contains(&path) && e.contains(reason));
                 assert!(!verdict.ok() && is_named, "{user}: {path}: {:?}", verdict.errors);
-                assert_eq!(verdict.trust, Trust::Failed);
+                assert_eq!(verdict.assurance, Assurance::Failed);
             };
             assert_rejected(bundle.verify_with(&pointer_to(side, ""), json!(null)), "", "not observed");
             assert_rejected(

@@ -178,14 +178,22 @@ fn default_mode_is_stricter_than_upstream() {
             let input =
                 if case.contains("directory_path") { directory.clone() } else { report_of(&directory) };
             for (column, profile) in [("ci_json_exit", Profile::Ci), ("dev_json_exit", Profile::Dev)] {
-                let options =
-                    VerifyOptions { profile, upstream_version: upstream, ..VerifyOptions::default() };
+                let options = VerifyOptions {
+                    profile,
+                    upstream_version: upstream,
+                    accept_foreign: true,
+                    ..VerifyOptions::default()
+                };
                 let verdict = verify_report(&input, &options);
                 if verdict.ok() && row[column] != "0" {
                     differences.push(format!("{version} {case} {column}: accepted"));
                 }
             }
             let options = VerifyOptions { upstream_version: upstream, ..VerifyOptions::default() };
+            if verify_report(&input, &options).ok() {
+                differences.push(format!("{version} {case}: accepted without --accept-foreign"));
+            }
+            let options = VerifyOptions { accept_foreign: true, ..options };
             let verdict = verify_report(&input, &options);
             if REJECTED_BY_DEFAULT.contains(&case.as_str()) && verdict.ok() {
                 differences.push(format!("{version} {case}: accepted, {:?}", verdict.not_recomputed));
@@ -225,6 +233,7 @@ fn upstream_reports_are_recomputed_with_their_baseline() {
                 upstream_version: upstream,
                 runtime_provenance: RuntimeProvenance::Host,
                 baseline: Some(folder.join("source.report.json")),
+                accept_foreign: true,
                 ..VerifyOptions::default()
             };
             let verdict = verify_report(&folder.join("evaluation.report.json"), &options);

@@ -4,22 +4,36 @@
 
 mod common;
 
-use common::{compare_as_json, context, synthetic, write_bundle};
-use invarlock_evidence::manifest::FILE_NAME;
+use common::Made;
+use invarlock_evidence::compare::to_bytes;
+use invarlock_evidence::format::to_value;
+use invarlock_evidence::manifest::{self, FILE_NAME};
+use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{
     Reason, RuntimeProvenance, Verdict, VerifyOptions, envelope, exit_code, runtime_verify, verify_report,
 };
 use serde_json::{Value, json};
 
-fn report(windows: usize, shift: f64, profile: Profile, tier: Tier) -> Value {
-    let context = context(profile, tier);
-    compare_as_json(&synthetic(windows, 0.0), &synthetic(windows, shift), &context).unwrap()
+fn report(windows: usize, shift: f64, profile: Profile, tier: Tier) -> Made {
+    Made::new(windows, shift, profile, tier)
 }
 
-fn verify(report: &Value, options: &VerifyOptions) -> Verdict {
+fn verify(made: &Made, options: &VerifyOptions) -> Verdict {
+    verify_altered(made, options, |_| {})
+}
+
+/// Verifies evidence whose report was altered afterwards. The manifest contains the digest of the altered report.
+fn verify_altered(made: &Made, options: &VerifyOptions, alter: impl FnOnce(&mut Value)) -> Verdict {
     let folder = tempfile::tempdir().unwrap();
-    verify_report(&write_bundle(folder.path(), report), options)
+    let path = made.write(folder.path());
+    let mut report = to_value(&made.report());
+    alter(&mut report);
+    let bytes = to_bytes(&report);
+    let manifest = manifest::to_bytes(&made.facts.manifest(&sha256_hex(&bytes)));
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(folder.path().join(FILE_NAME), manifest).unwrap();
+    verify_report(&path, options)
 }
 
 fn of_profile(profile: Profile) -> VerifyOptions {
@@ -34,14 +48,14 @@ fn of_tier(tier: Tier) -> VerifyOptions {
 fn weaker_profile_is_the_first_error_and_exits_1() {
     let dev = report(3, 0.01, Profile::Dev, Tier::Balanced);
     let verdict = verify(&dev, &of_profile(Profile::Ci));
-    assert_eq!(verdict.errors[0], "made with profile dev; use --profile dev, or measure with ci");
+    assert_eq!(verdict.gate_failures[0], "made with profile dev; use --profile dev, or measure with ci");
     assert_eq!((verdict.reason, verdict.exit_code()), (Reason::PolicyFail, 1), "{:?}", verdict.errors);
     assert!(verify(&dev, &of_profile(Profile::Dev)).ok());
 
     // No evaluator of this version can measure with release.
     let ci = report(180, 0.01, Profile::Ci, Tier::Balanced);
     let verdict = verify(&ci, &of_profile(Profile::Release));
-    assert_eq!(verdict.errors[0], "made with profile ci; use --profile ci");
+    assert_eq!(verdict.gate_failures[0], "made with profile ci; use --profile ci");
     // A stricter profile than the required one is no reason for a failure.
     let failed = report(180, 0.5, Profile::Ci, Tier::Balanced);
     assert!(
@@ -51,39 +65,43 @@ fn weaker_profile_is_the_first_error_and_exits_1() {
 
 #[test]
 fn altered_report_of_a_weaker_profile_is_an_integrity_failure() {
-    let mut dev = report(3, 0.01, Profile::Dev, Tier::Balanced);
-    dev["primary_metric"]["ratio_vs_baseline"] = json!(1.0);
-    let verdict = verify(&dev, &of_profile(Profile::Ci));
+    let dev = report(3, 0.01, Profile::Dev, Tier::Balanced);
+    let verdict = verify_altered(&dev, &of_profile(Profile::Ci), |report| {
+        report["primary_metric"]["ratio_vs_baseline"] = json!(1.0);
+    });
     assert_eq!((verdict.reason, verdict.exit_code()), (Reason::Integrity, 3), "{:?}", verdict.errors);
-    assert!(!verdict.all_errors().any(|error| error.contains("made with")), "{:?}", verdict.errors);
+    let named = |error: &String| {
+        error.starts_with("evaluation.report.primary_metric.ratio_vs_baseline is 1.0, expected 1.01")
+    };
+    assert!(verdict.errors.iter().any(named), "{:?}", verdict.errors);
 }
 
 #[test]
 fn unmet_tier_exits_1() {
-    for (made, required, shift) in [
-        (Tier::Balanced, Tier::Conservative, 0.01),
-        (Tier::Balanced, Tier::Conservative, 0.08),
-        (Tier::Aggressive, Tier::Balanced, 0.15),
-        (Tier::Conservative, Tier::Aggressive, 0.01),
+    for (made, required, shift, met) in [
+        (Tier::Balanced, Tier::Conservative, 0.01, true),
+        (Tier::Balanced, Tier::Conservative, 0.08, false),
+        (Tier::Aggressive, Tier::Balanced, 0.15, false),
+        (Tier::Conservative, Tier::Aggressive, 0.01, true),
     ] {
         let verdict = verify(&report(220, shift, Profile::Ci, made), &of_tier(required));
-        let errors: Vec<&str> = verdict.all_errors().collect();
-        assert_eq!((verdict.reason, verdict.exit_code()), (Reason::PolicyFail, 1), "{errors:?}");
-        let told = format!("auto.tier is {made}, the verifier requires {required}");
-        assert!(errors.contains(&told.as_str()), "{errors:?}");
+        assert!(verdict.errors.is_empty(), "{:?}", verdict.errors);
+        if met {
+            assert_eq!((verdict.reason, verdict.exit_code()), (Reason::Ok, 0), "{:?}", verdict.gate_failures);
+            continue;
+        }
+        assert_eq!((verdict.reason, verdict.exit_code()), (Reason::PolicyFail, 1));
+        let first = format!("made with tier {made}; not met under {required}");
+        assert_eq!(verdict.gate_failures[0], first);
     }
-    let report = report(220, 0.08, Profile::Ci, Tier::Balanced);
-    assert!(verify(&report, &of_tier(Tier::Balanced)).ok());
-    let verdict = verify(&report, &of_tier(Tier::Conservative));
-    assert!(verdict.gate_failures[0].contains("the limit of the conservative tier"), "{verdict:?}");
 }
 
 #[test]
 fn tier_that_contradicts_the_numbers_exits_3() {
-    let mut report = report(220, 0.01, Profile::Ci, Tier::Balanced);
-    report["auto"]["tier"] = json!("conservative");
+    let made = report(220, 0.01, Profile::Ci, Tier::Balanced);
     for tier in [Tier::Conservative, Tier::Balanced] {
-        let verdict = verify(&report, &of_tier(tier));
+        let verdict =
+            verify_altered(&made, &of_tier(tier), |report| report["auto"]["tier"] = json!("conservative"));
         assert_eq!((verdict.reason, verdict.exit_code()), (Reason::Integrity, 3), "{:?}", verdict.errors);
     }
 }
@@ -98,29 +116,42 @@ fn labels_agree_with_exit_codes() {
     };
     let good = report(220, 0.01, Profile::Ci, Tier::Balanced);
     let gated = report(220, 0.5, Profile::Ci, Tier::Balanced);
-    let mut altered = good.clone();
-    altered["primary_metric"]["final"] = json!(3.0);
-    let mut without = good.clone();
-    without["provenance"]["provider_digest"] = json!({});
+    let altered = |options: &VerifyOptions| {
+        verify_altered(&good, options, |report| report["primary_metric"]["final"] = json!(3.0))
+    };
     let ci = VerifyOptions::default();
     assert_eq!(labels(verify(&good, &ci)), ("ok".to_owned(), 0));
     assert_eq!(labels(verify(&gated, &ci)), ("policy_fail".to_owned(), 1));
-    assert_eq!(
-        labels(verify(&json!({"validation": {}}), &of_profile(Profile::Dev))),
-        ("malformed".to_owned(), 2)
-    );
-    assert_eq!(labels(verify(&altered, &ci)), ("integrity".to_owned(), 3));
-    assert_eq!(labels(verify(&without, &ci)), ("integrity".to_owned(), 3));
-    assert_eq!(labels(verify(&altered, &of_profile(Profile::Dev))), ("policy_fail".to_owned(), 1));
+    let other =
+        verify_altered(&good, &of_profile(Profile::Dev), |report| *report = json!({"validation": {}}));
+    assert_eq!(labels(other), ("malformed".to_owned(), 2));
+    assert_eq!(labels(altered(&ci)), ("integrity".to_owned(), 3));
+    assert_eq!(labels(altered(&of_profile(Profile::Dev))), ("policy_fail".to_owned(), 1));
     // Upstream has one label for both.
     let parity = VerifyOptions { upstream_parity: true, ..ci };
-    assert_eq!(labels(verify(&altered, &parity)), ("policy_fail".to_owned(), 3));
+    assert_eq!(labels(altered(&parity)), ("policy_fail".to_owned(), 3));
+}
+
+#[test]
+fn a_manifest_that_is_not_one_is_malformed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = report(3, 0.01, Profile::Dev, Tier::Balanced).write(folder.path());
+    for manifest in ["{", "[1]", "{\"context\": {\"plan\": 1}}"] {
+        std::fs::write(folder.path().join(FILE_NAME), manifest).unwrap();
+        let verdict = verify_report(&path, &of_profile(Profile::Dev));
+        assert_eq!((verdict.reason, verdict.exit_code()), (Reason::Malformed, 2), "{:?}", verdict.errors);
+        assert!(
+            verdict.errors[0].contains(FILE_NAME) || verdict.errors[0].contains("manifest"),
+            "{:?}",
+            verdict.errors
+        );
+    }
 }
 
 #[test]
 fn host_execution_is_in_every_verdict() {
     let folder = tempfile::tempdir().unwrap();
-    let path = write_bundle(folder.path(), &report(180, 0.01, Profile::Ci, Tier::Balanced));
+    let path = report(180, 0.01, Profile::Ci, Tier::Balanced).write(folder.path());
     let manifest = folder.path().join(FILE_NAME);
     let both = || {
         let host = VerifyOptions { runtime_provenance: RuntimeProvenance::Host, ..VerifyOptions::default() };

@@ -5,9 +5,11 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::MANIFEST;
 use crate::measure_side::Side;
 use crate::plan::Plan;
+use invarlock_evidence::format::runtime_manifest as manifest;
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::untrusted::Node;
 use invarlock_evidence::json::parse_run_report;
-use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
+use invarlock_evidence::numerics::digest::canonical_json;
 use invarlock_evidence::run_report::RunReport;
 use invarlock_evidence::verify::{
     MANIFEST_LIMIT, RUN_REPORT_LIMIT, container_faults, read_evidence, runtime_verify_bytes,
@@ -33,23 +35,23 @@ fn read(path: &Path, plan: &Plan) -> Result<Side> {
     if let Some(why) = verdict.errors.first() {
         return Err(Error::integrity(format!("its runtime manifest does not verify: {why}")));
     }
-    let manifest: Value = serde_json::from_slice(&manifest_bytes)
+    let recorded: Value = serde_json::from_slice(&manifest_bytes)
         .map_err(|e| Error::input(format!("reading {}: {e}", manifest_path.display())))?;
     let report = parse_run_report("the run report", &bytes).map_err(|e| Error::input(e.to_string()))?;
-    same_measurement(&report, &manifest, plan)?;
-    let mut evidence = Node::root("", &manifest).at("context.sides.baseline").value().clone();
+    same_measurement(&report, &recorded, plan)?;
+    let evidence = Node::root("", &recorded).at("context.sides.baseline").value();
     // Verification of the new report would find these faults too, but only after the subject was measured.
     if plan.image.is_some()
-        && let Some(why) = container_faults("context.sides.baseline", &evidence).first()
+        && let Some(why) = container_faults("context.sides.baseline", evidence).first()
     {
         return Err(Error::integrity(format!("its runtime manifest does not verify: {why}")));
     }
-    let sha256 = sha256_hex(&bytes);
-    if let Some(members) = evidence.as_object_mut() {
-        members.insert("reused".to_owned(), Value::Bool(true));
-        members.insert("report_sha256".to_owned(), Value::String(sha256.clone()));
-    }
-    Ok(Side { report, path: path.to_path_buf(), sha256, evidence })
+    let measured: manifest::Side = serde_json::from_value(evidence.clone()).map_err(|why| {
+        Error::input(format!("context.sides.baseline of {}: {why}", manifest_path.display()))
+    })?;
+    let report_path = path.to_string_lossy().into_owned();
+    let evidence = manifest::Side { reused: true, report_path, ..measured };
+    Ok(Side { report, path: path.to_path_buf(), bytes, evidence })
 }
 
 /// The manifest next to an evaluation report binds that report. Without this check, the error would name a missing member of a run report.
@@ -89,7 +91,11 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
             text(side.at("checkpoint.tree_sha256")),
             plan.digests.baseline.tree_sha256.clone(),
         ),
-        ("dataset", canonical_json(context.get("dataset").value()), canonical_json(&plan.dataset_settings())),
+        (
+            "dataset",
+            canonical_json(context.get("dataset").value()),
+            canonical_json(&to_value(&plan.dataset_settings())),
+        ),
         ("filter digest", text(side.get("filter_digest")), plan.filter.digest.clone()),
         ("image digest", text(manifest.at("runtime.image_digest")), image),
     ];

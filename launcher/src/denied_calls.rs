@@ -1,7 +1,7 @@
 //! Denied system calls of a workload: on standard error and in JSON.
 
 use crate::ui::printable;
-use invarlock_evidence::format::untrusted::Node;
+use invarlock_evidence::format::runtime_manifest::Side;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -15,8 +15,7 @@ pub fn show(denied: Option<&BTreeMap<String, u64>>, side: Option<&str>) {
     }
 }
 
-/// The denied calls of both sides, as the manifest records them; null for a side that was not observed.
-pub fn of_sides(baseline: &Value, subject: &Value) -> Value {
-    let denied = |side: &Value| Node::root("", side).get("refused").value().clone();
-    json!({"baseline": denied(baseline), "subject": denied(subject)})
+/// The denied calls of both sides; null for a side that was not observed.
+pub fn of_sides(baseline: &Side, subject: &Side) -> Value {
+    json!({"baseline": baseline.refused, "subject": subject.refused})
 }

@@ -11,10 +11,8 @@ use std::path::{Path, PathBuf};
 /// Prefix of the temporary names.
 const STAGED: &str = ".invarlock-";
 
-/// Name of the evaluation report in `--report-out`.
-pub const REPORT: &str = "evaluation.report.json";
-/// Name of a runtime manifest, in the directory of its report.
-pub const MANIFEST: &str = "runtime.manifest.json";
+pub use invarlock_evidence::evaluation::{BASELINE_REPORT, REPORT, SUBJECT_REPORT};
+pub use invarlock_evidence::manifest::FILE_NAME as MANIFEST;
 
 /// Fails early when `dir`, or the directory that it would be created in, is not writable.
 pub fn check_writable(flag: &str, dir: &Path) -> Result<()> {
@@ -170,27 +168,44 @@ pub fn earlier_evidence(dir: &Path) -> Option<EarlierEvidence> {
     Some(EarlierEvidence { report, written: (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()) })
 }
 
-/// Writes report and manifest in an order in which a manifest never lies next to a report that it does not belong to.
-pub fn write_evidence(dir: &Path, report: &[u8], manifest: &[u8]) -> Result<(PathBuf, PathBuf)> {
-    let created = std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()));
-    created.hint("choose another directory with --report-out")?;
-    let (report_path, manifest_path) = (dir.join(REPORT), dir.join(MANIFEST));
-    let (staged_report, staged_manifest) = (stage(dir, report)?, stage(dir, manifest)?);
-    hooks::step("files: evidence staged");
-    match std::fs::remove_file(&manifest_path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("replacing {}", manifest_path.display()));
+/// The evidence of an evaluation.
+pub struct Evidence<'a> {
+    /// Bytes of the evaluation report.
+    pub report: &'a [u8],
+    /// Bytes of the run reports of baseline and subject.
+    pub run_reports: [&'a [u8]; 2],
+    /// Bytes of the runtime manifest.
+    pub manifest: &'a [u8],
+}
+
+impl Evidence<'_> {
+    /// Writes the files in an order in which a manifest never lies next to a report that it does not belong to. Gives the paths of
+    /// report and manifest.
+    pub fn write(&self, dir: &Path) -> Result<(PathBuf, PathBuf)> {
+        let created = std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()));
+        created.hint("choose another directory with --report-out")?;
+        let (report_path, manifest_path) = (dir.join(REPORT), dir.join(MANIFEST));
+        let (report, manifest) = (stage(dir, self.report)?, stage(dir, self.manifest)?);
+        let [baseline, subject] = self.run_reports;
+        let (baseline, subject) = (stage(dir, baseline)?, stage(dir, subject)?);
+        hooks::step("files: evidence staged");
+        match std::fs::remove_file(&manifest_path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("replacing {}", manifest_path.display()));
+            }
+            _ => {}
         }
-        _ => {}
+        hooks::step("files: old manifest removed");
+        persist(baseline, &dir.join(BASELINE_REPORT))?;
+        persist(subject, &dir.join(SUBJECT_REPORT))?;
+        persist(report, &report_path)?;
+        hooks::step("files: report named");
+        persist(manifest, &manifest_path)?;
+        hooks::step("files: manifest named");
+        sync_directory(&manifest_path)?;
+        hooks::step("files: evidence synced");
+        Ok((report_path, manifest_path))
     }
-    hooks::step("files: old manifest removed");
-    persist(staged_report, &report_path)?;
-    hooks::step("files: report named");
-    persist(staged_manifest, &manifest_path)?;
-    hooks::step("files: manifest named");
-    sync_directory(&manifest_path)?;
-    hooks::step("files: evidence synced");
-    Ok((report_path, manifest_path))
 }
 
 /// Writes an output file of a verb; replaces an existing file only with `force`.

@@ -8,9 +8,9 @@
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::Ui;
+use invarlock_evidence::format::plan::{File as FileDigest, Files};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use rustix::io::Errno;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Read as _;
@@ -82,28 +82,6 @@ impl InputFile {
         Err(Error::integrity(format!("input {path}: the file was changed or replaced while it was in use")))
             .hint("stop the process that writes the file, and run again")
     }
-}
-
-/// What the evidence records of a file.
-#[derive(Debug, Clone, Serialize)]
-pub struct FileDigest {
-    /// Name in its directory.
-    pub name: String,
-    /// SHA-256 of the content, lower-case hex.
-    pub sha256: String,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
-/// A checkpoint or dataset with its digests.
-#[derive(Debug, Clone, Serialize)]
-pub struct TreeDigest {
-    /// Path, as the user supplied it.
-    pub path: String,
-    /// SHA-256 over the sorted lines `<sha256>  <name>\n` of its files.
-    pub tree_sha256: String,
-    /// The files, sorted by name.
-    pub files: Vec<FileDigest>,
 }
 
 /// Opens the files of the checkpoint in `dir` that a measurement needs.
@@ -203,13 +181,7 @@ pub fn read_small(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// Hashes every file through its handle, one thread per file up to the number of cores.
-pub fn digest(
-    ui: &Ui,
-    signals: &Signals,
-    label: &str,
-    path: &Path,
-    files: &[InputFile],
-) -> Result<TreeDigest> {
+pub fn digest(ui: &Ui, signals: &Signals, label: &str, path: &Path, files: &[InputFile]) -> Result<Files> {
     let step = ui.step(&format!("hashing {label}"), files.iter().map(|f| f.bytes).sum(), true);
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len().max(1));
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -233,14 +205,8 @@ pub fn digest(
     for result in results {
         digests.extend(result?);
     }
-    digests.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut tree = Sha256::new();
-    for d in &digests {
-        tree.update(format!("{}  {}\n", d.sha256, d.name));
-    }
     step.done(&format!("{} files", digests.len()));
-    let path = path.to_string_lossy().into_owned();
-    Ok(TreeDigest { path, tree_sha256: hex::encode(tree.finalize()), files: digests })
+    Ok(Files::new(path.to_string_lossy().into_owned(), digests))
 }
 
 fn hash(input: &InputFile, signals: &Signals, progress: &dyn Fn(u64)) -> Result<FileDigest> {

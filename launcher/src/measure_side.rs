@@ -7,14 +7,18 @@ use crate::limits;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::progress::Progress;
+use crate::record::typed;
 use crate::signals::Signals;
 use crate::ui::{Level, Ui, printable};
+use invarlock_evidence::evaluation::RUN_REPORT;
+use invarlock_evidence::format::runtime_manifest::{self as manifest, File};
 use invarlock_evidence::job::{Role, Task};
 use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::numerics::digest::sha256_hex;
-use invarlock_evidence::run_report::{BaselineWindows, ReplayArm, RunReport, WindowArm};
+use invarlock_evidence::run_report::{BaselineWindows, RunReport};
+use invarlock_evidence::verify::consistent_run_report;
 use invarlock_runtime::Outcome;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Largest number of members of a run report besides those of its tokens: losses, counts, guards, settings.
@@ -29,10 +33,10 @@ pub struct Side {
     pub report: RunReport,
     /// Path of the run report.
     pub path: PathBuf,
-    /// SHA-256 of the run report's bytes, lower-case hex.
-    pub sha256: String,
+    /// The run report's bytes.
+    pub bytes: Vec<u8>,
     /// `context.sides.<role>` of the manifest.
-    pub evidence: Value,
+    pub evidence: manifest::Side,
 }
 
 /// Directory of a role below `--out`, as the Python package names it.
@@ -85,36 +89,37 @@ impl Measurement<'_> {
             let doing = format!("reading the output of the {} container", self.role.name());
             error.with_kind(Kind::Integrity).context(doing).with_note("the output is not used")
         })?;
-        let sha256 = sha256_hex(bytes);
         for file in &outcome.output {
             run_dir.write(&file.name, &file.bytes)?;
         }
-        let outputs: Vec<Value> = outcome
-            .output
-            .iter()
-            .map(|file| json!({"name": file.name, "sha256": sha256_hex(&file.bytes), "bytes": file.bytes.len()}))
-            .collect();
-        let mut evidence = json!({
-            "reused": false,
-            "checkpoint": self.plan.digest(self.role),
-            "outputs": outputs,
-            "filter_digest": self.plan.filter.digest,
-            "refused": outcome.denied_calls,
-            "status": outcome.status,
-            "observations": outcome.observations,
-            "usage": outcome.usage,
+        let outputs = outcome.output.iter().map(|file| File {
+            name: file.name.clone(),
+            sha256: sha256_hex(&file.bytes),
+            bytes: file.bytes.len() as u64,
         });
-        if let (Role::Baseline, Value::Object(members)) = (self.role, &mut evidence) {
-            members.insert("dataset".into(), json!(self.plan.digests.data));
-        }
-        Ok(Side { report, path: run_dir.path("report.json"), sha256, evidence })
+        let path = run_dir.path(RUN_REPORT);
+        let evidence = manifest::Side {
+            reused: false,
+            report_path: path.to_string_lossy().into_owned(),
+            checkpoint: self.plan.digest(self.role).clone(),
+            dataset: (self.role == Role::Baseline).then(|| self.plan.digests.data.clone()),
+            outputs: outputs.collect(),
+            filter_digest: self.plan.filter.digest.clone(),
+            refused: outcome.denied_calls.clone(),
+            status: typed("how a run ended", json!(outcome.status))?,
+            observations: typed("what was observed of a run", json!(outcome.observations))?,
+            usage: typed("what a run used", json!(outcome.usage))?,
+        };
+        let bytes = bytes.to_vec();
+        Ok(Side { report, path, bytes, evidence })
     }
 
     /// The run report in the output, which is untrusted.
     fn report<'o>(&self, outcome: &'o Outcome) -> Result<(RunReport, &'o [u8])> {
-        let bytes = only_file(outcome, "report.json", &["events.jsonl"])?;
-        check_plausible("report.json", bytes, self.plan.dataset.tokens())?;
-        let report = parse_run_report("report.json", bytes).map_err(|e| Error::integrity(e.to_string()))?;
+        let bytes = only_file(outcome, RUN_REPORT, &["events.jsonl"])?;
+        check_plausible(RUN_REPORT, bytes, self.plan.dataset.tokens())?;
+        let report = parse_run_report(RUN_REPORT, bytes).map_err(|e| Error::integrity(e.to_string()))?;
+        consistent_run_report(RUN_REPORT, &report, 0.0)?;
         Ok((report, bytes))
     }
 }
@@ -154,26 +159,11 @@ fn keep_log_in(error: Error, run_dir: RunDir, log: &str) -> Error {
 
 /// Commits a run directory that contains the log and no measured files.
 fn keep_only(run_dir: RunDir, log: &[u8]) -> Result<()> {
-    for name in ["report.json", "events.jsonl"] {
+    for name in [RUN_REPORT, "events.jsonl"] {
         run_dir.discard(name);
     }
     run_dir.write("stderr.log", log)?;
     run_dir.commit()
-}
-
-/// The windows of a measured baseline, without its losses.
-pub fn baseline_windows(report: &RunReport) -> BaselineWindows {
-    let arm = |arm: &WindowArm| ReplayArm {
-        window_ids: arm.window_ids.clone(),
-        input_ids: arm.input_ids.clone(),
-        attention_masks: arm.attention_masks.clone(),
-    };
-    let windows = &report.evaluation_windows;
-    BaselineWindows {
-        tokenizer_hash: report.meta.tokenizer_hash.clone(),
-        preview: arm(&windows.preview),
-        final_: arm(&windows.final_),
-    }
 }
 
 /// Refuses a report `name` with more members than the requested windows can have. This is done before parsing, because a parsed member takes many

@@ -1,8 +1,8 @@
 //! The input files of one side: where the evaluator finds each, and the words by which the user knows it.
 
 use crate::inputs::InputFile;
-use crate::plan::{JobPaths, Opened};
-use invarlock_evidence::job::Role;
+use crate::plan::Opened;
+use invarlock_evidence::job::{JobPaths, Role};
 
 /// One input file of an evaluator.
 pub struct InputMount<'a> {

@@ -4,14 +4,15 @@
 use crate::error::{Context as _, Error, Result};
 use crate::filter::Filter;
 use crate::image::{self, Image};
-use crate::inputs::{self, InputFile, TreeDigest};
+use crate::inputs::{self, InputFile};
 use crate::limits;
 use crate::policy::Policy;
 use crate::preset::{self, Dataset, Preset};
 use crate::signals::Signals;
 use crate::ui::Ui;
+use invarlock_evidence::format::plan::{self as format, Files};
 use invarlock_evidence::format::warning::Warning;
-use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
+use invarlock_evidence::job::{Job, JobPaths, Role, Task};
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_runtime::Limits;
@@ -58,6 +59,24 @@ pub enum DataSource {
     Preset(PathBuf),
     /// `--dataset FILE`.
     File(PathBuf),
+}
+
+impl Request {
+    /// What the evidence records of it.
+    pub fn recorded(&self, warnings: &[Warning]) -> format::Request {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        format::Request {
+            baseline: text(&self.baseline),
+            subject: text(&self.subject),
+            dataset: self.data.file().map(text),
+            preset: self.data.preset().map(text),
+            out: text(&self.out),
+            report_out: text(&self.report_out),
+            baseline_report: self.baseline_report.as_deref().map(text),
+            edit_label: self.edit_label.clone(),
+            warnings: warnings.to_vec(),
+        }
+    }
 }
 
 impl DataSource {
@@ -108,11 +127,11 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Digests {
     /// Of the baseline checkpoint.
-    pub baseline: TreeDigest,
+    pub baseline: Files,
     /// Of the subject checkpoint.
-    pub subject: TreeDigest,
+    pub subject: Files,
     /// Of the dataset files.
-    pub data: TreeDigest,
+    pub data: Files,
 }
 
 /// Everything an evaluation runs with, and the digests of its inputs.
@@ -255,31 +274,28 @@ impl Opened {
 
     /// The job of one side; `paths` are the paths of its inputs.
     pub fn job(&self, role: Role, task: Task, paths: JobPaths) -> Job {
-        let dataset = &self.dataset;
-        let (model, windows) = match role {
-            Role::Baseline => {
-                let (text_field, max_samples) = (dataset.text_field.clone(), dataset.max_samples);
-                let windows = WindowSource::LocalJsonl { files: paths.dataset, text_field, max_samples };
-                (&self.request.baseline, windows)
-            }
-            Role::Subject => (&self.request.subject, WindowSource::Replay { file: paths.windows }),
+        let request = &self.request;
+        let model = match role {
+            Role::Baseline => &request.baseline,
+            Role::Subject => &request.subject,
         };
-        Job {
-            contract: JOB_CONTRACT.into(),
-            task,
-            role,
-            model_id: model.to_string_lossy().into_owned(),
-            profile: self.request.profile.to_string(),
-            tier: self.request.tier.to_string(),
-            checkpoint: paths.checkpoint,
-            windows,
+        let policy = (request.profile.as_str(), request.tier.as_str());
+        Job::new(role, task, &model.to_string_lossy(), policy, &self.dataset_settings(String::new()), paths)
+    }
+
+    /// What decides which windows are measured; `tree_sha256` is the digest of the dataset's files.
+    fn dataset_settings(&self, tree_sha256: String) -> format::Dataset {
+        let dataset = &self.dataset;
+        format::Dataset {
+            tree_sha256,
+            text_field: dataset.text_field.clone(),
+            max_samples: dataset.max_samples,
+            split: dataset.split.clone(),
+            seed: dataset.seed,
             seq_len: dataset.seq_len,
             stride: dataset.stride,
             preview_n: dataset.preview_n,
             final_n: dataset.final_n,
-            split: dataset.split.clone(),
-            seed: dataset.seed,
-            threads: None,
         }
     }
 
@@ -294,30 +310,15 @@ impl Opened {
 
 impl Plan {
     /// What decides which windows are measured, as the evidence records it.
-    pub fn dataset_settings(&self) -> Value {
-        let d = &self.dataset;
-        serde_json::json!({
-            "tree_sha256": self.digests.data.tree_sha256,
-            "text_field": d.text_field, "max_samples": d.max_samples, "split": d.split, "seed": d.seed,
-            "seq_len": d.seq_len, "stride": d.stride, "preview_n": d.preview_n, "final_n": d.final_n,
-        })
+    pub fn dataset_settings(&self) -> format::Dataset {
+        self.opened.dataset_settings(self.digests.data.tree_sha256.clone())
     }
 
     /// The digest of the checkpoint of one side.
-    pub fn digest(&self, role: Role) -> &TreeDigest {
+    pub fn digest(&self, role: Role) -> &Files {
         match role {
             Role::Baseline => &self.digests.baseline,
             Role::Subject => &self.digests.subject,
         }
     }
-}
-
-/// The paths of a job's inputs, for the evaluator.
-pub struct JobPaths {
-    /// Checkpoint directory.
-    pub checkpoint: String,
-    /// Dataset files.
-    pub dataset: Vec<String>,
-    /// Baseline windows.
-    pub windows: String,
 }

@@ -179,16 +179,22 @@ fn evidence_is_complete_or_absent_after_a_kill_at_any_step() {
                 reports.iter().map(String::as_str).filter(|n| !n.starts_with('.')).collect();
             let report = "work/reports/eval/evaluation.report.json";
             let verify = || stage.command(&["verify", stage.place.path(report).to_str().unwrap()], None);
+            const EVIDENCE: &[&str] = &[
+                "baseline.report.json",
+                "evaluation.report.json",
+                "runtime.manifest.json",
+                "subject.report.json",
+            ];
             match evidence.as_slice() {
                 [] => {}
-                ["evaluation.report.json"] => {
+                ["baseline.report.json", "evaluation.report.json", "subject.report.json"] => {
                     let verdict = Ran::from(verify().output().unwrap());
                     assert_ne!(
                         verdict.code, 0,
                         "{step:?}: verify accepted a report without its manifest: {verdict:?}"
                     );
                 }
-                ["evaluation.report.json", "runtime.manifest.json"] => {
+                EVIDENCE => {
                     Ran::from(verify().output().unwrap()).expect(0);
                 }
                 other => panic!("{step:?}: {other:?}"),
@@ -197,7 +203,7 @@ fn evidence_is_complete_or_absent_after_a_kill_at_any_step() {
             stage.evaluate("container", None).expect(0);
             let (_, hidden, reports) = written_files(&stage);
             assert_eq!(hidden, Vec::<String>::new(), "{step:?}");
-            assert_eq!(reports, ["evaluation.report.json", "runtime.manifest.json"], "{step:?}");
+            assert_eq!(reports, EVIDENCE, "{step:?}");
             Ran::from(verify().output().unwrap()).expect(0);
             stage.places.left_since(&stage.before).is_nothing(step);
         }

@@ -32,7 +32,7 @@ fn healthy_subject_passes_and_damaged_subject_fails() {
         let healthy = healthy.json();
         assert_eq!(healthy["refused"], serde_json::json!({"baseline": {}, "subject": {}}));
         assert_eq!(healthy["verdict"], "PASS", "{healthy}");
-        assert_eq!(healthy["trust_status"], "expected_image_digest_matched");
+        assert_eq!((&healthy["assurance"], &healthy["matched"]), (&"consistent".into(), &serde_json::json!(["image"])));
 
         let report = place.run(&["verify", "--json", "healthy/eval"]).expect(0).json();
         assert_eq!(
@@ -158,7 +158,7 @@ fn host_execution_is_recorded_and_rejected_by_default() {
         assert_eq!(manifest["execution_mode"], "host-bypass");
         assert_eq!(manifest["runtime"]["container_execution"], false);
         let verdict = place.run(&["verify", "host/eval"]).expect(1);
-        assert!(verdict.out.contains("host-bypass"), "{}", verdict.out);
+        assert!(verdict.out.contains("the measurement ran on the host"), "{}", verdict.out);
         place.run(&["verify", "--runtime-provenance", "host", "host/eval"]).expect(0);
     }
 }

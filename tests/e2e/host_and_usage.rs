@@ -89,12 +89,11 @@ fn explicit_container_mode_overrides_the_variable() {
     assert_eq!(manifest["context"]["allowances"]["granted_by"], json!({}));
     place.run(&["verify", "--profile", "dev", "c/eval"]).expect(0);
 
-    // A report made with dev, verified with the default profile.
-    let verdict = place.run(&["verify", "c/eval"]).expect(1);
+    // A report made with dev is judged again with the verifier's profile: it was measured on as many windows as ci needs.
+    place.run(&["verify", "c/eval"]).expect(0);
+    let verdict = place.run(&["verify", "--profile", "release", "c/eval"]).expect(1);
     let first = verdict.out.lines().nth(1).unwrap();
-    assert_eq!(first, "  - made with profile dev; use --profile dev, or measure with ci", "{}", verdict.out);
-    let tier = place.run(&["verify", "--profile", "dev", "--tier", "conservative", "--json", "c/eval"]);
-    assert_eq!(tier.expect(1).json()["summary"]["reason"], "policy_fail");
+    assert_eq!(first, "  - made with profile dev; use --profile dev", "{}", verdict.out);
 }
 
 #[test]

@@ -5,13 +5,14 @@ use super::{Comparison, derive};
 use crate::format::evaluation_report::{
     Assurance, BaselineMetric, BaselineRef, Bootstrap, Context, ContextAssurance, ContextAuto,
     ContextBootstrap, ContextEval, ContextMetric, ContextRuntime, Dataset, DatasetHash, DatasetTokenizer,
-    DatasetWindows, Edit, EvaluationReport, GuardOverhead, LossWindows, Meta, Overhead, PrimaryMetric,
-    QualityOverhead, ReportWindows, SystemOverhead, Telemetry, Verdict, WindowStats,
+    DatasetWindows, Edit, EvaluationReport, GuardOverhead, LossWindows, Measurements, Meta, Overhead,
+    PrimaryMetric, QualityOverhead, ReportWindows, SystemOverhead, Telemetry, Verdict, WindowStats,
 };
 use crate::format::run_report::RunReport;
 use crate::format::warning::Warning;
 use crate::guards::Evaluations;
 use crate::job::Role;
+use crate::measured::Measured;
 use crate::policy::{ALPHA, BOOTSTRAP_METHOD, CI_BAND};
 use crate::sentences::NO_GUARD_OVERHEAD;
 use serde_json::{Map, Number, Value};
@@ -69,6 +70,7 @@ impl Comparison<'_> {
                 preview: (&baseline.evaluation_windows.preview).into(),
                 final_: (&baseline.evaluation_windows.final_).into(),
             },
+            measurements: measurements(baseline, subject),
             structure: self.structure.clone(),
             invariants,
             guards: guards.entries,
@@ -328,6 +330,12 @@ const GATING_META: [&str; 8] = [
     "tier_policies",
     "guard_overhead_threshold",
 ];
+
+/// How both sides were measured, if their reports say it.
+fn measurements(baseline: &RunReport, subject: &RunReport) -> Option<Measurements> {
+    let describe = |report| Measured::read(report).ok().map(|measured| measured.describe());
+    Some(Measurements { baseline: describe(baseline)?, subject: describe(subject)? })
+}
 
 fn system_overhead(baseline: &RunReport, subject: &RunReport) -> SystemOverhead {
     let overhead = |source: &str| {

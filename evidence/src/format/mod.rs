@@ -5,6 +5,7 @@
 
 pub mod check_report;
 pub mod evaluation_report;
+pub mod measurement;
 pub mod observations;
 pub mod plan;
 pub mod run_report;

@@ -1,15 +1,22 @@
-//! The plan of an evaluation (`plan-v1`), as `--dry-run` prints it and the runtime manifest records it.
+//! The plan of an evaluation (`plan-v2`), as `--dry-run` prints it and the runtime manifest records it.
 
+use super::warning::Warning;
+use crate::numerics::digest::sha256_hex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+
+/// `format_version` of [`Plan`]. Version 1 had no `request`.
+pub const PLAN_FORMAT: &str = "plan-v2";
 
 /// The whole plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Always `plan-v1`.
+    /// Always [`PLAN_FORMAT`].
     pub format_version: String,
+    /// What the user asked for.
+    pub request: Request,
     /// Where the measurement runs.
     pub execution_mode: ExecutionMode,
     /// Name of the profile.
@@ -28,6 +35,30 @@ pub struct Plan {
     pub dataset_files: Files,
     /// What is run, by role.
     pub sides: BTreeMap<String, PlannedSide>,
+}
+
+/// What the user asked for: names and paths as the user wrote them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Directory of the baseline checkpoint; also its name in reports.
+    pub baseline: String,
+    /// Directory of the subject checkpoint; also its name in reports.
+    pub subject: String,
+    /// `--dataset`, if given.
+    pub dataset: Option<String>,
+    /// `--preset`, if given.
+    pub preset: Option<String>,
+    /// `--out`: directory of the run reports.
+    pub out: String,
+    /// `--report-out`: directory of the evidence.
+    pub report_out: String,
+    /// `--baseline-report`, if given.
+    pub baseline_report: Option<String>,
+    /// `--edit-label`, if given.
+    pub edit_label: Option<String>,
+    /// Settings of the preset that are not obeyed.
+    pub warnings: Vec<Warning>,
 }
 
 /// Controls that the user disabled.
@@ -108,6 +139,16 @@ pub enum PlannedSide {
     Container(Box<PlannedContainer>),
     /// A child of the launcher.
     Host(PlannedHost),
+}
+
+impl PlannedSide {
+    /// The checkpoint's files.
+    pub fn checkpoint(&self) -> &Files {
+        match self {
+            Self::Container(container) => &container.checkpoint,
+            Self::Host(host) => &host.checkpoint,
+        }
+    }
 }
 
 /// A planned host process.
@@ -287,6 +328,21 @@ pub struct Files {
     pub tree_sha256: String,
     /// The files, sorted by name.
     pub files: Vec<File>,
+}
+
+impl Files {
+    /// The files of a directory, sorted by name, with their digest. `path` is as the user wrote it.
+    pub fn new(path: String, mut files: Vec<File>) -> Self {
+        files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let tree_sha256 = tree_sha256(&files);
+        Self { path, tree_sha256, files }
+    }
+}
+
+/// SHA-256 over the lines `<sha256>  <name>\n` of files, in the order of the files.
+pub fn tree_sha256(files: &[File]) -> String {
+    let lines: String = files.iter().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
+    sha256_hex(lines.as_bytes())
 }
 
 /// One file.

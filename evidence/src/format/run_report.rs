@@ -227,6 +227,22 @@ pub struct WindowArm {
     pub labels: Vec<Vec<i64>>,
 }
 
+impl RunReport {
+    /// The windows without their losses, as the subject's container gets those of the baseline.
+    pub fn windows(&self) -> BaselineWindows {
+        let arm = |arm: &WindowArm| ReplayArm {
+            window_ids: arm.window_ids.clone(),
+            input_ids: arm.input_ids.clone(),
+            attention_masks: arm.attention_masks.clone(),
+        };
+        BaselineWindows {
+            tokenizer_hash: self.meta.tokenizer_hash.clone(),
+            preview: arm(&self.evaluation_windows.preview),
+            final_: arm(&self.evaluation_windows.final_),
+        }
+    }
+}
+
 /// The baseline's windows, as the subject's container gets them: without losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

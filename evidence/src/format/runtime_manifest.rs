@@ -166,9 +166,8 @@ pub struct Machine {
 pub struct Side {
     /// Whether an earlier measurement was used (`--baseline-report`).
     pub reused: bool,
-    /// SHA-256 of the run report, of a reused measurement.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report_sha256: Option<String>,
+    /// Path of the run report when it was compared.
+    pub report_path: String,
     /// The checkpoint's files.
     pub checkpoint: Files,
     /// The dataset's files; of the baseline only.

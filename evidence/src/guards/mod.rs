@@ -129,8 +129,6 @@ pub(crate) enum Limit {
 pub(crate) struct Check<'a> {
     /// The guard's block.
     pub(crate) block: Node<'a>,
-    /// Whether this crate wrote the report, which then contains everything that this crate writes.
-    pub(crate) own_report: bool,
     /// The verifier's profile.
     pub(crate) profile: Profile,
     /// The tier.
@@ -146,8 +144,6 @@ pub(crate) enum Finding {
     Failure(String),
     /// A recorded value differs from the recomputed one.
     Mismatch(String),
-    /// Something was recomputed.
-    Recomputed(&'static str),
     /// Something cannot be recomputed.
     NotRecomputed(String),
 }

@@ -52,6 +52,27 @@ pub fn window_ids_digest(ids: impl IntoIterator<Item = u64>) -> String {
     hex::encode(Blake2s256::digest(text))
 }
 
+/// `provider_digest.masking_sha256` (blake2s-16, despite its name), from the numbers of labels of each arm's windows: the name of the arm,
+/// then for each label `1` and its position as little-endian `u32`, and `|` after each window. None if no position has a label.
+pub fn labelled_positions_digest(preview: &[u64], final_: &[u64]) -> Option<String> {
+    let mut hasher = Blake2s128::new();
+    for (name, counts) in [("preview", preview), ("final", final_)] {
+        if counts.is_empty() {
+            continue;
+        }
+        hasher.update(name);
+        for count in counts {
+            for position in 0..*count as u32 {
+                hasher.update(b"1");
+                hasher.update(position.to_le_bytes());
+            }
+            hasher.update(b"|");
+        }
+    }
+    let any = preview.iter().chain(final_).any(|count| *count > 0);
+    any.then(|| hex::encode(hasher.finalize()))
+}
+
 /// `window_plan_digest`: blake2s-16 over the final arm's ids as little-endian `i64`.
 pub fn schedule_digest(final_ids: &[u64]) -> String {
     let mut hasher = Blake2s128::new();
@@ -187,6 +208,17 @@ pub fn python_float(value: f64) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn labelled_positions_match_upstream() {
+        // The windows of every golden run: 240 + 240 full windows of 128 tokens.
+        let full = vec![128; 240];
+        assert_eq!(
+            labelled_positions_digest(&full, &full).as_deref(),
+            Some("14093b8092f19927dffe9ded21e9486b")
+        );
+        assert_eq!(labelled_positions_digest(&[], &[]), None);
+    }
 
     #[test]
     fn ids_digest_vectors() {

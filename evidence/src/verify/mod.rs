@@ -1,31 +1,34 @@
 //! Verification of evidence: reads reports and manifests from disk and trusts nothing in them.
 //!
-//! `upstream` repeats upstream's checks, `strict` recomputes what follows from raw values, `context` and `observed` check the manifest of
-//! a container run.
+//! `own` derives evidence of this program again, and `observed` judges what was observed of its containers. For evidence of other makers
+//! (`foreign`), `upstream` repeats upstream's checks, and `strict` recomputes what follows from the values of the report.
 
-mod context;
+mod about;
+mod foreign;
 mod observed;
 mod open;
 mod output;
+mod own;
 mod python;
 mod read;
 mod runtime;
 mod schema;
 mod strict;
+mod summary;
 mod upstream;
 
+pub use about::About;
 pub use open::{open_manifest, open_report};
 pub use output::{envelope, exit_code, success_line, to_line};
+pub use own::consistent_run_report;
 pub use read::{MANIFEST_LIMIT, REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
 pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_bytes, runtime_verify_with};
+pub use summary::Summary;
 
 use crate::format::untrusted::Node;
-use crate::host_execution;
-use crate::json;
 use crate::manifest::FILE_NAME;
-use crate::numerics::digest::sha256_hex;
 use crate::policy::{Profile, Tier};
-use crate::sentences::weaker_profile;
+use crate::{evaluation, json};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -67,6 +70,8 @@ pub struct VerifyOptions {
     /// The controls that may be disabled, named as in the manifest's `context.loosened`: `allow_network`, ... No other
     /// control may be disabled.
     pub granted: Vec<String>,
+    /// Accept evidence of other makers.
+    pub accept_foreign: bool,
     /// Upstream's checks and verdict only.
     pub upstream_parity: bool,
     /// The version of upstream.
@@ -83,6 +88,7 @@ impl Default for VerifyOptions {
             baseline: None,
             expected_image_digest: None,
             granted: Vec::new(),
+            accept_foreign: false,
             upstream_parity: false,
             upstream_version: UpstreamVersion::default(),
         }
@@ -110,6 +116,45 @@ impl Trust {
             Trust::Unverified => "unverified",
             Trust::ManifestBound => "manifest_bound",
             Trust::ExpectedImageDigestMatched => "expected_image_digest_matched",
+        }
+    }
+}
+
+/// What evidence is worth, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Assurance {
+    /// A check failed.
+    Failed,
+    /// Another maker's evidence: where its numbers come from was not checked.
+    Foreign,
+    /// The evidence of this program does not contradict itself. It is not signed.
+    Consistent,
+    /// A key that the verifier trusts signed it.
+    Signed,
+    /// The verifier measured windows again and found the same losses.
+    Reproduced,
+}
+
+impl Assurance {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Assurance::Failed => "failed",
+            Assurance::Foreign => "foreign",
+            Assurance::Consistent => "consistent",
+            Assurance::Signed => "signed",
+            Assurance::Reproduced => "reproduced",
+        }
+    }
+
+    /// What the word means, in one sentence.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Assurance::Failed => "a check failed",
+            Assurance::Foreign => "not written by this program: where its numbers come from was not checked",
+            Assurance::Consistent => "unsigned: its author could have written all of it",
+            Assurance::Signed => "a key that you trust signed it",
+            Assurance::Reproduced => "measured again here, with the same losses",
         }
     }
 }
@@ -157,16 +202,18 @@ pub struct Verdict {
     pub recomputed: Vec<String>,
     /// What could not be recomputed, with the reason.
     pub not_recomputed: Vec<String>,
-    /// How far the evidence can be trusted.
-    pub trust: Trust,
+    /// What the evidence is worth.
+    pub assurance: Assurance,
+    /// The digests that the verifier pinned and that match.
+    pub matched: Vec<String>,
+    /// What the evidence is about; none for evidence of another maker.
+    pub about: Option<About>,
     /// The sentence of [`crate::host_execution`] if report or manifest records host execution; can contain control characters.
     pub host_execution: Option<String>,
-    /// The report, if it is readable.
-    pub report: Option<Value>,
+    /// Numbers of the report, if it is readable.
+    pub summary: Option<Summary>,
     /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
     pub provenance: Value,
-    /// Tolerance of the recomputation.
-    tolerance: f64,
 }
 
 /// An upstream error class that ends the checks early.
@@ -211,6 +258,9 @@ pub fn container_faults(path: &str, side: &Value) -> Vec<String> {
     observed::faults(&observed::Side { side: Node::part(path, side), planned: None })
 }
 
+/// The most faults that a verdict lists.
+const MAX_LISTED: usize = 50;
+
 /// Exit code for evidence that contradicts itself.
 const INTEGRITY: i32 = 3;
 
@@ -219,20 +269,7 @@ const REPORT_NAME: &str = "evaluation.report.json";
 
 /// Verifies one report: a file, or a directory that contains `evaluation.report.json`.
 pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
-    let verdict = Verdict {
-        path: path.to_owned(),
-        reason: Reason::Malformed,
-        stopped_by: None,
-        gate_failures: Vec::new(),
-        errors: Vec::new(),
-        recomputed: Vec::new(),
-        not_recomputed: Vec::new(),
-        trust: Trust::Failed,
-        host_execution: None,
-        report: None,
-        provenance: Value::Null,
-        tolerance: options.tolerance,
-    };
+    let verdict = Verdict::new(path, options);
     let file = match resolve(path) {
         Ok(file) => file,
         Err(why) => return verdict.stop(Reason::Malformed, input_error(why)),
@@ -244,145 +281,53 @@ pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
             return verdict.stop(Reason::Malformed, input_error(why));
         }
     };
-    // Upstream treats unreadable input as a failed report, with exit code 1. By default it is malformed input, with exit code 2.
-    let (unreadable, exit) = match options.upstream_parity {
-        true => (Reason::PolicyFail, 1),
-        false => (Reason::Malformed, 2),
-    };
-    let generic = |category: &'static str, message: String| StoppedBy {
-        code: "E_GENERIC",
-        category,
-        message: format!("Verification failed: {message}"),
-        context: json!({}),
-        exit,
-    };
-    let report = match parse(&bytes, options.upstream_parity) {
-        Ok(report) => report,
+    if options.upstream_parity {
+        return foreign::verify(&file, &bytes, options, verdict);
+    }
+    // Whose evidence it is follows from what it contains: this program records a plan.
+    let manifest_path = file.with_file_name(FILE_NAME);
+    let manifest = match read_evidence(&manifest_path, MANIFEST_LIMIT) {
+        Ok(manifest) => Some(manifest),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => None,
         Err(why) => {
-            let utf8 = std::str::from_utf8(&bytes).is_ok();
-            let category = if utf8 { "JSONDecodeError" } else { "UnicodeDecodeError" };
-            let reason = if utf8 { Reason::Malformed } else { unreadable };
-            return verdict.stop(reason, generic(category, why));
+            let why = format!("reading {}: {why}", manifest_path.display());
+            return verdict.stop(Reason::Malformed, input_error(why));
         }
     };
-    if !report.is_object() {
-        let why = "evaluation report must decode to a JSON object".to_owned();
-        return verdict.stop(unreadable, generic("ValueError", why));
+    let Some(manifest) = manifest else { return foreign::verify(&file, &bytes, options, verdict) };
+    match json::parse(FILE_NAME, &manifest) {
+        Err(error) => verdict.stop(Reason::Malformed, input_error(error.to_string())),
+        Ok(parsed) if !parsed.is_object() => {
+            verdict.stop(Reason::Malformed, input_error(format!("{FILE_NAME} is not a JSON object")))
+        }
+        Ok(parsed) if evaluation::is_own(&parsed) => {
+            let files = own::Files { path: &file, report: &bytes, manifest: &manifest, parsed: &parsed };
+            own::verify(&files, options, verdict)
+        }
+        Ok(_) => foreign::verify(&file, &bytes, options, verdict),
     }
-    if !options.upstream_parity
-        && report.get("evaluation_windows").is_some()
-        && report.get("validation").is_none()
-    {
-        let why = format!(
-            "Expected an evaluation report payload, not a run report artifact: {}: it has no `validation`",
-            file.display()
-        );
-        return verdict.stop(Reason::Malformed, input_error(why));
-    }
-    judge(&file, &bytes, report, options, verdict)
-}
-
-fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut verdict: Verdict) -> Verdict {
-    let (baseline, baseline_json) = match load_baseline(options) {
-        Ok(loaded) => loaded,
-        Err(why) => return verdict.stop(Reason::Malformed, input_error(why)),
-    };
-    let runtime_options = RuntimeOptions {
-        expected_image_digest: options.expected_image_digest.clone(),
-        granted: options.granted.clone(),
-        upstream_parity: options.upstream_parity,
-    };
-    let host = options.runtime_provenance == RuntimeProvenance::Host;
-    let (issues, verified, trust) = if host {
-        // Only for the sentence about host execution, so an unreadable manifest is no error here.
-        let manifest = open_manifest(&file.with_file_name(FILE_NAME)).ok().flatten();
-        verdict.host_execution = host_execution::recorded(&report, manifest.as_ref());
-        (Vec::new(), false, Trust::Unverified)
-    } else {
-        let (runtime, mut issues, manifest) = runtime::provenance(file, bytes, &runtime_options);
-        verdict.host_execution = host_execution::recorded(&report, Some(&manifest));
-        if !options.upstream_parity
-            && strict::is_own(Node::root("", &report))
-            && runtime.ok()
-            && issues.is_empty()
-        {
-            let faults = context::faults(Node::root("", &report), Node::root("", &manifest));
-            issues.extend(faults.into_iter().map(|fault| ("context_invalid", fault)));
-        }
-        (issues, runtime.ok(), runtime.trust)
-    };
-    let verified = verified && issues.is_empty() && !host;
-    verdict.provenance = output::provenance(Node::root("", &report), &issues, verified, host, trust);
-
-    let digest = baseline_json.as_ref().map(|json| Node::root("", json).at("provenance.provider_digest"));
-    let digest = digest.filter(|digest| digest.object().is_some());
-    let found = upstream::check(&upstream::Case {
-        report: Node::root("", &report),
-        profile: options.profile,
-        version: options.upstream_version,
-        tolerance: options.tolerance,
-        baseline_digest: digest,
-        provenance_issues: &issues,
-        provenance_verified: verified,
-    });
-    verdict.errors = found.errors;
-    verdict.gate_failures = found.gates;
-    verdict.not_recomputed = found.notes;
-    verdict.stopped_by = found.stopped;
-    let mut malformed = found.malformed;
-
-    let unreadable = verdict.stopped_by.as_ref().is_some_and(|stopped| stopped.code == "E601");
-    if !options.upstream_parity && !unreadable {
-        let sha256 = baseline.as_ref().map(|(_, sha256)| sha256.as_str()).unwrap_or_default();
-        let strict =
-            strict::check(Node::root("", &report), options, baseline.as_ref().map(|(run, _)| (run, sha256)));
-        if let Some(example) = strict.mismatches.first().filter(|_| verdict.stopped_by.is_none()) {
-            verdict.stopped_by = options.profile.gated().then(|| StoppedBy {
-                code: "E602",
-                category: "MetricsError",
-                message: "RECOMPUTE-MISMATCH: report values disagree with recomputation".to_owned(),
-                context: json!({"example": example}),
-                exit: INTEGRITY,
-            });
-        }
-        for error in strict.mismatches.into_iter().chain(strict.failures) {
-            if !verdict.errors.contains(&error) {
-                verdict.errors.push(error);
-            }
-        }
-        for failure in strict.gates {
-            if !verdict.gate_failures.contains(&failure) {
-                verdict.gate_failures.push(failure);
-            }
-        }
-        verdict.recomputed = strict.recomputed;
-        verdict.not_recomputed.extend(strict.not_recomputed);
-        malformed = malformed && verdict.stopped_by.is_none();
-    }
-    let clean = verdict.errors.is_empty() && verdict.gate_failures.is_empty();
-    if !clean
-        && !options.upstream_parity
-        && verdict.stopped_by.is_none()
-        && let Some(made) =
-            strict::own_profile(Node::root("", &report)).filter(|made| *made < options.profile)
-    {
-        // First, because the other failures follow from it.
-        verdict.errors.insert(0, weaker_profile(made, options.profile));
-    }
-    verdict.reason = match (&verdict.stopped_by, clean) {
-        (Some(stopped), _) if stopped.category == "ValidationError" => Reason::Malformed,
-        (Some(stopped), _) if stopped.exit == INTEGRITY && !options.upstream_parity => Reason::Integrity,
-        (Some(_), _) => Reason::PolicyFail,
-        (None, true) => Reason::Ok,
-        (None, false) if malformed => Reason::Malformed,
-        (None, false) => Reason::PolicyFail,
-    };
-    verdict.trust = if verdict.ok() { trust } else { Trust::Failed };
-    verdict.report = Some(report);
-    verdict
 }
 
 impl Verdict {
+    fn new(path: &Path, options: &VerifyOptions) -> Self {
+        let skipped = options.runtime_provenance == RuntimeProvenance::Host;
+        Verdict {
+            path: path.to_owned(),
+            reason: Reason::Malformed,
+            stopped_by: None,
+            gate_failures: Vec::new(),
+            errors: Vec::new(),
+            recomputed: Vec::new(),
+            not_recomputed: Vec::new(),
+            assurance: Assurance::Failed,
+            matched: Vec::new(),
+            about: None,
+            host_execution: None,
+            summary: None,
+            provenance: json!({"status": if skipped { "skipped" } else { "failed" }, "skipped": skipped}),
+        }
+    }
+
     fn stop(mut self, reason: Reason, stopped: StoppedBy) -> Self {
         self.reason = reason;
         self.errors.push(stopped.message.clone());
@@ -428,40 +373,6 @@ fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
         return serde_json::from_slice(bytes).map_err(|why| why.to_string());
     }
     json::parse("the report", bytes).map_err(|why| why.to_string())
-}
-
-type Baseline = (Option<(crate::run_report::RunReport, String)>, Option<Value>);
-
-/// The baseline of the options: as a run report, with its SHA-256, and as JSON for its provider digest.
-fn load_baseline(options: &VerifyOptions) -> Result<Baseline, String> {
-    let Some(path) = &options.baseline else { return Ok((None, None)) };
-    let shown = path.display();
-    let bytes = read_evidence(path, RUN_REPORT_LIMIT);
-    if options.upstream_parity {
-        // Upstream ignores an unreadable baseline.
-        let value = bytes.ok().and_then(|bytes| serde_json::from_slice(&python_json(&bytes)).ok());
-        return Ok((None, value));
-    }
-    let bytes = bytes.map_err(|why| format!("the baseline {shown} cannot be read: {why}"))?;
-    let sha256 = sha256_hex(&bytes);
-    let text = python_json(&bytes);
-    let value = json::parse(&format!("the baseline {shown}"), &text).map_err(|why| why.to_string())?;
-    if Node::root("", &value).get("validation").object().is_some() {
-        return Err(format!("the baseline {shown} is an evaluation report; pass the baseline's run report"));
-    }
-    let run =
-        json::parse_run_report(&format!("the baseline {shown}"), &text).map_err(|why| why.to_string())?;
-    Ok((Some((run, sha256)), Some(value)))
-}
-
-/// Replaces a bare `NaN` by null, only where upstream writes one: as the ratio of a baseline's own run report.
-fn python_json(bytes: &[u8]) -> Vec<u8> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.contains("\"ratio_vs_baseline\": NaN") => {
-            text.replacen("\"ratio_vs_baseline\": NaN", "\"ratio_vs_baseline\": null", 1).into_bytes()
-        }
-        _ => bytes.to_vec(),
-    }
 }
 
 /// The result of `advanced runtime-verify`.

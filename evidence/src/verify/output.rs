@@ -1,10 +1,10 @@
 //! Verdicts as JSON, as one human-readable line, and as an exit code.
 
+use super::summary::Summary;
 use super::upstream::assurance_mode;
 use super::{Reason, Trust, Verdict};
 use crate::format::untrusted::Node;
 use crate::numerics::digest::python_json;
-use crate::numerics::stats::weighted_mean;
 use serde_json::{Value, json};
 
 /// `verification.runtime_provenance`.
@@ -33,10 +33,9 @@ pub(super) fn provenance(
         .iter()
         .map(|(code, message)| json!({"code": code, "message": message, "details": {}}))
         .collect();
-    // Upstream also calls a manifest that only binds the report `verified`. Here that requires a pinned image.
     let status = match (verified, skipped, trust) {
         (_, true, _) => "skipped",
-        (true, _, Trust::ExpectedImageDigestMatched) => "verified",
+        (true, _, Trust::ExpectedImageDigestMatched) => "matched",
         (true, _, _) => "manifest_bound",
         _ => "failed",
     };
@@ -72,7 +71,7 @@ pub fn envelope(verdicts: &[Verdict], timestamp: &str) -> Value {
             "recoverable": false,
             "context": stopped.context,
         });
-        if verdict.report.is_none() {
+        if verdict.summary.is_none() {
             object["resolution"] = json!({"exit_code": exit_code(verdicts)});
         }
     }
@@ -84,11 +83,11 @@ fn overall(verdicts: &[Verdict]) -> Reason {
         return stopped.reason;
     }
     let worst = |reason: Reason| verdicts.iter().any(|verdict| verdict.reason == reason);
-    match (worst(Reason::Malformed) || verdicts.is_empty(), worst(Reason::PolicyFail)) {
-        (true, _) => Reason::Malformed,
-        (false, true) => Reason::PolicyFail,
-        (false, false) => Reason::Ok,
+    if verdicts.is_empty() {
+        return Reason::Malformed;
     }
+    let failed = [Reason::Malformed, Reason::Integrity, Reason::PolicyFail];
+    failed.into_iter().find(|reason| worst(*reason)).unwrap_or(Reason::Ok)
 }
 
 /// The exit code of several verdicts: that of the first that stopped the checks, otherwise the largest.
@@ -102,27 +101,24 @@ pub fn exit_code(verdicts: &[Verdict]) -> i32 {
 }
 
 fn result(verdict: &Verdict) -> Value {
-    let null = Value::Null;
-    let report = Node::root("", verdict.report.as_ref().unwrap_or(&null));
-    let metric = report.get("primary_metric");
-    let ci = metric
-        .get("display_ci")
-        .array()
-        .filter(|bounds| bounds.len() == 2 && bounds.iter().all(Value::is_number));
-    let warnings = report.at("guard_warnings.warning_count").u64().unwrap_or_default();
+    let nothing = Summary::default();
+    let summary = verdict.summary.as_ref().unwrap_or(&nothing);
     json!({
         "id": verdict.path.display().to_string(),
         "schema_version": "v1",
-        "kind": metric.get("kind").str().unwrap_or_default().to_lowercase(),
+        "kind": summary.kind.as_deref().unwrap_or_default().to_lowercase(),
         "ok": verdict.ok(),
         "reason": verdict.reason.as_str(),
-        "ratio_vs_baseline": metric.get("ratio_vs_baseline").f64(),
-        "ci": ci,
-        "recompute": recompute(verdict, report),
-        "guard_warnings_present": warnings > 0,
-        "warning_count": warnings,
+        "ratio_vs_baseline": summary.ratio,
+        "ci": summary.interval,
+        "recompute": summary.recompute,
+        "guard_warnings_present": summary.guard_warnings > 0,
+        "warning_count": summary.guard_warnings,
         "verification": {"runtime_provenance": verdict.provenance},
-        "trust_status": verdict.trust.as_str(),
+        "assurance": verdict.assurance.as_str(),
+        "assurance_meaning": verdict.assurance.meaning(),
+        "about": verdict.about,
+        "matched": verdict.matched,
         "host_execution": verdict.host_execution,
         "errors": verdict.all_errors().collect::<Vec<_>>(),
         "gate_failures": verdict.gate_failures,
@@ -131,51 +127,24 @@ fn result(verdict: &Verdict) -> Value {
     })
 }
 
-fn recompute(verdict: &Verdict, report: Node<'_>) -> Value {
-    let metric = report.get("primary_metric");
-    let kind = metric.get("kind").str().unwrap_or_default();
-    let (family, computed) = if kind == "accuracy" {
-        let classes = report.at("metrics.classification");
-        let counts = classes.get("n_correct").f64().zip(classes.get("n_total").f64());
-        ("accuracy", counts.filter(|(_, total)| *total > 0.0).map(|(correct, total)| correct / total))
-    } else if kind.starts_with("ppl") {
-        let arm = report.at("evaluation_windows.final");
-        let losses: Option<Vec<f64>> =
-            arm.get("logloss").array().and_then(|losses| losses.iter().map(Value::as_f64).collect());
-        let weights: Option<Vec<u64>> =
-            arm.get("token_counts").array().and_then(|counts| counts.iter().map(Value::as_u64).collect());
-        let mean = losses.zip(weights).and_then(|(losses, weights)| weighted_mean(&losses, &weights));
-        ("ppl", mean.map(f64::exp))
-    } else {
-        return Value::Null;
-    };
-    let Some(computed) = computed else { return json!({"family": family, "ok": true, "reason": "skipped"}) };
-    let tolerance = verdict.tolerance.max(1e-12);
-    let ok = metric.get("final").f64().is_some_and(|last| (last - computed).abs() <= tolerance);
-    json!({"family": family, "ok": ok, "reason": if ok { Value::Null } else { json!("mismatch") }})
-}
-
-/// Upstream's output line for a report that verifies.
+/// Upstream's output line for a report that verifies, and the assurance.
 pub fn success_line(verdict: &Verdict) -> String {
-    let null = Value::Null;
-    let report = Node::root("", verdict.report.as_ref().unwrap_or(&null));
-    let metric = report.get("primary_metric");
-    let mut line = format!("VERIFY OK metric={}", metric.get("kind").str().unwrap_or("?"));
-    let windows = report.at("dataset.windows");
-    if let (Some(preview), Some(last)) = (windows.get("preview").u64(), windows.get("final").u64()) {
+    let nothing = Summary::default();
+    let summary = verdict.summary.as_ref().unwrap_or(&nothing);
+    let mut line = format!("VERIFY OK metric={}", summary.kind.as_deref().unwrap_or("?"));
+    if let Some((preview, last)) = summary.windows {
         line += &format!(" n={preview}/{last}");
     }
-    if let Some(ratio) = metric.get("ratio_vs_baseline").f64() {
+    if let Some(ratio) = summary.ratio {
         line += &format!(" point={ratio:.6}");
     }
-    let ci = metric.get("display_ci");
-    if let (Some(low), Some(high)) = (ci.index(0).f64(), ci.index(1).f64()) {
+    if let Some((low, high)) = summary.interval {
         line += &format!(" ci=[{low:.6},{high:.6}] width={:.6}", high - low);
     }
-    if let Some(tier) = report.at("auto.tier").str() {
+    if let Some(tier) = &summary.tier {
         line += &format!(" tier={tier}");
     }
-    line + &format!(" trust={}", verdict.trust.as_str())
+    line + &format!(" assurance={}", verdict.assurance.as_str())
 }
 
 /// One line of JSON with sorted keys.

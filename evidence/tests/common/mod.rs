@@ -1,6 +1,11 @@
 //! Helpers of the integration tests: synthetic run reports, golden reports of upstream, upstream's verifiers.
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+pub mod made;
+
+#[allow(unused_imports, reason = "not every test program uses it")]
+pub use made::Made;
+
 use invarlock_evidence::Error;
 use invarlock_evidence::compare::{CompareContext, compare};
 use invarlock_evidence::format::to_value;
@@ -172,11 +177,11 @@ pub fn launcher_context(report: &Value) -> Value {
     context_of("root", report)
 }
 
-/// The same for a run by `root` or by an ordinary `user`. The files are the contexts of two evaluations of the demo; a whole-program test
-/// checks that current runs record the same.
+/// The same for a run by `root` or by an ordinary `user`. A whole-program test checks that current runs record
+/// the same.
 pub fn context_of(user: &str, report: &Value) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("context.{user}.json"));
-    let mut context: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let manifest = std::fs::read(made::honest(user).join("runtime.manifest.json")).unwrap();
+    let mut context: Value = serde_json::from_slice::<Value>(&manifest).unwrap()["context"].take();
     context["ä"] = json!("ö");
     for (side, named) in [("baseline", "baseline"), ("subject", "edited")] {
         let known = &report["provenance"][named];
@@ -201,33 +206,4 @@ pub fn reseal(context: &mut Value) {
     use invarlock_evidence::numerics::digest::canonical_json;
     let plan = canonical_json(&context["plan"]["content"]);
     context["plan"]["digest"] = json!(format!("sha256:{}", sha256_hex(plan.as_bytes())));
-}
-
-/// Writes report and manifest into `folder`; returns the report's path.
-pub fn write_bundle(folder: &Path, report: &Value) -> PathBuf {
-    write_bundle_with(folder, report, launcher_context(report))
-}
-
-/// The same with another context.
-pub fn write_bundle_with(folder: &Path, report: &Value, context: Value) -> PathBuf {
-    use invarlock_evidence::manifest::{Config, FILE_NAME, ManifestInput, build, to_bytes};
-    let bytes = invarlock_evidence::compare::to_bytes(report);
-    let path = folder.join("evaluation.report.json");
-    std::fs::write(&path, &bytes).unwrap();
-    let manifest = build(&ManifestInput {
-        generated_at_utc: "2026-11-22T08:20:05.266460+00:00".to_owned(),
-        report_path: path.display().to_string(),
-        report_filename: "evaluation.report.json".to_owned(),
-        report_sha256: sha256_hex(&bytes),
-        config: Config::Inline(json!({"command": "evaluate", "profile": "ci"})),
-        execution_mode: ExecutionMode::Container,
-        image_ref: "invarlock-runtime:local".to_owned(),
-        image_digest: Some(format!("sha256:{}", "ab".repeat(32))),
-        allow_network: false,
-        allow_remote_code: false,
-        allow_third_party_plugins: false,
-        context: context.as_object().unwrap().clone(),
-    });
-    std::fs::write(folder.join(FILE_NAME), to_bytes(&manifest)).unwrap();
-    path
 }

@@ -38,6 +38,9 @@ pub struct VerifyArgs {
     /// Required digest of the runtime image; a manifest with a different digest is rejected
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
     pub expected_runtime_image_digest: Option<Digest>,
+    /// Accept evidence of other makers; where its numbers come from is not checked
+    #[arg(long)]
+    pub accept_foreign: bool,
     /// Give the verdict of the Python package, with its known gaps (no strict checks)
     #[arg(long)]
     pub upstream_parity: bool,

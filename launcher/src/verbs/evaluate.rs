@@ -3,7 +3,8 @@
 use crate::args::{EvaluateArgs, ExecutionMode};
 use crate::check_sides::Check;
 use crate::error::{Context as _, Error, Result};
-use crate::measure_side::{Measurement, Side, baseline_windows};
+use crate::evidence_dir::Evidence;
+use crate::measure_side::{Measurement, Side};
 use crate::plan::Plan;
 use crate::policy::{Needs, Policy};
 use crate::record::{self, Record};
@@ -11,13 +12,15 @@ use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use crate::{baseline_reuse, denied_calls, evidence_dir, plan, request};
 use console::style;
-use invarlock_evidence::compare::{self, CompareContext};
+use invarlock_evidence::compare;
+use invarlock_evidence::evaluation::Facts;
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::warning::Warning;
-use invarlock_evidence::gates;
 use invarlock_evidence::job::Role;
+use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::verify::{RuntimeProvenance, Verdict, VerifyOptions, verify_report};
+use invarlock_evidence::{gates, manifest};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -84,9 +87,11 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     let measured = measure(&record, Role::Subject, Some(&baseline), &ui, &signals);
     let subject = measured.map_err(|error| keeping(error, &plan, &baseline))?;
     let subject_done = started.elapsed();
-    let report = compare::compare(&baseline.report, &subject.report, &context(&record, &baseline, &subject))
-        .map_err(|error| keeping(error, &plan, &baseline))?;
-    let (path, manifest) = write_evidence(&record, &report, &baseline, &subject, &signals)?;
+    let facts =
+        record.evaluation(&plan.request.report_out.join(evidence_dir::REPORT), &baseline, &subject)?;
+    let report =
+        facts.compare(&baseline.report, &subject.report).map_err(|error| keeping(error, &plan, &baseline))?;
+    let (path, manifest) = write_evidence(&plan, &facts, &report, [&baseline, &subject], &signals)?;
     let verdict = verify(&path, &record);
     let timings = json!({
         "baseline": baseline_done.as_secs_f64(),
@@ -132,7 +137,7 @@ fn checked_plan(
 
 /// What `--dry-run` prints: the plan, and the warnings of the check.
 fn dry_run(record: &Record<'_>, warnings: &[Warning]) -> Result<Value> {
-    let mut plan = record.plan()?;
+    let mut plan = to_value(&record.plan()?);
     if let Value::Object(members) = &mut plan {
         members.insert("warnings".to_owned(), to_value(&warnings));
     }
@@ -166,7 +171,7 @@ fn measure(
     ui: &Ui,
     signals: &Signals,
 ) -> Result<Side> {
-    let windows = baseline.map(|baseline| baseline_windows(&baseline.report));
+    let windows = baseline.map(|baseline| baseline.report.windows());
     let Record { plan, policy, .. } = *record;
     let (side, run_dir) =
         Measurement { plan, policy, role, windows: windows.as_ref() }.measure(ui, signals)?;
@@ -175,45 +180,21 @@ fn measure(
     Ok(side)
 }
 
-/// Writes the evaluation report and its manifest, unless a signal came; gives their paths.
+/// Writes the evaluation report, the run reports that it was made from, and its manifest, unless a signal came; gives the paths of report
+/// and manifest.
 fn write_evidence(
-    record: &Record<'_>,
+    plan: &Plan,
+    facts: &Facts,
     report: &EvaluationReport,
-    baseline: &Side,
-    subject: &Side,
+    [baseline, subject]: [&Side; 2],
     signals: &Signals,
 ) -> Result<(PathBuf, PathBuf)> {
-    let dir = &record.plan.request.report_out;
-    let bytes = compare::to_bytes(report);
-    let path = dir.join(evidence_dir::REPORT);
-    let manifest = record.evaluation_manifest(&path, &bytes, baseline, subject)?;
+    let report = compare::to_bytes(report);
+    let manifest = manifest::to_bytes(&facts.manifest(&sha256_hex(&report)));
     signals.check("finished run directories are kept, no report was written")?;
-    evidence_dir::write_evidence(dir, &bytes, &manifest)
-}
-
-fn context(record: &Record<'_>, baseline: &Side, subject: &Side) -> CompareContext {
-    let plan = record.plan;
-    let request = &plan.request;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    CompareContext {
-        profile: request.profile,
-        tier: request.tier,
-        baseline_model_id: text(&request.baseline),
-        subject_model_id: text(&request.subject),
-        baseline_checkpoint_sha256: Some(plan.digests.baseline.tree_sha256.clone()),
-        subject_checkpoint_sha256: Some(plan.digests.subject.tree_sha256.clone()),
-        baseline_report_path: text(&baseline.path),
-        subject_report_path: text(&subject.path),
-        baseline_report_sha256: baseline.sha256.clone(),
-        subject_report_sha256: subject.sha256.clone(),
-        execution_mode: record.policy.mode,
-        generated_at: record::now(),
-        bootstrap_seed: plan.dataset.seed,
-        requested_windows: (plan.dataset.preview_n, plan.dataset.final_n),
-        edit_label: request.edit_label.clone(),
-        events_path: text(&subject.path.with_file_name("events.jsonl")),
-        warnings: plan.preset_warnings.clone(),
-    }
+    let evidence =
+        Evidence { report: &report, run_reports: [&baseline.bytes, &subject.bytes], manifest: &manifest };
+    evidence.write(&plan.request.report_out)
 }
 
 /// Verifies the written evidence as a reviewer would, and accepts only the exceptions that this command was granted.
@@ -274,7 +255,8 @@ impl Done {
             "gates": gates,
             "gate_failures": self.verdict.gate_failures,
             "warnings": self.report.warnings,
-            "trust_status": self.verdict.trust.as_str(),
+            "assurance": self.verdict.assurance.as_str(),
+            "matched": self.verdict.matched,
             "host_execution": self.verdict.host_execution,
             "report": self.path,
             "manifest": self.manifest,

@@ -6,7 +6,8 @@ use crate::record::now;
 use crate::ui;
 use console::style;
 use invarlock_evidence::verify::{
-    RuntimeProvenance, Verdict, VerifyOptions, envelope, exit_code, success_line, to_line, verify_report,
+    About, RuntimeProvenance, Verdict, VerifyOptions, envelope, exit_code, success_line, to_line,
+    verify_report,
 };
 
 /// Verifies the reports. Exits 0 when all are accepted, 1 policy, 2 malformed, 3 integrity (ci and release).
@@ -37,6 +38,7 @@ fn options(args: &VerifyArgs) -> Result<VerifyOptions> {
         },
         baseline: args.baseline.clone(),
         expected_image_digest: args.expected_runtime_image_digest.as_ref().map(ToString::to_string),
+        accept_foreign: args.accept_foreign,
         upstream_parity: args.upstream_parity,
         ..VerifyOptions::default()
     })
@@ -47,12 +49,20 @@ fn print(verdict: &Verdict) {
     if verdict.ok() {
         let line = ui::printable(&success_line(verdict));
         ui::out(&format!("{} {path}", style(line).green().bold()));
+        ui::out(&format!("  {}", verdict.assurance.meaning()));
     } else {
-        ui::out(&format!("{} {path} ({})", style("VERIFY FAIL").red().bold(), verdict.reason.as_str()));
+        let (reason, assurance) = (verdict.reason.as_str(), verdict.assurance.as_str());
+        ui::out(&format!("{} {path} ({reason}) assurance={assurance}", style("VERIFY FAIL").red().bold()));
         verdict.all_errors().for_each(|error| ui::out(&format!("  - {}", ui::printable(error))));
     }
     if let Some(sentence) = &verdict.host_execution {
         ui::out(&format!("  {}", ui::host_execution(sentence)));
+    }
+    for (name, value) in verdict.about.iter().flat_map(About::lines) {
+        ui::out(&format!("  {name:<9} {}", ui::printable(&value)));
+    }
+    for digest in &verdict.matched {
+        ui::out(&format!("  matched: {digest}"));
     }
     for value in &verdict.not_recomputed {
         ui::out(&format!("  not recomputed: {}", ui::printable(value)));

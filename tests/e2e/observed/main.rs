@@ -245,11 +245,11 @@ fn manifest_observations_match_the_kernel() {
         }
         // The tests of the verifier modify a committed manifest of the same shape.
         let name = if user == As::Caller && is_root() { "root" } else { "user" };
-        let committed = read_json(&root().join(format!("evidence/tests/data/context.{name}.json")));
+        let committed = format!("evidence/tests/data/honest/{name}/runtime.manifest.json");
         assert_eq!(
             shape(&manifest["context"]),
-            shape(&committed),
-            "evidence/tests/data is from an older version"
+            shape(&read_json(&root().join(committed))["context"]),
+            "evidence/tests/data/honest is from an older version"
         );
         // The mounted file is the one that the user named.
         let inputs =

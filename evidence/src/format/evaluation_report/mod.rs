@@ -28,6 +28,7 @@ pub use provenance::{
     SideRef, WindowPlan,
 };
 
+use super::measurement::Measurement;
 use super::warning::Warning;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -75,6 +76,9 @@ pub struct EvaluationReport {
     pub evaluation_windows: ReportWindows,
     /// Losses of the baseline on the same windows.
     pub baseline_windows: LossWindows,
+    /// How each side was measured; absent where a run report of another program does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measurements: Option<Measurements>,
     /// Sizes of both checkpoints.
     pub structure: Structure,
     /// Block of the invariants guard ([`crate::guards::invariants::Block`]).
@@ -105,6 +109,16 @@ pub struct EvaluationReport {
     pub artifacts: Artifacts,
     /// The program that wrote the report.
     pub report_build: ReportBuild,
+}
+
+/// How each side was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurements {
+    /// The baseline.
+    pub baseline: Measurement,
+    /// The subject.
+    pub subject: Measurement,
 }
 
 /// `meta`: the subject's run.

@@ -60,17 +60,19 @@ impl Limit {
         let (Some(asked), Some(effective)) = (found.get("asked").u64(), found.get("effective").u64()) else {
             return unexpected(found, "a requested value and one that was read back");
         };
-        // A CPU affinity gives whole processors.
-        let most = if by == "affinity" { asked.div_ceil(1000) * 1000 } else { asked };
-        if effective > most
-            || found.get("unit").str() != Some(self.unit)
-            || (asked == 0 && self.name != "core")
-        {
+        let as_asked = match by {
+            // It gives whole processors.
+            "affinity" => effective <= asked.div_ceil(1000) * 1000,
+            // The caller's hard limit may be lower.
+            "rlimit" => effective <= asked,
+            _ => effective == asked,
+        };
+        if !as_asked || found.get("unit").str() != Some(self.unit) || (asked == 0 && self.name != "core") {
             return unexpected(found, format_args!("at most the requested value, in {}", self.unit));
         }
         let Some(plan) = plan else { return Ok(()) };
-        if self.most(plan).is_none_or(|most| asked > most) {
-            return unexpected(found, format_args!("at most the planned {}", plan.get(self.planned)));
+        if self.most(plan).is_none_or(|most| !is_rounded(asked, most)) {
+            return unexpected(found, format_args!("the planned {}", plan.get(self.planned)));
         }
         let required = strings(plan.get("required")).is_some_and(|names| names.contains(&self.name));
         // A resource limit counts memory for each process, and a process can change its CPU affinity.
@@ -79,6 +81,11 @@ impl Limit {
             false => Ok(()),
         }
     }
+}
+
+/// Whether a value is the planned one, or that rounded down to a whole page of 4, 16 or 64 KiB.
+fn is_rounded(asked: u64, planned: u64) -> bool {
+    [1, 4 << 10, 16 << 10, 64 << 10].iter().any(|page| asked == planned / page * page)
 }
 
 pub(super) fn limits(side: &Side<'_>, value: Node<'_>) -> Found {

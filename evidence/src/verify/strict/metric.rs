@@ -3,7 +3,6 @@
 use super::gates::Numbers;
 use super::{Arm, Check, MAX_DRAWS};
 use crate::compare::derive;
-use crate::format::to_value;
 use crate::numerics::bootstrap::Method;
 use crate::policy::{ALPHA, Tier};
 use crate::run_report::RunReport;
@@ -17,13 +16,13 @@ struct Arms {
 }
 
 impl Check<'_> {
-    pub(super) fn metric(&mut self, tier: Tier, baseline: Option<(&RunReport, &str)>) {
+    pub(super) fn metric(&mut self, tier: Tier, baseline: Option<&RunReport>) {
         let windows = self.report.get("evaluation_windows");
         let (preview, last) = match (Arm::read(windows.get("preview")), Arm::read(windows.get("final"))) {
             (Ok(preview), Ok(last)) => (preview, last),
             (preview, last) => {
                 for why in [preview.err(), last.err()].into_iter().flatten() {
-                    if self.gated() || self.own_report {
+                    if self.gated() {
                         self.fail(format!("nothing can be recomputed: {why}"));
                     } else {
                         self.not(format!("losses: {why}"));
@@ -41,13 +40,6 @@ impl Check<'_> {
                 .mismatch("evaluation_windows mismatch: the losses have no finite perplexity".to_owned());
         };
         self.points(preview_mean, last_mean);
-        if self.own_report && preview.losses.len() == last.losses.len() {
-            let computed = to_value(&derive::drift_summary(
-                (&preview.losses, &preview.counts),
-                (&last.losses, &last.counts),
-            ));
-            self.alike(self.report.at("dataset.windows.stats.paired_delta_summary"), &computed);
-        }
         let drift = last_mean.exp() / preview_mean.exp();
         let subject = Arms { preview, last };
         let ratio = self.ratio(tier, &subject, last_mean, baseline);
@@ -64,7 +56,7 @@ impl Check<'_> {
             (metric.get("analysis_point_final"), last_mean),
             (metric.get("analysis_point_preview"), preview_mean),
         ] {
-            if self.own_report || !recorded.is_null() {
+            if !recorded.is_null() {
                 self.number(recorded, mean);
             }
         }
@@ -77,7 +69,7 @@ impl Check<'_> {
         tier: Tier,
         subject: &Arms,
         subject_mean: f64,
-        baseline: Option<(&RunReport, &str)>,
+        baseline: Option<&RunReport>,
     ) -> Option<f64> {
         let recorded = self.report.at("primary_metric.ratio_vs_baseline");
         let Some((base, base_mean)) = self.comparable_baseline(subject, baseline) else {
@@ -85,34 +77,15 @@ impl Check<'_> {
         };
         let reference = self.report.at("baseline_ref.primary_metric");
         self.number(reference.get("final"), base_mean.exp());
-        if let Some(mean) = base.preview.mean().filter(|_| self.own_report) {
-            self.number(reference.get("preview"), mean.exp());
-        }
         let ratio = subject_mean.exp() / base_mean.exp();
         self.number(recorded, ratio);
-        if self.own_report {
-            self.number(self.report.at("quality_overhead.value"), ratio);
-        }
         self.yes("ratio_vs_baseline, from the losses of both sides");
         self.interval(tier, &subject.last, &base.last);
-        if self.own_report {
-            let computed = to_value(&derive::tail(
-                &subject.last.losses,
-                &base.last.losses,
-                &subject.last.counts,
-                self.stated_tier,
-            ));
-            self.alike(self.report.get("primary_metric_tail"), &computed);
-        }
         Some(ratio)
     }
 
     /// The baseline's arms, if they are known and measured on the subject's windows, and their mean loss.
-    fn comparable_baseline(
-        &mut self,
-        subject: &Arms,
-        baseline: Option<(&RunReport, &str)>,
-    ) -> Option<(Arms, f64)> {
+    fn comparable_baseline(&mut self, subject: &Arms, baseline: Option<&RunReport>) -> Option<(Arms, f64)> {
         let base = self.baseline_arms(baseline)?;
         for (name, arm, other) in
             [("preview", &base.preview, &subject.preview), ("final", &base.last, &subject.last)]
@@ -132,10 +105,10 @@ impl Check<'_> {
     }
 
     /// The baseline's arms: of the run report of `--baseline`, otherwise those in the report.
-    fn baseline_arms(&mut self, baseline: Option<(&RunReport, &str)>) -> Option<Arms> {
+    fn baseline_arms(&mut self, baseline: Option<&RunReport>) -> Option<Arms> {
         let embedded = self.report.get("baseline_windows");
         let mut known: Option<Arms> = None;
-        if !embedded.is_null() || self.own_report {
+        if !embedded.is_null() {
             match (Arm::read(embedded.get("preview")), Arm::read(embedded.get("final"))) {
                 (Ok(preview), Ok(last)) => known = Some(Arms { preview, last }),
                 (preview, last) => {
@@ -146,8 +119,8 @@ impl Check<'_> {
                 }
             }
         }
-        if let Some((run, sha256)) = baseline {
-            known = Some(self.supplied_baseline(run, sha256, known));
+        if let Some(run) = baseline {
+            known = Some(self.supplied_baseline(run, known));
         }
         if known.is_none() {
             let why =
@@ -158,16 +131,13 @@ impl Check<'_> {
     }
 
     /// The arms of the run report of `--baseline`, after a comparison with what the report states.
-    fn supplied_baseline(&mut self, run: &RunReport, sha256: &str, embedded: Option<Arms>) -> Arms {
+    fn supplied_baseline(&mut self, run: &RunReport, embedded: Option<Arms>) -> Arms {
         let windows = &run.evaluation_windows;
         let supplied = Arms { preview: Arm::of(&windows.preview), last: Arm::of(&windows.final_) };
         if embedded.is_some_and(|arms| arms.preview != supplied.preview || arms.last != supplied.last) {
             self.mismatch(
                 "baseline_windows mismatch: they are not the losses of the supplied run report".to_owned(),
             );
-        }
-        if self.own_report {
-            self.same(self.report.at("provenance.baseline.report_sha256"), &json!(sha256));
         }
         for (path, arm) in [
             ("evaluation_windows.preview.input_ids", &windows.preview),
@@ -230,10 +200,6 @@ impl Check<'_> {
             }
             self.number(recorded.index(0), expected.0);
             self.number(recorded.index(1), expected.1);
-        }
-        if self.own_report {
-            self.number(metric.get("reps"), replicates as f64);
-            self.number(metric.get("ci_level"), 1.0 - ALPHA);
         }
         self.yes("the confidence interval, by the recorded bootstrap");
     }

@@ -5,14 +5,12 @@
 mod gates;
 mod metric;
 mod policies;
-mod warnings;
 mod windows;
 
 use super::VerifyOptions;
-use crate::compare::GENERATOR;
 use crate::format::untrusted::{Node, Unexpected};
 use crate::numerics::stats::weighted_mean;
-use crate::policy::{Profile, Tier};
+use crate::policy::Tier;
 use crate::run_report::RunReport;
 use serde_json::Value;
 
@@ -85,36 +83,17 @@ impl Arm {
 struct Check<'a> {
     report: Node<'a>,
     options: &'a VerifyOptions,
-    /// Whether the report names this program as its generator; it must then contain everything that this program writes.
-    own_report: bool,
     /// The tier that the report names, which its own values follow from; not always the one that the verifier requires.
     stated_tier: Tier,
     found: Found,
 }
 
-/// Whether the report names this program as its generator.
-pub(super) fn is_own(report: Node<'_>) -> bool {
-    report.at("report_build.generator.name").str() == Some(GENERATOR)
-}
-
-/// The profile that a report of this program names.
-pub(super) fn own_profile(report: Node<'_>) -> Option<Profile> {
-    let named = report.at("context.profile").str().filter(|_| is_own(report));
-    named.and_then(|name| name.parse().ok())
-}
-
 /// Runs all checks. `baseline` is the run report of `--baseline`, with the SHA-256 of its bytes.
-pub(super) fn check(
-    report: Node<'_>,
-    options: &VerifyOptions,
-    baseline: Option<(&RunReport, &str)>,
-) -> Found {
+pub(super) fn check(report: Node<'_>, options: &VerifyOptions, baseline: Option<&RunReport>) -> Found {
     let stated = policies::stated_tier(report);
-    let mut check =
-        Check { report, options, own_report: is_own(report), stated_tier: stated, found: Found::default() };
+    let mut check = Check { report, options, stated_tier: stated, found: Found::default() };
     let tier = check.tier();
     check.policies();
-    check.warnings(baseline.map(|(report, _)| report));
     let kind = report.at("primary_metric.kind").str().unwrap_or_default();
     if kind != "ppl_causal" {
         check.not(format!("primary_metric of kind {kind}: only ppl_causal is recomputed"));
@@ -172,28 +151,8 @@ impl Check<'_> {
 
     /// Like [`Self::same`]; reports of other programs may lack the value.
     fn same_if_recorded(&mut self, recorded: Node<'_>, computed: &Value) {
-        if self.own_report || !recorded.is_null() {
+        if !recorded.is_null() {
             self.same(recorded, computed);
-        }
-    }
-
-    /// Every leaf of `computed` must be in `recorded`.
-    fn alike(&mut self, recorded: Node<'_>, computed: &Value) {
-        match computed {
-            Value::Object(members) => {
-                for (name, member) in members {
-                    self.alike(recorded.get(name), member);
-                }
-            }
-            Value::Array(elements) if recorded.array().is_some_and(|array| array.len() == elements.len()) => {
-                for (index, element) in elements.iter().enumerate() {
-                    self.alike(recorded.index(index), element);
-                }
-            }
-            Value::Number(number) if number.is_f64() => {
-                self.number(recorded, number.as_f64().unwrap_or(f64::NAN));
-            }
-            _ => self.same(recorded, computed),
         }
     }
 }

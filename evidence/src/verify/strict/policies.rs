@@ -1,16 +1,14 @@
 //! Tier and thresholds: those of the tables, or tighter ones.
 
 use super::Check;
-use crate::format::to_value;
 use crate::format::untrusted::Node;
-use crate::numerics::digest;
 use crate::policy::{
     HYSTERESIS_RATIO, MIN_TOKENS_TOLERANCE, TAIL_EPSILON, TAIL_MASS_MAX, TAIL_MIN_WINDOWS, TAIL_QUANTILE,
     Tier,
 };
 use crate::verify::python::{float, truthy};
 use crate::verify::upstream::{band, tiny_relax};
-use serde_json::{Map, json};
+use serde_json::Map;
 
 fn tier_name(report: Node<'_>) -> &str {
     report.at("auto.tier").str().unwrap_or("balanced")
@@ -68,9 +66,6 @@ impl Check<'_> {
                 self.fail(format!("{flag} is set: the metric cannot be gated on"));
             }
         }
-        if self.own_report {
-            self.policy_digests(tier);
-        }
     }
 
     fn metric_policy(&mut self, tier: Tier) {
@@ -115,22 +110,6 @@ impl Check<'_> {
                 ));
             }
         }
-    }
-
-    fn policy_digests(&mut self, tier: Tier) {
-        let report = self.report;
-        let resolved = json!({"resolved_policy": report.get("resolved_policy").value(), "overrides": []});
-        let expected = json!(digest::spaced_json_hash(&resolved));
-        for path in
-            ["policy_provenance.policy_digest", "auto.policy_digest", "provenance.policy.policy_digest"]
-        {
-            self.same(report.at(path), &expected);
-        }
-        let table = to_value(&tier.metrics_policy());
-        let thresholds = json!(digest::compact_json_hash(&table));
-        self.same(report.at("policy_digest.thresholds_hash"), &thresholds);
-        self.same(report.at("resolved_policy.metrics"), &table);
-        self.yes("policy digests, from the tables");
     }
 
     fn at_most(&mut self, recorded: Node<'_>, limit: f64, tier: Tier) {

@@ -1,0 +1,358 @@
+//! Evidence of this program: what `evaluate` derived when it wrote, is derived again from the raw records with the same code.
+//!
+//! 1. The manifest must be the one that its own facts give ([`Facts::manifest`]).
+//! 2. Each run report must be the one that its own values give ([`Measured::report`]), and the answer to the plan.
+//! 3. The report must be the one that facts and run reports give ([`Facts::compare`]).
+//! 4. Plan, observations, outcomes and times must be those of two finished, isolated runs.
+//! 5. The gates are judged again, with the profile and the tier of the verifier.
+
+mod plan;
+mod run_reports;
+mod times;
+
+use super::about::About;
+use super::read::{RUN_REPORT_LIMIT, read_evidence};
+use super::summary::Summary;
+use super::{Assurance, MAX_LISTED, Reason, RuntimeProvenance, Verdict, VerifyOptions, observed};
+use crate::compare;
+use crate::differences::differences;
+use crate::evaluation::{BASELINE_REPORT, Facts, SUBJECT_REPORT};
+use crate::format::evaluation_report::EvaluationReport;
+use crate::format::plan::ExecutionMode;
+use crate::format::run_report::RunReport;
+use crate::format::runtime_manifest::RuntimeManifest;
+use crate::format::to_value;
+use crate::format::untrusted::Node;
+use crate::host_execution;
+use crate::job::Role;
+use crate::manifest::{self, FILE_NAME};
+use crate::numerics::digest::sha256_hex;
+use crate::policy::Profile;
+use crate::sentences::weaker_profile;
+use crate::{gates, guards, json as strict, measured};
+use invarlock_error::{Context as _, Error, Kind, Result};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Name of the evaluation report in messages.
+const REPORT: &str = "evaluation.report";
+/// Name of the manifest in messages.
+const MANIFEST: &str = "runtime.manifest";
+
+/// The files of one evaluation.
+pub(super) struct Files<'a> {
+    /// Path of the report.
+    pub(super) path: &'a Path,
+    /// Its bytes.
+    pub(super) report: &'a [u8],
+    /// Bytes of the manifest.
+    pub(super) manifest: &'a [u8],
+    /// The manifest.
+    pub(super) parsed: &'a Value,
+}
+
+/// Verifies the evidence.
+pub(super) fn verify(files: &Files<'_>, options: &VerifyOptions, mut verdict: Verdict) -> Verdict {
+    let mut check = Check {
+        files,
+        options,
+        faults: Vec::new(),
+        demands: Vec::new(),
+        matched: Vec::new(),
+        gates: Vec::new(),
+    };
+    let ended = check.all(&mut verdict).err();
+    let malformed = ended.as_ref().is_some_and(|error| error.kind() == Kind::Input);
+    check.faults.extend(ended.map(|error| error.to_string()));
+    let Check { mut faults, demands, matched, gates, .. } = check;
+    verdict.matched = matched;
+    faults.truncate(MAX_LISTED);
+    verdict.reason = match (faults.is_empty(), demands.is_empty() && gates.is_empty()) {
+        (true, true) => Reason::Ok,
+        (false, _) if malformed => Reason::Malformed,
+        (false, _) if options.profile.gated() => Reason::Integrity,
+        _ => Reason::PolicyFail,
+    };
+    verdict.assurance = if verdict.ok() { Assurance::Consistent } else { Assurance::Failed };
+    verdict.provenance = provenance(&verdict, options);
+    verdict.errors = faults.into_iter().chain(demands).collect();
+    verdict.gate_failures = gates;
+    verdict
+}
+
+/// `verification.runtime_provenance` in JSON.
+fn provenance(verdict: &Verdict, options: &VerifyOptions) -> Value {
+    let skipped = options.runtime_provenance == RuntimeProvenance::Host;
+    let status = match (skipped, verdict.errors.is_empty(), verdict.matched.is_empty()) {
+        (true, ..) => "skipped",
+        (_, false, _) => "failed",
+        (_, true, false) => "matched",
+        (_, true, true) => "manifest_bound",
+    };
+    let mode = if verdict.host_execution.is_some() { "host" } else { "container" };
+    let issues: Vec<Value> = verdict
+        .errors
+        .iter()
+        .map(|message| json!({"code": "verifier_failed", "message": message, "details": {}}))
+        .collect();
+    json!({
+        "declared_mode": mode,
+        "status": status,
+        "verified": false,
+        "skipped": skipped,
+        "strict_blocking": !verdict.errors.is_empty(),
+        "issues": issues,
+        "assurance_mode": "off",
+    })
+}
+
+struct Check<'a> {
+    files: &'a Files<'a>,
+    options: &'a VerifyOptions,
+    /// Where the evidence contradicts itself.
+    faults: Vec<String>,
+    /// What the verifier requires and the evidence does not meet.
+    demands: Vec<String>,
+    /// Digests that the verifier requires and that match.
+    matched: Vec<String>,
+    /// Gates that the subject fails.
+    gates: Vec<String>,
+}
+
+/// Both run reports.
+struct RunReports {
+    baseline: RunReport,
+    subject: RunReport,
+}
+
+impl Check<'_> {
+    /// Runs every check. An error ends the checks that need the missing value; it is a fault, too.
+    fn all(&mut self, verdict: &mut Verdict) -> Result<()> {
+        verdict.host_execution = host_execution::recorded(&Value::Null, Some(self.files.parsed));
+        let manifest = self.manifest()?;
+        self.observations(manifest.execution_mode);
+        let facts = Facts::read(&manifest)?;
+        verdict.about = Some(About::of(&facts));
+        self.demands(&facts)?;
+        self.derived_manifest(&facts);
+        plan::faults(&facts, &mut self.faults);
+        let recorded = self.report()?;
+        verdict.summary = Some(Summary::of(&recorded));
+        let runs = RunReports {
+            baseline: self.run_report(&facts, Role::Baseline, BASELINE_REPORT)?,
+            subject: self.run_report(&facts, Role::Subject, SUBJECT_REPORT)?,
+        };
+        let measured = run_reports::check(&facts, &runs, &mut self.faults)?;
+        times::faults(&facts, &measured, &mut self.faults);
+        let derived = facts.compare(&runs.baseline, &runs.subject)?;
+        self.derived_report(&recorded, &derived);
+        self.judge(&facts, &runs, derived)?;
+        verdict
+            .recomputed
+            .push("every value of the report, from the run reports and the manifest".to_owned());
+        verdict.not_recomputed.push("losses: they need the weights and the evaluator".to_owned());
+        Ok(())
+    }
+
+    /// The manifest, if it is written as this program writes it and contains the digest of the report.
+    fn manifest(&mut self) -> Result<RuntimeManifest> {
+        let Files { manifest: bytes, parsed, report, .. } = *self.files;
+        let reading = || format!("reading {FILE_NAME}");
+        let manifest: RuntimeManifest = serde_json::from_value(parsed.clone())
+            .map_err(|why| Error::input(why.to_string()))
+            .with_context(reading)?;
+        let actual = sha256_hex(report);
+        if manifest.report.sha256 != actual {
+            self.faults.push(format!(
+                "evaluation.report.json was changed, or is not the report of this manifest: its SHA-256 is {actual}, \
+                 {FILE_NAME} has {}",
+                manifest.report.sha256
+            ));
+        }
+        if manifest::to_bytes(&manifest) != bytes {
+            self.faults.push(format!(
+                "{FILE_NAME} is not written as this program writes it: white space, order or \
+                 spelling differ"
+            ));
+        }
+        Ok(manifest)
+    }
+
+    fn derived_manifest(&mut self, facts: &Facts) {
+        // The digest of the report was compared before.
+        let stated = self.files.parsed.pointer("/report/sha256").and_then(Value::as_str).unwrap_or_default();
+        let derived = to_value(&facts.manifest(stated));
+        self.faults.extend(differences(MANIFEST, self.files.parsed, &derived, 0.0));
+    }
+
+    /// What the verifier requires of the manifest.
+    fn demands(&mut self, facts: &Facts) -> Result<()> {
+        let plan = &facts.plan;
+        let host = plan.execution_mode == ExecutionMode::HostBypass;
+        if host && self.options.runtime_provenance != RuntimeProvenance::Host {
+            self.demands.push(
+                "the measurement ran on the host, not in a container; measure again without --execution-mode host, or \
+                 accept it with --runtime-provenance host"
+                    .to_owned(),
+            );
+        }
+        if let Some(expected) = &self.options.expected_image_digest {
+            let found = plan.image.as_ref().map_or("none", |image| &image.manifest_digest);
+            match found == expected.trim().to_lowercase() {
+                true => self.matched.push("image".to_owned()),
+                false => {
+                    self.demands
+                        .push(format!("the image has the digest {found}, the verifier requires {expected}"));
+                }
+            }
+        }
+        for (name, by) in &plan.allowances.granted_by {
+            let of_host = host && name == host_execution::ALLOWANCE;
+            if !of_host && !self.options.granted.contains(name) {
+                self.demands
+                    .push(format!("{name}: a control was disabled by {by}; measure again without it"));
+            }
+        }
+        self.supplied_baseline(facts)
+    }
+
+    /// `--baseline` must be the run report that was compared.
+    fn supplied_baseline(&mut self, facts: &Facts) -> Result<()> {
+        let Some(path) = &self.options.baseline else { return Ok(()) };
+        let shown = path.display();
+        let bytes = read_evidence(path, RUN_REPORT_LIMIT)
+            .map_err(|why| Error::input(format!("the baseline {shown} cannot be read: {why}")))?;
+        let (found, stated) = (sha256_hex(&bytes), &facts.run_report(Role::Baseline)?.sha256);
+        match found == *stated {
+            true => self.matched.push("baseline report".to_owned()),
+            false => self.demands.push(format!(
+                "--baseline {shown} is not the run report that was compared: its SHA-256 is {found}, the manifest has {stated}"
+            )),
+        }
+        Ok(())
+    }
+
+    /// What was observed of each container.
+    fn observations(&mut self, mode: ExecutionMode) {
+        let context = Node::root("", self.files.parsed).get("context");
+        let sides = [
+            (context.at("sides.baseline"), context.at("plan.content.sides.baseline")),
+            (context.at("sides.subject"), context.at("plan.content.sides.subject")),
+        ];
+        for (side, planned) in sides.into_iter().filter(|_| mode == ExecutionMode::Container) {
+            // A reused baseline was measured under a plan of its own, possibly by another user.
+            let planned = (side.get("reused").bool() != Some(true)).then_some(planned);
+            self.faults.extend(observed::faults(&observed::Side { side, planned }));
+        }
+    }
+
+    /// The recorded report, if it is written as this program writes it.
+    fn report(&mut self) -> Result<EvaluationReport> {
+        let bytes = self.files.report;
+        let report: EvaluationReport = serde_json::from_slice(bytes)
+            .map_err(|why| Error::input(why.to_string()))
+            .context("reading evaluation.report.json")?;
+        if compare::to_bytes(&report) != bytes {
+            self.faults.push(
+                "evaluation.report.json is not written as this program writes it: members, order or spelling differ"
+                    .to_owned(),
+            );
+        }
+        Ok(report)
+    }
+
+    /// The run report of one side, which lies beside the evaluation report.
+    fn run_report(&mut self, facts: &Facts, role: Role, name: &str) -> Result<RunReport> {
+        let path = self.files.path.with_file_name(name);
+        let bytes = read_evidence(&path, RUN_REPORT_LIMIT).map_err(|why| match why.kind() {
+            std::io::ErrorKind::NotFound => Error::integrity(format!(
+                "{name} is missing: it must be in the same directory as the evaluation report"
+            )),
+            _ => Error::input(format!("reading {name}: {why}")),
+        })?;
+        let output = facts.run_report(role)?;
+        let (actual, stated) = (sha256_hex(&bytes), &output.sha256);
+        if output.bytes != bytes.len() as u64 {
+            self.faults.push(format!(
+                "{name} has {} bytes, its container wrote {}",
+                bytes.len(),
+                output.bytes
+            ));
+        }
+        if actual != *stated {
+            self.faults.push(format!(
+                "{name} was changed, or is not the report of this manifest: its SHA-256 is {actual}, \
+                 context.sides.{}.outputs has {stated}",
+                role.name()
+            ));
+        }
+        let report = strict::parse_run_report(name, &bytes)?;
+        if compare::to_bytes(&report) != bytes {
+            // Another program may write it otherwise, but not with other members.
+            let recorded = strict::parse(name, &bytes)?;
+            self.faults.extend(differences(name, &recorded, &to_value(&report), 0.0));
+        }
+        Ok(report)
+    }
+
+    fn derived_report(&mut self, recorded: &EvaluationReport, derived: &EvaluationReport) {
+        if compare::to_bytes(derived) == self.files.report {
+            return;
+        }
+        // On another processor, or with another mathematical library, the last digits can differ.
+        let tolerance = self.options.tolerance.max(1e-12);
+        self.faults.extend(differences(REPORT, &to_value(recorded), &to_value(derived), tolerance));
+    }
+
+    /// The gates, with the profile and the tier of the verifier.
+    fn judge(&mut self, facts: &Facts, runs: &RunReports, derived: EvaluationReport) -> Result<()> {
+        let (made, tier) = facts.policy()?;
+        let (profile, required) = (self.options.profile, self.options.tier.unwrap_or(tier));
+        let judged = match (profile, required) == (made, tier) {
+            true => Ok(derived),
+            false => facts.compare_as(profile, required, &runs.baseline, &runs.subject),
+        };
+        if profile.needs_all_guards() {
+            let missing = guards::TABLE.iter().filter(|guard| guard.evaluate.is_none());
+            self.gates.extend(not_met(made, profile));
+            self.gates.extend(missing.map(|guard| {
+                format!("{} was not evaluated; profile {profile} requires every guard", guard.name)
+            }));
+            return Ok(());
+        }
+        let failed = match judged {
+            Ok(report) if gates::all_true(profile, &report.validation) => Vec::new(),
+            Ok(report) => gates::failures(&to_value(&report)),
+            Err(error) => vec![error.to_string()],
+        };
+        if !failed.is_empty() {
+            self.gates.extend(not_met(made, profile));
+            if required != tier {
+                self.gates.push(format!("made with tier {tier}; not met under {required}"));
+            }
+        }
+        self.gates.extend(failed);
+        Ok(())
+    }
+}
+
+/// The first reason why evidence of a weaker profile fails.
+fn not_met(made: Profile, required: Profile) -> Option<String> {
+    (made < required).then(|| weaker_profile(made, required))
+}
+
+/// The values of a run report, if it is the report that they give.
+///
+/// # Errors
+/// It is not.
+pub fn consistent_run_report(name: &str, report: &RunReport, tolerance: f64) -> Result<measured::Measured> {
+    let measured = measured::Measured::read(report).with_context(|| format!("reading {name}"))?;
+    let derived = measured.report()?;
+    if derived == *report {
+        return Ok(measured);
+    }
+    match differences(name, &to_value(report), &to_value(&derived), tolerance).first() {
+        None => Ok(measured),
+        Some(first) => Err(Error::integrity(format!("{name} contradicts itself: {first}"))),
+    }
+}

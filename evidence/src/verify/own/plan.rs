@@ -1,0 +1,401 @@
+//! The plan: its digests follow from its lists of files, its containers are those that this program plans, and what was measured is what was
+//! planned.
+
+use crate::evaluation::Facts;
+use crate::format::observations::Observations;
+use crate::format::plan::{
+    ExecutionMode, Files, Image, PLAN_FORMAT, Plan, PlannedContainer, PlannedMount, PlannedSide, tree_sha256,
+};
+use crate::format::runtime_manifest::Side;
+use crate::host_execution;
+use crate::job::Role;
+use std::collections::BTreeSet;
+
+/// Names in `allowances.granted_by`.
+const ALLOWANCES: [&str; 3] = ["allow_network", host_execution::ALLOWANCE, "custom_seccomp_profile"];
+/// Limits that a user can require.
+const LIMITS: [&str; 6] = ["memory", "pids", "cpu", "wall", "tmp", "output"];
+/// How an image's files can have been verified.
+const VERIFICATION: [&str; 3] = ["full", "quick", "fs-verity"];
+const INPUT: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
+const SCRATCH: &[&str] = &["rw", "nosuid", "nodev", "noexec"];
+
+/// Checks the plan; contradictions are added to `faults`.
+pub(super) fn faults(facts: &Facts, faults: &mut Vec<String>) {
+    let mut check = Check { facts, plan: &facts.plan, faults };
+    check.constants();
+    check.digests();
+    check.paths();
+    for role in [Role::Baseline, Role::Subject] {
+        check.side(role);
+    }
+}
+
+struct Check<'a> {
+    facts: &'a Facts,
+    plan: &'a Plan,
+    faults: &'a mut Vec<String>,
+}
+
+impl Check<'_> {
+    fn require(&mut self, holds: bool, fault: impl FnOnce() -> String) {
+        if !holds {
+            self.faults.push(fault());
+        }
+    }
+
+    fn constants(&mut self) {
+        let plan = self.plan;
+        self.require(plan.format_version == PLAN_FORMAT, || {
+            format!(
+                "context.plan.content.format_version is {:?}, expected {PLAN_FORMAT:?}",
+                plan.format_version
+            )
+        });
+        if let Err(error) = self.facts.policy() {
+            self.faults.push(error.to_string());
+        }
+        let allowances = &plan.allowances;
+        let granted = |name: &str| allowances.granted_by.contains_key(name);
+        for (name, stated) in ALLOWANCES.into_iter().zip([
+            allowances.network,
+            allowances.host_execution,
+            allowances.custom_seccomp_profile,
+        ]) {
+            self.require(stated == granted(name), || {
+                format!("context.plan.content.allowances contradict themselves about {name}")
+            });
+        }
+        for (name, by) in &allowances.granted_by {
+            self.require(ALLOWANCES.contains(&name.as_str()) && !by.is_empty(), || {
+                format!("context.plan.content.allowances.granted_by has an unknown member {name:?}")
+            });
+        }
+        let host = plan.execution_mode == ExecutionMode::HostBypass;
+        self.require(host == granted(host_execution::ALLOWANCE), || {
+            "context.plan.content.execution_mode contradicts its allowances".to_owned()
+        });
+        self.require(host == plan.image.is_none(), || {
+            "context.plan.content.image contradicts its execution_mode".to_owned()
+        });
+        self.require(allowances.custom_seccomp_profile == plan.custom_seccomp_profile.is_some(), || {
+            "context.plan.content.custom_seccomp_profile contradicts its allowances".to_owned()
+        });
+        let launcher = &self.facts.launcher;
+        self.require(is_hex(&launcher.sha256), || "context.launcher.sha256 is not a SHA-256".to_owned());
+        self.require(allowances.network == launcher.network_filter.is_none(), || {
+            "context.launcher.network_filter contradicts the allowances".to_owned()
+        });
+        self.require(launcher.network_filter.as_deref().is_none_or(is_digest), || {
+            "context.launcher.network_filter is not a digest".to_owned()
+        });
+        self.require(self.facts.machine.cpus > 0 && !self.facts.machine.kernel.is_empty(), || {
+            "context.machine is incomplete".to_owned()
+        });
+        self.require(same_launcher(self.facts), || {
+            "context.sides: the containers of baseline and subject were not started by the same launcher"
+                .to_owned()
+        });
+        if let Some(image) = &plan.image {
+            self.image(image);
+        }
+    }
+
+    fn image(&mut self, image: &Image) {
+        let digests = image.layers.iter().flat_map(|layer| [&layer.digest, &layer.diff_id]);
+        let mut digests = digests.chain([&image.manifest_digest, &image.config_digest]);
+        self.require(digests.all(|digest| is_digest(digest)), || {
+            "context.image has a digest that is not a SHA-256".to_owned()
+        });
+        self.require(!image.layers.is_empty(), || "context.image has no layer".to_owned());
+        self.require(image.speaks.as_deref() == Some("measure"), || {
+            "context.image.speaks is not \"measure\"".to_owned()
+        });
+        self.require(VERIFICATION.contains(&image.verification.as_str()), || {
+            format!(
+                "context.image.verification is {:?}, expected one of {VERIFICATION:?}",
+                image.verification
+            )
+        });
+    }
+
+    /// Digests of directories follow from those of their files.
+    fn digests(&mut self) {
+        let plan = self.plan;
+        self.files("plan.content.dataset_files", &plan.dataset_files);
+        self.require(plan.dataset.tree_sha256 == plan.dataset_files.tree_sha256, || {
+            "context.plan.content.dataset.tree_sha256 is not that of dataset_files".to_owned()
+        });
+        for (name, side) in &plan.sides {
+            self.files(&format!("plan.content.sides.{name}.checkpoint"), side.checkpoint());
+        }
+    }
+
+    fn files(&mut self, path: &str, files: &Files) {
+        self.require(tree_sha256(&files.files) == files.tree_sha256, || {
+            format!("context.{path}.tree_sha256 is not the digest of its files")
+        });
+        let names: BTreeSet<&str> = files.files.iter().map(|file| file.name.as_str()).collect();
+        let plain = |name: &&str| !name.is_empty() && !name.contains('/');
+        self.require(names.len() == files.files.len() && names.iter().all(plain), || {
+            format!("context.{path}.files has a wrong name, or one name twice")
+        });
+    }
+
+    /// Paths that stand in two places.
+    fn paths(&mut self) {
+        let request = &self.plan.request;
+        for (role, name) in [(Role::Baseline, &request.baseline), (Role::Subject, &request.subject)] {
+            let planned = self.plan.sides.get(role.name());
+            self.require(planned.is_some_and(|side| side.checkpoint().path == *name), || {
+                format!("context.plan.content has two names of the {} checkpoint", role.name())
+            });
+        }
+        let data = &self.plan.dataset_files.path;
+        self.require(request.dataset.as_ref().is_none_or(|dataset| dataset == data), || {
+            "context.plan.content has two names of the dataset".to_owned()
+        });
+        self.require(request.dataset.is_some() != request.preset.is_some(), || {
+            "context.plan.content.request needs either a dataset or a preset".to_owned()
+        });
+        let written = format!("{}/{}", request.report_out, crate::evaluation::REPORT);
+        self.require(ends_with(&self.facts.report_path, &written), || {
+            format!("report.path is {:?}, which does not end with {written:?}", self.facts.report_path)
+        });
+    }
+
+    fn side(&mut self, role: Role) {
+        let name = role.name();
+        let (Ok(side), Some(planned)) = (self.facts.side(role), self.plan.sides.get(name)) else {
+            return self
+                .faults
+                .push(format!("the manifest has no {name}: it is unknown how it was measured"));
+        };
+        self.measured(role, side, planned);
+        match planned {
+            PlannedSide::Container(container) => self.container(role, container),
+            PlannedSide::Host(host) => self.require(host.filter_digest == side.filter_digest, || {
+                format!("context.sides.{name}.filter_digest is not the planned one")
+            }),
+        }
+    }
+
+    /// What was measured is what was planned.
+    fn measured(&mut self, role: Role, side: &Side, planned: &PlannedSide) {
+        let name = role.name();
+        let planned_files = planned.checkpoint();
+        // The path of a reused baseline is the one that its user gave then.
+        let same = side.checkpoint.files == planned_files.files
+            && side.checkpoint.tree_sha256 == planned_files.tree_sha256
+            && (side.reused || side.checkpoint.path == planned_files.path);
+        self.require(same, || format!("context.sides.{name}.checkpoint is not the planned one"));
+        let dataset = match role {
+            Role::Baseline => side.dataset.as_ref().is_some_and(|files| {
+                files.files == self.plan.dataset_files.files
+                    && files.tree_sha256 == self.plan.dataset_files.tree_sha256
+                    && (side.reused || files.path == self.plan.dataset_files.path)
+            }),
+            Role::Subject => side.dataset.is_none(),
+        };
+        self.require(dataset, || format!("context.sides.{name}.dataset is not the planned one"));
+        let request = &self.plan.request;
+        match (role, &request.baseline_report) {
+            (Role::Baseline, Some(path)) => self.require(side.reused && side.report_path == *path, || {
+                "context.sides.baseline is not the measurement of request.baseline_report".to_owned()
+            }),
+            _ => {
+                let directory = if role == Role::Baseline { "source" } else { "edited" };
+                let below = format!("{}/{directory}/", request.out);
+                self.require(!side.reused && is_run_report(&side.report_path, &below), || {
+                    format!("context.sides.{name}.report_path is not a run report below {below}")
+                });
+            }
+        }
+        let finished = side.status == crate::format::observations::Status::Exited(0);
+        self.require(finished, || {
+            format!(
+                "context.sides.{name}.status: the run did not end with exit code 0, so nothing was measured"
+            )
+        });
+        let usage = &side.usage;
+        self.require(usage.oom_kills.unwrap_or(0) == 0, || {
+            format!("context.sides.{name}.usage.oom_kills: a process was killed for memory")
+        });
+        self.require(
+            usage.log_bytes_dropped <= usage.stdout_bytes.saturating_add(usage.stderr_bytes)
+                && usage.peak_memory_bytes.is_some() == usage.peak_memory_by.is_some()
+                && usage.limits_hit.iter().all(|name| LIMITS.contains(&name.as_str())),
+            || format!("context.sides.{name}.usage contradicts itself"),
+        );
+        let mut names: Vec<&str> = side.outputs.iter().map(|file| file.name.as_str()).collect();
+        names.sort_unstable();
+        self.require(names == ["events.jsonl", "report.json"], || {
+            format!("context.sides.{name}.outputs are {names:?}, expected events.jsonl and report.json")
+        });
+    }
+
+    /// A planned container is the one that this program plans for a measurement.
+    fn container(&mut self, role: Role, planned: &PlannedContainer) {
+        let path = format!("context.plan.content.sides.{}", role.name());
+        let argv = ["/invarlock-evaluator", "--job", "/in/job.json", "--out", "/out"];
+        let expected = PlannedContainer {
+            argv: argv.map(str::to_owned).to_vec(),
+            cwd: "/".to_owned(),
+            environment: vec!["INVARLOCK_CONTAINER_EXECUTION=1".to_owned()],
+            namespaces: ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"].map(str::to_owned).to_vec(),
+            network: "lo only".to_owned(),
+            capabilities: Vec::new(),
+            no_new_privileges: true,
+            mounts: self.mounts(role, planned),
+            ..planned.clone()
+        };
+        if expected != *planned {
+            let (recorded, derived) = (crate::format::to_value(planned), crate::format::to_value(&expected));
+            self.faults.extend(crate::differences::differences(&path, &recorded, &derived, 0.0));
+        }
+        self.host_paths(&path, planned);
+        let profile = if self.plan.custom_seccomp_profile.is_some() { "custom" } else { "evaluator" };
+        self.require(planned.seccomp.profile == profile, || {
+            format!("{path}.seccomp.profile is {:?}, expected {profile:?}", planned.seccomp.profile)
+        });
+        let limits = &planned.limits;
+        self.require(limits.required.iter().all(|name| LIMITS.contains(&name.as_str())), || {
+            format!("{path}.limits.required has an unknown name")
+        });
+        let side = self.facts.side(role);
+        self.require(side.as_ref().is_ok_and(|side| side.filter_digest == planned.seccomp.digest), || {
+            format!("{path}.seccomp.digest is not that of the filter of the run")
+        });
+        let report = side.ok().and_then(|side| side.outputs.iter().find(|file| file.name == "report.json"));
+        self.require(report.is_some_and(|file| file.bytes <= limits.output_bytes), || {
+            format!("{path}.limits.output_bytes is smaller than the report of the run")
+        });
+        let other = self.plan.sides.values().all(|side| match side {
+            PlannedSide::Container(other) => {
+                (&other.identity, &other.limits, &other.seccomp)
+                    == (&planned.identity, limits, &planned.seccomp)
+            }
+            PlannedSide::Host(_) => false,
+        });
+        self.require(other, || format!("{path} has other ids, limits or another filter than the other side"));
+    }
+
+    /// The mounts of a measurement. What follows from nothing else, the paths on the host, is taken from the plan.
+    fn mounts(&self, role: Role, planned: &PlannedContainer) -> Vec<PlannedMount> {
+        let limits = &planned.limits;
+        let layers = planned.mounts.first().and_then(|root| root.layers.clone()).unwrap_or_default();
+        let fixed = |target: &str, kind: &str, options: &[&str]| PlannedMount {
+            target: target.to_owned(),
+            kind: kind.to_owned(),
+            options: Some(options.iter().map(|option| (*option).to_owned()).collect()),
+            layers: None,
+            bytes: None,
+            files: None,
+            devices: None,
+            source: None,
+        };
+        let mut mounts = vec![
+            PlannedMount { layers: Some(layers), ..fixed("/", "image", &["ro", "nosuid", "nodev"]) },
+            fixed("/in", "tmpfs", INPUT),
+            PlannedMount {
+                bytes: Some(limits.output_bytes),
+                files: Some(limits.output_files),
+                ..fixed("/out", "tmpfs", SCRATCH)
+            },
+            PlannedMount { bytes: Some(limits.tmp_bytes), ..fixed("/tmp", "tmpfs", SCRATCH) },
+            PlannedMount {
+                devices: Some(["full", "null", "random", "urandom", "zero"].map(str::to_owned).to_vec()),
+                ..fixed("/dev", "tmpfs", &["ro", "nosuid", "noexec"])
+            },
+            fixed("/proc", "proc", &["nosuid", "nodev", "noexec"]),
+        ];
+        let source = |target: &str| {
+            let mount = planned.mounts.iter().find(|mount| mount.target == target);
+            Some(mount.and_then(|mount| mount.source.clone()).unwrap_or_default())
+        };
+        let mut inputs = Vec::new();
+        let dataset = (role == Role::Baseline).then_some(("dataset", &self.plan.dataset_files));
+        for (directory, files) in [("checkpoint", &planned.checkpoint)].into_iter().chain(dataset) {
+            for file in &files.files {
+                let target = format!("/in/{directory}/{}", file.name);
+                inputs.push(PlannedMount { source: source(&target), ..fixed(&target, "file", INPUT) });
+            }
+        }
+        let written = |target: &str, bytes: usize| PlannedMount {
+            options: None,
+            bytes: Some(bytes as u64),
+            ..fixed(target, "bytes", &[])
+        };
+        let job = serde_json::to_vec(&self.facts.job(role, &planned.checkpoint.path)).unwrap_or_default();
+        inputs.push(written("/in/job.json", job.len()));
+        if role == Role::Subject {
+            // Not known before the baseline is measured: planned as `null`.
+            inputs.push(written("/in/windows.json", "null".len()));
+        }
+        // Inputs are planned in the order in which they were opened, which nothing depends on.
+        let position =
+            |mount: &PlannedMount| planned.mounts.iter().position(|found| found.target == mount.target);
+        inputs.sort_by_key(position);
+        mounts.append(&mut inputs);
+        mounts
+    }
+
+    /// Paths on the host: the layers in the store by their digests, inputs by their names or in the blobs of a cache.
+    fn host_paths(&mut self, path: &str, planned: &PlannedContainer) {
+        let layers = planned.mounts.first().and_then(|root| root.layers.as_deref()).unwrap_or_default();
+        let digests = self.plan.image.as_ref().map_or(&[][..], |image| &image.layers);
+        let named = layers.len() == digests.len()
+            && layers.iter().zip(digests).all(|(directory, layer)| {
+                directory.ends_with(&format!("/trees/{}/root", layer.diff_id.replace(':', "-")))
+            });
+        self.require(named, || format!("{path}.mounts: the layers are not those of the image"));
+        for mount in planned.mounts.iter().filter(|mount| mount.kind == "file") {
+            let source = mount.source.as_deref().unwrap_or_default();
+            let name = mount.target.rsplit('/').next().unwrap_or_default();
+            // A dataset file is numbered in the container.
+            let known = mount.target.starts_with("/in/dataset/")
+                || source.ends_with(&format!("/{name}"))
+                || source.contains("/blobs/");
+            self.require(known && source.starts_with('/'), || {
+                format!("{path}.mounts: {source:?} is not the source of {}", mount.target)
+            });
+        }
+    }
+}
+
+/// `<below><YYYYmmdd_HHMMSS>[_n]/report.json`.
+fn is_run_report(path: &str, below: &str) -> bool {
+    let stamp = path.strip_prefix(below).and_then(|rest| rest.strip_suffix("/report.json"));
+    stamp.is_some_and(|stamp| {
+        stamp.len() >= 15 && stamp.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
+    })
+}
+
+/// Whether the path ends with another one, `.` components apart.
+fn ends_with(path: &str, end: &str) -> bool {
+    let components = |text: &str| -> Vec<String> {
+        text.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect()
+    };
+    path.starts_with('/') && components(path).ends_with(&components(end))
+}
+
+/// What both sides have in common: the launcher, and what the processes inherit from it.
+fn same_launcher(facts: &Facts) -> bool {
+    let (Ok(one), Ok(other)) = (facts.side(Role::Baseline), facts.side(Role::Subject)) else { return false };
+    let (one_seen, other_seen) = (&one.observations, &other.observations);
+    let launchers = |seen: &Observations| -> Vec<u64> {
+        seen.namespaces.value.values().map(|namespace| namespace.launcher).collect()
+    };
+    let inherited =
+        |seen: &Observations| seen.contained.as_ref().map(|contained| contained.process.value.oom_score_adj);
+    one.reused
+        || (launchers(one_seen) == launchers(other_seen) && inherited(one_seen) == inherited(other_seen))
+}
+
+fn is_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(is_hex)
+}

@@ -1,0 +1,131 @@
+//! Each run report against itself, against the plan that it answers, and against the other one.
+
+use super::{RunReports, consistent_run_report};
+use crate::differences::differences;
+use crate::evaluation::Facts;
+use crate::format::runtime_manifest::Side;
+use crate::job::Role;
+use crate::measured::{Measured, Requested};
+use invarlock_error::Result;
+use serde_json::json;
+
+/// Largest relative difference of a number that a run report repeats: its machine may have another mathematical library.
+const TOLERANCE: f64 = 1e-9;
+
+/// The values of both run reports.
+pub(super) struct MeasuredSides {
+    pub(super) baseline: Measured,
+    pub(super) subject: Measured,
+}
+
+/// Checks both; contradictions are added to `faults`.
+///
+/// # Errors
+/// A run report is not one of a measurement.
+pub(super) fn check(facts: &Facts, runs: &RunReports, faults: &mut Vec<String>) -> Result<MeasuredSides> {
+    let sides = MeasuredSides {
+        baseline: consistent_run_report("baseline.report", &runs.baseline, TOLERANCE)?,
+        subject: consistent_run_report("subject.report", &runs.subject, TOLERANCE)?,
+    };
+    for (role, measured) in [(Role::Baseline, &sides.baseline), (Role::Subject, &sides.subject)] {
+        let side = facts.side(role)?;
+        answers_the_plan(facts, role, side, measured, faults);
+        plausible(facts, role, measured, faults);
+    }
+    same_tokenizer(&sides, faults);
+    inputs(facts, &sides, runs, faults);
+    Ok(sides)
+}
+
+/// The sizes of the job and the windows that each container had.
+fn inputs(facts: &Facts, sides: &MeasuredSides, runs: &RunReports, faults: &mut Vec<String>) {
+    let windows = serde_json::to_vec(&runs.baseline.windows()).map_or(0, |bytes| bytes.len() as u64);
+    for (role, measured) in [(Role::Baseline, &sides.baseline), (Role::Subject, &sides.subject)] {
+        let Ok(side) = facts.side(role) else { continue };
+        let Some(contained) = &side.observations.contained else { continue };
+        let job = serde_json::to_vec(&facts.job(role, &measured.requested.model_id));
+        let job = job.map_or(0, |bytes| bytes.len() as u64);
+        for input in &contained.inputs.value {
+            let expected = match input.target.as_str() {
+                "/in/job.json" => job,
+                "/in/windows.json" => windows,
+                _ => continue,
+            };
+            if input.bytes != expected {
+                let (name, target, bytes) = (role.name(), &input.target, input.bytes);
+                faults.push(format!(
+                    "the {name} container had {target} with {bytes} bytes, expected {expected}"
+                ));
+            }
+        }
+    }
+}
+
+/// The request in the report is the one of the plan.
+fn answers_the_plan(facts: &Facts, role: Role, side: &Side, measured: &Measured, faults: &mut Vec<String>) {
+    let (plan, dataset) = (&facts.plan, &facts.plan.dataset);
+    let model = match role {
+        Role::Baseline => &plan.request.baseline,
+        Role::Subject => &plan.request.subject,
+    };
+    let planned = Requested {
+        role,
+        // A reused baseline was measured under the name that its user gave it then.
+        model_id: if side.reused { measured.requested.model_id.clone() } else { model.clone() },
+        profile: plan.profile.clone(),
+        tier: plan.tier.clone(),
+        seq_len: dataset.seq_len,
+        stride: dataset.stride,
+        preview_n: dataset.preview_n,
+        final_n: dataset.final_n,
+        split: dataset.split.clone(),
+        seed: dataset.seed,
+    };
+    if measured.requested != planned {
+        let show = |requested: &Requested| {
+            json!({"role": requested.role.name(), "model_id": requested.model_id, "profile": requested.profile,
+                "tier": requested.tier, "seq_len": requested.seq_len, "stride": requested.stride,
+                "preview_n": requested.preview_n, "final_n": requested.final_n, "split": requested.split,
+                "seed": requested.seed})
+        };
+        let name = format!("{} report: request", role.name());
+        faults.extend(differences(&name, &show(&measured.requested), &show(&planned), 0.0));
+    }
+}
+
+/// Values that appear once: they must be possible.
+fn plausible(facts: &Facts, role: Role, measured: &Measured, faults: &mut Vec<String>) {
+    let mut require = |holds: bool, what: &str| {
+        if !holds {
+            faults.push(format!("{} report: {what}", role.name()));
+        }
+    };
+    let embedded = measured.checks.embedding_vocab_sizes.values().max().copied().unwrap_or_default();
+    let mut ids =
+        [&measured.preview, &measured.final_].into_iter().flat_map(|arm| arm.input_ids.iter().flatten());
+    require(ids.all(|id| u64::from(*id) < embedded), "a token id is not below the number of embedded tokens");
+    require(
+        measured.tokenizer.vocab_size <= embedded,
+        "the tokenizer has more tokens than the checkpoint embeds",
+    );
+    let rows = measured.selection.blank_rows + measured.selection.short_rows;
+    require(rows <= facts.plan.dataset.max_samples, "more rows were skipped than could be read");
+    require(measured.checks.non_finite.is_empty(), "a tensor contains a NaN or an infinity");
+    require(measured.checks.parameter_count > 0, "the model has no parameters");
+    require(measured.facts.compute_dtype == "float32", "the losses were not computed in float32");
+    require(
+        measured.facts.unused_tensors >= measured.facts.unused_tensor_names.len(),
+        "more unused tensors are named than counted",
+    );
+    let cpus = facts.machine.cpus.max(1);
+    require((1..=cpus.max(4096)).contains(&measured.evaluator.threads), "no such number of threads");
+    require(measured.memory_mb_peak.is_none_or(|peak| peak > 0.0 && peak < 1e9), "no such amount of memory");
+}
+
+/// The subject was measured with its own tokenizer, which must be the baseline's.
+fn same_tokenizer(sides: &MeasuredSides, faults: &mut Vec<String>) {
+    let (one, other) = (&sides.baseline.tokenizer, &sides.subject.tokenizer);
+    if (&one.hash, one.vocab_size) != (&other.hash, other.vocab_size) {
+        faults.push("the tokenizers of baseline and subject differ".to_owned());
+    }
+}

@@ -1,0 +1,128 @@
+//! Evidence as `evaluate` writes it: made from the facts of a real run and from losses that a test chooses.
+
+use invarlock_evidence::compare::to_bytes;
+use invarlock_evidence::evaluation::{BASELINE_REPORT, Facts, REPORT, SUBJECT_REPORT};
+use invarlock_evidence::format::evaluation_report::EvaluationReport;
+use invarlock_evidence::format::plan::PlannedSide;
+use invarlock_evidence::format::run_report::RunReport;
+use invarlock_evidence::format::runtime_manifest::RuntimeManifest;
+use invarlock_evidence::job::Role;
+use invarlock_evidence::manifest::{self, FILE_NAME};
+use invarlock_evidence::measured::{Arm, Measured};
+use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::policy::{Profile, Tier};
+use std::path::{Path, PathBuf};
+
+/// Tokens a window.
+const SEQ_LEN: usize = 160;
+
+/// The directory of the evidence of a real run by `root` or by an ordinary `user`.
+pub fn honest(user: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/honest").join(user)
+}
+
+/// The evidence of one evaluation.
+#[derive(Clone)]
+pub struct Made {
+    pub facts: Facts,
+    pub baseline: RunReport,
+    pub subject: RunReport,
+}
+
+impl Made {
+    /// The evidence of `n + n` windows with losses around 3, those of the subject about `shift` above those of the baseline.
+    pub fn new(n: usize, shift: f64, profile: Profile, tier: Tier) -> Self {
+        Self::with(n, profile, tier, &|role, id| {
+            let wave = (id % n as u64) as f64;
+            let shift = if role == Role::Subject { shift } else { 0.0 };
+            3.0 + 0.3 * (wave * 0.7).sin() + shift * (1.0 + 0.5 * (wave * 1.3).cos())
+        })
+    }
+
+    /// The same with other losses, by role and id of the window. Even ids below `n` are those of the preview arm.
+    pub fn with(n: usize, profile: Profile, tier: Tier, loss: &dyn Fn(Role, u64) -> f64) -> Self {
+        let folder = honest("root");
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        let manifest: RuntimeManifest = serde_json::from_slice(&read(FILE_NAME)).unwrap();
+        let mut facts = Facts::read(&manifest).unwrap();
+        facts.plan.profile = profile.as_str().to_owned();
+        facts.plan.tier = tier.as_str().to_owned();
+        let dataset = &mut facts.plan.dataset;
+        (dataset.seq_len, dataset.stride, dataset.preview_n, dataset.final_n) = (SEQ_LEN, SEQ_LEN, n, n);
+        let measure = |role: Role, name: &str| {
+            let mut measured = Measured::read(&serde_json::from_slice(&read(name)).unwrap()).unwrap();
+            let requested = &mut measured.requested;
+            (requested.profile, requested.tier) = (profile.as_str().to_owned(), tier.as_str().to_owned());
+            (requested.seq_len, requested.stride) = (SEQ_LEN, SEQ_LEN);
+            (requested.preview_n, requested.final_n) = (n, n);
+            measured.preview = arm(0, n, &|id| loss(role, id));
+            measured.final_ = arm(n, n, &|id| loss(role, id));
+            measured.report().unwrap()
+        };
+        let baseline = measure(Role::Baseline, BASELINE_REPORT);
+        let subject = measure(Role::Subject, SUBJECT_REPORT);
+        let mut made = Self { facts, baseline, subject };
+        made.seal();
+        made
+    }
+
+    /// Computes again what depends on the run reports.
+    pub fn seal(&mut self) {
+        let windows = serde_json::to_vec(&self.baseline.windows()).unwrap().len() as u64;
+        for (role, report) in [(Role::Baseline, &self.baseline), (Role::Subject, &self.subject)] {
+            let bytes = to_bytes(report);
+            let job = serde_json::to_vec(&self.facts.job(role, &report.meta.model_id)).unwrap().len() as u64;
+            let side = self.facts.sides.get_mut(role.name()).unwrap();
+            for output in side.outputs.iter_mut().filter(|file| file.name == "report.json") {
+                (output.sha256, output.bytes) = (sha256_hex(&bytes), bytes.len() as u64);
+            }
+            let size = |target: &str| match target {
+                "/in/job.json" => Some(job),
+                "/in/windows.json" => Some(windows),
+                _ => None,
+            };
+            let observed = side.observations.contained.as_mut().unwrap();
+            for input in &mut observed.inputs.value {
+                input.bytes = size(&input.target).unwrap_or(input.bytes);
+            }
+            if let Some(PlannedSide::Container(planned)) = self.facts.plan.sides.get_mut(role.name()) {
+                for mount in planned.mounts.iter_mut().filter(|mount| mount.target == "/in/job.json") {
+                    mount.bytes = Some(job);
+                }
+            }
+        }
+    }
+
+    /// The evaluation report.
+    pub fn report(&self) -> EvaluationReport {
+        self.facts.compare(&self.baseline, &self.subject).unwrap()
+    }
+
+    /// Writes all files into `folder`; gives the path of the report.
+    pub fn write(&self, folder: &Path) -> PathBuf {
+        let report = to_bytes(&self.report());
+        let manifest = manifest::to_bytes(&self.facts.manifest(&sha256_hex(&report)));
+        for (name, bytes) in [
+            (REPORT, report),
+            (FILE_NAME, manifest),
+            (BASELINE_REPORT, to_bytes(&self.baseline)),
+            (SUBJECT_REPORT, to_bytes(&self.subject)),
+        ] {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        folder.join(REPORT)
+    }
+}
+
+fn arm(first: usize, n: usize, loss: &dyn Fn(u64) -> f64) -> Arm {
+    let ids: Vec<u64> = (first as u64..(first + n) as u64).collect();
+    // Below the vocabulary of the demo's model.
+    let row = |id: u64| (0..SEQ_LEN as u64).map(|j| ((id * 31 + j * 7 + id * j) % 1021) as u32).collect();
+    let real = |id: u64| if id.is_multiple_of(5) { SEQ_LEN as u64 - 10 } else { SEQ_LEN as u64 };
+    Arm {
+        input_ids: ids.iter().map(|id| row(*id)).collect(),
+        token_counts: ids.iter().map(|id| real(*id)).collect(),
+        losses: ids.iter().map(|id| loss(*id)).collect(),
+        window_ids: ids,
+    }
+}

@@ -1,0 +1,242 @@
+//! Edits each value of the evidence of two honest runs: removed, altered, or replaced by the value of the other run. All digests are then
+//! computed again, as a forger would do. `verify` must refuse every edit, except of the values that docs/verify.md lists.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+mod common;
+
+use invarlock_evidence::evaluation::plan_digest;
+use invarlock_evidence::format::plan::Plan;
+use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::policy::Profile;
+use invarlock_evidence::verify::{VerifyOptions, verify_report};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const REPORT: &str = "evaluation.report.json";
+const MANIFEST: &str = "runtime.manifest.json";
+const BASELINE: &str = "baseline.report.json";
+const SUBJECT: &str = "subject.report.json";
+
+/// The files of one evaluation.
+#[derive(Clone)]
+struct Evidence(BTreeMap<&'static str, Value>);
+
+impl Evidence {
+    fn honest(run: &str) -> Self {
+        let directory = common::made::honest(run);
+        let read = |name: &'static str| {
+            let bytes = std::fs::read(directory.join(name)).unwrap();
+            (name, serde_json::from_slice(&bytes).unwrap())
+        };
+        Self([REPORT, MANIFEST, BASELINE, SUBJECT].map(read).into())
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        match name {
+            MANIFEST => invarlock_evidence::manifest::to_bytes(&self.0[name]),
+            _ => invarlock_evidence::compare::to_bytes(&self.0[name]),
+        }
+    }
+
+    /// Computes the digests again that depend on the bytes of a file or on the plan.
+    fn reseal(&mut self) {
+        for (name, side, provenance) in [(BASELINE, "baseline", "baseline"), (SUBJECT, "subject", "edited")] {
+            let bytes = self.bytes(name);
+            let sha256 = sha256_hex(&bytes);
+            let manifest = self.0.get_mut(MANIFEST).unwrap();
+            let outputs = manifest.pointer_mut(&format!("/context/sides/{side}/outputs"));
+            for output in outputs.and_then(Value::as_array_mut).into_iter().flatten() {
+                if output.get("name") == Some(&json!("report.json")) {
+                    set(output, "sha256", json!(sha256));
+                    set(output, "bytes", json!(bytes.len()));
+                }
+            }
+            let report = self.0.get_mut(REPORT).unwrap();
+            if let Some(reference) = report.pointer_mut(&format!("/provenance/{provenance}")) {
+                set(reference, "report_sha256", json!(sha256));
+                set(reference, "report_hash", json!(sha256[..16]));
+            }
+        }
+        let sha256 = sha256_hex(&self.bytes(REPORT));
+        let manifest = self.0.get_mut(MANIFEST).unwrap();
+        if let Some(report) = manifest.get_mut("report") {
+            set(report, "sha256", json!(sha256));
+        }
+        if let Some(plan) = manifest.pointer_mut("/context/plan")
+            && let Ok(content) = serde_json::from_value::<Plan>(plan["content"].clone())
+        {
+            set(plan, "digest", json!(plan_digest(&content)));
+        }
+    }
+
+    fn accepted(&self, directory: &Path) -> bool {
+        for name in self.0.keys() {
+            std::fs::write(directory.join(name), self.bytes(name)).unwrap();
+        }
+        let options = VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() };
+        verify_report(&directory.join(REPORT), &options).ok()
+    }
+}
+
+/// Sets a member that exists.
+fn set(value: &mut Value, member: &str, new: Value) {
+    if let Some(found) = value.get_mut(member) {
+        *found = new;
+    }
+}
+
+/// JSON pointers of all values without members, empty lists and objects included.
+fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) if !members.is_empty() => {
+            for (name, member) in members {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                leaves(member, &format!("{path}/{name}"), found);
+            }
+        }
+        Value::Array(elements) if !elements.is_empty() => {
+            for (index, element) in elements.iter().enumerate() {
+                leaves(element, &format!("{path}/{index}"), found);
+            }
+        }
+        _ => found.push(path.to_owned()),
+    }
+}
+
+/// Another value of the same type, which looks like the first.
+fn altered(value: &Value) -> Value {
+    match value {
+        Value::Null => json!(1),
+        Value::Bool(flag) => json!(!flag),
+        Value::Number(number) if number.is_f64() => json!(number.as_f64().unwrap() * 1.25 + 0.001),
+        Value::Number(number) => json!(number.as_i64().unwrap() + 1),
+        Value::String(text) => {
+            let hexadecimal =
+                text.len() >= 16 && text.bytes().rev().take(16).all(|byte| byte.is_ascii_hexdigit());
+            let mut text = text.clone();
+            match (hexadecimal, text.pop()) {
+                (true, Some('0')) => text.push('1'),
+                (true, _) => text.push('0'),
+                (false, Some(last)) if last.is_ascii_digit() => {
+                    text.push(if last == '7' { '8' } else { '7' })
+                }
+                (false, last) => text.extend(last.into_iter().chain(['x'])),
+            }
+            json!(text)
+        }
+        Value::Array(_) => json!([1]),
+        Value::Object(_) => json!({"x": 1}),
+    }
+}
+
+/// Removes the value at a pointer.
+fn remove(document: &mut Value, pointer: &str) {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    match document.pointer_mut(parent).unwrap() {
+        Value::Object(members) => drop(members.shift_remove(&name.replace("~1", "/").replace("~0", "~"))),
+        Value::Array(elements) => drop(elements.remove(name.parse().unwrap())),
+        _ => unreachable!("a leaf has a parent"),
+    }
+}
+
+/// The path patterns of docs/verify.md: the file, and a dotted path in which `*` is one member.
+fn documented() -> Vec<(String, String)> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verify.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let (_, section) = text.split_once("## Values that nothing else confirms").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cell = |cell: &str| cell.trim().trim_matches('`').to_owned();
+    rows.map(|row| {
+        let mut cells = row.trim_matches('|').split('|');
+        (cell(cells.next().unwrap()), cell(cells.next().unwrap()))
+    })
+    .collect()
+}
+
+fn matches(pattern: &str, pointer: &str) -> bool {
+    let path: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();
+    let pattern: Vec<&str> = pattern.split('.').collect();
+    pattern.len() <= path.len()
+        && pattern.iter().zip(&path).all(|(expected, found)| *expected == "*" || expected == found)
+}
+
+fn short(name: &str) -> &str {
+    name.trim_end_matches(".json")
+}
+
+/// Every edit of the run that is accepted: file, pointer and edit.
+fn survivors(run: &str, other: &str) -> Vec<(&'static str, String, &'static str)> {
+    let (honest, other) = (Evidence::honest(run), Evidence::honest(other));
+    let directory = tempfile::tempdir().unwrap();
+    assert!(honest.accepted(directory.path()), "the honest evidence must verify");
+    let mut survivors = Vec::new();
+    for name in [REPORT, MANIFEST, BASELINE, SUBJECT] {
+        let mut pointers = Vec::new();
+        leaves(&honest.0[name], "", &mut pointers);
+        for pointer in pointers {
+            let leaf = honest.0[name].pointer(&pointer).unwrap();
+            let swapped = other.0[name].pointer(&pointer).filter(|value| *value != leaf).cloned();
+            let edits = [("removed", None), ("altered", Some(altered(leaf))), ("swapped", swapped)];
+            for (edit, value) in edits {
+                let mut forged = honest.clone();
+                let document = forged.0.get_mut(name).unwrap();
+                match value {
+                    Some(value) => *document.pointer_mut(&pointer).unwrap() = value,
+                    None if edit == "removed" => remove(document, &pointer),
+                    None => continue,
+                }
+                forged.reseal();
+                if forged.0 != honest.0 && forged.accepted(directory.path()) {
+                    survivors.push((name, pointer.clone(), edit));
+                }
+            }
+        }
+    }
+    survivors
+}
+
+/// The accepted edits of a run that docs/verify.md does not list.
+fn undocumented(run: &str, other: &str) -> Vec<String> {
+    let documented = documented();
+    let listed = |name: &str, pointer: &str| {
+        documented.iter().any(|(file, pattern)| file == short(name) && matches(pattern, pointer))
+    };
+    let survivors = survivors(run, other).into_iter();
+    let unlisted = survivors.filter(|(name, pointer, _)| !listed(name, pointer));
+    unlisted.map(|(name, pointer, edit)| format!("{name} {pointer} {edit}")).collect()
+}
+
+#[test]
+fn only_listed_values_of_a_run_by_root_can_be_edited() {
+    let found = undocumented("root", "user");
+    assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn only_listed_values_of_a_run_by_a_user_can_be_edited() {
+    let found = undocumented("user", "root");
+    assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn the_list_is_short() {
+    let rows = documented().len();
+    assert!((1..=20).contains(&rows), "{rows} path patterns");
+}
+
+#[test]
+fn evidence_without_one_of_its_files_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let honest = Evidence::honest("root");
+    for missing in [MANIFEST, BASELINE, SUBJECT] {
+        assert!(honest.accepted(directory.path()));
+        let path: PathBuf = directory.path().join(missing);
+        std::fs::remove_file(&path).unwrap();
+        let options = VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() };
+        let verdict = verify_report(&directory.path().join(REPORT), &options);
+        assert!(!verdict.ok(), "{missing}");
+        assert!(verdict.all_errors().any(|error| error.contains(missing)), "{missing}: {:?}", verdict.errors);
+    }
+}
