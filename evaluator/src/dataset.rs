@@ -48,6 +48,9 @@ pub fn read(paths: &[String], field: &str, max_rows: usize) -> Result<Texts> {
                         .kind(Kind::Input);
                 }
             };
+            if number == 1 {
+                files::reject_lfs_pointer(Path::new(path), line)?;
+            }
             match text(line, field) {
                 Ok(text) if text.trim().is_empty() => found.blank += 1,
                 Ok(text) => {

@@ -35,7 +35,20 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     if bytes.len() as u64 > limit {
         return Err(too_large());
     }
+    reject_lfs_pointer(path, &bytes)?;
     Ok(bytes)
+}
+
+/// Rejects a file that starts as a Git LFS pointer does: a text file that stands for a large one until that is downloaded.
+pub fn reject_lfs_pointer(path: &Path, start: &[u8]) -> Result<()> {
+    match start.starts_with(b"version https://git-lfs") {
+        true => Err(Error::input(format!(
+            "{}: a Git LFS pointer, not the file itself: its content was not downloaded",
+            path.display()
+        ))
+        .with_hint("run `git lfs pull` in the repository of the file")),
+        false => Ok(()),
+    }
 }
 
 /// Reads a whole file and parses it as JSON. `what` is the kind of document, for messages.

@@ -60,7 +60,9 @@ impl Tokenizer {
             false => Map::new(),
         };
         let invalid = || format!("{}: invalid tokenizer", path.display());
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).with_context(invalid)?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
+            .map_err(|error| describe(&bytes, error))
+            .with_context(invalid)?;
         drop(bytes);
 
         let left = settings.get("truncation_side").and_then(Value::as_str) == Some("left");
@@ -107,6 +109,21 @@ impl Tokenizer {
         }
         Ok(ids)
     }
+}
+
+/// The error for a `tokenizer.json` that the library rejected.
+fn describe(bytes: &[u8], error: Error) -> Error {
+    let why = match serde_json::from_slice::<Value>(bytes) {
+        Err(error) => format!("it is not JSON: {error}"),
+        Ok(document) if !document.is_object() => "it is not a JSON object".to_owned(),
+        Ok(document) if document.get("model").is_none_or(Value::is_null) => {
+            "it has no member `model`, so it is not a complete file of the tokenizers library".to_owned()
+        }
+        Ok(_) => format!("the tokenizers library reports: {}", error.message()),
+    };
+    Error::input(why).with_source(error).with_hint(
+        "copy tokenizer.json from the original checkpoint, or save it again with `save_pretrained` of a fast tokenizer of Hugging Face",
+    )
 }
 
 /// Calls the tokenizer library, which may panic on invalid definitions.

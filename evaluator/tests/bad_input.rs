@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 const N: usize = 12;
 
+/// What Git LFS stores in the place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 548118077\n";
+
 /// A directory with a valid checkpoint `model` and a valid dataset `rows.jsonl`.
 fn inputs() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -124,12 +127,34 @@ fn invalid_weight_files() {
     };
     rejected(bin, "input", &["pickle", "pytorch_model.bin"]);
     let good = Tiny::new().weights("F32");
-    rejected(weights(good[..good.len() - 3].to_vec()), "input", &["invalid safetensors header"]);
-    rejected(weights([&good[..], b"more"].concat()), "input", &["invalid safetensors header"]);
+    rejected(
+        weights(good[..good.len() - 3].to_vec()),
+        "input",
+        &[
+            "truncated",
+            &format!("{} bytes", good.len()),
+            &format!("{} bytes", good.len() - 3),
+            "copy or download",
+        ],
+    );
+    rejected(weights([&good[..], b"more"].concat()), "input", &["4 bytes at the end belong to no tensor"]);
     rejected(weights(good[..5].to_vec()), "input", &["truncated"]);
     rejected(weights(Vec::new()), "input", &["truncated"]);
-    rejected(weights(vec![0xff; 64]), "input", &["invalid safetensors header"]);
-    rejected(weights(Tiny::new().weights("I32")), "unsupported", &["I32", "F32, F16 and BF16"]);
+    rejected(weights(vec![0xff; 64]), "input", &["not a safetensors file, or damaged"]);
+    rejected(weights(Tiny::new().weights("I32")), "unsupported", &["I32", "F32, F16 and BF16", "dequantise"]);
+    rejected(
+        weights(LFS_POINTER.to_vec()),
+        "input",
+        &["model.safetensors: a Git LFS pointer", "git lfs pull"],
+    );
+    rejected(weights(b"<!doctype html>".to_vec()), "input", &["text file", "<!doctype html>", "download"]);
+    for name in ["model/config.json", "model/tokenizer.json", "rows.jsonl"] {
+        rejected(
+            |p, _| fs::write(p.join(name), LFS_POINTER).expect("written"),
+            "input",
+            &["a Git LFS pointer", "git lfs pull"],
+        );
+    }
 }
 
 #[test]
@@ -192,7 +217,7 @@ fn unsupported_models() {
     rejected_model(
         |t| t.config["quantization_config"] = json!({"bits": 4}),
         "unsupported",
-        &["quantization_config"],
+        &["quantization_config", "dequantise", "remove `quantization_config`"],
     );
     rejected_model(|t| t.config["num_local_experts"] = json!(8), "unsupported", &["num_local_experts"]);
 }
@@ -207,7 +232,17 @@ fn invalid_tokenizers() {
     rejected(
         |p, _| fs::write(p.join("model/tokenizer.json"), "{}").expect("written"),
         "input",
-        &["invalid tokenizer"],
+        &["tokenizer.json: invalid tokenizer: it has no member `model`", "save_pretrained"],
+    );
+    rejected(
+        |p, _| fs::write(p.join("model/tokenizer.json"), "{\"model\": ").expect("written"),
+        "input",
+        &["invalid tokenizer: it is not JSON: ", "line 1"],
+    );
+    rejected_model(
+        |t| t.tokenizer["model"] = json!({"type": "none"}),
+        "input",
+        &["invalid tokenizer: the tokenizers library reports: "],
     );
     let large = |t: &mut Tiny| t.tokenizer["model"]["vocab"]["extra"] = json!(27);
     rejected_model(large, "input", &["vocabulary larger than the embedding", "extra"]);

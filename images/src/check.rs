@@ -30,11 +30,13 @@ pub struct Checked {
     pub problem: Option<String>,
     /// The extracted layer was altered, and was extracted again.
     pub repaired: bool,
+    /// The extracted layer was altered, and was removed: no intact image of the store uses it.
+    pub removed: bool,
 }
 
 impl LocalImages {
     /// Verifies an image, or everything in the store, in full. With `repair`, altered extracted layers whose blobs are correct are extracted
-    /// again.
+    /// again, and altered extracted layers that no image uses are removed.
     pub fn verify(&self, reference: Option<&Reference>, repair: bool) -> Result<Vec<Checked>> {
         let _lock = self.layout.lock_shared()?;
         let mut images = Vec::new();
@@ -53,6 +55,7 @@ impl LocalImages {
                         name: tag.map_or_else(|| digest.to_string(), str::to_owned),
                         problem: resolved.as_ref().err().map(ToString::to_string),
                         repaired: false,
+                        removed: false,
                     });
                     images.extend(resolved);
                 }
@@ -96,6 +99,7 @@ impl LocalImages {
             name: digest.to_string(),
             problem: problem.into_inner().unwrap_or_else(PoisonError::into_inner),
             repaired: false,
+            removed: false,
         };
         Ok(blobs.into_iter().map(checked).collect())
     }
@@ -124,14 +128,17 @@ impl LocalImages {
                 Ok(Some(_)) => None,
                 Err(error) => Some(error.to_string()),
             };
-            let mut repaired = false;
-            if let (true, Some(_), Some((image, layer))) =
-                (repair, &problem, layers().find(|(_, layer)| layer.diff_id == id))
-            {
-                problem = self.extract_again(image, layer).err().map(|error| error.to_string());
-                repaired = problem.is_none();
+            let (mut repaired, mut removed) = (false, false);
+            if repair && problem.is_some() {
+                // Without an image it is not known which blob contains the layer.
+                let (result, done) = match layers().find(|(_, layer)| layer.diff_id == id) {
+                    Some((image, layer)) => (self.extract_again(image, layer), &mut repaired),
+                    None => (self.rootfs.discard(&id), &mut removed),
+                };
+                *done = result.is_ok();
+                problem = result.err().map(|error| error.to_string());
             }
-            checked.push(Checked { kind: "tree", name: id.to_string(), problem, repaired });
+            checked.push(Checked { kind: "tree", name: id.to_string(), problem, repaired, removed });
         }
         Ok(checked)
     }

@@ -102,7 +102,7 @@ impl Store {
     }
 
     /// Verifies an image, or everything in the store, in full. With `repair`, altered extracted layers whose blobs are correct are extracted
-    /// again.
+    /// again, and altered extracted layers that no image uses are removed.
     pub fn verify(&self, reference: Option<&Reference>, repair: bool) -> Result<Vec<Checked>> {
         self.images.verify(reference, repair)
     }

@@ -115,6 +115,32 @@ fn verify_reports_corrupt_objects_and_repairs_extracted_layers() {
 }
 
 #[test]
+fn repair_removes_an_altered_layer_that_no_image_uses() {
+    let dir = scratch();
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let layers = ["one", "two"].map(|name| {
+        let image = evaluator_image(dir.path(), &store, name, &format!("{name}:1"));
+        let layer = store.rootfs(&image, RootfsOptions::default()).expect("rootfs").layers[0].clone();
+        flip_byte(&layer.join("invarlock-evaluator"));
+        layer
+    });
+    // `rm` removes only the name: blobs and the extracted layer stay.
+    store.remove(&reference("one:1")).expect("remove");
+    let layers_of = |repair| -> Vec<_> {
+        let all = store.verify(None, repair).expect("verify");
+        let layers = all.into_iter().filter(|checked| checked.kind == "tree");
+        let mut states: Vec<_> =
+            layers.map(|layer| (layer.problem.is_some(), layer.repaired, layer.removed)).collect();
+        states.sort_unstable();
+        states
+    };
+    assert_eq!(layers_of(false), [(true, false, false), (true, false, false)]);
+    assert_eq!(layers_of(true), [(false, false, true), (false, true, false)]);
+    assert_eq!(layers_of(false), [(false, false, false)]);
+    assert_eq!(layers.map(|layer| layer.exists()), [false, true]);
+}
+
+#[test]
 fn quick_verification_detects_changes_and_accepts_new_stamps() {
     let dir = scratch();
     let store = Store::open(&dir.path().join("store")).expect("store");

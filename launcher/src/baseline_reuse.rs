@@ -74,15 +74,17 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
     let manifest = Node::root("", manifest);
     let (context, side) = (manifest.get("context"), manifest.at("context.sides.baseline"));
     let text = |node: Node<'_>| node.str().unwrap_or("nothing").to_owned();
+    let edit = report.edit.get("name").map_or_else(|| "nothing".into(), |name| text(Node::root("", name)));
+    if edit != "noop" {
+        return Err(Error::input(
+            "it is the run report of a subject, but the run report of a baseline is needed",
+        ))
+        .hint("pass the run report of the baseline, such as runs/source/<time>/report.json");
+    }
     let image = plan.image.as_ref();
     let image =
         image.map_or_else(|| "nothing".to_owned(), |image| image.resolved.manifest_digest.to_string());
     let pairs = [
-        (
-            "edit",
-            report.edit.get("name").map_or_else(|| "nothing".into(), |name| text(Node::root("", name))),
-            "noop".to_owned(),
-        ),
         ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
         ("profile", text(context.get("profile")), plan.request.profile.to_string()),
         ("tier", text(context.get("tier")), plan.request.tier.to_string()),

@@ -119,7 +119,7 @@ pub fn read(path: &Path) -> Result<Preset> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Preset> {
-    let document: Value = serde_norway::from_str(text).map_err(|e| Error::input(e.to_string()))?;
+    let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
     let mut warnings = Vec::new();
     let section = dataset_section(document, &mut warnings)?;
     check_members("dataset", &section, &[&SETTINGS[..], &SOURCE_SETTINGS[..]].concat())?;
@@ -148,6 +148,27 @@ fn parse(path: &Path, text: &str) -> Result<Preset> {
     check(&dataset)?;
     let sets_windows = section.preview_n.is_some() || section.final_n.is_some();
     Ok(Preset { dataset, sets_windows, warnings })
+}
+
+/// The error for a text that is not YAML.
+fn invalid_yaml(text: &str, error: &serde_norway::Error) -> Error {
+    let place = error.location().map(|place| (place.line(), place.column()));
+    let tab = place.and_then(|(line, _)| {
+        let indentation = text.lines().nth(line.checked_sub(1)?)?.chars().take_while(|c| c.is_whitespace());
+        Some((line, indentation.collect::<Vec<_>>().iter().position(|c| *c == '\t')? + 1))
+    });
+    if let Some((line, column)) = tab {
+        let message =
+            format!("line {line}, column {column}: a tab is used for indentation, which YAML does not allow");
+        return Error::input(message).with_hint("replace the tab with spaces");
+    }
+    let hint = match place {
+        Some((line, _)) => format!(
+            "check the indentation, quotes and colons near line {line}; demo/preset.yaml is an example"
+        ),
+        None => "demo/preset.yaml is an example of a preset".to_owned(),
+    };
+    Error::input(format!("not valid YAML; the YAML parser reports: {error}")).with_hint(hint)
 }
 
 /// The `dataset` section; an error if the preset has a section that is not supported.
@@ -358,6 +379,29 @@ mod tests {
             hint("dataset: {provider: local_jsonl, file: x, seq_len: abc}"),
             "use a whole number, 2 or more"
         );
+    }
+
+    #[test]
+    fn invalid_yaml_is_reported_with_its_place() {
+        let error = read_text("dataset:\n\tprovider: local_jsonl\n").unwrap_err();
+        assert!(
+            error.message().ends_with(
+                "p.yaml: line 2, column 1: a tab is used for indentation, which YAML does not allow"
+            ),
+            "{error:?}"
+        );
+        assert_eq!(error.hint(), Some("replace the tab with spaces"));
+        let error =
+            read_text("dataset:\n  provider: {kind: local_jsonl, file: x\n  \tseq_len: 8\n").unwrap_err();
+        assert!(error.message().contains("p.yaml: "), "{error:?}");
+        let error = read_text("dataset:\n  provider: \"local\n").unwrap_err();
+        let message = error.message();
+        assert!(
+            message.contains("p.yaml: not valid YAML; the YAML parser reports: ")
+                && message.contains(" line "),
+            "{error:?}"
+        );
+        assert!(error.hint().is_some_and(|hint| hint.contains("near line ")), "{error:?}");
     }
 
     #[test]

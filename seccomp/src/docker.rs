@@ -297,10 +297,11 @@ fn comparisons(args: &[Arg]) -> std::result::Result<Vec<Comparison>, String> {
     let mut all: Vec<Comparison> = Vec::new();
     for arg in args {
         let index = u8::try_from(arg.index).ok().filter(|index| *index < 6);
-        let index = index.ok_or_else(|| format!("there is no argument {}; supported: 0 to 5", arg.index))?;
+        let index =
+            index.ok_or_else(|| format!("`index` is {}; it counts the arguments from 0 to 5", arg.index))?;
         if all.iter().any(|other| other.index == index) {
             return Err(format!(
-                "argument {index} is compared twice, which runtimes treat as alternatives, contrary to the specification; write one entry for each alternative"
+                "the argument with `index` {index} is compared twice, which runtimes treat as alternatives, contrary to the specification; write one entry for each alternative"
             ));
         }
         let op = match arg.op.as_str() {

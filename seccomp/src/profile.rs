@@ -281,7 +281,10 @@ impl Profile {
         for condition in &rule.args {
             let masked = condition.op == Operator::MaskedEq;
             if condition.index > 5 {
-                return Err(self.wrong(format!("{call}: there is no argument {}", condition.index)));
+                return Err(self.wrong(format!(
+                    "{call}: `index` is {}; it counts the arguments from 0 to 5",
+                    condition.index
+                )));
             }
             if masked != condition.mask.is_some() {
                 return Err(self

@@ -175,7 +175,10 @@ fn rejects_invalid_profiles() {
             )),
             "twice",
         ),
-        (with(&rule("read", r#""args":[{"index":6,"op":"eq","value":1}],"#)), "argument 6"),
+        (
+            with(&rule("read", r#""args":[{"index":6,"op":"eq","value":1}],"#)),
+            "`index` is 6; it counts the arguments from 0 to 5",
+        ),
         (with(&rule("read", r#""args":[{"index":0,"op":"eq","value":4294967296}],"#)), "dword"),
         (with(&rule("read", r#""args":[{"index":0,"op":"eq","value":"AF_NONE"}],"#)), "AF_NONE"),
         (with(&rule("read", r#""args":[{"index":0,"op":"masked_eq","value":1}],"#)), "mask"),

@@ -5,6 +5,9 @@
 use invarlock_tests::{As, Place, Ran, demo, is_root, set_mode, skip};
 use std::path::{Path, PathBuf};
 
+/// What Git LFS stores in the place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 548118077\n";
+
 /// A [`Place`] with a copy of the baseline of the demo, which the tests modify, and a small
 /// dataset.
 struct Case {
@@ -118,15 +121,47 @@ fn rejects_invalid_safetensors_files() {
         std::fs::write(case.file("model.safetensors"), bytes).unwrap();
         case.expect_error(2, &["model.safetensors", needle]);
     };
-    expect_error_for(&good[..good.len() - 100], "");
-    expect_error_for(&good[..4], "");
-    expect_error_for(b"", "");
+    expect_error_for(&good[..good.len() - 100], "of the baseline: truncated: the header describes a file of");
+    expect_error_for(&good[..4], "truncated: the file has 4 bytes");
+    expect_error_for(b"", "truncated: the file has 0 bytes");
+    expect_error_for(LFS_POINTER, "a Git LFS pointer, not the file itself");
+    expect_error_for(b"<!doctype html>", "it is a text file, not a safetensors file");
     let mut wrong_length = good.clone();
     wrong_length[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     expect_error_for(&wrong_length, "header");
     let mut trailing_data = good;
     trailing_data.extend_from_slice(b"trailing");
-    expect_error_for(&trailing_data, "");
+    expect_error_for(&trailing_data, "8 bytes at the end belong to no tensor");
+}
+
+#[test]
+fn rejects_incomplete_tokenizers() {
+    let case = Case::new();
+    std::fs::write(case.file("tokenizer.json"), "{}").unwrap();
+    case.expect_error(2, &["tokenizer.json of the baseline: invalid tokenizer: it has no member `model`"]);
+    std::fs::write(case.file("tokenizer.json"), LFS_POINTER).unwrap();
+    case.expect_error(2, &["tokenizer.json of the baseline: a Git LFS pointer", "git lfs pull"]);
+}
+
+#[test]
+fn rejects_tabs_in_the_indentation_of_a_preset() {
+    let case = Case::new();
+    case.place.write("tab.yaml", b"dataset:\n\tprovider: local_jsonl\n");
+    let args = ["evaluate", "--baseline", "checkpoint", "--subject", "checkpoint", "--preset", "tab.yaml"];
+    case.place.run(&args).expect(2).one_error(&["tab.yaml: line 2, column 1: a tab", "spaces"]);
+}
+
+#[test]
+fn rejects_the_run_report_of_a_subject_as_a_baseline() {
+    let case = Case::new();
+    case.evaluate(&[]).expect(0);
+    let runs = case.place.names("work/runs/edited");
+    let report = format!("runs/edited/{}/report.json", runs[0]);
+    case.evaluate(&["--baseline-report", &report]).expect(2).one_error(&[
+        &report,
+        "it is the run report of a subject",
+        "runs/source/<time>/report.json",
+    ]);
 }
 
 #[test]

@@ -88,6 +88,7 @@ const CASES: &[Case] = &[
     case(&["runtime", "image", "sbom"], &["nosuch:1"], "input", 2, "nosuch:1").json(Json::None),
     case(&["runtime", "image", "import"], &["oci:nowhere:1"], "input", 2, "nowhere"),
     case(&["runtime", "image", "import"], &["data.jsonl"], "input", 2, "has no format").help("oci-archive:FILE"),
+    case(&["runtime", "image", "import"], &["tar:x"], "input", 2, "\"tar\" is not a format that import reads").help("oci-archive:FILE"),
     case(&["runtime", "image", "build"], &["--from", "data.jsonl", "--name", "c:e"], "integrity", 3, "data.jsonl is not a tar archive").help("pass a directory"),
     case(&["runtime", "image", "export"], &["nosuch:1", "oci-archive:x.tar"], "input", 2, "nosuch:1"),
     case(&["runtime", "image", "tag"], &["nosuch:1", "other:1"], "input", 2, "nosuch:1"),

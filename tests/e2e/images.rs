@@ -71,6 +71,12 @@ fn run_all_verbs(user: As) {
     let run = place.run(&["runtime", "run", "--verify-image=quick", "mine:1"]);
     assert_eq!(run.code, 125, "{}", run.err);
     assert!(run.err.contains("ld.so.preload"), "{}", run.err);
+    let verified = image(&["verify"]);
+    assert!(
+        verified.err.contains("help: for altered layers, run `invarlock runtime image verify --repair`"),
+        "{}",
+        verified.err
+    );
     assert_eq!(image(&["verify", "--repair"]).code, 0);
     assert_eq!(image(&["verify"]).code, 0);
 

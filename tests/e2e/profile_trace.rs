@@ -31,6 +31,7 @@ fn text_output_lists_used_and_unused_rules() {
             traced.err.contains("\"self_test\":\"ok\"") && !traced.out.contains("self_test"),
             "{traced:?}"
         );
+        assert!(traced.out.contains("  mmap (argument 3 & 0x4 = 0x0"), "{}", traced.out);
         let (used, unused) = traced.out.split_once("\nunused").unwrap();
         assert!(used.contains("  execve ") && !unused.contains("  execve "), "{}", traced.out);
         assert!(unused.contains("  tgkill ") && !used.contains("  tgkill "), "{}", traced.out);

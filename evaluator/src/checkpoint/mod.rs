@@ -1,6 +1,7 @@
 //! Hugging Face checkpoint directories: configuration and weights, both untrusted.
 
 mod config;
+mod header_error;
 mod scan;
 mod tensors;
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::Config;
 pub use scan::scan;
+pub(crate) use tensors::FLOAT_WEIGHTS;
 pub use tensors::{Dtype, Tensor, Tensors};
 
 use invarlock_error::{Context as _, Error, Kind, Result};

@@ -4,15 +4,18 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use safetensors::SafeTensors;
+use safetensors::{SafeTensorError, SafeTensors};
 
-use super::exists;
+use super::{exists, header_error};
 use crate::sys::Mapped;
 use crate::{files, limits};
-use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
+use invarlock_error::{Error, Result, bail};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What to do with a checkpoint whose weights are stored in another type.
+pub(crate) const FLOAT_WEIGHTS: &str =
+    "convert the weights to F32, F16 or BF16 tensors (dequantise them) and save the checkpoint again";
 
 /// Supported types of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,16 +130,17 @@ impl Tensors {
 
     fn add(&mut self, path: &Path) -> Result<()> {
         let (file, size) = files::open(path)?;
-        if size < 8 {
-            bail!(Input, "{}: truncated: {size} bytes are too few for a safetensors header", path.display());
+        if size == 0 {
+            // An empty file cannot be mapped.
+            return Err(header_error::describe(path, &[], SafeTensorError::HeaderTooSmall));
         }
         let map = Mapped::new(&file, path)?;
+        files::reject_lfs_pointer(path, &map)?;
         if is_pickle(&map) {
             return Err(pickle(path));
         }
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .err_kind(Kind::Input)
-            .with_context(|| format!("{}: invalid safetensors header", path.display()))?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|error| header_error::describe(path, &map, error))?;
         let data = header + 8;
         for (name, info) in metadata.tensors() {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
@@ -161,7 +165,10 @@ impl Tensors {
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::F16 => Dtype::F16,
             safetensors::Dtype::BF16 => Dtype::Bf16,
-            other => bail!(Unsupported, "tensor {name} has dtype {other:?}; supported: F32, F16 and BF16"),
+            other => {
+                let message = format!("tensor {name} has dtype {other:?}; supported: F32, F16 and BF16");
+                return Err(Error::unsupported(message).with_hint(FLOAT_WEIGHTS));
+            }
         };
         // The header was checked against the length of the file.
         let bytes = &self.files[entry.file][entry.start..entry.end];
@@ -201,7 +208,7 @@ impl<'a> Tensor<'a> {
 /// start with the same bytes; such a file has an opening brace after the length.
 fn is_pickle(bytes: &[u8]) -> bool {
     let zip = bytes.starts_with(b"PK\x03\x04");
-    let pickle = bytes[0] == 0x80 && bytes[1] <= 5;
+    let pickle = matches!(bytes, [0x80, 0..=5, ..]);
     (zip || pickle) && bytes.get(8) != Some(&b'{')
 }
 
@@ -228,6 +235,7 @@ fn pickle(path: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use invarlock_error::Kind;
     use proptest::prelude::*;
 
     fn open(files: &[(&str, &[u8])]) -> Result<Tensors> {
@@ -263,7 +271,7 @@ mod tests {
             assert_eq!(a.singles()[0], f32::from_le_bytes([0, 1, 2, 3]));
             assert_eq!(a.halves()[1], u16::from_le_bytes([2, 3]));
             let error = tensors.get("b").expect_err("an unsupported dtype");
-            assert_eq!(error.kind(), Kind::Unsupported);
+            assert_eq!((error.kind(), error.hint()), (Kind::Unsupported, Some(FLOAT_WEIGHTS)));
             assert!(error.message().contains("b has dtype I8"), "{error}");
             assert!(tensors.get("c").expect("no error").is_none());
         }
@@ -275,17 +283,88 @@ mod tests {
         let beyond = GOOD.replace("[8,11]", "[8,4000]");
         let shape = GOOD.replace("[3]", "[4]");
         let huge = GOOD.replace("[3]", "[18446744073709551615,18446744073709551615]");
-        for header in [overlap.as_str(), &beyond, &shape, &huge, "{", "[]", "", "{\"a\":1}"] {
+        let dtype = GOOD.replace("F32", "F64");
+        let unknown = GOOD.replace("I8", "I9");
+        for (header, words) in [
+            (
+                overlap.as_str(),
+                "tensor b has dtype I8, shape [3] and data_offsets [4, 7]; expected: data_offsets that start at 8",
+            ),
+            (
+                &beyond,
+                "data_offsets [8, 4000]: the offsets hold 3992 bytes; expected: 3 bytes for that dtype and shape",
+            ),
+            (
+                &shape,
+                "tensor b has dtype I8, shape [4] and data_offsets [8, 11]: the offsets hold 3 bytes; expected: 4 bytes",
+            ),
+            (
+                &dtype,
+                "tensor a has dtype F64, shape [2] and data_offsets [0, 8]: the offsets hold 8 bytes; expected: 16 bytes",
+            ),
+            (&huge, "the shape is too large"),
+            (&unknown, "the header describes tensor b in a way that is not valid: unknown variant `I9`"),
+            ("{\"a\":1}", "the header describes tensor a in a way that is not valid"),
+            ("{", "the header is not a JSON object"),
+            ("[]", "not a safetensors file, or damaged"),
+            ("", "not a safetensors file, or damaged"),
+        ] {
+            let message = message(&[(SINGLE, &file(header, 11))]);
+            assert!(message.contains(words), "{header}: {message}");
+        }
+    }
+
+    #[test]
+    fn describes_incomplete_files_by_their_sizes() {
+        let whole = file(GOOD, 11);
+        let size = whole.len();
+        let header = size - 11;
+        for (bytes, words) in [
+            (
+                &whole[..size - 1],
+                format!(
+                    "truncated: the header describes a file of {size} bytes, but the file has {} bytes",
+                    size - 1
+                ),
+            ),
+            (
+                &[&whole[..], b"xy"].concat(),
+                format!(
+                    "2 bytes at the end belong to no tensor: the header describes a file of {size} bytes"
+                ),
+            ),
+            (&whole[..20], format!("truncated: its header ends at byte {header}, but the file has 20 bytes")),
+            (&whole[..5], "truncated: the file has 5 bytes".to_owned()),
+            (b"", "truncated: the file has 0 bytes".to_owned()),
+            (&u64::MAX.to_le_bytes(), "give a header of 18446744073709551615 bytes".to_owned()),
+        ] {
+            let error = open(&[(SINGLE, bytes)]).expect_err("an input error");
+            assert!(error.message().contains(&words), "{error}");
+            assert_eq!(error.hint(), Some("copy or download the file again"));
+        }
+    }
+
+    #[test]
+    fn recognises_lfs_pointers_and_text_files() {
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 548118077\n";
+        let error = open(&[(SINGLE, pointer)]).expect_err("an input error");
+        assert!(error.message().ends_with(
+            "model.safetensors: a Git LFS pointer, not the file itself: its content was not downloaded"
+        ));
+        assert!(error.hint().is_some_and(|hint| hint.contains("git lfs pull")), "{error:?}");
+        for (text, start) in [("Not found", "\"Not found\""), ("\n<html>\n<b>Err\u{f6}r", "\"<html>\"")] {
+            let error = open(&[(SINGLE, text.as_bytes())]).expect_err("an input error");
             assert!(
-                message(&[(SINGLE, &file(header, 11))]).contains("invalid safetensors header"),
-                "{header}"
+                error
+                    .message()
+                    .ends_with(&format!("it is a text file, not a safetensors file; it starts with {start}")),
+                "{error}"
+            );
+            assert!(
+                error.hint().is_some_and(|hint| hint.contains("download the weights again")),
+                "{error:?}"
             );
         }
-        assert!(message(&[(SINGLE, &file(GOOD, 10))]).contains("invalid safetensors header"));
-        assert!(message(&[(SINGLE, &file(GOOD, 12))]).contains("invalid safetensors header"));
-        assert!(message(&[(SINGLE, &u64::MAX.to_le_bytes())]).contains("too large"));
-        assert!(message(&[(SINGLE, b"1234567")]).contains("truncated"));
-        assert!(message(&[(SINGLE, b"")]).contains("truncated"));
     }
 
     #[test]

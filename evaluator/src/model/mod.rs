@@ -14,8 +14,8 @@ mod scratch;
 use invarlock_evidence::run_report::InvariantChecks;
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{Checkpoint, Tensor};
-use invarlock_error::{Result, bail};
+use crate::checkpoint::{Checkpoint, FLOAT_WEIGHTS, Tensor};
+use invarlock_error::{Context as _, Result, bail};
 pub use scratch::Scratch;
 
 /// Builds a model from an opened checkpoint.
@@ -25,10 +25,11 @@ type Load = for<'a> fn(&'a Checkpoint) -> Result<Model<'a>>;
 const FAMILIES: &[(&str, Load)] =
     &[("gpt2", gpt2::load), ("llama", decoder::load), ("mistral", decoder::load), ("qwen2", decoder::load)];
 
+/// Options of checkpoints with quantised storage.
+const QUANTIZED_STORAGE: [&str; 2] = ["quantization_config", "compression_config"];
+
 /// Options that no family implements.
 const UNSUPPORTED_OPTIONS: &[&str] = &[
-    "quantization_config",
-    "compression_config",
     "add_cross_attention",
     "is_encoder_decoder",
     "num_local_experts",
@@ -95,6 +96,10 @@ impl<'a> Model<'a> {
                 supported()
             );
         };
+        for option in QUANTIZED_STORAGE {
+            let hint = format!("{FLOAT_WEIGHTS}; remove `{option}` from config.json");
+            config.reject_options(&[option]).hint(hint)?;
+        }
         config.reject_options(UNSUPPORTED_OPTIONS)?;
         load(checkpoint)
     }

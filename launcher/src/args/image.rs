@@ -166,7 +166,7 @@ pub enum ImageCommand {
     Verify {
         /// Image reference [default: the whole store]
         image: Option<String>,
-        /// Extract altered layers again, if their blobs are intact
+        /// Extract altered layers again from intact blobs, and remove altered layers that no image of the store uses
         #[arg(long)]
         repair: bool,
         /// Print one JSON object

@@ -6,8 +6,8 @@ use clap::Args;
 /// Access to a registry.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct RegistryArgs {
-    /// Allow this program to open sockets. Without it, or INVARLOCK_ALLOW_NETWORK=1, the kernel denies them to this program. Containers
-    /// never have a network
+    /// Allow this program to use the network. INVARLOCK_ALLOW_NETWORK=1 allows it too. Without either of them, the kernel denies sockets
+    /// to this program. Containers never have a network
     #[arg(long, help_heading = "Registry")]
     pub allow_network: bool,
     /// Connect without TLS. Not needed for a registry on this machine; no password is sent to another machine without TLS

@@ -77,13 +77,16 @@ impl ProfileUse<'_> {
         let (all, used) = (self.rules().count(), self.used().count());
         let name = &self.filter.program.name;
         ui::out(&format!("{}; profile {name}: {used} of {all} rules used\n", outcome.status));
+        let width = self.rules().map(|(rule, _)| readable(rule).len()).max().unwrap_or_default();
         let line = |count: String, rule: &Decision| {
-            ui::out(&format!("  {count:>9}  {:<32}  {}", readable(rule), ui::printable(&rule.reason)));
+            ui::out(&format!("  {count:>9}  {:<width$}  {}", readable(rule), ui::printable(&rule.reason)));
         };
-        ui::out("used (number of calls, rule, reason)");
+        ui::out("used (number of calls, rule, reason); argument 1 has `index` 0 in a profile");
         self.used().for_each(|(rule, count)| line(count.to_string(), rule));
         for (call, count) in &self.trace.unmatched {
-            ui::out(&format!("  {count:>9}  {call:<32}  allowed by the default action; no rule names it"));
+            ui::out(&format!(
+                "  {count:>9}  {call:<width$}  allowed by the default action; no rule names it"
+            ));
         }
         ui::out("\nunused: can be removed if no other run needs them");
         self.unused().for_each(|(rule, _)| line(String::new(), rule));
@@ -102,22 +105,42 @@ fn proposed(call: &DeniedCall) -> Value {
     json!(Rule::proposed(&call.syscall, &call.args))
 }
 
-/// The call of a rule with its conditions: `fcntl (1 is 0x2)`.
+/// The call of a rule with its conditions: `fcntl (argument 2 = 0x2)`. Arguments are counted from 1, as in the call's manual page.
 fn readable(rule: &Decision) -> String {
     let condition = |comparison: &Comparison| {
-        let (index, value) = (comparison.index, comparison.value);
-        match comparison.op {
-            Operator::Eq => format!("{index} is {value:#x}"),
-            Operator::Ne => format!("{index} is not {value:#x}"),
-            Operator::Lt => format!("{index} < {value:#x}"),
-            Operator::Le => format!("{index} <= {value:#x}"),
-            Operator::Gt => format!("{index} > {value:#x}"),
-            Operator::Ge => format!("{index} >= {value:#x}"),
-            Operator::MaskedEq => format!("{index} & {:#x} is {value:#x}", comparison.mask),
-        }
+        let operator = match comparison.op {
+            Operator::Eq => "=".to_owned(),
+            Operator::Ne => "!=".to_owned(),
+            Operator::Lt => "<".to_owned(),
+            Operator::Le => "<=".to_owned(),
+            Operator::Gt => ">".to_owned(),
+            Operator::Ge => ">=".to_owned(),
+            Operator::MaskedEq => format!("& {:#x} =", comparison.mask),
+        };
+        format!("argument {} {operator} {:#x}", u32::from(comparison.index) + 1, comparison.value)
     };
     if rule.when.is_empty() {
         return rule.syscall.clone();
     }
     format!("{} ({})", rule.syscall, rule.when.iter().map(condition).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_name_the_argument_and_the_operator() {
+        let condition = |index, op, mask, value| Comparison { index, wide: false, op, mask, value };
+        let rule = |when| Decision {
+            syscall: "mmap".into(),
+            number: 9,
+            when,
+            action: Action::Allow,
+            reason: String::new(),
+        };
+        assert_eq!(readable(&rule(Vec::new())), "mmap");
+        let two = vec![condition(2, Operator::MaskedEq, 4, 0), condition(0, Operator::Ne, 0, 16)];
+        assert_eq!(readable(&rule(two)), "mmap (argument 3 & 0x4 = 0x0, argument 1 != 0x10)");
+    }
 }

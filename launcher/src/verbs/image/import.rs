@@ -1,6 +1,6 @@
 //! `invarlock runtime image import`.
 
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::{image, ui};
 use invarlock_images::{Policy as SpecialFiles, Reference};
 use serde_json::json;
@@ -10,6 +10,10 @@ use std::path::Path;
 pub fn run(from: &str, name: Option<&str>, special_files: SpecialFiles, json: bool) -> Result<u8> {
     let store = image::store()?;
     let reference = source(from)?;
+    // `tar:image` is also how an image of the store would be named.
+    if matches!(reference, Reference::Tag { .. }) && store.resolve(&reference).is_err() {
+        return Err(unknown_format(from));
+    }
     let step = image::copy_step("importing", &store, &reference)?;
     let imported = store.import(&reference, name, special_files, &|bytes| step.add(bytes))?;
     drop(step);
@@ -25,20 +29,31 @@ pub fn run(from: &str, name: Option<&str>, special_files: SpecialFiles, json: bo
 
 /// The source of the import. Without a format, a path is easily taken for the name of an image.
 fn source(from: &str) -> Result<Reference> {
-    let has_format =
-        ["oci:", "oci-archive:", "docker-archive:", "sha256:"].iter().any(|f| from.starts_with(f));
+    let has_format = ["oci:", "oci-archive:", "docker-archive:", "sha256:", "docker://"]
+        .iter()
+        .any(|format| from.starts_with(format));
     let parsed = Reference::parse(from);
-    let is_path = match &parsed {
-        _ if has_format || from.contains("://") => false,
+    let is_wrong = match &parsed {
+        _ if has_format => false,
         Ok(Reference::Registry(_)) => Path::new(from).exists(),
         Ok(_) => false,
         Err(error) => error.kind() == Kind::Input,
     };
-    match is_path {
-        true => Err(Error::input(format!("image source {from:?} has no format")))
-            .hint("write oci:DIR, oci-archive:FILE or docker-archive:FILE"),
-        false => parsed,
-    }
+    if is_wrong { Err(unknown_format(from)) } else { parsed }
+}
+
+/// The error for a source that is neither in a known format nor in the store.
+fn unknown_format(from: &str) -> Error {
+    let prefix = from.split_once(':').map(|(prefix, _)| prefix);
+    let message = match prefix.filter(|prefix| !prefix.is_empty() && !prefix.contains('/')) {
+        Some(prefix) => {
+            format!(
+                "image source {from:?}: {prefix:?} is not a format that import reads, and the store has no image {from}"
+            )
+        }
+        None => format!("image source {from:?} has no format"),
+    };
+    Error::input(message).with_hint("import reads oci:DIR, oci-archive:FILE and docker-archive:FILE")
 }
 
 #[cfg(test)]
@@ -50,12 +65,21 @@ mod tests {
         for path in ["demo/valid.jsonl", "image.tar", "./image.tar", "/images/image.tar", "/"] {
             let error = source(path).expect_err(path);
             assert!(error.message().ends_with("has no format"), "{error:?}");
-            assert_eq!(error.hint(), Some("write oci:DIR, oci-archive:FILE or docker-archive:FILE"));
+            assert_eq!(error.hint(), Some("import reads oci:DIR, oci-archive:FILE and docker-archive:FILE"));
+        }
+        for (from, prefix) in [("dir:/images/x", "dir"), ("http://host.example/a", "http"), ("OCI:x", "OCI")]
+        {
+            let error = source(from).expect_err(from);
+            assert!(
+                error.message().contains(&format!("{prefix:?} is not a format that import reads")),
+                "{error:?}"
+            );
+            assert!(error.hint().is_some_and(|hint| hint.contains("oci-archive:FILE")), "{error:?}");
         }
         for good in ["oci:dir", "oci-archive:image.tar", "docker-archive:image.tar:a:b", "ghcr.io/a/b:1"] {
             assert!(source(good).is_ok(), "{good}");
         }
-        for malformed in ["oci:", "http://host.example/a", "sha256:00"] {
+        for malformed in ["oci:", "docker://x/y", "sha256:00"] {
             assert!(!source(malformed).expect_err(malformed).message().ends_with("has no format"));
         }
     }

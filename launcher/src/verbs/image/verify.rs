@@ -20,17 +20,37 @@ pub fn run(image: Option<&str>, repair: bool, json: bool) -> Result<u8> {
             "verifying the image store: {corrupt} of {} objects are corrupt",
             checked.len()
         )))
-        .hint(
-            "`--repair` extracts altered layers again; for a corrupt blob, remove its image (`invarlock runtime image rm`, \
-             then `gc`) and import or pull it again",
-        ),
+        .hint(hint(&checked, repair)),
     }
+}
+
+/// What to do about the corrupt objects. A layer that is still corrupt after a repair has a corrupt blob.
+fn hint(checked: &[Checked], repair: bool) -> String {
+    let is_layer = |object: &&Checked| object.kind == "tree" && !repair;
+    let (layers, others): (Vec<_>, Vec<_>) =
+        checked.iter().filter(|object| object.problem.is_some()).partition(is_layer);
+    let mut hints = Vec::new();
+    if !layers.is_empty() {
+        hints.push(
+            "for altered layers, run `invarlock runtime image verify --repair`: it extracts them again, and removes those that no \
+             image of the store uses",
+        );
+    }
+    if !others.is_empty() {
+        hints.push(
+            "for corrupt images and blobs, remove the image (`invarlock runtime image rm`, then `gc`) and import or pull it again",
+        );
+    }
+    hints.join("; ")
 }
 
 fn line(object: &Checked) -> String {
     let state = match &object.problem {
         Some(problem) => ui::printable(problem),
-        None if object.repaired => "extracted again".to_owned(),
+        None if object.repaired => "was altered; extracted again".to_owned(),
+        None if object.removed => {
+            "was altered; removed, because no intact image of the store uses it".to_owned()
+        }
         None => "ok".to_owned(),
     };
     // In JSON the kind of an extracted layer is `tree`.
