@@ -1,6 +1,6 @@
 //! The run report (`report.json`): what one container measured about one checkpoint.
 //!
-//! The layout is that of InvarLock 0.8 to 0.12, whose tools can read it. Unknown members are accepted and kept. A run report never contains
+//! The layout is that of InvarLock 0.8 to 0.12, whose tools can read it. Unknown members are kept, because reports of those versions are read, too. A run report never contains
 //! a `validation` object: that marks an evaluation report. Losses are in nats a token, digests in lower-case hexadecimal.
 
 use serde::{Deserialize, Serialize};

@@ -110,7 +110,7 @@ impl About {
             ("launcher", format!("invarlock {}  sha256:{}", launcher.version, launcher.sha256)),
             ("policy", format!("profile {}, tier {}", self.profile, self.tier)),
             ("measured", format!("{} on {}", self.measured_at, self.machine)),
-            ("signed by", self.signed_by.clone().unwrap_or_else(|| "nobody".to_owned())),
+            ("signed by", self.signed_by.clone().unwrap_or_else(|| "no key".to_owned())),
         ]
     }
 }
