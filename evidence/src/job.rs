@@ -1,30 +1,11 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
 use crate::format::plan::Dataset;
+pub use crate::format::role::Role;
 use serde::{Deserialize, Serialize};
 
 /// Contract name that every job contains.
 pub const JOB_CONTRACT: &str = "invarlock-measure-v1";
-
-/// Which of the two checkpoints is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The checkpoint compared with; it selects the windows.
-    Baseline,
-    /// The checkpoint under test; it is measured on the baseline's windows.
-    Subject,
-}
-
-impl Role {
-    /// Its name in messages and in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Baseline => "baseline",
-            Role::Subject => "subject",
-        }
-    }
-}
 
 /// What the evaluator does with a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

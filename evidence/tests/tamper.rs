@@ -251,7 +251,7 @@ proptest! {
         let _ = json::parse_run_report("report", &bytes);
     }
 
-    /// Whatever replaces a value in one of the files, whoever's evidence it is.
+    /// Any replacement of a value in one of the files, in evidence of this and of other makers.
     #[test]
     fn verify_never_panics(file in 0usize..4, path in 0usize..2000, replacement in 0usize..8, own in any::<bool>()) {
         let mut files = small().clone();

@@ -27,6 +27,7 @@ mod preset;
 mod preset_sections;
 mod progress;
 mod record;
+mod recorded;
 mod registry;
 mod request;
 mod signals;

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::progress::Progress;
-use crate::record::typed;
+use crate::recorded::typed;
 use crate::signals::Signals;
 use crate::ui::{Level, Ui, printable};
 use invarlock_evidence::evaluation::RUN_REPORT;

@@ -1,9 +1,10 @@
 //! The runtime manifests: the plan, the observations and the digests of a run, written after its containers have ended.
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::measure_side::{Measurement, Side};
 use crate::plan::Plan;
 use crate::policy::Policy;
+use crate::recorded::typed;
 use invarlock_evidence::evaluation::Facts;
 use invarlock_evidence::format::plan::{self as format, Allowances, PLAN_FORMAT};
 use invarlock_evidence::format::runtime_manifest::{Launcher, Machine};
@@ -11,8 +12,7 @@ use invarlock_evidence::format::to_value;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest;
 use invarlock_evidence::numerics::digest::sha256_hex;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -122,11 +122,6 @@ impl Record<'_> {
             }),
         )
     }
-}
-
-/// A value that another crate describes in JSON, as the type that the evidence has for it.
-pub fn typed<T: for<'de> Deserialize<'de>>(what: &str, value: Value) -> Result<T> {
-    T::deserialize(value).map_err(|why| Error::system(format!("recording {what}: {why}")))
 }
 
 /// SHA-256 of this program's executable.

@@ -32,7 +32,10 @@ fn healthy_subject_passes_and_damaged_subject_fails() {
         let healthy = healthy.json();
         assert_eq!(healthy["refused"], serde_json::json!({"baseline": {}, "subject": {}}));
         assert_eq!(healthy["verdict"], "PASS", "{healthy}");
-        assert_eq!((&healthy["assurance"], &healthy["matched"]), (&"consistent".into(), &serde_json::json!(["image"])));
+        assert_eq!(
+            (&healthy["assurance"], &healthy["matched"]),
+            (&"consistent".into(), &serde_json::json!(["image"]))
+        );
 
         let report = place.run(&["verify", "--json", "healthy/eval"]).expect(0).json();
         assert_eq!(

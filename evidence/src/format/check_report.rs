@@ -1,7 +1,7 @@
 //! The check report (`check.json`): what a `check` job found in one checkpoint and its dataset, without computing.
 
+use super::role::Role;
 use super::run_report::BaselineWindows;
-use crate::job::Role;
 use serde::{Deserialize, Serialize};
 
 /// Contract name that every check report contains.

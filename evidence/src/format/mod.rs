@@ -8,6 +8,7 @@ pub mod evaluation_report;
 pub mod measurement;
 pub mod observations;
 pub mod plan;
+pub mod role;
 pub mod run_report;
 pub mod runtime_manifest;
 pub mod untrusted;

@@ -4,8 +4,8 @@
 //! the code that prints them escapes them.
 
 use super::check_report::CheckpointFacts;
+use super::role::Role;
 use super::run_report::RunReport;
-use crate::job::Role;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
