@@ -9,7 +9,7 @@ use invarlock_evidence::format::runtime_manifest as manifest;
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::untrusted::Node;
 use invarlock_evidence::json::parse_run_report;
-use invarlock_evidence::numerics::digest::canonical_json;
+use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use invarlock_evidence::run_report::RunReport;
 use invarlock_evidence::verify::{
     MANIFEST_LIMIT, RUN_REPORT_LIMIT, container_faults, read_evidence, runtime_verify_bytes,
@@ -31,6 +31,7 @@ fn read(path: &Path, plan: &Plan) -> Result<Side> {
     let bytes = read_file(path, RUN_REPORT_LIMIT)?;
     refuse_evaluation_report(&bytes)?;
     let manifest_bytes = read_file(&manifest_path, MANIFEST_LIMIT)?;
+    refuse_copy(&bytes, &manifest_bytes)?;
     let verdict = runtime_verify_bytes(path, &bytes, &manifest_path, &manifest_bytes, None);
     if let Some(why) = verdict.errors.first() {
         return Err(Error::integrity(format!("its runtime manifest does not verify: {why}")));
@@ -63,6 +64,25 @@ fn refuse_evaluation_report(bytes: &[u8]) -> Result<()> {
             .hint("pass the run report of the baseline, such as runs/source/<time>/report.json"),
         false => Ok(()),
     }
+}
+
+/// The copy of a run report beside an evaluation report has no manifest of its own.
+fn refuse_copy(report: &[u8], manifest: &[u8]) -> Result<()> {
+    // An invalid manifest is reported by the caller.
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let manifest = Node::root("", &manifest);
+    let side = manifest.at("context.sides.baseline");
+    let sha256 = sha256_hex(report);
+    let mut outputs = side.get("outputs").elements().filter_map(|output| output.get("sha256").str());
+    let copy = manifest.at("report.sha256").str() != Some(&sha256) && outputs.any(|output| output == sha256);
+    if !copy {
+        return Ok(());
+    }
+    let original =
+        crate::ui::printable(side.get("report_path").str().unwrap_or("runs/source/<time>/report.json"));
+    Err(Error::input(format!(
+        "it is the copy beside an evaluation report, which has no manifest of its own; pass the original, {original}"
+    )))
 }
 
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {

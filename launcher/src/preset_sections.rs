@@ -8,7 +8,7 @@ use serde_norway::Value;
 /// `model`: what it sets must be what is done anyway, or what the command line replaces.
 pub fn model(section: &Value) -> Result<Option<Warning>> {
     const MEASURED: &str =
-        "checkpoints are measured in float32 on the CPU, as their config.json describes them";
+        "every checkpoint is measured on the CPU, and its weights are converted to float32";
     let obeyed = |key: &str, value: &str| match key {
         "adapter" => ["auto", "hf_causal"].contains(&value),
         "device" => ["auto", "cpu"].contains(&value),

@@ -77,7 +77,7 @@ pub fn check() -> Vec<ControlCheck> {
             true,
             in_namespace(|| Ok("installed a filter that reports denied calls".into()), filter),
             "use Linux 5.15 or newer with CONFIG_SECCOMP_FILTER; in a container or sandbox, allow seccomp and pidfd_getfd, and do not \
-             hear its refused calls",
+             use a seccomp filter that itself reports calls (SECCOMP_RET_USER_NOTIF)",
         ),
         checked("pidfd", true, pidfd(), "install Linux 5.15 or newer"),
         checked("core dumps", true, core_dumps::check(), CORE_DUMPS_REMEDY),

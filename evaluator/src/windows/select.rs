@@ -143,7 +143,7 @@ fn without_duplicates(usable: &[Window], request: &WindowRequest<'_>) -> Result<
         if smaller < floor || smaller > usable.len() / 2 {
             let why = match smaller < floor {
                 true => format!(
-                    "each arm is reduced by their number, at least by {STEP}; after that, at least {floor} windows per arm must remain; {smaller} remain"
+                    "each arm is made smaller by the number of duplicates, at least by {STEP}; {smaller} windows per arm would remain, at least {floor} are needed"
                 ),
                 false => {
                     "duplicates can be removed only if both arms have the same number of windows".to_owned()

@@ -49,8 +49,8 @@ impl Sample {
             return Ok(());
         }
         Err(Error::input(format!(
-            "profile {profile} and tier {tier} need {} + {} windows and {} bootstrap replicates; there are \
-             {preview} + {final_} and {replicates} (E005)",
+            "profile {profile} and tier {tier} need {} preview and {} final windows; the dataset gives {preview} and \
+             {final_} without duplicates (bootstrap replicates: {} needed, {replicates} used; upstream's code E005)",
             floor.preview, floor.final_, floor.replicates
         ))
         .with_hint("use a larger dataset"))

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod role;
 pub mod run_report;
 pub mod runtime_manifest;
+pub mod trust_profile;
 pub mod untrusted;
 pub mod warning;
 

@@ -3,7 +3,7 @@
 use super::runtime::{self, RuntimeOptions};
 use super::summary::Summary;
 use super::{
-    Assurance, INTEGRITY, RUN_REPORT_LIMIT, Reason, RuntimeProvenance, StoppedBy, Trust, Verdict,
+    Assurance, INTEGRITY, Pins, RUN_REPORT_LIMIT, Reason, RuntimeProvenance, StoppedBy, Trust, Verdict,
     VerifyOptions, input_error, open_manifest, output, read_evidence, strict, upstream,
 };
 use crate::format::untrusted::Node;
@@ -55,6 +55,10 @@ pub(super) fn verify(file: &Path, bytes: &[u8], options: &VerifyOptions, verdict
 /// The error about evidence that is otherwise in order.
 const FOREIGN: &str = "the evidence was not written by this program, which cannot check where its numbers come from; accept it with \
      --accept-foreign";
+
+/// The error about demands that only evidence of this program can meet.
+const UNMET: &str = "evidence of other makers does not say which models and data it is about, or when it was made, in a way \
+     that can be checked";
 
 fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut verdict: Verdict) -> Verdict {
     let (baseline, baseline_json) = match load_baseline(options) {
@@ -125,6 +129,10 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     }
     if !options.upstream_parity && !options.accept_foreign && !malformed && verdict.stopped_by.is_none() {
         verdict.errors.push(FOREIGN.to_owned());
+    }
+    let demanding = options.pins != Pins::default() || options.oldest.is_some();
+    if !options.upstream_parity && demanding {
+        verdict.errors.push(UNMET.to_owned());
     }
     let clean = verdict.errors.is_empty() && verdict.gate_failures.is_empty();
     verdict.reason = match (&verdict.stopped_by, clean) {

@@ -29,6 +29,7 @@ use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
 use crate::policy::{Profile, Tier};
 use crate::{evaluation, json};
+use chrono::{DateTime, FixedOffset};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,17 @@ pub enum UpstreamVersion {
     V0_12,
 }
 
+/// Digests that the evidence must be about: SHA-256 over names and digests of the files, hexadecimal. None: any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// The baseline checkpoint.
+    pub baseline: Option<String>,
+    /// The subject checkpoint.
+    pub subject: Option<String>,
+    /// The dataset files.
+    pub dataset: Option<String>,
+}
+
 /// What a report must satisfy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifyOptions {
@@ -65,6 +77,10 @@ pub struct VerifyOptions {
     pub runtime_provenance: RuntimeProvenance,
     /// The baseline's run report: for parity of digests, and for the losses from which the ratio is recomputed.
     pub baseline: Option<PathBuf>,
+    /// Digests of the models and the data that the evidence must be about.
+    pub pins: Pins,
+    /// Evidence that was finished before this time is refused.
+    pub oldest: Option<DateTime<FixedOffset>>,
     /// Digest of the image that must have run: `sha256:` and 64 hex digits.
     pub expected_image_digest: Option<String>,
     /// The controls that may be disabled, named as in the manifest's `context.loosened`: `allow_network`, ... No other
@@ -86,6 +102,8 @@ impl Default for VerifyOptions {
             tolerance: 1e-9,
             runtime_provenance: RuntimeProvenance::Container,
             baseline: None,
+            pins: Pins::default(),
+            oldest: None,
             expected_image_digest: None,
             granted: Vec::new(),
             accept_foreign: false,

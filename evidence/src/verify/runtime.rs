@@ -238,13 +238,16 @@ pub(super) fn provenance(
         }
         Err(why) => return (verdict, invalid(why), Value::Null),
     };
-    let mode = Node::root("", &manifest).get("execution_mode").str().unwrap_or("None");
-    if mode != "container" {
-        return (
-            verdict,
-            vec![("execution_mode_invalid", format!("{FILE_NAME} marks {name} as '{mode}'."))],
-            manifest,
-        );
+    let mode = Node::root("", &manifest).get("execution_mode").str();
+    if mode != Some("container") {
+        let why = match (mode, options.upstream_parity) {
+            (Some(mode), _) => format!("{FILE_NAME} marks {name} as '{mode}'."),
+            (None, true) => format!("{FILE_NAME} marks {name} as 'None'."),
+            (None, false) => {
+                format!("{FILE_NAME} does not say where the measurement ran: it has no execution_mode")
+            }
+        };
+        return (verdict, vec![("execution_mode_invalid", why)], manifest);
     }
     check(report, Some(&name), Node::root("", &manifest), options, &mut verdict);
     let issues = verdict.errors.iter().map(|error| ("verifier_failed", error.clone())).collect();

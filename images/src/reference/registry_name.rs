@@ -36,7 +36,8 @@ impl RegistryName {
         let (host, path) = rest.split_once('/').ok_or_else(|| invalid("does not name a registry"))?;
         if !is_host(host) {
             return Err(invalid(
-                "does not start with the host of a registry in lower case, such as docker.io or localhost:5000",
+                "does not start with a transport (oci:, oci-archive:, docker-archive:) or with the host of a registry in \
+                 lower case, such as docker.io or localhost:5000",
             ));
         }
         let (repository, tag) = match path.rsplit_once(':') {

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  \
     invarlock verify reports/eval\n  \
     invarlock verify --tier conservative --json a/evaluation.report.json b/evaluation.report.json\n  \
-    invarlock verify --expected-runtime-image-digest sha256:… reports/eval\n\n\
-    Exit codes: 0 accepted, 1 a policy or a gate failed or the manifest is missing, 2 usage, malformed\n\
-    or unusable input, 3 integrity: the evidence contradicts itself (ci and release).")]
+    invarlock verify --subject models/int8 --dataset valid.jsonl --max-age 30d reports/eval\n  \
+    invarlock verify --trust trust.json reports/eval\n\n\
+    Exit codes: 0 accepted, 1 a gate or a demand is not met, 2 usage, malformed or unusable input,\n\
+    3 integrity: the evidence contradicts itself (ci and release).")]
 pub struct VerifyArgs {
     /// Evaluation reports, or directories that contain evaluation.report.json
     #[arg(required = true, value_name = "REPORT|DIR")]
@@ -22,20 +23,40 @@ pub struct VerifyArgs {
     /// Required tier of the gates [default: the report's own, which is printed]
     #[arg(long, value_name = "NAME")]
     pub tier: Option<String>,
-    /// Baseline report: its digests must match those in the evaluation report
+    /// Run report of the baseline that must have been compared
     #[arg(long, value_name = "REPORT")]
     pub baseline: Option<PathBuf>,
+    /// Baseline checkpoint that must have been measured: its directory or digest
+    #[arg(long, value_name = "DIR|sha256:HEX")]
+    pub baseline_checkpoint: Option<String>,
+    /// Subject checkpoint that must have been measured: its directory or digest
+    #[arg(long, value_name = "DIR|sha256:HEX")]
+    pub subject: Option<String>,
+    /// Dataset that must have been used: its file or digest
+    #[arg(long, value_name = "FILE|sha256:HEX")]
+    pub dataset: Option<String>,
+    /// Digest of the image that must have run
+    #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest, conflicts_with = "expected_runtime_image_digest")]
+    pub image: Option<Digest>,
+    /// Largest age of the evidence, such as 30d or 12h
+    #[arg(long, value_name = "AGE", value_parser = crate::demands::parse_age)]
+    pub max_age: Option<chrono::TimeDelta>,
+    /// Trust profile: a JSON file with everything that is required, instead of the options for it
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "profile", "tier", "baseline_checkpoint", "subject", "dataset", "image", "max_age", "runtime_provenance",
+        "expected_runtime_image_digest", "accept_foreign", "upstream_parity",
+    ])]
+    pub trust: Option<PathBuf>,
     /// Largest accepted difference between a recorded and a recomputed value
     #[arg(long, default_value_t = 1e-9, value_name = "NUMBER", value_parser = parse_number)]
     pub tolerance: f64,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Accepted execution mode of the evaluator. With `host` the runtime manifest is not checked at all, not even that it belongs to the
-    /// report
+    /// Accepted execution mode of the evaluator
     #[arg(long, value_enum, default_value = "container", value_name = "MODE")]
     pub runtime_provenance: Provenance,
-    /// Required digest of the runtime image; a manifest with a different digest is rejected
+    /// The same as --image, as the Python package spells it
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
     pub expected_runtime_image_digest: Option<Digest>,
     /// Accept evidence of other makers; where its numbers come from is not checked
@@ -55,7 +76,7 @@ fn parse_number(text: &str) -> Result<f64, &'static str> {
 pub enum Provenance {
     /// Only execution in a container
     Container,
-    /// Also execution on the host; the runtime manifest is not checked
+    /// Also execution on the host
     Host,
 }
 

@@ -285,7 +285,9 @@ impl Done {
         let line = gates::verdict_line(&self.written);
         let line = if self.passed { style(line).green().bold() } else { style(line).red().bold() };
         ui::out(&line.to_string());
-        ui::out(&format!("report    {}\nmanifest  {}", self.path.display(), self.manifest.display()));
+        for (name, path) in [("report", &self.path), ("manifest", &self.manifest)] {
+            ui::out(&format!("{name:<9} {}", ui::printable(&path.to_string_lossy())));
+        }
         if args.verbose {
             ui::out(&format!("timings   {}", self.timings));
         }

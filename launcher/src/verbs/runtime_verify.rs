@@ -13,9 +13,17 @@ pub fn run(args: &RuntimeVerifyArgs) -> Result<u8> {
     if args.json {
         ui::out(&to_line(&verdict.to_json()));
     } else {
-        let word = if verdict.ok() { style("PASS").green().bold() } else { style("FAIL").red().bold() };
-        ui::out(&format!("{word} ({})", verdict.trust.as_str()));
-        ui::out(&format!("Report: {}\nManifest: {}", args.report.display(), args.manifest.display()));
+        let (word, meaning) = match verdict.ok() {
+            true => (
+                style("BOUND").green(),
+                "the manifest contains the digest of the report; the report was not verified",
+            ),
+            false => (style("NOT BOUND").red().bold(), "the manifest is not valid for the report"),
+        };
+        ui::out(&format!("{word} ({}): {meaning}", verdict.trust.as_str()));
+        for (name, path) in [("Report", &args.report), ("Manifest", &args.manifest)] {
+            ui::out(&format!("{name}: {}", ui::printable(&path.to_string_lossy())));
+        }
         if let Some(sentence) = &verdict.host_execution {
             ui::out(&ui::host_execution(sentence));
         }

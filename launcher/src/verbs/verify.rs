@@ -1,18 +1,17 @@
 //! `invarlock verify`: reads the evidence again from disk and trusts none of it.
 
-use crate::args::{Provenance, VerifyArgs};
-use crate::error::{Context as _, Error, Result};
+use crate::args::VerifyArgs;
+use crate::demands;
+use crate::error::Result;
 use crate::record::now;
-use crate::ui;
+use crate::ui::{self, Level, Ui};
 use console::style;
-use invarlock_evidence::verify::{
-    About, RuntimeProvenance, Verdict, VerifyOptions, envelope, exit_code, success_line, to_line,
-    verify_report,
-};
+use invarlock_evidence::verify::{About, Verdict, envelope, exit_code, success_line, to_line, verify_report};
 
 /// Verifies the reports. Exits 0 when all are accepted, 1 policy, 2 malformed, 3 integrity (ci and release).
 pub fn run(args: &VerifyArgs) -> Result<u8> {
-    let options = options(args)?;
+    let ui = Ui::new(if args.json { Level::Quiet } else { Level::Normal });
+    let options = demands::options(args, &ui)?;
     let verdicts: Vec<Verdict> = args.reports.iter().map(|path| verify_report(path, &options)).collect();
     if args.json {
         ui::out(&to_line(&envelope(&verdicts, &now())));
@@ -20,28 +19,6 @@ pub fn run(args: &VerifyArgs) -> Result<u8> {
         verdicts.iter().for_each(print);
     }
     Ok(u8::try_from(exit_code(&verdicts)).unwrap_or(2))
-}
-
-fn options(args: &VerifyArgs) -> Result<VerifyOptions> {
-    if !(args.tolerance.is_finite() && (0.0..=1e-3).contains(&args.tolerance)) {
-        return Err(Error::input(format!("--tolerance {}: out of range", args.tolerance)))
-            .hint("use a number from 0 to 0.001");
-    }
-    let tier = args.tier.as_deref().map(str::parse).transpose();
-    Ok(VerifyOptions {
-        profile: args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")))?,
-        tier: tier.map_err(|e| Error::input(format!("--tier: {e}")))?,
-        tolerance: args.tolerance,
-        runtime_provenance: match args.runtime_provenance {
-            Provenance::Container => RuntimeProvenance::Container,
-            Provenance::Host => RuntimeProvenance::Host,
-        },
-        baseline: args.baseline.clone(),
-        expected_image_digest: args.expected_runtime_image_digest.as_ref().map(ToString::to_string),
-        accept_foreign: args.accept_foreign,
-        upstream_parity: args.upstream_parity,
-        ..VerifyOptions::default()
-    })
 }
 
 fn print(verdict: &Verdict) {

@@ -1,11 +1,12 @@
 //! Evidence of this program: what `evaluate` derived when it wrote, is derived again from the raw records with the same code.
 //!
 //! 1. The manifest must be the one that its own facts give ([`Facts::manifest`]).
-//! 2. Each run report must be the one that its own values give ([`Measured::report`]), and the answer to the plan.
+//! 2. Each run report must be the one that its own values give ([`measured::Measured::report`]), and the answer to the plan.
 //! 3. The report must be the one that facts and run reports give ([`Facts::compare`]).
 //! 4. Plan, observations, outcomes and times must be those of two finished, isolated runs.
 //! 5. The gates are judged again, with the profile and the tier of the verifier.
 
+mod demands;
 mod plan;
 mod run_reports;
 mod times;
@@ -30,6 +31,7 @@ use crate::numerics::digest::sha256_hex;
 use crate::policy::Profile;
 use crate::sentences::weaker_profile;
 use crate::{gates, guards, json as strict, measured};
+use demands::Demands;
 use invarlock_error::{Context as _, Error, Kind, Result};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -53,18 +55,12 @@ pub(super) struct Files<'a> {
 
 /// Verifies the evidence.
 pub(super) fn verify(files: &Files<'_>, options: &VerifyOptions, mut verdict: Verdict) -> Verdict {
-    let mut check = Check {
-        files,
-        options,
-        faults: Vec::new(),
-        demands: Vec::new(),
-        matched: Vec::new(),
-        gates: Vec::new(),
-    };
+    let mut check =
+        Check { files, options, faults: Vec::new(), demands: Demands::default(), gates: Vec::new() };
     let ended = check.all(&mut verdict).err();
     let malformed = ended.as_ref().is_some_and(|error| error.kind() == Kind::Input);
     check.faults.extend(ended.map(|error| error.to_string()));
-    let Check { mut faults, demands, matched, gates, .. } = check;
+    let Check { mut faults, demands: Demands { unmet: demands, matched }, gates, .. } = check;
     verdict.matched = matched;
     faults.truncate(MAX_LISTED);
     verdict.reason = match (faults.is_empty(), demands.is_empty() && gates.is_empty()) {
@@ -111,10 +107,7 @@ struct Check<'a> {
     options: &'a VerifyOptions,
     /// Where the evidence contradicts itself.
     faults: Vec<String>,
-    /// What the verifier requires and the evidence does not meet.
-    demands: Vec<String>,
-    /// Digests that the verifier requires and that match.
-    matched: Vec<String>,
+    demands: Demands,
     /// Gates that the subject fails.
     gates: Vec<String>,
 }
@@ -133,7 +126,7 @@ impl Check<'_> {
         self.observations(manifest.execution_mode);
         let facts = Facts::read(&manifest)?;
         verdict.about = Some(About::of(&facts));
-        self.demands(&facts)?;
+        self.demands = Demands::of(&facts, self.options)?;
         self.derived_manifest(&facts);
         plan::faults(&facts, &mut self.faults);
         let recorded = self.report()?;
@@ -162,6 +155,7 @@ impl Check<'_> {
             .map_err(|why| Error::input(why.to_string()))
             .with_context(reading)?;
         let actual = sha256_hex(report);
+        self.refuse_run_report(&actual)?;
         if manifest.report.sha256 != actual {
             self.faults.push(format!(
                 "evaluation.report.json was changed, or is not the report of this manifest: its SHA-256 is {actual}, \
@@ -178,58 +172,25 @@ impl Check<'_> {
         Ok(manifest)
     }
 
+    /// A path of one of the run reports is a mistake of the user.
+    fn refuse_run_report(&self, sha256: &str) -> Result<()> {
+        let sides = Node::root("", self.files.parsed).at("context.sides");
+        let outputs =
+            ["baseline", "subject"].into_iter().flat_map(|side| sides.get(side).get("outputs").elements());
+        match outputs.filter_map(|output| output.get("sha256").str()).any(|output| output == sha256) {
+            true => Err(Error::input(format!(
+                "{} is a run report; pass the evaluation report, or the directory",
+                self.files.path.display()
+            ))),
+            false => Ok(()),
+        }
+    }
+
     fn derived_manifest(&mut self, facts: &Facts) {
         // The digest of the report was compared before.
         let stated = self.files.parsed.pointer("/report/sha256").and_then(Value::as_str).unwrap_or_default();
         let derived = to_value(&facts.manifest(stated));
         self.faults.extend(differences(MANIFEST, self.files.parsed, &derived, 0.0));
-    }
-
-    /// What the verifier requires of the manifest.
-    fn demands(&mut self, facts: &Facts) -> Result<()> {
-        let plan = &facts.plan;
-        let host = plan.execution_mode == ExecutionMode::HostBypass;
-        if host && self.options.runtime_provenance != RuntimeProvenance::Host {
-            self.demands.push(
-                "the measurement ran on the host, not in a container; measure again without --execution-mode host, or \
-                 accept it with --runtime-provenance host"
-                    .to_owned(),
-            );
-        }
-        if let Some(expected) = &self.options.expected_image_digest {
-            let found = plan.image.as_ref().map_or("none", |image| &image.manifest_digest);
-            match found == expected.trim().to_lowercase() {
-                true => self.matched.push("image".to_owned()),
-                false => {
-                    self.demands
-                        .push(format!("the image has the digest {found}, the verifier requires {expected}"));
-                }
-            }
-        }
-        for (name, by) in &plan.allowances.granted_by {
-            let of_host = host && name == host_execution::ALLOWANCE;
-            if !of_host && !self.options.granted.contains(name) {
-                self.demands
-                    .push(format!("{name}: a control was disabled by {by}; measure again without it"));
-            }
-        }
-        self.supplied_baseline(facts)
-    }
-
-    /// `--baseline` must be the run report that was compared.
-    fn supplied_baseline(&mut self, facts: &Facts) -> Result<()> {
-        let Some(path) = &self.options.baseline else { return Ok(()) };
-        let shown = path.display();
-        let bytes = read_evidence(path, RUN_REPORT_LIMIT)
-            .map_err(|why| Error::input(format!("the baseline {shown} cannot be read: {why}")))?;
-        let (found, stated) = (sha256_hex(&bytes), &facts.run_report(Role::Baseline)?.sha256);
-        match found == *stated {
-            true => self.matched.push("baseline report".to_owned()),
-            false => self.demands.push(format!(
-                "--baseline {shown} is not the run report that was compared: its SHA-256 is {found}, the manifest has {stated}"
-            )),
-        }
-        Ok(())
     }
 
     /// What was observed of each container.

@@ -1,0 +1,178 @@
+//! What `verify` requires of evidence: from its options, or from a trust profile.
+
+use crate::args::{Provenance, VerifyArgs};
+use crate::error::{Context as _, Error, Result};
+use crate::inputs;
+use crate::signals::Signals;
+use crate::ui::Ui;
+use chrono::{DateTime, TimeDelta, Utc};
+use invarlock_evidence::format::trust_profile::{TRUST_FORMAT, TrustProfile};
+use invarlock_evidence::verify::{Pins, RuntimeProvenance, VerifyOptions, read_evidence};
+use invarlock_images::Digest;
+use std::path::Path;
+
+/// Largest trust profile that is read.
+const PROFILE_LIMIT: u64 = 1 << 20;
+
+/// The options of the verifier.
+pub fn options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
+    if !(args.tolerance.is_finite() && (0.0..=1e-3).contains(&args.tolerance)) {
+        return Err(Error::input(format!("--tolerance {}: out of range", args.tolerance)))
+            .hint("use a number from 0 to 0.001");
+    }
+    let demands = match &args.trust {
+        Some(file) => {
+            let demands = of_profile(&profile(file)?);
+            demands.with_context(|| format!("reading the trust profile {}", file.display()))?
+        }
+        None => of_options(args, ui)?,
+    };
+    Ok(VerifyOptions {
+        tolerance: args.tolerance,
+        baseline: args.baseline.clone(),
+        upstream_parity: args.upstream_parity,
+        ..demands
+    })
+}
+
+fn of_options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
+    let signals = Signals::catch()?;
+    let checkpoint = |flag: &str, pin: &Option<String>| {
+        let digest = |text: &String| {
+            pinned(flag, text, |path| {
+                let files = inputs::open_checkpoint(flag, path)?;
+                inputs::digest(ui, &signals, flag, path, &files)
+            })
+        };
+        pin.as_ref().map(digest).transpose()
+    };
+    let dataset = |text: &String| {
+        pinned("dataset", text, |path| {
+            let files = inputs::open_dataset(&[path.to_path_buf()], None)?;
+            inputs::digest(ui, &signals, "dataset", path, &files)
+        })
+    };
+    let image = args.image.as_ref().or(args.expected_runtime_image_digest.as_ref());
+    Ok(VerifyOptions {
+        profile: args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")))?,
+        tier: args
+            .tier
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|e| Error::input(format!("--tier: {e}")))?,
+        pins: Pins {
+            baseline: checkpoint("baseline", &args.baseline_checkpoint)?,
+            subject: checkpoint("subject", &args.subject)?,
+            dataset: args.dataset.as_ref().map(dataset).transpose()?,
+        },
+        oldest: args.max_age.map(|age| (Utc::now() - age).fixed_offset()),
+        expected_image_digest: image.map(ToString::to_string),
+        runtime_provenance: match args.runtime_provenance {
+            Provenance::Container => RuntimeProvenance::Container,
+            Provenance::Host => RuntimeProvenance::Host,
+        },
+        accept_foreign: args.accept_foreign,
+        ..VerifyOptions::default()
+    })
+}
+
+/// The digest that an option names: itself, or that of a directory or file.
+fn pinned(
+    flag: &str,
+    text: &str,
+    hash: impl FnOnce(&Path) -> Result<invarlock_evidence::format::plan::Files>,
+) -> Result<String> {
+    match text.starts_with("sha256:") {
+        true => {
+            let digest = Digest::parse(text).map_err(|e| Error::input(format!("--{flag}: {e}")))?;
+            Ok(digest.to_string())
+        }
+        false => Ok(hash(Path::new(text))?.tree_sha256),
+    }
+}
+
+fn profile(file: &Path) -> Result<TrustProfile> {
+    let reading = || format!("reading the trust profile {}", file.display());
+    let bytes =
+        read_evidence(file, PROFILE_LIMIT).map_err(|e| Error::input(e.to_string())).with_context(reading)?;
+    let profile: TrustProfile =
+        serde_json::from_slice(&bytes).map_err(|e| Error::input(e.to_string())).with_context(reading)?;
+    if profile.format_version != TRUST_FORMAT {
+        let found = &profile.format_version;
+        return Err(Error::input(format!("format_version is {found:?}, expected {TRUST_FORMAT:?}")))
+            .with_context(reading);
+    }
+    Ok(profile)
+}
+
+fn of_profile(profile: &TrustProfile) -> Result<VerifyOptions> {
+    let digest = |member: &str, digest: &Option<String>| {
+        let checked = digest.as_deref().map(Digest::parse).transpose();
+        checked
+            .map(|digest| digest.map(|digest| digest.to_string()))
+            .map_err(|e| Error::input(format!("{member}: {e}")))
+    };
+    let age = profile
+        .max_age
+        .as_deref()
+        .map(parse_age)
+        .transpose()
+        .map_err(|e| Error::input(format!("max_age: {e}")))?;
+    if let Some(unknown) = profile
+        .allow
+        .iter()
+        .find(|name| !["allow_network", "custom_seccomp_profile"].contains(&name.as_str()))
+    {
+        return Err(Error::input(format!(
+            "allow: {unknown:?} is not allow_network or custom_seccomp_profile"
+        )));
+    }
+    let named = |member: &str, e: &dyn std::fmt::Display| Error::input(format!("{member}: {e}"));
+    Ok(VerifyOptions {
+        profile: profile.profile.as_deref().unwrap_or("ci").parse().map_err(|e| named("profile", &e))?,
+        tier: profile.tier.as_deref().map(str::parse).transpose().map_err(|e| named("tier", &e))?,
+        pins: Pins {
+            baseline: digest("baseline_checkpoint", &profile.baseline_checkpoint)?,
+            subject: digest("subject", &profile.subject)?,
+            dataset: digest("dataset", &profile.dataset)?,
+        },
+        oldest: age.map(|age| (Utc::now() - age).fixed_offset()),
+        expected_image_digest: digest("image", &profile.image)?,
+        runtime_provenance: match profile.accept_host_execution {
+            true => RuntimeProvenance::Host,
+            false => RuntimeProvenance::Container,
+        },
+        granted: profile.allow.clone(),
+        accept_foreign: profile.accept_foreign,
+        ..VerifyOptions::default()
+    })
+}
+
+/// An age such as `30d` or `12h`.
+pub fn parse_age(text: &str) -> Result<TimeDelta, &'static str> {
+    const USAGE: &str = "use a whole number of days or hours, such as 30d or 12h";
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(USAGE)?;
+    let number: u32 = number.parse().map_err(|_| USAGE)?;
+    let hours = match unit {
+        "d" => i64::from(number) * 24,
+        "h" => i64::from(number),
+        _ => return Err(USAGE),
+    };
+    // Older than the calendar is as old as it can be.
+    TimeDelta::try_hours(hours).filter(|age| DateTime::<Utc>::UNIX_EPOCH + *age < Utc::now()).ok_or(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_age;
+
+    #[test]
+    fn ages_are_days_or_hours() {
+        assert_eq!(parse_age("2d").map(|age| age.num_hours()), Ok(48));
+        assert_eq!(parse_age("12h").map(|age| age.num_hours()), Ok(12));
+        for wrong in ["", "d", "5", "5m", "-1d", "1.5d", "999999999d", "dé"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
+    }
+}
