@@ -13,19 +13,35 @@ use std::fmt;
 
 /// The most objects of a document; evidence has some hundreds.
 const MAX_OBJECTS: usize = 100_000;
+/// The most lists of a document: four for each window of the largest report.
+const MAX_LISTS: usize = 1 << 20;
 /// The most members of a document: two for each token of the largest report.
 const MAX_MEMBERS: usize = 10 << 20;
 
+/// Refuses a document with more objects, lists or members than evidence has, before it is parsed: a parsed member takes up to a
+/// hundred times the memory of its text.
+pub fn check_size(what: &str, bytes: &[u8]) -> Result<(), Error> {
+    let (mut objects, mut lists, mut members) = (0usize, 0usize, 0usize);
+    for byte in bytes {
+        match byte {
+            b'{' => objects += 1,
+            b'[' => lists += 1,
+            b',' => members += 1,
+            _ => {}
+        }
+    }
+    if objects <= MAX_OBJECTS && lists <= MAX_LISTS && members <= MAX_MEMBERS {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{what} has {objects} objects, {lists} lists and {members} members; at most {MAX_OBJECTS}, {MAX_LISTS} and \
+         {MAX_MEMBERS} are read"
+    )))
+}
+
 /// Parses strictly; `what` names the document in errors.
 pub fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
-    // A parsed member takes up to a hundred times the memory of its text.
-    let objects = bytes.iter().filter(|byte| **byte == b'{').count();
-    let members = bytes.iter().filter(|byte| **byte == b',').count();
-    if objects > MAX_OBJECTS || members > MAX_MEMBERS {
-        return Err(Error::input(format!(
-            "{what} has {objects} objects and {members} members; at most {MAX_OBJECTS} and {MAX_MEMBERS} are read"
-        )));
-    }
+    check_size(what, bytes)?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let length = Cell::new(0);
     let value = Strict(&length).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
@@ -34,6 +50,7 @@ pub fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
 
 /// Parses a run report strictly; `what` names it in errors.
 pub fn parse_run_report(what: &str, bytes: &[u8]) -> Result<RunReport, Error> {
+    check_size(what, bytes)?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let unique = Unique.deserialize(&mut reader).and_then(|()| reader.end());
     unique.map_err(|why| Error::input(format!("{what} is not strict JSON: {why}")))?;

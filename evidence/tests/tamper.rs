@@ -311,3 +311,49 @@ fn every_path(path: String, value: &Value, out: &mut Vec<String>) {
 fn equal_input_gives_equal_bytes() {
     assert_eq!(to_bytes(&made(0.01).report()), to_bytes(&made(0.01).report()));
 }
+
+/// Parsed, ten million lists would take gigabytes.
+#[test]
+fn a_report_of_many_lists_is_refused_before_it_is_parsed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(0.01).write(folder.path());
+    let mut report = std::fs::read(&path).unwrap();
+    report.truncate(report.len() - 2);
+    report.extend_from_slice(b",\"x\":[");
+    report.extend_from_slice("[[[[[[1]]]]]],".repeat(200_000).as_bytes());
+    report.extend_from_slice(b"1]}\n");
+    std::fs::write(&path, report).unwrap();
+    for upstream_parity in [false, true] {
+        let options = VerifyOptions { upstream_parity, accept_foreign: true, ..VerifyOptions::default() };
+        let verdict = verify_report(&path, &options);
+        assert!(verdict.errors.iter().any(|error| error.contains("1048576 and")), "{:?}", verdict.errors);
+    }
+    assert!(invarlock_evidence::verify::open_report(&path).unwrap_err().to_string().contains("lists"));
+}
+
+/// The time to verify grows with the number of files, not with its square.
+#[test]
+fn many_hashed_files_are_verified_in_linear_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(0.01).write(folder.path());
+    let manifest = folder.path().join(FILE_NAME);
+    let original: Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let seconds = |files: usize| {
+        let mut changed = original.clone();
+        let side = &mut changed["context"]["sides"]["subject"];
+        let names: Vec<String> = (0..files).map(|i| format!("f{i}")).collect();
+        side["checkpoint"]["files"] =
+            names.iter().map(|name| json!({"name": name, "bytes": 1, "sha256": "ab"})).collect();
+        side["observations"]["inputs"]["value"] = names
+            .iter()
+            .map(|name| json!({"target": format!("/in/checkpoint/{name}"), "bytes": 1, "file": "1:1 1"}))
+            .collect();
+        std::fs::write(&manifest, changed.to_string()).unwrap();
+        let start = std::time::Instant::now();
+        assert!(!verify_report(&path, &VerifyOptions::default()).ok());
+        start.elapsed().as_secs_f64()
+    };
+    let (few, many) = (seconds(2_000), seconds(20_000));
+    // Quadratic time would be a hundred times as long.
+    assert!(many < 40.0 * few.max(0.02), "{few:.3} s, {many:.3} s");
+}

@@ -159,8 +159,10 @@ pub fn parse_age(text: &str) -> Result<TimeDelta, &'static str> {
         "h" => i64::from(number),
         _ => return Err(USAGE),
     };
-    // Older than the calendar is as old as it can be.
-    TimeDelta::try_hours(hours).filter(|age| DateTime::<Utc>::UNIX_EPOCH + *age < Utc::now()).ok_or(USAGE)
+    let age = TimeDelta::try_hours(hours).ok_or(USAGE)?;
+    // No evidence is older than the epoch.
+    let oldest = Utc::now().checked_sub_signed(age);
+    oldest.filter(|oldest| *oldest > DateTime::UNIX_EPOCH).map(|_| age).ok_or(USAGE)
 }
 
 #[cfg(test)]

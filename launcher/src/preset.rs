@@ -9,9 +9,12 @@ use invarlock_evidence::format::warning::Warning;
 use serde::Deserialize;
 use serde_norway::Value;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 const MAX_PRESET_BYTES: u64 = 1 << 20;
+/// The most lists and mappings in brackets; a preset has some.
+const MAX_LISTS: usize = 1000;
 
 /// What the windows are made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -206,7 +209,9 @@ fn has_only_order(guards: &Value) -> bool {
 
 fn read_bounded(path: &Path) -> Result<String> {
     let failed = |e: std::io::Error| inputs::not_opened(&format!("preset {}", path.display()), &e);
-    let file = std::fs::File::open(path).map_err(failed)?;
+    // Non-blocking: opening a named pipe would wait for a writer.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(Error::input(format!("opening preset {}: not a regular file", path.display())));
     }
@@ -214,6 +219,15 @@ fn read_bounded(path: &Path) -> Result<String> {
     file.take(MAX_PRESET_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_PRESET_BYTES {
         return Err(Error::input(format!("reading preset {}: larger than 1 MiB", path.display())));
+    }
+    // The YAML parser takes time that grows with the square of the depth.
+    let open = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    if open > MAX_LISTS {
+        let message = format!(
+            "preset {}: {open} lists and mappings in brackets; at most {MAX_LISTS} are read",
+            path.display()
+        );
+        return Err(Error::input(message));
     }
     Ok(text)
 }

@@ -197,3 +197,38 @@ fn files_of_the_evidence_that_are_passed_by_mistake_are_named() {
     let ran = place.run(&["verify", "--profile", "dev", "eval"]).expect(1);
     assert!(ran.out.contains("it has no execution_mode"), "{}", ran.out);
 }
+
+#[test]
+fn the_page_says_that_a_manifest_is_of_another_report() {
+    let place = evaluated("healthy");
+    let page = |name: &str| {
+        place.run(&["report", "html", "-i", "eval", "-o", name]).expect(0);
+        std::fs::read_to_string(place.work(name)).unwrap()
+    };
+    let warning = "The runtime manifest is not that of this report";
+    assert!(!page("bound.html").contains(warning));
+    let manifest = place.work("eval/runtime.manifest.json");
+    let mut other = read_json(&manifest);
+    other["report"]["sha256"] = json!("0".repeat(64));
+    std::fs::write(&manifest, other.to_string()).unwrap();
+    let page = page("unbound.html");
+    assert!(
+        page.contains(warning) && !page.contains("model.safetensors"),
+        "nothing of the manifest is shown"
+    );
+}
+
+#[test]
+fn a_preset_that_is_a_pipe_or_deeply_nested_is_refused_at_once() {
+    let place = evaluated("healthy");
+    let args =
+        ["evaluate", "--baseline", "models/base", "--subject", "models/released", "--preset", "other.yaml"];
+    let start = std::time::Instant::now();
+    place.write("other.yaml", format!("dataset: {}", "[".repeat(100_000)).as_bytes());
+    place.run(&args).expect(2).one_error(&["other.yaml", "in brackets"]);
+    std::fs::remove_file(place.work("other.yaml")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(place.work("other.yaml")).status().unwrap();
+    assert!(made.success());
+    place.run(&args).expect(2).one_error(&["other.yaml", "not a regular file"]);
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+}

@@ -40,6 +40,28 @@ const STYLE: &str = include_str!("page.css");
 /// # Errors
 /// The built-in template cannot be rendered, which is a fault of this program.
 pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error> {
+    render_page(Page::new(report, manifest))
+}
+
+/// Renders a report beside which lies a manifest of another report. Nothing of the manifest is shown.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_unbound(report: &Value) -> Result<String, Error> {
+    let mut page = Page::new(report, None);
+    let warning = Warning {
+        class: "danger",
+        title: "The runtime manifest is not that of this report".into(),
+        text: "The manifest beside the report contains the digest of another report, so it does not say how this report was \
+               measured. It is not shown."
+            .into(),
+        items: Vec::new(),
+    };
+    page.dangers.insert(0, warning);
+    render_page(page)
+}
+
+fn render_page(page: Page) -> Result<String, Error> {
     let fault = |e: minijinja::Error| Error::system(format!("the HTML page could not be rendered: {e:#}"));
     let syntax = minijinja::syntax::SyntaxConfig::builder()
         .trim_blocks(true)
@@ -56,8 +78,8 @@ pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error>
         _ => minijinja::escape_formatter(out, state, value),
     });
     templates.add_template("page", TEMPLATE).map_err(fault)?;
-    let page = templates.get_template("page").map_err(fault)?;
-    page.render(minijinja::value::Serde(Page::new(report, manifest))).map_err(fault)
+    let template = templates.get_template("page").map_err(fault)?;
+    template.render(minijinja::value::Serde(page)).map_err(fault)
 }
 
 // ---------------------------------------------------------------------------------------------------- reading

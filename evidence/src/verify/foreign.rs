@@ -3,8 +3,8 @@
 use super::runtime::{self, RuntimeOptions};
 use super::summary::Summary;
 use super::{
-    Assurance, INTEGRITY, Pins, RUN_REPORT_LIMIT, Reason, RuntimeProvenance, StoppedBy, Trust, Verdict,
-    VerifyOptions, input_error, open_manifest, output, read_evidence, strict, upstream,
+    Assurance, INTEGRITY, MAX_LISTED, Pins, RUN_REPORT_LIMIT, Reason, RuntimeProvenance, StoppedBy, Trust,
+    Verdict, VerifyOptions, input_error, open_manifest, output, read_evidence, strict, upstream,
 };
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
@@ -59,6 +59,24 @@ const FOREIGN: &str = "the evidence was not written by this program, which canno
 /// The error about demands that only evidence of this program can meet.
 const UNMET: &str = "evidence of other makers does not say which models and data it is about, or when it was made, in a way \
      that can be checked";
+
+/// Characters of an error that are kept.
+const MAX_ERROR: usize = 500;
+
+/// Keeps the first errors, shortened: a report could state as much as it is large.
+fn bound(errors: &mut Vec<String>) {
+    let more = errors.len().saturating_sub(MAX_LISTED);
+    errors.truncate(MAX_LISTED);
+    for error in errors.iter_mut() {
+        if let Some((end, _)) = error.char_indices().nth(MAX_ERROR) {
+            error.truncate(end);
+            error.push('…');
+        }
+    }
+    if more > 0 {
+        errors.push(format!("{more} more errors"));
+    }
+}
 
 fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut verdict: Verdict) -> Verdict {
     let (baseline, baseline_json) = match load_baseline(options) {
@@ -145,6 +163,8 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     };
     let accepted = clean || verdict.errors == [FOREIGN] && verdict.gate_failures.is_empty();
     verdict.assurance = if accepted { Assurance::Foreign } else { Assurance::Failed };
+    bound(&mut verdict.errors);
+    bound(&mut verdict.gate_failures);
     verdict.summary = Some(Summary::of_foreign(Node::root("", &report), options.tolerance));
     verdict
 }

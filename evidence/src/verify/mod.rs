@@ -18,7 +18,7 @@ mod summary;
 mod upstream;
 
 pub use about::About;
-pub use open::{open_manifest, open_report};
+pub use open::{OpenReport, open_manifest, open_report};
 pub use output::{envelope, exit_code, success_line, to_line};
 pub use own::consistent_run_report;
 pub use read::{MANIFEST_LIMIT, REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
@@ -385,6 +385,7 @@ fn resolve(path: &Path) -> Result<PathBuf, String> {
 }
 
 fn parse(bytes: &[u8], lenient: bool) -> Result<Value, String> {
+    json::check_size("the report", bytes).map_err(|why| why.to_string())?;
     if lenient {
         // Python's reader uses the last of duplicate members, and so does serde_json. NaN remains an error: JSON has none,
         // and no report of upstream that verifies contains one.

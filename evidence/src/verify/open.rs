@@ -2,18 +2,30 @@
 
 use super::{UpstreamVersion, parse, read, resolve, schema};
 use crate::Error;
+use crate::numerics::digest::sha256_hex;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The evaluation report that a file or directory names, with its path. An error unless it is valid by schema `v1`.
-pub fn open_report(path: &Path) -> Result<(PathBuf, Value), Error> {
+/// An evaluation report that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenReport {
+    /// Path of the file.
+    pub path: PathBuf,
+    /// The report.
+    pub report: Value,
+    /// SHA-256 of its bytes, hexadecimal.
+    pub sha256: String,
+}
+
+/// The evaluation report that a file or directory names. An error unless it is valid by schema `v1`.
+pub fn open_report(path: &Path) -> Result<OpenReport, Error> {
     let file = resolve(path).map_err(Error::input)?;
     let failed = |why: String| Error::input(format!("reading evaluation report {}: {why}", file.display()));
     let bytes = read::read_evidence(&file, read::REPORT_LIMIT).map_err(|why| failed(why.to_string()))?;
     let report = parse(&bytes, true).map_err(failed)?;
     match schema::report_faults(&report, UpstreamVersion::V0_12).first() {
         Some(fault) => Err(failed(format!("it is not a valid evaluation report: {fault}"))),
-        None => Ok((file, report)),
+        None => Ok(OpenReport { path: file, report, sha256: sha256_hex(&bytes) }),
     }
 }
 

@@ -5,15 +5,21 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::{MANIFEST, write_output};
 use crate::ui;
 use invarlock_evidence::{host_execution, html, verify};
+use serde_json::Value;
 use std::path::Path;
 
 /// Exits 2 for an invalid evaluation report, and 1 when the output exists and `--force` was not passed.
 pub fn run(args: &HtmlArgs) -> Result<u8> {
     let output = &args.output;
-    let (report_path, report) = verify::open_report(&args.input)?;
+    let verify::OpenReport { path: report_path, report, sha256 } = verify::open_report(&args.input)?;
     let manifest_path = report_path.with_file_name(MANIFEST);
     let manifest = verify::open_manifest(&manifest_path)?;
-    let page = html::render(&report, manifest.as_ref())?;
+    let bound =
+        |manifest: &Value| manifest.pointer("/report/sha256").and_then(Value::as_str) == Some(&sha256);
+    let page = match &manifest {
+        Some(other) if !bound(other) => html::render_unbound(&report)?,
+        manifest => html::render(&report, manifest.as_ref())?,
+    };
     if [&report_path, &manifest_path].into_iter().any(|path| is_same_file(path, output)) {
         return Err(Error::input(format!("writing {}: the file is part of the evidence", output.display())))
             .hint("choose another output file");

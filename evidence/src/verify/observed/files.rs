@@ -3,7 +3,7 @@
 use super::{Found, Side, is, strings, unexpected};
 use crate::format::untrusted::Node;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
 /// Files of `/proc` that must be covered if the kernel has them.
@@ -110,20 +110,22 @@ pub(super) fn inputs(side: &Side<'_>, value: Node<'_>) -> Found {
     if value.array().is_none() {
         return unexpected(value, "a list");
     }
-    let hashed = hashed(side);
+    let hashed: BTreeMap<String, Node<'_>> = hashed(side).into_iter().collect();
+    let inputs: BTreeMap<&str, Node<'_>> =
+        value.elements().map(|input| (text(input, "target"), input)).collect();
     for (target, bytes) in &hashed {
-        let Some(input) = value.elements().find(|input| text(*input, "target") == target) else {
+        let Some(input) = inputs.get(target.as_str()) else {
             return Err(format!("{} lacks {target}", value.path()));
         };
         if input.get("bytes") != *bytes {
-            return unexpected(input, format_args!("{bytes} bytes at {target}"));
+            return unexpected(*input, format_args!("{bytes} bytes at {target}"));
         }
     }
     let mounted: BTreeSet<&str> = targets(side.observed("mounts")).collect();
     let mut listed = BTreeSet::new();
     for input in value.elements() {
         let target = text(input, "target");
-        let is_hashed = hashed.iter().any(|(name, _)| name == target);
+        let is_hashed = hashed.contains_key(target);
         let file = input.get("file");
         let good = target.starts_with("/in/")
             && input.get("bytes").u64().is_some()

@@ -210,6 +210,7 @@ impl Check<'_> {
     /// The recorded report, if it is written as this program writes it.
     fn report(&mut self) -> Result<EvaluationReport> {
         let bytes = self.files.report;
+        strict::check_size("evaluation.report.json", bytes)?;
         let report: EvaluationReport = serde_json::from_slice(bytes)
             .map_err(|why| Error::input(why.to_string()))
             .context("reading evaluation.report.json")?;

@@ -9,7 +9,7 @@ use crate::format::plan::{
 use crate::format::runtime_manifest::Side;
 use crate::host_execution;
 use crate::job::Role;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names in `allowances.granted_by`.
 const ALLOWANCES: [&str; 3] = ["allow_network", host_execution::ALLOWANCE, "custom_seccomp_profile"];
@@ -309,8 +309,10 @@ impl Check<'_> {
             },
             fixed("/proc", "proc", &["nosuid", "nodev", "noexec"]),
         ];
+        let places: BTreeMap<&str, (usize, &PlannedMount)> =
+            planned.mounts.iter().enumerate().map(|(i, mount)| (mount.target.as_str(), (i, mount))).collect();
         let source = |target: &str| {
-            let mount = planned.mounts.iter().find(|mount| mount.target == target);
+            let mount = places.get(target).map(|(_, mount)| mount);
             Some(mount.and_then(|mount| mount.source.clone()).unwrap_or_default())
         };
         let mut inputs = Vec::new();
@@ -334,7 +336,7 @@ impl Check<'_> {
         }
         // Inputs are planned in the order in which they were opened, which nothing depends on.
         let position =
-            |mount: &PlannedMount| planned.mounts.iter().position(|found| found.target == mount.target);
+            |mount: &PlannedMount| places.get(mount.target.as_str()).map(|(position, _)| *position);
         inputs.sort_by_key(position);
         mounts.append(&mut inputs);
         mounts
