@@ -83,10 +83,13 @@ const VALUES: &[(&str, u64)] = &[
     ("F_GETFD", 1),
     ("F_SETFD", 2),
     ("F_GETFL", 3),
+    ("F_SETFL", 4),
     ("F_SETLEASE", 1024),
     ("F_NOTIFY", 1026),
     ("F_DUPFD_CLOEXEC", 1030),
     ("F_SETPIPE_SZ", 1031),
+    ("F_GETPIPE_SZ", 1032),
+    ("F_GET_SEALS", 1034),
     // setrlimit(2), prlimit(2)
     ("RLIMIT_CORE", 4),
     // setpriority(2), ioprio_set(2)

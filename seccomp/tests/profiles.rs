@@ -30,18 +30,18 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         "general",
         Arch::X86_64,
         [
-            "sha256:6f027a2f790623a9eb16e1041a89859108a6f75da0e34803c8acd06790c2f4b9",
-            "sha256:40cc76857278175ace77d012afaa26f5447690998cc4c59f6c505b479f9a0770",
-            "sha256:d3d6b6cbadfa9732c950670ca56615aeb29680a706fba20b24d4846fe30fc5d1",
+            "sha256:d1f0d162ff38f2e3c9468557144fbfd12690d3ebaf47db3f3ef46de75739b1cf",
+            "sha256:6e1e78bac12c5b6e0936c4cbc86a261fb651c79eb98fd585b8c42d8d7b8261bc",
+            "sha256:11807ebea5758373d24bf556e164ca3d6e5c4fe92d002b7b485fdbccb0159c5e",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:585fa872c85d745ace93c73735a797b9c2fbbac6fca19135c7992729dd9bc0c7",
-            "sha256:1b95b0a965cdb299ccc425309048977c4a2a0fbdf79284327e5bdd2a8900b2b6",
-            "sha256:5875c6082968cb948dabe333e8ed216245a5e9375411d7ad93f13ab8e9bee481",
+            "sha256:07853ab62a367217d9b69072baf4377a3aaa37ba4a013fd14b4612ac6a64d75a",
+            "sha256:dc896b968c1e494aae1d39fd814dfd3e432b9024b9e000c0e226802b4173b37f",
+            "sha256:e2717fb564990d445d07f3ec683016f380bd16b87ba3abe9e984c54e8a1a5172",
         ],
     ),
     (

@@ -38,10 +38,16 @@ pub(super) const SHARED: &[Attack] = &[
         call(libc::SYS_sched_setaffinity, &mut [Number(1), Number(8), Memory(&mut one)])
     }),
     denied("lease", "take a lease on a file of the image", || {
-        on_own_program(libc::F_SETLEASE, libc::F_RDLCK.into())
+        on_own_program(libc::F_SETLEASE, Number(libc::F_RDLCK.into()))
     }),
+    denied("delegation", "take a delegation of a file of the image", || {
+        // F_SETDELEG with a struct delegation: flags (4 bytes), type (2 bytes), padding.
+        on_own_program(1040, Memory(&mut [0; 8]))
+    }),
+    denied("record-lock", "lock a range of a file of the image", || record_lock(libc::F_SETLK)),
+    denied("open-file-lock", "the same, with a lock of the open file", || record_lock(libc::F_OFD_SETLK)),
     denied("pipe-size", "enlarge a pipe", || match rustix::pipe::pipe() {
-        Ok((end, _)) => control(end.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20),
+        Ok((end, _)) => control(end.as_raw_fd(), libc::F_SETPIPE_SZ, Number(1 << 20)),
         Err(errno) => Answer::Failed(errno.raw_os_error()),
     }),
     denied("huge-pages", "map huge pages", || {
@@ -112,13 +118,20 @@ fn set_limit(pid: c_long, resource: libc::__rlimit_resource_t) -> Answer {
     call(libc::SYS_prlimit64, &mut [Number(pid), Number(resource.into()), Memory(&mut limit), Number(0)])
 }
 
-fn on_own_program(command: c_int, argument: c_long) -> Answer {
+/// A lock of the first byte for reading: a `struct flock` of zeroes has the type `F_RDLCK`, and the length at offset 16.
+fn record_lock(command: c_int) -> Answer {
+    let mut lock = [0; 32];
+    lock[16] = 1;
+    on_own_program(command, Memory(&mut lock))
+}
+
+fn on_own_program(command: c_int, argument: sys::Arg<'_>) -> Answer {
     match File::open("/proc/self/exe") {
         Ok(file) => control(file.as_raw_fd(), command, argument),
         Err(e) => Answer::Text(e.to_string()),
     }
 }
 
-fn control(fd: c_int, command: c_int, argument: c_long) -> Answer {
-    call(libc::SYS_fcntl, &mut [Number(fd.into()), Number(command.into()), Number(argument)])
+fn control(fd: c_int, command: c_int, argument: sys::Arg<'_>) -> Answer {
+    call(libc::SYS_fcntl, &mut [Number(fd.into()), Number(command.into()), argument])
 }

@@ -81,6 +81,8 @@ pub const CONTROLS: &[Control] = &[
             "tiocsti",
             "core-limit",
             "lease",
+            "record-lock",
+            "open-file-lock",
             "pipe-size",
             "aio",
             "system-v-memory",
