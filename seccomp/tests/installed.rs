@@ -135,9 +135,16 @@ fn general_denies_namespaces_and_kernel_interfaces() {
         {
             assert_eq!(named(name, [0; 6]), libc::EPERM, "{name}");
         }
-        for (family, allowed) in
-            [(1, true), (2, true), (10, true), (16, false), (17, false), (38, false), (40, false), (0, false)]
-        {
+        for (family, allowed) in [
+            (1, true),
+            (2, false),
+            (10, false),
+            (16, false),
+            (17, false),
+            (38, false),
+            (40, false),
+            (0, false),
+        ] {
             assert_eq!(call_is_allowed("socket", [family, 2, 0, 0, 0, 0]), allowed, "family {family}");
         }
         for flag in [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
@@ -211,7 +218,11 @@ fn general_bounds_shared_kernel_resources() {
             ("setsockopt", [99, 1, 51, 0, 0, 0], false),
             ("setsockopt", [99, 1, 52, 0, 0, 0], false),
             ("setsockopt", [99, 1, 2, 0, 0, 0], true),
-            ("setsockopt", [99, 6, 26, 0, 0, 0], true),
+            ("setsockopt", [99, 6, 26, 0, 0, 0], false),
+            ("socket", [1, 1, 0, 0, 0, 0], true),
+            ("socket", [2, 1, 0, 0, 0, 0], false),
+            ("socket", [2 | junk, 2, 0, 0, 0, 0], false),
+            ("socket", [10, 1, 0, 0, 0, 0], false),
         ] {
             assert_eq!(call_is_allowed(name, args), allowed, "{name} {args:x?}");
         }

@@ -30,18 +30,18 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         "general",
         Arch::X86_64,
         [
-            "sha256:d1f0d162ff38f2e3c9468557144fbfd12690d3ebaf47db3f3ef46de75739b1cf",
-            "sha256:6e1e78bac12c5b6e0936c4cbc86a261fb651c79eb98fd585b8c42d8d7b8261bc",
-            "sha256:11807ebea5758373d24bf556e164ca3d6e5c4fe92d002b7b485fdbccb0159c5e",
+            "sha256:de52f89a4134dd32007ff40f0e92ed556434d9b678d9dd6c377b283eec5d9264",
+            "sha256:85485e86a7915e7fd9b68db8b874fd56b7954535bfa7860949edd7953b2af915",
+            "sha256:0b8a3fc62b2f2af958f2b397020694393ba5cdb52a21241375863a8ebef1301d",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:07853ab62a367217d9b69072baf4377a3aaa37ba4a013fd14b4612ac6a64d75a",
-            "sha256:dc896b968c1e494aae1d39fd814dfd3e432b9024b9e000c0e226802b4173b37f",
-            "sha256:e2717fb564990d445d07f3ec683016f380bd16b87ba3abe9e984c54e8a1a5172",
+            "sha256:b6fb0d3b0a06909324f1e9db2356b7e5e0a7d4753ee893451f25178b266f4013",
+            "sha256:8c506c44429287a5342f1904e7ae774f14b371daadeb9f96009dc2871b3f58f6",
+            "sha256:7b3dbcccbf73d3cc55b1c62ea0a31d8db7dc05104dd38ee59dffff62abdfc701",
         ],
     ),
     (

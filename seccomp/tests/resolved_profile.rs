@@ -18,8 +18,6 @@ fn value(value: &Value) -> u64 {
 fn constant(name: &str) -> u64 {
     match name {
         "AF_UNIX" => libc::AF_UNIX as u64,
-        "AF_INET" => libc::AF_INET as u64,
-        "AF_INET6" => libc::AF_INET6 as u64,
         "CLONE_VM" => libc::CLONE_VM as u64,
         "CLONE_SIGHAND" => libc::CLONE_SIGHAND as u64,
         "CLONE_THREAD" => libc::CLONE_THREAD as u64,
@@ -45,7 +43,6 @@ fn constant(name: &str) -> u64 {
         "RLIMIT_CORE" => u64::from(libc::RLIMIT_CORE),
         "PRIO_USER" => u64::from(libc::PRIO_USER),
         "IOPRIO_WHO_USER" => 3,
-        "SOL_SOCKET" => libc::SOL_SOCKET as u64,
         "SO_ATTACH_FILTER" => libc::SO_ATTACH_FILTER as u64,
         "SO_ATTACH_BPF" => libc::SO_ATTACH_BPF as u64,
         "SO_ATTACH_REUSEPORT_CBPF" => libc::SO_ATTACH_REUSEPORT_CBPF as u64,

@@ -66,6 +66,18 @@ pub(super) const SHARED: &[Attack] = &[
         let create = libc::IPC_CREAT | 0o600;
         call(libc::SYS_shmget, &mut [Number(0), Number(4096), Number(create.into())])
     }),
+    denied("tcp", "create a TCP socket, whose buffers no limit of the run counts", || {
+        call(
+            libc::SYS_socket,
+            &mut [Number(libc::AF_INET.into()), Number(libc::SOCK_STREAM.into()), Number(0)],
+        )
+    }),
+    denied("udp", "create a UDP socket", || {
+        call(
+            libc::SYS_socket,
+            &mut [Number(libc::AF_INET6.into()), Number(libc::SOCK_DGRAM.into()), Number(0)],
+        )
+    }),
     denied("socket-filter", "attach a BPF filter to a socket", || {
         match std::os::unix::net::UnixDatagram::unbound() {
             Ok(socket) => {

@@ -85,6 +85,7 @@ pub const CONTROLS: &[Control] = &[
             "open-file-lock",
             "pipe-size",
             "aio",
+            "tcp",
             "system-v-memory",
         ],
     ),
