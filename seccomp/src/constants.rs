@@ -110,6 +110,7 @@ const VALUES: &[(&str, u64)] = &[
     // prctl(2)
     ("PR_SET_NAME", 15),
     ("PR_GET_NAME", 16),
+    ("PR_SET_SECCOMP", 22),
     ("PR_SET_VMA", 0x5356_4d41),
     // personality(2)
     ("PER_LINUX", 0),

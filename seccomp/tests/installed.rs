@@ -164,7 +164,7 @@ fn general_denies_namespaces_and_kernel_interfaces() {
 fn general_bounds_shared_kernel_resources() {
     passes("general_bounds_shared_kernel_resources", || {
         install(Profile::general());
-        for name in "io_setup shmget semget msgget mq_open sync syncfs".split_whitespace() {
+        for name in "io_setup shmget semget msgget mq_open sync syncfs seccomp".split_whitespace() {
             assert_eq!(named(name, [0; 6]), libc::EPERM, "{name}");
         }
         let junk = 1 << 40; // above the int that the kernel reads
@@ -219,6 +219,8 @@ fn general_bounds_shared_kernel_resources() {
             ("setsockopt", [99, 1, 52, 0, 0, 0], false),
             ("setsockopt", [99, 1, 2, 0, 0, 0], true),
             ("setsockopt", [99, 6, 26, 0, 0, 0], false),
+            ("prctl", [libc::PR_SET_SECCOMP as u64, 2, 0, 0, 0, 0], false),
+            ("prctl", [libc::PR_SET_SECCOMP as u64 | junk, 2, 0, 0, 0, 0], false),
             ("socket", [1, 1, 0, 0, 0, 0], true),
             ("socket", [2, 1, 0, 0, 0, 0], false),
             ("socket", [2 | junk, 2, 0, 0, 0, 0], false),

@@ -30,18 +30,18 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         "general",
         Arch::X86_64,
         [
-            "sha256:de52f89a4134dd32007ff40f0e92ed556434d9b678d9dd6c377b283eec5d9264",
-            "sha256:85485e86a7915e7fd9b68db8b874fd56b7954535bfa7860949edd7953b2af915",
-            "sha256:0b8a3fc62b2f2af958f2b397020694393ba5cdb52a21241375863a8ebef1301d",
+            "sha256:e626e94ded66c5d8725f21ac6291865f08fa9e38ca5e918c65346d0b92b9e938",
+            "sha256:0825e8d8742769a3cb25a7ed9a1df8d1775ff9578f57d1103f1e68e5424350ff",
+            "sha256:6218ec4b45eabdd21ba44f349be49b999da08d51dc21395d30d38aafe3b300d4",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:b6fb0d3b0a06909324f1e9db2356b7e5e0a7d4753ee893451f25178b266f4013",
-            "sha256:8c506c44429287a5342f1904e7ae774f14b371daadeb9f96009dc2871b3f58f6",
-            "sha256:7b3dbcccbf73d3cc55b1c62ea0a31d8db7dc05104dd38ee59dffff62abdfc701",
+            "sha256:b34068ef8b541956c9fe40550f092d5ab441104f180952d03d51a46fae2bca5f",
+            "sha256:8d8e6608e36b297feb8977649f88c80fd39f3783944eb445c22c865305ac15d0",
+            "sha256:33a31fb5fda88ccc06d55310a26b916eb0d33e592adc8eea88eeafb627634f32",
         ],
     ),
     (

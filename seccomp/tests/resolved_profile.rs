@@ -55,6 +55,7 @@ fn constant(name: &str) -> u64 {
         "TIOCLINUX" => 0x541c,
         "TIOCSETD" => 0x5423,
         "PR_SET_NAME" => libc::PR_SET_NAME as u64,
+        "PR_SET_SECCOMP" => libc::PR_SET_SECCOMP as u64,
         "PR_SET_VMA" => libc::PR_SET_VMA as u64,
         "PER_LINUX" => 0,
         "PER_QUERY" => 0xffff_ffff,

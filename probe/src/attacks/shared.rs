@@ -78,6 +78,16 @@ pub(super) const SHARED: &[Attack] = &[
             &mut [Number(libc::AF_INET6.into()), Number(libc::SOCK_DGRAM.into()), Number(0)],
         )
     }),
+    denied("own-filter", "install a filter of its own: seccomp", || {
+        let allow = own_filter();
+        let filter = libc::c_long::from(libc::SECCOMP_SET_MODE_FILTER);
+        call(libc::SYS_seccomp, &mut [Number(filter), Number(0), Memory(&mut program(&allow))])
+    }),
+    denied("own-filter-prctl", "install a filter of its own: prctl(PR_SET_SECCOMP)", || {
+        let allow = own_filter();
+        let (option, filter) = (libc::PR_SET_SECCOMP.into(), libc::SECCOMP_MODE_FILTER.into());
+        call(libc::SYS_prctl, &mut [Number(option), Number(filter), Memory(&mut program(&allow))])
+    }),
     denied("socket-filter", "attach a BPF filter to a socket", || {
         match std::os::unix::net::UnixDatagram::unbound() {
             Ok(socket) => {
@@ -101,6 +111,19 @@ pub(super) const SHARED: &[Attack] = &[
         }),
     ),
 ];
+
+/// A BPF program that allows every call: one `struct sock_filter`, which returns `SECCOMP_RET_ALLOW`.
+fn own_filter() -> [u8; 8] {
+    [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f]
+}
+
+/// The `struct sock_fprog` of a program of one instruction: its length, padding, and the address of the program.
+fn program(filter: &[u8; 8]) -> [u8; 16] {
+    let mut program = [0; 16];
+    program[0] = 1;
+    program[8..].copy_from_slice(&filter.as_ptr().addr().to_ne_bytes());
+    program
+}
 
 /// A child process that crashes.
 fn crash() -> Answer {

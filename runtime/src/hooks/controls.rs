@@ -86,6 +86,8 @@ pub const CONTROLS: &[Control] = &[
             "pipe-size",
             "aio",
             "tcp",
+            "own-filter",
+            "own-filter-prctl",
             "system-v-memory",
         ],
     ),
