@@ -84,6 +84,21 @@ fn memory_of_all_processes_is_summed() {
 }
 
 #[test]
+fn page_tables_count() {
+    assert_leaves_nothing(|| {
+        for caller in callers("page_tables_count") {
+            for profile in ["evaluator", "general"] {
+                let mut plan = plan(&["page-tables", "200000000"]);
+                plan["memory"] = json!(128 << 20);
+                plan["filter"] = json!(profile);
+                let outcome = launch(caller, &plan);
+                assert_eq!(outcome["result"]["status"], "memory_limit", "{profile}: {outcome:#}");
+            }
+        }
+    });
+}
+
+#[test]
 fn shared_memory_counts_once() {
     assert_leaves_nothing(|| {
         for caller in callers("shared_memory_counts_once") {

@@ -219,6 +219,14 @@ fn general_bounds_shared_kernel_resources() {
             ("setsockopt", [99, 1, 52, 0, 0, 0], false),
             ("setsockopt", [99, 1, 2, 0, 0, 0], true),
             ("setsockopt", [99, 6, 26, 0, 0, 0], false),
+            ("prctl", [78, 1, 1024, 0, 0, 0], false), // PR_FUTEX_HASH
+            ("prctl", [62, 0, 0, 0, 0, 0], false),    // PR_SCHED_CORE
+            ("prctl", [libc::PR_SET_PDEATHSIG as u64, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_GET_DUMPABLE as u64, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_NAME as u64 | junk, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_NO_NEW_PRIVS as u64, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_VMA as u64, 99, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_MM as u64, 0, 0, 0, 0, 0], false),
             ("prctl", [libc::PR_SET_SECCOMP as u64, 2, 0, 0, 0, 0], false),
             ("prctl", [libc::PR_SET_SECCOMP as u64 | junk, 2, 0, 0, 0, 0], false),
             ("socket", [1, 1, 0, 0, 0, 0], true),

@@ -30,18 +30,18 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         "general",
         Arch::X86_64,
         [
-            "sha256:e626e94ded66c5d8725f21ac6291865f08fa9e38ca5e918c65346d0b92b9e938",
-            "sha256:0825e8d8742769a3cb25a7ed9a1df8d1775ff9578f57d1103f1e68e5424350ff",
-            "sha256:6218ec4b45eabdd21ba44f349be49b999da08d51dc21395d30d38aafe3b300d4",
+            "sha256:393b0cfe43eb86ac27a66a1f30498a46795a7befcbea35a5cd0e72a4b827adc6",
+            "sha256:a3c5e41a5a62267b7087054d27d2d01fe6a115aa3688263e71c28e8897804dfd",
+            "sha256:f40afdd3d8201091714b65a05c80f5073a7a60ee631d2e2c6cb5729f4bd96ab5",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:b34068ef8b541956c9fe40550f092d5ab441104f180952d03d51a46fae2bca5f",
-            "sha256:8d8e6608e36b297feb8977649f88c80fd39f3783944eb445c22c865305ac15d0",
-            "sha256:33a31fb5fda88ccc06d55310a26b916eb0d33e592adc8eea88eeafb627634f32",
+            "sha256:490783ef5c97549ed054dc22bbd41967b040e25ce87cc5a0ee3f3faa0c843159",
+            "sha256:514ddb24d00faa8ccb600e870fb1d496c83822d6a1cb0ebc988872b16d8955f4",
+            "sha256:6246c4d15291c2f48d5bd2abb28f484ef51ff2048bc250769c77ea0acd570e62",
         ],
     ),
     (

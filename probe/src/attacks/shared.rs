@@ -66,6 +66,14 @@ pub(super) const SHARED: &[Attack] = &[
         let create = libc::IPC_CREAT | 0o600;
         call(libc::SYS_shmget, &mut [Number(0), Number(4096), Number(create.into())])
     }),
+    denied("futex-hash", "take kernel memory for futexes: prctl(PR_FUTEX_HASH)", || {
+        // PR_FUTEX_HASH_SET_SLOTS; kernels before 6.16 do not know it.
+        call(libc::SYS_prctl, &mut [Number(78), Number(1), Number(1024), Number(0), Number(0)])
+    }),
+    denied("core-scheduling", "keep other programs off its processor: prctl(PR_SCHED_CORE)", || {
+        // PR_SCHED_CORE_CREATE for this process.
+        call(libc::SYS_prctl, &mut [Number(62), Number(1), Number(0), Number(0), Number(0)])
+    }),
     denied("tcp", "create a TCP socket, whose buffers no limit of the run counts", || {
         call(
             libc::SYS_socket,
