@@ -21,6 +21,14 @@ pub fn take_lease(file: &std::fs::File) -> bool {
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0 }
 }
 
+/// Maps private memory; false if the kernel refuses.
+pub fn map_private(length: usize) -> bool {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address that the kernel chooses.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+    start != libc::MAP_FAILED
+}
+
 /// Makes the kernel allocate this many bytes of page tables: reads a byte of each 2 MiB of a mapping that cannot be written.
 pub fn fill_page_tables(bytes: usize) {
     const STEP: usize = 2 << 20;

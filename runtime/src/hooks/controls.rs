@@ -127,7 +127,7 @@ pub const CONTROLS: &[Control] = &[
     control("session", &["process"], &["session"]),
     // Init also ends at the end of its supervisor's socket.
     control("parent death signal", &["parent_death_signal"], &[]),
-    control("memory limit", &["limits", "rlimits"], &["memory"]),
+    control("memory limit", &["limits", "rlimits"], &["memory", "reserve"]),
     control("pids limit", &["limits", "rlimits"], &["processes-limit"]),
     control("cpu limit", &["limits"], &["processors"]),
     control("open files limit", &["limits", "rlimits"], &["open-files"]),
