@@ -107,6 +107,12 @@ const VALUES: &[(&str, u64)] = &[
     ("TIOCGWINSZ", 0x5413),
     ("TIOCLINUX", 0x541c),
     ("TIOCSETD", 0x5423),
+    ("FIONREAD", 0x541b),
+    ("FIONBIO", 0x5421),
+    ("FIONCLEX", 0x5450),
+    ("FIOASYNC", 0x5452),
+    ("TCGETS2", 0x802c_542a),
+    ("FICLONE", 0x4004_9409),
     // prctl(2)
     ("PR_SET_PDEATHSIG", 1),
     ("PR_SET_DUMPABLE", 4),

@@ -30,18 +30,18 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         "general",
         Arch::X86_64,
         [
-            "sha256:393b0cfe43eb86ac27a66a1f30498a46795a7befcbea35a5cd0e72a4b827adc6",
-            "sha256:a3c5e41a5a62267b7087054d27d2d01fe6a115aa3688263e71c28e8897804dfd",
-            "sha256:f40afdd3d8201091714b65a05c80f5073a7a60ee631d2e2c6cb5729f4bd96ab5",
+            "sha256:979dfc3edaaf76fef321e11eaa6b9ef7da9690cc2cb2f6a8f30ad6d51c3accc8",
+            "sha256:8f9ff3850db8b226468d329f4bfb15e055042d9a3b60cefe595a81e76aa5d7f5",
+            "sha256:7aaf9f123cf71394125d966536cb8fb94fcf0962c40de22a567589bdf0343ed7",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:490783ef5c97549ed054dc22bbd41967b040e25ce87cc5a0ee3f3faa0c843159",
-            "sha256:514ddb24d00faa8ccb600e870fb1d496c83822d6a1cb0ebc988872b16d8955f4",
-            "sha256:6246c4d15291c2f48d5bd2abb28f484ef51ff2048bc250769c77ea0acd570e62",
+            "sha256:afef4e9250e6204ba49397b6f5b681fbbd0898198393a520a1f01a8414ad2f3b",
+            "sha256:e1bd53d7be314a9bd2133784353abfef2ac122a2946203986b978836bfac03f1",
+            "sha256:babd2454759c3251b5c804015175854878dc6312d1ff512f5edd862e996fa348",
         ],
     ),
     (

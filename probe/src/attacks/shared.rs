@@ -66,6 +66,16 @@ pub(super) const SHARED: &[Attack] = &[
         let create = libc::IPC_CREAT | 0o600;
         call(libc::SYS_shmget, &mut [Number(0), Number(4096), Number(create.into())])
     }),
+    denied("file-system-key", "add a key to the image's file system, which stays after the run", || {
+        match File::open("/") {
+            Ok(root) => {
+                // FS_IOC_ADD_ENCRYPTION_KEY with a struct fscrypt_add_key_arg that names no key.
+                let (fd, request) = (Number(root.as_raw_fd().into()), Number(0xc050_6617));
+                call(libc::SYS_ioctl, &mut [fd, request, Memory(&mut [0; 80])])
+            }
+            Err(e) => Answer::Text(e.to_string()),
+        }
+    }),
     denied("futex-hash", "take kernel memory for futexes: prctl(PR_FUTEX_HASH)", || {
         // PR_FUTEX_HASH_SET_SLOTS; kernels before 6.16 do not know it.
         call(libc::SYS_prctl, &mut [Number(78), Number(1), Number(1024), Number(0), Number(0)])

@@ -85,6 +85,7 @@ pub const CONTROLS: &[Control] = &[
             "open-file-lock",
             "pipe-size",
             "aio",
+            "file-system-key",
             "tcp",
             "own-filter",
             "own-filter-prctl",
