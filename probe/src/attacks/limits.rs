@@ -28,7 +28,7 @@ pub(super) const LIMITS: &[Attack] = &[
         Some(|| {
             let (length, protection) = (16 << 20, libc::PROT_READ | libc::PROT_WRITE);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let mut map = || {
+            let map = || {
                 let args = [0, length, protection.into(), flags.into(), -1, 0];
                 sys::call(libc::SYS_mmap, &mut args.map(sys::Arg::Number)).is_ok()
             };
