@@ -258,3 +258,22 @@ fn rejects_host_ids_outside_the_planned_range() {
         |e: &String| e.contains(".id_maps.value.uid") && e.contains("two ids from 2080374784 to 2088763391");
     assert!(!verdict.ok() && verdict.errors.iter().any(named), "{:?}", verdict.errors);
 }
+
+/// A process can map at most four times the memory limit, or the limit itself without a cgroup.
+#[test]
+fn rejects_unlimited_private_mappings() {
+    for (user, times) in [("root", 4), ("user", 1)] {
+        let bundle = Bundle::new(user);
+        let limits = bundle.manifest.pointer(&pointer_to("subject", "limits/value")).unwrap();
+        let memory = limits.as_array().unwrap().iter().find(|limit| limit["name"] == "memory").unwrap();
+        let most = times * memory["asked"].as_u64().unwrap();
+        let pointer = pointer_to("subject", "rlimits/value/data");
+        let verify = |value: Option<u64>| bundle.verify_with(&pointer, json!({"soft": value, "hard": value}));
+        assert!(verify(Some(most)).ok() && verify(Some(most / 2)).ok(), "{user}");
+        for value in [None, Some(most + 1)] {
+            let verdict = verify(value);
+            let named = |e: &String| e.contains(".rlimits.value.data.hard");
+            assert!(!verdict.ok() && verdict.errors.iter().any(named), "{user}: {:?}", verdict.errors);
+        }
+    }
+}

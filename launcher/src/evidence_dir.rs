@@ -1,11 +1,15 @@
 //! Files of a run and of the evidence. Each is written completely under a temporary name, then renamed.
+//!
+//! Only the owner can open a file or directory under its temporary name: another user could hold its lock. It gets the usual mode when it is
+//! complete.
 
 use crate::error::{Context as _, Error, Kind, OutputExists, Result};
 use invarlock_runtime::hooks;
 use invarlock_security::{abandoned, claim};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Prefix of the temporary names.
@@ -51,12 +55,12 @@ impl RunDir {
         for n in 1..1000 {
             let name = if n == 1 { stamp.clone() } else { format!("{stamp}_{n}") };
             let (staged, target) = (parent.join(format!(".{name}")), parent.join(&name));
-            match std::fs::create_dir(&staged) {
+            match std::fs::DirBuilder::new().mode(0o700).create(&staged) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e).with_context(doing),
                 Ok(()) if target.exists() => drop(RunDir { staged, target, _lock: None }),
                 Ok(()) => {
-                    // None: before it was locked, another start removed it as that of a killed process. Try the next name.
+                    // None: before it was locked, another start removed it as that of a killed process, or locked it. Try the next name.
                     if let Some(lock) = lock(&staged).with_context(doing)? {
                         hooks::step("files: run directory begun");
                         return Ok(RunDir { staged, target, _lock: Some(lock) });
@@ -85,6 +89,9 @@ impl RunDir {
     /// Renames the directory to its final name.
     pub fn commit(self) -> Result<()> {
         hooks::step("files: run directory filled");
+        File::open(&self.staged)
+            .and_then(|dir| publish(&dir, 0o777))
+            .with_context(|| format!("setting the mode of {}", self.staged.display()))?;
         std::fs::rename(&self.staged, &self.target)
             .with_context(|| format!("renaming to {}", self.target.display()))?;
         hooks::step("files: run directory named");
@@ -217,6 +224,7 @@ pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     if force {
         return persist(staged, path);
     }
+    publish(staged.as_file(), 0o644).with_context(|| format!("writing {}", path.display()))?;
     staged.persist_noclobber(path).map(drop).map_err(|e| match e.error.kind() {
         std::io::ErrorKind::AlreadyExists => Error::from_source(Kind::Input, OutputExists)
             .context(format_args!("writing {}", path.display()))
@@ -227,12 +235,11 @@ pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
 
 /// A complete file under a temporary name; it is removed unless it is persisted.
 fn stage(dir: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::OpenOptionsExt as _;
     let doing = || format!("writing a file in {}", dir.display());
     sweep(dir, is_staged);
     let create = |path: &Path| {
-        let file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
-        // False: before it was locked, another start removed it as that of a killed process. Try another name.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        // False: before it was locked, another start removed it as that of a killed process, or locked it. Try another name.
         if claim(&file, path)? { Ok(file) } else { Err(std::io::ErrorKind::AlreadyExists.into()) }
     };
     let mut file =
@@ -242,5 +249,53 @@ fn stage(dir: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
 }
 
 fn persist(staged: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    staged.persist(path).map(drop).map_err(|e| e.error).with_context(|| format!("writing {}", path.display()))
+    publish(staged.as_file(), 0o644)
+        .and_then(|()| staged.persist(path).map(drop).map_err(|e| e.error))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Gives a complete file or directory the mode that it would have been created with, from `mode` and the umask.
+fn publish(file: &File, mode: u32) -> std::io::Result<()> {
+    let now = file.metadata()?.permissions().mode() & 0o7777;
+    let wanted = now & 0o7000 | mode & !umask();
+    match file.set_permissions(std::fs::Permissions::from_mode(wanted)) {
+        // A file system without modes: all files have that of the mount.
+        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::PERM | Errno::OPNOTSUPP)) => Ok(()),
+        other => other,
+    }
+}
+
+/// The umask of this process. Reading it by umask(2) would change it for a moment.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    value.and_then(|value| u32::from_str_radix(value.trim(), 8).ok()).unwrap_or(0o077)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RunDir, persist, stage, umask};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().expect("metadata").permissions().mode() & 0o7777
+    }
+
+    /// Other users cannot open, and so cannot lock, what is not complete yet.
+    #[test]
+    fn only_complete_files_can_be_opened_by_other_users() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, usual) = (dir.path().join("report"), 0o644 & !umask());
+        let staged = stage(dir.path(), b"report").expect("staged");
+        assert_eq!(mode(staged.path()), 0o600);
+        persist(staged, &file).expect("written");
+        assert_eq!(mode(&file), usual);
+        let run = RunDir::begin(dir.path(), "baseline").expect("a run directory");
+        run.write("report", b"report").expect("written");
+        assert_eq!((mode(&run.staged), mode(&run.staged.join("report"))), (0o700, usual));
+        let target = run.target.clone();
+        run.commit().expect("named");
+        assert_eq!(mode(&target), 0o777 & !umask());
+    }
 }

@@ -3,6 +3,7 @@
 use crate::cgroup::{self, Controller};
 use crate::identity::Identity;
 use crate::protocol::Reply;
+use crate::spec::Limits;
 use crate::sys::{self, Forked};
 use crate::{core_dumps, executable, hints, mounts, prepare, seal, state};
 use serde::Serialize;
@@ -99,6 +100,7 @@ pub fn check() -> Vec<ControlCheck> {
     if identity.by_root {
         checks.push(checked("id-mapped mounts", false, id_mapped(), "files that only their owner may read need a file system with id-mapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3)"));
     }
+    checks.push(open_files());
     for controller in Controller::ALL {
         let name = format!("cgroup {}", controller.name());
         checks.push(checked(&name, false, cgroup(controller), CGROUPS_REMEDY));
@@ -264,6 +266,28 @@ fn filter() -> Result<(), String> {
     let taken = rustix::process::pidfd_getfd(&this, listener.as_fd().as_raw_fd(), none);
     let taken = taken.map_err(|e| format!("duplicating its listener: {e}"))?;
     invarlock_seccomp::Listener::check(taken).map(drop).map_err(|e| e.to_string())
+}
+
+/// Whether a run with the default limits can use up the open files of the machine. A mapping holds its file open without a descriptor, which
+/// no limit of a run counts.
+fn open_files() -> ControlCheck {
+    let number = |path: &str| read(path).and_then(|text| text.parse::<u64>().ok());
+    let (pids, mappings) =
+        (Limits::for_machine().pids, number("/proc/sys/vm/max_map_count").unwrap_or(65_530));
+    let needed = pids.saturating_mul(mappings);
+    let tried = match number("/proc/sys/fs/file-max") {
+        Some(most) if most >= needed => Ok(format!("fs.file-max is {most}, more than a run can hold open")),
+        Some(most) => Err(format!(
+            "fs.file-max is {most}: a run of {pids} processes can hold {needed} files open by mapping them, and then only root can open files"
+        )),
+        None => Err("cannot read fs.file-max".into()),
+    };
+    checked(
+        "open files",
+        false,
+        tried,
+        &format!("sysctl -w fs.file-max={needed}, or run with a lower --pids"),
+    )
 }
 
 fn own_pidfd() -> Result<OwnedFd, String> {

@@ -2,11 +2,11 @@
 //!
 //! | started by | inside | on the host |
 //! |---|---|---|
-//! | root | init 0, workload 65532 | two ids of [`HOST_IDS`] that no other run on this machine uses |
+//! | root | init 0, workload 65532 | two random ids of [`HOST_IDS`] |
 //! | a user | 0 for both, without any capability | the user's own ids |
 //!
 //! The kernel counts many resources for each user of the host (inotify instances, pending signals, pages of pipes). So each of root's runs
-//! has its own ids: the pair at the supervisor's process id, which no other process has at the same time.
+//! has its own ids: a random pair. Process ids would be the same in two pid namespaces that share the host's users.
 //!
 //! [`HOST_IDS`] are above all ids that `useradd` assigns to users (up to 60000) or as subordinate ranges (from 100000, at most
 //! 600100000), above systemd's dynamic and container ranges (up to 1879048191), and below 2^31, the limit of some file systems. Therefore
@@ -17,13 +17,23 @@ use crate::{hooks, procfs};
 use invarlock_error::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
-/// The kernel's largest process id is below this.
-const MAX_PID: u32 = 1 << 22;
+/// Number of pairs of host ids. Two of a hundred runs at the same time have the same pair with a probability of about 1 to 850.
+const PAIRS: u32 = 1 << 22;
 /// First of the host ids.
 const FIRST_HOST_ID: u32 = 2_080_374_784;
-/// The host ids of runs started by root: two for each process id.
-pub const HOST_IDS: RangeInclusive<u32> = FIRST_HOST_ID..=FIRST_HOST_ID + 2 * MAX_PID - 1;
+/// The host ids of runs started by root: two for each pair.
+pub const HOST_IDS: RangeInclusive<u32> = FIRST_HOST_ID..=FIRST_HOST_ID + 2 * PAIRS - 1;
+/// The pair of this process.
+static PAIR: LazyLock<u32> = LazyLock::new(|| {
+    let mut bytes = [0; 4];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(4) => u32::from_ne_bytes(bytes) % PAIRS,
+        // No kernel that is supported fails here.
+        _ => std::process::id() % PAIRS,
+    }
+});
 /// The workload's id inside, in a run started by root: `nonroot` of distroless images.
 pub const INSIDE: u32 = 65_532;
 
@@ -46,7 +56,7 @@ impl Identity {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         match uid.is_root() {
             true => {
-                let id = FIRST_HOST_ID + 2 * (std::process::id() % MAX_PID) + 1;
+                let id = FIRST_HOST_ID + 2 * *PAIR + 1;
                 Identity { by_root: true, host_uid: id, host_gid: id, inside: INSIDE }
             }
             false => Identity { by_root: false, host_uid: uid.as_raw(), host_gid: gid.as_raw(), inside: 0 },

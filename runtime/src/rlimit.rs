@@ -2,7 +2,7 @@
 //! limit.
 
 use crate::hooks;
-use crate::spec::{LimitName, Limits};
+use crate::spec::{LimitName, Limits, round_to_pages};
 use invarlock_error::{Error, Result};
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
@@ -77,13 +77,18 @@ const MEMLOCK: u64 = 8 << 20;
 /// Pending signals and timers. The kernel counts them for each user of the host, so a user's run takes them from the user's own programs.
 const SIGPENDING: u64 = 1024;
 
+/// With a memory cgroup, a process can map this many times the memory limit. Programs map more than they use, and the cgroup reports
+/// what they use. Without a bound, a run could map so much that Linux denies memory to other programs (`vm.overcommit_memory` 2).
+const MAPPED: u64 = 4;
+
 /// The limits of a run. `memory` and `processes`: whether no cgroup enforces these, so that a resource limit does.
 pub(crate) fn of_run(limits: &Limits, memory: bool, processes: bool) -> Vec<Rlimit> {
     let wanted = |kind| match kind {
         RlimitKind::Core => Some(CORE),
         RlimitKind::Nofile => Some(limits.open_files),
         // RLIMIT_DATA, because RLIMIT_AS also counts read-only mappings of weights.
-        RlimitKind::Data => memory.then_some(limits.memory_bytes),
+        RlimitKind::Data if memory => Some(limits.memory_bytes),
+        RlimitKind::Data => Some(round_to_pages(limits.memory_bytes).saturating_mul(MAPPED)),
         RlimitKind::Nproc => processes.then_some(limits.pids),
         RlimitKind::Stack => Some(STACK),
         RlimitKind::Memlock => Some(MEMLOCK),

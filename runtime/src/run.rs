@@ -147,8 +147,7 @@ impl Supervisor {
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("creating a pipe");
-        let ((stdout, out_end), (stderr, err_end)) = (pipe()?, pipe()?);
+        let ((stdout, out_end), (stderr, err_end)) = (output_pipe()?, output_pipe()?);
         let descriptors: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
         let fds: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
         let sent = protocol::send(&self.socket, &Order::Run(Box::new(request)), &fds);
@@ -206,6 +205,15 @@ impl Drop for Reaper {
             drop(child.wait());
         }
     }
+}
+
+/// A pipe for output of the workload: the end to read and the end to write. Reading never waits: the workload can open its pipe for reading
+/// and empty it between poll(2) and read(2).
+fn output_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let (read, write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("creating a pipe")?;
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK).context("creating a pipe")?;
+    Ok((read, write))
 }
 
 /// One pipe of the workload.
@@ -271,11 +279,9 @@ impl Relay {
 
     fn answer(&mut self, supervisor: &UnixStream, sink: &mut dyn Sink) -> Result<(Done, Vec<OwnedFd>)> {
         let answer = protocol::receive::<Answer>(supervisor)?;
-        // Every writer is dead, so the pipes end.
+        // Every writer is dead, so what the pipes hold is all.
         for i in 0..2 {
-            while self.streams[i].pipe.is_some() {
-                self.relay(i, sink)?;
-            }
+            while self.relay(i, sink)? {}
         }
         match answer {
             Some((Answer::Done(done), files)) => Ok((*done, files)),
@@ -286,17 +292,19 @@ impl Relay {
         }
     }
 
-    fn relay(&mut self, i: usize, sink: &mut dyn Sink) -> Result<()> {
+    /// Relays what can be read now; false if that is nothing.
+    fn relay(&mut self, i: usize, sink: &mut dyn Sink) -> Result<bool> {
         let stream = &mut self.streams[i];
-        let Some(pipe) = &stream.pipe else { return Ok(()) };
+        let Some(pipe) = &stream.pipe else { return Ok(false) };
         let mut block = vec![0; BLOCK];
         let count = match rustix::io::read(pipe, &mut block) {
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => return Ok(true),
+            Err(rustix::io::Errno::AGAIN) => return Ok(false),
             other => other.context("reading the output of the workload")?,
         };
         if count == 0 {
             stream.pipe = None;
-            return Ok(());
+            return Ok(false);
         }
         let remaining = usize::try_from(MAX_LOG.saturating_sub(stream.read)).unwrap_or(usize::MAX);
         stream.read += count as u64;
@@ -310,7 +318,7 @@ impl Relay {
         if sink.gone()[i] {
             stream.pipe = None;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -336,4 +344,37 @@ fn outcome(done: Done, files: Vec<OwnedFd>, relay: &Relay) -> Result<Outcome> {
     (usage.stdout_bytes, usage.stderr_bytes, usage.log_bytes_dropped) = (out.read, err.read, relay.dropped);
     let timings = hooks::since_start(timings);
     Ok(Outcome { status, output: read, observations, usage, denied_calls, profile_trace, timings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Relay, Stream, output_pipe};
+    use crate::outcome::Sink;
+
+    #[derive(Default)]
+    struct Kept(Vec<u8>);
+
+    impl Sink for Kept {
+        fn stdout(&mut self, bytes: &[u8]) {
+            self.0.extend_from_slice(bytes);
+        }
+
+        fn stderr(&mut self, _: &[u8]) {}
+    }
+
+    #[test]
+    fn relay_does_not_wait_for_output_that_the_workload_read_back() {
+        let ((stdout, write), (stderr, _write)) =
+            (output_pipe().expect("a pipe"), output_pipe().expect("a pipe"));
+        let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
+        let mut kept = Kept::default();
+        rustix::io::write(&write, b"kept").expect("output");
+        assert!(relay.relay(0, &mut kept).expect("relayed"));
+        // The writer is still open, and nothing is left to read.
+        assert!(!relay.relay(0, &mut kept).expect("nothing"));
+        assert!(relay.streams[0].pipe.is_some());
+        drop(write);
+        assert!(!relay.relay(0, &mut kept).expect("the end"));
+        assert!(relay.streams[0].pipe.is_none() && kept.0 == b"kept");
+    }
 }

@@ -276,3 +276,24 @@ fn links_in_the_image_do_not_redirect_mounts() {
         }
     });
 }
+
+/// Two runs by root in pid namespaces of their own, where all processes have the same ids, have different ids on the host.
+#[test]
+fn runs_in_other_pid_namespaces_have_other_host_ids() {
+    if !common::is_root_or_skip("runs_in_other_pid_namespaces_have_other_host_ids") {
+        return;
+    }
+    assert_leaves_nothing(|| {
+        let host_id = || {
+            let launcher = common::launcher(Caller::Root, &plan(&["noop"]));
+            let mut command = std::process::Command::new("unshare");
+            command.args(["--pid", "--fork", "--mount-proc", "--", "sh", "-c", "\"$@\"; exit $?", "sh"]);
+            command.arg(launcher.get_program()).args(launcher.get_args());
+            let out = command.output().expect("the launcher");
+            let outcome: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+            let id = outcome["result"]["observations"]["identity"]["value"]["uid"][0].as_u64();
+            id.unwrap_or_else(|| panic!("{outcome:#}"))
+        };
+        assert_ne!(host_id(), host_id());
+    });
+}

@@ -84,6 +84,37 @@ fn memory_of_all_processes_is_summed() {
 }
 
 #[test]
+fn mapped_memory_is_limited() {
+    assert_leaves_nothing(|| {
+        for caller in callers("mapped_memory_is_limited") {
+            let mut plan = plan(&["reserve", "2000000000"]);
+            plan["memory"] = json!(64 << 20);
+            let outcome = launch(caller, &plan);
+            let mapped = outcome["stdout"].as_str().and_then(|text| text.trim().parse::<u64>().ok());
+            let most = if limit(&outcome, "memory")["by"] == "cgroup" { 256 << 20 } else { 64 << 20 };
+            assert!(mapped.is_some_and(|bytes| bytes <= most), "{mapped:?}: {outcome:#}");
+            let data = &outcome["result"]["observations"]["rlimits"]["value"]["data"];
+            assert_eq!(data, &json!({"soft": most, "hard": most}));
+        }
+    });
+}
+
+#[test]
+fn page_tables_count() {
+    assert_leaves_nothing(|| {
+        for caller in callers("page_tables_count") {
+            for profile in ["evaluator", "general"] {
+                let mut plan = plan(&["page-tables", "200000000"]);
+                plan["memory"] = json!(128 << 20);
+                plan["filter"] = json!(profile);
+                let outcome = launch(caller, &plan);
+                assert_eq!(outcome["result"]["status"], "memory_limit", "{profile}: {outcome:#}");
+            }
+        }
+    });
+}
+
+#[test]
 fn shared_memory_counts_once() {
     assert_leaves_nothing(|| {
         for caller in callers("shared_memory_counts_once") {

@@ -76,6 +76,17 @@ pub fn run(what: &str, args: &[&str]) {
             std::thread::sleep(Duration::from_secs(number(1) as u64));
             drop(eaten);
         }
+        // Private memory that is never used, in steps of 16 MiB.
+        "reserve" => {
+            let mapped = (0..number(0) >> 24).take_while(|_| crate::sys::map_private(16 << 20)).count();
+            println!("{}", mapped << 24);
+        }
+        // Page tables of memory that the process only reads.
+        "page-tables" => {
+            crate::sys::fill_page_tables(number(0));
+            println!("filled");
+            forever();
+        }
         // Several processes that exceed the limit only together.
         "eat-together" => {
             let exe = std::env::current_exe().unwrap_or_else(|_| "/workload".into());

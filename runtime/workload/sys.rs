@@ -21,6 +21,30 @@ pub fn take_lease(file: &std::fs::File) -> bool {
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0 }
 }
 
+/// Maps private memory; false if the kernel refuses.
+pub fn map_private(length: usize) -> bool {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address that the kernel chooses.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+    start != libc::MAP_FAILED
+}
+
+/// Makes the kernel allocate this many bytes of page tables: reads a byte of each 2 MiB of a mapping that cannot be written.
+pub fn fill_page_tables(bytes: usize) {
+    const STEP: usize = 2 << 20;
+    let length = bytes / 4096 * STEP;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address that the kernel chooses.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, flags, -1, 0) };
+    assert_ne!(start, libc::MAP_FAILED, "mapping {length} bytes");
+    // SAFETY: the mapping is of this length.
+    unsafe { libc::madvise(start, length, libc::MADV_NOHUGEPAGE) };
+    for offset in (0..length).step_by(STEP) {
+        // SAFETY: the offset is inside the mapping, which can be read.
+        std::hint::black_box(unsafe { start.cast::<u8>().add(offset).read_volatile() });
+    }
+}
+
 /// Ends this process with exit code 7 when it gets SIGTERM.
 pub fn exit_on_term() {
     extern "C" fn end(_: libc::c_int) {

@@ -135,9 +135,16 @@ fn general_denies_namespaces_and_kernel_interfaces() {
         {
             assert_eq!(named(name, [0; 6]), libc::EPERM, "{name}");
         }
-        for (family, allowed) in
-            [(1, true), (2, true), (10, true), (16, false), (17, false), (38, false), (40, false), (0, false)]
-        {
+        for (family, allowed) in [
+            (1, true),
+            (2, false),
+            (10, false),
+            (16, false),
+            (17, false),
+            (38, false),
+            (40, false),
+            (0, false),
+        ] {
             assert_eq!(call_is_allowed("socket", [family, 2, 0, 0, 0, 0]), allowed, "family {family}");
         }
         for flag in [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
@@ -157,7 +164,7 @@ fn general_denies_namespaces_and_kernel_interfaces() {
 fn general_bounds_shared_kernel_resources() {
     passes("general_bounds_shared_kernel_resources", || {
         install(Profile::general());
-        for name in "io_setup shmget semget msgget mq_open sync syncfs".split_whitespace() {
+        for name in "io_setup shmget semget msgget mq_open sync syncfs seccomp".split_whitespace() {
             assert_eq!(named(name, [0; 6]), libc::EPERM, "{name}");
         }
         let junk = 1 << 40; // above the int that the kernel reads
@@ -167,7 +174,30 @@ fn general_bounds_shared_kernel_resources() {
             ("fcntl", [99, libc::F_SETLEASE as u64 | junk, 0, 0, 0, 0], false),
             ("fcntl", [99, libc::F_SETPIPE_SZ as u64, 1 << 20, 0, 0, 0], false),
             ("fcntl", [99, libc::F_NOTIFY as u64, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_SETLK as u64, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_SETLKW as u64, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_OFD_SETLK as u64, 0, 0, 0, 0], false),
+            ("fcntl", [99, libc::F_OFD_SETLKW as u64 | junk, 0, 0, 0, 0], false),
+            ("fcntl", [99, 1040, 0, 0, 0, 0], false), // F_SETDELEG
+            ("fcntl", [99, libc::F_DUPFD as u64, 0, 0, 0, 0], true),
             ("fcntl", [99, libc::F_GETFL as u64, 0, 0, 0, 0], true),
+            ("fcntl", [99, libc::F_SETFL as u64 | junk, 0, 0, 0, 0], true),
+            ("fcntl", [99, libc::F_DUPFD_CLOEXEC as u64, 0, 0, 0, 0], true),
+            ("fcntl", [99, libc::F_GETPIPE_SZ as u64, 0, 0, 0, 0], true),
+            ("fcntl", [99, libc::F_ADD_SEALS as u64, 0, 0, 0, 0], true),
+            ("fcntl", [99, libc::F_GET_SEALS as u64, 0, 0, 0, 0], true),
+            ("flock", [99, 2, 0, 0, 0, 0], true),
+            ("ioctl", [99, 0xc050_6617, 0, 0, 0, 0], false), // FS_IOC_ADD_ENCRYPTION_KEY
+            ("ioctl", [99, 0xc050_6617 | junk, 0, 0, 0, 0], false),
+            ("ioctl", [99, 0xc040_6618, 0, 0, 0, 0], false), // FS_IOC_REMOVE_ENCRYPTION_KEY
+            ("ioctl", [99, 0x800c_6613, 0, 0, 0, 0], false), // FS_IOC_SET_ENCRYPTION_POLICY
+            ("ioctl", [99, 0x5403, 0, 0, 0, 0], false),      // TCSETSW
+            ("ioctl", [99, libc::TCGETS as u64, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::TIOCGWINSZ as u64 | junk, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FIONREAD as u64, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FIONBIO as u64, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FIOCLEX as u64, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FICLONE as u64, 0, 0, 0, 0], true),
             ("mmap", [0, 4096, 3, 0x22, u64::MAX, 0], true),
             ("mmap", [0, 4096, 3, 0x4_0022, u64::MAX, 0], false),
             ("mmap", [0, 4096, 3, 0x4_0022 | 21 << 26, u64::MAX, 0], false),
@@ -199,7 +229,21 @@ fn general_bounds_shared_kernel_resources() {
             ("setsockopt", [99, 1, 51, 0, 0, 0], false),
             ("setsockopt", [99, 1, 52, 0, 0, 0], false),
             ("setsockopt", [99, 1, 2, 0, 0, 0], true),
-            ("setsockopt", [99, 6, 26, 0, 0, 0], true),
+            ("setsockopt", [99, 6, 26, 0, 0, 0], false),
+            ("prctl", [78, 1, 1024, 0, 0, 0], false), // PR_FUTEX_HASH
+            ("prctl", [62, 0, 0, 0, 0, 0], false),    // PR_SCHED_CORE
+            ("prctl", [libc::PR_SET_PDEATHSIG as u64, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_GET_DUMPABLE as u64, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_NAME as u64 | junk, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_NO_NEW_PRIVS as u64, 0, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_VMA as u64, 99, 0, 0, 0, 0], true),
+            ("prctl", [libc::PR_SET_MM as u64, 0, 0, 0, 0, 0], false),
+            ("prctl", [libc::PR_SET_SECCOMP as u64, 2, 0, 0, 0, 0], false),
+            ("prctl", [libc::PR_SET_SECCOMP as u64 | junk, 2, 0, 0, 0, 0], false),
+            ("socket", [1, 1, 0, 0, 0, 0], true),
+            ("socket", [2, 1, 0, 0, 0, 0], false),
+            ("socket", [2 | junk, 2, 0, 0, 0, 0], false),
+            ("socket", [10, 1, 0, 0, 0, 0], false),
         ] {
             assert_eq!(call_is_allowed(name, args), allowed, "{name} {args:x?}");
         }

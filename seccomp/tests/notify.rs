@@ -101,7 +101,7 @@ fn filter_with_notification_requires_listener() {
 
 #[test]
 fn second_listener_is_rejected() {
-    let (_listener, result) = under(with_notify(&Profile::general()), || {
+    let (_listener, result) = under(with_notify(&Profile::no_network()), || {
         with_notify(&Profile::evaluator()).ready().expect("ready").install_notify().map(drop)
     });
     let error = result.recv().expect("the thread is alive").expect_err("the kernel allows one");

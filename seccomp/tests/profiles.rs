@@ -30,18 +30,18 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         "general",
         Arch::X86_64,
         [
-            "sha256:6f027a2f790623a9eb16e1041a89859108a6f75da0e34803c8acd06790c2f4b9",
-            "sha256:40cc76857278175ace77d012afaa26f5447690998cc4c59f6c505b479f9a0770",
-            "sha256:d3d6b6cbadfa9732c950670ca56615aeb29680a706fba20b24d4846fe30fc5d1",
+            "sha256:979dfc3edaaf76fef321e11eaa6b9ef7da9690cc2cb2f6a8f30ad6d51c3accc8",
+            "sha256:8f9ff3850db8b226468d329f4bfb15e055042d9a3b60cefe595a81e76aa5d7f5",
+            "sha256:7aaf9f123cf71394125d966536cb8fb94fcf0962c40de22a567589bdf0343ed7",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:585fa872c85d745ace93c73735a797b9c2fbbac6fca19135c7992729dd9bc0c7",
-            "sha256:1b95b0a965cdb299ccc425309048977c4a2a0fbdf79284327e5bdd2a8900b2b6",
-            "sha256:5875c6082968cb948dabe333e8ed216245a5e9375411d7ad93f13ab8e9bee481",
+            "sha256:afef4e9250e6204ba49397b6f5b681fbbd0898198393a520a1f01a8414ad2f3b",
+            "sha256:e1bd53d7be314a9bd2133784353abfef2ac122a2946203986b978836bfac03f1",
+            "sha256:babd2454759c3251b5c804015175854878dc6312d1ff512f5edd862e996fa348",
         ],
     ),
     (

@@ -6,15 +6,27 @@
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, open, statat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Longest wait for a lock. A process that finds the file abandoned holds it for a shorter time. Any other process that may open the file
+/// can hold it without end.
+const WAIT: Duration = Duration::from_secs(2);
+/// Pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Locks the file or directory that this process has just created at `path`. False if another process removed it as abandoned before it
-/// was locked; the caller must then create another one.
+/// was locked, or holds its lock for too long; the caller must then create another one.
 pub fn claim(made: impl AsFd, path: &Path) -> rustix::io::Result<bool> {
     use rustix::io::Errno;
-    match flock(&made, FlockOperation::LockExclusive) {
-        // Without locks on this file system nothing is found abandoned either.
-        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(true),
-        other => other?,
+    let latest = Instant::now() + WAIT;
+    loop {
+        match flock(&made, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < latest => std::thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            // Without locks on this file system nothing is found abandoned either.
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(true),
+            other => break other?,
+        }
     }
     is_at(made, path)
 }
@@ -54,6 +66,20 @@ mod tests {
         drop(file);
         assert!(abandoned(&path).is_some());
         assert!(abandoned(&dir.path().join("nothing")).is_none());
+    }
+
+    #[test]
+    fn waiting_for_a_lock_is_bounded() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        let file = File::create(&path).expect("a file");
+        let other = File::open(&path).expect("the file");
+        flock(&other, FlockOperation::LockExclusive).expect("the lock of another process");
+        let start = Instant::now();
+        assert!(!claim(&file, &path).expect("no lock"));
+        assert!(start.elapsed() < 2 * WAIT);
+        drop(other);
+        assert!(claim(&file, &path).expect("the lock"));
     }
 
     #[test]

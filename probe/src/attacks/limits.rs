@@ -22,6 +22,22 @@ pub(super) const LIMITS: &[Attack] = &[
     ),
     attack(
         LIMITS_CONTROL,
+        "reserve",
+        "map more than four times the memory limit, in MiB",
+        Expect::AtMost(|findings| 4 * findings.limits.memory_bytes >> 20),
+        Some(|| {
+            let (length, protection) = (16 << 20, libc::PROT_READ | libc::PROT_WRITE);
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let map = || {
+                let args = [0, length, protection.into(), flags.into(), -1, 0];
+                sys::call(libc::SYS_mmap, &mut args.map(sys::Arg::Number)).is_ok()
+            };
+            let mapped = (0..64).take_while(|_| map()).count();
+            Answer::Text((mapped * 16).to_string())
+        }),
+    ),
+    attack(
+        LIMITS_CONTROL,
         "processes-limit",
         "create more processes than allowed",
         Expect::AtMost(|findings| findings.limits.pids),

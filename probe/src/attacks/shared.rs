@@ -38,10 +38,16 @@ pub(super) const SHARED: &[Attack] = &[
         call(libc::SYS_sched_setaffinity, &mut [Number(1), Number(8), Memory(&mut one)])
     }),
     denied("lease", "take a lease on a file of the image", || {
-        on_own_program(libc::F_SETLEASE, libc::F_RDLCK.into())
+        on_own_program(libc::F_SETLEASE, Number(libc::F_RDLCK.into()))
     }),
+    denied("delegation", "take a delegation of a file of the image", || {
+        // F_SETDELEG with a struct delegation: flags (4 bytes), type (2 bytes), padding.
+        on_own_program(1040, Memory(&mut [0; 8]))
+    }),
+    denied("record-lock", "lock a range of a file of the image", || record_lock(libc::F_SETLK)),
+    denied("open-file-lock", "the same, with a lock of the open file", || record_lock(libc::F_OFD_SETLK)),
     denied("pipe-size", "enlarge a pipe", || match rustix::pipe::pipe() {
-        Ok((end, _)) => control(end.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20),
+        Ok((end, _)) => control(end.as_raw_fd(), libc::F_SETPIPE_SZ, Number(1 << 20)),
         Err(errno) => Answer::Failed(errno.raw_os_error()),
     }),
     denied("huge-pages", "map huge pages", || {
@@ -59,6 +65,46 @@ pub(super) const SHARED: &[Attack] = &[
     denied("system-v-memory", "create System V shared memory", || {
         let create = libc::IPC_CREAT | 0o600;
         call(libc::SYS_shmget, &mut [Number(0), Number(4096), Number(create.into())])
+    }),
+    denied("file-system-key", "add a key to the image's file system, which stays after the run", || {
+        match File::open("/") {
+            Ok(root) => {
+                // FS_IOC_ADD_ENCRYPTION_KEY with a struct fscrypt_add_key_arg that names no key.
+                let (fd, request) = (Number(root.as_raw_fd().into()), Number(0xc050_6617));
+                call(libc::SYS_ioctl, &mut [fd, request, Memory(&mut [0; 80])])
+            }
+            Err(e) => Answer::Text(e.to_string()),
+        }
+    }),
+    denied("futex-hash", "take kernel memory for futexes: prctl(PR_FUTEX_HASH)", || {
+        // PR_FUTEX_HASH_SET_SLOTS; kernels before 6.16 do not know it.
+        call(libc::SYS_prctl, &mut [Number(78), Number(1), Number(1024), Number(0), Number(0)])
+    }),
+    denied("core-scheduling", "keep other programs off its processor: prctl(PR_SCHED_CORE)", || {
+        // PR_SCHED_CORE_CREATE for this process.
+        call(libc::SYS_prctl, &mut [Number(62), Number(1), Number(0), Number(0), Number(0)])
+    }),
+    denied("tcp", "create a TCP socket, whose buffers no limit of the run counts", || {
+        call(
+            libc::SYS_socket,
+            &mut [Number(libc::AF_INET.into()), Number(libc::SOCK_STREAM.into()), Number(0)],
+        )
+    }),
+    denied("udp", "create a UDP socket", || {
+        call(
+            libc::SYS_socket,
+            &mut [Number(libc::AF_INET6.into()), Number(libc::SOCK_DGRAM.into()), Number(0)],
+        )
+    }),
+    denied("own-filter", "install a filter of its own: seccomp", || {
+        let allow = own_filter();
+        let filter = libc::c_long::from(libc::SECCOMP_SET_MODE_FILTER);
+        call(libc::SYS_seccomp, &mut [Number(filter), Number(0), Memory(&mut program(&allow))])
+    }),
+    denied("own-filter-prctl", "install a filter of its own: prctl(PR_SET_SECCOMP)", || {
+        let allow = own_filter();
+        let (option, filter) = (libc::PR_SET_SECCOMP.into(), libc::SECCOMP_MODE_FILTER.into());
+        call(libc::SYS_prctl, &mut [Number(option), Number(filter), Memory(&mut program(&allow))])
     }),
     denied("socket-filter", "attach a BPF filter to a socket", || {
         match std::os::unix::net::UnixDatagram::unbound() {
@@ -83,6 +129,19 @@ pub(super) const SHARED: &[Attack] = &[
         }),
     ),
 ];
+
+/// A BPF program that allows every call: one `struct sock_filter`, which returns `SECCOMP_RET_ALLOW`.
+fn own_filter() -> [u8; 8] {
+    [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f]
+}
+
+/// The `struct sock_fprog` of a program of one instruction: its length, padding, and the address of the program.
+fn program(filter: &[u8; 8]) -> [u8; 16] {
+    let mut program = [0; 16];
+    program[0] = 1;
+    program[8..].copy_from_slice(&filter.as_ptr().addr().to_ne_bytes());
+    program
+}
 
 /// A child process that crashes.
 fn crash() -> Answer {
@@ -112,13 +171,20 @@ fn set_limit(pid: c_long, resource: libc::__rlimit_resource_t) -> Answer {
     call(libc::SYS_prlimit64, &mut [Number(pid), Number(resource.into()), Memory(&mut limit), Number(0)])
 }
 
-fn on_own_program(command: c_int, argument: c_long) -> Answer {
+/// A lock of the first byte for reading: a `struct flock` of zeroes has the type `F_RDLCK`, and the length at offset 16.
+fn record_lock(command: c_int) -> Answer {
+    let mut lock = [0; 32];
+    lock[16] = 1;
+    on_own_program(command, Memory(&mut lock))
+}
+
+fn on_own_program(command: c_int, argument: sys::Arg<'_>) -> Answer {
     match File::open("/proc/self/exe") {
         Ok(file) => control(file.as_raw_fd(), command, argument),
         Err(e) => Answer::Text(e.to_string()),
     }
 }
 
-fn control(fd: c_int, command: c_int, argument: c_long) -> Answer {
-    call(libc::SYS_fcntl, &mut [Number(fd.into()), Number(command.into()), Number(argument)])
+fn control(fd: c_int, command: c_int, argument: sys::Arg<'_>) -> Answer {
+    call(libc::SYS_fcntl, &mut [Number(fd.into()), Number(command.into()), argument])
 }

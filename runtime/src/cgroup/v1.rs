@@ -15,7 +15,14 @@ pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Resu
             if swap.exists() {
                 write(&swap, &requested.to_string())?;
             }
-            Ok((requested, read_number(&file)?))
+            // The other limits do not count buffers of TCP and UDP sockets, which a user's own profile may allow.
+            let sockets = dir.join("memory.kmem.tcp.limit_in_bytes");
+            let mut effective = read_number(&file)?;
+            if sockets.exists() {
+                write(&sockets, &requested.to_string())?;
+                effective = effective.max(read_number(&sockets)?);
+            }
+            Ok((requested, effective))
         }
         Controller::Pids => {
             let file = dir.join("pids.max");
@@ -38,5 +45,24 @@ pub(super) fn counters(dir: &Path) -> Counters {
         peak_memory: read_number(&dir.join("memory.max_usage_in_bytes")).ok(),
         oom_kills: read_keyed(&dir.join("memory.oom_control"), "oom_kill"),
         forks_refused: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::limit;
+    use crate::cgroup::Controller;
+    use crate::spec::Limits;
+
+    #[test]
+    fn memory_limit_also_limits_the_buffers_of_sockets() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| dir.path().join(name);
+        std::fs::write(file("memory.kmem.tcp.limit_in_bytes"), "9223372036854771712\n").expect("a file");
+        let limits = Limits { memory_bytes: 64 << 20, ..Limits::for_machine() };
+        assert_eq!(limit(dir.path(), Controller::Memory, &limits).expect("set"), (64 << 20, 64 << 20));
+        for name in ["memory.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"] {
+            assert_eq!(std::fs::read_to_string(file(name)).expect(name), "67108864", "{name}");
+        }
     }
 }

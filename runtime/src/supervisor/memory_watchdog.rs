@@ -1,7 +1,7 @@
 //! The memory watchdog, used if no cgroup limits the memory: it periodically adds up the private memory of the run's processes.
 //!
-//! Counted are anonymous and shared memory, swapped memory, the files in `/out` and `/tmp`, and for each open socket the most that its buffer
-//! can hold. Mapped files of the host (weights) are not counted, because the kernel can reclaim their pages. Memory that no process maps and
+//! Counted are anonymous and shared memory, swapped memory, page tables, the files in `/out` and `/tmp`, and for each open socket the most
+//! that its buffer can hold. Mapped files of the host (weights) are not counted, because the kernel can reclaim their pages. Memory that no process maps and
 //! no directory lists (`memfd_create`, the content of pipes) is not found.
 
 use crate::procfs;
@@ -16,6 +16,8 @@ const SHARE: u32 = 50;
 const EXACT_SUM: Duration = Duration::from_millis(500);
 /// The kernel's default of `net.core.wmem_max`.
 const DEFAULT_BUFFER: u64 = 212_992;
+/// The line of page tables in `/proc/<pid>/status`. A mapping that only reads needs them too, and no other line counts them.
+const PAGE_TABLES: &str = "VmPTE:";
 /// Most processes that are checked; far more than a pids limit allows.
 const MAX_PROCESSES: usize = 100_000;
 
@@ -83,16 +85,18 @@ fn children(process: &str) -> Vec<u32> {
     lists.flat_map(|l| l.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Bytes of private memory; none if the process is gone.
+/// Bytes of private memory and page tables; none if the process is gone.
 fn private(pid: u32) -> Option<u64> {
     let text = procfs::read(format!("/proc/{pid}/status")).ok()?;
-    Some(kib(&text, &["RssAnon:", "RssShmem:", "VmSwap:"]) * 1024)
+    Some(kib(&text, &["RssAnon:", "RssShmem:", "VmSwap:", PAGE_TABLES]) * 1024)
 }
 
-/// The same, with shared pages divided among the processes that share them; none if the process may not be inspected.
+/// The same, with shared pages divided among the processes that share them; none if the process may not be inspected. Each process has its
+/// own page tables.
 fn fair_share(pid: u32) -> Option<u64> {
-    let text = procfs::read(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    Some(kib(&text, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]) * 1024)
+    let pages = procfs::read(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let tables = procfs::read(format!("/proc/{pid}/status")).ok()?;
+    Some((kib(&pages, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]) + kib(&tables, &[PAGE_TABLES])) * 1024)
 }
 
 /// The kernel doubles the size that a program requests for a buffer, up to twice `net.core.wmem_max`.
@@ -121,7 +125,7 @@ fn kib(text: &str, keys: &[&str]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{kib, sockets_in_use};
+    use super::{PAGE_TABLES, kib, private, sockets_in_use};
 
     #[test]
     fn reads_the_number_of_sockets() {
@@ -130,9 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn counts_page_tables_of_this_process() {
+        let status = std::fs::read_to_string("/proc/self/status").expect("status");
+        let tables = kib(&status, &[PAGE_TABLES]) * 1024;
+        assert!(tables > 0 && private(std::process::id()).is_some_and(|bytes| bytes > tables), "{status}");
+    }
+
+    #[test]
     fn adds_up_lines() {
         let text =
             "VmRSS:\t  999 kB\nRssAnon:\t     96 kB\nRssFile:\t 7 kB\nRssShmem:\t       4 kB\nVmSwap: x kB\n";
-        assert_eq!(kib(text, &["RssAnon:", "RssShmem:", "VmSwap:"]), 100);
+        assert_eq!(kib(text, &["RssAnon:", "RssShmem:", "VmSwap:", PAGE_TABLES]), 100);
     }
 }

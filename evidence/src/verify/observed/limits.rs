@@ -131,7 +131,7 @@ pub(super) fn cgroup(side: &Side<'_>, value: Node<'_>) -> Found {
     Ok(())
 }
 
-/// The sixteen resource limits, with the largest value that each may have; none: any.
+/// The sixteen resource limits, with the largest value that each may have; none: any. That of `data` depends on the memory limit.
 const RLIMITS: [(&str, Option<u64>); 16] = [
     ("as", None),
     ("core", Some(1)),
@@ -151,9 +151,16 @@ const RLIMITS: [(&str, Option<u64>); 16] = [
     ("stack", Some(8 << 20)),
 ];
 
+/// With a memory cgroup, a process can map this many times the memory limit.
+const MAPPED: u64 = 4;
+
 /// All are observed, and in each the soft limit is the hard one.
-pub(super) fn rlimits(_: &Side<'_>, value: Node<'_>) -> Found {
+pub(super) fn rlimits(side: &Side<'_>, value: Node<'_>) -> Found {
+    let memory = side.observed("limits").elements().find(|entry| entry.get("name").str() == Some("memory"));
+    let times = |entry: &Node<'_>| if entry.get("by").str() == Some("cgroup") { MAPPED } else { 1 };
+    let data = memory.and_then(|entry| Some(entry.get("asked").u64()?.saturating_mul(times(&entry))));
     for (name, most) in RLIMITS {
+        let most = if name == "data" { Some(data.unwrap_or_default()) } else { most };
         let limit = value.get(name);
         let (soft, hard) = (limit.get("soft"), limit.get("hard"));
         if !soft.exists() || !hard.exists() || soft.value() != hard.value() {
