@@ -18,7 +18,7 @@ use crate::oci::Digest;
 use crate::progress::{Progress, TransferProgress};
 use crate::reference::{Reference, RegistryName};
 use crate::rootfs::{RootfsCache, RootfsOptions, VerifiedRootfs};
-use crate::store_root::{check_local, default_root_with, make_private};
+use crate::store_root::{check_local, default_root_with, make_private, refuse_other_directory};
 use crate::tags::ListedImage;
 use crate::transport::{Imported, LocalImages, Pulled, Remote, ResolvedImage};
 
@@ -44,6 +44,7 @@ impl Store {
             |error| error.with_hint("choose another directory with the environment variable INVARLOCK_STORE"),
         )?;
         invarlock_security::is_secure_path(&root).with_context(opening)?;
+        refuse_other_directory(&root).with_context(opening)?;
         // Containers get extracted layers by handle, so other users need no access. Files of an image that everyone can write stay
         // unreachable for them, and they cannot take the locks.
         make_private(&root)?;

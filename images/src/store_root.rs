@@ -33,6 +33,26 @@ pub(crate) fn default_root_with(env: &dyn Fn(&str) -> Option<OsString>, is_root:
         })
 }
 
+/// What a store contains at its top; hidden names are temporary files.
+const CONTENT: [&str; 4] = ["blobs", "index.json", "oci-layout", "trees"];
+
+/// Refuses a directory that contains something else than a store: it would be closed to other users and filled.
+pub(crate) fn refuse_other_directory(root: &Path) -> Result<()> {
+    let reading = || format!("reading directory {}", root.display());
+    for entry in std::fs::read_dir(root).with_context(reading)? {
+        let name = entry.with_context(reading)?.file_name();
+        let name = name.to_string_lossy();
+        if !CONTENT.contains(&name.as_ref()) && !name.starts_with('.') {
+            return Err(Error::input(format!(
+                "{} is not an image store: it contains {name:?}",
+                root.display()
+            ))
+            .with_hint("set INVARLOCK_STORE to a new directory, or to an image store"));
+        }
+    }
+    Ok(())
+}
+
 /// Removes the permissions of group and others from the directory, if the caller owns it.
 pub(crate) fn make_private(root: &Path) -> Result<()> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

@@ -384,3 +384,18 @@ fn rejects_invalid_evaluator() {
         matches!(store.build_measure_image(&empty, "sha256:00"), Err(error) if error.kind() == Kind::Input)
     );
 }
+
+/// A store is closed to other users. Another directory, such as `/` or `/tmp`, must not be.
+#[test]
+fn directory_that_is_not_a_store_is_refused_and_keeps_its_mode() {
+    let dir = scratch();
+    let other = dir.path().join("other");
+    fs::create_dir(&other).expect("directory");
+    fs::write(other.join("file"), "content").expect("file");
+    fs::set_permissions(&other, Permissions::from_mode(0o755)).expect("mode");
+    let error = Store::open(&other).expect_err("not a store");
+    assert_eq!(error.kind(), invarlock_images::Kind::Input);
+    assert!(error.to_string().contains("is not an image store"), "{error}");
+    let mode = fs::metadata(&other).expect("metadata").permissions().mode() & 0o777;
+    assert_eq!((mode, fs::read_dir(&other).expect("listed").count()), (0o755, 1));
+}
