@@ -40,8 +40,9 @@ pub fn fill_page_tables(bytes: usize) {
     // SAFETY: the mapping is of this length.
     unsafe { libc::madvise(start, length, libc::MADV_NOHUGEPAGE) };
     for offset in (0..length).step_by(STEP) {
+        let byte = start.cast::<u8>().wrapping_add(offset);
         // SAFETY: the offset is inside the mapping, which can be read.
-        std::hint::black_box(unsafe { start.cast::<u8>().add(offset).read_volatile() });
+        std::hint::black_box(unsafe { byte.read_volatile() });
     }
 }
 

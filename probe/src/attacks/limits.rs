@@ -24,7 +24,7 @@ pub(super) const LIMITS: &[Attack] = &[
         LIMITS_CONTROL,
         "reserve",
         "map more than four times the memory limit, in MiB",
-        Expect::AtMost(|findings| 4 * findings.limits.memory_bytes >> 20),
+        Expect::AtMost(|findings| (4 * findings.limits.memory_bytes) >> 20),
         Some(|| {
             let (length, protection) = (16 << 20, libc::PROT_READ | libc::PROT_WRITE);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;

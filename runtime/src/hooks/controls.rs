@@ -86,7 +86,6 @@ pub const CONTROLS: &[Control] = &[
             "pipe-size",
             "aio",
             "file-system-key",
-            "tcp",
             "own-filter",
             "own-filter-prctl",
             "system-v-memory",
