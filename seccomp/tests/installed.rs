@@ -192,12 +192,12 @@ fn general_bounds_shared_kernel_resources() {
             ("ioctl", [99, 0xc040_6618, 0, 0, 0, 0], false), // FS_IOC_REMOVE_ENCRYPTION_KEY
             ("ioctl", [99, 0x800c_6613, 0, 0, 0, 0], false), // FS_IOC_SET_ENCRYPTION_POLICY
             ("ioctl", [99, 0x5403, 0, 0, 0, 0], false),      // TCSETSW
-            ("ioctl", [99, libc::TCGETS as u64, 0, 0, 0, 0], true),
-            ("ioctl", [99, libc::TIOCGWINSZ as u64 | junk, 0, 0, 0, 0], true),
-            ("ioctl", [99, libc::FIONREAD as u64, 0, 0, 0, 0], true),
-            ("ioctl", [99, libc::FIONBIO as u64, 0, 0, 0, 0], true),
-            ("ioctl", [99, libc::FIOCLEX as u64, 0, 0, 0, 0], true),
-            ("ioctl", [99, libc::FICLONE as u64, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::TCGETS, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::TIOCGWINSZ | junk, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FIONREAD, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FIONBIO, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FIOCLEX, 0, 0, 0, 0], true),
+            ("ioctl", [99, libc::FICLONE, 0, 0, 0, 0], true),
             ("mmap", [0, 4096, 3, 0x22, u64::MAX, 0], true),
             ("mmap", [0, 4096, 3, 0x4_0022, u64::MAX, 0], false),
             ("mmap", [0, 4096, 3, 0x4_0022 | 21 << 26, u64::MAX, 0], false),
