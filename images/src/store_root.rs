@@ -42,7 +42,9 @@ pub(crate) fn refuse_other_directory(root: &Path) -> Result<()> {
     for entry in std::fs::read_dir(root).with_context(reading)? {
         let name = entry.with_context(reading)?.file_name();
         let name = name.to_string_lossy();
-        if !CONTENT.contains(&name.as_ref()) && !name.starts_with('.') {
+        // Files are written as `NAME.tmp-…` and renamed.
+        let known = name.split_once(".tmp-").map_or(name.as_ref(), |(content, _)| content);
+        if !CONTENT.contains(&known) && !name.starts_with('.') {
             return Err(Error::input(format!(
                 "{} is not an image store: it contains {name:?}",
                 root.display()

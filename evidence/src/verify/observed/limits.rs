@@ -48,7 +48,17 @@ impl Limit {
         }
     }
 
-    fn check(&self, found: Node<'_>, plan: Option<Node<'_>>) -> Found {
+    /// The resource limit that enforces it, if one does.
+    fn rlimit(&self) -> &'static str {
+        match self.name {
+            "memory" => "data",
+            "pids" => "nproc",
+            "files" => "nofile",
+            name => name,
+        }
+    }
+
+    fn check(&self, found: Node<'_>, side: &Side<'_>, plan: Option<Node<'_>>) -> Found {
         let by = found.get("by").str().unwrap_or_default();
         let Some(position) = self.by.iter().position(|mechanism| *mechanism == by) else {
             return unexpected(found, format_args!("enforced by one of {:?}", self.by));
@@ -64,7 +74,10 @@ impl Limit {
             // It gives whole processors.
             "affinity" => effective <= asked.div_ceil(1000) * 1000,
             // The caller's hard limit may be lower.
-            "rlimit" => effective <= asked,
+            "rlimit" => {
+                let set = side.observed("rlimits").get(self.rlimit()).get("hard").u64();
+                effective <= asked && set == Some(effective)
+            }
             _ => effective == asked,
         };
         if !as_asked || found.get("unit").str() != Some(self.unit) || (asked == 0 && self.name != "core") {
@@ -94,7 +107,7 @@ pub(super) fn limits(side: &Side<'_>, value: Node<'_>) -> Found {
     for limit in &LIMITS {
         let mut found = value.elements().filter(|entry| named(entry, limit));
         match (found.next(), found.next()) {
-            (Some(entry), None) => limit.check(entry, plan)?,
+            (Some(entry), None) => limit.check(entry, side, plan)?,
             (None, _) => return Err(format!("{} lacks the {} limit", value.path(), limit.name)),
             (Some(_), Some(again)) => return unexpected(again, "one entry for each limit"),
         }
