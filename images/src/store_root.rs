@@ -43,7 +43,7 @@ pub(crate) fn refuse_other_directory(root: &Path) -> Result<()> {
         let name = entry.with_context(reading)?.file_name();
         let name = name.to_string_lossy();
         // Files are written as `NAME.tmp-…` and renamed.
-        let known = name.split_once(".tmp-").map_or(name.as_ref(), |(content, _)| content);
+        let known = name.split_once(".tmp-").map_or_else(|| name.as_ref(), |(content, _)| content);
         if !CONTENT.contains(&known) && !name.starts_with('.') {
             return Err(Error::input(format!(
                 "{} is not an image store: it contains {name:?}",

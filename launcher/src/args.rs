@@ -16,7 +16,7 @@ pub use image::{BuildArgs, ImageCommand};
 pub use registry::{PullArgs, PushArgs};
 pub use runtime::{LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, WorkloadArgs};
 pub use special_files::SpecialFileArgs;
-pub use verify::{AdvancedCommand, Provenance, RuntimeVerifyArgs, VerifyArgs};
+pub use verify::{AdvancedCommand, Provenance, RuntimeVerifyArgs, VerifyArgs, parse_age};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;

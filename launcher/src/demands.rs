@@ -1,11 +1,11 @@
 //! What `verify` requires of evidence: from its options, or from a trust profile.
 
-use crate::args::{Provenance, VerifyArgs};
+use crate::args::{Provenance, VerifyArgs, parse_age};
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
 use crate::signals::Signals;
 use crate::ui::Ui;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::Utc;
 use invarlock_evidence::format::trust_profile::{TRUST_FORMAT, TrustProfile};
 use invarlock_evidence::verify::{Pins, RuntimeProvenance, VerifyOptions, read_evidence};
 use invarlock_images::Digest;
@@ -147,34 +147,4 @@ fn of_profile(profile: &TrustProfile) -> Result<VerifyOptions> {
         accept_foreign: profile.accept_foreign,
         ..VerifyOptions::default()
     })
-}
-
-/// An age such as `30d` or `12h`.
-pub fn parse_age(text: &str) -> Result<TimeDelta, &'static str> {
-    const USAGE: &str = "use a whole number of days or hours, such as 30d or 12h";
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(USAGE)?;
-    let number: u32 = number.parse().map_err(|_| USAGE)?;
-    let hours = match unit {
-        "d" => i64::from(number) * 24,
-        "h" => i64::from(number),
-        _ => return Err(USAGE),
-    };
-    let age = TimeDelta::try_hours(hours).ok_or(USAGE)?;
-    // No evidence is older than the epoch.
-    let oldest = Utc::now().checked_sub_signed(age);
-    oldest.filter(|oldest| *oldest > DateTime::UNIX_EPOCH).map(|_| age).ok_or(USAGE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_age;
-
-    #[test]
-    fn ages_are_days_or_hours() {
-        assert_eq!(parse_age("2d").map(|age| age.num_hours()), Ok(48));
-        assert_eq!(parse_age("12h").map(|age| age.num_hours()), Ok(12));
-        for wrong in ["", "d", "5", "5m", "-1d", "1.5d", "999999999d", "dé"] {
-            assert!(parse_age(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! `invarlock verify` and `invarlock advanced …`.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use invarlock_images::Digest;
 use std::path::PathBuf;
@@ -39,8 +40,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest, conflicts_with = "expected_runtime_image_digest")]
     pub image: Option<Digest>,
     /// Largest age of the evidence, such as 30d or 12h
-    #[arg(long, value_name = "AGE", value_parser = crate::demands::parse_age)]
-    pub max_age: Option<chrono::TimeDelta>,
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub max_age: Option<TimeDelta>,
     /// Trust profile: a JSON file with everything that is required, instead of the options for it
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "profile", "tier", "baseline_checkpoint", "subject", "dataset", "image", "max_age", "runtime_provenance",
@@ -109,4 +110,34 @@ pub struct RuntimeVerifyArgs {
 /// A digest in any case, as the Python package accepts it.
 fn parse_digest(text: &str) -> invarlock_images::Result<Digest> {
     Digest::parse(&text.trim().to_lowercase())
+}
+
+/// An age such as `30d` or `12h`.
+pub fn parse_age(text: &str) -> Result<TimeDelta, &'static str> {
+    const USAGE: &str = "use a whole number of days or hours, such as 30d or 12h";
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(USAGE)?;
+    let number: u32 = number.parse().map_err(|_| USAGE)?;
+    let hours = match unit {
+        "d" => i64::from(number) * 24,
+        "h" => i64::from(number),
+        _ => return Err(USAGE),
+    };
+    let age = TimeDelta::try_hours(hours).ok_or(USAGE)?;
+    // No evidence is older than the epoch.
+    let oldest = Utc::now().checked_sub_signed(age);
+    oldest.filter(|oldest| *oldest > DateTime::UNIX_EPOCH).map(|_| age).ok_or(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_age;
+
+    #[test]
+    fn ages_are_days_or_hours() {
+        assert_eq!(parse_age("2d").map(|age| age.num_hours()), Ok(48));
+        assert_eq!(parse_age("12h").map(|age| age.num_hours()), Ok(12));
+        for wrong in ["", "d", "5", "5m", "-1d", "1.5d", "999999999d", "dé"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
+    }
 }
