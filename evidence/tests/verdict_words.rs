@@ -70,6 +70,7 @@ fn altered_report_of_a_weaker_profile_is_an_integrity_failure() {
         report["primary_metric"]["ratio_vs_baseline"] = json!(1.0);
     });
     assert_eq!((verdict.reason, verdict.exit_code()), (Reason::Integrity, 3), "{:?}", verdict.errors);
+    assert_eq!(verdict.provenance["status"], "failed");
     let named = |error: &String| {
         error.starts_with("evaluation.report.primary_metric.ratio_vs_baseline is 1.0, expected 1.01")
     };

@@ -187,7 +187,15 @@ fn successful_run_leaves_only_its_files() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{err}");
         wait_until_removed(&processes, &cgroups);
         assert_eq!(place.names("work"), ["reports", "runs"]);
-        assert_eq!(place.names("work/reports/eval"), ["evaluation.report.json", "runtime.manifest.json"]);
+        assert_eq!(
+            place.names("work/reports/eval"),
+            [
+                "baseline.report.json",
+                "evaluation.report.json",
+                "runtime.manifest.json",
+                "subject.report.json"
+            ]
+        );
     }
 }
 

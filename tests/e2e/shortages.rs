@@ -33,7 +33,7 @@ fn mount_tmpfs(dir: &Path, options: &str) -> String {
 /// The same with a tmpfs that has no free space.
 fn mount_full_tmpfs(dir: &Path) -> String {
     format!(
-        "{}; head -c 1M /dev/zero >{}/fill 2>/dev/null || true",
+        "{}; head -c 1M /dev/zero >{}/.fill 2>/dev/null || true",
         mount_tmpfs(dir, "size=64k"),
         dir.display()
     )
@@ -50,7 +50,7 @@ fn full_state_directory_is_a_system_error() {
             dir.display()
         );
         let fill =
-            format!("{mount_and_create}; head -c 1M /dev/zero >{}/fill 2>/dev/null || true", dir.display());
+            format!("{mount_and_create}; head -c 1M /dev/zero >{}/.fill 2>/dev/null || true", dir.display());
         let no_inodes = mount_tmpfs(&dir, "nr_inodes=1");
         for (script, context) in [
             (fill, format!("writing {state}/")),
@@ -356,7 +356,7 @@ fn image_build_succeeds_after_disk_space_is_freed() {
         let store = stage.place.path("store");
         let dir = store.display();
         let build_free_space_and_rebuild =
-            format!("\"$@\" && exit 99 || true; rm {dir}/fill; mount -o remount,size=1g {dir}");
+            format!("\"$@\" && exit 99 || true; rm {dir}/.fill; mount -o remount,size=1g {dir}");
         let script = format!("{}; {build_free_space_and_rebuild}", mount_full_tmpfs(&store));
         let ran = run_with_mounts(&stage, &script, &stage.command(&["runtime", "image", "build"])).expect(0);
         ran.one_error(&["error[system]", "No space left on device"]);

@@ -222,10 +222,7 @@ mod tests {
         // A duplicate among the first 2 · 15 windows: the floor of 15 windows per arm cannot be reached.
         rows[1] = rows[0].clone();
         assert!(
-            run(&rows, &request(30, 30))
-                .expect_err("too few")
-                .to_string()
-                .contains("at least 15 windows per arm must remain; ")
+            run(&rows, &request(30, 30)).expect_err("too few").to_string().contains("at least 15 are needed")
         );
         // Padding is not compared.
         let mut padded = rows[2..].to_vec();

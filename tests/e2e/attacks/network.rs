@@ -53,7 +53,7 @@ fn sockets_in_a_checkpoint(user: As) {
     evaluate("beside").expect(0);
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "a process connected to the socket");
-    assert_eq!(place.names("work/reports/eval").len(), 2);
+    assert_eq!(place.names("work/reports/eval").len(), 4);
 }
 
 /// Fails the test unless the run is refused because of `control` and the workload printed nothing.

@@ -70,9 +70,9 @@ pub(super) fn verify(files: &Files<'_>, options: &VerifyOptions, mut verdict: Ve
         _ => Reason::PolicyFail,
     };
     verdict.assurance = if verdict.ok() { Assurance::Consistent } else { Assurance::Failed };
-    verdict.provenance = provenance(&verdict, options);
     verdict.errors = faults.into_iter().chain(demands).collect();
     verdict.gate_failures = gates;
+    verdict.provenance = provenance(&verdict, options);
     verdict
 }
 
@@ -137,7 +137,9 @@ impl Check<'_> {
         };
         let measured = run_reports::check(&facts, &runs, &mut self.faults)?;
         times::faults(&facts, &measured, &mut self.faults);
-        let derived = facts.compare(&runs.baseline, &runs.subject)?;
+        // The evidence says that a report was made of these measurements.
+        let derived =
+            facts.compare(&runs.baseline, &runs.subject).map_err(|error| error.with_kind(Kind::Integrity))?;
         self.derived_report(&recorded, &derived);
         self.judge(&facts, &runs, derived)?;
         verdict

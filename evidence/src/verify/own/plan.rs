@@ -254,9 +254,12 @@ impl Check<'_> {
             self.faults.extend(crate::differences::differences(&path, &recorded, &derived, 0.0));
         }
         self.host_paths(&path, planned);
-        let profile = if self.plan.custom_seccomp_profile.is_some() { "custom" } else { "evaluator" };
-        self.require(planned.seccomp.profile == profile, || {
-            format!("{path}.seccomp.profile is {:?}, expected {profile:?}", planned.seccomp.profile)
+        let built_in = planned.seccomp.profile == "evaluator";
+        self.require(built_in == self.plan.custom_seccomp_profile.is_none(), || {
+            format!(
+                "{path}.seccomp.profile is {:?}, which contradicts the allowances",
+                planned.seccomp.profile
+            )
         });
         let limits = &planned.limits;
         self.require(limits.required.iter().all(|name| LIMITS.contains(&name.as_str())), || {
