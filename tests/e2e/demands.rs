@@ -4,27 +4,26 @@
 use invarlock_tests::{As, Place, Ran, demo, read_json};
 use serde_json::{Value, json};
 
-/// The evidence of `subject`, which is called `models/released`, in `eval`.
-fn evaluated(subject: &str) -> Place {
+/// The demo's baseline as `models/base` and its `checkpoint` as `name`, and a preset of few windows.
+fn place_with(checkpoint: &str, name: &str) -> Place {
     let place = Place::new(As::Caller);
     place.copy_dir(&demo("baseline"), "models/base");
-    place.copy_dir(&demo(subject), "models/released");
-    let (data, out) = (demo("valid.jsonl"), ["--out", "runs", "--report-out", "eval"]);
+    place.copy_dir(&demo(checkpoint), name);
+    let data = demo("valid.jsonl");
     let preset = json!({"dataset": {"provider": {"kind": "local_jsonl", "file": data}, "seq_len": 32, "preview_n": 4, "final_n": 4}});
     place.write("preset.yaml", preset.to_string().as_bytes());
-    let mut args = vec![
-        "evaluate",
-        "--quiet",
-        "--profile",
-        "dev",
-        "--preset",
-        "preset.yaml",
-        "--baseline",
-        "models/base",
-    ];
-    args.extend(["--subject", "models/released"]);
-    args.extend(out);
-    place.run(&args).expect(0);
+    place
+}
+
+fn evaluate(place: &Place, subject: &str, more: &[&str]) -> Ran {
+    let args = ["evaluate", "--profile", "dev", "--preset", "preset.yaml", "--baseline", "models/base"];
+    place.run(&[&args[..], &["--subject", subject], more].concat())
+}
+
+/// The evidence of `checkpoint`, which is called `models/released`, in `eval`.
+fn evaluated(checkpoint: &str) -> Place {
+    let place = place_with(checkpoint, "models/released");
+    evaluate(&place, "models/released", &["--quiet", "--out", "runs", "--report-out", "eval"]).expect(0);
     place
 }
 
@@ -132,25 +131,9 @@ fn a_trust_profile_holds_all_demands() {
 /// A name in evidence is printed with its control characters escaped.
 #[test]
 fn a_name_with_escape_sequences_is_printed_escaped() {
-    let place = Place::new(As::Caller);
     let name = "models/\u{1b}[2K\u{1b}[1A";
-    place.copy_dir(&demo("baseline"), "models/base");
-    place.copy_dir(&demo("healthy"), name);
-    let data = demo("valid.jsonl");
-    let preset = json!({"dataset": {"provider": {"kind": "local_jsonl", "file": data}, "seq_len": 32, "preview_n": 4, "final_n": 4}});
-    place.write("preset.yaml", preset.to_string().as_bytes());
-    let args = [
-        "evaluate",
-        "--profile",
-        "dev",
-        "--preset",
-        "preset.yaml",
-        "--baseline",
-        "models/base",
-        "--subject",
-        name,
-    ];
-    let ran = place.run(&[&args[..], &["--report-out", "eval\u{1b}[8m"]].concat()).expect(0);
+    let place = place_with("healthy", name);
+    let ran = evaluate(&place, name, &["--report-out", "eval\u{1b}[8m"]).expect(0);
     let verified = place.run(&["verify", "--profile", "dev", "eval\u{1b}[8m"]).expect(0);
     let report = "eval\u{1b}[8m/evaluation.report.json";
     let bound = [
@@ -173,26 +156,13 @@ fn files_of_the_evidence_that_are_passed_by_mistake_are_named() {
     let place = evaluated("healthy");
     let ran = place.run(&["verify", "--profile", "dev", "eval/baseline.report.json"]).expect(2);
     assert!(ran.out.contains("is a run report; pass the evaluation report"), "{}", ran.out);
-    let copy = ["--baseline-report", "eval/baseline.report.json"];
-    let args = [
-        "evaluate",
-        "--profile",
-        "dev",
-        "--preset",
-        "preset.yaml",
-        "--baseline",
-        "models/base",
-        "--subject",
-        "models/released",
-    ];
-    place
-        .run(&[&args[..], &copy].concat())
+    let again = |report: &str| evaluate(&place, "models/released", &["--quiet", "--baseline-report", report]);
+    again("eval/baseline.report.json")
         .expect(2)
         .one_error(&["it is the copy", "pass the original, runs/source/"]);
     // The original is accepted.
     let original = place.names("work/runs/source");
-    let original = format!("runs/source/{}/report.json", original[0]);
-    place.run(&[&args[..], &["--quiet", "--baseline-report", &original]].concat()).expect(0);
+    again(&format!("runs/source/{}/report.json", original[0])).expect(0);
     place.write("eval/runtime.manifest.json", b"{}");
     let ran = place.run(&["verify", "--profile", "dev", "eval"]).expect(1);
     assert!(ran.out.contains("it has no execution_mode"), "{}", ran.out);

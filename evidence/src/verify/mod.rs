@@ -147,10 +147,6 @@ pub enum Assurance {
     Foreign,
     /// The evidence of this program does not contradict itself. It is not signed.
     Consistent,
-    /// A key that the verifier trusts signed it.
-    Signed,
-    /// The verifier measured windows again and found the same losses.
-    Reproduced,
 }
 
 impl Assurance {
@@ -160,8 +156,6 @@ impl Assurance {
             Assurance::Failed => "failed",
             Assurance::Foreign => "foreign",
             Assurance::Consistent => "consistent",
-            Assurance::Signed => "signed",
-            Assurance::Reproduced => "reproduced",
         }
     }
 
@@ -171,8 +165,6 @@ impl Assurance {
             Assurance::Failed => "a check failed",
             Assurance::Foreign => "not written by this program: where its numbers come from was not checked",
             Assurance::Consistent => "unsigned: its author could have written all of it",
-            Assurance::Signed => "a key that you trust signed it",
-            Assurance::Reproduced => "measured again here, with the same losses",
         }
     }
 }
