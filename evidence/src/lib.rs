@@ -9,7 +9,6 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod compare;
-mod differences;
 pub mod evaluation;
 pub mod events;
 pub mod format;

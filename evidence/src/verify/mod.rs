@@ -4,6 +4,7 @@
 //! (`foreign`), `upstream` repeats upstream's checks, and `strict` recomputes what follows from the values of the report.
 
 mod about;
+mod differences;
 mod foreign;
 mod observed;
 mod open;
