@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+#[cfg(feature = "signing")]
+pub mod attestation;
 pub mod compare;
 pub mod evaluation;
 pub mod events;
@@ -22,8 +24,12 @@ pub mod json;
 pub mod manifest;
 pub mod measured;
 pub mod numerics;
+#[cfg(feature = "signing")]
+pub mod plan_lock;
 pub mod policy;
 pub mod sentences;
+#[cfg(feature = "signing")]
+pub mod signing;
 #[cfg(feature = "verify")]
 pub mod verify;
 

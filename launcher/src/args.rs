@@ -2,6 +2,7 @@
 //!
 //! Commands, options and defaults are those of the InvarLock Python package; `SPECIFICATION.md` lists the differences.
 
+mod attest;
 mod container;
 mod evaluate;
 mod image;
@@ -10,6 +11,9 @@ mod runtime;
 mod special_files;
 mod verify;
 
+pub use attest::{
+    AttestCommand, InspectArgs, KeygenArgs, LockArgs, PlanCommand, SignArgs, VerifyEnvelopeArgs,
+};
 pub use container::{ContainerArgs, LimitArgs};
 pub use evaluate::{EvaluateArgs, ExecutionMode};
 pub use image::{BuildArgs, ImageCommand};
@@ -48,6 +52,9 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Verify evaluation reports and their runtime manifests
     Verify(VerifyArgs),
+    /// Fix the criteria of an evaluation before it runs
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Render a report
     #[command(subcommand)]
     Report(ReportCommand),

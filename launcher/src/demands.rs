@@ -2,12 +2,15 @@
 
 use crate::args::{Provenance, VerifyArgs, parse_age};
 use crate::error::{Context as _, Error, Result};
-use crate::inputs;
 use crate::signals::Signals;
 use crate::ui::Ui;
+use crate::{inputs, keys};
 use chrono::Utc;
 use invarlock_evidence::format::trust_profile::{TRUST_FORMAT, TrustProfile};
-use invarlock_evidence::verify::{Pins, RuntimeProvenance, VerifyOptions, read_evidence};
+use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::signing::dsse::ENVELOPE_LIMIT;
+use invarlock_evidence::signing::keys::PublicKey;
+use invarlock_evidence::verify::{Assurance, Pins, RuntimeProvenance, VerifyOptions, read_evidence};
 use invarlock_images::Digest;
 use std::path::Path;
 
@@ -66,6 +69,9 @@ fn of_options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
             subject: checkpoint("subject", &args.subject)?,
             dataset: args.dataset.as_ref().map(dataset).transpose()?,
         },
+        require: signed(args.keys.is_empty()),
+        keys: args.keys.iter().map(|path| keys::public(path)).collect::<Result<_>>()?,
+        lock: args.lock.as_deref().map(lock).transpose()?,
         oldest: args.max_age.map(|age| (Utc::now() - age).fixed_offset()),
         expected_image_digest: image.map(ToString::to_string),
         runtime_provenance: match args.runtime_provenance {
@@ -75,6 +81,20 @@ fn of_options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
         accept_foreign: args.accept_foreign,
         ..VerifyOptions::default()
     })
+}
+
+/// A verifier with keys requires a signature: without it, an attacker would only have to remove the attestation.
+fn signed(no_keys: bool) -> Option<Assurance> {
+    (!no_keys).then_some(Assurance::Signed)
+}
+
+/// The digest of a plan lock: itself, or that of a file.
+fn lock(text: &str) -> Result<String> {
+    if text.starts_with("sha256:") {
+        return Ok(Digest::parse(text).map_err(|e| Error::input(format!("--lock: {e}")))?.to_string());
+    }
+    let read = read_evidence(Path::new(text), ENVELOPE_LIMIT).map_err(|e| Error::input(e.to_string()));
+    Ok(sha256_hex(&read.with_context(|| format!("reading the plan lock {text}"))?))
 }
 
 /// The digest that an option names: itself, or that of a directory or file.
@@ -137,6 +157,13 @@ fn of_profile(profile: &TrustProfile) -> Result<VerifyOptions> {
             subject: digest("subject", &profile.subject)?,
             dataset: digest("dataset", &profile.dataset)?,
         },
+        require: signed(profile.keys.is_empty()),
+        keys: profile
+            .keys
+            .iter()
+            .map(|text| PublicKey::parse(text).context("keys"))
+            .collect::<Result<_>>()?,
+        lock: digest("lock", &profile.lock)?,
         oldest: age.map(|age| (Utc::now() - age).fixed_offset()),
         expected_image_digest: digest("image", &profile.image)?,
         runtime_provenance: match profile.accept_host_execution {

@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 /// Prefix of the temporary names.
 const STAGED: &str = ".invarlock-";
 
+pub use invarlock_evidence::attestation::FILE_NAME as ATTESTATION;
 pub use invarlock_evidence::evaluation::{BASELINE_REPORT, REPORT, SUBJECT_REPORT};
 pub use invarlock_evidence::manifest::FILE_NAME as MANIFEST;
+pub use invarlock_evidence::plan_lock::FILE_NAME as LOCK;
 
 /// Fails early when `dir`, or the directory that it would be created in, is not writable.
 pub fn check_writable(flag: &str, dir: &Path) -> Result<()> {
@@ -183,6 +185,10 @@ pub struct Evidence<'a> {
     pub run_reports: [&'a [u8]; 2],
     /// Bytes of the runtime manifest.
     pub manifest: &'a [u8],
+    /// Bytes of the attestation, if it is signed.
+    pub attestation: Option<&'a [u8]>,
+    /// Bytes of the plan lock, if it was made under one.
+    pub lock: Option<&'a [u8]>,
 }
 
 impl Evidence<'_> {
@@ -195,23 +201,36 @@ impl Evidence<'_> {
         let (report, manifest) = (stage(dir, self.report)?, stage(dir, self.manifest)?);
         let [baseline, subject] = self.run_reports;
         let (baseline, subject) = (stage(dir, baseline)?, stage(dir, subject)?);
-        hooks::step("files: evidence staged");
-        match std::fs::remove_file(&manifest_path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("replacing {}", manifest_path.display()));
-            }
-            _ => {}
+        let signed = [(ATTESTATION, self.attestation), (LOCK, self.lock)];
+        let mut staged = Vec::new();
+        for (name, bytes) in signed {
+            staged.extend(bytes.map(|bytes| stage(dir, bytes)).transpose()?.map(|file| (name, file)));
         }
+        hooks::step("files: evidence staged");
+        // Those of an earlier evaluation are not about this one.
+        [ATTESTATION, LOCK, MANIFEST].iter().try_for_each(|name| remove(&dir.join(name)))?;
         hooks::step("files: old manifest removed");
         persist(baseline, &dir.join(BASELINE_REPORT))?;
         persist(subject, &dir.join(SUBJECT_REPORT))?;
         persist(report, &report_path)?;
         hooks::step("files: report named");
+        for (name, file) in staged {
+            persist(file, &dir.join(name))?;
+        }
         persist(manifest, &manifest_path)?;
         hooks::step("files: manifest named");
         sync_directory(&manifest_path)?;
         hooks::step("files: evidence synced");
         Ok((report_path, manifest_path))
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("replacing {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -231,6 +250,19 @@ pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
             .with_hint("pass --force to replace it"),
         _ => Error::from(e.error).context(format_args!("writing {}", path.display())),
     })
+}
+
+/// Writes a new file that only its owner can open.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let writing = || format!("writing {}", path.display());
+    let created = File::options().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = created.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::from_source(Kind::Input, OutputExists)
+            .context(writing())
+            .with_hint("choose another file name; keys are never replaced"),
+        _ => Error::from(e).context(writing()),
+    })?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(writing)
 }
 
 /// A complete file under a temporary name; it is removed unless it is persisted.

@@ -6,6 +6,7 @@ use crate::filter::Filter;
 use crate::image::{self, Image};
 use crate::inputs::{self, InputFile};
 use crate::limits;
+use crate::plan_lock::LockFile;
 use crate::policy::Policy;
 use crate::preset::{self, Dataset, Preset};
 use crate::signals::Signals;
@@ -44,6 +45,8 @@ pub struct Request {
     pub baseline_report: Option<PathBuf>,
     /// Name of the subject's edit.
     pub edit_label: Option<String>,
+    /// The plan lock.
+    pub lock: Option<PathBuf>,
     /// The image.
     pub image: image::Choice,
     /// A user profile of system calls.
@@ -63,7 +66,7 @@ pub enum DataSource {
 
 impl Request {
     /// What the evidence records of it.
-    pub fn recorded(&self, warnings: &[Warning]) -> format::Request {
+    pub fn recorded(&self, warnings: &[Warning], lock: Option<&LockFile>) -> format::Request {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         format::Request {
             baseline: text(&self.baseline),
@@ -74,6 +77,7 @@ impl Request {
             report_out: text(&self.report_out),
             baseline_report: self.baseline_report.as_deref().map(text),
             edit_label: self.edit_label.clone(),
+            lock: lock.map(|lock| lock.sha256.clone()),
             warnings: warnings.to_vec(),
         }
     }
@@ -105,6 +109,8 @@ pub struct Opened {
     pub dataset: Dataset,
     /// Settings of the preset that are not obeyed.
     pub preset_warnings: Vec<Warning>,
+    /// The plan lock.
+    pub lock: Option<LockFile>,
     /// Files of the baseline checkpoint.
     pub baseline: Vec<InputFile>,
     /// Files of the subject checkpoint.
@@ -151,7 +157,8 @@ impl std::ops::Deref for Plan {
 
 /// Resolves the request and opens its inputs: cheap checks first.
 pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
-    let (dataset, preset_warnings) = dataset(&request)?;
+    let lock = request.lock.as_deref().map(LockFile::read).transpose()?;
+    let (dataset, preset_warnings) = dataset(&request.data, request.profile)?;
     refuse_outputs_in_checkpoints(&request)?;
     if policy.mode == ExecutionMode::HostBypass {
         request.limits.check_for_host()?;
@@ -177,6 +184,7 @@ pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
         request,
         dataset,
         preset_warnings,
+        lock,
         image,
         host_evaluator,
         filter,
@@ -185,20 +193,20 @@ pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
 }
 
 /// The dataset settings, with the window counts of the profile.
-fn dataset(request: &Request) -> Result<(Dataset, Vec<Warning>)> {
-    let preset = match &request.data {
+pub fn dataset(data: &DataSource, profile: Profile) -> Result<(Dataset, Vec<Warning>)> {
+    let preset = match data {
         DataSource::Preset(path) => preset::read(path)?,
         DataSource::File(path) => preset::for_file(path),
     };
     let Preset { mut dataset, sets_windows, mut warnings } = preset;
-    if let Some((preview, final_)) = request.profile.window_counts() {
+    if let Some((preview, final_)) = profile.window_counts() {
         if sets_windows && (dataset.preview_n, dataset.final_n) != (preview, final_) {
-            let instead = format!("profile {} measures {preview} + {final_} windows", request.profile);
+            let instead = format!("profile {profile} measures {preview} + {final_} windows");
             warnings.push(Warning::preset_settings(&["dataset.preview_n", "dataset.final_n"], &instead));
         }
         (dataset.preview_n, dataset.final_n) = (preview, final_);
         dataset.max_samples = dataset.max_samples.max(preview + final_);
-        preset::check(&dataset).with_context(|| format!("profile {}", request.profile))?;
+        preset::check(&dataset).with_context(|| format!("profile {profile}"))?;
     }
     Ok((dataset, warnings))
 }
@@ -280,23 +288,7 @@ impl Opened {
             Role::Subject => &request.subject,
         };
         let policy = (request.profile.as_str(), request.tier.as_str());
-        Job::new(role, task, &model.to_string_lossy(), policy, &self.dataset_settings(String::new()), paths)
-    }
-
-    /// What decides which windows are measured; `tree_sha256` is the digest of the dataset's files.
-    fn dataset_settings(&self, tree_sha256: String) -> format::Dataset {
-        let dataset = &self.dataset;
-        format::Dataset {
-            tree_sha256,
-            text_field: dataset.text_field.clone(),
-            max_samples: dataset.max_samples,
-            split: dataset.split.clone(),
-            seed: dataset.seed,
-            seq_len: dataset.seq_len,
-            stride: dataset.stride,
-            preview_n: dataset.preview_n,
-            final_n: dataset.final_n,
-        }
+        Job::new(role, task, &model.to_string_lossy(), policy, &self.dataset.recorded(String::new()), paths)
     }
 
     /// The files of the checkpoint of one side.
@@ -311,7 +303,7 @@ impl Opened {
 impl Plan {
     /// What decides which windows are measured, as the evidence records it.
     pub fn dataset_settings(&self) -> format::Dataset {
-        self.opened.dataset_settings(self.digests.data.tree_sha256.clone())
+        self.dataset.recorded(self.digests.data.tree_sha256.clone())
     }
 
     /// The digest of the checkpoint of one side.

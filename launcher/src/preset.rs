@@ -5,6 +5,7 @@
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
 use crate::preset_sections;
+use invarlock_evidence::format::plan as format;
 use invarlock_evidence::format::warning::Warning;
 use serde::Deserialize;
 use serde_norway::Value;
@@ -40,6 +41,21 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// What decides which windows are measured; `tree_sha256` is the digest of the dataset's files.
+    pub fn recorded(&self, tree_sha256: String) -> format::Dataset {
+        format::Dataset {
+            tree_sha256,
+            text_field: self.text_field.clone(),
+            max_samples: self.max_samples,
+            split: self.split.clone(),
+            seed: self.seed,
+            seq_len: self.seq_len,
+            stride: self.stride,
+            preview_n: self.preview_n,
+            final_n: self.final_n,
+        }
+    }
+
     /// Tokens of preview and final windows together.
     pub fn tokens(&self) -> usize {
         (self.preview_n + self.final_n) * self.seq_len

@@ -39,7 +39,7 @@ impl Record<'_> {
             [Role::Baseline, Role::Subject].map(|role| Ok((role.name().to_owned(), self.side(role)?)));
         Ok(format::Plan {
             format_version: PLAN_FORMAT.to_owned(),
-            request: request.recorded(&plan.preset_warnings),
+            request: request.recorded(&plan.preset_warnings, plan.lock.as_ref()),
             execution_mode: self.policy.mode,
             profile: request.profile.as_str().to_owned(),
             tier: request.tier.as_str().to_owned(),

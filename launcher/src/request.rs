@@ -8,24 +8,26 @@ use crate::plan::{DataSource, Request};
 use crate::workload::Workload;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
+use std::path::Path;
 use std::time::Duration;
 
 /// The request that the arguments of `evaluate` make.
 pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
-    let (profile, tier) = profile_and_tier(args)?;
+    let (profile, tier) = profile_and_tier(&args.profile, &args.tier)?;
     check_device(&args.device)?;
     let adapters = [Some(&args.adapter), args.baseline_adapter.as_ref(), args.subject_adapter.as_ref()];
     adapters.into_iter().flatten().try_for_each(|adapter| check_adapter(adapter))?;
     Ok(Request {
         baseline: args.baseline.clone(),
         subject: args.subject.clone(),
-        data: data_source(args)?,
+        data: data_source(args.preset.as_deref(), args.dataset.as_deref())?,
         profile,
         tier,
         out: args.out.clone(),
         report_out: args.report_out.clone(),
         baseline_report: args.baseline_report.clone(),
         edit_label: args.edit_label.clone(),
+        lock: args.lock.clone(),
         image: choice(&args.container)?,
         seccomp: args.container.seccomp.clone(),
         limits: limits(&args.container.limits),
@@ -70,10 +72,10 @@ fn choice(args: &ContainerArgs) -> Result<Choice> {
     })
 }
 
-fn profile_and_tier(args: &EvaluateArgs) -> Result<(Profile, Tier)> {
-    let profile = args.profile.parse().map_err(|e| Error::input(format!("--profile: {e}")));
+pub fn profile_and_tier(profile: &str, tier: &str) -> Result<(Profile, Tier)> {
+    let profile = profile.parse().map_err(|e| Error::input(format!("--profile: {e}")));
     let profile: Profile = profile.hint("use --profile dev or --profile ci")?;
-    let tier = args.tier.parse().map_err(|e| Error::input(format!("--tier: {e}")));
+    let tier = tier.parse().map_err(|e| Error::input(format!("--tier: {e}")));
     let tier: Tier = tier.hint("use --tier conservative, --tier balanced or --tier aggressive")?;
     if profile.needs_all_guards() {
         let message = "--profile release: the spectral, rmt and variance guards are not supported yet";
@@ -101,10 +103,10 @@ fn check_adapter(adapter: &str) -> Result<()> {
     }
 }
 
-fn data_source(args: &EvaluateArgs) -> Result<DataSource> {
-    match (&args.preset, &args.dataset) {
-        (Some(preset), _) => Ok(DataSource::Preset(preset.clone())),
-        (None, Some(file)) => Ok(DataSource::File(file.clone())),
+pub fn data_source(preset: Option<&Path>, dataset: Option<&Path>) -> Result<DataSource> {
+    match (preset, dataset) {
+        (Some(preset), _) => Ok(DataSource::Preset(preset.to_owned())),
+        (None, Some(file)) => Ok(DataSource::File(file.to_owned())),
         (None, None) => {
             Err(Error::input("no dataset: the default dataset of the Python package needs the network"))
                 .hint("pass --dataset FILE.jsonl or --preset FILE.yaml")

@@ -44,7 +44,7 @@ fn verify_names_what_the_evidence_is_about() {
     let first = ran.out.lines().next().unwrap();
     assert!(first.starts_with("VERIFY OK ") && first.contains("assurance=consistent"), "{first}");
     for line in [
-        "unsigned: its author could have written all of it".to_owned(),
+        "no trusted signature: its author could have written all of it".to_owned(),
         format!("baseline  models/base  sha256:{}", sha256("baseline")),
         format!("subject   models/released  sha256:{}", sha256("subject")),
         "policy    profile dev, tier balanced".to_owned(),

@@ -4,7 +4,7 @@
 #   ${CARGO_TARGET_DIR:-target}/upstream/<version>/bin/invarlock
 #
 # one virtual environment for each version, without PyTorch (verification does
-# not need it). Run it from the root of the repository. Existing environments are
+# not need it), and upstream/dsse, which reads signed envelopes. Run it from the root of the repository. Existing environments are
 # kept. If one cannot be created, the script prints `skipped: ...` and exits 0,
 # and the tests that need it skip too: upstream is a reference, not a dependency.
 set -eu
@@ -31,11 +31,17 @@ find_python() {
     return 1
 }
 
+dsse="securesystemslib==1.6.0 cryptography==50.0.2 in-toto-attestation==0.9.3"
+
+has_dsse() {
+    "$root/dsse/bin/python" -c 'import securesystemslib.dsse, in_toto_attestation.v1.statement' 2>/dev/null
+}
+
 missing=""
 for version in $versions; do
     installed "$root/$version" "$version" || missing="$missing $version"
 done
-if [ -z "$missing" ]; then
+if [ -z "$missing" ] && has_dsse; then
     echo "upstream verifiers are in $root"
     exit 0
 fi
@@ -63,4 +69,15 @@ for version in $missing; do
         exit 1
     fi
 done
+if ! has_dsse; then
+    rm -rf "${root:?}/dsse"
+    # shellcheck disable=SC2086 # three requirements
+    if ! "$python" -m venv "$root/dsse" ||
+        ! "$root/dsse/bin/pip" install --quiet --disable-pip-version-check $dsse >"$root/dsse.log" 2>&1; then
+        rm -rf "${root:?}/dsse"
+        echo "skipped: pip cannot install $dsse (see $root/dsse.log)"
+        exit 0
+    fi
+    rm -f "$root/dsse.log"
+fi
 echo "upstream verifiers are in $root"

@@ -57,6 +57,9 @@ pub struct Request {
     pub baseline_report: Option<String>,
     /// `--edit-label`, if given.
     pub edit_label: Option<String>,
+    /// SHA-256 of the file of `--lock`, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
     /// Settings of the preset that are not obeyed.
     pub warnings: Vec<Warning>,
 }

@@ -29,6 +29,12 @@ pub struct TrustProfile {
     /// `sha256:` and the digest of the image manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Public keys, one of which must have signed the evidence: each in PEM or as a line of OpenSSH.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// `sha256:` and the digest of the plan lock that the evaluation must have been made under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
     /// Largest age of the evidence, such as `30d` or `12h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<String>,

@@ -39,8 +39,30 @@ pub struct About {
     pub measured_at: String,
     /// Operating system and architecture.
     pub machine: String,
-    /// The key that signed it; none if unsigned.
-    pub signed_by: Option<String>,
+    /// The keys that signed it.
+    pub signers: Vec<Signer>,
+    /// The plan lock that it was made under.
+    pub lock: Option<Lock>,
+}
+
+/// A key that a signature names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Signer {
+    /// Its fingerprint.
+    pub key: String,
+    /// Whether the verifier trusts the key, and the signature is right. The signature of another key was not checked.
+    pub trusted: bool,
+}
+
+/// A plan lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lock {
+    /// SHA-256 of its file.
+    pub sha256: String,
+    /// When it says that it was made, UTC.
+    pub locked_at: String,
+    /// The keys that signed it.
+    pub signers: Vec<Signer>,
 }
 
 /// An image.
@@ -88,7 +110,8 @@ impl About {
             baseline_reused: facts.side(Role::Baseline).is_ok_and(|side| side.reused),
             measured_at: facts.finished_at.clone(),
             machine: format!("Linux {}, {}", facts.machine.kernel, facts.machine.arch),
-            signed_by: None,
+            signers: Vec::new(),
+            lock: None,
         }
     }
 
@@ -110,7 +133,25 @@ impl About {
             ("launcher", format!("invarlock {}  sha256:{}", launcher.version, launcher.sha256)),
             ("policy", format!("profile {}, tier {}", self.profile, self.tier)),
             ("measured", format!("{} on {}", self.measured_at, self.machine)),
-            ("signed by", self.signed_by.clone().unwrap_or_else(|| "no key".to_owned())),
+            ("lock", self.lock.as_ref().map_or_else(|| "none".to_owned(), Lock::line)),
+            ("signed by", signed_by(&self.signers)),
         ]
+    }
+}
+
+impl Lock {
+    fn line(&self) -> String {
+        format!("sha256:{}  made {}, signed by {}", self.sha256, self.locked_at, signed_by(&self.signers))
+    }
+}
+
+fn signed_by(signers: &[Signer]) -> String {
+    let line = |signer: &Signer| match signer.trusted {
+        true => signer.key.clone(),
+        false => format!("{} (not trusted, so not checked)", signer.key),
+    };
+    match signers {
+        [] => "no key".to_owned(),
+        signers => signers.iter().map(line).collect::<Vec<_>>().join(", "),
     }
 }

@@ -57,8 +57,8 @@ const FOREIGN: &str = "the evidence was not written by this program, which canno
      --accept-foreign";
 
 /// The error about demands that only evidence of this program can meet.
-const UNMET: &str = "evidence of other makers does not say which models and data it is about, or when it was made, in a way \
-     that can be checked";
+const UNMET: &str = "evidence of other makers does not say which models and data it is about, when it was made, or who signed \
+     it, in a way that can be checked";
 
 /// Characters of an error that are kept.
 const MAX_ERROR: usize = 500;
@@ -148,7 +148,10 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     if !options.upstream_parity && !options.accept_foreign && !malformed && verdict.stopped_by.is_none() {
         verdict.errors.push(FOREIGN.to_owned());
     }
-    let demanding = options.pins != Pins::default() || options.oldest.is_some();
+    let demanding = options.pins != Pins::default()
+        || options.oldest.is_some()
+        || options.lock.is_some()
+        || options.require.is_some_and(|required| required > Assurance::Foreign);
     if !options.upstream_parity && demanding {
         verdict.errors.push(UNMET.to_owned());
     }

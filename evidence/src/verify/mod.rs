@@ -29,6 +29,7 @@ pub use summary::Summary;
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
 use crate::policy::{Profile, Tier};
+use crate::signing::keys::PublicKey;
 use crate::{evaluation, json};
 use chrono::{DateTime, FixedOffset};
 use serde_json::{Value, json};
@@ -80,6 +81,12 @@ pub struct VerifyOptions {
     pub baseline: Option<PathBuf>,
     /// Digests of the models and the data that the evidence must be about.
     pub pins: Pins,
+    /// The keys that the verifier trusts.
+    pub keys: Vec<PublicKey>,
+    /// What the evidence must be worth at least.
+    pub require: Option<Assurance>,
+    /// SHA-256 of the plan lock that the evaluation must have been made under.
+    pub lock: Option<String>,
     /// Evidence that was finished before this time is refused.
     pub oldest: Option<DateTime<FixedOffset>>,
     /// Digest of the image that must have run: `sha256:` and 64 hex digits.
@@ -104,6 +111,9 @@ impl Default for VerifyOptions {
             runtime_provenance: RuntimeProvenance::Container,
             baseline: None,
             pins: Pins::default(),
+            keys: Vec::new(),
+            require: None,
+            lock: None,
             oldest: None,
             expected_image_digest: None,
             granted: Vec::new(),
@@ -146,8 +156,10 @@ pub enum Assurance {
     Failed,
     /// Another maker's evidence: where its numbers come from was not checked.
     Foreign,
-    /// The evidence of this program does not contradict itself. It is not signed.
+    /// The evidence of this program does not contradict itself. No key that the verifier trusts signed it.
     Consistent,
+    /// It is consistent, and a key that the verifier trusts signed it.
+    Signed,
 }
 
 impl Assurance {
@@ -157,6 +169,7 @@ impl Assurance {
             Assurance::Failed => "failed",
             Assurance::Foreign => "foreign",
             Assurance::Consistent => "consistent",
+            Assurance::Signed => "signed",
         }
     }
 
@@ -165,7 +178,8 @@ impl Assurance {
         match self {
             Assurance::Failed => "a check failed",
             Assurance::Foreign => "not written by this program: where its numbers come from was not checked",
-            Assurance::Consistent => "unsigned: its author could have written all of it",
+            Assurance::Consistent => "no trusted signature: its author could have written all of it",
+            Assurance::Signed => "signed by a trusted key: the owner of the key could have written all of it",
         }
     }
 }
@@ -223,6 +237,8 @@ pub struct Verdict {
     pub host_execution: Option<String>,
     /// Numbers of the report, if it is readable.
     pub summary: Option<Summary>,
+    /// The statement about the evidence, which an attestation signs; none for evidence of another maker.
+    pub statement: Option<Vec<u8>>,
     /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
     pub provenance: Value,
 }
@@ -335,6 +351,7 @@ impl Verdict {
             about: None,
             host_execution: None,
             summary: None,
+            statement: None,
             provenance: json!({"status": if skipped { "skipped" } else { "failed" }, "skipped": skipped}),
         }
     }

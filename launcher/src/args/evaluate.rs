@@ -46,6 +46,12 @@ pub struct EvaluateArgs {
     /// How the subject was made from the baseline, such as int8; only recorded
     #[arg(long, value_name = "NAME")]
     pub edit_label: Option<String>,
+    /// Sign the evidence with this Ed25519 key (PKCS #8 PEM or OpenSSH; mode 600)
+    #[arg(long, value_name = "FILE")]
+    pub signing_key: Option<PathBuf>,
+    /// Plan lock: refuse to run with other criteria than it fixes, and name it in the evidence
+    #[arg(long, value_name = "FILE")]
+    pub lock: Option<PathBuf>,
     /// Kept for the Python package's command line; auto and hf_causal do the same
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub adapter: String,

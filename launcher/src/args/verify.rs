@@ -1,5 +1,6 @@
 //! `invarlock verify` and `invarlock advanced …`.
 
+use super::AttestCommand;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use invarlock_images::Digest;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
     invarlock verify reports/eval\n  \
     invarlock verify --tier conservative --json a/evaluation.report.json b/evaluation.report.json\n  \
     invarlock verify --subject models/int8 --dataset valid.jsonl --max-age 30d reports/eval\n  \
+    invarlock verify --key alice.pub reports/eval\n  \
     invarlock verify --trust trust.json reports/eval\n\n\
     Exit codes: 0 accepted, 1 a gate or a demand is not met, 2 usage, malformed or unusable input,\n\
     3 integrity: the evidence contradicts itself (ci and release).")]
@@ -39,12 +41,19 @@ pub struct VerifyArgs {
     /// Digest of the image that must have run
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest, conflicts_with = "expected_runtime_image_digest")]
     pub image: Option<Digest>,
+    /// Public key that must have signed the evidence; more than one: any of them
+    #[arg(long = "key", value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+    /// Plan lock that the evaluation must have been made under: its file or digest
+    #[arg(long, value_name = "FILE|sha256:HEX")]
+    pub lock: Option<String>,
     /// Largest age of the evidence, such as 30d or 12h
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     pub max_age: Option<TimeDelta>,
     /// Trust profile: a JSON file with everything that is required, instead of the options for it
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "profile", "tier", "baseline_checkpoint", "subject", "dataset", "image", "max_age", "runtime_provenance",
+        "profile", "tier", "baseline_checkpoint", "subject", "dataset", "image", "keys", "lock", "max_age",
+        "runtime_provenance",
         "expected_runtime_image_digest", "accept_foreign", "upstream_parity",
     ])]
     pub trust: Option<PathBuf>,
@@ -64,7 +73,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub accept_foreign: bool,
     /// Give the verdict of the Python package, with its known gaps (no strict checks)
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["keys", "lock"])]
     pub upstream_parity: bool,
 }
 
@@ -88,6 +97,9 @@ pub enum AdvancedCommand {
     #[command(after_help = "Example:\n  \
         invarlock advanced runtime-verify --report eval/evaluation.report.json --manifest eval/runtime.manifest.json")]
     RuntimeVerify(RuntimeVerifyArgs),
+    /// Keys and signatures
+    #[command(subcommand)]
+    Attest(AttestCommand),
 }
 
 /// `invarlock advanced runtime-verify`.

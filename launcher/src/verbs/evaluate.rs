@@ -10,8 +10,9 @@ use crate::policy::{Needs, Policy};
 use crate::record::{self, Record};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
-use crate::{baseline_reuse, denied_calls, evidence_dir, plan, request};
+use crate::{baseline_reuse, denied_calls, evidence_dir, keys, plan, request};
 use console::style;
+use invarlock_evidence::attestation::{self, Digests};
 use invarlock_evidence::compare;
 use invarlock_evidence::evaluation::Facts;
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
@@ -19,7 +20,9 @@ use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::warning::Warning;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::numerics::digest::sha256_hex;
-use invarlock_evidence::verify::{RuntimeProvenance, Verdict, VerifyOptions, verify_report};
+use invarlock_evidence::signing::dsse::Envelope;
+use invarlock_evidence::signing::keys::SigningKey;
+use invarlock_evidence::verify::{Assurance, RuntimeProvenance, Verdict, VerifyOptions, verify_report};
 use invarlock_evidence::{gates, manifest};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -71,8 +74,12 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         evidence_dir::check_writable("--out", &args.out)?;
         evidence_dir::check_writable("--report-out", &args.report_out)?;
     }
+    let signing_key = args.signing_key.as_deref().map(keys::signing).transpose()?;
     let (plan, warnings) = checked_plan(args, policy, &ui, &signals)?;
     let record = Record { plan: &plan, policy, started_at: record::now() };
+    if let Some(lock) = &plan.lock {
+        lock.check(&record.plan()?)?;
+    }
     if args.dry_run {
         ui::out(&ui::ascii(&format!("{:#}", dry_run(&record, &warnings)?)));
         return Ok(0);
@@ -91,8 +98,9 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         record.evaluation(&plan.request.report_out.join(evidence_dir::REPORT), &baseline, &subject)?;
     let report =
         facts.compare(&baseline.report, &subject.report).map_err(|error| keeping(error, &plan, &baseline))?;
-    let (path, manifest) = write_evidence(&plan, &facts, &report, [&baseline, &subject], &signals)?;
-    let verdict = verify(&path, &record);
+    let finished = Finished { plan: &plan, facts: &facts, report: &report, sides: [&baseline, &subject] };
+    let (path, manifest) = finished.write(signing_key.as_ref(), &signals)?;
+    let verdict = verify(&path, &record, signing_key.as_ref());
     let timings = json!({
         "baseline": baseline_done.as_secs_f64(),
         "subject": (subject_done - baseline_done).as_secs_f64(),
@@ -180,25 +188,37 @@ fn measure(
     Ok(side)
 }
 
-/// Writes the evaluation report, the run reports that it was made from, and its manifest, unless a signal came; gives the paths of report
-/// and manifest.
-fn write_evidence(
-    plan: &Plan,
-    facts: &Facts,
-    report: &EvaluationReport,
-    [baseline, subject]: [&Side; 2],
-    signals: &Signals,
-) -> Result<(PathBuf, PathBuf)> {
-    let report = compare::to_bytes(report);
-    let manifest = manifest::to_bytes(&facts.manifest(&sha256_hex(&report)));
-    signals.check("finished run directories are kept, no report was written")?;
-    let evidence =
-        Evidence { report: &report, run_reports: [&baseline.bytes, &subject.bytes], manifest: &manifest };
-    evidence.write(&plan.request.report_out)
+/// A measured and compared evaluation.
+struct Finished<'a> {
+    plan: &'a Plan,
+    facts: &'a Facts,
+    report: &'a EvaluationReport,
+    sides: [&'a Side; 2],
+}
+
+impl Finished<'_> {
+    /// Writes the evidence, unless a signal came; gives the paths of report and manifest.
+    fn write(&self, key: Option<&SigningKey>, signals: &Signals) -> Result<(PathBuf, PathBuf)> {
+        let report = compare::to_bytes(self.report);
+        let report_sha256 = sha256_hex(&report);
+        let manifest = manifest::to_bytes(&self.facts.manifest(&report_sha256));
+        let digests = Digests { report: &report_sha256, manifest: &sha256_hex(&manifest) };
+        let statement = attestation::statement(self.facts, self.report, digests)?.to_bytes();
+        let attestation = key.map(|key| Envelope::sign(statement, key).to_bytes());
+        signals.check("finished run directories are kept, no report was written")?;
+        let evidence = Evidence {
+            report: &report,
+            run_reports: self.sides.map(|side| &*side.bytes),
+            manifest: &manifest,
+            attestation: attestation.as_deref(),
+            lock: self.plan.lock.as_ref().map(|lock| &*lock.bytes),
+        };
+        evidence.write(&self.plan.request.report_out)
+    }
 }
 
 /// Verifies the written evidence as a reviewer would, and accepts only the exceptions that this command was granted.
-fn verify(path: &Path, record: &Record<'_>) -> Verdict {
+fn verify(path: &Path, record: &Record<'_>, key: Option<&SigningKey>) -> Verdict {
     let image = record.plan.image.as_ref();
     let options = VerifyOptions {
         profile: record.plan.request.profile,
@@ -209,6 +229,9 @@ fn verify(path: &Path, record: &Record<'_>) -> Verdict {
         },
         expected_image_digest: image.map(|image| image.resolved.manifest_digest.to_string()),
         granted: record.policy.loosened(),
+        keys: key.map(SigningKey::public).into_iter().collect(),
+        require: key.map(|_| Assurance::Signed),
+        lock: record.plan.lock.as_ref().map(|lock| lock.sha256.clone()),
         ..VerifyOptions::default()
     };
     verify_report(path, &options)
@@ -256,6 +279,7 @@ impl Done {
             "gate_failures": self.verdict.gate_failures,
             "warnings": self.report.warnings,
             "assurance": self.verdict.assurance.as_str(),
+            "signers": self.verdict.about.as_ref().map(|about| &about.signers),
             "matched": self.verdict.matched,
             "host_execution": self.verdict.host_execution,
             "report": self.path,

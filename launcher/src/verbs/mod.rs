@@ -1,9 +1,11 @@
 //! The table of verbs: one row and one file per verb. A row says what the verb needs, how its failures are reported, and how it runs.
 
+mod attest;
 mod completions;
 mod doctor;
 mod evaluate;
 mod image;
+mod plan_lock;
 mod report_html;
 mod row;
 mod runtime_learn;
@@ -13,7 +15,7 @@ mod runtime_verify;
 mod verify;
 mod version;
 
-use crate::args::{AdvancedCommand, Command, ReportCommand, RuntimeCommand};
+use crate::args::{AdvancedCommand, Command, PlanCommand, ReportCommand, RuntimeCommand};
 use row::Verb;
 
 /// The row of a verb.
@@ -22,6 +24,7 @@ pub fn of(command: &Command) -> Verb<'_> {
     match command {
         Command::Evaluate(args) => Verb::new(|policy| evaluate::run(args, policy)).json(args.json).needs(evaluate::needs(args)),
         Command::Verify(args) => Verb::new(|_| verify::run(args)).json(args.json),
+        Command::Plan(PlanCommand::Lock(args)) => Verb::new(|_| plan_lock::run(args)),
         Command::Report(ReportCommand::Html(args)) => Verb::new(|_| report_html::run(args)),
         Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),
         Command::Runtime(RuntimeCommand::Run(args)) => Verb::new(|policy| runtime_run::run(args, policy))
@@ -32,6 +35,7 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Runtime(RuntimeCommand::Probe(args)) => Verb::new(|_| runtime_probe::run(args)).json(args.json).own_exit_code(),
         Command::Doctor(args) => Verb::new(|_| doctor::run(args)).json(args.json),
         Command::Advanced(AdvancedCommand::RuntimeVerify(args)) => Verb::new(|_| runtime_verify::run(args)).json(args.json),
+        Command::Advanced(AdvancedCommand::Attest(command)) => attest::of(command),
         Command::Completions { shell } => Verb::new(|_| completions::run(*shell)),
         Command::Version => Verb::new(|_| version::run()),
     }

@@ -10,6 +10,9 @@ use crate::verify::read::{RUN_REPORT_LIMIT, read_evidence};
 use crate::verify::{RuntimeProvenance, VerifyOptions};
 use invarlock_error::{Error, Result};
 
+/// The digest of something that an evaluation did not have.
+const NONE: &str = "none";
+
 /// The demands that are not met, and the names of the digests that match.
 #[derive(Debug, Default)]
 pub(super) struct Demands {
@@ -55,19 +58,23 @@ impl Demands {
             let side = plan.sides.get(role.name());
             side.map(|side| side.checkpoint().tree_sha256.as_str()).unwrap_or_default()
         };
-        let image = plan.image.as_ref().map_or("none", |image| &image.manifest_digest);
+        let image = plan.image.as_ref().map_or(NONE, |image| &image.manifest_digest);
         let pins = &options.pins;
         for (name, required, found) in [
             ("baseline", &pins.baseline, checkpoint(Role::Baseline)),
             ("subject", &pins.subject, checkpoint(Role::Subject)),
             ("dataset", &pins.dataset, &plan.dataset_files.tree_sha256),
             ("image", &options.expected_image_digest, image),
+            ("plan lock", &options.lock, plan.request.lock.as_deref().unwrap_or(NONE)),
         ] {
             let Some(required) = required else { continue };
             let bare = |digest: &str| digest.trim().to_lowercase().trim_start_matches("sha256:").to_owned();
             let (required, found) = (bare(required), bare(found));
             match required == found {
                 true => self.matched.push(name.to_owned()),
+                false if found == NONE => self
+                    .unmet
+                    .push(format!("the evaluation had no {name}, the verifier requires sha256:{required}")),
                 false => self.unmet.push(format!(
                     "the {name} has the digest sha256:{found}, the verifier requires sha256:{required}"
                 )),

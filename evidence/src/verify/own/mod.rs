@@ -4,11 +4,13 @@
 //! 2. Each run report must be the one that its own values give ([`measured::Measured::report`]), and the answer to the plan.
 //! 3. The report must be the one that facts and run reports give ([`Facts::compare`]).
 //! 4. Plan, observations, outcomes and times must be those of two finished, isolated runs.
-//! 5. The gates are judged again, with the profile and the tier of the verifier.
+//! 5. An attestation must be the statement that follows from the rest, and a plan lock must be kept.
+//! 6. The gates are judged again, with the profile and the tier of the verifier.
 
 mod demands;
 mod plan;
 mod run_reports;
+mod signed;
 mod times;
 
 use super::about::About;
@@ -55,12 +57,13 @@ pub(super) struct Files<'a> {
 
 /// Verifies the evidence.
 pub(super) fn verify(files: &Files<'_>, options: &VerifyOptions, mut verdict: Verdict) -> Verdict {
+    let (faults, gates) = (Vec::new(), Vec::new());
     let mut check =
-        Check { files, options, faults: Vec::new(), demands: Demands::default(), gates: Vec::new() };
+        Check { files, options, faults, demands: Demands::default(), gates, found: Assurance::Failed };
     let ended = check.all(&mut verdict).err();
     let malformed = ended.as_ref().is_some_and(|error| error.kind() == Kind::Input);
     check.faults.extend(ended.map(|error| error.to_string()));
-    let Check { mut faults, demands: Demands { unmet: demands, matched }, gates, .. } = check;
+    let Check { mut faults, demands: Demands { unmet: demands, matched }, gates, found, .. } = check;
     verdict.matched = matched;
     faults.truncate(MAX_LISTED);
     verdict.reason = match (faults.is_empty(), demands.is_empty() && gates.is_empty()) {
@@ -69,7 +72,7 @@ pub(super) fn verify(files: &Files<'_>, options: &VerifyOptions, mut verdict: Ve
         (false, _) if options.profile.gated() => Reason::Integrity,
         _ => Reason::PolicyFail,
     };
-    verdict.assurance = if verdict.ok() { Assurance::Consistent } else { Assurance::Failed };
+    verdict.assurance = if verdict.ok() { found } else { Assurance::Failed };
     verdict.errors = faults.into_iter().chain(demands).collect();
     verdict.gate_failures = gates;
     verdict.provenance = provenance(&verdict, options);
@@ -110,6 +113,8 @@ struct Check<'a> {
     demands: Demands,
     /// Gates that the subject fails.
     gates: Vec<String>,
+    /// What the evidence is worth if nothing failed.
+    found: Assurance,
 }
 
 /// Both run reports.
@@ -125,7 +130,8 @@ impl Check<'_> {
         let manifest = self.manifest()?;
         self.observations(manifest.execution_mode);
         let facts = Facts::read(&manifest)?;
-        verdict.about = Some(About::of(&facts));
+        let mut about = About::of(&facts);
+        verdict.about = Some(about.clone());
         self.demands = Demands::of(&facts, self.options)?;
         self.derived_manifest(&facts);
         plan::faults(&facts, &mut self.faults);
@@ -141,6 +147,13 @@ impl Check<'_> {
         let derived =
             facts.compare(&runs.baseline, &runs.subject).map_err(|error| error.with_kind(Kind::Integrity))?;
         self.derived_report(&recorded, &derived);
+        let (statement, signers) = self.attestation(&facts, &recorded)?;
+        self.found = signed::assurance(&signers);
+        self.demands.unmet.extend(signed::unmet(self.found, self.options));
+        about.signers = signers;
+        about.lock = self.lock(&facts)?;
+        verdict.about = Some(about);
+        verdict.statement = Some(statement);
         self.judge(&facts, &runs, derived)?;
         verdict
             .recomputed

@@ -8,7 +8,7 @@ use crate::measured::Measured;
 use chrono::{DateTime, FixedOffset};
 
 /// What the clock of a machine may be corrected by during a run, milliseconds.
-const CLOCK: i64 = 5_000;
+pub(super) const CLOCK: i64 = 5_000;
 
 /// A time of the evidence.
 pub(in crate::verify) fn time(text: &str) -> Option<DateTime<FixedOffset>> {

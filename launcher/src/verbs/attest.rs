@@ -1,0 +1,147 @@
+//! `invarlock advanced attest`: keys and signatures.
+
+use crate::args::{AttestCommand, InspectArgs, KeygenArgs, SignArgs, VerifyEnvelopeArgs};
+use crate::error::{Context as _, Error, Result};
+use crate::evidence_dir::{ATTESTATION, write_output, write_private};
+use crate::verbs::row::Verb;
+use crate::{keys, ui};
+use invarlock_evidence::signing::dsse::{ENVELOPE_LIMIT, Envelope};
+use invarlock_evidence::signing::keys::SigningKey;
+use invarlock_evidence::verify::{RuntimeProvenance, VerifyOptions, read_evidence, verify_report};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// The row of a command.
+pub fn of(command: &AttestCommand) -> Verb<'_> {
+    match command {
+        AttestCommand::Keygen(args) => Verb::new(|_| keygen(args)).json(args.json),
+        AttestCommand::Sign(args) => Verb::new(|_| sign(args)).json(args.json),
+        AttestCommand::Verify(args) => Verb::new(|_| verify(args)).json(args.json),
+        AttestCommand::Inspect(args) => Verb::new(|_| inspect(args)).json(true),
+    }
+}
+
+fn keygen(args: &KeygenArgs) -> Result<u8> {
+    let public_path = args.public_key_out.clone().unwrap_or_else(|| args.private.with_extension("pub"));
+    if public_path == args.private {
+        return Err(Error::input("the private and the public key have the same file name"))
+            .hint("pass another file with --public-key-out");
+    }
+    if public_path.symlink_metadata().is_ok() {
+        return Err(Error::input(format!("{} exists", public_path.display())))
+            .hint("choose another file name; keys are never replaced");
+    }
+    let key = SigningKey::generate()?;
+    write_private(&args.private, key.to_pem()?.as_bytes())?;
+    write_output(&public_path, key.public().to_pem()?.as_bytes(), false)?;
+    let fingerprint = key.public().fingerprint();
+    if args.json {
+        ui::json(&json!({
+            "format_version": "attest-keygen-v1",
+            "ok": true,
+            "algorithm": "ed25519",
+            "private_key": args.private,
+            "public_key": public_path,
+            "fingerprint": fingerprint,
+        }));
+    } else {
+        for (name, path) in [("private key", &args.private), ("public key", &public_path)] {
+            ui::out(&format!("{name:<12} {}", ui::printable(&path.to_string_lossy())));
+        }
+        ui::out(&format!("fingerprint  {fingerprint}"));
+    }
+    Ok(0)
+}
+
+/// Signs only evidence that does not contradict itself. A failed gate is a result like another.
+fn sign(args: &SignArgs) -> Result<u8> {
+    let key = keys::signing(&args.signing_key)?;
+    // The exceptions of the evaluation are in the statement's files; those who verify decide on them.
+    let options = VerifyOptions {
+        runtime_provenance: RuntimeProvenance::Host,
+        granted: ["allow_network", "custom_seccomp_profile"].map(str::to_owned).to_vec(),
+        ..VerifyOptions::default()
+    };
+    let verdict = verify_report(&args.report, &options);
+    let signing = || format!("signing {}", args.report.display());
+    if let Some(why) = verdict.errors.first() {
+        return Err(Error::integrity(why.clone())).with_context(signing);
+    }
+    let statement = verdict.statement.ok_or_else(|| Error::input("evidence of other makers is not signed"));
+    let statement = statement.with_context(signing)?;
+    let path = attestation_path(&args.report);
+    let envelope = match read_evidence(&path, ENVELOPE_LIMIT) {
+        // The verification accepted it: it is about this evidence.
+        Ok(bytes) => {
+            let mut envelope = Envelope::parse(&bytes)?;
+            envelope.add_signature(&key);
+            envelope
+        }
+        Err(_) => Envelope::sign(statement, &key),
+    };
+    write_output(&path, &envelope.to_bytes(), true)?;
+    let fingerprint = key.public().fingerprint();
+    let signers: Vec<&str> = envelope.key_ids().collect();
+    if args.json {
+        ui::json(&json!({
+            "format_version": "attest-sign-v1", "ok": true, "attestation": path, "fingerprint": fingerprint, "signers": signers,
+        }));
+    } else {
+        ui::out(&format!("SIGNED {} by {fingerprint}", ui::printable(&path.to_string_lossy())));
+    }
+    Ok(0)
+}
+
+/// Where the attestation of a report lies.
+fn attestation_path(report: &Path) -> PathBuf {
+    if report.is_dir() { report.join(ATTESTATION) } else { report.with_file_name(ATTESTATION) }
+}
+
+fn verify(args: &VerifyEnvelopeArgs) -> Result<u8> {
+    let envelope = envelope(&args.file)?;
+    let mut missing = Vec::new();
+    let mut signers = Vec::new();
+    for path in &args.keys {
+        let key = keys::public(path)?;
+        let checking = || format!("checking {}", args.file.display());
+        match envelope.signed_by(&key).with_context(checking)? {
+            true => signers.push(key.fingerprint()),
+            false => missing.push(key.fingerprint()),
+        }
+    }
+    let ok = missing.is_empty();
+    if args.json {
+        ui::json(&json!({
+            "format_version": "attest-verify-v1",
+            "ok": ok,
+            "signers": signers,
+            "missing": missing,
+            "predicate_type": payload(&envelope)?.get("predicateType"),
+        }));
+    } else {
+        signers.iter().for_each(|key| ui::out(&format!("SIGNED by {key}")));
+        missing.iter().for_each(|key| ui::out(&format!("NOT SIGNED by {key}")));
+    }
+    Ok(u8::from(!ok))
+}
+
+fn inspect(args: &InspectArgs) -> Result<u8> {
+    let envelope = envelope(&args.file)?;
+    ui::json(&json!({
+        "format_version": "attest-inspect-v1",
+        "checked": false,
+        "key_ids": envelope.key_ids().collect::<Vec<_>>(),
+        "statement": payload(&envelope)?,
+    }));
+    Ok(0)
+}
+
+fn envelope(path: &Path) -> Result<Envelope> {
+    let reading = || format!("reading {}", path.display());
+    let bytes = read_evidence(path, ENVELOPE_LIMIT).map_err(|why| Error::input(why.to_string()));
+    Envelope::parse(&bytes.with_context(reading)?).with_context(reading)
+}
+
+fn payload(envelope: &Envelope) -> Result<Value> {
+    invarlock_evidence::json::parse("the statement", envelope.payload())
+}
