@@ -87,7 +87,7 @@ fn text(line: &[u8], field: &str) -> Result<String> {
         Some(Value::String(text)) => Ok(text),
         Some(_) => bail!(Input, "the field {field:?} is not a string"),
         None => Err(Error::input(format!("the field {field:?} is missing"))
-            .with_hint("set `text_field` to the name of the field with the text, or fix the row")),
+            .with_hint("rename the field, or name it in a preset (dataset: text_field: NAME; see docs/evaluate.md), or fix the row")),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::Model;
 use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
-use crate::windows::{WindowRequest, Windows, check_size, replay, select};
+use crate::windows::{WindowRequest, Windows, check_size, equal_rows, replay, select};
 use crate::{dataset, facts, files, limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
@@ -169,7 +169,15 @@ fn check_sample(job: &Job, windows: &Windows) -> Result<()> {
     let tier: Tier = job.tier.parse().err_kind(Kind::Input)?;
     let (preview, final_) = (&windows.preview, &windows.final_);
     let tokens = preview.tokens() + final_.tokens();
-    Sample { preview: preview.windows.len(), final_: final_.windows.len(), tokens }.check(profile, tier)
+    let sample = Sample { preview: preview.windows.len(), final_: final_.windows.len(), tokens };
+    sample.check(profile, tier).map_err(|error| match windows.equal_rows {
+        // A larger dataset does not help: the first windows are used.
+        Some(rows) => error.with_hint(format!(
+            "repeated windows make both arms smaller: replace repeated rows by rows with other texts; {}",
+            equal_rows(rows)
+        )),
+        None => error,
+    })
 }
 
 fn check_job(job: &Job) -> Result<()> {

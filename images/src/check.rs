@@ -34,15 +34,28 @@ pub struct Checked {
     pub removed: bool,
 }
 
+/// The images that have the blob as a layer, for a message.
+fn used_by(blob: &Digest, images: &[ResolvedImage], names: &[String]) -> String {
+    let uses = |image: &ResolvedImage| image.layers.iter().any(|layer| layer.digest == *blob);
+    let users = images.iter().zip(names).filter(|(image, _)| uses(image)).map(|(_, name)| name.as_str());
+    match users.collect::<Vec<_>>().as_slice() {
+        [] => String::new(),
+        users => format!(" (used by {})", users.join(", ")),
+    }
+}
+
 impl LocalImages {
     /// Verifies an image, or everything in the store, in full. With `repair`, altered extracted layers whose blobs are correct are extracted
     /// again, and altered extracted layers that no image uses are removed.
     pub fn verify(&self, reference: Option<&Reference>, repair: bool) -> Result<Vec<Checked>> {
         let _lock = self.layout.lock_shared()?;
-        let mut images = Vec::new();
+        let (mut images, mut names) = (Vec::new(), Vec::new());
         let mut checked = Vec::new();
         match reference {
-            Some(reference) => images.push(self.resolve(reference)?),
+            Some(reference) => {
+                images.push(self.resolve(reference)?);
+                names.push(reference.to_string());
+            }
             None => {
                 let snapshot = self.layout.snapshot()?;
                 for descriptor in snapshot.index()?.manifests().iter().filter(|entry| !is_artifact(entry)) {
@@ -50,9 +63,13 @@ impl LocalImages {
                     let tag = annotation(descriptor, TAG);
                     let own = Reference::Digest(digest);
                     let resolved = self.with_source(&own, |_| resolve::resolve(&snapshot, &own));
+                    let name = tag.map_or_else(|| digest.to_string(), str::to_owned);
+                    if resolved.is_ok() {
+                        names.push(name.clone());
+                    }
                     checked.push(Checked {
                         kind: "image",
-                        name: tag.map_or_else(|| digest.to_string(), str::to_owned),
+                        name,
                         problem: resolved.as_ref().err().map(ToString::to_string),
                         repaired: false,
                         removed: false,
@@ -61,12 +78,18 @@ impl LocalImages {
                 }
             }
         }
-        checked.extend(self.verify_blobs(reference, &images)?);
+        checked.extend(self.verify_blobs(reference, &images, &names)?);
         checked.extend(self.verify_extracted_layers(reference, &images, repair)?);
         Ok(checked)
     }
 
-    fn verify_blobs(&self, reference: Option<&Reference>, images: &[ResolvedImage]) -> Result<Vec<Checked>> {
+    /// `names` are those of the images, for messages.
+    fn verify_blobs(
+        &self,
+        reference: Option<&Reference>,
+        images: &[ResolvedImage],
+        names: &[String],
+    ) -> Result<Vec<Checked>> {
         // Blobs that images need, and all others in the store.
         let needed = images.iter().flat_map(|image| image.layers.iter().map(|layer| layer.digest));
         let mut blobs: BTreeSet<Digest> = needed.collect();
@@ -91,7 +114,7 @@ impl LocalImages {
         let blobs: Vec<_> = blobs.into_iter().map(|digest| (digest, Mutex::new(None))).collect();
         parallel::for_each(&blobs, |(digest, problem)| {
             *problem.lock().unwrap_or_else(PoisonError::into_inner) =
-                check(digest).err().map(|error| error.to_string());
+                check(digest).err().map(|error| format!("{error}{}", used_by(digest, images, names)));
             Ok(())
         })?;
         let checked = |(digest, problem): (Digest, Mutex<Option<String>>)| Checked {

@@ -31,10 +31,12 @@ pub(crate) fn enforce(limits: &Limits, cgroup: &RunCgroup, container: bool) -> R
     let mut processors = None;
     if let Some(reason) = no_memory {
         let sum = match procfs::hides_processes() {
-            false => "a watchdog checks the sum",
-            true => "the sum is not checked, because /proc hides processes from this user (hidepid)",
+            false => "a watchdog checks their sum",
+            true => "their sum is not checked, because /proc hides processes from this user (hidepid)",
         };
-        let reason = format!("for each process, without mapped files; {sum}; no memory cgroup: {reason}");
+        let reason = format!(
+            "no memory cgroup: {reason}; instead, the memory of each process is limited, without mapped files, and {sum}"
+        );
         observed.push(LimitObservation::new(
             LimitName::Memory,
             limits.memory_bytes,
@@ -66,7 +68,7 @@ pub(crate) fn enforce(limits: &Limits, cgroup: &RunCgroup, container: bool) -> R
     if let Some(reason) = cgroup.missing(Controller::Cpu) {
         let count = (limits.cpus.ceil() as usize).max(1);
         processors = Some(count);
-        let reason = format!("whole processors; no cpu cgroup: {reason}");
+        let reason = format!("no cpu cgroup: {reason}; instead, the run is bound to whole processors");
         observed.push(LimitObservation::new(
             LimitName::Cpu,
             millicpus(limits),

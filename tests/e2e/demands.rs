@@ -47,7 +47,7 @@ fn verify_names_what_the_evidence_is_about() {
         "no trusted signature: its author could have written all of it".to_owned(),
         format!("baseline  models/base  sha256:{}", sha256("baseline")),
         format!("subject   models/released  sha256:{}", sha256("subject")),
-        "policy    profile dev, tier balanced".to_owned(),
+        "made with profile dev, tier balanced".to_owned(),
     ] {
         assert!(ran.out.contains(&line), "{line}: {}", ran.out);
     }

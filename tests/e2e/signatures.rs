@@ -107,7 +107,9 @@ fn a_trust_profile_names_keys_and_lock() {
     place.run(&lock).expect(0);
     evaluate(&place, &["--lock", "plan.lock.json", "--signing-key", "alice.key"]).expect(0);
     let key = |name: &str| std::fs::read_to_string(place.work(name)).unwrap();
-    let digest = read_json(&place.work("eval/runtime.manifest.json"))["context"]["plan"]["content"]["request"]["lock"].clone();
+    let digest =
+        read_json(&place.work("eval/runtime.manifest.json"))["context"]["plan"]["content"]["request"]["lock"]
+            .clone();
     let lock = format!("sha256:{}", digest.as_str().unwrap());
     let mut trust = json!({"format_version": "invarlock-trust-v1", "profile": "dev", "keys": [key("alice.pub"), key("bob.pub")], "lock": lock});
     let verify = |trust: &Value| {
@@ -130,9 +132,11 @@ fn key_files_are_checked_before_anything_runs() {
     let keygen = place.run(&["advanced", "attest", "keygen", "alice.key", "--public-key-out", "new.pub"]);
     keygen.expect(2).one_error(&["alice.key", "never replaced"]);
     set_mode(&place.work("alice.key"), 0o640);
-    evaluate(&place, &["--signing-key", "alice.key"])
-        .expect(2)
-        .one_error(&["alice.key", "other users can open it (mode 0640)", "chmod 600"]);
+    evaluate(&place, &["--signing-key", "alice.key"]).expect(2).one_error(&[
+        "alice.key",
+        "other users can open it (mode 0640)",
+        "chmod 600",
+    ]);
     evaluate(&place, &["--signing-key", "missing"]).expect(2).one_error(&["missing", "No such file"]);
     evaluate(&place, &["--signing-key", "preset.yaml"]).expect(2);
     assert!(!place.work("runs").exists(), "nothing was measured");
@@ -169,7 +173,10 @@ fn second_implementation() -> Option<PathBuf> {
 #[test]
 fn another_implementation_verifies_the_attestation() {
     let Some(python) = second_implementation() else {
-        return skip("signatures::another_implementation", "securesystemslib is not installed (Python 3.12 or newer needed)");
+        return skip(
+            "signatures::another_implementation",
+            "securesystemslib is not installed (Python 3.12 or newer needed)",
+        );
     };
     let script = r#"
 import json, sys

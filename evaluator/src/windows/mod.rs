@@ -4,7 +4,7 @@ mod replay;
 mod select;
 
 pub use replay::replay;
-pub use select::{WindowRequest, select};
+pub use select::{WindowRequest, equal_rows, select};
 
 use crate::limits;
 use invarlock_error::{Error, Result, bail};
@@ -54,6 +54,8 @@ pub struct Windows {
     pub short: usize,
     /// Reductions because of duplicates: number of duplicates, and windows per arm afterwards.
     pub adjustments: Vec<(usize, usize)>,
+    /// The first two rows that gave the same window, in an order without the skipped blank rows, from 1.
+    pub equal_rows: Option<(usize, usize)>,
 }
 
 /// An error for a length or a number of windows that would need too much memory.

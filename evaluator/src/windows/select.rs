@@ -1,6 +1,6 @@
 //! Selects windows from a dataset: its rows in order, the preview arm first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -52,14 +52,14 @@ pub fn select(
     };
     check_size(request.seq_len, needed)?;
     progress(0, needed as u64);
-    let mut usable: Vec<Window> = Vec::new();
+    let (mut usable, mut rows): (Vec<Window>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut short = 0;
-    for chunk in texts.texts.chunks(CHUNK) {
+    for (chunk, first) in texts.texts.chunks(CHUNK).zip((1..).step_by(CHUNK)) {
         if usable.len() >= needed {
             break;
         }
         let encoded: Vec<Vec<u32>> = chunk.par_iter().map(|text| encode(text)).collect::<Result<_>>()?;
-        for mut ids in encoded {
+        for (mut ids, row) in encoded.into_iter().zip(first..) {
             if usable.len() >= needed {
                 break;
             }
@@ -71,6 +71,7 @@ pub fn select(
             }
             ids.resize(request.seq_len, request.pad);
             usable.push(Window { ids, real });
+            rows.push(row);
         }
         progress(usable.len() as u64, needed as u64);
     }
@@ -87,7 +88,8 @@ pub fn select(
         ))
         .with_hint(remedy(request, texts)));
     }
-    let Sizes { preview, final_, adjustments } = without_duplicates(&usable, request)?;
+    let equal_rows = first_duplicate(&usable).map(|(one, other)| (rows[one], rows[other]));
+    let Sizes { preview, final_, adjustments } = without_duplicates(&usable, equal_rows, request)?;
     usable.truncate(preview + final_);
     let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
     let second = usable.split_off(preview);
@@ -97,7 +99,25 @@ pub fn select(
         blank: texts.blank,
         short,
         adjustments,
+        equal_rows,
     })
+}
+
+/// The first two equal windows.
+fn first_duplicate(windows: &[Window]) -> Option<(usize, usize)> {
+    let mut seen: HashMap<&[u32], usize> = HashMap::with_capacity(windows.len());
+    windows.iter().enumerate().find_map(|(i, window)| seen.insert(window.tokens(), i).map(|first| (first, i)))
+}
+
+/// How many windows repeat another one.
+fn repeated(windows: &[Window]) -> usize {
+    let different: HashSet<&[u32]> = windows.iter().map(Window::tokens).collect();
+    windows.len() - different.len()
+}
+
+/// Names two rows that give the same window.
+pub fn equal_rows((one, other): (usize, usize)) -> String {
+    format!("rows {one} and {other} of the dataset give the same window (blank rows are not counted)")
 }
 
 /// What helps against too few rows. The profiles other than `dev` set the numbers of windows, so lowering them in the preset has no effect.
@@ -126,7 +146,11 @@ struct Sizes {
 }
 
 /// The largest sizes of the arms, in upstream's sequence of reductions, at which no two windows are equal.
-fn without_duplicates(usable: &[Window], request: &WindowRequest<'_>) -> Result<Sizes> {
+fn without_duplicates(
+    usable: &[Window],
+    equal: Option<(usize, usize)>,
+    request: &WindowRequest<'_>,
+) -> Result<Sizes> {
     let floor = match request.profile.eq_ignore_ascii_case("release") {
         true => RELEASE_FLOOR,
         false => (request.preview.min(request.final_) / 2).max(10),
@@ -134,8 +158,7 @@ fn without_duplicates(usable: &[Window], request: &WindowRequest<'_>) -> Result<
     let (mut preview, mut final_, mut adjustments) = (request.preview, request.final_, Vec::new());
     loop {
         let windows = &usable[..preview + final_];
-        let different: HashSet<&[u32]> = windows.iter().map(Window::tokens).collect();
-        let duplicates = windows.len() - different.len();
+        let duplicates = repeated(windows);
         if duplicates == 0 {
             return Ok(Sizes { preview, final_, adjustments });
         }
@@ -150,11 +173,15 @@ fn without_duplicates(usable: &[Window], request: &WindowRequest<'_>) -> Result<
                 }
             };
             return Err(Error::input(format!(
-                "{duplicates} of the first {} windows repeat another one (their rows have the same first {} tokens); {why}",
+                "{} of the dataset's {} windows repeat another one, {duplicates} of them among the first {}; {why}",
+                repeated(usable),
+                usable.len(),
                 windows.len(),
-                request.seq_len
             ))
-            .with_hint("replace duplicate rows by rows with other texts, or raise seq_len"));
+            .with_hint(format!(
+                "replace repeated rows by rows with other texts, or raise seq_len: {}",
+                equal.map(equal_rows).unwrap_or_default()
+            )));
         }
         (preview, final_) = (smaller, smaller);
         adjustments.push((duplicates, smaller));

@@ -40,18 +40,18 @@ impl Sample {
         Err(error.with_hint("use a dataset with longer rows, or raise `seq_len`; a row gives one window of at most `seq_len` tokens"))
     }
 
-    /// A gated profile needs the tier's windows and replicates.
+    /// A gated profile needs the windows of the tier. It has the replicates: [`replicates`].
     pub(super) fn check_coverage(&self, profile: Profile, tier: Tier) -> Result<(), Error> {
-        let (floor, replicates) = (tier.coverage(), replicates(profile, tier));
+        let floor = tier.coverage();
         let Sample { preview, final_, .. } = *self;
-        let enough = preview >= floor.preview && final_ >= floor.final_ && replicates >= floor.replicates;
+        let enough = preview >= floor.preview && final_ >= floor.final_;
         if enough || !profile.gated() {
             return Ok(());
         }
         Err(Error::input(format!(
             "profile {profile} and tier {tier} need {} preview and {} final windows; the dataset gives {preview} and \
-             {final_} without duplicates (bootstrap replicates: {} needed, {replicates} used; upstream's code E005)",
-            floor.preview, floor.final_, floor.replicates
+             {final_} without duplicates (upstream's code E005)",
+            floor.preview, floor.final_
         ))
         .with_hint("use a larger dataset"))
     }

@@ -131,7 +131,7 @@ impl About {
             ("dataset", named(&self.dataset)),
             ("image", image),
             ("launcher", format!("invarlock {}  sha256:{}", launcher.version, launcher.sha256)),
-            ("policy", format!("profile {}, tier {}", self.profile, self.tier)),
+            ("made with", format!("profile {}, tier {}", self.profile, self.tier)),
             ("measured", format!("{} on {}", self.measured_at, self.machine)),
             ("lock", self.lock.as_ref().map_or_else(|| "none".to_owned(), Lock::line)),
             ("signed by", signed_by(&self.signers)),

@@ -39,14 +39,12 @@ pub(super) fn verify(file: &Path, bytes: &[u8], options: &VerifyOptions, verdict
         let why = "evaluation report must decode to a JSON object".to_owned();
         return verdict.stop(unreadable, generic("ValueError", why));
     }
-    if !options.upstream_parity
-        && report.get("evaluation_windows").is_some()
-        && report.get("validation").is_none()
-    {
-        let why = format!(
-            "Expected an evaluation report payload, not a run report artifact: {}: it has no `validation`",
-            file.display()
-        );
+    if !options.upstream_parity && report.get("validation").is_none() {
+        let what = match report.get("evaluation_windows") {
+            Some(_) => "a run report, not an evaluation report",
+            None => "not an evaluation report",
+        };
+        let why = format!("{} is {what}: it has no `validation`", file.display());
         return verdict.stop(Reason::Malformed, input_error(why));
     }
     judge(file, bytes, report, options, verdict)

@@ -32,6 +32,7 @@ use crate::policy::{Profile, Tier};
 use crate::signing::keys::PublicKey;
 use crate::{evaluation, json};
 use chrono::{DateTime, FixedOffset};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -229,6 +230,8 @@ pub struct Verdict {
     pub not_recomputed: Vec<String>,
     /// What the evidence is worth.
     pub assurance: Assurance,
+    /// Profile and tier that the gates were judged with, by name; none if they were not judged.
+    pub judged: Option<Judged>,
     /// The digests that the verifier pinned and that match.
     pub matched: Vec<String>,
     /// What the evidence is about; none for evidence of another maker.
@@ -241,6 +244,15 @@ pub struct Verdict {
     pub statement: Option<Vec<u8>>,
     /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
     pub provenance: Value,
+}
+
+/// What the gates were judged with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// The profile of the verifier.
+    pub profile: Profile,
+    /// The tier of the verifier, or else that of the report.
+    pub tier: Tier,
 }
 
 /// An upstream error class that ends the checks early.
@@ -347,6 +359,7 @@ impl Verdict {
             recomputed: Vec::new(),
             not_recomputed: Vec::new(),
             assurance: Assurance::Failed,
+            judged: None,
             matched: Vec::new(),
             about: None,
             host_execution: None,

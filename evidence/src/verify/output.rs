@@ -118,6 +118,7 @@ fn result(verdict: &Verdict) -> Value {
         "assurance": verdict.assurance.as_str(),
         "assurance_meaning": verdict.assurance.meaning(),
         "about": verdict.about,
+        "judged": verdict.judged,
         "matched": verdict.matched,
         "host_execution": verdict.host_execution,
         "errors": verdict.all_errors().collect::<Vec<_>>(),

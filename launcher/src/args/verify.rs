@@ -23,7 +23,7 @@ pub struct VerifyArgs {
     /// Profile: dev (ratio and invariants), ci (every gate) or release (every gate and guard; this version cannot measure for it)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
-    /// Required tier of the gates [default: the report's own, which is printed]
+    /// Tier that the gates are judged with [default: that of the report]
     #[arg(long, value_name = "NAME")]
     pub tier: Option<String>,
     /// Run report of the baseline that must have been compared
@@ -120,8 +120,9 @@ pub struct RuntimeVerifyArgs {
 }
 
 /// A digest in any case, as the Python package accepts it.
-fn parse_digest(text: &str) -> invarlock_images::Result<Digest> {
-    Digest::parse(&text.trim().to_lowercase())
+fn parse_digest(text: &str) -> Result<Digest, String> {
+    let digest = Digest::parse(&text.trim().to_lowercase());
+    digest.map_err(|why| format!("{why}; use sha256: and 64 hexadecimal digits"))
 }
 
 /// An age such as `30d` or `12h`.

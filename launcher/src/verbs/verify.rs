@@ -38,6 +38,9 @@ fn print(verdict: &Verdict) {
     for (name, value) in verdict.about.iter().flat_map(About::lines) {
         ui::out(&format!("  {name:<9} {}", ui::printable(&value)));
     }
+    if let Some(judged) = verdict.judged {
+        ui::out(&format!("  {:<9} profile {}, tier {}", "judged", judged.profile, judged.tier));
+    }
     for digest in &verdict.matched {
         ui::out(&format!("  matched: {digest}"));
     }

@@ -16,7 +16,7 @@ mod times;
 use super::about::About;
 use super::read::{RUN_REPORT_LIMIT, read_evidence};
 use super::summary::Summary;
-use super::{Assurance, MAX_LISTED, Reason, RuntimeProvenance, Verdict, VerifyOptions, observed};
+use super::{Assurance, Judged, MAX_LISTED, Reason, RuntimeProvenance, Verdict, VerifyOptions, observed};
 use crate::compare;
 use crate::evaluation::{BASELINE_REPORT, Facts, SUBJECT_REPORT};
 use crate::format::evaluation_report::EvaluationReport;
@@ -154,7 +154,7 @@ impl Check<'_> {
         about.lock = self.lock(&facts)?;
         verdict.about = Some(about);
         verdict.statement = Some(statement);
-        self.judge(&facts, &runs, derived)?;
+        verdict.judged = Some(self.judge(&facts, &runs, derived)?);
         verdict
             .recomputed
             .push("every value of the report, from the run reports and the manifest".to_owned());
@@ -282,7 +282,7 @@ impl Check<'_> {
     }
 
     /// The gates, with the profile and the tier of the verifier.
-    fn judge(&mut self, facts: &Facts, runs: &RunReports, derived: EvaluationReport) -> Result<()> {
+    fn judge(&mut self, facts: &Facts, runs: &RunReports, derived: EvaluationReport) -> Result<Judged> {
         let (made, tier) = facts.policy()?;
         let (profile, required) = (self.options.profile, self.options.tier.unwrap_or(tier));
         let judged = match (profile, required) == (made, tier) {
@@ -295,7 +295,7 @@ impl Check<'_> {
             self.gates.extend(missing.map(|guard| {
                 format!("{} was not evaluated; profile {profile} requires every guard", guard.name)
             }));
-            return Ok(());
+            return Ok(Judged { profile, tier: required });
         }
         let failed = match judged {
             Ok(report) if gates::all_true(profile, &report.validation) => Vec::new(),
@@ -309,7 +309,7 @@ impl Check<'_> {
             }
         }
         self.gates.extend(failed);
-        Ok(())
+        Ok(Judged { profile, tier: required })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `invarlock runtime image export`.
 
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::{image, ui};
 use invarlock_images::Reference;
 use serde_json::json;
@@ -8,7 +8,10 @@ use serde_json::json;
 /// Writes an image in a format that other tools read.
 pub fn run(image: &str, to: &str, json: bool) -> Result<u8> {
     let store = image::store()?;
-    let (reference, destination) = (Reference::parse(image)?, Reference::parse(to)?);
+    let reference = Reference::parse(image)?;
+    let destination = Reference::parse(to)
+        .with_context(|| format!("reading the destination {to:?}"))
+        .hint("name a file or directory with its format: oci-archive:FILE:TAG, docker-archive:FILE:NAME:TAG or oci:DIR:TAG")?;
     let step = image::copy_step("exporting", &store, &reference)?;
     let digest = store.export(&reference, &destination, &|bytes| step.add(bytes))?;
     drop(step);

@@ -38,7 +38,7 @@ fn hint(checked: &[Checked], repair: bool) -> String {
     }
     if !others.is_empty() {
         hints.push(
-            "for corrupt images and blobs, remove the image (`invarlock runtime image rm`, then `gc`) and import or pull it again",
+            "for a corrupt image or blob, remove every image that uses it (`invarlock runtime image rm`, then `gc`) and import or pull them again",
         );
     }
     hints.join("; ")
