@@ -38,7 +38,7 @@ impl Measured<'_> {
             ended_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             evaluator: Evaluator {
                 version: crate::VERSION.to_owned(),
-                kernel: simd::kernel().to_owned(),
+                kernel: simd::kernel(),
                 threads: self.threads,
             },
             facts: self.facts.clone(),

@@ -37,7 +37,8 @@ impl Check<'_> {
         Ok(warnings.concat())
     }
 
-    fn side(
+    /// Checks one side; the subject needs the baseline's windows.
+    pub fn side(
         &self,
         role: Role,
         windows: Option<&BaselineWindows>,

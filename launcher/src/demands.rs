@@ -34,6 +34,7 @@ pub fn options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
         tolerance: args.tolerance,
         baseline: args.baseline.clone(),
         upstream_parity: args.upstream_parity,
+        keep_verified: args.reproduce.is_some(),
         ..demands
     })
 }

@@ -116,12 +116,18 @@ impl Measurement<'_> {
 
     /// The run report in the output, which is untrusted.
     fn report<'o>(&self, outcome: &'o Outcome) -> Result<(RunReport, &'o [u8])> {
-        let bytes = only_file(outcome, RUN_REPORT, &["events.jsonl"])?;
-        check_plausible(RUN_REPORT, bytes, self.plan.dataset.tokens())?;
-        let report = parse_run_report(RUN_REPORT, bytes).map_err(|e| Error::integrity(e.to_string()))?;
+        let (report, bytes) = run_report_of(outcome, self.plan.dataset.tokens())?;
         consistent_run_report(RUN_REPORT, &report, 0.0)?;
         Ok((report, bytes))
     }
+}
+
+/// The run report in the output of a measurement of at most `tokens` tokens, and its bytes.
+pub fn run_report_of(outcome: &Outcome, tokens: usize) -> Result<(RunReport, &[u8])> {
+    let bytes = only_file(outcome, RUN_REPORT, &["events.jsonl"])?;
+    check_plausible(RUN_REPORT, bytes, tokens)?;
+    let report = parse_run_report(RUN_REPORT, bytes).map_err(|e| Error::integrity(e.to_string()))?;
+    Ok((report, bytes))
 }
 
 /// The bytes of the output file `name`. Fails where it is missing, or where the output has other files than it and `more`.

@@ -163,6 +163,11 @@ pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
     if policy.mode == ExecutionMode::HostBypass {
         request.limits.check_for_host()?;
     }
+    Ok(Opened { lock, preset_warnings, ..assemble(request, dataset, policy, ui)? })
+}
+
+/// Opens the inputs of a request whose dataset settings are resolved.
+pub fn assemble(request: Request, dataset: Dataset, policy: &Policy, ui: &Ui) -> Result<Opened> {
     let (filter, custom_filter) = filter(&request, policy)?;
     let baseline = inputs::open_checkpoint("baseline", &request.baseline)?;
     let subject = inputs::open_checkpoint("subject", &request.subject)?;
@@ -183,8 +188,8 @@ pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
         data,
         request,
         dataset,
-        preset_warnings,
-        lock,
+        preset_warnings: Vec::new(),
+        lock: None,
         image,
         host_evaluator,
         filter,

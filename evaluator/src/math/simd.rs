@@ -30,8 +30,16 @@ impl Level {
     }
 }
 
-/// Name of the matrix kernel that [`crate::math::gemm`] uses on this processor.
-pub fn kernel() -> &'static str {
+/// The class of the matrix kernel that [`crate::math::gemm`] uses on this processor: two processors of one class give the same bits. The kernel
+/// takes its block sizes, and so the order of its sums, from size and associativity of the caches.
+pub fn kernel() -> String {
+    let caches = gemm_common::cache::CACHE_INFO
+        .iter()
+        .map(|cache| format!("{}/{}", cache.cache_bytes, cache.associativity));
+    format!("{} caches {}", instructions(), caches.collect::<Vec<_>>().join(" "))
+}
+
+fn instructions() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512f") {

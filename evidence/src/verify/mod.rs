@@ -12,6 +12,7 @@ mod output;
 mod own;
 mod python;
 mod read;
+pub mod reproduce;
 mod runtime;
 mod schema;
 mod strict;
@@ -32,6 +33,7 @@ use crate::policy::{Profile, Tier};
 use crate::signing::keys::PublicKey;
 use crate::{evaluation, json};
 use chrono::{DateTime, FixedOffset};
+use reproduce::{Reproduction, Verified};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -95,6 +97,8 @@ pub struct VerifyOptions {
     /// The controls that may be disabled, named as in the manifest's `context.loosened`: `allow_network`, ... No other
     /// control may be disabled.
     pub granted: Vec<String>,
+    /// Keep what a reproduction needs in [`Verdict::verified`].
+    pub keep_verified: bool,
     /// Accept evidence of other makers.
     pub accept_foreign: bool,
     /// Upstream's checks and verdict only.
@@ -118,6 +122,7 @@ impl Default for VerifyOptions {
             oldest: None,
             expected_image_digest: None,
             granted: Vec::new(),
+            keep_verified: false,
             accept_foreign: false,
             upstream_parity: false,
             upstream_version: UpstreamVersion::default(),
@@ -161,6 +166,8 @@ pub enum Assurance {
     Consistent,
     /// It is consistent, and a key that the verifier trusts signed it.
     Signed,
+    /// The verifier measured randomly chosen windows again and found the recorded losses.
+    Reproduced,
 }
 
 impl Assurance {
@@ -171,6 +178,7 @@ impl Assurance {
             Assurance::Foreign => "foreign",
             Assurance::Consistent => "consistent",
             Assurance::Signed => "signed",
+            Assurance::Reproduced => "reproduced",
         }
     }
 
@@ -181,6 +189,9 @@ impl Assurance {
             Assurance::Foreign => "not written by this program: where its numbers come from was not checked",
             Assurance::Consistent => "no trusted signature: its author could have written all of it",
             Assurance::Signed => "signed by a trusted key: the owner of the key could have written all of it",
+            Assurance::Reproduced => {
+                "randomly chosen windows were measured again here, with the recorded losses"
+            }
         }
     }
 }
@@ -242,6 +253,10 @@ pub struct Verdict {
     pub summary: Option<Summary>,
     /// The statement about the evidence, which an attestation signs; none for evidence of another maker.
     pub statement: Option<Vec<u8>>,
+    /// What was verified, if [`VerifyOptions::keep_verified`] is set; none for evidence of another maker.
+    pub verified: Option<Box<Verified>>,
+    /// What was measured again.
+    pub reproduction: Option<Reproduction>,
     /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
     pub provenance: Value,
 }
@@ -273,6 +288,21 @@ impl Verdict {
     /// Whether nothing failed.
     pub fn ok(&self) -> bool {
         self.reason == Reason::Ok
+    }
+
+    /// The verdict after a reproduction that found these differences.
+    pub fn reproduced(&mut self, reproduction: Reproduction, differences: Vec<String>) {
+        self.not_recomputed = match reproduction.measured < reproduction.windows {
+            true => vec!["the losses of the other windows".to_owned()],
+            false => Vec::new(),
+        };
+        self.reproduction = Some(reproduction);
+        if differences.is_empty() {
+            self.assurance = Assurance::Reproduced;
+        } else {
+            (self.reason, self.assurance) = (Reason::Integrity, Assurance::Failed);
+            self.errors.extend(differences);
+        }
     }
 
     /// Everything that failed: first faults of the evidence, then failed gates.
@@ -365,6 +395,8 @@ impl Verdict {
             host_execution: None,
             summary: None,
             statement: None,
+            verified: None,
+            reproduction: None,
             provenance: json!({"status": if skipped { "skipped" } else { "failed" }, "skipped": skipped}),
         }
     }

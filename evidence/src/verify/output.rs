@@ -121,6 +121,7 @@ fn result(verdict: &Verdict) -> Value {
         "judged": verdict.judged,
         "matched": verdict.matched,
         "host_execution": verdict.host_execution,
+        "reproduction": verdict.reproduction,
         "errors": verdict.all_errors().collect::<Vec<_>>(),
         "gate_failures": verdict.gate_failures,
         "recomputed": verdict.recomputed,

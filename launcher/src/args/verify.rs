@@ -3,6 +3,7 @@
 use super::AttestCommand;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
+use invarlock_evidence::verify::reproduce::Amount;
 use invarlock_images::Digest;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
     invarlock verify --tier conservative --json a/evaluation.report.json b/evaluation.report.json\n  \
     invarlock verify --subject models/int8 --dataset valid.jsonl --max-age 30d reports/eval\n  \
     invarlock verify --key alice.pub reports/eval\n  \
+    invarlock verify --reproduce --baseline-checkpoint base/ --subject int8/ --dataset valid.jsonl reports/eval\n  \
     invarlock verify --trust trust.json reports/eval\n\n\
     Exit codes: 0 accepted, 1 a gate or a demand is not met, 2 usage, malformed or unusable input,\n\
     3 integrity: the evidence contradicts itself (ci and release).")]
@@ -57,6 +59,10 @@ pub struct VerifyArgs {
         "expected_runtime_image_digest", "accept_foreign", "upstream_parity",
     ])]
     pub trust: Option<PathBuf>,
+    /// Measure randomly chosen windows of each arm again, here in a container, and compare the losses. N windows, all, or, without a value, as
+    /// many as find the fewest altered losses that could change the verdict. Needs --baseline-checkpoint, --subject and --dataset
+    #[arg(long, value_name = "N|all", num_args = 0..=1, require_equals = true, default_missing_value = "enough", value_parser = parse_amount)]
+    pub reproduce: Option<Amount>,
     /// Largest accepted difference between a recorded and a recomputed value
     #[arg(long, default_value_t = 1e-9, value_name = "NUMBER", value_parser = parse_number)]
     pub tolerance: f64,
@@ -73,8 +79,19 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub accept_foreign: bool,
     /// Give the verdict of the Python package, with its known gaps (no strict checks)
-    #[arg(long, conflicts_with_all = ["keys", "lock"])]
+    #[arg(long, conflicts_with_all = ["keys", "lock", "reproduce"])]
     pub upstream_parity: bool,
+}
+
+fn parse_amount(text: &str) -> Result<Amount, &'static str> {
+    match text {
+        "enough" => Ok(Amount::Enough),
+        "all" => Ok(Amount::All),
+        number => match number.parse() {
+            Ok(n) if n >= 2 => Ok(Amount::Windows(n)),
+            _ => Err("use a number of windows, 2 or more, or all"),
+        },
+    }
 }
 
 fn parse_number(text: &str) -> Result<f64, &'static str> {

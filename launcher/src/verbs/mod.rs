@@ -23,7 +23,8 @@ use row::Verb;
 pub fn of(command: &Command) -> Verb<'_> {
     match command {
         Command::Evaluate(args) => Verb::new(|policy| evaluate::run(args, policy)).json(args.json).needs(evaluate::needs(args)),
-        Command::Verify(args) => Verb::new(|_| verify::run(args)).json(args.json),
+        Command::Verify(args) => Verb::new(|policy| verify::run(args, policy)).json(args.json)
+            .containers(if args.reproduce.is_some() { 3 } else { 0 }),
         Command::Plan(PlanCommand::Lock(args)) => Verb::new(|_| plan_lock::run(args)),
         Command::Report(ReportCommand::Html(args)) => Verb::new(|_| report_html::run(args)),
         Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),

@@ -2,17 +2,29 @@
 
 use crate::args::VerifyArgs;
 use crate::demands;
-use crate::error::Result;
+use crate::error::{Context as _, Result};
+use crate::policy::Policy;
 use crate::record::now;
+use crate::reproduce::{self, Inputs};
+use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use console::style;
 use invarlock_evidence::verify::{About, Verdict, envelope, exit_code, success_line, to_line, verify_report};
 
 /// Verifies the reports. Exits 0 when all are accepted, 1 policy, 2 malformed, 3 integrity (ci and release).
-pub fn run(args: &VerifyArgs) -> Result<u8> {
+pub fn run(args: &VerifyArgs, policy: &Policy) -> Result<u8> {
     let ui = Ui::new(if args.json { Level::Quiet } else { Level::Normal });
+    let inputs = args.reproduce.map(|_| Inputs::of(args)).transpose()?;
     let options = demands::options(args, &ui)?;
-    let verdicts: Vec<Verdict> = args.reports.iter().map(|path| verify_report(path, &options)).collect();
+    let mut verdicts: Vec<Verdict> = args.reports.iter().map(|path| verify_report(path, &options)).collect();
+    if let (Some(amount), Some(inputs)) = (args.reproduce, &inputs) {
+        let signals = Signals::catch()?;
+        let run = reproduce::Run { inputs, amount, policy, ui: &ui, signals: &signals };
+        // Evidence that contradicts itself need not be measured.
+        for verdict in verdicts.iter_mut().filter(|verdict| verdict.errors.is_empty()) {
+            run.reproduce(verdict).with_context(|| format!("measuring {} again", verdict.path.display()))?;
+        }
+    }
     if args.json {
         ui::out(&to_line(&envelope(&verdicts, &now())));
     } else {
@@ -40,6 +52,9 @@ fn print(verdict: &Verdict) {
     }
     if let Some(judged) = verdict.judged {
         ui::out(&format!("  {:<9} profile {}, tier {}", "judged", judged.profile, judged.tier));
+    }
+    if let Some(reproduction) = &verdict.reproduction {
+        ui::out(&format!("  {}", reproduction.sentence()));
     }
     for digest in &verdict.matched {
         ui::out(&format!("  matched: {digest}"));

@@ -32,6 +32,7 @@ use crate::numerics::digest::sha256_hex;
 use crate::policy::Profile;
 use crate::sentences::weaker_profile;
 use crate::verify::differences::differences;
+use crate::verify::reproduce::Verified;
 use crate::{gates, guards, json as strict, measured};
 use demands::Demands;
 use invarlock_error::{Context as _, Error, Kind, Result};
@@ -155,6 +156,10 @@ impl Check<'_> {
         verdict.about = Some(about);
         verdict.statement = Some(statement);
         verdict.judged = Some(self.judge(&facts, &runs, derived)?);
+        let run_reports::MeasuredSides { baseline, subject } = measured;
+        if self.options.keep_verified {
+            verdict.verified = Some(Box::new(Verified { facts, baseline, subject }));
+        }
         verdict
             .recomputed
             .push("every value of the report, from the run reports and the manifest".to_owned());

@@ -1,0 +1,234 @@
+//! `verify --reproduce`: measures randomly chosen windows again, in containers of this machine, and compares the losses.
+//!
+//! The windows are made again from the verifier's dataset and tokenizer. Then each checkpoint is measured on the chosen ones.
+
+use crate::args::VerifyArgs;
+use crate::check_sides::Check;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::evaluator_run::EvaluatorRun;
+use crate::measure_side::run_report_of;
+use crate::plan::{self, DataSource, Opened, Request};
+use crate::policy::Policy;
+use crate::preset::Dataset;
+use crate::progress::Progress;
+use crate::signals::Signals;
+use crate::ui::Ui;
+use crate::{image, limits};
+use invarlock_evidence::format::plan as format;
+use invarlock_evidence::job::{Role, Task};
+use invarlock_evidence::measured::Measured;
+use invarlock_evidence::policy::Profile;
+use invarlock_evidence::run_report::{BaselineWindows, ReplayArm};
+use invarlock_evidence::verify::reproduce::{self, Amount, Reproduction, Verified};
+use invarlock_evidence::verify::{Verdict, consistent_run_report};
+use invarlock_images::Digest;
+use std::path::{Path, PathBuf};
+
+/// What an interrupted reproduction leaves.
+const KEPT: &str = "nothing was written";
+
+/// The verifier's own inputs.
+pub struct Inputs {
+    baseline: PathBuf,
+    subject: PathBuf,
+    dataset: PathBuf,
+}
+
+impl Inputs {
+    /// The directories and the file that the options name.
+    pub fn of(args: &VerifyArgs) -> Result<Self> {
+        let path = |flag: &str, value: &Option<String>| match value {
+            Some(text) if !text.starts_with("sha256:") => Ok(PathBuf::from(text)),
+            _ => Err(Error::input(format!("--reproduce: --{flag} does not name the files"))).hint(
+                "pass --baseline-checkpoint DIR, --subject DIR and --dataset FILE: they are measured again",
+            ),
+        };
+        Ok(Self {
+            baseline: path("baseline-checkpoint", &args.baseline_checkpoint)?,
+            subject: path("subject", &args.subject)?,
+            dataset: path("dataset", &args.dataset)?,
+        })
+    }
+}
+
+/// One reproduction.
+pub struct Run<'a> {
+    /// The verifier's inputs.
+    pub inputs: &'a Inputs,
+    /// How many windows.
+    pub amount: Amount,
+    /// The policy of the command.
+    pub policy: &'a Policy,
+    /// For progress.
+    pub ui: &'a Ui,
+    /// Signals of the user.
+    pub signals: &'a Signals,
+}
+
+impl Run<'_> {
+    /// Measures again what an accepted verdict is about, and changes the verdict accordingly.
+    pub fn reproduce(&self, verdict: &mut Verdict) -> Result<()> {
+        let (Some(evidence), Some(judged)) = (verdict.verified.take(), verdict.judged) else {
+            return Err(Error::input("--reproduce: evidence of other makers cannot be measured again"));
+        };
+        let mut reproduction = Reproduction::plan(&evidence, judged.tier, self.amount);
+        let differences = self.measure(&evidence, &mut reproduction)?;
+        verdict.reproduced(reproduction, differences);
+        Ok(())
+    }
+
+    fn measure(&self, evidence: &Verified, reproduction: &mut Reproduction) -> Result<Vec<String>> {
+        let recorded = &evidence.facts.plan;
+        let counts = (recorded.dataset.preview_n, recorded.dataset.final_n);
+        let profile = recorded.profile.parse().map_err(|why| Error::integrity(format!("{why}")))?;
+        let opened = self.open(evidence, (&self.inputs.baseline, &self.inputs.subject), profile, counts)?;
+        let check = Check { opened: &opened, policy: self.policy, keep_logs: false };
+        let windows = check.side(Role::Baseline, None, self.ui, self.signals)?.windows;
+        let mut differences = other_windows(&evidence.baseline, &windows);
+        if !differences.is_empty() {
+            return Ok(differences);
+        }
+        let chosen = chosen(&windows, reproduction)?;
+        reproduction.bit_equal = true;
+        for (role, path, recorded) in [
+            (Role::Baseline, &self.inputs.baseline, &evidence.baseline),
+            (Role::Subject, &self.inputs.subject, &evidence.subject),
+        ] {
+            let again = self.losses(evidence, role, path, &chosen)?;
+            reproduction.bit_equal &= reproduce::same_kernel(recorded, &again);
+            differences.extend(reproduce::differences(role.name(), recorded, &again));
+        }
+        Ok(differences)
+    }
+
+    /// Measures the chosen windows on a checkpoint, as a subject: the windows are given.
+    fn losses(
+        &self,
+        evidence: &Verified,
+        role: Role,
+        checkpoint: &Path,
+        chosen: &BaselineWindows,
+    ) -> Result<Measured> {
+        let counts = (chosen.preview.window_ids.len(), chosen.final_.window_ids.len());
+        // Fewer windows than another profile requires.
+        let opened = self.open(evidence, (checkpoint, checkpoint), Profile::Dev, counts)?;
+        let (policy, windows) = (self.policy, Some(chosen));
+        let run = EvaluatorRun { opened: &opened, policy, role: Role::Subject, task: Task::Measure, windows };
+        let name = match role {
+            Role::Baseline => "baseline again",
+            Role::Subject => "subject again",
+        };
+        let mut sink = Progress::new(self.ui, name);
+        let outcome = run.run(&mut sink, self.signals, KEPT)?;
+        limits::notices(&limits::reached(&outcome)).for_each(|line| self.ui.warn(&format!("{name}: {line}")));
+        let read = || {
+            let (report, _) = run_report_of(&outcome, opened.dataset.tokens())?;
+            let measured = consistent_run_report("report.json", &report, 0.0)?;
+            match answers(&measured, chosen) {
+                true => Ok(measured),
+                false => Err(Error::integrity("report.json: not about the chosen windows")),
+            }
+        };
+        read()
+            .map_err(|error: Error| error.with_kind(Kind::Integrity))
+            .with_context(|| format!("reading what the {} container measured again", role.name()))
+    }
+
+    /// Opens two checkpoints and the dataset with the settings of the evidence.
+    fn open(
+        &self,
+        evidence: &Verified,
+        (baseline, subject): (&Path, &Path),
+        profile: Profile,
+        (preview_n, final_n): (usize, usize),
+    ) -> Result<Opened> {
+        let recorded = &evidence.facts.plan;
+        let settings = &recorded.dataset;
+        let dataset = Dataset {
+            files: vec![self.inputs.dataset.clone()],
+            text_field: settings.text_field.clone(),
+            max_samples: settings.max_samples,
+            split: settings.split.clone(),
+            seq_len: settings.seq_len,
+            stride: settings.stride,
+            preview_n,
+            final_n,
+            seed: settings.seed,
+        };
+        let request = Request {
+            baseline: baseline.to_owned(),
+            subject: subject.to_owned(),
+            data: DataSource::File(self.inputs.dataset.clone()),
+            profile,
+            tier: evidence.facts.policy()?.1,
+            out: PathBuf::new(),
+            report_out: PathBuf::new(),
+            baseline_report: None,
+            edit_label: None,
+            lock: None,
+            image: choice(recorded.image.as_ref())?,
+            seccomp: None,
+            limits: limits::Requested::default(),
+        };
+        plan::assemble(request, dataset, self.policy, self.ui)
+    }
+}
+
+/// The image of the evidence. A measurement on the host is repeated in the default image.
+fn choice(recorded: Option<&format::Image>) -> Result<image::Choice> {
+    let Some(recorded) = recorded else { return Ok(image::Choice::default()) };
+    let default = recorded.reference.starts_with(image::DEFAULT_IMAGE);
+    Ok(image::Choice {
+        reference: (!default).then(|| recorded.reference.clone()),
+        digest: Some(Digest::parse(&recorded.manifest_digest)?),
+        ..image::Choice::default()
+    })
+}
+
+/// Why the windows of the evidence are not those that the verifier's dataset and tokenizer give.
+fn other_windows(recorded: &Measured, again: &BaselineWindows) -> Vec<String> {
+    let arms = [("preview", &recorded.preview, &again.preview), ("final", &recorded.final_, &again.final_)];
+    let differs = arms.into_iter().filter(|(_, recorded, again)| {
+        !reproduce::same_windows(recorded, &again.window_ids, &again.input_ids)
+    });
+    differs
+        .map(|(name, ..)| format!("the {name} windows of the evidence are not those that the dataset gives"))
+        .collect()
+}
+
+/// Windows of both arms, chosen by the randomness of this machine.
+fn chosen(windows: &BaselineWindows, reproduction: &Reproduction) -> Result<BaselineWindows> {
+    let arm = |arm: &ReplayArm| {
+        let positions = reproduce::choose(arm.window_ids.len(), reproduction.measured, &mut below)?;
+        let rows = |rows: &[Vec<u32>]| positions.iter().map(|place| rows[*place].clone()).collect();
+        Ok::<_, Error>(ReplayArm {
+            window_ids: positions.iter().map(|place| arm.window_ids[*place]).collect(),
+            input_ids: rows(&arm.input_ids),
+            attention_masks: positions.iter().map(|place| arm.attention_masks[*place].clone()).collect(),
+        })
+    };
+    Ok(BaselineWindows {
+        tokenizer_hash: windows.tokenizer_hash.clone(),
+        preview: arm(&windows.preview)?,
+        final_: arm(&windows.final_)?,
+    })
+}
+
+/// Whether a measurement is about exactly these windows.
+fn answers(measured: &Measured, chosen: &BaselineWindows) -> bool {
+    let arms = [(&measured.preview, &chosen.preview), (&measured.final_, &chosen.final_)];
+    arms.into_iter().all(|(arm, chosen)| reproduce::same_windows(arm, &chosen.window_ids, &chosen.input_ids))
+}
+
+/// A uniform random number below `n`, which is above 0.
+fn below(n: usize) -> Result<usize> {
+    let n = n as u64;
+    // The largest multiple of `n`: numbers from it on would prefer small remainders.
+    let end = u64::MAX - u64::MAX % n;
+    loop {
+        let random = getrandom::u64().map_err(|why| Error::system(format!("reading random bytes: {why}")))?;
+        if random < end {
+            return Ok((random % n) as usize);
+        }
+    }
+}
