@@ -257,7 +257,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let writing = || format!("writing {}", path.display());
     let created = File::options().write(true).create_new(true).mode(0o600).open(path);
     let mut file = created.map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::from_source(Kind::Input, OutputExists)
+        std::io::ErrorKind::AlreadyExists => Error::input(OutputExists.to_string())
             .context(writing())
             .with_hint("choose another file name; keys are never replaced"),
         _ => Error::from(e).context(writing()),

@@ -3,7 +3,7 @@
 
 use invarlock_tests::{As, Place, Ran, demo, read_json, set_mode, skip, target};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Two demo checkpoints, a preset of few windows, and the keys `alice` and `bob`, `bob` as ssh-keygen writes it.
@@ -15,9 +15,11 @@ fn place() -> Place {
     let preset = json!({"dataset": {"provider": {"kind": "local_jsonl", "file": data}, "seq_len": 32, "preview_n": 4, "final_n": 4}});
     place.write("preset.yaml", preset.to_string().as_bytes());
     place.run(&["advanced", "attest", "keygen", "alice.key"]).expect(0);
-    let keygen = Path::new("ssh-keygen");
-    let bob = place.command_of(keygen, &["-q", "-t", "ed25519", "-N", "", "-f", "bob"]).output();
-    assert!(bob.is_ok_and(|bob| bob.status.success()), "ssh-keygen of OpenSSH is needed");
+    // It refuses a user id without an account.
+    let keygen = ["-q", "-t", "ed25519", "-N", "", "-f"];
+    let bob = Command::new("ssh-keygen").args(keygen).arg(place.work("bob")).status();
+    assert!(bob.is_ok_and(|bob| bob.success()), "ssh-keygen of OpenSSH is needed");
+    place.give(&place.work("bob"));
     place
 }
 

@@ -300,7 +300,9 @@ impl Verdict {
         if differences.is_empty() {
             self.assurance = Assurance::Reproduced;
         } else {
-            (self.reason, self.assurance) = (Reason::Integrity, Assurance::Failed);
+            let gated = self.judged.is_none_or(|judged| judged.profile.gated());
+            self.reason = if gated { Reason::Integrity } else { Reason::PolicyFail };
+            self.assurance = Assurance::Failed;
             self.errors.extend(differences);
         }
     }
