@@ -30,6 +30,7 @@ mod progress;
 mod record;
 mod recorded;
 mod registry;
+mod report_files;
 mod request;
 mod signals;
 mod ui;

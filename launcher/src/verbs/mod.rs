@@ -4,7 +4,10 @@ mod completions;
 mod doctor;
 mod evaluate;
 mod image;
+mod report_explain;
+mod report_export;
 mod report_html;
+mod report_validate;
 mod row;
 mod runtime_learn;
 mod runtime_probe;
@@ -23,6 +26,9 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Evaluate(args) => Verb::new(|policy| evaluate::run(args, policy)).json(args.json).needs(evaluate::needs(args)),
         Command::Verify(args) => Verb::new(|_| verify::run(args)).json(args.json),
         Command::Report(ReportCommand::Html(args)) => Verb::new(|_| report_html::run(args)),
+        Command::Report(ReportCommand::Explain(args)) => Verb::new(|_| report_explain::run(args)).json(args.json),
+        Command::Report(ReportCommand::Validate(args)) => Verb::new(|_| report_validate::run(args)).json(args.json),
+        Command::Report(ReportCommand::Export(args)) => Verb::new(|_| report_export::run(args)),
         Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),
         Command::Runtime(RuntimeCommand::Run(args)) => Verb::new(|policy| runtime_run::run(args, policy))
             .json_on_stderr(args.json).network(args.workload.allow_network).containers(1).own_exit_code(),
