@@ -1,15 +1,13 @@
 //! JSON with the arguments of `mlflow.log_metrics`, `mlflow.log_params` and `mlflow.set_tags`.
 
 use super::Summary;
+use super::json::ascii;
 use crate::gates::Ended;
 use crate::visible::plain;
 use serde_json::{Map, Value, json};
 
 pub(super) fn render(summary: &Summary) -> String {
-    let value = json!({"metrics": metrics(summary), "params": params(summary), "tags": tags(summary)});
-    let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
-    text.push('\n');
-    text
+    ascii(&json!({"metrics": metrics(summary), "params": params(summary), "tags": tags(summary)}))
 }
 
 /// Numbers only. A gate is 1 if it passed, 0 if it failed, and absent otherwise.
