@@ -48,7 +48,7 @@ pub struct HtmlArgs {
 impl HtmlArgs {
     /// The report. The command line has exactly one of the two.
     pub fn report(&self) -> &Path {
-        self.report.as_deref().or(self.input.as_deref()).unwrap_or(Path::new(""))
+        self.report.as_deref().or(self.input.as_deref()).unwrap_or_else(|| Path::new(""))
     }
 }
 
@@ -73,7 +73,7 @@ pub struct ExplainArgs {
 impl ExplainArgs {
     /// The report. The command line has exactly one of the two.
     pub fn report(&self) -> &Path {
-        self.report.as_deref().or(self.evaluation_report.as_deref()).unwrap_or(Path::new(""))
+        self.report.as_deref().or(self.evaluation_report.as_deref()).unwrap_or_else(|| Path::new(""))
     }
 }
 
