@@ -7,6 +7,7 @@ use crate::export::{GateSummary, Summary};
 use crate::format::untrusted::Node;
 use crate::gates::{self, Ended, Gate};
 use crate::policy::Tier;
+use crate::visible::plain;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -35,8 +36,18 @@ impl Explanation {
     pub fn gate_lines(&self) -> impl Iterator<Item = String> {
         self.summary.gates.iter().map(|gate| {
             let margin = margin(gate).map_or(String::new(), |margin| format!("; {margin}"));
-            format!("{:<21} {:<31} {}{margin}", gate.outcome, gate.name, gate.detail)
+            format!("{:<4}  {:<31} {}{margin}", mark(gate.ended), gate.name, gate.detail)
         })
+    }
+}
+
+/// The mark that `evaluate` prints before a gate.
+fn mark(outcome: Ended) -> &'static str {
+    match outcome {
+        Ended::Passed => "pass",
+        Ended::Warned => "warn",
+        Ended::Failed => "FAIL",
+        Ended::ShownOnly | Ended::NotEvaluated | Ended::NotRecorded => "  – ",
     }
 }
 
@@ -56,7 +67,7 @@ fn reasons(summary: &Summary, gates: &[Gate]) -> Vec<String> {
         && reasons.is_empty()
         && summary.verdict == "PASS"
     {
-        reasons.push(first.sentence());
+        reasons.push(plain(&first.sentence()));
         reasons.push(format!("No gate failed: {}", summary.gates_counted));
     }
     let missing = gates.iter().filter(|gate| gate.outcome == Ended::NotRecorded);

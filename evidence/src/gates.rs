@@ -63,7 +63,7 @@ impl Ended {
     pub fn words(self) -> &'static str {
         match self {
             Ended::Passed => "passed",
-            Ended::Warned => "passed with a warning",
+            Ended::Warned => "warned",
             Ended::Failed => "failed",
             Ended::ShownOnly => "shown only",
             Ended::NotEvaluated => NOT_EVALUATED,

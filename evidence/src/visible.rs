@@ -22,7 +22,7 @@ fn is_hidden(c: char) -> bool {
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffc}' | '\u{e000}'..='\u{f8ff}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{fff0}'..='\u{fffc}' | '\u{fffe}' | '\u{ffff}' | '\u{e000}'..='\u{f8ff}' | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{10ffff}')
 }
 
@@ -90,6 +90,7 @@ mod tests {
     fn hidden_characters_are_shown_and_long_text_is_cut() {
         assert_eq!(plain("a\u{202e}b\nc\u{1b}[2J"), "a[U+202E]b[U+000A]c[U+001B][2J");
         assert_eq!(plain("models/größe"), "models/größe");
+        assert_eq!(plain("\u{fffe}\u{ffff}"), "[U+FFFE][U+FFFF]", "no characters of XML or YAML");
         let long = plain(&"x".repeat(10_000));
         assert!(long.chars().count() < 400 && long.ends_with('…'), "{long}");
     }

@@ -36,8 +36,6 @@ pub fn xml(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&apos;"),
-            // No characters of XML.
-            '\u{fffe}' | '\u{ffff}' => out.push_str(&format!("[U+{:04X}]", c as u32)),
             _ => out.push(c),
         }
     }

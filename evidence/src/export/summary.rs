@@ -1,12 +1,17 @@
-//! What the exports show of a report. A member that is missing or of another type is `None`.
+//! What the exports show of a report. A member that is missing or of another type is `None`. Every text is visible and short
+//! ([`crate::visible`]), and the number of texts is limited.
 
 use crate::beside::Beside;
 use crate::format::untrusted::Node;
 use crate::gates::{self, Ended, Gate};
 use crate::host_execution;
 use crate::paired::{self, Window};
+use crate::visible::plain;
 use serde::Serialize;
 use serde_json::Value;
+
+/// Warnings that are kept.
+const MAX_WARNINGS: usize = 20;
 
 /// A report and the facts of its manifest, for exports.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -114,7 +119,7 @@ pub struct GateSummary {
     /// The distance to the nearest limit; negative if the number is not accepted.
     pub margin: Option<f64>,
     #[serde(skip)]
-    pub(super) ended: Ended,
+    pub(crate) ended: Ended,
 }
 
 impl GateSummary {
@@ -123,7 +128,7 @@ impl GateSummary {
             name: gate.name,
             flag: gate.flag,
             outcome: gate.outcome.words(),
-            detail: gate.detail.clone(),
+            detail: plain(&gate.detail),
             value: gate.measured.map(|measured| measured.value),
             least: gate.measured.and_then(|measured| measured.least),
             most: gate.measured.map(|measured| measured.most),
@@ -134,7 +139,7 @@ impl GateSummary {
 }
 
 fn owned(node: Node<'_>) -> Option<String> {
-    node.str().filter(|text| !text.trim().is_empty()).map(str::to_owned)
+    node.str().filter(|text| !text.trim().is_empty()).map(plain)
 }
 
 impl ModelSummary {
@@ -203,13 +208,15 @@ impl Summary {
             subject: ModelSummary::new(report, manifest, "subject"),
             dataset: DatasetSummary::new(report, manifest),
             gates: gates.iter().map(GateSummary::new).collect(),
-            gate_failures: gates::failures(value),
+            gate_failures: gates::failures(value).iter().map(|sentence| plain(sentence)).collect(),
             warnings: report
                 .get("warnings")
                 .elements()
                 .filter_map(|warning| owned(warning.get("message")))
+                .take(MAX_WARNINGS)
                 .collect(),
-            host_execution: host_execution::recorded(value, beside.manifest()),
+            host_execution: host_execution::recorded(value, beside.manifest())
+                .map(|sentence| plain(&sentence)),
             manifest_fault: beside.fault(),
             report_sha256: report_sha256.to_owned(),
             windows: windows.collect(),

@@ -206,7 +206,7 @@ const MONITORED: Mark = Mark { class: "none", sign: "○", word: "monitored only
 fn count_marks(marks: impl Iterator<Item = Mark>) -> String {
     const WORDS: [(Mark, &str); 7] = [
         (PASS, "passed"),
-        (WARN, "passed with a warning"),
+        (WARN, "warned"),
         (FAIL, "failed"),
         (MONITORED, "monitored only"),
         (SHOWN, "shown only"),
