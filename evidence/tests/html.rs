@@ -124,96 +124,18 @@ fn markup(page: &str) -> (Vec<String>, Vec<(String, String)>) {
 
 /// Fails the test if the page contains anything that runs, loads content or leads off the page.
 fn assert_inert(page: &str) {
-    const ELEMENTS: [&str; 47] = [
-        "!doctype",
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "a",
-        "header",
-        "main",
-        "section",
-        "footer",
-        "p",
-        "span",
-        "h1",
-        "h2",
-        "h3",
-        "div",
-        "dl",
-        "dt",
-        "dd",
-        "ul",
-        "li",
-        "small",
-        "figure",
-        "figcaption",
-        "svg",
-        "desc",
-        "rect",
-        "line",
-        "circle",
-        "text",
-        "g",
-        "table",
-        "caption",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "pre",
-        "code",
-        "b",
-        "i",
-        "nav",
-        "details",
-        "summary",
-    ];
-    const ATTRIBUTES: [&str; 33] = [
-        "lang",
-        "charset",
-        "http-equiv",
-        "content",
-        "name",
-        "class",
-        "href",
-        "id",
-        "aria-labelledby",
-        "aria-label",
-        "aria-hidden",
-        "role",
-        "tabindex",
-        "scope",
-        "colspan",
-        "width",
-        "height",
-        "x",
-        "y",
-        "x1",
-        "y1",
-        "x2",
-        "y2",
-        "cx",
-        "cy",
-        "r",
-        "dx",
-        "dy",
-        "text-anchor",
-        "fill",
-        "stroke",
-        "d",
-        "rx",
-    ];
+    const ELEMENTS: &str = "!doctype html head meta title style body a header main section footer p span h1 h2 h3 \
+        div dl dt dd ul li small figure figcaption svg desc rect line circle text g table \
+        caption thead tbody tr th td pre code b i nav details summary";
+    const ATTRIBUTES: &str = "lang charset http-equiv content name class href id aria-labelledby aria-label \
+        aria-hidden role tabindex scope colspan width height x y x1 y1 x2 y2 cx cy r dx dy \
+        text-anchor fill stroke d rx";
     let (names, attributes) = markup(page);
     for name in &names {
-        assert!(ELEMENTS.contains(&name.as_str()), "element <{name}>");
+        assert!(ELEMENTS.split(' ').any(|known| known == name), "element <{name}>");
     }
     for (name, value) in &attributes {
-        assert!(ATTRIBUTES.contains(&name.as_str()), "attribute {name}={value:?}");
+        assert!(ATTRIBUTES.split(' ').any(|known| known == name), "attribute {name}={value:?}");
         if name == "href" {
             assert!(value.starts_with('#'), "a link leaves the page: {value}");
         }
