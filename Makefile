@@ -55,6 +55,8 @@ check: lint rules ## Format, clippy, house rules, import circles, rustdoc, depen
 lint: ## Format and clippy only
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	# As `make build` builds it: alone, without the features that the launcher enables in shared crates.
+	$(CARGO) clippy --locked -p invarlock-evaluator -- -D warnings
 
 rules: ## House rules that no lint knows, and import circles
 	bash tests/tools/house-rules.sh

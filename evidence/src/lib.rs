@@ -10,7 +10,6 @@
 
 pub mod beside;
 pub mod compare;
-mod differences;
 pub mod evaluation;
 pub mod events;
 #[cfg(feature = "export")]

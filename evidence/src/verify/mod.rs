@@ -5,6 +5,7 @@
 
 mod about;
 mod alone;
+mod differences;
 mod foreign;
 mod observed;
 mod open;

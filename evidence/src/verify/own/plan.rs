@@ -9,6 +9,7 @@ use crate::format::plan::{
 use crate::format::runtime_manifest::Side;
 use crate::host_execution;
 use crate::job::Role;
+use crate::verify::differences::differences;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names in `allowances.granted_by`.
@@ -251,7 +252,7 @@ impl Check<'_> {
         };
         if expected != *planned {
             let (recorded, derived) = (crate::format::to_value(planned), crate::format::to_value(&expected));
-            self.faults.extend(crate::differences::differences(&path, &recorded, &derived, 0.0));
+            self.faults.extend(differences(&path, &recorded, &derived, 0.0));
         }
         self.host_paths(&path, planned);
         let built_in = planned.seccomp.profile == "evaluator";

@@ -1,11 +1,11 @@
 //! Each run report against itself, against the plan that it answers, and against the other one.
 
 use super::{RunReports, consistent_run_report};
-use crate::differences::differences;
 use crate::evaluation::Facts;
 use crate::format::runtime_manifest::Side;
 use crate::job::Role;
 use crate::measured::{Measured, Requested};
+use crate::verify::differences::differences;
 use invarlock_error::Result;
 use serde_json::json;
 
