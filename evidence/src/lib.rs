@@ -3,16 +3,21 @@
 //! This crate is pure: it opens no socket, runs no program and follows no symbolic link. It builds without Linux.
 //! Its input is untrusted: reports, manifests and windows come from other machines and from containers.
 //!
-//! The formats ([`mod@format`], [`job`], [`events`]) are light and always built; the verifier (`verify`) and the HTML page (`html`) are
-//! features.
+//! The formats ([`mod@format`], [`job`], [`events`]) are light and always built; the verifier (`verify`), the HTML page (`html`) and
+//! the other forms of a report (`export`) are features.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 #[cfg(feature = "signing")]
 pub mod attestation;
+pub mod beside;
 pub mod compare;
 pub mod evaluation;
 pub mod events;
+#[cfg(feature = "export")]
+pub mod explain;
+#[cfg(feature = "export")]
+pub mod export;
 pub mod format;
 pub mod gates;
 pub mod guards;
@@ -24,6 +29,8 @@ pub mod json;
 pub mod manifest;
 pub mod measured;
 pub mod numerics;
+#[cfg(any(feature = "html", feature = "export"))]
+mod paired;
 #[cfg(feature = "signing")]
 pub mod plan_lock;
 pub mod policy;
@@ -32,6 +39,8 @@ pub mod sentences;
 pub mod signing;
 #[cfg(feature = "verify")]
 pub mod verify;
+#[cfg(any(feature = "html", feature = "export"))]
+mod visible;
 
 pub use format::run_report;
 pub use invarlock_error::{Error, Kind, Result};

@@ -7,6 +7,7 @@ mod container;
 mod evaluate;
 mod image;
 mod registry;
+mod report;
 mod runtime;
 mod special_files;
 mod verify;
@@ -18,12 +19,12 @@ pub use container::{ContainerArgs, LimitArgs};
 pub use evaluate::{EvaluateArgs, ExecutionMode};
 pub use image::{BuildArgs, ImageCommand};
 pub use registry::{PullArgs, PushArgs};
+pub use report::{ExplainArgs, ExportArgs, HtmlArgs, ReportCommand, ValidateArgs};
 pub use runtime::{LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, WorkloadArgs};
 pub use special_files::SpecialFileArgs;
 pub use verify::{AdvancedCommand, Provenance, RuntimeVerifyArgs, VerifyArgs, parse_age};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use std::path::PathBuf;
 
 /// Compare an edited model checkpoint with its baseline inside a container and record how it ran.
 #[derive(Debug, Parser)]
@@ -35,7 +36,7 @@ use std::path::PathBuf;
     after_help = "Examples:\n  \
         invarlock evaluate --baseline base/ --subject quantised/ --dataset valid.jsonl\n  \
         invarlock verify reports/eval\n  \
-        invarlock report html -i reports/eval -o report.html\n  \
+        invarlock report html reports/eval -o report.html\n  \
         invarlock doctor"
 )]
 pub struct Cli {
@@ -55,7 +56,7 @@ pub enum Command {
     /// Fix the criteria of an evaluation before it runs
     #[command(subcommand)]
     Plan(PlanCommand),
-    /// Render a report
+    /// Render, explain, validate or export a report
     #[command(subcommand)]
     Report(ReportCommand),
     /// Manage runtime images; run a command in a container
@@ -73,28 +74,6 @@ pub enum Command {
     },
     /// Print the version
     Version,
-}
-
-/// `invarlock report …`.
-#[derive(Debug, Subcommand)]
-pub enum ReportCommand {
-    /// Render a report as one self-contained HTML page
-    #[command(after_help = "Example:\n  invarlock report html -i reports/eval -o report.html")]
-    Html(HtmlArgs),
-}
-
-/// `invarlock report html`.
-#[derive(Debug, Args)]
-pub struct HtmlArgs {
-    /// Evaluation report, or a directory that contains evaluation.report.json
-    #[arg(short, long, value_name = "REPORT|DIR")]
-    pub input: PathBuf,
-    /// File to write
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
-    /// Replace an existing file
-    #[arg(long)]
-    pub force: bool,
 }
 
 /// `invarlock doctor`.

@@ -32,6 +32,7 @@ mod progress;
 mod record;
 mod recorded;
 mod registry;
+mod report_files;
 mod reproduce;
 mod request;
 mod signals;

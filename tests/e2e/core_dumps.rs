@@ -70,7 +70,7 @@ fn crash_reaches_no_core_handler() {
     if fs::read_to_string(PATTERN).unwrap().starts_with('@') {
         for user in [As::Caller, As::User] {
             let refused = crash(&Place::new(user));
-            assert!(refused.code != 0 && refused.err.contains("core dumps"), "{user:?}: {refused:?}");
+            assert!(refused.code != 0 && refused.out.contains("core dumps"), "{user:?}: {refused:?}");
         }
     }
 }

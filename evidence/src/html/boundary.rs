@@ -2,6 +2,7 @@
 
 use super::text::{self, DASH};
 use super::{Fact, Warning, at, first, flag, number, or_dash};
+use crate::beside::{Beside, UNBOUND, UNBOUND_MEANING};
 use crate::format::untrusted::Node;
 use crate::host_execution;
 use serde::Serialize;
@@ -293,7 +294,7 @@ fn digests(manifest: &Value) -> Vec<Group> {
         let Some(side) = at(context, "sides").get(side).filter(|s| s.is_object()) else { continue };
         let mut facts = vec![
             Fact::code("System-call filter", hex(at(side, "filter_digest"))),
-            Fact::code("Checkpoint tree", hex(at(side, "checkpoint.tree_sha256"))),
+            Fact::code("Checkpoint", hex(at(side, "checkpoint.tree_sha256"))),
         ];
         facts.retain(|f| f.value != DASH);
         let mut more = 0;
@@ -327,14 +328,14 @@ fn hex(value: &Value) -> String {
 // ---------------------------------------------------------------------------------------------------- warnings
 
 /// Host execution, disabled controls, and missing facts about the boundary.
-pub(super) fn warnings(report: &Value, manifest: Option<&Value>) -> Vec<Warning> {
+pub(super) fn warnings(report: &Value, beside: Beside<'_>) -> Vec<Warning> {
     let danger = |title: &str, text: &str| Warning {
         class: "danger",
         title: title.into(),
         text: text.into(),
         items: Vec::new(),
     };
-    let host = host_execution::recorded(report, manifest);
+    let host = host_execution::recorded(report, beside.manifest());
     let on_host = host.is_some();
     let mut found: Vec<Warning> = host
         .map(|sentence| {
@@ -345,12 +346,19 @@ pub(super) fn warnings(report: &Value, manifest: Option<&Value>) -> Vec<Warning>
         })
         .into_iter()
         .collect();
-    let Some(manifest) = manifest else {
-        found.push(danger(
-            "No runtime manifest",
-            "It is not known where and how this was measured. The default verification rejects such a report.",
-        ));
-        return found;
+    let manifest = match beside {
+        Beside::OfThisReport(manifest) => manifest,
+        Beside::OfAnotherReport => {
+            found.insert(0, danger(UNBOUND, UNBOUND_MEANING));
+            return found;
+        }
+        Beside::Missing => {
+            found.push(danger(
+                "No runtime manifest",
+                "It is not known where and how this was measured. The default verification rejects such a report.",
+            ));
+            return found;
+        }
     };
     if !manifest.is_object() {
         found.push(danger(

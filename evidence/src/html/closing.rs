@@ -2,6 +2,7 @@
 
 use super::text::DASH;
 use super::{Fact, at, first, text};
+use crate::beside::Beside;
 use crate::policy::Profile;
 use serde::Serialize;
 use serde_json::Value;
@@ -50,10 +51,13 @@ fn profile(report: &Value) -> Option<Profile> {
     first(report, &["context.profile", "meta.profile"]).parse().ok()
 }
 
-pub(super) fn verify_notes(report: &Value, manifest: &Value) -> Vec<String> {
+pub(super) fn verify_notes(report: &Value, beside: Beside<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    if !manifest.is_object() {
-        notes.push("There is no manifest beside this report, so verification fails.".into());
+    let manifest = beside.manifest().unwrap_or(&Value::Null);
+    if let Some(fault) = beside.fault() {
+        notes.push(format!("{fault}, so verification fails."));
+    } else if !manifest.is_object() {
+        notes.push("The runtime manifest beside this report cannot be read, so verification fails.".into());
     } else if at(manifest, "execution_mode") == "host-bypass" {
         notes.push("This was measured on the host, without isolation, so the first command fails.".into());
     }

@@ -25,10 +25,8 @@ impl Compared {
         for (facts, side, run) in
             [(&mut baseline, "baseline", "baseline_ref.run_id"), (&mut subject, "subject", "run_id")]
         {
-            facts.push(Fact::code(
-                "Tree digest",
-                or_dash(tree(side).map(|digest| format!("sha256:{digest}"))),
-            ));
+            facts.push(Fact::code("Digest", or_dash(tree(side).map(|digest| format!("sha256:{digest}")))));
+            facts.extend(model(Node::root("", report).get("measurements").get(side)));
             facts.push(Fact::code("Run", first(report, &[run])));
         }
         subject.push(Fact::new("Edit", first(report, &["edit_name", "edit.name"])));
@@ -67,6 +65,7 @@ impl Compared {
         let split = first(report, &["dataset.split"]);
         let provider = first(report, &["dataset.provider"]);
         let dataset = vec![
+            Fact::code("Name", first(manifest, &["context.plan.content.dataset_files.path"])),
             Fact::new(
                 "Provider",
                 if split == DASH || split == "None" {
@@ -98,4 +97,21 @@ impl Compared {
         ];
         Compared { baseline, subject, settings, dataset }
     }
+}
+
+/// What one side measured: a dash for each fact that the report does not state.
+fn model(side: Node<'_>) -> [Fact; 3] {
+    let checkpoint = side.get("checkpoint");
+    let string = |name| text::string(checkpoint.get(name).value());
+    let (weights, computed) = (string("checkpoint_dtype"), string("compute_dtype"));
+    let dtype = if computed == DASH || computed == weights {
+        weights
+    } else {
+        format!("{weights}, measured in {computed}")
+    };
+    [
+        Fact::new("Architecture", string("model_type")),
+        Fact::new("Parameters", or_dash(side.get("parameter_count").f64().map(text::whole))),
+        Fact::new("Weights", dtype),
+    ]
 }

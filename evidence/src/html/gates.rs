@@ -3,10 +3,11 @@
 use super::guards::{GuardView, fact};
 use super::metric::Metric;
 use super::text::DASH;
-use super::{ABSENT, FAIL, Mark, PASS, SHOWN, SKIPPED, WARN, at, flag, mark, number, or_dash, text};
+use super::{
+    ABSENT, FAIL, Mark, PASS, SHOWN, SKIPPED, WARN, at, count_marks, flag, mark, number, or_dash, text,
+};
 use crate::format::untrusted::Node;
 use crate::guards::{Limit, TABLE};
-use crate::policy::{MIN_TOKENS_TOLERANCE, token_floor};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -19,6 +20,13 @@ pub(super) struct Gate {
     pub(super) note: String,
     /// Counts towards the verdict.
     pub(super) decides: bool,
+    /// A part of the gate above it.
+    pub(super) is_part: bool,
+}
+
+/// How many gates ended in which way.
+pub(super) fn counted(gates: &[Gate]) -> String {
+    count_marks(gates.iter().filter(|gate| !gate.is_part).map(|gate| gate.mark))
 }
 
 pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Vec<Gate> {
@@ -33,11 +41,11 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     let gate = |flag: &str, name: &str, value: String, limit: String, outcome: Mark, note: String| {
         let decides = profile.decides(flag) || !stated.iter().any(|gate| gate.flag == flag);
         let outcome = if outcome == ABSENT && !decides { SHOWN } else { outcome };
-        Gate { name: name.into(), value, limit, mark: outcome, note, decides }
+        Gate { name: name.into(), value, limit, mark: outcome, note, decides, is_part: false }
     };
     let mut gates = Vec::new();
 
-    let tokens = tokens(report);
+    let tokens = crate::gates::tokens(Node::root("", report));
     let mut note = String::new();
     if says("primary_metric_acceptable") == FAIL
         && metric.ratio.is_some_and(|r| metric.limit.as_ref().is_some_and(|l| r <= l.value))
@@ -78,6 +86,7 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
                 format!("not a gate of the {profile} profile; computed by this page")
             },
             decides: false,
+            is_part: true,
         });
     }
     let (lo, hi) = metric.drift_band;
@@ -169,12 +178,6 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     gates
 }
 
-pub(super) struct Tokens {
-    pub(super) total: f64,
-    pub(super) least: f64,
-    pub(super) enough: bool,
-}
-
 /// A limit of a guard as text.
 fn shown_limit(limit: Limit) -> String {
     match limit {
@@ -182,17 +185,4 @@ fn shown_limit(limit: Limit) -> String {
         Limit::AtMost(number) => format!("≤ {}", text::whole(number)),
         Limit::Epsilon(epsilon) => format!("ε {}", text::significant(epsilon, 2)),
     }
-}
-
-/// The token floor of the tier.
-pub(super) fn tokens(report: &Value) -> Option<Tokens> {
-    let policy = at(report, "resolved_policy.metrics.pm_ratio");
-    let total =
-        number(report, "telemetry.preview_total_tokens")? + number(report, "telemetry.final_total_tokens")?;
-    let floor = number(policy, "min_tokens").filter(|n| *n > 0.0)?;
-    let coverage = at(report, "dataset.windows.stats.coverage");
-    let covered = flag(coverage, "preview.ok") == Some(true) && flag(coverage, "final.ok") == Some(true);
-    let tolerance = number(policy, "min_tokens_tolerance").unwrap_or(MIN_TOKENS_TOLERANCE).clamp(0.0, 1.0);
-    let least = token_floor(floor, tolerance, covered);
-    Some(Tokens { total, least, enough: total >= least })
 }

@@ -15,6 +15,7 @@ mod verdict;
 mod windows;
 
 use crate::Error;
+use crate::beside::Beside;
 use crate::format::untrusted::Node;
 use crate::guards::Outcome;
 use crate::sentences::NOT_EVALUATED;
@@ -40,7 +41,7 @@ const STYLE: &str = include_str!("page.css");
 /// # Errors
 /// The built-in template cannot be rendered, which is a fault of this program.
 pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error> {
-    render_page(Page::new(report, manifest))
+    render_page(Page::new(report, manifest.map_or(Beside::Missing, Beside::OfThisReport)))
 }
 
 /// Renders a report beside which lies a manifest of another report. Nothing of the manifest is shown.
@@ -48,17 +49,7 @@ pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error>
 /// # Errors
 /// As [`render`].
 pub fn render_unbound(report: &Value) -> Result<String, Error> {
-    let mut page = Page::new(report, None);
-    let warning = Warning {
-        class: "danger",
-        title: "The runtime manifest is not that of this report".into(),
-        text: "The manifest beside the report contains the digest of another report, so it does not say how this report was \
-               measured. It is not shown."
-            .into(),
-        items: Vec::new(),
-    };
-    page.dangers.insert(0, warning);
-    render_page(page)
+    render_page(Page::new(report, Beside::OfAnotherReport))
 }
 
 fn render_page(page: Page) -> Result<String, Error> {
@@ -149,6 +140,8 @@ struct Page {
     run_id: String,
     measured_at: String,
     verdict: Verdict,
+    gates_counted: String,
+    guards_counted: String,
     /// Warnings that make the verdict worthless; shown before it.
     dangers: Vec<Warning>,
     /// Warnings that qualify it; shown after it.
@@ -209,6 +202,23 @@ const ABSENT: Mark = Mark { class: "none", sign: "○", word: "not recorded" };
 const SHOWN: Mark = Mark { class: "none", sign: "○", word: "shown only" };
 const MONITORED: Mark = Mark { class: "none", sign: "○", word: "monitored only" };
 
+/// How many outcomes of each kind there are: `4 passed, 3 not evaluated`.
+fn count_marks(marks: impl Iterator<Item = Mark>) -> String {
+    const WORDS: [(Mark, &str); 7] = [
+        (PASS, "passed"),
+        (WARN, "warned"),
+        (FAIL, "failed"),
+        (MONITORED, "monitored only"),
+        (SHOWN, "shown only"),
+        (SKIPPED, NOT_EVALUATED),
+        (ABSENT, "not recorded"),
+    ];
+    let marks: Vec<Mark> = marks.collect();
+    let count = |kind: Mark| marks.iter().filter(|mark| **mark == kind).count();
+    let counts = WORDS.into_iter().map(|(kind, words)| (count(kind), words)).filter(|(n, _)| *n > 0);
+    counts.map(|(n, words)| format!("{n} {words}")).collect::<Vec<_>>().join(", ")
+}
+
 fn mark(passed: Option<bool>) -> Mark {
     match passed {
         Some(true) => PASS,
@@ -231,7 +241,8 @@ impl From<Outcome> for Mark {
 }
 
 impl Page {
-    fn new(report: &Value, manifest: Option<&Value>) -> Page {
+    fn new(report: &Value, beside: Beside<'_>) -> Page {
+        let manifest = beside.manifest();
         let metric = Metric::read(report);
         let guards = guards(report);
         let gates = gates(report, &metric, &guards);
@@ -240,7 +251,7 @@ impl Page {
         let subject = first(report, &["meta.model_id", "edit_name"]);
         let boundary = boundary::Boundary::new(manifest);
 
-        let mut warnings = boundary::warnings(report, manifest);
+        let mut warnings = boundary::warnings(report, beside);
         if !contradictions.is_empty() {
             warnings.insert(
                 0,
@@ -264,6 +275,8 @@ impl Page {
             run_id: text::string(at(report, "run_id")),
             measured_at: measured_at(report, manifest),
             verdict,
+            gates_counted: gates::counted(&gates),
+            guards_counted: count_marks(guards.iter().map(|guard| guard.mark)),
             dangers,
             cautions,
             compared: Compared::new(report, manifest),
@@ -274,7 +287,7 @@ impl Page {
             guards,
             boundary,
             commands: commands(report, manifest),
-            verify_notes: verify_notes(report, manifest),
+            verify_notes: verify_notes(report, beside),
             footer: footer(report, manifest),
         }
     }

@@ -3,76 +3,14 @@
 //! Every string of the page passes [`write()`]: it escapes, cuts what is too long, and shows characters that would
 //! otherwise be invisible or would reorder their surroundings (controls, bidi overrides, zero-width characters, tags).
 
+pub(super) use crate::visible::plain;
+
+use crate::visible::{Piece, cut, pieces};
 use minijinja::{HtmlEscape, Output};
 use serde_json::Value;
 
 /// Shown for a value that is missing or of the wrong type.
 pub(super) const DASH: &str = "–";
-
-/// Characters kept at the start and at the end of a string that is cut.
-const HEAD: usize = 260;
-const TAIL: usize = 60;
-/// Combining marks in a row; more of them would paint over neighbouring lines.
-const MARKS: usize = 3;
-
-/// One part of a string as it is shown.
-enum Piece<'a> {
-    /// Harmless characters.
-    Plain(&'a str),
-    /// A character that is shown by its code point.
-    Hidden(char),
-}
-
-/// Whether `c` is invisible or changes how its surroundings are shown.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffc}' | '\u{e000}'..='\u{f8ff}' | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{10ffff}')
-}
-
-fn is_mark(c: char) -> bool {
-    matches!(c,
-        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'
-        | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
-}
-
-/// Splits a string into harmless parts and characters that are shown by code point.
-fn pieces(text: &str) -> Vec<Piece<'_>> {
-    let (mut out, mut start, mut marks) = (Vec::new(), 0, 0);
-    for (at, c) in text.char_indices() {
-        marks = if is_mark(c) { marks + 1 } else { 0 };
-        if is_hidden(c) || marks > MARKS {
-            if start < at {
-                out.push(Piece::Plain(&text[start..at]));
-            }
-            out.push(Piece::Hidden(c));
-            start = at + c.len_utf8();
-        }
-    }
-    if start < text.len() {
-        out.push(Piece::Plain(&text[start..]));
-    }
-    out
-}
-
-/// The start and the end of a long string, and how many characters lie between them.
-fn cut(text: &str) -> (&str, Option<(usize, &str)>) {
-    // Bytes bound characters from above, so a short string is not counted.
-    if text.len() <= HEAD + TAIL {
-        return (text, None);
-    }
-    let count = text.chars().count();
-    if count <= HEAD + TAIL {
-        return (text, None);
-    }
-    let head = text.char_indices().nth(HEAD).map_or(text.len(), |(at, _)| at);
-    let tail = text.char_indices().nth_back(TAIL - 1).map_or(text.len(), |(at, _)| at);
-    (&text[..head], Some((count - HEAD - TAIL, &text[tail..])))
-}
 
 /// Writes untrusted text as HTML.
 pub(super) fn write(out: &mut Output<'_>, text: &str) -> std::fmt::Result {
@@ -93,22 +31,6 @@ fn write_pieces(out: &mut Output<'_>, text: &str) -> std::fmt::Result {
         }
     }
     Ok(())
-}
-
-/// The same as plain text, for places without markup (the page's title).
-pub(super) fn plain(text: &str) -> String {
-    let (head, rest) = cut(text);
-    let mut out = String::new();
-    for piece in pieces(head) {
-        match piece {
-            Piece::Plain(text) => out.push_str(text),
-            Piece::Hidden(c) => out.push_str(&format!("[U+{:04X}]", c as u32)),
-        }
-    }
-    if rest.is_some() {
-        out.push('…');
-    }
-    out
 }
 
 /// A non-empty string, else a dash.

@@ -1,8 +1,8 @@
 //! The verdict with its reason, and contradictions within the report.
 
-use super::gates::Gate;
+use super::gates::{Gate, counted};
 use super::metric::Metric;
-use super::{ABSENT, FAIL, Fact, PASS, SKIPPED, WARN, Warning, at, flag, in_sentence, listed, or_dash, text};
+use super::{ABSENT, FAIL, Fact, SKIPPED, Warning, at, flag, in_sentence, listed, or_dash, text};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,16 +17,13 @@ pub(super) struct Verdict {
 
 impl Verdict {
     pub(super) fn new(report: &Value, metric: &Metric, gates: &[Gate], contradicted: bool) -> Verdict {
-        let failed: Vec<String> =
-            gates.iter().filter(|g| g.decides && g.mark == FAIL).map(|g| in_sentence(&g.name)).collect();
+        let failed = gates.iter().any(|g| g.decides && g.mark == FAIL);
         let unknown: Vec<String> =
             gates.iter().filter(|g| g.decides && g.mark == ABSENT).map(|g| in_sentence(&g.name)).collect();
         let skipped: Vec<String> =
             gates.iter().filter(|g| g.mark == SKIPPED).map(|g| in_sentence(&g.name)).collect();
-        let passed = gates.iter().filter(|g| g.decides && matches!(g.mark, PASS | WARN)).count();
-        let decisive = gates.iter().filter(|g| g.decides).count();
 
-        let (class, word) = if !failed.is_empty() || contradicted {
+        let (class, word) = if failed || contradicted {
             ("fail", "FAIL")
         } else if !unknown.is_empty() || !at(report, "validation").is_object() {
             ("unknown", "NO VERDICT")
@@ -37,17 +34,10 @@ impl Verdict {
         if contradicted {
             remarks.push("The report contradicts itself.".to_owned());
         }
-        if let Some(gate) = gates.first().filter(|g| g.mark == FAIL && !g.note.is_empty()) {
-            remarks.push(format!(
-                "The metric’s gate failed though its ratio is within the limit: {}.",
-                gate.note
-            ));
-        }
-        let elsewhere: Vec<String> = failed.iter().filter(|n| *n != "primary metric").cloned().collect();
-        if !elsewhere.is_empty() {
-            let verb = if elsewhere.len() == 1 { "Failed gate" } else { "Failed gates" };
-            remarks.push(format!("{verb}: {}.", listed(&elsewhere)));
-        }
+        // The sentences of the terminal and of `--json`.
+        remarks.extend(
+            crate::gates::failures(report).into_iter().map(|sentence| format!("Failed: {sentence}.")),
+        );
         if !unknown.is_empty() {
             remarks.push(format!("The report does not state the outcome of: {}.", listed(&unknown)));
         }
@@ -57,7 +47,7 @@ impl Verdict {
         let mut facts = vec![Fact::new("Ratio", or_dash(metric.ratio.map(text::ratio)))];
         facts.push(Fact::new("Change", or_dash(metric.ratio.map(text::percent_change))));
         facts.push(Fact::new("Limit", or_dash(metric.limit.as_ref().map(|l| text::ratio(l.value)))));
-        facts.push(Fact::new("Gates passed", format!("{passed} of {decisive}")));
+        facts.push(Fact::new("Gates", counted(gates)));
         Verdict { class, word, reason: reason(metric), remarks, facts }
     }
 }

@@ -1,9 +1,13 @@
 //! The differences window by window.
 
 use super::{Fact, at, many, number, or_dash, svg, text};
+use crate::format::untrusted::Node;
+use crate::paired::{self, Window};
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::HashMap;
+
+/// Windows of the table of the most changed ones.
+const CHANGED: usize = 5;
 
 #[derive(Serialize)]
 pub(super) struct WindowsView {
@@ -12,32 +16,34 @@ pub(super) struct WindowsView {
     pub(super) missing: String,
     pub(super) caption: String,
     pub(super) quantiles: Vec<Fact>,
+    /// The windows with the largest change of loss.
+    changed: Vec<Changed>,
     pub(super) source: &'static str,
     pub(super) notes: Vec<String>,
 }
 
-/// Losses of one arm by window id, or why they are not usable.
-pub(super) fn losses(arm: &Value) -> Result<HashMap<String, (f64, f64)>, &'static str> {
-    let (Some(ids), Some(losses)) = (at(arm, "window_ids").as_array(), at(arm, "logloss").as_array()) else {
-        return Err("are not in the report");
+/// One window of the table of the most changed ones.
+#[derive(Serialize)]
+struct Changed {
+    id: String,
+    tokens: String,
+    baseline: String,
+    subject: String,
+    change: String,
+    worse: bool,
+}
+
+fn changed(windows: &[Window]) -> Vec<Changed> {
+    let loss = |loss: Option<f64>| or_dash(loss.map(|loss| text::significant(loss, 5)));
+    let row = |(window, change): (&Window, f64)| Changed {
+        id: window.id.clone(),
+        tokens: or_dash(window.tokens.map(text::whole)),
+        baseline: loss(window.baseline),
+        subject: loss(window.subject),
+        change: text::difference(change),
+        worse: change > 0.0,
     };
-    if ids.len() != losses.len() {
-        return Err("do not have one loss for each window id");
-    }
-    let weights = at(arm, "token_counts").as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut by_id = HashMap::with_capacity(ids.len());
-    for (i, (id, loss)) in ids.iter().zip(losses).enumerate() {
-        let id = match id {
-            Value::String(id) => id.trim().to_owned(),
-            Value::Number(id) => id.to_string(),
-            _ => return Err("have a window id that is neither a number nor a string"),
-        };
-        let weight = weights.get(i).and_then(Value::as_f64).unwrap_or(f64::NAN);
-        if by_id.insert(id, (loss.as_f64().unwrap_or(f64::NAN), weight)).is_some() {
-            return Err("contain a window id twice");
-        }
-    }
-    if by_id.is_empty() { Err("are empty") } else { Ok(by_id) }
+    paired::most_changed(windows, CHANGED).into_iter().map(row).collect()
 }
 
 /// Linear quantile of sorted values, at position (n−1)q.
@@ -60,30 +66,26 @@ impl WindowsView {
             missing: format!("The distribution cannot be shown: the {side}’s final windows {why}."),
             caption: String::new(),
             quantiles: recorded_quantiles(report),
+            changed: Vec::new(),
             source: "as the report records them",
             notes: Vec::new(),
         };
-        let baseline = match losses(at(report, "baseline_windows.final")) {
-            Ok(losses) => losses,
-            Err(why) => return missing("baseline", why),
-        };
-        let subject = match losses(at(report, "evaluation_windows.final")) {
-            Ok(losses) => losses,
-            Err(why) => return missing("subject", why),
+        let paired = match paired::arm(Node::root("", report), "final") {
+            Ok(paired) => paired,
+            Err((side, why)) => return missing(side, why),
         };
         let (mut deltas, mut weighted, mut weights, mut unusable) = (Vec::new(), 0.0, 0.0, 0usize);
-        for (id, (after, weight)) in &subject {
-            let Some((before, _)) = baseline.get(id) else { continue };
-            let delta = after - before;
-            if !delta.is_finite() {
+        for window in &paired.windows {
+            let Some(delta) = window.change() else {
                 unusable += 1;
                 continue;
-            }
+            };
             deltas.push(delta);
+            let weight = window.tokens.unwrap_or(f64::NAN);
             weighted += delta * weight;
             weights += weight;
         }
-        let unpaired = subject.len() + baseline.len() - 2 * (deltas.len() + unusable);
+        let unpaired = paired.unpaired;
         deltas.sort_by(f64::total_cmp);
         let mut notes = Vec::new();
         if unusable > 0 {
@@ -136,6 +138,7 @@ impl WindowsView {
                 text::significant((100.0 * worse as f64 / deltas.len() as f64 * 10.0).round() / 10.0, 3),
             ),
             quantiles,
+            changed: changed(&paired.windows),
             source: "computed by this page from the raw losses; the mean is weighted by tokens",
             notes,
         }

@@ -4,6 +4,7 @@
 //! (`foreign`), `upstream` repeats upstream's checks, and `strict` recomputes what follows from the values of the report.
 
 mod about;
+mod alone;
 mod differences;
 mod foreign;
 mod observed;
@@ -20,6 +21,7 @@ mod summary;
 mod upstream;
 
 pub use about::About;
+pub use alone::contradictions;
 pub use open::{OpenReport, open_manifest, open_report};
 pub use output::{envelope, exit_code, success_line, to_line};
 pub use own::consistent_run_report;

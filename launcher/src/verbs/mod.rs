@@ -6,7 +6,10 @@ mod doctor;
 mod evaluate;
 mod image;
 mod plan_lock;
+mod report_explain;
+mod report_export;
 mod report_html;
+mod report_validate;
 mod row;
 mod runtime_learn;
 mod runtime_probe;
@@ -27,6 +30,9 @@ pub fn of(command: &Command) -> Verb<'_> {
             .containers(if args.reproduce.is_some() { 3 } else { 0 }),
         Command::Plan(PlanCommand::Lock(args)) => Verb::new(|_| plan_lock::run(args)),
         Command::Report(ReportCommand::Html(args)) => Verb::new(|_| report_html::run(args)),
+        Command::Report(ReportCommand::Explain(args)) => Verb::new(|_| report_explain::run(args)).json(args.json),
+        Command::Report(ReportCommand::Validate(args)) => Verb::new(|_| report_validate::run(args)).json(args.json),
+        Command::Report(ReportCommand::Export(args)) => Verb::new(|_| report_export::run(args)),
         Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),
         Command::Runtime(RuntimeCommand::Run(args)) => Verb::new(|policy| runtime_run::run(args, policy))
             .json_on_stderr(args.json).network(args.workload.allow_network).containers(1).own_exit_code(),

@@ -87,6 +87,11 @@ fn doctor(who: Who) {
     let rows = invarlock(who, &["doctor", "--json"]).expect(0).json();
     for row in rows["boundary"].as_array().unwrap() {
         let name = row["control"].as_str().unwrap();
+        // fs.file-max follows from the memory of the machine, which is small here: doctor warns.
+        if name == "open files" {
+            assert!(row["required"] == false && row["remedy"].is_string(), "{row}");
+            continue;
+        }
         let expected = !(name.starts_with("cgroup") && who == Who::Outsider);
         assert_eq!(row["available"], expected, "{row}");
     }
@@ -145,7 +150,7 @@ fn memory_flag(who: Who) {
     let ran = invarlock(who, &args).expect(125);
     match who {
         Who::Outsider => {
-            ran.one_error(&["error[unsupported]", "row \"limits\"", "delegated", "without the flag"])
+            ran.one_error(&["error[unsupported]", "control \"limits\"", "delegated", "without the flag"])
         }
         _ => ran.one_error(&["the memory limit"]),
     }

@@ -1,0 +1,224 @@
+//! Every export of a report with hostile text stays one document of its format.
+#![cfg(all(feature = "export", feature = "verify"))]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::made::honest;
+use invarlock_evidence::beside::Beside;
+use invarlock_evidence::explain::Explanation;
+use invarlock_evidence::export::{FORMATS, Format, Summary};
+use invarlock_evidence::verify::contradictions;
+use serde_json::{Map, Value, json};
+
+fn read(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(honest("user").join(name)).unwrap()).unwrap()
+}
+
+fn export(format: &str, report: &Value, manifest: &Value) -> String {
+    let summary = Summary::new(report, Beside::OfThisReport(manifest), &"ab".repeat(32));
+    Format::of(format).unwrap().render(&summary)
+}
+
+/// `value` with every string replaced by `text`, but those that decide what is shown.
+fn with_text(value: &Value, text: &str) -> Value {
+    match value {
+        Value::String(kept) if ["dev", "balanced", "pass"].contains(&kept.as_str()) => value.clone(),
+        Value::String(_) => json!(text),
+        Value::Array(items) => items.iter().map(|item| with_text(item, text)).collect(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, item)| (name.clone(), with_text(item, text)))
+            .collect::<Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+fn hostile() -> Vec<String> {
+    let mut texts: Vec<String> = [
+        "EVIL|a|b\n| c | d |\n# heading",
+        "EVIL```\n~~~\n`` ` <script>alert(1)</script> @team #1 [a](https://example.org) ![x](y)",
+        "=EVIL+cmd|' /C calc'!A0",
+        "\t=EVIL",
+        "EVIL\",\"x\"\r\n=1",
+        "EVIL]]></failure><!-- <![CDATA[ &amp; \"' />",
+        "EVIL: {a: [b, *c, &d]} # e\n---\nx: \"y\\",
+        "EVIL\u{202e}\u{2028}\u{85}\0\u{1b}[2J\u{fffe}\u{feff}",
+        "</summary></details>EVIL",
+    ]
+    .map(str::to_owned)
+    .into();
+    texts.push("EVIL".repeat(100_000));
+    texts
+}
+
+/// Every export of evidence with a hostile text in each string and in ids of windows.
+fn hostile_exports(format: &str) -> Vec<String> {
+    let (report, manifest) = (read("evaluation.report.json"), read("runtime.manifest.json"));
+    let exports = hostile().into_iter().map(|text| {
+        let mut report = with_text(&report, &text);
+        for side in ["baseline_windows", "evaluation_windows"] {
+            report[side]["final"]["window_ids"] = json!([text, "=1", 5]);
+        }
+        report["warnings"] = json!([{"message": text}]);
+        report["spectral"] = json!({"evaluated": false, "reason": text});
+        let out = export(format, &report, &with_text(&manifest, &text));
+        assert!(out.len() < 40_000, "{format}: {} bytes", out.len());
+        let is_hidden =
+            |c: char| (c.is_control() && c != '\n' && c != '\r') || ('\u{202a}'..='\u{202e}').contains(&c);
+        assert!(!out.contains(is_hidden), "{format}");
+        out
+    });
+    exports.collect()
+}
+
+#[test]
+fn json_formats_stay_json_of_the_same_shape() {
+    let (report, manifest) = (read("evaluation.report.json"), read("runtime.manifest.json"));
+    for format in ["json", "mlflow"] {
+        let honest: Value = serde_json::from_str(&export(format, &report, &manifest)).unwrap();
+        for out in hostile_exports(format) {
+            assert!(out.is_ascii(), "{format}");
+            let value: Value = serde_json::from_str(&out).unwrap();
+            let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&value), names(&honest), "{format}");
+        }
+    }
+}
+
+#[test]
+fn csv_has_one_row_per_window_and_no_formula() {
+    for out in hostile_exports("csv") {
+        let rows: Vec<&str> = out.strip_suffix("\r\n").unwrap().split("\r\n").collect();
+        assert_eq!(rows.len(), 1 + 3 + 3, "{out}");
+        for row in &rows[1..] {
+            let cells = cells(row);
+            assert_eq!(cells.len(), 6, "{row}");
+            assert!(!cells[1].starts_with(['=', '+', '-', '@', '\t']), "{row}");
+        }
+    }
+}
+
+/// The fields of one row of CSV.
+fn cells(row: &str) -> Vec<String> {
+    let (mut cells, mut quoted, mut letters) = (vec![String::new()], false, row.chars().peekable());
+    while let Some(c) = letters.next() {
+        match c {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                cells.last_mut().unwrap().push(letters.next().unwrap())
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(String::new()),
+            c => cells.last_mut().unwrap().push(c),
+        }
+    }
+    assert!(!quoted, "{row}");
+    cells
+}
+
+#[test]
+fn xml_has_only_its_own_elements() {
+    const ELEMENTS: [&str; 9] = [
+        "?xml",
+        "testsuites",
+        "testsuite",
+        "properties",
+        "property",
+        "testcase",
+        "system-out",
+        "failure",
+        "skipped",
+    ];
+    for out in hostile_exports("junit") {
+        let mut open = Vec::new();
+        for tag in out.split('<').skip(1) {
+            let (tag, text) = tag.split_once('>').unwrap();
+            assert!(!text.contains("]]>"), "{text}");
+            let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
+            assert!(ELEMENTS.contains(&name), "<{tag}>");
+            match (tag.starts_with('/'), tag.ends_with(['/', '?'])) {
+                (true, _) => assert_eq!(open.pop(), Some(name)),
+                (false, false) => open.push(name),
+                (false, true) => {}
+            }
+            assert!(tag.matches('"').count().is_multiple_of(2), "<{tag}>");
+        }
+        assert!(open.is_empty());
+        assert_eq!(out.matches("<testcase").count(), 7);
+    }
+}
+
+#[test]
+fn front_matter_is_yaml_of_the_same_shape() {
+    for out in hostile_exports("model-card") {
+        let (front, section) = out.strip_prefix("---\n").unwrap().split_once("\n---\n").unwrap();
+        let front: Value = serde_norway::from_str(front).unwrap();
+        let model = &front["model-index"][0];
+        assert!(model["name"].as_str().unwrap().contains("EVIL"), "{front}");
+        assert_eq!(model["results"][0]["metrics"].as_array().unwrap().len(), 3);
+        assert_eq!(front.as_object().unwrap().len(), 1);
+        assert!(section.starts_with("\n## Evaluation with InvarLock: PASS\n"), "{section}");
+    }
+}
+
+#[test]
+fn markdown_has_hostile_text_in_code_spans_only() {
+    for format in ["md", "github-summary", "model-card"] {
+        for out in hostile_exports(format) {
+            let section = out.rsplit_once("\n---\n").map_or(out.as_str(), |(_, section)| section);
+            for line in section.lines() {
+                let outside = without_code(line);
+                assert!(!outside.contains("EVIL"), "{format}: {line}");
+                if line.starts_with('|') {
+                    let bars = line.matches('|').count();
+                    assert!((4..=5).contains(&bars), "{format}: {line}");
+                }
+            }
+            assert!(section.contains("EVIL"), "{format}");
+        }
+    }
+}
+
+/// A line without its code spans.
+fn without_code(line: &str) -> String {
+    let (mut out, mut rest) = (String::new(), line);
+    while let Some(start) = rest.find('`') {
+        out.push_str(&rest[..start]);
+        let run = rest[start..].bytes().take_while(|byte| *byte == b'`').count();
+        let inside = &rest[start + run..];
+        let mut at = 0;
+        // The span ends at a run of the same length.
+        let end = loop {
+            let next =
+                at + inside[at..].find('`').unwrap_or_else(|| panic!("a code span does not end: {line}"));
+            let length = inside[next..].bytes().take_while(|byte| *byte == b'`').count();
+            if length == run {
+                break next;
+            }
+            at = next + length;
+        };
+        rest = &inside[end + run..];
+    }
+    out + rest
+}
+
+#[test]
+fn any_report_can_be_exported_and_explained() {
+    let manifest = read("runtime.manifest.json");
+    for report in [json!(null), json!([]), json!({}), json!({"validation": 1, "primary_metric": []})] {
+        for format in &FORMATS {
+            assert!(export(format.name, &report, &manifest).ends_with('\n'));
+        }
+        let explained = Explanation::new(&report, Beside::Missing, "");
+        assert_eq!(explained.summary.verdict, "NO VERDICT");
+    }
+}
+
+#[test]
+fn honest_reports_do_not_contradict_themselves_and_edited_ones_do() {
+    let mut report = read("evaluation.report.json");
+    assert_eq!(contradictions(&report), Vec::<String>::new());
+    report["evaluation_windows"]["final"]["logloss"][0] = json!(1.0);
+    assert!(!contradictions(&report).is_empty());
+}

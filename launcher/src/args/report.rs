@@ -1,0 +1,112 @@
+//! `invarlock report …`.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use invarlock_evidence::export::{FORMATS, Format};
+use std::path::{Path, PathBuf};
+
+/// `invarlock report …`.
+#[derive(Debug, Subcommand)]
+pub enum ReportCommand {
+    /// Render a report as one self-contained HTML page
+    #[command(after_help = "Examples:\n  \
+        invarlock report html reports/eval -o report.html\n  \
+        invarlock report html reports/eval -o - > report.html")]
+    Html(HtmlArgs),
+    /// Explain why a report passed or failed, by which margin, and what to do next
+    #[command(after_help = "Example:\n  invarlock report explain reports/eval")]
+    Explain(ExplainArgs),
+    /// Check a report on its own: its schema, and that its values follow from each other
+    #[command(after_help = "Example:\n  \
+        invarlock report validate reports/eval/evaluation.report.json\n\n\
+        Exit codes: 0 valid, 2 not. To check all of the evidence, use `invarlock verify`.")]
+    Validate(ValidateArgs),
+    /// Write a report in a format of another tool
+    #[command(after_help = "Examples:\n  \
+        invarlock report export reports/eval --format junit -o gates.xml\n  \
+        invarlock report export reports/eval --format github-summary >> \"$GITHUB_STEP_SUMMARY\"")]
+    Export(ExportArgs),
+}
+
+/// `invarlock report html`.
+#[derive(Debug, Args)]
+pub struct HtmlArgs {
+    /// Evaluation report, or a directory that contains evaluation.report.json
+    #[arg(value_name = "REPORT|DIR", required_unless_present = "input", conflicts_with = "input")]
+    report: Option<PathBuf>,
+    /// The same as REPORT|DIR, as the Python package spells it
+    #[arg(short, long, value_name = "REPORT|DIR")]
+    input: Option<PathBuf>,
+    /// File to write, or - for standard output
+    #[arg(short, long, value_name = "FILE|-")]
+    pub output: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl HtmlArgs {
+    /// The report. The command line has exactly one of the two.
+    pub fn report(&self) -> &Path {
+        self.report.as_deref().or(self.input.as_deref()).unwrap_or_else(|| Path::new(""))
+    }
+}
+
+/// `invarlock report explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Evaluation report, or a directory that contains evaluation.report.json
+    #[arg(
+        value_name = "REPORT|DIR",
+        required_unless_present = "evaluation_report",
+        conflicts_with = "evaluation_report"
+    )]
+    report: Option<PathBuf>,
+    /// The same as REPORT|DIR, as the Python package spells it
+    #[arg(long, value_name = "REPORT|DIR")]
+    evaluation_report: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ExplainArgs {
+    /// The report. The command line has exactly one of the two.
+    pub fn report(&self) -> &Path {
+        self.report.as_deref().or(self.evaluation_report.as_deref()).unwrap_or_else(|| Path::new(""))
+    }
+}
+
+/// `invarlock report validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Evaluation report, or a directory that contains evaluation.report.json
+    #[arg(value_name = "REPORT|DIR")]
+    pub report: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `invarlock report export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Evaluation report, or a directory that contains evaluation.report.json
+    #[arg(value_name = "REPORT|DIR")]
+    pub report: PathBuf,
+    /// Format to write
+    #[arg(short, long, value_name = "FORMAT", value_parser = formats())]
+    pub format: &'static Format,
+    /// File to write, or - for standard output
+    #[arg(short, long, value_name = "FILE|-", default_value = "-")]
+    pub output: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// The names of the table of formats.
+fn formats() -> impl TypedValueParser<Value = &'static Format> {
+    let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.purpose));
+    PossibleValuesParser::new(names).try_map(|name| Format::of(&name).ok_or("unknown format"))
+}
