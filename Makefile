@@ -16,7 +16,7 @@ CRATES_OF_OURS := error seccomp security images registry runtime probe evidence 
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack attack-images fuzz bench bench-beside bench-images soak test-vm install clean
+        attack attack-images fuzz bench bench-beside bench-verify bench-images soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -84,6 +84,11 @@ bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by 
 bench-beside: build ## Time an honest run beside two hostile ones, for each shared resource
 	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests -p invarlock-runtime --bins
 	$(RELEASE)/invarlock-beside $(INVARLOCK)
+
+bench-verify: build ## Verify one report and 2,000 reports against upstream's verifier: time, rate, memory
+	bash tests/tools/upstream-venvs.sh
+	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins
+	$(RELEASE)/invarlock-verify-bench $(INVARLOCK)
 
 bench-images: ## Import, pull, unpack and verify against skopeo, umoci, podman and openssl (needs them, docker-registry, and 8 GB of disk)
 	$(CARGO) bench --locked -p invarlock-images --bench images

@@ -99,7 +99,7 @@ pub struct VerifyOptions {
     /// The controls that may be disabled, named as in the manifest's `context.loosened`: `allow_network`, ... No other
     /// control may be disabled.
     pub granted: Vec<String>,
-    /// Keep what a reproduction needs in [`Verdict::verified`].
+    /// Keep what a signature and a reproduction need: [`Verdict::statement`] and [`Verdict::verified`].
     pub keep_verified: bool,
     /// Accept evidence of other makers.
     pub accept_foreign: bool,
@@ -253,7 +253,8 @@ pub struct Verdict {
     pub host_execution: Option<String>,
     /// Numbers of the report, if it is readable.
     pub summary: Option<Summary>,
-    /// The statement about the evidence, which an attestation signs; none for evidence of another maker.
+    /// The statement about the evidence, which an attestation signs, if [`VerifyOptions::keep_verified`] is set; none for evidence of another
+    /// maker.
     pub statement: Option<Vec<u8>>,
     /// What was verified, if [`VerifyOptions::keep_verified`] is set; none for evidence of another maker.
     pub verified: Option<Box<Verified>>,

@@ -59,6 +59,7 @@ fn sign(args: &SignArgs) -> Result<u8> {
     // The exceptions of the evaluation are in the statement's files; those who verify decide on them.
     let options = VerifyOptions {
         runtime_provenance: RuntimeProvenance::Host,
+        keep_verified: true,
         granted: ["allow_network", "custom_seccomp_profile"].map(str::to_owned).to_vec(),
         ..VerifyOptions::default()
     };

@@ -9,14 +9,19 @@ use crate::reproduce::{self, Inputs};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use console::style;
-use invarlock_evidence::verify::{About, Verdict, envelope, exit_code, success_line, to_line, verify_report};
+use invarlock_evidence::verify::{
+    About, Verdict, VerifyOptions, envelope, exit_code, success_line, to_line, verify_report,
+};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Verifies the reports. Exits 0 when all are accepted, 1 policy, 2 malformed, 3 integrity (ci and release).
 pub fn run(args: &VerifyArgs, policy: &Policy) -> Result<u8> {
     let ui = Ui::new(if args.json { Level::Quiet } else { Level::Normal });
     let inputs = args.reproduce.map(|_| Inputs::of(args)).transpose()?;
     let options = demands::options(args, &ui)?;
-    let mut verdicts: Vec<Verdict> = args.reports.iter().map(|path| verify_report(path, &options)).collect();
+    let mut verdicts = verify_all(&args.reports, &options);
     if let (Some(amount), Some(inputs)) = (args.reproduce, &inputs) {
         let signals = Signals::catch()?;
         let run = reproduce::Run { inputs, amount, policy, ui: &ui, signals: &signals };
@@ -31,6 +36,34 @@ pub fn run(args: &VerifyArgs, policy: &Policy) -> Result<u8> {
         verdicts.iter().for_each(print);
     }
     Ok(u8::try_from(exit_code(&verdicts)).unwrap_or(2))
+}
+
+/// The verdicts, in the order of the reports. Each thread verifies one report at a time, so memory does not grow with their number.
+fn verify_all(reports: &[PathBuf], options: &VerifyOptions) -> Vec<Verdict> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(reports.len());
+    if threads <= 1 {
+        return reports.iter().map(|path| verify_report(path, options)).collect();
+    }
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(reports.len())));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((place, path)) = take(&next, reports) {
+                    let verdict = verify_report(path, options);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((place, verdict));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, verdict)| verdict).collect()
+}
+
+/// The next report that no thread has taken.
+fn take<'a>(next: &AtomicUsize, reports: &'a [PathBuf]) -> Option<(usize, &'a PathBuf)> {
+    let place = next.fetch_add(1, Ordering::Relaxed);
+    Some((place, reports.get(place)?))
 }
 
 fn print(verdict: &Verdict) {

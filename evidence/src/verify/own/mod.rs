@@ -154,7 +154,7 @@ impl Check<'_> {
         about.signers = signers;
         about.lock = self.lock(&facts)?;
         verdict.about = Some(about);
-        verdict.statement = Some(statement);
+        verdict.statement = self.options.keep_verified.then_some(statement);
         verdict.judged = Some(self.judge(&facts, &runs, derived)?);
         let run_reports::MeasuredSides { baseline, subject } = measured;
         if self.options.keep_verified {
