@@ -22,6 +22,7 @@ pub const PREDICATE: &str = "https://invarlock.dev/attestations/evaluation-resul
 
 /// The predicate: the result of an evaluation and how it was obtained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EvaluationResult {
     /// The program that ran the evaluation.
@@ -55,6 +56,7 @@ pub struct EvaluationResult {
 
 /// A program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Harness {
     /// Its name.
@@ -67,6 +69,7 @@ pub struct Harness {
 
 /// `metric comparator threshold`, and whether it holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Claim {
     /// Kind of the primary metric and `ratio_vs_baseline`.
@@ -85,6 +88,7 @@ pub struct Claim {
 
 /// One gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// Its flag in `validation` of the report.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// One line of progress or the reason for a failure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// `done` of `total` units of `phase` (`load`, `tokenize`, `preview`, `final`, `guards`) are finished.
@@ -19,6 +20,7 @@ pub enum Event {
     /// The run failed; nothing was written to `/out`.
     Error {
         /// The kind of failure.
+        #[cfg_attr(feature = "schemas", schemars(with = "String"))]
         kind: Kind,
         /// What was being done, to what, and why it failed.
         message: String,
@@ -33,6 +35,7 @@ pub enum Event {
 
 /// A cause of a failure that the launcher handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The output directory is full.

@@ -9,6 +9,7 @@ pub const JOB_CONTRACT: &str = "invarlock-measure-v1";
 
 /// What the evaluator does with a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// Measure: the output is a [`crate::run_report::RunReport`].
@@ -28,6 +29,7 @@ impl Task {
 
 /// One measuring task. All paths are as the evaluator sees them (`/in/...` in a container).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Job {
     /// Always [`JOB_CONTRACT`].
@@ -115,6 +117,7 @@ impl Job {
 
 /// Where the windows of a job come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum WindowSource {
     /// Select from JSON-lines files, first rows in order (baseline).

@@ -18,6 +18,7 @@ pub const PREDICATE: &str = "https://invarlock.dev/attestations/plan-lock/v1";
 
 /// What is fixed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PlanLock {
     /// Name of the profile.

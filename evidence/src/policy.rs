@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 /// How much is measured and how strictly evidence is verified; the most lenient first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Any number of windows; the ratio and the invariants are gated, and nothing else.
@@ -107,6 +108,7 @@ pub const PAIRED_SEED_OFFSET: u64 = 503;
 
 /// How much worse than its baseline a subject may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// The tightest.

@@ -11,7 +11,6 @@ use invarlock_evidence::compare::compare;
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::runtime_manifest::{Context, RuntimeManifest};
 use invarlock_evidence::format::to_value;
-use invarlock_evidence::format::trust_profile::{TRUST_FORMAT, TrustProfile};
 use invarlock_evidence::guards;
 use invarlock_evidence::manifest::{self, Config, ExecutionMode, ManifestInput};
 use invarlock_evidence::policy::{Profile, Tier};
@@ -145,32 +144,4 @@ fn plan_and_observations_of_real_runs_are_read_without_loss() {
             serde_json::from_value(recorded.clone()).unwrap_or_else(|e| panic!("{user}: {e}"));
         assert_eq!(to_value(&context), recorded, "{user}");
     }
-}
-
-#[test]
-fn the_schema_of_trust_profiles_names_their_members() {
-    let digest = Some(format!("sha256:{}", "ab".repeat(32)));
-    let profile = TrustProfile {
-        format_version: TRUST_FORMAT.to_owned(),
-        profile: Some("ci".to_owned()),
-        tier: Some("balanced".to_owned()),
-        baseline_checkpoint: digest.clone(),
-        subject: digest.clone(),
-        dataset: digest.clone(),
-        image: digest.clone(),
-        keys: vec!["ssh-ed25519 AAAA".to_owned()],
-        lock: digest,
-        max_age: Some("30d".to_owned()),
-        allow: vec!["allow_network".to_owned()],
-        accept_host_execution: true,
-        accept_foreign: true,
-    };
-    let (schema, value) = (schema("trust-profile.schema.json"), to_value(&profile));
-    assert!(jsonschema::validator_for(&schema).unwrap().is_valid(&value));
-    let names = |value: &Value| -> Vec<String> {
-        let mut names: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
-        names.sort_unstable();
-        names
-    };
-    assert_eq!(names(&schema["properties"]), names(&value));
 }

@@ -9,6 +9,7 @@ pub const CHECK_CONTRACT: &str = "invarlock-check-v1";
 
 /// The whole report. It exists only where nothing is wrong; a fault is an error event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CheckReport {
     /// Always [`CHECK_CONTRACT`].
@@ -23,6 +24,7 @@ pub struct CheckReport {
 
 /// Facts about a checkpoint that follow from its configuration and its headers. Members that are absent are unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct CheckpointFacts {
     /// `model_type` of its configuration.
     #[serde(default)]

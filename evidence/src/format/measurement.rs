@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 /// The measurement of one side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// The program that measured.
@@ -30,6 +31,7 @@ pub struct Measurement {
 
 /// The program that measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Evaluator {
     /// Its version.
@@ -42,6 +44,7 @@ pub struct Evaluator {
 
 /// The tokenizer of the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tokenizer {
     /// Digest of its vocabulary, 32 hexadecimal digits.
@@ -54,6 +57,7 @@ pub struct Tokenizer {
 
 /// How the windows were selected from the dataset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
     /// Rows without text.
@@ -66,6 +70,7 @@ pub struct Selection {
 
 /// Seconds of each phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Seconds {
     /// Opening the checkpoint and reading the weights.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// The process that observed a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Observer {
     /// The supervisor, from outside the container.
@@ -18,6 +19,7 @@ pub enum Observer {
 
 /// A value and its observer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Observed<T> {
     /// The process that observed it.
@@ -28,6 +30,7 @@ pub struct Observed<T> {
 
 /// The controls of a run as the kernel reported them before the workload's first instruction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Observations {
     /// `container`, or `host-bypass` for a child of the launcher.
     pub mode: String,
@@ -68,6 +71,7 @@ pub struct Observations {
 
 /// Controls that only a container has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Contained {
     /// Abstract Unix sockets that the workload can reach.
     pub sockets: Observed<Vec<String>>,
@@ -97,6 +101,7 @@ pub struct Contained {
 
 /// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Namespace {
     /// Inode number of the launcher's.
@@ -109,6 +114,7 @@ pub struct Namespace {
 
 /// The seccomp filter of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Seccomp {
     /// 2: filter mode.
@@ -123,6 +129,7 @@ pub struct Seccomp {
 
 /// Capability sets, 16 hexadecimal digits each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Capabilities {
     /// `CapInh`.
@@ -139,6 +146,7 @@ pub struct Capabilities {
 
 /// Ids on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HostIds {
     /// Real, effective, saved and file-system user id.
@@ -151,6 +159,7 @@ pub struct HostIds {
 
 /// Maps of a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IdMaps {
     /// `uid_map`, one line an entry: inside, host, count.
@@ -163,6 +172,7 @@ pub struct IdMaps {
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// Mount point.
@@ -177,6 +187,7 @@ pub struct Mount {
 
 /// One resource limit; null means unlimited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rlimit {
     /// The soft limit.
@@ -187,6 +198,7 @@ pub struct Rlimit {
 
 /// What a crash of the workload would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CoreDumps {
     /// What `kernel.core_pattern` names: `file`, `program` or `socket`.
@@ -199,6 +211,7 @@ pub struct CoreDumps {
 
 /// One open descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Descriptor {
     /// Number.
@@ -209,6 +222,7 @@ pub struct Descriptor {
 
 /// Host and domain name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HostName {
     /// Host name.
@@ -219,6 +233,7 @@ pub struct HostName {
 
 /// Ids in the workload's user namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IdsInside {
     /// Real, effective, saved and file-system user id.
@@ -229,6 +244,7 @@ pub struct IdsInside {
 
 /// One file below `/in`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// Path inside.
@@ -242,6 +258,7 @@ pub struct Input {
 
 /// Facts about `/proc` that the mount table does not show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProcFiles {
     /// Ids of the processes in it.
@@ -252,6 +269,7 @@ pub struct ProcFiles {
 
 /// The workload's process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Process {
     /// Working directory.
@@ -272,6 +290,7 @@ pub struct Process {
 
 /// Process 1 of the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Init {
     /// Its id inside.
@@ -286,6 +305,7 @@ pub struct Init {
 
 /// One limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// `memory`, `pids`, `cpu`, `core`, `files`, `wall`, `output`, `output_files` or `tmp`.
@@ -305,6 +325,7 @@ pub struct Limit {
 
 /// What enforces a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Enforcement {
     /// A controller of the run's cgroup.
@@ -323,6 +344,7 @@ pub enum Enforcement {
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// With this exit code.
@@ -339,6 +361,7 @@ pub enum Status {
 
 /// What a run used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
     /// Wall time, milliseconds.

@@ -11,6 +11,7 @@ pub const PLAN_FORMAT: &str = "plan-v2";
 
 /// The whole plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Always [`PLAN_FORMAT`].
@@ -39,6 +40,7 @@ pub struct Plan {
 
 /// What the user asked for: names and paths as the user wrote them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// Directory of the baseline checkpoint; also its name in reports.
@@ -66,6 +68,7 @@ pub struct Request {
 
 /// Controls that the user disabled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Allowances {
     /// The workload may reach a network.
@@ -80,6 +83,7 @@ pub struct Allowances {
 
 /// A container image, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// Reference that the user named it by.
@@ -98,6 +102,7 @@ pub struct Image {
 
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
     /// `sha256:` and the digest of the blob.
@@ -112,6 +117,7 @@ pub struct Layer {
 
 /// Settings that decide which windows are measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// SHA-256 over names and digests of the dataset's files.
@@ -136,6 +142,7 @@ pub struct Dataset {
 
 /// What is run for one checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum PlannedSide {
     /// A container.
@@ -156,6 +163,7 @@ impl PlannedSide {
 
 /// A planned host process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlannedHost {
     /// Path of the evaluator.
@@ -168,6 +176,7 @@ pub struct PlannedHost {
 
 /// A planned container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlannedContainer {
     /// The command.
@@ -198,6 +207,7 @@ pub struct PlannedContainer {
 
 /// Ids of a planned container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlannedIdentity {
     /// User and group id inside.
@@ -223,6 +233,7 @@ pub struct PlannedIdentity {
 
 /// The seccomp filter of a planned container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlannedSeccomp {
     /// Name of the profile.
@@ -233,6 +244,7 @@ pub struct PlannedSeccomp {
 
 /// A planned mount.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlannedMount {
     /// Mount point.
@@ -261,6 +273,7 @@ pub struct PlannedMount {
 
 /// Limits of a planned container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlannedLimits {
     /// Memory, bytes.
@@ -285,6 +298,7 @@ pub struct PlannedLimits {
 
 /// A duration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WallTime {
     /// Whole seconds.
@@ -295,6 +309,7 @@ pub struct WallTime {
 
 /// Where a measurement ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ExecutionMode {
     /// In containers.
@@ -323,6 +338,7 @@ impl ExecutionMode {
 
 /// A set of files with its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Files {
     /// Path as the user wrote it.
@@ -350,6 +366,7 @@ pub fn tree_sha256(files: &[File]) -> String {
 
 /// One file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Name in its directory.

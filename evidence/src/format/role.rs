@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which of the two checkpoints is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The checkpoint compared with; it selects the windows.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunReport {
     /// The checkpoint and the program that measured it.
     pub meta: RunMeta,
@@ -34,6 +35,7 @@ pub struct RunReport {
 
 /// `meta` of a run report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunMeta {
     /// The user's name of the checkpoint.
     pub model_id: String,
@@ -60,6 +62,7 @@ pub struct RunMeta {
 
 /// `data` of a run report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunData {
     /// Provider kind, `local_jsonl`.
     pub dataset: String,
@@ -105,6 +108,7 @@ pub struct RunData {
 
 /// One guard's result on one side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Guard {
     /// `invariants`, `spectral`, `rmt` or `variance`.
     pub name: String,
@@ -133,6 +137,7 @@ fn default_true() -> bool {
 
 /// The checks that the invariants guard makes of one checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct InvariantChecks {
     /// Elements of all parameters, tied ones counted once.
     pub parameter_count: u64,
@@ -153,6 +158,7 @@ pub struct InvariantChecks {
 
 /// `metrics` of a run report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunMetrics {
     /// The primary metric of this side alone.
     pub primary_metric: RunPrimaryMetric,
@@ -169,6 +175,7 @@ pub struct RunMetrics {
 
 /// `metrics.primary_metric`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunPrimaryMetric {
     /// `ppl_causal`.
     pub kind: String,
@@ -184,6 +191,7 @@ pub struct RunPrimaryMetric {
 
 /// `provenance` of a run report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunProvenance {
     /// `ids_sha256`, `tokenizer_sha256` and, when any token is masked out, `masking_sha256`.
     #[serde(default)]
@@ -195,6 +203,7 @@ pub struct RunProvenance {
 
 /// Raw windows of both arms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct EvaluationWindows {
     /// Windows that check drift.
     pub preview: WindowArm,
@@ -205,6 +214,7 @@ pub struct EvaluationWindows {
 
 /// One arm: parallel arrays, one element a window.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct WindowArm {
     /// Unique over both arms; preview starts at 0, final after it.
     pub window_ids: Vec<u64>,
@@ -245,6 +255,7 @@ impl RunReport {
 
 /// The baseline's windows, as the subject's container gets them: without losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BaselineWindows {
     /// The baseline's tokenizer digest, compared with the subject's own.
@@ -258,6 +269,7 @@ pub struct BaselineWindows {
 
 /// One arm to be replayed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReplayArm {
     /// Window ids.

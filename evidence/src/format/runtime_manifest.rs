@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 /// The whole manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeManifest {
     /// Always 1.
@@ -34,6 +35,7 @@ pub struct RuntimeManifest {
 
 /// The report that a manifest binds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReportRef {
     /// Absolute path.
@@ -46,6 +48,7 @@ pub struct ReportRef {
 
 /// The request that a run was started with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigRef {
     /// Absolute path; null where it was no file.
@@ -58,6 +61,7 @@ pub struct ConfigRef {
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ConfigSource {
     /// A file.
@@ -70,6 +74,7 @@ pub enum ConfigSource {
 
 /// `runtime`: the container image and what it was allowed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Runtime {
     /// Reference of the image, with its digest; `host` for a host run.
@@ -88,6 +93,7 @@ pub struct Runtime {
 
 /// `context`, as the launcher writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Context {
     /// `evaluate` beside an evaluation report, `measure` beside a run report.
@@ -128,6 +134,7 @@ pub struct Context {
 
 /// The plan and its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlanRecord {
     /// `sha256:` and the digest of the canonical JSON of `content`.
@@ -138,6 +145,7 @@ pub struct PlanRecord {
 
 /// The program that wrote the manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Launcher {
     /// Its version.
@@ -150,6 +158,7 @@ pub struct Launcher {
 
 /// The machine that a run was on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// Release of the kernel.
@@ -162,6 +171,7 @@ pub struct Machine {
 
 /// One measured checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Side {
     /// Whether an earlier measurement was used (`--baseline-report`).

@@ -7,6 +7,7 @@ pub const TRUST_FORMAT: &str = "invarlock-trust-v1";
 
 /// The demands. Absent members demand nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TrustProfile {
     /// Always [`TRUST_FORMAT`].

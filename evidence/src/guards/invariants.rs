@@ -48,6 +48,7 @@ const FLAG: &str = "invariants_pass";
 
 /// The `invariants` block of a report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Block {
     /// Both run reports contain checks.
@@ -58,6 +59,7 @@ pub enum Block {
 
 /// The block of two sides with checks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Evaluated {
     /// Always true.
@@ -84,6 +86,7 @@ pub struct Evaluated {
 
 /// The block where a run report contains no checks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Missing {
     /// Always false.
@@ -98,6 +101,7 @@ pub struct Missing {
 
 /// An outcome of the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// No failure.
@@ -112,6 +116,7 @@ pub enum Status {
 
 /// What follows from an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
     /// No failure.
@@ -124,6 +129,7 @@ pub enum Decision {
 
 /// Number of checks and failures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// Checks of the side with more of them.
@@ -138,6 +144,7 @@ pub struct Summary {
 
 /// The checks of both sides, as the run reports contain them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Details {
     /// The baseline's.
@@ -148,6 +155,7 @@ pub struct Details {
 
 /// One failure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
     /// Name of the check, module or tensor.
@@ -165,6 +173,7 @@ pub struct Failure {
 
 /// Severity of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The subject is not comparable with the baseline.

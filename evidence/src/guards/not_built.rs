@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Block of a guard that was not evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub(crate) struct Block {
     /// Always false.
     pub(crate) evaluated: bool,

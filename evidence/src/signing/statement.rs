@@ -11,6 +11,7 @@ pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
 /// A statement with a predicate of type `P`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Statement<P> {
     /// Always [`STATEMENT`].
@@ -26,6 +27,7 @@ pub struct Statement<P> {
 
 /// A file or an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Descriptor {
     /// Its name.

@@ -6,6 +6,7 @@ use serde_json::{Number, Value};
 
 /// `dataset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// Kind of provider, `local_jsonl`.
@@ -26,6 +27,7 @@ pub struct Dataset {
 
 /// `dataset.windows`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DatasetWindows {
     /// Windows of the preview arm.
@@ -41,6 +43,7 @@ pub struct DatasetWindows {
 
 /// `dataset.windows.stats`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WindowStats {
     /// Preview windows asked for.
@@ -71,6 +74,7 @@ pub struct WindowStats {
 
 /// Windows and replicates against the floors of a tier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Coverage {
     /// Name of the tier.
@@ -93,6 +97,7 @@ impl Coverage {
 
 /// A number against its floor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CoverageRow {
     /// The number.
@@ -105,6 +110,7 @@ pub struct CoverageRow {
 
 /// `dataset.windows.stats.bootstrap`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Bootstrap {
     /// Always true.
@@ -129,6 +135,7 @@ pub struct Bootstrap {
 
 /// `paired_delta_summary`: final minus preview log-loss of the subject, window by window, nats a token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PairedDeltaSummary {
     /// Difference of the means, each weighted by its tokens.
@@ -151,6 +158,7 @@ pub struct PairedDeltaSummary {
 
 /// `dataset.hash`: digests and totals of the subject's windows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DatasetHash {
     /// BLAKE2s (16 bytes) of the preview windows behind `blake2s:`.
@@ -172,6 +180,7 @@ pub struct DatasetHash {
 
 /// `dataset.tokenizer`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DatasetTokenizer {
     /// The user's name of the checkpoint that the tokenizer came from.
@@ -192,6 +201,7 @@ pub struct DatasetTokenizer {
 
 /// `telemetry`: totals of the measurement. Counts of tokens are written as floating-point numbers, as upstream writes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
     /// `cpu`.
@@ -221,6 +231,7 @@ pub struct Telemetry {
 
 /// `system_overhead`: speed of both sides.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SystemOverhead {
     /// Time a token, milliseconds.
@@ -233,6 +244,7 @@ pub struct SystemOverhead {
 
 /// One measure of both sides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Overhead {
     /// The baseline's.
@@ -247,6 +259,7 @@ pub struct Overhead {
 
 /// `evaluation_windows`: the subject's windows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReportWindows {
     /// Windows that check drift.
@@ -258,6 +271,7 @@ pub struct ReportWindows {
 
 /// One arm: parallel arrays, one element a window. Labels are left out: they are the ids where the mask is 1, and -100 elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReportArm {
     /// Unique over both arms.
@@ -292,6 +306,7 @@ impl From<&WindowArm> for ReportArm {
 
 /// `baseline_windows`: the baseline's losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LossWindows {
     /// Windows that check drift.
@@ -303,6 +318,7 @@ pub struct LossWindows {
 
 /// Losses of one arm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LossArm {
     /// As [`ReportArm::window_ids`].

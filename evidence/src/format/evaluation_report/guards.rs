@@ -9,6 +9,7 @@ pub type GuardBlock = Map<String, Value>;
 
 /// One element of `guards`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum GuardEntry {
     /// A guard that this version does not evaluate.
@@ -19,6 +20,7 @@ pub enum GuardEntry {
 
 /// A guard that this version does not evaluate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NotEvaluated {
     /// Name of the guard.
@@ -34,6 +36,7 @@ pub type Evaluated = Guard;
 
 /// `guard_overhead`: perplexity with guards against perplexity without.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GuardOverhead {
     /// `skipped`.
@@ -48,6 +51,7 @@ pub struct GuardOverhead {
 
 /// `structure`: sizes of both checkpoints; empty where neither run report states them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Structure {
     /// Elements of all parameters.
@@ -57,6 +61,7 @@ pub struct Structure {
 
 /// Elements of all parameters of both checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ParameterCount {
     /// The baseline's, as its run report states it.

@@ -9,6 +9,7 @@ use std::fmt;
 
 /// A closed range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Band {
     /// Lower end.
@@ -19,6 +20,7 @@ pub struct Band {
 
 /// `primary_metric`: perplexity of the subject and its ratio to that of the baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PrimaryMetric {
     /// `ppl_causal`.
@@ -68,6 +70,7 @@ pub struct PrimaryMetric {
 
 /// `primary_metric_tail`: tail of the differences of log-loss, window by window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tail {
     /// `warn`: a heavy tail warns and does not fail.
@@ -90,6 +93,7 @@ pub struct Tail {
 
 /// One exceeded limit of the tail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TailViolation {
     /// A quantile is above its limit.
@@ -112,6 +116,7 @@ pub enum TailViolation {
 
 /// Statistics of the per-window differences; quantiles in nats a token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TailStats {
     /// Number of windows.
@@ -157,6 +162,17 @@ impl Validation {
     }
 }
 
+#[cfg(feature = "schemas")]
+impl schemars::JsonSchema for Validation {
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Validation")
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        std::collections::BTreeMap::<String, bool>::json_schema(generator)
+    }
+}
+
 impl Serialize for Validation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
@@ -187,6 +203,7 @@ impl<'de> Deserialize<'de> for Validation {
 
 /// `confidence`: how well the ratio is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Confidence {
     /// The label.
@@ -203,6 +220,7 @@ pub struct Confidence {
 
 /// Label of a confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub enum ConfidenceLabel {
     /// The metric is acceptable and its interval is narrow.
     High,
@@ -214,6 +232,7 @@ pub enum ConfidenceLabel {
 
 /// Whether the gates of the profile passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// All gates of the profile passed.
@@ -224,6 +243,7 @@ pub enum Verdict {
 
 /// `baseline_ref`: the baseline's run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BaselineRef {
     /// As `run_id`, of the baseline's run.
@@ -240,6 +260,7 @@ pub struct BaselineRef {
 
 /// `baseline_ref.primary_metric`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BaselineMetric {
     /// `ppl_causal`.
@@ -253,6 +274,7 @@ pub struct BaselineMetric {
 
 /// `quality_overhead`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QualityOverhead {
     /// `ratio`.

@@ -35,6 +35,7 @@ use serde_json::{Map, Value};
 
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct EvaluationReport {
     /// Always `v1`.
     pub schema_version: String,
@@ -113,6 +114,7 @@ pub struct EvaluationReport {
 
 /// How each side was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Measurements {
     /// The baseline.
@@ -123,6 +125,7 @@ pub struct Measurements {
 
 /// `meta`: the subject's run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Meta {
     /// The user's name of the subject checkpoint.
     pub model_id: String,
@@ -151,6 +154,7 @@ pub struct Meta {
 
 /// `edit`: what distinguishes the subject from the baseline, as far as known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
     /// As [`EvaluationReport::edit_name`].
@@ -171,6 +175,7 @@ pub struct Edit {
 
 /// `context`: settings of the comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Context {
     /// Name of the profile.
@@ -193,6 +198,7 @@ pub struct Context {
 
 /// `context.auto`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextAuto {
     /// Always true.
@@ -205,6 +211,7 @@ pub struct ContextAuto {
 
 /// `context.assurance`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextAssurance {
     /// Always `off`.
@@ -213,6 +220,7 @@ pub struct ContextAssurance {
 
 /// `context.eval`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextEval {
     /// The bootstrap of the confidence interval.
@@ -221,6 +229,7 @@ pub struct ContextEval {
 
 /// `context.eval.bootstrap`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextBootstrap {
     /// Number of replicates.
@@ -233,6 +242,7 @@ pub struct ContextBootstrap {
 
 /// `context.primary_metric`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextMetric {
     /// Always empty: the tier's ratio limit applies.
@@ -243,6 +253,7 @@ pub struct ContextMetric {
 
 /// `context.runtime`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextRuntime {
     /// `container` or `host`.
@@ -251,6 +262,7 @@ pub struct ContextRuntime {
 
 /// `assurance`: what the report assures by itself, before its manifest is checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Assurance {
     /// Always `off`.

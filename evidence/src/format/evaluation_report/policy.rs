@@ -5,6 +5,7 @@ use serde_json::Value;
 
 /// `resolved_policy`: thresholds that were applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ResolvedPolicy {
     /// Thresholds of the metrics.
@@ -15,6 +16,7 @@ pub struct ResolvedPolicy {
 
 /// `resolved_policy.metrics`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MetricsPolicy {
     /// Ratio of perplexities.
@@ -27,6 +29,7 @@ pub struct MetricsPolicy {
 
 /// `pm_ratio`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RatioPolicy {
     /// Largest ratio before `hysteresis_ratio` is added.
@@ -41,6 +44,7 @@ pub struct RatioPolicy {
 
 /// `pm_tail`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TailPolicy {
     /// `warn`.
@@ -59,6 +63,7 @@ pub struct TailPolicy {
 
 /// `accuracy`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AccuracyPolicy {
     /// Largest loss of accuracy, percentage points (negative).
@@ -73,6 +78,7 @@ pub struct AccuracyPolicy {
 
 /// Settings of the invariants guard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InvariantsPolicy {
     /// Whether warnings are fatal.
@@ -89,6 +95,7 @@ impl Default for InvariantsPolicy {
 
 /// `auto`: the tier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Auto {
     /// Name of the tier.
@@ -101,6 +108,7 @@ pub struct Auto {
 
 /// `policy_provenance`: where the thresholds come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyProvenance {
     /// Name of the tier.
@@ -117,6 +125,7 @@ pub struct PolicyProvenance {
 
 /// `policy_digest`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyDigest {
     /// `policy-v1`.
@@ -135,6 +144,7 @@ pub struct PolicyDigest {
 
 /// Tolerances of the limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Hysteresis {
     /// Of the ratio of perplexities.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 /// `provenance`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// As `policy_provenance`.
@@ -37,6 +38,7 @@ pub struct Provenance {
 
 /// A run report that the comparison is made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SideRef {
     /// First 16 digits of the SHA-256 of time, name and commit of the run.
@@ -53,6 +55,7 @@ pub struct SideRef {
 
 /// `provider_digest`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProviderDigest {
     /// BLAKE2s (32 bytes) of the sorted window ids.
@@ -67,6 +70,7 @@ pub struct ProviderDigest {
 
 /// `baseline_provider_digest`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BaselineProviderDigest {
     /// BLAKE2s (32 bytes) of the sorted window ids.
@@ -77,6 +81,7 @@ pub struct BaselineProviderDigest {
 
 /// `window_plan`: windows asked for and measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WindowPlan {
     /// Name of the profile.
@@ -105,6 +110,7 @@ pub struct WindowPlan {
 
 /// `edit_digest`: the subject checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EditDigest {
     /// `report_only`: the edit was made elsewhere.
@@ -117,6 +123,7 @@ pub struct EditDigest {
 
 /// `artifacts`: paths as recorded; empty where there is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Artifacts {
     /// The subject's `events.jsonl`.
@@ -133,6 +140,7 @@ pub struct Artifacts {
 
 /// `report_build`: how the report was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReportBuild {
     /// The program.
@@ -147,6 +155,7 @@ pub struct ReportBuild {
 
 /// `report_build.generator`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Generator {
     /// Name of this crate.

@@ -1,0 +1,92 @@
+//! The JSON Schemas in `docs/schemas` are those of the types, and real evidence is valid by them. `UPDATE_GOLDEN=1` writes them again.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::made::honest;
+use invarlock_evidence::attestation::EvaluationResult;
+use invarlock_evidence::events::Event;
+use invarlock_evidence::format::check_report::CheckReport;
+use invarlock_evidence::format::evaluation_report::EvaluationReport;
+use invarlock_evidence::format::plan::Plan;
+use invarlock_evidence::format::run_report::{BaselineWindows, RunReport};
+use invarlock_evidence::format::runtime_manifest::{Context, RuntimeManifest};
+use invarlock_evidence::format::trust_profile::TrustProfile;
+use invarlock_evidence::job::Job;
+use invarlock_evidence::plan_lock::PlanLock;
+use invarlock_evidence::signing::statement::Statement;
+use schemars::{JsonSchema, schema_for};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Name and schema of every format that this program writes. The number is that of the format's version.
+fn schemas() -> Vec<(&'static str, Value)> {
+    fn of<T: JsonSchema>() -> Value {
+        serde_json::to_value(schema_for!(T)).unwrap()
+    }
+    vec![
+        ("evaluation-report-v1", of::<EvaluationReport>()),
+        ("runtime-manifest-v1", of::<RuntimeManifest>()),
+        ("runtime-manifest-context-v2", of::<Context>()),
+        ("plan-v2", of::<Plan>()),
+        ("run-report-v1", of::<RunReport>()),
+        ("job-v1", of::<Job>()),
+        ("windows-v1", of::<BaselineWindows>()),
+        ("check-report-v1", of::<CheckReport>()),
+        ("event-v1", of::<Event>()),
+        ("evaluation-result-v1", of::<Statement<EvaluationResult>>()),
+        ("plan-lock-v1", of::<Statement<PlanLock>>()),
+        ("trust-profile-v1", of::<TrustProfile>()),
+    ]
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas")
+}
+
+#[test]
+fn the_published_schemas_are_those_of_the_types() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut names = Vec::new();
+    for (name, schema) in schemas() {
+        let path = folder().join(format!("{name}.schema.json"));
+        // Links of the documentation of the types.
+        let text = format!("{schema:#}\n").replace("[`", "`").replace("`]", "`");
+        if update {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let published = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(published == text, "{} is not the schema of the type; set UPDATE_GOLDEN=1", path.display());
+        names.push(path.file_name().unwrap().to_owned());
+    }
+    let found = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name());
+    let unknown: Vec<_> = found.filter(|name| name != "README.md" && !names.contains(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+/// Evidence that an earlier version wrote stays valid.
+#[test]
+fn real_evidence_is_valid() {
+    let read = |user: &str, name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(honest(user).join(name)).unwrap()).unwrap()
+    };
+    for user in ["root", "user"] {
+        let manifest = read(user, "runtime.manifest.json");
+        let context = manifest["context"].clone();
+        let plan = context["plan"]["content"].clone();
+        for (name, document) in [
+            ("evaluation-report-v1", read(user, "evaluation.report.json")),
+            ("run-report-v1", read(user, "baseline.report.json")),
+            ("run-report-v1", read(user, "subject.report.json")),
+            ("runtime-manifest-v1", manifest),
+            ("runtime-manifest-context-v2", context),
+            ("plan-v2", plan),
+        ] {
+            let schema = schemas().into_iter().find(|(found, _)| *found == name).unwrap().1;
+            let validator = jsonschema::validator_for(&schema).unwrap();
+            let errors: Vec<String> =
+                validator.iter_errors(&document).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{user} {name}: {errors:?}");
+        }
+    }
+}
