@@ -37,16 +37,19 @@ pub struct Inputs {
 impl Inputs {
     /// The directories and the file that the options name.
     pub fn of(args: &VerifyArgs) -> Result<Self> {
+        const HINT: &str =
+            "pass --baseline-checkpoint DIR, --subject DIR and --dataset FILE: they are measured again";
         let path = |flag: &str, value: &Option<String>| match value {
             Some(text) if !text.starts_with("sha256:") => Ok(PathBuf::from(text)),
-            _ => Err(Error::input(format!("--reproduce: --{flag} does not name the files"))).hint(
-                "pass --baseline-checkpoint DIR, --subject DIR and --dataset FILE: they are measured again",
-            ),
+            Some(_) => {
+                Err(Error::input(format!("--reproduce: --{flag} has a digest, but the files are needed")))
+            }
+            None => Err(Error::input(format!("--reproduce: --{flag} is missing"))),
         };
         Ok(Self {
-            baseline: path("baseline-checkpoint", &args.baseline_checkpoint)?,
-            subject: path("subject", &args.subject)?,
-            dataset: path("dataset", &args.dataset)?,
+            baseline: path("baseline-checkpoint", &args.baseline_checkpoint).hint(HINT)?,
+            subject: path("subject", &args.subject).hint(HINT)?,
+            dataset: path("dataset", &args.dataset).hint(HINT)?,
         })
     }
 }

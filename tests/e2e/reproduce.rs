@@ -173,7 +173,7 @@ fn relabelled_evidence_is_found() {
 fn a_reproduction_needs_the_files() {
     let place = evaluated("healthy", &[]);
     let ran = place.run(&["verify", "--profile", "dev", "--reproduce", "--dataset", "valid.jsonl", "eval"]);
-    ran.expect(2).one_error(&["--baseline-checkpoint does not name the files", "--subject DIR"]);
+    ran.expect(2).one_error(&["--baseline-checkpoint is missing", "--subject DIR"]);
     for wrong in ["--reproduce=1", "--reproduce=0", "--reproduce=x"] {
         place.run(&["verify", wrong, "eval"]).expect(2);
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at the first failure")]
 
 use invarlock_tests::{As, Place, demo, target};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -68,10 +69,9 @@ fn many(place: &Place, upstream: &Path) {
 
 /// The evidence of the demo checkpoints with windows of this size.
 fn evidence(place: &Place, name: &str, seq_len: usize, windows: usize) -> PathBuf {
-    let data = demo("valid.jsonl");
+    place.write("data.jsonl", rows(2 * windows).as_bytes());
     let preset = format!(
-        "dataset: {{provider: {{kind: local_jsonl, file: {}}}, seq_len: {seq_len}, preview_n: {windows}, final_n: {windows}}}\n",
-        data.display()
+        "dataset: {{provider: {{kind: local_jsonl, file: data.jsonl}}, seq_len: {seq_len}, preview_n: {windows}, final_n: {windows}}}\n"
     );
     place.write("preset.yaml", preset.as_bytes());
     let (baseline, subject) = (demo("baseline"), demo("healthy"));
@@ -79,6 +79,20 @@ fn evidence(place: &Place, name: &str, seq_len: usize, windows: usize) -> PathBu
     let sides = ["--baseline", baseline.to_str().unwrap(), "--subject", subject.to_str().unwrap()];
     place.run(&[&args[..], &sides].concat()).expect(0);
     place.work(name)
+}
+
+/// Different rows, each with the texts of eight rows of the demo's dataset.
+fn rows(count: usize) -> String {
+    let data = std::fs::read_to_string(demo("valid.jsonl")).unwrap();
+    let texts: Vec<Value> =
+        data.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].clone()).collect();
+    let text = |n: usize| texts[n % texts.len()].as_str().unwrap();
+    (0..count)
+        .map(|row| {
+            let joined: Vec<&str> = (0..8).map(|part| text(row + part * (3 + row / texts.len()))).collect();
+            format!("{}\n", json!({"text": joined.join(" ")}))
+        })
+        .collect()
 }
 
 /// A directory with the same evidence: hard links, so that disk space does not limit the number.

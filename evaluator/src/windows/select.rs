@@ -77,8 +77,8 @@ pub fn select(
     }
     if usable.len() < needed {
         return Err(Error::input(format!(
-            "the dataset has {} usable windows, but preview_n {} and final_n {} need {needed}: {} rows were read \
-             (max_samples {}), {} more are blank and {short} have fewer than 2 tokens",
+            "the dataset has {} usable windows, but preview_n {} and final_n {} need {needed}: {} rows with text were \
+             read (max_samples {}), besides {} blank ones; {short} of them have fewer than 2 tokens",
             usable.len(),
             request.preview,
             request.final_,
@@ -173,10 +173,9 @@ fn without_duplicates(
                 }
             };
             return Err(Error::input(format!(
-                "{} of the dataset's {} windows repeat another one, {duplicates} of them among the first {}; {why}",
+                "{} of the {} windows repeat another one; {why}",
                 repeated(usable),
                 usable.len(),
-                windows.len(),
             ))
             .with_hint(format!(
                 "replace repeated rows by rows with other texts, or raise seq_len: {}",
@@ -222,7 +221,7 @@ mod tests {
     fn reports_too_few_windows() {
         let error = run(&rows(5), &request(3, 3)).expect_err("too few windows");
         assert_eq!(error.kind(), Kind::Input);
-        for word in ["has 5 usable", "need 6", "max_samples 2000", "preview_n 3", "1 more are blank"] {
+        for word in ["has 5 usable", "need 6", "max_samples 2000", "preview_n 3", "besides 1 blank"] {
             assert!(error.message().contains(word), "{error}");
         }
         let hint = error.hint().unwrap_or_default();

@@ -110,7 +110,8 @@ impl PublicKey {
             let KeyData::Ed25519(key) = key.key_data() else { return Err(not_a_key("not an Ed25519 key")) };
             ed25519_dalek::VerifyingKey::from_bytes(&key.0).map_err(|_| not_a_key("not an Ed25519 key"))?
         } else if text.contains("PRIVATE KEY") {
-            return Err(not_a_key("a private key, where the public key is expected"));
+            return Err(Error::input("a private key, where the public key is expected")
+                .with_hint("pass the file with the public key, such as NAME.pub"));
         } else {
             ed25519_dalek::VerifyingKey::from_public_key_pem(text)
                 .map_err(|why| not_a_key(&format!("not an Ed25519 public key in PEM ({why})")))?

@@ -59,8 +59,8 @@ pub struct VerifyArgs {
         "expected_runtime_image_digest", "accept_foreign", "upstream_parity",
     ])]
     pub trust: Option<PathBuf>,
-    /// Measure randomly chosen windows of each arm again, here in a container, and compare the losses. N windows, all, or, without a value, as
-    /// many as find the fewest altered losses that could change the verdict. Needs --baseline-checkpoint, --subject and --dataset
+    /// Measure randomly chosen windows of each arm again, here in a container, and compare the losses: N windows, or all. Without a value, so
+    /// many that altered losses which change the verdict are found with a probability of 99 %. Needs --baseline-checkpoint, --subject and --dataset
     #[arg(long, value_name = "N|all", num_args = 0..=1, require_equals = true, default_missing_value = "enough", value_parser = parse_amount)]
     pub reproduce: Option<Amount>,
     /// Largest accepted difference between a recorded and a recomputed value
