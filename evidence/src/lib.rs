@@ -34,6 +34,8 @@ mod paired;
 #[cfg(feature = "signing")]
 pub mod plan_lock;
 pub mod policy;
+#[cfg(feature = "verify")]
+pub mod receipt;
 pub mod sentences;
 #[cfg(feature = "signing")]
 pub mod signing;

@@ -29,6 +29,7 @@ mod policy;
 mod preset;
 mod preset_sections;
 mod progress;
+mod receipt;
 mod record;
 mod recorded;
 mod registry;

@@ -255,6 +255,8 @@ pub struct Verdict {
     pub summary: Option<Summary>,
     /// The statement about the evidence, which an attestation signs; none for evidence of another maker.
     pub statement: Option<Vec<u8>>,
+    /// SHA-256 of the attestation that was read.
+    pub attestation: Option<String>,
     /// What was verified, if [`VerifyOptions::keep_verified`] is set; none for evidence of another maker.
     pub verified: Option<Box<Verified>>,
     /// What was measured again.
@@ -399,6 +401,7 @@ impl Verdict {
             host_execution: None,
             summary: None,
             statement: None,
+            attestation: None,
             verified: None,
             reproduction: None,
             provenance: json!({"status": if skipped { "skipped" } else { "failed" }, "skipped": skipped}),
