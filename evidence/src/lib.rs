@@ -29,6 +29,8 @@ pub mod json;
 pub mod manifest;
 pub mod measured;
 pub mod numerics;
+#[cfg(feature = "signing")]
+pub mod pack;
 #[cfg(any(feature = "html", feature = "export"))]
 mod paired;
 #[cfg(feature = "signing")]

@@ -22,6 +22,7 @@ mod limits;
 mod measure_side;
 mod mounts;
 mod network;
+mod pack;
 mod pass_through;
 mod plan;
 mod plan_lock;

@@ -1,6 +1,6 @@
 //! `invarlock verify` and `invarlock advanced …`.
 
-use super::AttestCommand;
+use super::{AttestCommand, EvidencePackCommand};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use invarlock_evidence::verify::reproduce::Amount;
@@ -124,6 +124,9 @@ pub enum AdvancedCommand {
     /// Keys and signatures
     #[command(subcommand)]
     Attest(AttestCommand),
+    /// Packs of evidence: one signed directory or archive
+    #[command(subcommand)]
+    EvidencePack(EvidencePackCommand),
 }
 
 /// `invarlock advanced runtime-verify`.
