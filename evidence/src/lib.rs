@@ -28,6 +28,7 @@ pub mod job;
 pub mod json;
 pub mod manifest;
 pub mod measured;
+pub mod newer;
 pub mod numerics;
 #[cfg(feature = "signing")]
 pub mod pack;

@@ -162,6 +162,30 @@ fn each_kind_of_fault_has_its_exit_code() {
     pack(&place, "verify", &["pack"]).expect(3);
 }
 
+/// The formats are those of 0.17.1, read from a pack that it published.
+#[test]
+fn evidence_of_0_13_or_newer_is_named() {
+    let place = Place::new(As::User);
+    std::fs::create_dir_all(place.work("new/reports")).unwrap();
+    place.write("new/manifest.json", b"{\"format\":\"invarlock/evidence-pack-v1\"}\n");
+    place.write("new/checksums.sha256", b"");
+    let report = "new/reports/evaluation.report.json";
+    place.write(report, b"{\"format\":\"invarlock/comparison-report-v3\"}\n");
+    let named = |ran: Ran| {
+        let ran = ran.expect(2);
+        let text = ran.out + &ran.err;
+        assert!(text.contains("evidence of InvarLock 0.13 or newer (format"), "{text}");
+        assert!(text.contains("verify it with the Python package"), "{text}");
+    };
+    for path in ["new", "new/reports", report] {
+        named(place.run(&["verify", path]));
+    }
+    named(pack(&place, "verify", &["new"]));
+    named(pack(&place, "inspect", &["new"]));
+    named(place.run(&["report", "explain", report]));
+    named(place.run(&["report", "html", report, "-o", "x.html"]));
+}
+
 /// Runs the Python package.
 fn upstream(place: &Place, args: &[&str]) -> Option<Ran> {
     let program = target().join("upstream/0.12.1/bin/invarlock");

@@ -4,6 +4,7 @@ use super::manifest::{PackManifest, Reference};
 use super::{CHECKSUMS, MANIFEST, PackFiles, Refusal, SIGNATURE, Stage, checksums, is_report, signature};
 use crate::numerics::digest::sha256_hex;
 use crate::signing::keys::PublicKey;
+use crate::{json, newer};
 use std::collections::BTreeMap;
 
 /// Files that the checksums do not cover, and copies of them that the Python package allows.
@@ -61,6 +62,10 @@ impl Inspection {
                 .get(path)
                 .ok_or_else(|| Refusal::new(Stage::Missing, format!("{path} is missing in the pack")))
         };
+        let newer = files.get(MANIFEST).and_then(|bytes| json::parse(MANIFEST, bytes).ok());
+        if let Some(newer) = newer.as_ref().and_then(newer::sentence) {
+            return Err(Refusal::new(Stage::Newer, format!("the pack is {newer}; {}", newer::REMEDY)));
+        }
         let (manifest_bytes, sums) = (required(MANIFEST)?, required(CHECKSUMS)?);
         let format = |error: crate::Error| Refusal::new(Stage::Format, error.to_string());
         let manifest = PackManifest::parse(manifest_bytes).map_err(format)?;

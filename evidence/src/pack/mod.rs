@@ -54,6 +54,8 @@ fn is_report(path: &str) -> bool {
 /// Where a pack was refused. The numbers are the exit codes of the Python package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// The pack is of InvarLock 0.13 or newer.
+    Newer = 2,
     /// A required file does not exist.
     Missing = 3,
     /// A file is not of the right format.
@@ -70,6 +72,7 @@ impl Stage {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Newer => "newer",
             Self::Missing => "missing",
             Self::Format => "format",
             Self::Signature => "signature",
