@@ -28,12 +28,17 @@ pub mod job;
 pub mod json;
 pub mod manifest;
 pub mod measured;
+pub mod newer;
 pub mod numerics;
+#[cfg(feature = "signing")]
+pub mod pack;
 #[cfg(any(feature = "html", feature = "export"))]
 mod paired;
 #[cfg(feature = "signing")]
 pub mod plan_lock;
 pub mod policy;
+#[cfg(feature = "verify")]
+pub mod receipt;
 pub mod sentences;
 #[cfg(feature = "signing")]
 pub mod signing;

@@ -5,6 +5,7 @@
 mod attest;
 mod container;
 mod evaluate;
+mod evidence_pack;
 mod image;
 mod registry;
 mod report;
@@ -17,6 +18,9 @@ pub use attest::{
 };
 pub use container::{ContainerArgs, LimitArgs};
 pub use evaluate::{EvaluateArgs, ExecutionMode};
+pub use evidence_pack::{
+    BuildPackArgs, EvidencePackCommand, InspectPackArgs, PackKeygenArgs, ReportArgs, VerifyPackArgs,
+};
 pub use image::{BuildArgs, ImageCommand};
 pub use registry::{PullArgs, PushArgs};
 pub use report::{ExplainArgs, ExportArgs, HtmlArgs, ReportCommand, ValidateArgs};

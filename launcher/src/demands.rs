@@ -5,11 +5,14 @@ use crate::error::{Context as _, Error, Result};
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::{inputs, keys};
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::trust_profile::{TRUST_FORMAT, TrustProfile};
-use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
+use invarlock_evidence::receipt::Policy;
 use invarlock_evidence::signing::dsse::ENVELOPE_LIMIT;
 use invarlock_evidence::signing::keys::PublicKey;
+use invarlock_evidence::signing::statement::Descriptor;
 use invarlock_evidence::verify::{Assurance, Pins, RuntimeProvenance, VerifyOptions, read_evidence};
 use invarlock_images::Digest;
 use std::path::Path;
@@ -17,25 +20,66 @@ use std::path::Path;
 /// Largest trust profile that is read.
 const PROFILE_LIMIT: u64 = 1 << 20;
 
-/// The options of the verifier.
-pub fn options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
+/// What a verification requires.
+pub struct Demands {
+    /// The options of the verifier.
+    pub options: VerifyOptions,
+    /// What a receipt says of them.
+    pub policy: Policy,
+}
+
+/// The demands of a command line.
+pub fn of(args: &VerifyArgs, ui: &Ui) -> Result<Demands> {
     if !(args.tolerance.is_finite() && (0.0..=1e-3).contains(&args.tolerance)) {
         return Err(Error::input(format!("--tolerance {}: out of range", args.tolerance)))
             .hint("use a number from 0 to 0.001");
     }
-    let demands = match &args.trust {
+    let (demands, descriptor, trust_profile) = match &args.trust {
         Some(file) => {
-            let demands = of_profile(&profile(file)?);
-            demands.with_context(|| format!("reading the trust profile {}", file.display()))?
+            let (trust_profile, sha256) = profile(file)?;
+            let demands = of_profile(&trust_profile);
+            let demands = demands.with_context(|| format!("reading the trust profile {}", file.display()))?;
+            (demands, Descriptor::new(file.to_string_lossy(), &sha256), trust_profile)
         }
-        None => of_options(args, ui)?,
+        None => {
+            let demands = of_options(args, ui)?;
+            let trust_profile = trust_profile(&demands, args.max_age)?;
+            let canonical = canonical_json(&to_value(&trust_profile));
+            let descriptor =
+                Descriptor::new("options of invarlock verify", &sha256_hex(canonical.as_bytes()));
+            (demands, descriptor, trust_profile)
+        }
     };
-    Ok(VerifyOptions {
+    let options = VerifyOptions {
         tolerance: args.tolerance,
         baseline: args.baseline.clone(),
         upstream_parity: args.upstream_parity,
-        keep_verified: args.reproduce.is_some(),
+        keep_verified: args.reproduce.is_some() || args.receipt.is_some(),
         ..demands
+    };
+    Ok(Demands { options, policy: Policy { descriptor, trust_profile, tolerance: args.tolerance } })
+}
+
+/// The trust profile that requires the same as these options.
+fn trust_profile(options: &VerifyOptions, max_age: Option<TimeDelta>) -> Result<TrustProfile> {
+    let digest = |digest: &Option<String>| {
+        let digest = digest.as_deref().map(|digest| digest.trim_start_matches("sha256:"));
+        digest.map(|digest| format!("sha256:{digest}"))
+    };
+    Ok(TrustProfile {
+        format_version: TRUST_FORMAT.to_owned(),
+        profile: Some(options.profile.to_string()),
+        tier: options.tier.map(|tier| tier.to_string()),
+        baseline_checkpoint: digest(&options.pins.baseline),
+        subject: digest(&options.pins.subject),
+        dataset: digest(&options.pins.dataset),
+        image: digest(&options.expected_image_digest),
+        keys: options.keys.iter().map(PublicKey::to_pem).collect::<Result<_>>()?,
+        lock: digest(&options.lock),
+        max_age: max_age.map(|age| format!("{}h", age.num_hours())),
+        allow: options.granted.clone(),
+        accept_host_execution: options.runtime_provenance == RuntimeProvenance::Host,
+        accept_foreign: options.accept_foreign,
     })
 }
 
@@ -113,7 +157,8 @@ fn pinned(
     }
 }
 
-fn profile(file: &Path) -> Result<TrustProfile> {
+/// A trust profile, and the SHA-256 of its file.
+fn profile(file: &Path) -> Result<(TrustProfile, String)> {
     let reading = || format!("reading the trust profile {}", file.display());
     let bytes =
         read_evidence(file, PROFILE_LIMIT).map_err(|e| Error::input(e.to_string())).with_context(reading)?;
@@ -124,7 +169,7 @@ fn profile(file: &Path) -> Result<TrustProfile> {
         return Err(Error::input(format!("format_version is {found:?}, expected {TRUST_FORMAT:?}")))
             .with_context(reading);
     }
-    Ok(profile)
+    Ok((profile, sha256_hex(&bytes)))
 }
 
 fn of_profile(profile: &TrustProfile) -> Result<VerifyOptions> {

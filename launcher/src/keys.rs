@@ -1,6 +1,8 @@
-//! Key files. A private key is read here and nowhere else; it stays in the memory of this process.
+//! Key files. A private key is created and read here and nowhere else; it stays in the memory of this process.
 
 use crate::error::{Context as _, Error, Result};
+use crate::evidence_dir::{write_output, write_private};
+use crate::ui;
 use invarlock_evidence::signing::keys::{PublicKey, SigningKey};
 use rustix::fs::OFlags;
 use std::fs::File;
@@ -31,6 +33,30 @@ pub fn public(path: &Path) -> Result<PublicKey> {
     let reading = || format!("reading the public key {}", path.display());
     let text = open(path).and_then(text).with_context(reading)?;
     PublicKey::parse(&text).with_context(reading)
+}
+
+/// Creates a key pair in two new files; gives its fingerprint.
+pub fn create_pair(private: &Path, public: &Path) -> Result<String> {
+    if public == private {
+        return Err(Error::input("the private and the public key have the same file name"))
+            .hint("pass another file with --public-key-out");
+    }
+    if public.symlink_metadata().is_ok() {
+        return Err(Error::input(format!("{} exists", public.display())))
+            .hint("choose another file name; keys are never replaced");
+    }
+    let key = SigningKey::generate()?;
+    write_private(private, key.to_pem()?.as_bytes())?;
+    write_output(public, key.public().to_pem()?.as_bytes(), false)?;
+    Ok(key.public().fingerprint())
+}
+
+/// Prints the files and the fingerprint of a new key pair.
+pub fn print_pair(private: &Path, public: &Path, fingerprint: &str) {
+    for (name, path) in [("private key", private), ("public key", public)] {
+        ui::out(&format!("{name:<12} {}", ui::printable(&path.to_string_lossy())));
+    }
+    ui::out(&format!("fingerprint  {fingerprint}"));
 }
 
 /// Opens a regular file; a named pipe does not block.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
-use crate::{host_execution, json};
+use crate::{host_execution, json, newer};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -38,6 +38,10 @@ pub(super) fn verify(file: &Path, bytes: &[u8], options: &VerifyOptions, verdict
     if !report.is_object() {
         let why = "evaluation report must decode to a JSON object".to_owned();
         return verdict.stop(unreadable, generic("ValueError", why));
+    }
+    if let Some(newer) = newer::sentence(&report).filter(|_| !options.upstream_parity) {
+        let why = format!("{} is {newer}; {}", file.display(), newer::REMEDY);
+        return verdict.stop(Reason::Malformed, input_error(why));
     }
     if !options.upstream_parity && report.get("validation").is_none() {
         let what = match report.get("evaluation_windows") {

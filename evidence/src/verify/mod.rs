@@ -33,7 +33,7 @@ use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
 use crate::policy::{Profile, Tier};
 use crate::signing::keys::PublicKey;
-use crate::{evaluation, json};
+use crate::{evaluation, json, newer};
 use chrono::{DateTime, FixedOffset};
 use reproduce::{Reproduction, Verified};
 use serde::Serialize;
@@ -256,6 +256,8 @@ pub struct Verdict {
     /// The statement about the evidence, which an attestation signs, if [`VerifyOptions::keep_verified`] is set; none for evidence of another
     /// maker.
     pub statement: Option<Vec<u8>>,
+    /// SHA-256 of the attestation that was read.
+    pub attestation: Option<String>,
     /// What was verified, if [`VerifyOptions::keep_verified`] is set; none for evidence of another maker.
     pub verified: Option<Box<Verified>>,
     /// What was measured again.
@@ -400,6 +402,7 @@ impl Verdict {
             host_execution: None,
             summary: None,
             statement: None,
+            attestation: None,
             verified: None,
             reproduction: None,
             provenance: json!({"status": if skipped { "skipped" } else { "failed" }, "skipped": skipped}),
@@ -439,6 +442,12 @@ fn resolve(path: &Path) -> Result<PathBuf, String> {
             "Directory {shown} contains report.json, which is a run report; verification needs {REPORT_NAME}."
         )),
         (false, false) => {
+            // A pack of InvarLock 0.13 or newer has its report deeper.
+            let manifest = read_evidence(&path.join("manifest.json"), MANIFEST_LIMIT).ok();
+            let manifest = manifest.and_then(|bytes| json::parse("manifest.json", &bytes).ok());
+            if let Some(newer) = manifest.as_ref().and_then(newer::sentence) {
+                return Err(format!("{shown} is {newer}; {}", newer::REMEDY));
+            }
             Err(format!("Directory {shown} does not contain {REPORT_NAME}; pass the report's path."))
         }
     }

@@ -1,8 +1,8 @@
 //! Evidence for display: read like the verifier reads it and checked against its schema, but not verified.
 
 use super::{UpstreamVersion, parse, read, resolve, schema};
-use crate::Error;
 use crate::numerics::digest::sha256_hex;
+use crate::{Error, newer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,9 @@ pub fn open_report(path: &Path) -> Result<OpenReport, Error> {
     let failed = |why: String| Error::input(format!("reading evaluation report {}: {why}", file.display()));
     let bytes = read::read_evidence(&file, read::REPORT_LIMIT).map_err(|why| failed(why.to_string()))?;
     let report = parse(&bytes, true).map_err(failed)?;
+    if let Some(newer) = newer::sentence(&report) {
+        return Err(failed(newer).with_hint(newer::REMEDY));
+    }
     match schema::report_faults(&report, UpstreamVersion::V0_12).first() {
         Some(fault) => Err(failed(format!("it is not a valid evaluation report: {fault}"))),
         None => Ok(OpenReport { path: file, report, sha256: sha256_hex(&bytes) }),

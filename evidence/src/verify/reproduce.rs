@@ -6,7 +6,7 @@ use crate::evaluation::Facts;
 use crate::measured::{Arm, Measured};
 use crate::policy::Tier;
 use invarlock_error::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Probability with which a default reproduction finds altered losses.
 const WANTED: f64 = 0.99;
@@ -38,7 +38,7 @@ pub enum Amount {
 }
 
 /// What a reproduction measured and what it would have found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reproduction {
     /// Windows of each arm.
     pub windows: usize,

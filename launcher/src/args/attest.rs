@@ -12,12 +12,12 @@ pub enum AttestCommand {
     /// Verify the evidence of an evaluation and sign it
     #[command(after_help = "Example:\n  invarlock advanced attest sign --signing-key alice.key reports/eval")]
     Sign(SignArgs),
-    /// Check the signatures of an attestation or a plan lock
+    /// Check the signatures of an attestation, a plan lock or a receipt
     #[command(after_help = "Example:\n  \
         invarlock advanced attest verify --key alice.pub reports/eval/runtime.attestation.json\n\n\
         Checks the signature only. `invarlock verify --key` also checks the evidence.")]
     Verify(VerifyEnvelopeArgs),
-    /// Print what an attestation or a plan lock says, without checking it
+    /// Print what an attestation, a plan lock or a receipt says, without checking it
     #[command(
         after_help = "Example:\n  invarlock advanced attest inspect reports/eval/runtime.attestation.json"
     )]

@@ -1,6 +1,6 @@
 //! `invarlock verify` and `invarlock advanced …`.
 
-use super::AttestCommand;
+use super::{AttestCommand, EvidencePackCommand};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use invarlock_evidence::verify::reproduce::Amount;
@@ -15,7 +15,8 @@ use std::path::PathBuf;
     invarlock verify --subject models/int8 --dataset valid.jsonl --max-age 30d reports/eval\n  \
     invarlock verify --key alice.pub reports/eval\n  \
     invarlock verify --reproduce --baseline-checkpoint base/ --subject int8/ --dataset valid.jsonl reports/eval\n  \
-    invarlock verify --trust trust.json reports/eval\n\n\
+    invarlock verify --trust trust.json reports/eval\n  \
+    invarlock verify --key alice.pub --receipt receipt.json --verifier-key bob.key reports/eval\n\n\
     Exit codes: 0 accepted, 1 a gate or a demand is not met, 2 usage, malformed or unusable input,\n\
     3 integrity: the evidence contradicts itself (ci and release).")]
 pub struct VerifyArgs {
@@ -66,6 +67,12 @@ pub struct VerifyArgs {
     /// Largest accepted difference between a recorded and a recomputed value
     #[arg(long, default_value_t = 1e-9, value_name = "NUMBER", value_parser = parse_number)]
     pub tolerance: f64,
+    /// Write a signed receipt of an accepted verification of one report to this new file
+    #[arg(long, value_name = "FILE", requires = "verifier_key", conflicts_with = "upstream_parity")]
+    pub receipt: Option<PathBuf>,
+    /// Ed25519 key of the verifier, which signs the receipt (PKCS #8 PEM or OpenSSH; mode 600)
+    #[arg(long, value_name = "FILE", requires = "receipt")]
+    pub verifier_key: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -117,6 +124,9 @@ pub enum AdvancedCommand {
     /// Keys and signatures
     #[command(subcommand)]
     Attest(AttestCommand),
+    /// Packs of evidence: one signed directory or archive
+    #[command(subcommand)]
+    EvidencePack(EvidencePackCommand),
 }
 
 /// `invarlock advanced runtime-verify`.

@@ -2,11 +2,10 @@
 
 use crate::args::{AttestCommand, InspectArgs, KeygenArgs, SignArgs, VerifyEnvelopeArgs};
 use crate::error::{Context as _, Error, Result};
-use crate::evidence_dir::{ATTESTATION, write_output, write_private};
+use crate::evidence_dir::{ATTESTATION, write_output};
 use crate::verbs::row::Verb;
 use crate::{keys, ui};
 use invarlock_evidence::signing::dsse::{ENVELOPE_LIMIT, Envelope};
-use invarlock_evidence::signing::keys::SigningKey;
 use invarlock_evidence::verify::{RuntimeProvenance, VerifyOptions, read_evidence, verify_report};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -23,18 +22,7 @@ pub fn of(command: &AttestCommand) -> Verb<'_> {
 
 fn keygen(args: &KeygenArgs) -> Result<u8> {
     let public_path = args.public_key_out.clone().unwrap_or_else(|| args.private.with_extension("pub"));
-    if public_path == args.private {
-        return Err(Error::input("the private and the public key have the same file name"))
-            .hint("pass another file with --public-key-out");
-    }
-    if public_path.symlink_metadata().is_ok() {
-        return Err(Error::input(format!("{} exists", public_path.display())))
-            .hint("choose another file name; keys are never replaced");
-    }
-    let key = SigningKey::generate()?;
-    write_private(&args.private, key.to_pem()?.as_bytes())?;
-    write_output(&public_path, key.public().to_pem()?.as_bytes(), false)?;
-    let fingerprint = key.public().fingerprint();
+    let fingerprint = keys::create_pair(&args.private, &public_path)?;
     if args.json {
         ui::json(&json!({
             "format_version": "attest-keygen-v1",
@@ -45,10 +33,7 @@ fn keygen(args: &KeygenArgs) -> Result<u8> {
             "fingerprint": fingerprint,
         }));
     } else {
-        for (name, path) in [("private key", &args.private), ("public key", &public_path)] {
-            ui::out(&format!("{name:<12} {}", ui::printable(&path.to_string_lossy())));
-        }
-        ui::out(&format!("fingerprint  {fingerprint}"));
+        keys::print_pair(&args.private, &public_path, &fingerprint);
     }
     Ok(0)
 }

@@ -4,6 +4,7 @@ mod attest;
 mod completions;
 mod doctor;
 mod evaluate;
+mod evidence_pack;
 mod image;
 mod plan_lock;
 mod report_explain;
@@ -43,6 +44,7 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Doctor(args) => Verb::new(|_| doctor::run(args)).json(args.json),
         Command::Advanced(AdvancedCommand::RuntimeVerify(args)) => Verb::new(|_| runtime_verify::run(args)).json(args.json),
         Command::Advanced(AdvancedCommand::Attest(command)) => attest::of(command),
+        Command::Advanced(AdvancedCommand::EvidencePack(command)) => evidence_pack::of(command),
         Command::Completions { shell } => Verb::new(|_| completions::run(*shell)),
         Command::Version => Verb::new(|_| version::run()),
     }

@@ -1,9 +1,10 @@
 //! `invarlock verify`: reads the evidence again from disk and trusts none of it.
 
 use crate::args::VerifyArgs;
-use crate::demands;
+use crate::demands::{self, Demands};
 use crate::error::{Context as _, Result};
 use crate::policy::Policy;
+use crate::receipt::ReceiptRequest;
 use crate::record::now;
 use crate::reproduce::{self, Inputs};
 use crate::signals::Signals;
@@ -20,7 +21,8 @@ use std::sync::{Mutex, PoisonError};
 pub fn run(args: &VerifyArgs, policy: &Policy) -> Result<u8> {
     let ui = Ui::new(if args.json { Level::Quiet } else { Level::Normal });
     let inputs = args.reproduce.map(|_| Inputs::of(args)).transpose()?;
-    let options = demands::options(args, &ui)?;
+    let receipt = ReceiptRequest::of(args)?;
+    let Demands { options, policy: demands } = demands::of(args, &ui)?;
     let mut verdicts = verify_all(&args.reports, &options);
     if let (Some(amount), Some(inputs)) = (args.reproduce, &inputs) {
         let signals = Signals::catch()?;
@@ -29,6 +31,11 @@ pub fn run(args: &VerifyArgs, policy: &Policy) -> Result<u8> {
         for verdict in verdicts.iter_mut().filter(|verdict| verdict.errors.is_empty()) {
             run.reproduce(verdict).with_context(|| format!("measuring {} again", verdict.path.display()))?;
         }
+    }
+    if let (Some(receipt), [verdict]) = (receipt, &verdicts[..])
+        && verdict.ok()
+    {
+        receipt.write(verdict, demands, &now())?;
     }
     if args.json {
         ui::out(&to_line(&envelope(&verdicts, &now())));

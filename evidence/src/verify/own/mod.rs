@@ -148,7 +148,7 @@ impl Check<'_> {
         let derived =
             facts.compare(&runs.baseline, &runs.subject).map_err(|error| error.with_kind(Kind::Integrity))?;
         self.derived_report(&recorded, &derived);
-        let (statement, signers) = self.attestation(&facts, &recorded)?;
+        let (statement, signers) = self.attestation(&facts, &recorded, verdict)?;
         self.found = signed::assurance(&signers);
         self.demands.unmet.extend(signed::unmet(self.found, self.options));
         about.signers = signers;

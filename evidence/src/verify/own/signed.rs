@@ -2,7 +2,7 @@
 
 use super::super::about::{Lock, Signer};
 use super::super::read::read_evidence;
-use super::super::{Assurance, VerifyOptions};
+use super::super::{Assurance, Verdict, VerifyOptions};
 use super::times::{CLOCK, time};
 use super::{Check, sha256_hex};
 use crate::attestation::{self, Digests};
@@ -23,6 +23,7 @@ impl Check<'_> {
         &mut self,
         facts: &Facts,
         recorded: &EvaluationReport,
+        verdict: &mut Verdict,
     ) -> Result<(Vec<u8>, Vec<Signer>)> {
         let (report, manifest) = (sha256_hex(self.files.report), sha256_hex(self.files.manifest));
         let digests = Digests { report: &report, manifest: &manifest };
@@ -30,6 +31,7 @@ impl Check<'_> {
         let Some(bytes) = beside(self.files.path, attestation::FILE_NAME)? else {
             return Ok((statement, Vec::new()));
         };
+        verdict.attestation = Some(sha256_hex(&bytes));
         let reading = || format!("reading {}", attestation::FILE_NAME);
         let envelope = Envelope::parse(&bytes).with_context(reading)?;
         if envelope.payload() != statement {
