@@ -27,7 +27,7 @@ pub const PREDICATE: &str = "https://invarlock.dev/attestations/evaluation-resul
 pub struct EvaluationResult {
     /// The program that ran the evaluation.
     pub harness: Harness,
-    /// Always `self_attested`: whoever ran the evaluation signs it.
+    /// Always `self_attested`: the person who ran the evaluation signs it.
     pub assurance_level: String,
     /// Whether the subject passed every gate that decides.
     pub passed: bool,
