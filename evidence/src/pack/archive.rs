@@ -57,8 +57,8 @@ pub fn read(mut archive: impl Read) -> Result<PackFiles> {
         files.insert(&path, bytes)?;
         last = path;
     }
-    let trailing = archive.by_ref().take(BLOCK as u64 + 1);
-    let end = trailing.bytes().collect::<std::io::Result<Vec<u8>>>().context("reading the archive")?;
+    let mut end = Vec::new();
+    archive.take(BLOCK as u64 + 1).read_to_end(&mut end).context("reading the archive")?;
     match end == [0; BLOCK] {
         true => Ok(files),
         false => Err(other_form("its end")),

@@ -172,7 +172,9 @@ pub fn differences(side: &str, recorded: &Measured, again: &Measured) -> Vec<Str
                 continue;
             };
             let allowed = if exact { 0.0 } else { tolerance(found) };
-            if found != stated && !((found - stated).abs() <= allowed) {
+            // NaN differs from everything.
+            let same = found == stated || (found - stated).abs() <= allowed;
+            if !same {
                 lines.push(format!(
                     "the {side} report has the loss {stated} for the {name} window {id}; measured again, it is {found}"
                 ));
