@@ -48,12 +48,14 @@ impl SigningKey {
             return Err(encrypted("openssl pkey -in KEY -out NEW"));
         }
         let key = ed25519_dalek::SigningKey::from_pkcs8_pem(text);
-        key.map(Self).map_err(|why| not_a_key(&format!("not an Ed25519 private key in PKCS #8 PEM ({why})")))
+        key.map(Self).map_err(|_| {
+            not_a_key("not an Ed25519 private key, neither in PKCS #8 PEM nor in the format of OpenSSH")
+        })
     }
 
     fn parse_openssh(text: &str) -> Result<Self> {
         let key = ssh_key::PrivateKey::from_openssh(text)
-            .map_err(|why| not_a_key(&format!("not a private key of OpenSSH ({why})")))?;
+            .map_err(|_| not_a_key("not a private key of OpenSSH, or a damaged one"))?;
         match key.key_data() {
             KeypairData::Ed25519(pair) => {
                 let bytes = Zeroizing::new(pair.to_bytes());
@@ -106,7 +108,7 @@ impl PublicKey {
         let text = text.trim();
         let key = if text.starts_with(OPENSSH_PUBLIC) {
             let key = ssh_key::PublicKey::from_openssh(text)
-                .map_err(|why| not_a_key(&format!("not a public key of OpenSSH ({why})")))?;
+                .map_err(|_| not_a_key("not a public key of OpenSSH, or a damaged one"))?;
             let KeyData::Ed25519(key) = key.key_data() else { return Err(not_a_key("not an Ed25519 key")) };
             ed25519_dalek::VerifyingKey::from_bytes(&key.0).map_err(|_| not_a_key("not an Ed25519 key"))?
         } else if text.contains("PRIVATE KEY") {
@@ -114,7 +116,7 @@ impl PublicKey {
                 .with_hint("pass the file with the public key, such as NAME.pub"));
         } else {
             ed25519_dalek::VerifyingKey::from_public_key_pem(text)
-                .map_err(|why| not_a_key(&format!("not an Ed25519 public key in PEM ({why})")))?
+                .map_err(|_| not_a_key("not an Ed25519 public key in PEM or as a line of OpenSSH"))?
         };
         match key.is_weak() {
             true => Err(not_a_key("a key of small order, whose signatures prove nothing")),
