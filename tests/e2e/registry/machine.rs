@@ -140,7 +140,7 @@ fn full_disk_during_pull_leaves_no_partial_image() {
                 .env("INVARLOCK_STORE", place.work("disk/store"))
                 .env("SSL_CERT_FILE", place.path("registry/ca.crt"));
             command.env("REGISTRY_AUTH_FILE", place.work("ann.json")).env("FREE", free.to_string());
-            let mount = "mount -t tmpfs -o size=64m,mode=1777 none disk";
+            let mount = "mount -t tmpfs -o size=192m,mode=1777 none disk";
             let ran = Ran::from(place.inside(&["--mount"], mount, &command).output().unwrap());
             assert_eq!(digest(&ran), built, "{step}: with more space");
             let text = |name: &str| std::fs::read_to_string(place.work(name)).unwrap();
