@@ -1,4 +1,4 @@
-//! Untrusted text in each format. Every function first makes the text visible ([`crate::visible`]): no control character, bidirectional
+//! Untrusted text in each format. Every function first makes the text visible (`crate::visible`): no control character, bidirectional
 //! override or line feed remains, and long text is cut.
 
 use crate::visible::plain;

@@ -28,7 +28,7 @@ pub fn write(files: &PackFiles, mut out: impl Write) -> Result<()> {
 /// Reads an archive.
 ///
 /// # Errors
-/// The bytes are not what [`write`] gives for a pack, or a limit is exceeded.
+/// The bytes are not what [`write()`] gives for a pack, or a limit is exceeded.
 pub fn read(mut archive: impl Read) -> Result<PackFiles> {
     let mut files = PackFiles::default();
     let mut last = String::new();
