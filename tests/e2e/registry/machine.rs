@@ -102,7 +102,7 @@ fn registry_certificate_is_trusted_for_that_registry_only() {
 /// Runs the command on a small disk with `$FREE` free bytes, lists the store, and runs the command
 /// again with more space.
 const ON_A_FULL_DISK: &str = r#"
-head -c $((67108864 - FREE)) /dev/zero > disk/fill
+head -c $((201326592 - FREE)) /dev/zero > disk/fill
 "$@" > full.out; echo "$?" > full.code
 "$0" runtime image ls --json > ls
 "$0" runtime image verify --json > verify
