@@ -1,25 +1,18 @@
 //! Evidence packs: built, inspected and verified here, and exchanged with the Python package 0.12.1.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, Ran, demo, skip, target};
+use invarlock_tests::{As, Place, Ran, skip, small, target};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Signed evidence of a few windows in `eval`, and the keys `alice` and `bob`.
 fn place() -> Place {
-    let place = Place::new(As::User);
-    place.copy_dir(&demo("baseline"), "base");
-    place.copy_dir(&demo("healthy"), "subject");
-    let data = demo("valid.jsonl");
-    let preset = json!({"dataset": {"provider": {"kind": "local_jsonl", "file": data}, "seq_len": 32, "preview_n": 4, "final_n": 4}});
-    place.write("preset.yaml", preset.to_string().as_bytes());
+    let place = small::place();
     for key in ["alice", "bob"] {
         pack(&place, "keygen", &[&format!("{key}.pem")]).expect(0);
     }
-    let args = ["evaluate", "--quiet", "--profile", "dev", "--preset", "preset.yaml", "--report-out", "eval"];
-    let sides = ["--baseline", "base", "--subject", "subject", "--signing-key", "alice.pem"];
-    place.run(&[&args[..], &sides].concat()).expect(0);
+    small::evaluate(&place, &["--signing-key", "alice.pem"]).expect(0);
     place
 }
 

@@ -2,23 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
-use invarlock_tests::{As, Place, Ran, demo, read_json};
+use invarlock_tests::{Place, Ran, read_json, small};
 use serde_json::{Value, json};
 
 /// Signed evidence of a few windows, and the keys of its author `alice` and of the verifier `bob`.
 fn place() -> Place {
-    let place = Place::new(As::User);
-    place.copy_dir(&demo("baseline"), "base");
-    place.copy_dir(&demo("healthy"), "subject");
-    let data = demo("valid.jsonl");
-    let preset = json!({"dataset": {"provider": {"kind": "local_jsonl", "file": data}, "seq_len": 32, "preview_n": 4, "final_n": 4}});
-    place.write("preset.yaml", preset.to_string().as_bytes());
+    let place = small::place();
     for key in ["alice", "bob"] {
         place.run(&["advanced", "attest", "keygen", &format!("{key}.key")]).expect(0);
     }
-    let args = ["evaluate", "--quiet", "--profile", "dev", "--preset", "preset.yaml", "--report-out", "eval"];
-    let sides = ["--baseline", "base", "--subject", "subject", "--signing-key", "alice.key"];
-    place.run(&[&args[..], &sides].concat()).expect(0);
+    small::evaluate(&place, &["--signing-key", "alice.key"]).expect(0);
     place
 }
 

@@ -1,19 +1,15 @@
 //! Signed evidence: keys, attestations and plan locks, checked by this program and by another implementation.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, Ran, demo, read_json, set_mode, skip, target};
+use invarlock_tests::small::{self, evaluate};
+use invarlock_tests::{Place, Ran, read_json, set_mode, skip, target};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
 
 /// Two demo checkpoints, a preset of few windows, and the keys `alice` and `bob`, `bob` as ssh-keygen writes it.
 fn place() -> Place {
-    let place = Place::new(As::User);
-    place.copy_dir(&demo("baseline"), "base");
-    place.copy_dir(&demo("healthy"), "subject");
-    let data = demo("valid.jsonl");
-    let preset = json!({"dataset": {"provider": {"kind": "local_jsonl", "file": data}, "seq_len": 32, "preview_n": 4, "final_n": 4}});
-    place.write("preset.yaml", preset.to_string().as_bytes());
+    let place = small::place();
     place.run(&["advanced", "attest", "keygen", "alice.key"]).expect(0);
     // It refuses a user id without an account.
     let keygen = ["-q", "-t", "ed25519", "-N", "", "-f"];
@@ -21,11 +17,6 @@ fn place() -> Place {
     assert!(bob.is_ok_and(|bob| bob.success()), "ssh-keygen of OpenSSH is needed");
     place.give(&place.work("bob"));
     place
-}
-
-fn evaluate(place: &Place, more: &[&str]) -> Ran {
-    let args = ["evaluate", "--quiet", "--profile", "dev", "--preset", "preset.yaml", "--report-out", "eval"];
-    place.run(&[&args[..], &["--baseline", "base", "--subject", "subject"], more].concat())
 }
 
 fn verify(place: &Place, more: &[&str]) -> Ran {
