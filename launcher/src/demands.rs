@@ -2,6 +2,7 @@
 
 use crate::args::{Provenance, VerifyArgs, parse_age};
 use crate::error::{Context as _, Error, Result};
+use crate::filter::USER_PROFILE;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::{inputs, keys};
@@ -17,6 +18,8 @@ use invarlock_evidence::verify::{Assurance, Pins, RuntimeProvenance, VerifyOptio
 use invarlock_images::Digest;
 use std::path::Path;
 
+/// Controls whose absence a recipient can accept, by their names in the manifest. For host execution there is an option of its own.
+pub const ACCEPTABLE: [&str; 2] = ["allow_network", USER_PROFILE];
 /// Largest trust profile that is read.
 const PROFILE_LIMIT: u64 = 1 << 20;
 
@@ -185,11 +188,7 @@ fn of_profile(profile: &TrustProfile) -> Result<VerifyOptions> {
         .map(parse_age)
         .transpose()
         .map_err(|e| Error::input(format!("max_age: {e}")))?;
-    if let Some(unknown) = profile
-        .allow
-        .iter()
-        .find(|name| !["allow_network", "custom_seccomp_profile"].contains(&name.as_str()))
-    {
+    if let Some(unknown) = profile.allow.iter().find(|name| !ACCEPTABLE.contains(&name.as_str())) {
         return Err(Error::input(format!(
             "allow: {unknown:?} is not allow_network or custom_seccomp_profile"
         )));

@@ -1,6 +1,7 @@
 //! `invarlock advanced attest`: keys and signatures.
 
 use crate::args::{AttestCommand, InspectArgs, KeygenArgs, SignArgs, VerifyEnvelopeArgs};
+use crate::demands::ACCEPTABLE;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::{ATTESTATION, write_output};
 use crate::verbs::row::Verb;
@@ -45,7 +46,7 @@ fn sign(args: &SignArgs) -> Result<u8> {
     let options = VerifyOptions {
         runtime_provenance: RuntimeProvenance::Host,
         keep_verified: true,
-        granted: ["allow_network", "custom_seccomp_profile"].map(str::to_owned).to_vec(),
+        granted: ACCEPTABLE.map(str::to_owned).to_vec(),
         ..VerifyOptions::default()
     };
     let verdict = verify_report(&args.report, &options);
