@@ -88,8 +88,8 @@ pub fn select(
         ))
         .with_hint(remedy(request, texts)));
     }
-    let equal_rows = first_duplicate(&usable).map(|(one, other)| (rows[one], rows[other]));
-    let Sizes { preview, final_, adjustments } = without_duplicates(&usable, equal_rows, request)?;
+    let Sizes { preview, final_, adjustments } = without_duplicates(&usable, &rows, request)?;
+    let equal_rows = if adjustments.is_empty() { None } else { first_duplicate(&usable, &rows) };
     usable.truncate(preview + final_);
     let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
     let second = usable.split_off(preview);
@@ -103,10 +103,11 @@ pub fn select(
     })
 }
 
-/// The first two equal windows.
-fn first_duplicate(windows: &[Window]) -> Option<(usize, usize)> {
+/// The rows of the first two equal windows; `rows` has the row of each window.
+fn first_duplicate(windows: &[Window], rows: &[usize]) -> Option<(usize, usize)> {
     let mut seen: HashMap<&[u32], usize> = HashMap::with_capacity(windows.len());
-    windows.iter().enumerate().find_map(|(i, window)| seen.insert(window.tokens(), i).map(|first| (first, i)))
+    let mut windows = windows.iter().zip(rows);
+    windows.find_map(|(window, row)| seen.insert(window.tokens(), *row).map(|first| (first, *row)))
 }
 
 /// How many windows repeat another one.
@@ -146,11 +147,7 @@ struct Sizes {
 }
 
 /// The largest sizes of the arms, in upstream's sequence of reductions, at which no two windows are equal.
-fn without_duplicates(
-    usable: &[Window],
-    equal: Option<(usize, usize)>,
-    request: &WindowRequest<'_>,
-) -> Result<Sizes> {
+fn without_duplicates(usable: &[Window], rows: &[usize], request: &WindowRequest<'_>) -> Result<Sizes> {
     let floor = match request.profile.eq_ignore_ascii_case("release") {
         true => RELEASE_FLOOR,
         false => (request.preview.min(request.final_) / 2).max(10),
@@ -179,7 +176,7 @@ fn without_duplicates(
             ))
             .with_hint(format!(
                 "replace repeated rows by rows with other texts, or raise seq_len: {}",
-                equal.map(equal_rows).unwrap_or_default()
+                first_duplicate(usable, rows).map(equal_rows).unwrap_or_default()
             )));
         }
         (preview, final_) = (smaller, smaller);
