@@ -168,8 +168,8 @@ fn is_one_error_or_killed(ran: &Ran) -> bool {
     match ran.code {
         125 => errors == 1,
         -1 => errors == 0,
-        // prlimit could not start the launcher.
-        126 | 127 => ran.err.starts_with("prlimit:"),
+        // prlimit could not start the launcher, or the dynamic linker could not load it.
+        126 | 127 => ran.err.starts_with("prlimit:") || ran.err.starts_with("Fatal glibc error:"),
         _ => false,
     }
 }
