@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     write_checkpoint(directory.path(), &arguments.dtype)?;
     let checkpoint = Checkpoint::open(directory.path())?;
-    let model = Model::load(&checkpoint)?;
+    let model = Model::load(&checkpoint, arguments.seq_len)?;
     let mut random = Random(42);
     let windows: Vec<Vec<u32>> = (0..arguments.windows)
         .map(|_| (0..arguments.seq_len).map(|_| (random.next() % VOCAB as u64) as u32).collect())

@@ -28,6 +28,8 @@ pub const THREADS: usize = 1024;
 pub const LAYERS: usize = 1024;
 /// Attention heads, and elements of a head.
 pub const HEADS: usize = 4096;
+/// Experts of a layer.
+pub const EXPERTS: usize = 4096;
 /// `hidden_size` and `intermediate_size`.
 pub const WIDTH: usize = 1 << 20;
 /// Tokens of the vocabulary.

@@ -70,7 +70,7 @@ impl<'a> Prepared<'a> {
         events: &mut Events,
     ) -> Result<Self> {
         let workers = Workers::new(job.threads)?;
-        let model = Model::load(checkpoint)?;
+        let model = Model::load(checkpoint, job.seq_len)?;
         check_positions(job, &model)?;
         let tokenizer = Tokenizer::open(checkpoint, &model.info, job.seq_len)?;
         events.add(

@@ -10,6 +10,9 @@ use invarlock_evaluator::measure::Workers;
 use invarlock_evaluator::model::Model;
 use serde_json::Value;
 
+/// At least as long as every window of the cases.
+const SEQ_LEN: usize = 1024;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/reference")
 }
@@ -34,7 +37,7 @@ fn losses_match_transformers() {
         let windows = reference["windows"].as_array().expect("windows");
         let tokens: Vec<Vec<u32>> = windows.iter().map(real_tokens).collect();
         let checkpoint = Checkpoint::open(case).expect(&name);
-        let model = Model::load(&checkpoint).expect(&name);
+        let model = Model::load(&checkpoint, SEQ_LEN).expect(&name);
         assert!(model.info.unused.is_empty(), "{name}: unused {:?}", model.info.unused);
         let views: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
 
@@ -90,7 +93,7 @@ fn rejects_unsupported_options_by_name() {
         let empty = [&2u64.to_le_bytes()[..], b"{}"].concat();
         fs::write(directory.path().join("model.safetensors"), empty).expect("written");
         let checkpoint = Checkpoint::open(directory.path()).expect("opened");
-        let error = Model::load(&checkpoint).expect_err(&case.display().to_string());
+        let error = Model::load(&checkpoint, SEQ_LEN).expect_err(&case.display().to_string());
         assert!(error.kind() == Kind::Unsupported, "{}: {error:?}", case.display());
         for word in expected.lines() {
             assert!(error.to_string().contains(word), "{}: {error} lacks {word:?}", case.display());

@@ -202,40 +202,34 @@ def cases():
 
 def refused():
     """Configurations to refuse: name, configuration, words that the message must contain."""
-    yield "llama-rope-linear", {**LLAMA, "rope_theta": 10000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}, [
-        "rope_scaling",
-        "linear",
+    yield "llama-rope-unknown", {**LLAMA, "rope_theta": 10000.0, "rope_scaling": {"type": "mrope", "factor": 2.0}}, [
+        "RoPE type",
+        "mrope",
     ]
-    yield "llama-rope-llama3", {
-        **LLAMA,
-        "rope_theta": 500000.0,
-        "rope_scaling": {
-            "rope_type": "llama3",
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32,
-        },
-    }, ["rope_scaling", "llama3"]
-    yield "llama-rope-yarn", {
-        **LLAMA,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 10000.0,
-            "factor": 4.0,
-            "original_max_position_embeddings": 16,
-        },
-    }, ["rope_parameters", "yarn"]
-    yield "phi", {
-        "model_type": "phi",
-        "architectures": ["PhiForCausalLM"],
+    yield "llama-sliding", {**LLAMA, **ROPE_NEW, "layer_types": ["sliding_attention", "full_attention"]}, [
+        "layer_types",
+        "sliding_attention",
+    ]
+    yield "llama-softcap", {**LLAMA, **ROPE_NEW, "attn_logit_softcapping": 30.0}, ["attn_logit_softcapping"]
+    yield "gemma-bidirectional", {**LLAMA, **ROPE_NEW, "model_type": "gemma", "use_bidirectional_attention": True}, [
+        "use_bidirectional_attention",
+    ]
+    yield "bloom-post-layernorm", {
+        "model_type": "bloom",
+        "architectures": ["BloomForCausalLM"],
         "vocab_size": VOCAB,
         "hidden_size": 32,
-        "intermediate_size": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "apply_residual_connection_post_layernorm": True,
+    }, ["apply_residual_connection_post_layernorm"]
+    yield "mamba", {
+        "model_type": "mamba",
+        "architectures": ["MambaForCausalLM"],
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "partial_rotary_factor": 0.5,
-    }, ["model_type", "phi"]
+    }, ["model_type", "mamba"]
     yield "gpt2-cross-attention", {**GPT2, "add_cross_attention": True}, ["add_cross_attention"]
     yield "llama-quantised", {
         **LLAMA,

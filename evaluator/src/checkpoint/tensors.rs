@@ -52,6 +52,8 @@ impl Dtype {
 pub struct Tensors {
     files: Vec<Mapped>,
     table: BTreeMap<String, Entry>,
+    /// Names that the index has and no file. Only a tensor that the model needs must exist.
+    absent: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,7 @@ struct Index {
 impl Tensors {
     /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names, and checks their headers.
     pub fn open(directory: &Path) -> Result<Self> {
-        let mut tensors = Self { files: Vec::new(), table: BTreeMap::new() };
+        let mut tensors = Self { files: Vec::new(), table: BTreeMap::new(), absent: BTreeSet::new() };
         match (exists(&directory.join(SINGLE)), exists(&directory.join(INDEX))) {
             (true, false) => tensors.add(&directory.join(SINGLE))?,
             (false, true) => tensors.add_shards(directory)?,
@@ -120,12 +122,8 @@ impl Tensors {
             }
             self.add(&directory.join(shard))?;
         }
-        match index.weight_map.keys().find(|name| !self.table.contains_key(*name)) {
-            Some(name) => {
-                bail!(Input, "{}: tensor {name} is in none of the files", path.display())
-            }
-            None => Ok(()),
-        }
+        self.absent = index.weight_map.into_keys().filter(|name| !self.table.contains_key(name)).collect();
+        Ok(())
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
@@ -173,6 +171,11 @@ impl Tensors {
         // The header was checked against the length of the file.
         let bytes = &self.files[entry.file][entry.start..entry.end];
         Ok(Some(Tensor { dtype, shape: &entry.shape, bytes }))
+    }
+
+    /// Whether the index names this tensor and no file contains it.
+    pub fn is_absent(&self, name: &str) -> bool {
+        self.absent.contains(name)
     }
 
     /// Whether a tensor with this name exists.

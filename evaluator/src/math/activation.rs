@@ -73,6 +73,34 @@ multiversion! {
         }
     }
 
+    /// x ← x + y · scale.
+    pub fn add_scaled(x: &mut [f32], y: &[f32], scale: f32) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += *y * scale;
+        }
+    }
+
+    /// x ← x · scale.
+    pub fn scale(x: &mut [f32], scale: f32) {
+        for x in x {
+            *x *= scale;
+        }
+    }
+
+    /// x ← min(max(x, -limit), limit); NaN stays.
+    pub fn clip(x: &mut [f32], limit: f32) {
+        for x in x {
+            *x = x.clamp(-limit, limit);
+        }
+    }
+
+    /// x ← limit · tanh(x / limit).
+    pub fn softcap(x: &mut [f32], limit: f32) {
+        for x in x {
+            *x = tanh(*x / limit) * limit;
+        }
+    }
+
     /// x ← x · y.
     pub fn multiply(x: &mut [f32], y: &[f32]) {
         for (x, y) in x.iter_mut().zip(y) {

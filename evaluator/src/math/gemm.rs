@@ -57,6 +57,15 @@ impl<'a> View<'a> {
     pub fn rows(&self) -> usize {
         self.rows
     }
+
+    /// One row, whose elements must be consecutive.
+    ///
+    /// # Panics
+    /// When they are not, or there is no such row.
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        assert!(self.column == 1 && row < self.rows, "{OUT_OF_BOUNDS}");
+        &self.data[row * self.row..][..self.columns]
+    }
 }
 
 impl<'a> ViewMut<'a> {

@@ -32,6 +32,35 @@ impl Norm {
         }
     }
 
+    /// Number of elements.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Layer { weight, .. } | Self::Rms { weight, .. } => weight.len(),
+        }
+    }
+
+    /// Replaces each row of `width` elements by the normalised one; `row` is working memory.
+    pub fn replace(&self, x: &mut [f32], width: usize, row: &mut Vec<f32>) {
+        row.resize(row.len().max(width), 0.0);
+        for x in x.chunks_exact_mut(width) {
+            self.row(x, &mut row[..width]);
+            x.copy_from_slice(&row[..width]);
+        }
+    }
+
+    /// Normalisations of consecutive parts of `width` elements, each with its part of the parameters.
+    pub fn split(self, width: usize) -> Vec<Self> {
+        match self {
+            Self::Layer { weight, bias, epsilon } => {
+                let parts = weight.chunks(width).zip(bias.chunks(width));
+                parts.map(|(w, b)| Self::Layer { weight: w.to_vec(), bias: b.to_vec(), epsilon }).collect()
+            }
+            Self::Rms { weight, epsilon } => {
+                weight.chunks(width).map(|w| Self::Rms { weight: w.to_vec(), epsilon }).collect()
+            }
+        }
+    }
+
     /// Normalises each row of `width` elements.
     pub fn rows(&self, x: &[f32], width: usize, out: &mut [f32]) {
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {

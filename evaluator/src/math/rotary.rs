@@ -1,40 +1,62 @@
-//! Rotary position embedding: element i of the first half of a head is rotated with element i of the second half.
+//! Rotary position embedding: pairs of elements of a head are rotated by angles that grow with the position.
 
 use super::simd::multiversion;
 
-/// Cosines and sines of the angles of each position.
-#[derive(Debug, Clone, Default)]
+/// Which elements of a head form a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairing {
+    /// Element i of the first half and element i of the second half.
+    Halves,
+    /// Elements 2i and 2i + 1.
+    Adjacent,
+}
+
+/// Frequencies of the pairs of a head.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frequencies {
+    /// Angle of each pair at position 1, in radians.
+    pub inverse: Vec<f32>,
+    /// Factor of cosines and sines.
+    pub factor: f32,
+}
+
+/// Cosines and sines of the angles of each position. Rotates the first elements of a head, two for each frequency.
+#[derive(Debug, Clone)]
 pub struct Rotary {
-    theta: f64,
-    positions: usize,
-    half: usize,
+    pairing: Pairing,
+    pairs: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Rotary {
-    /// A table for heads of `head_dim` elements (an even number) and positions from 0.
-    pub fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
-        let half = head_dim / 2;
-        let frequencies: Vec<f64> =
-            (0..half).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect();
-        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
-        let (sin, cos) = angles.map(f64::sin_cos).map(|(s, c)| (s as f32, c as f32)).unzip();
-        Self { theta, positions, half, cos, sin }
-    }
-
-    /// Recomputes the table, unless it already is for these heads and for at least this many positions.
-    pub fn prepare(&mut self, head_dim: usize, theta: f64, positions: usize) {
-        if self.half != head_dim / 2 || self.theta != theta || self.positions < positions {
-            *self = Self::new(head_dim, theta, positions);
-        }
+    /// A table for positions from 0 to `positions` - 1.
+    ///
+    /// Angles are products in single precision, as models were trained with them.
+    pub fn new(frequencies: &Frequencies, pairing: Pairing, positions: usize) -> Self {
+        let Frequencies { inverse, factor } = frequencies;
+        let angles = (0..positions).flat_map(|p| inverse.iter().map(move |f| f64::from(p as f32 * f)));
+        let scaled = |v: f64| v as f32 * factor;
+        let (sin, cos) = angles.map(f64::sin_cos).map(|(s, c)| (scaled(s), scaled(c))).unzip();
+        Self { pairing, pairs: inverse.len(), cos, sin }
     }
 
     /// Rotates one head of the token at `position`.
     pub fn rotate(&self, head: &mut [f32], position: usize) {
-        let at = position * self.half..(position + 1) * self.half;
-        let (first, second) = head.split_at_mut(self.half);
-        rotate(first, second, &self.cos[at.clone()], &self.sin[at]);
+        let at = position * self.pairs..(position + 1) * self.pairs;
+        let (cos, sin) = (&self.cos[at.clone()], &self.sin[at]);
+        let head = &mut head[..2 * self.pairs];
+        match self.pairing {
+            Pairing::Halves => {
+                let (first, second) = head.split_at_mut(self.pairs);
+                rotate(first, second, cos, sin);
+            }
+            Pairing::Adjacent => {
+                for ((pair, c), s) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
+                    (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
+                }
+            }
+        }
     }
 }
 
@@ -51,19 +73,40 @@ multiversion! {
 mod tests {
     use super::*;
 
+    fn table(pairing: Pairing) -> Rotary {
+        let inverse = (0..4).map(|i| 10_000f32.powf(-(i as f32) / 4.0)).collect();
+        Rotary::new(&Frequencies { inverse, factor: 1.0 }, pairing, 64)
+    }
+
     #[test]
     fn product_depends_on_distance_only() {
-        let table = Rotary::new(8, 10000.0, 64);
-        let q: Vec<f32> = (0..8).map(|i| i as f32 - 3.0).collect();
-        let k: Vec<f32> = (0..8).map(|i| (i * i) as f32 / 9.0).collect();
-        let product = |m: usize, n: usize| {
-            let (mut q, mut k) = (q.clone(), k.clone());
-            table.rotate(&mut q, m);
-            table.rotate(&mut k, n);
-            q.iter().zip(&k).map(|(a, b)| a * b).sum::<f32>()
-        };
-        assert!((product(5, 2) - product(40, 37)).abs() < 1e-3);
-        assert!((product(5, 2) - product(5, 3)).abs() > 1e-2);
-        assert_eq!(product(0, 0), q.iter().zip(&k).map(|(a, b)| a * b).sum::<f32>());
+        for pairing in [Pairing::Halves, Pairing::Adjacent] {
+            let table = table(pairing);
+            // The last two elements are not rotated.
+            let q: Vec<f32> = (0..10).map(|i| i as f32 - 3.0).collect();
+            let k: Vec<f32> = (0..10).map(|i| (i * i) as f32 / 9.0).collect();
+            let product = |m: usize, n: usize| {
+                let (mut q, mut k) = (q.clone(), k.clone());
+                table.rotate(&mut q, m);
+                table.rotate(&mut k, n);
+                assert_eq!((&q[8..], &k[8..]), (&[5.0, 6.0][..], &[64.0 / 9.0, 9.0][..]));
+                q.iter().zip(&k).map(|(a, b)| a * b).sum::<f32>()
+            };
+            assert!((product(5, 2) - product(40, 37)).abs() < 1e-3);
+            assert!((product(5, 2) - product(5, 3)).abs() > 1e-2);
+            assert_eq!(product(0, 0), q.iter().zip(&k).map(|(a, b)| a * b).sum::<f32>());
+        }
+    }
+
+    #[test]
+    fn pairings_are_permutations_of_each_other() {
+        let head: Vec<f32> = (0..8).map(|i| i as f32 * 0.7 - 2.0).collect();
+        let mut halves: Vec<f32> =
+            head.iter().step_by(2).chain(head.iter().skip(1).step_by(2)).copied().collect();
+        let mut adjacent = head;
+        table(Pairing::Halves).rotate(&mut halves, 9);
+        table(Pairing::Adjacent).rotate(&mut adjacent, 9);
+        let (first, second) = halves.split_at(4);
+        assert_eq!(first.iter().zip(second).flat_map(|(a, b)| [*a, *b]).collect::<Vec<_>>(), adjacent);
     }
 }

@@ -16,6 +16,18 @@ multiversion! {
         }
     }
 
+    /// The same with one more score, the sink, whose probability is dropped.
+    pub fn softmax_with_sink(row: &mut [f32], sink: f32) {
+        let largest = max(row).max(sink);
+        for v in row.iter_mut() {
+            *v = exp_nonpositive(*v - largest);
+        }
+        let scale = 1.0 / (sum(row, |v| v) + exp_nonpositive(sink - largest));
+        for v in row.iter_mut() {
+            *v *= scale;
+        }
+    }
+
     /// The largest element m, and Σ exp(x − m).
     pub fn max_and_sum(row: &[f32]) -> (f32, f32) {
         let largest = max(row);
@@ -76,6 +88,19 @@ mod tests {
                 x.chunks(block).for_each(|b| lse.add(b));
                 assert!((lse.value() - (f64::from(largest) + total.ln())).abs() < 1e-6);
             }
+        }
+    }
+
+    #[test]
+    fn sink_takes_its_share() {
+        let x: Vec<f32> = (0..37).map(|i| ((i * 31) % 19) as f32 / 3.0).collect();
+        for sink in [-50.0, 0.0, 4.0, 40.0] {
+            let mut all = x.clone();
+            all.push(sink);
+            softmax(&mut all);
+            let mut row = x.clone();
+            softmax_with_sink(&mut row, sink);
+            assert!(row.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-7), "{sink}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The last step: hidden states to losses. Logits are computed a block of the vocabulary at a time.
 
-use super::matrix::Matrix;
-use super::scratch::{ROWS, sized, spans};
+use super::matrix::{Linear, Matrix};
+use super::scratch::{ROWS, Work, sized, spans};
+use crate::math::activation::{add, scale, softcap};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
 use crate::math::softmax::LogSumExp;
@@ -9,41 +10,55 @@ use crate::math::softmax::LogSumExp;
 /// Vocabulary entries handled at once.
 const BLOCK: usize = 2048;
 
-/// Final normalisation and output projection.
+/// The steps from the last hidden states to logits.
 #[derive(Debug)]
 pub struct Head<'m, 'a> {
-    /// Normalisation before the projection.
-    pub norm: &'m Norm,
-    /// Hidden state to logits.
+    /// Normalisation of the hidden state.
+    pub norm: Option<&'m Norm>,
+    /// Projection of the hidden state to the inputs of `lm_head`.
+    pub project_out: Option<&'m Linear<'a>>,
+    /// State to logits.
     pub lm_head: &'m Matrix<'a>,
+    /// Bias of `lm_head`.
+    pub bias: Option<&'m [f32]>,
+    /// Factor of the logits.
+    pub scale: f32,
+    /// Logits become limit · tanh(logit / limit).
+    pub softcap: Option<f32>,
     /// Elements of a hidden state.
     pub hidden_size: usize,
 }
 
 impl Head<'_, '_> {
     /// Mean cross-entropy of each window: the state of each token but the last predicts the next token.
-    ///
-    /// `states` and `logits` are working memory: normalised states, and one block of logits.
-    pub fn losses(
-        &self,
-        windows: &[&[u32]],
-        hidden: &[f32],
-        states: &mut Vec<f32>,
-        logits: &mut Vec<f32>,
-        panel: &mut Vec<f32>,
-    ) -> Vec<f64> {
+    pub fn losses(&self, windows: &[&[u32]], hidden: &[f32], work: &mut Work) -> Vec<f64> {
+        let Work { normed, update, scores, panel, .. } = work;
         let targets: Vec<usize> =
             windows.iter().flat_map(|window| &window[1..]).map(|id| *id as usize).collect();
-        let states = sized(states, targets.len() * self.hidden_size);
+        let states = sized(normed, targets.len() * self.hidden_size);
         let predicting = spans(windows).into_iter().flat_map(|span| span.start..span.end - 1);
         for (row, state) in predicting.zip(states.chunks_exact_mut(self.hidden_size)) {
-            self.norm.row(&hidden[row * self.hidden_size..][..self.hidden_size], state);
+            let hidden = &hidden[row * self.hidden_size..][..self.hidden_size];
+            match self.norm {
+                Some(norm) => norm.row(hidden, state),
+                None => state.copy_from_slice(hidden),
+            }
         }
 
         let losses: Vec<f64> = targets
             .chunks(ROWS)
             .zip(states.chunks(ROWS * self.hidden_size))
-            .flat_map(|(targets, states)| self.token_losses(targets, states, logits, panel))
+            .flat_map(|(targets, states)| {
+                let rows = targets.len();
+                let states = View::dense(states, rows, self.hidden_size);
+                let Some(project_out) = self.project_out else {
+                    return self.token_losses(targets, states, scores, panel);
+                };
+                let width = project_out.weight.outputs();
+                let projected = sized(update, rows * width);
+                project_out.weight.apply(states, &mut ViewMut::dense(projected, rows, width), panel);
+                self.token_losses(targets, View::dense(projected, rows, width), scores, panel)
+            })
             .collect();
         let mut rest = losses.as_slice();
         let mut mean = |window: &&[u32]| {
@@ -58,7 +73,7 @@ impl Head<'_, '_> {
     fn token_losses(
         &self,
         targets: &[usize],
-        states: &[f32],
+        states: View<'_>,
         logits: &mut Vec<f32>,
         panel: &mut Vec<f32>,
     ) -> Vec<f64> {
@@ -69,9 +84,9 @@ impl Head<'_, '_> {
             let block = first..vocab.min(first + BLOCK);
             let width = block.len();
             let logits = sized(logits, rows * width);
-            let view = View::dense(states, rows, self.hidden_size);
-            self.lm_head.apply_to(view, block.clone(), &mut ViewMut::dense(logits, rows, width), panel);
-            for (row, logits) in logits.chunks_exact(width).enumerate() {
+            self.lm_head.apply_to(states, block.clone(), &mut ViewMut::dense(logits, rows, width), panel);
+            for (row, logits) in logits.chunks_exact_mut(width).enumerate() {
+                self.finish(logits, first);
                 normalisers[row].add(logits);
                 if block.contains(&targets[row]) {
                     target_logits[row] = f64::from(logits[targets[row] - first]);
@@ -79,5 +94,18 @@ impl Head<'_, '_> {
             }
         }
         normalisers.iter().zip(&target_logits).map(|(norm, logit)| norm.value() - logit).collect()
+    }
+
+    /// Bias, factor and limit of the logits from `first` on.
+    fn finish(&self, logits: &mut [f32], first: usize) {
+        if let Some(bias) = self.bias {
+            add(logits, &bias[first..first + logits.len()]);
+        }
+        if self.scale != 1.0 {
+            scale(logits, self.scale);
+        }
+        if let Some(limit) = self.softcap {
+            softcap(logits, limit);
+        }
     }
 }

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
 
-use super::matrix::{Layout, Matrix};
+use super::matrix::{Layout, Linear, Matrix};
+use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
-use invarlock_error::{Error, Result, bail};
-
-/// Name of the output projection.
-const HEAD: &str = "lm_head.weight";
+use crate::math::norm::Norm;
+use invarlock_error::{Result, bail};
 
 /// Takes the parameters of one model.
 #[derive(Debug)]
@@ -26,12 +25,12 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// A loader of names with `prefix`. A checkpoint that was saved from the bare model has names without it: such a
-    /// checkpoint contains `probe` (a name without the prefix) as it is.
+    /// A loader of names with `prefix`. A checkpoint that was saved from the bare model has names without the first part of it: such a
+    /// checkpoint contains `probe` (a name without the prefix) in that way.
     pub fn new(checkpoint: &'a Checkpoint, prefix: &'static str, probe: &str) -> Self {
-        let bare =
-            !checkpoint.tensors.contains(&format!("{prefix}{probe}")) && checkpoint.tensors.contains(probe);
-        let stored_prefix = if bare { "" } else { prefix };
+        let bare = prefix.split_once('.').map_or("", |(_, rest)| rest);
+        let contains = |prefix: &str| checkpoint.tensors.contains(&format!("{prefix}{probe}"));
+        let stored_prefix = if !contains(prefix) && contains(bare) { bare } else { prefix };
         Self {
             checkpoint,
             stored_prefix,
@@ -44,9 +43,13 @@ impl<'a> Loader<'a> {
 
     fn take(&mut self, stored: String, name: String, shape: &[usize]) -> Result<Tensor<'a>> {
         let Some(tensor) = self.checkpoint.tensors.get(&stored)? else {
+            let missing = match self.checkpoint.tensors.is_absent(&stored) {
+                true => "the index names it, but no file contains it",
+                false => "it is missing",
+            };
             bail!(
                 Input,
-                "{}: tensor {stored}, which config.json requires, is missing",
+                "{}: config.json requires the tensor {stored}: {missing}",
                 self.checkpoint.directory().display()
             );
         };
@@ -58,13 +61,27 @@ impl<'a> Loader<'a> {
                 tensor.shape
             );
         }
-        self.taken_names.insert(stored);
-        self.taken.push((name, tensor));
+        if self.taken_names.insert(stored) {
+            self.taken.push((name, tensor));
+        }
         Ok(tensor)
     }
 
     fn take_prefixed(&mut self, name: &str, shape: &[usize]) -> Result<Tensor<'a>> {
         self.take(format!("{}{name}", self.stored_prefix), format!("{}{name}", self.prefix), shape)
+    }
+
+    /// A tensor of this shape, or a slice of a tensor that has one for each expert.
+    fn take_slice(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        slice: Option<(usize, usize)>,
+    ) -> Result<Tensor<'a>> {
+        let Some((index, count)) = slice else { return self.take_prefixed(name, shape) };
+        let tensor = self.take_prefixed(name, &[&[count], shape].concat())?;
+        let size = tensor.bytes.len() / count;
+        Ok(Tensor { bytes: &tensor.bytes[index * size..(index + 1) * size], ..tensor })
     }
 
     /// A weight matrix.
@@ -75,63 +92,103 @@ impl<'a> Loader<'a> {
         outputs: usize,
         layout: Layout,
     ) -> Result<Matrix<'a>> {
-        let shape = match layout {
-            Layout::InOut => [inputs, outputs],
-            Layout::OutIn => [outputs, inputs],
+        let tensor = self.take_prefixed(name, &layout.shape(inputs, outputs))?;
+        Ok(Matrix::new(tensor, inputs, outputs, layout))
+    }
+
+    /// A linear layer.
+    pub fn linear(&mut self, spec: &spec::Linear) -> Result<Linear<'a>> {
+        let spec::Linear { weight, bias, inputs, outputs, layout, slice } = spec;
+        let tensor = self.take_slice(weight, &layout.shape(*inputs, *outputs), *slice)?;
+        let bias = match bias {
+            Some(bias) => Some(values(self.take_slice(bias, &[*outputs], *slice)?)),
+            None => None,
         };
-        Ok(Matrix::new(self.take_prefixed(name, &shape)?, inputs, outputs, layout))
+        Ok(Linear { weight: Matrix::new(tensor, *inputs, *outputs, *layout), bias })
     }
 
-    /// A vector, converted to single precision.
-    pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
-        let tensor = self.take_prefixed(name, &[length])?;
-        let mut values = vec![0.0; length];
-        Matrix::new(tensor, length, 1, Layout::OutIn).row(0, &mut values);
-        Ok(values)
+    /// A tensor of a known shape, converted to single precision.
+    pub fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(values(self.take_prefixed(name, shape)?))
     }
 
-    /// Records the name of a normalisation module for the invariants guard.
-    pub fn norm(&mut self, module: &str) {
+    /// A normalisation of `width` elements.
+    pub fn norm(&mut self, spec: &spec::Norm, width: usize) -> Result<Norm> {
+        self.norm_of_shape(spec, &[width])
+    }
+
+    /// A normalisation whose parameters have a shape.
+    pub fn norm_of_shape(&mut self, spec: &spec::Norm, shape: &[usize]) -> Result<Norm> {
+        let spec::Norm { module, kind, epsilon } = spec;
+        let count = shape.iter().product();
         self.norms.push(format!("{}{module}", self.prefix));
+        let weight = match kind {
+            spec::NormKind::LayerPlain => vec![1.0; count],
+            _ => self.values(&format!("{module}.weight"), shape)?,
+        };
+        let bias = match kind {
+            spec::NormKind::Layer => self.values(&format!("{module}.bias"), shape)?,
+            _ => vec![0.0; count],
+        };
+        let epsilon = *epsilon;
+        Ok(match kind {
+            spec::NormKind::Rms => Norm::Rms { weight, epsilon },
+            spec::NormKind::RmsPlusOne => {
+                Norm::Rms { weight: weight.into_iter().map(|w| 1.0 + w).collect(), epsilon }
+            }
+            _ => Norm::Layer { weight, bias, epsilon },
+        })
     }
 
-    /// The output projection; none when it is tied to the embedding.
+    /// The token embedding and the output projection, which is absent where it is the embedding.
     ///
-    /// Where the configuration ties them and the file contains both, they must be equal: releases of transformers
-    /// disagree about which of two different tensors counts.
-    pub fn lm_head(
+    /// Where the configuration ties them, one of them suffices; a checkpoint with two different ones has both, as transformers 5 does it.
+    pub fn embeddings(
         &mut self,
-        tied: bool,
-        embedding: &str,
-        inputs: usize,
+        embedding: &spec::Embedding,
+        head: &spec::Head,
         vocab_size: usize,
-    ) -> Result<Option<Matrix<'a>>> {
-        if !tied {
-            let tensor = self.take(HEAD.to_owned(), HEAD.to_owned(), &[vocab_size, inputs])?;
-            return Ok(Some(Matrix::new(tensor, inputs, vocab_size, Layout::OutIn)));
+    ) -> Result<(Matrix<'a>, Option<Matrix<'a>>)> {
+        let inputs = embedding.width;
+        let shape = [vocab_size, inputs];
+        let tokens = format!("{}.weight", embedding.tokens);
+        let projection = format!("{}.weight", head.module);
+        let matrix = |tensor| Matrix::new(tensor, inputs, vocab_size, Layout::OutIn);
+        if !head.tied {
+            let tokens = self.take_prefixed(&tokens, &shape)?;
+            let head = self.take(projection.clone(), projection, &shape)?;
+            return Ok((matrix(tokens), Some(matrix(head))));
         }
-        if let Some(head) = self.checkpoint.tensors.get(HEAD)? {
-            let embedding = format!("{}{embedding}", self.stored_prefix);
-            let equal = self
-                .checkpoint
-                .tensors
-                .get(&embedding)?
-                .is_some_and(|e| e.bytes == head.bytes && e.dtype == head.dtype);
-            if !equal {
-                let name = self.checkpoint.directory().display();
-                return Err(Error::input(format!(
-                    "{name}: config.json ties {HEAD} to {embedding}, but the checkpoint contains both and they differ"
-                ))
-                .with_hint("set `tie_word_embeddings` to false, or remove one of the two tensors"));
+        let stored_tokens = format!("{}{tokens}", self.stored_prefix);
+        let stored_head = self.checkpoint.tensors.get(&projection)?;
+        if stored_head.is_some() && !self.checkpoint.tensors.contains(&stored_tokens) {
+            let both = self.take(projection, format!("{}{tokens}", self.prefix), &shape)?;
+            return Ok((matrix(both), None));
+        }
+        let tokens = self.take_prefixed(&tokens, &shape)?;
+        match stored_head {
+            Some(head) if head.bytes != tokens.bytes || head.dtype != tokens.dtype => {
+                let head = self.take(projection.clone(), projection, &shape)?;
+                Ok((matrix(tokens), Some(matrix(head))))
             }
-            self.taken_names.insert(HEAD.to_owned());
+            Some(_) => {
+                self.taken_names.insert(projection);
+                Ok((matrix(tokens), None))
+            }
+            None => Ok((matrix(tokens), None)),
         }
-        Ok(None)
+    }
+
+    /// The bias of the output projection.
+    pub fn head_bias(&mut self, head: &spec::Head, vocab_size: usize) -> Result<Vec<f32>> {
+        let name = format!("{}.bias", head.module);
+        Ok(values(self.take(name.clone(), name, &[vocab_size])?))
     }
 
     /// The parameters that were taken and the tensors that were not. `embeddings` are module names and their sizes.
     pub fn finish(self, tied: bool, vocab_size: usize, embeddings: &[(&str, usize)]) -> Loaded<'a> {
-        let buffers = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
+        // Masks and frequencies, which older releases of transformers stored.
+        let buffers = [".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq"];
         let unused = self.checkpoint.tensors.names().filter(|n| !self.taken_names.contains(*n));
         let unused = unused.filter(|n| !buffers.iter().any(|b| n.ends_with(b))).map(str::to_owned).collect();
 
@@ -155,6 +212,14 @@ impl<'a> Loader<'a> {
         };
         Loaded { checks, parameters: self.taken, unused }
     }
+}
+
+/// All elements of a tensor in single precision.
+fn values(tensor: Tensor<'_>) -> Vec<f32> {
+    let count = tensor.bytes.len() / tensor.dtype.size();
+    let mut values = vec![0.0; count];
+    Matrix::new(tensor, count, 1, Layout::OutIn).row(0, &mut values);
+    values
 }
 
 /// The result of a [`Loader`].

@@ -21,6 +21,23 @@ pub enum Layout {
     OutIn,
 }
 
+impl Layout {
+    /// The shape of a tensor in this layout.
+    pub fn shape(self, inputs: usize, outputs: usize) -> [usize; 2] {
+        match self {
+            Self::InOut => [inputs, outputs],
+            Self::OutIn => [outputs, inputs],
+        }
+    }
+}
+
+/// A linear layer.
+#[derive(Debug)]
+pub struct Linear<'a> {
+    pub weight: Matrix<'a>,
+    pub bias: Option<Vec<f32>>,
+}
+
 /// A weight matrix.
 #[derive(Debug, Clone)]
 pub struct Matrix<'a> {

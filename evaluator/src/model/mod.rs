@@ -1,45 +1,28 @@
-//! Model families: their weights, and the forward pass that computes the loss of each window.
+//! Models: their weights, and the forward pass that computes the loss of each window.
 //!
-//! To add a family, write its file with a `load` function and an implementation of `ForwardPass`, and add its
-//! `model_type`s to `FAMILIES`.
+//! A family (`families/`) turns a configuration into a description (`spec`) of a decoder, whose forward pass (`decoder/`) all share.
 
 mod attention;
 mod decoder;
-mod gpt2;
+mod families;
 mod head;
 mod loader;
 mod matrix;
+mod profile;
+mod rope;
 mod scratch;
+mod spec;
 
 use invarlock_evidence::run_report::InvariantChecks;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::checkpoint::{Checkpoint, FLOAT_WEIGHTS, Tensor};
+use families::FAMILIES;
 use invarlock_error::{Context as _, Result, bail};
 pub use scratch::Scratch;
 
-/// Builds a model from an opened checkpoint.
-type Load = for<'a> fn(&'a Checkpoint) -> Result<Model<'a>>;
-
-/// Every supported `model_type` and its constructor.
-const FAMILIES: &[(&str, Load)] =
-    &[("gpt2", gpt2::load), ("llama", decoder::load), ("mistral", decoder::load), ("qwen2", decoder::load)];
-
 /// Options of checkpoints with quantised storage.
 const QUANTIZED_STORAGE: [&str; 2] = ["quantization_config", "compression_config"];
-
-/// Options that no family implements.
-const UNSUPPORTED_OPTIONS: &[&str] = &[
-    "add_cross_attention",
-    "is_encoder_decoder",
-    "num_local_experts",
-    "num_experts",
-    "n_routed_experts",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "logit_scale",
-    "use_qk_norm",
-];
 
 /// The forward pass of a model family.
 trait ForwardPass: std::fmt::Debug + Send + Sync {
@@ -83,12 +66,14 @@ impl<'a> Model<'a> {
     }
 
     /// Builds a model from an opened checkpoint. Reads headers and small vectors, not the weights.
-    pub fn load(checkpoint: &'a Checkpoint) -> Result<Self> {
+    ///
+    /// `seq_len` is the number of tokens of a padded window; no window may be longer. Some kinds of rotary positions depend on it.
+    pub fn load(checkpoint: &'a Checkpoint, seq_len: usize) -> Result<Self> {
         let config = &checkpoint.config;
         let Some(model_type) = config.text("model_type")? else {
             bail!(Input, "{}: `model_type` is missing; supported: {}", config.name(), supported());
         };
-        let Some((_, load)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
+        let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
             bail!(
                 Unsupported,
                 "{}: model_type {model_type:?} is not supported; supported: {}",
@@ -100,8 +85,9 @@ impl<'a> Model<'a> {
             let hint = format!("{FLOAT_WEIGHTS}; remove `{option}` from config.json");
             config.reject_options(&[option]).hint(hint)?;
         }
-        config.reject_options(UNSUPPORTED_OPTIONS)?;
-        load(checkpoint)
+        let spec = read(config, seq_len)?;
+        config.reject_unread(families::OPTIONS)?;
+        decoder::load(checkpoint, model_type, &spec)
     }
 
     /// The loss of each window: mean cross-entropy over all tokens but the first, in nats.
@@ -115,25 +101,4 @@ impl<'a> Model<'a> {
 /// The supported model types, for messages.
 fn supported() -> String {
     FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-}
-
-/// `model_profile` as upstream writes it for a family.
-fn profile(
-    family: &str,
-    invariant: &str,
-    lint: &str,
-    attention: &[&str],
-    ffn: &[&str],
-) -> Map<String, Value> {
-    let profile = json!({
-        "family": family,
-        "default_loss": "causal",
-        "module_selectors": { "attention": attention, "ffn": ffn },
-        "invariants": [invariant],
-        "cert_lints": [{ "type": "equals", "path": "primary_metric.kind", "value": "ppl_causal", "message": lint }],
-    });
-    match profile {
-        Value::Object(members) => members,
-        _ => Map::new(),
-    }
 }

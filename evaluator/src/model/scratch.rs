@@ -2,29 +2,47 @@
 
 use std::ops::Range;
 
-use crate::math::rotary::Rotary;
-
 /// Buffers of one worker. They grow to the size that the largest group needs and are not shrunk.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The residual stream.
     pub(super) hidden: Vec<f32>,
-    /// A normalised copy of `hidden`, or the values to add to it.
+    /// What a layer needs besides.
+    pub(super) work: Work,
+}
+
+/// Working memory of a layer and of the head.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// A normalised copy of the hidden states.
+    pub(super) normed: Vec<f32>,
+    /// The values to add to the hidden states.
     pub(super) update: Vec<f32>,
     /// Queries, keys and values side by side.
     pub(super) qkv: Vec<f32>,
     /// Output of the attention heads.
     pub(super) attended: Vec<f32>,
-    /// Activations of the feed-forward layer.
-    pub(super) intermediate: Vec<f32>,
-    /// Output of `up_proj`, in models with a gated feed-forward layer.
-    pub(super) gated: Vec<f32>,
-    /// Attention scores, or logits.
+    /// Attention scores, logits of a router, or logits.
     pub(super) scores: Vec<f32>,
     /// Weights converted to single precision.
     pub(super) panel: Vec<f32>,
-    /// Rotary angles.
-    pub(super) rotary: Rotary,
+    /// One row that is being normalised.
+    pub(super) row: Vec<f32>,
+    /// Working memory of a feed-forward module.
+    pub(super) feed_forward: FeedForwardWork,
+}
+
+/// Working memory of a feed-forward module.
+#[derive(Debug, Default)]
+pub(super) struct FeedForwardWork {
+    /// Activations.
+    pub(super) intermediate: Vec<f32>,
+    /// Rows that chose an expert.
+    pub(super) gathered: Vec<f32>,
+    /// Output of an expert.
+    pub(super) output: Vec<f32>,
+    /// One row that is being normalised.
+    pub(super) row: Vec<f32>,
 }
 
 /// The first `len` elements, which hold old values: the caller writes them before it reads them.

@@ -1,0 +1,62 @@
+//! BLOOM.
+
+use super::common::{per_head, plain_mlp};
+use crate::checkpoint::Config;
+use crate::limits;
+use crate::math::activation::Activation;
+use crate::model::attention::{Alibi, Attention, Columns};
+use crate::model::profile::Profile;
+use crate::model::spec::{
+    Decoder, Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention,
+};
+use invarlock_error::Result;
+
+/// Linear biases in place of positions, and normalised embeddings.
+pub fn read(config: &Config, _: usize) -> Result<Decoder> {
+    let hidden_size = match config.size("n_embed", limits::WIDTH)? {
+        Some(size) => size,
+        None => config.required_size("hidden_size", limits::WIDTH)?,
+    };
+    let heads = if config.contains("n_head") { "n_head" } else { "num_attention_heads" };
+    let layers = if config.contains("n_layer") { "n_layer" } else { "num_hidden_layers" };
+    let num_heads = config.required_size(heads, limits::HEADS)?;
+    let num_layers = config.required_size(layers, limits::LAYERS)?;
+    let epsilon = config.positive("layer_norm_epsilon", 1e-5)? as f32;
+    let head_dim = per_head(config, ("hidden_size", hidden_size), (heads, num_heads))?;
+
+    let norm = |module: String| Norm::new(module, NormKind::Layer, epsilon);
+    let layer = |i: usize| {
+        let name = |module: &str| format!("h.{i}.{module}");
+        let attention = Attention {
+            columns: Columns::Grouped,
+            alibi: Some(Alibi::new(num_heads, None)),
+            ..Attention::new(num_heads, num_heads, head_dim)
+        };
+        let attention = SelfAttention::new(
+            attention,
+            vec![Linear::new(&name("self_attention.query_key_value"), hidden_size, 3 * hidden_size, true)],
+            Linear::new(&name("self_attention.dense"), hidden_size, hidden_size, true),
+        );
+        let mlp = plain_mlp(
+            Linear::new(&name("mlp.dense_h_to_4h"), hidden_size, 4 * hidden_size, true),
+            Gating::None(Activation::GeluTanh),
+            Linear::new(&name("mlp.dense_4h_to_h"), 4 * hidden_size, hidden_size, true),
+        );
+        let norms = [norm(name("input_layernorm")), norm(name("post_attention_layernorm"))];
+        Layer::sequential(norms, attention, FeedForward::Mlp(mlp))
+    };
+    Ok(Decoder {
+        profile: Profile::Gpt2,
+        prefix: "transformer.",
+        vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+        hidden_size,
+        max_positions: None,
+        embedding: Embedding {
+            norm: Some(norm("word_embeddings_layernorm".to_owned())),
+            ..Embedding::of("word_embeddings", hidden_size)
+        },
+        layers: (0..num_layers).map(layer).collect(),
+        norm: Some(norm("ln_f".to_owned())),
+        head: Head::new(config.flag("tie_word_embeddings", true)?),
+    })
+}

@@ -1,0 +1,103 @@
+//! Model families: each turns a configuration into the description of a decoder.
+//!
+//! To add a family, write its file and add its `model_type`s to [`FAMILIES`]. Where it resembles Llama, start from [`llama::decoder`] and
+//! change what differs.
+
+mod bloom;
+mod cohere;
+mod common;
+mod experts;
+mod falcon;
+mod gemma;
+mod glm;
+mod gpt2;
+mod gpt_neox;
+mod gpt_oss;
+mod gptj;
+mod granite;
+mod llama;
+mod mistral;
+mod olmo;
+mod opt;
+mod phi;
+mod qwen;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
+#[cfg(test)]
+mod tests;
+
+use super::spec::Decoder;
+use crate::checkpoint::Config;
+use invarlock_error::Result;
+
+/// Reads the configuration of a family. Rotary tables have a row for each position of a window of `seq_len` tokens.
+pub type Read = fn(&Config, usize) -> Result<Decoder>;
+
+/// Every supported `model_type`.
+pub const FAMILIES: &[(&str, Read)] = &[
+    ("bloom", bloom::read),
+    ("cohere", cohere::cohere),
+    ("cohere2", cohere::cohere2),
+    ("falcon", falcon::read),
+    ("gemma", gemma::gemma),
+    ("gemma2", gemma::gemma2),
+    ("gemma3_text", gemma::gemma3),
+    ("glm", glm::glm),
+    ("glm4", glm::glm4),
+    ("gpt2", gpt2::read),
+    ("gpt_neox", gpt_neox::read),
+    ("gpt_oss", gpt_oss::read),
+    ("gptj", gptj::read),
+    ("granite", granite::read),
+    ("llama", llama::read),
+    ("ministral", mistral::ministral),
+    ("mistral", mistral::mistral),
+    ("mixtral", mistral::mixtral),
+    ("olmo", olmo::olmo),
+    ("olmo2", olmo::olmo2),
+    ("olmoe", olmo::olmoe),
+    ("opt", opt::read),
+    ("phi", phi::phi),
+    ("phi3", phi::phi3),
+    ("qwen2", qwen::qwen2),
+    ("qwen2_moe", qwen::qwen2_moe),
+    ("qwen3", qwen::qwen3),
+    ("qwen3_moe", qwen::qwen3_moe),
+    ("smollm3", smollm3::read),
+    ("stablelm", stablelm::read),
+    ("starcoder2", starcoder2::read),
+];
+
+/// Options that change the arithmetic. A family that does not read one of them rejects a checkpoint that sets it.
+pub const OPTIONS: &[&str] = &[
+    "add_cross_attention",
+    "alibi",
+    "apply_residual_connection_post_layernorm",
+    "attention_bias",
+    "attention_chunk_size",
+    "attention_multiplier",
+    "attn_logit_softcapping",
+    "clip_qkv",
+    "embedding_multiplier",
+    "final_logit_softcapping",
+    "is_encoder_decoder",
+    "layer_types",
+    "logit_scale",
+    "logits_scaling",
+    "mlp_bias",
+    "n_routed_experts",
+    "no_rope_layers",
+    "num_experts",
+    "num_local_experts",
+    "qk_layernorm",
+    "query_pre_attn_scalar",
+    "residual_multiplier",
+    "rope_parameters",
+    "rope_scaling",
+    "use_bidirectional_attention",
+    "use_parallel_residual",
+    "use_qk_norm",
+    "use_qkv_bias",
+    "word_embed_proj_dim",
+];

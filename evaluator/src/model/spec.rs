@@ -1,0 +1,345 @@
+//! What a checkpoint's configuration says about a decoder, in the terms of the forward pass that all families share.
+//!
+//! A family turns a configuration into a [`Decoder`]; [`super::decoder`] takes the named tensors and computes.
+
+use std::sync::Arc;
+
+use super::attention::Attention;
+use super::matrix::Layout;
+use super::profile::Profile;
+use crate::math::activation::Activation;
+use crate::math::rotary::Rotary;
+
+/// A decoder. Sizes are checked against [`crate::limits`] by the family.
+#[derive(Debug)]
+pub struct Decoder {
+    pub profile: Profile,
+    /// Prefix of the names of all tensors but the output projection. Checkpoints of the bare model lack it.
+    pub prefix: &'static str,
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    /// Largest number of tokens in a window, where the model has a limit.
+    pub max_positions: Option<usize>,
+    pub embedding: Embedding,
+    pub layers: Vec<Layer>,
+    /// Normalisation after the last layer.
+    pub norm: Option<Norm>,
+    pub head: Head,
+}
+
+impl Decoder {
+    /// Name of a tensor that every such checkpoint has, without the prefix.
+    pub fn probe(&self) -> &str {
+        self.layers.first().map_or("", |layer| &layer.attention.module.output.weight)
+    }
+
+    /// Replaces `q_proj`, `k_proj` and `v_proj` by `qkv_proj`, and fuses the projections of the feed-forward modules.
+    pub fn fuse_projections(&mut self) {
+        for layer in &mut self.layers {
+            let module = &mut layer.attention.module;
+            module.qkv = fused(&module.qkv, "q_proj", "qkv_proj");
+        }
+        self.fuse_gate_and_up();
+    }
+
+    /// Replaces `gate_proj` and `up_proj` by `gate_up_proj`.
+    pub fn fuse_gate_and_up(&mut self) {
+        for layer in &mut self.layers {
+            if let FeedForward::Mlp(mlp) = &mut layer.feed_forward.module {
+                mlp.input = fused(&mlp.input, "gate_proj", "gate_up_proj");
+            }
+        }
+    }
+
+    /// Sets the attention window of each layer.
+    pub fn set_windows(&mut self, windows: Vec<Option<usize>>) {
+        for (layer, window) in self.layers.iter_mut().zip(windows) {
+            layer.attention.module.attention.sliding_window = window;
+        }
+    }
+}
+
+/// One projection with the outputs of all. Its tensors are named as those of the first, with `name` in place of `first`.
+fn fused(projections: &[Linear], first: &str, name: &str) -> Vec<Linear> {
+    let outputs = projections.iter().map(|linear| linear.outputs).sum();
+    let rename = |tensor: &String| tensor.replace(first, name);
+    let fuse = |linear: &Linear| Linear {
+        weight: rename(&linear.weight),
+        bias: linear.bias.as_ref().map(rename),
+        outputs,
+        ..linear.clone()
+    };
+    projections.first().map(fuse).into_iter().collect()
+}
+
+/// How token ids become the first hidden states.
+#[derive(Debug)]
+pub struct Embedding {
+    /// Module of the token embedding.
+    pub tokens: &'static str,
+    /// Elements of a token's embedding.
+    pub width: usize,
+    /// Factor of the token's embedding.
+    pub scale: f32,
+    /// Projection of `width` elements to the hidden state, where they differ.
+    pub project_in: Option<Linear>,
+    pub positions: Option<Positions>,
+    pub norm: Option<Norm>,
+}
+
+/// Learned embeddings of positions.
+#[derive(Debug)]
+pub struct Positions {
+    /// Module of the embedding.
+    pub module: &'static str,
+    /// Rows of the embedding.
+    pub rows: usize,
+    /// Row of position 0.
+    pub first: usize,
+}
+
+impl Embedding {
+    /// Token embeddings as they are.
+    pub fn of(tokens: &'static str, hidden_size: usize) -> Self {
+        Self { tokens, width: hidden_size, scale: 1.0, project_in: None, positions: None, norm: None }
+    }
+}
+
+/// How the last hidden states become logits.
+#[derive(Debug)]
+pub struct Head {
+    /// Whether the projection is the token embedding.
+    pub tied: bool,
+    /// Module of the projection, without prefix, where it is not tied.
+    pub module: &'static str,
+    pub bias: bool,
+    /// Projection of the hidden state before the output projection.
+    pub project_out: Option<Linear>,
+    /// Factor of the logits.
+    pub scale: f32,
+    /// Logits become limit · tanh(logits / limit).
+    pub softcap: Option<f32>,
+}
+
+impl Head {
+    /// `lm_head` without a bias.
+    pub fn new(tied: bool) -> Self {
+        Self { tied, module: "lm_head", bias: false, project_out: None, scale: 1.0, softcap: None }
+    }
+}
+
+/// One layer.
+#[derive(Debug)]
+pub struct Layer {
+    pub attention: Sublayer<SelfAttention>,
+    /// In a parallel layer without a normalisation of its own it has the input of the attention.
+    pub feed_forward: Sublayer<FeedForward>,
+    /// Whether both sublayers read the same hidden state. Otherwise the second reads the sum of the first.
+    pub parallel: bool,
+    /// Factor of what is added to the hidden state.
+    pub residual_scale: f32,
+}
+
+impl Layer {
+    /// A feed-forward module that reads the sum of the hidden state and the attention's output; both inputs are normalised.
+    pub fn sequential(norms: [Norm; 2], attention: SelfAttention, feed_forward: FeedForward) -> Self {
+        let [first, second] = norms;
+        Self {
+            attention: Sublayer::normed(first, attention),
+            feed_forward: Sublayer::normed(second, feed_forward),
+            parallel: false,
+            residual_scale: 1.0,
+        }
+    }
+
+    /// Both modules read the same normalised hidden state.
+    pub fn parallel(norm: Norm, attention: SelfAttention, feed_forward: FeedForward) -> Self {
+        Self {
+            attention: Sublayer::normed(norm, attention),
+            feed_forward: Sublayer { module: feed_forward, before: None, output: None, sum: None },
+            parallel: true,
+            residual_scale: 1.0,
+        }
+    }
+}
+
+/// A module that adds to the hidden state, and the normalisations around it.
+#[derive(Debug)]
+pub struct Sublayer<T> {
+    pub module: T,
+    /// Normalises the module's input.
+    pub before: Option<Norm>,
+    /// Normalises the module's output.
+    pub output: Option<Norm>,
+    /// Normalises the hidden state after the output was added.
+    pub sum: Option<Norm>,
+}
+
+impl<T> Sublayer<T> {
+    /// A module whose input is normalised.
+    pub fn normed(before: Norm, module: T) -> Self {
+        Self { module, before: Some(before), output: None, sum: None }
+    }
+}
+
+/// An attention module.
+#[derive(Debug)]
+pub struct SelfAttention {
+    pub attention: Attention,
+    /// One projection, or three for queries, keys and values, whose outputs lie side by side.
+    pub qkv: Vec<Linear>,
+    pub output: Linear,
+    /// Queries, keys and values are limited to this absolute value.
+    pub clip: Option<f32>,
+    /// Normalisation of queries and of keys.
+    pub qk_norm: Option<QkNorm>,
+    /// Rotation of queries and keys.
+    pub rotary: Option<Arc<Rotary>>,
+    /// Tensor with one additional score for each head.
+    pub sinks: Option<String>,
+}
+
+impl SelfAttention {
+    /// Attention without rotation or normalisation of queries and keys.
+    pub fn new(attention: Attention, qkv: Vec<Linear>, output: Linear) -> Self {
+        Self { attention, qkv, output, clip: None, qk_norm: None, rotary: None, sinks: None }
+    }
+}
+
+/// Normalisation of queries and keys before they are rotated.
+#[derive(Debug)]
+pub struct QkNorm {
+    pub query: Norm,
+    pub key: Norm,
+    pub span: NormSpan,
+}
+
+/// Which elements a normalisation of queries or keys sees together, and its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormSpan {
+    /// A head; all heads share the parameters.
+    Head,
+    /// A head; each head has parameters of its own, in one tensor of shape [heads, `head_dim`].
+    HeadOwn,
+    /// A head; each head has parameters of its own, in one tensor for each head.
+    HeadModules,
+    /// All heads.
+    All,
+}
+
+/// A feed-forward module.
+#[derive(Debug)]
+pub enum FeedForward {
+    Mlp(Mlp),
+    Experts(Box<Experts>),
+}
+
+/// output · gating(input · x).
+#[derive(Debug)]
+pub struct Mlp {
+    /// One projection, or two (gate and up), whose outputs lie side by side.
+    pub input: Vec<Linear>,
+    pub gating: Gating,
+    pub output: Linear,
+}
+
+/// What happens between the projections of a feed-forward module.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gating {
+    /// f(x).
+    None(Activation),
+    /// f(gate) · up, where x is all of gate and then all of up.
+    Halves(Activation),
+    /// gate · logistic(alpha · gate) · (up + 1), both limited, where elements of gate and up alternate in x. A gate has no lower limit.
+    Alternating { alpha: f32, limit: f32 },
+}
+
+impl Gating {
+    /// Elements out of `inputs` elements in.
+    pub fn outputs(self, inputs: usize) -> usize {
+        match self {
+            Self::None(_) => inputs,
+            Self::Halves(_) | Self::Alternating { .. } => inputs / 2,
+        }
+    }
+}
+
+/// A mixture of experts.
+#[derive(Debug)]
+pub struct Experts {
+    pub router: Linear,
+    /// Experts of a token.
+    pub top_k: usize,
+    pub weights: ExpertWeights,
+    pub experts: Vec<Mlp>,
+    /// An expert of every token, and the projection whose logistic function is its weight.
+    pub shared: Option<(Mlp, Linear)>,
+}
+
+/// The weights of a token's experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertWeights {
+    /// Softmax over all experts.
+    Softmax,
+    /// Softmax over all experts, divided by the sum of the chosen ones.
+    SoftmaxNormalised,
+    /// Softmax over the chosen experts.
+    SoftmaxOfChosen,
+}
+
+/// A linear layer.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// Tensor of the weight.
+    pub weight: String,
+    /// Tensor of the bias.
+    pub bias: Option<String>,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub layout: Layout,
+    /// Index and number of the slices, where both tensors hold one for each expert.
+    pub slice: Option<(usize, usize)>,
+}
+
+impl Linear {
+    /// `module.weight` and, where there is one, `module.bias`.
+    pub fn new(module: &str, inputs: usize, outputs: usize, bias: bool) -> Self {
+        Self {
+            weight: format!("{module}.weight"),
+            bias: bias.then(|| format!("{module}.bias")),
+            inputs,
+            outputs,
+            layout: Layout::OutIn,
+            slice: None,
+        }
+    }
+}
+
+/// A normalisation.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    pub module: String,
+    pub kind: NormKind,
+    pub epsilon: f32,
+}
+
+impl Norm {
+    pub fn new(module: impl Into<String>, kind: NormKind, epsilon: f32) -> Self {
+        Self { module: module.into(), kind, epsilon }
+    }
+}
+
+/// Kinds of normalisations, by what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// Layer normalisation with weight and bias.
+    Layer,
+    /// Layer normalisation with a weight.
+    LayerWeight,
+    /// Layer normalisation without parameters.
+    LayerPlain,
+    /// RMS normalisation with a weight.
+    Rms,
+    /// RMS normalisation whose factor is 1 + weight.
+    RmsPlusOne,
+}
