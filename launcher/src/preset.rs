@@ -137,7 +137,8 @@ pub fn read(path: &Path) -> Result<Preset> {
     parse(path, &text).with_context(|| format!("preset {}", path.display()))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Preset> {
+/// The preset in a text. `path` is where it was read from.
+pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
     let mut warnings = Vec::new();
     let section = dataset_section(document, &mut warnings)?;
