@@ -9,6 +9,7 @@
 mod args;
 mod baseline_reuse;
 mod check_sides;
+mod dataset_files;
 mod demands;
 mod denied_calls;
 mod error;
