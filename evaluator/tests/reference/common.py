@@ -121,21 +121,27 @@ def float32_means_float64():
 
 def in_float64(model, measure):
     """`measure` of the same model with float64 throughout: the better oracle."""
-    state = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    default = torch.get_default_dtype()
     with float32_means_float64():
         torch.set_default_dtype(torch.float64)
         try:
             again = type(model)._from_config(copy.deepcopy(model.config), dtype=torch.float64).double()
-            again.load_state_dict(state)
-            again.tie_weights()
-            again.eval()
-            result = measure(again)
+            share_parameters_as(again, model)
+            buffers = dict(again.named_buffers())
+            for name in set(model.state_dict()) - {n for n, _ in model.named_parameters(remove_duplicate=False)}:
+                buffers[name].copy_(model.state_dict()[name])
+            return measure(again.eval())
         finally:
-            torch.set_default_dtype(saved_default)
-    return result
+            torch.set_default_dtype(default)
 
 
-saved_default = torch.get_default_dtype()
+def share_parameters_as(again, model):
+    """Give `again` the parameters of `model` in float64: tied where, and only where, those of `model` are."""
+    made = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        module, _, last = name.rpartition(".")
+        twin = made.setdefault(id(parameter), torch.nn.Parameter(parameter.detach().double(), requires_grad=False))
+        setattr(again.get_submodule(module), last, twin)
 
 
 def relative_difference(a, b):
