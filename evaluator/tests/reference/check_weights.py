@@ -1,0 +1,183 @@
+"""Compare the losses of `fixtures/weights/` with those of the formats' own libraries.
+
+    python evaluator/tests/reference/check_weights.py [NAME ...]
+
+Each checkpoint is read again from its files and dequantised by the code of the format's library or of
+transformers, not by that of `make_weights.py`. Beside the packages of `make_weights.py` this needs, with
+`--no-deps`: compressed-tensors 0.20.1 (with loguru); and, as sources only, compressed-tensors 0.9.4 in
+`$CT_OLD` (the last that knows `weight_g_idx` and bitmasks), autoawq 0.2.9 in `$AUTOAWQ`, gptqmodel 7.7.0 in
+`$GPTQMODEL`. A format whose library is missing is reported as unchecked.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import safetensors.torch
+import torch
+import transformers
+
+import common
+
+FOLDER = common.FIXTURES / "weights"
+TOLERANCE = 1e-6
+
+
+def module_at(path):
+    """A single source file of a package, without the package."""
+    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def by_layer(folder):
+    """The stored tensors by layer: {"model.layers.0.self_attn.q_proj": {"weight_packed": …}}, and the others."""
+    layers, others = {}, {}
+    for name, tensor in safetensors.torch.load_file(folder / "model.safetensors").items():
+        head, found, tail = name.partition("_proj.")
+        if found:
+            layers.setdefault(head + "_proj", {})[tail] = tensor
+        else:
+            others[name] = tensor
+    return layers, others
+
+
+def compressed_tensors(config, tensors):
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationScheme
+
+    scales = {key: value.float() if key == "weight_scale" else value for key, value in tensors.items()}
+    if "weight_g_idx" in tensors:
+        return old_compressed_tensors(scales)
+    scheme = QuantizationScheme(**config["config_groups"]["group_0"])
+    return BaseCompressor.get_value_from_registry(config["format"]).decompress(scales, scheme)["weight"]
+
+
+def old_compressed_tensors(tensors):
+    """Version 0.9.4 in a process of its own."""
+    program = """
+import sys, torch
+from compressed_tensors.compressors.quantized_compressors.pack_quantized import unpack_from_int32
+from compressed_tensors.quantization.lifecycle.forward import dequantize
+t = torch.load(sys.argv[1])
+w = unpack_from_int32(t["weight_packed"], 4, torch.Size(t["weight_shape"].tolist()))
+torch.save(dequantize(x_q=w, scale=t["weight_scale"], g_idx=t["weight_g_idx"]), sys.argv[1])
+"""
+    path = "/tmp/old_compressed_tensors.pt"
+    torch.save(tensors, path)
+    subprocess.run(
+        [sys.executable, "-c", program, path], check=True, env={**os.environ, "PYTHONPATH": os.environ["CT_OLD"]}
+    )
+    return torch.load(path)
+
+
+def fine_grained_fp8(config, tensors):
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    scales = tensors["weight_scale_inv"]
+    scales = scales.reshape(1, 1) if scales.dim() == 0 else scales
+    blocks = config["weight_block_size"]
+    weight = tensors["weight"]
+    if blocks and any(size % block for size, block in zip(weight.shape, blocks)):
+        # transformers wants blocks that divide: pad the weight to whole blocks.
+        padded = torch.zeros(scales.shape[0] * blocks[0], scales.shape[1] * blocks[1]).to(weight.dtype)
+        padded[: weight.shape[0], : weight.shape[1]] = weight
+        whole = Fp8Dequantize(None)._dequantize_one(padded, scales, torch.float32)
+        return whole[: weight.shape[0], : weight.shape[1]]
+    return Fp8Dequantize(None)._dequantize_one(weight, scales, torch.float32)
+
+
+def gptq(config, tensors):
+    """The unpacking of gptqmodel, taken from the source of the class, which cannot be imported alone."""
+    path = pathlib.Path(os.environ["GPTQMODEL"]) / "gptqmodel/nn_modules/qlinear/__init__.py"
+    wanted = ("_init_wf_unsqueeze_buffers", "dequantize_weight")
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name in wanted and node.lineno > 900:
+            found.setdefault(node.name, node)
+    names = {"t": torch, "_torch_right_shift": torch.bitwise_right_shift, "_torch_left_shift": torch.bitwise_left_shift}
+    exec(compile(ast.Module(list(found.values()), []), str(path), "exec"), names)
+    bits = config["bits"]
+    one = 1 if config["checkpoint_format"] == "gptq" else 0
+    holder = types.SimpleNamespace(
+        bits=bits, pack_dtype_bits=32, pack_factor=32 // bits, maxq=2**bits - 1, planar=False, enable_wf_unsqueeze=True,
+        dequant_dtype=torch.int16, wf_unsqueeze_zero=None, wf_unsqueeze_neg_one=None, _buffers={},
+        _wf_device=lambda: "cpu", **{**tensors, "scales": tensors["scales"].float()},
+    )
+    holder.register_buffer = lambda name, value, persistent: setattr(holder, name, value)
+    holder._init_wf_unsqueeze_buffers = lambda: names["_init_wf_unsqueeze_buffers"](holder)
+    holder._dequantize_from_codes = lambda weight, zeros, num_itr: (
+        holder.scales[holder.g_idx.long()] * (weight - (zeros + one)[holder.g_idx.long()])
+    )
+    return names["dequantize_weight"](holder).T
+
+
+def awq(config, tensors):
+    packing = module_at(pathlib.Path(os.environ["AUTOAWQ"]) / "awq/utils/packing_utils.py")
+    scales = tensors["scales"].float()
+    return packing.dequantize_gemm(tensors["qweight"], tensors["qzeros"], scales, 4, config["group_size"]).T
+
+
+def bitsandbytes(config, tensors):
+    import bitsandbytes.functional as bnb
+
+    if config["load_in_8bit"]:
+        return bnb.int8_vectorwise_dequant(tensors["weight"], tensors["SCB"])
+    state = bnb.QuantState.from_dict(
+        {key.removeprefix("weight."): value for key, value in tensors.items() if key != "weight"}, device="cpu"
+    )
+    return bnb.dequantize_4bit(tensors["weight"], state).float()
+
+
+READERS = {
+    "compressed-tensors": compressed_tensors,
+    "fp8": fine_grained_fp8,
+    "awq": awq,
+    "gptq": gptq,
+    "bitsandbytes": bitsandbytes,
+}
+
+
+def model_by_layers(folder, config):
+    quantisation = config.pop("quantization_config")
+    reader = READERS[quantisation["quant_method"]]
+    layers, others = by_layer(folder)
+    state = {name: tensor.float() for name, tensor in others.items()}
+    state.update({f"{name}.weight": reader(quantisation, tensors).float() for name, tensors in layers.items()})
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**config), dtype=torch.float32, attn_implementation="eager"
+    )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def check(folder):
+    expected = common.read_json(folder / "expected.json")
+    config = common.read_json(folder / "config.json")
+    model = model_by_layers(folder, config)
+    found = common.causal_losses(model, expected["windows"])
+    worst = common.relative_difference(found, expected["losses"])
+    print(f"{folder.name:28} {worst:.1e}" + ("" if worst < TOLERANCE else "  DIFFERENT"), flush=True)
+    return worst < TOLERANCE
+
+
+def main():
+    common.setup()
+    names = sys.argv[1:] or sorted(path.name for path in FOLDER.iterdir())
+    good = True
+    for name in names:
+        try:
+            good &= check(FOLDER / name)
+        except (ImportError, KeyError) as missing:
+            print(f"{name:28} unchecked: {type(missing).__name__} {missing}")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
