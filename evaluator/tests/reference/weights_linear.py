@@ -11,6 +11,7 @@ import functools
 import torch
 
 FP8 = torch.float8_e4m3fn
+STATIC = 0.015625  # the static scale of inputs: 2^-6
 
 
 @dataclasses.dataclass
@@ -23,6 +24,8 @@ class Linear:
     config: dict
     # How the tensors that are not quantised are stored.
     store: torch.dtype = torch.bfloat16
+    # What the configuration asks to do with the inputs of the layers.
+    inputs: object = None
 
 
 def pack_bits(values, bits):
@@ -132,8 +135,21 @@ def fp8(weight, generator, blocks=None, scale_name="weight_scale", scale_type=to
     values = (weight / full).clamp(-448, 448).to(FP8)
     stored = {"weight": values, scale_name: scales if scale_shape is None else scales.reshape(scale_shape)}
     if static:
-        stored[static] = torch.tensor(0.02).reshape(scale_shape)
+        stored[static] = torch.tensor(STATIC).reshape(scale_shape)
     return stored, values.float() * full
+
+
+def rounded_inputs(x, limit, kind, group=None, scale=None):
+    """Inputs as compressed-tensors quantises them: to int8 or float8, with the scale given or one for each token or group.
+
+    A dynamic scale is the largest magnitude / 127.5 (int8) or / 448 (float8).
+    """
+    shape = x.shape
+    x = x.reshape(*shape[:-1], -1, group) if group else x
+    scale = x.abs().amax(-1, keepdim=True) / limit if scale is None else scale
+    values = x / scale
+    values = values.round().clamp(-128, 127) if kind == "int8" else values.clamp(-448, 448).to(FP8).to(x.dtype)
+    return (values * scale).reshape(shape)
 
 
 # ---- GPTQ and AWQ
@@ -259,14 +275,16 @@ def formats():
         functools.partial(ct_packed, bits=3, size=32), ct_config("pack-quantized", {**int4, "num_bits": 3}),
     )
     token = dict(dynamic=True, strategy="token")
+    int8_inputs = functools.partial(rounded_inputs, limit=127.5, kind="int8")
+    fp8_inputs = functools.partial(rounded_inputs, limit=448, kind="fp8")
     yield Linear(
         "ct-int8-channel", "int-quantized W8A8, int8 weight * weight_scale [out, 1]; inputs dynamic per token",
-        ct_int8, ct_config("int-quantized", dict(strategy="channel"), token),
+        ct_int8, ct_config("int-quantized", dict(strategy="channel"), token), inputs=int8_inputs,
     )
     yield Linear(
         "ct-int8-channel-asymmetric", "weight_zero_point int8 [out, 1]",
         functools.partial(ct_int8, symmetric=False),
-        ct_config("int-quantized", dict(strategy="channel", symmetric=False), token),
+        ct_config("int-quantized", dict(strategy="channel", symmetric=False), token), inputs=int8_inputs,
     )
     yield Linear(
         "ct-naive-int8-tensor", "naive-quantized, one scale [1]",
@@ -280,17 +298,19 @@ def formats():
     yield Linear(
         "ct-fp8-tensor", "float-quantized, one scale [1]; static input_scale [1]",
         functools.partial(fp8, scale_shape=(1,), static="input_scale"), ct_config("float-quantized", eight, eight),
+        inputs=functools.partial(fp8_inputs, scale=STATIC),
     )
     yield Linear(
         "ct-fp8-channel", "float-quantized, scales [out, 1] in bfloat16; inputs dynamic per token",
         functools.partial(fp8, blocks=(1, 10**6), scale_type=torch.bfloat16),
-        ct_config("float-quantized", {**eight, "strategy": "channel"}, {**eight, **token}),
+        ct_config("float-quantized", {**eight, "strategy": "channel"}, {**eight, **token}), inputs=fp8_inputs,
     )
     yield Linear(
         "ct-fp8-block", "float-quantized, block_structure [32, 16], scales [out / 32, in / 16]",
         functools.partial(fp8, blocks=(32, 16)),
         ct_config("float-quantized", {**eight, "strategy": "block", "block_structure": [32, 16]},
                   {**eight, "dynamic": True, "strategy": "group", "group_size": 16}),
+        inputs=functools.partial(fp8_inputs, group=16),
     )
     fine = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
     yield Linear(
