@@ -18,6 +18,8 @@ import torch
 import transformers
 
 import common
+import weights_files
+import weights_gguf
 import weights_linear
 
 FOLDER = common.FIXTURES / "weights"
@@ -97,6 +99,9 @@ def cases():
     """Every fixture: its name, its notes, and the function that makes it."""
     for format in weights_linear.formats():
         yield format.name, format.notes, lambda format=format: make_linear(format)
+    this = sys.modules[__name__]
+    yield from weights_files.cases(this)
+    yield from weights_gguf.cases(this)
 
 
 def main():
