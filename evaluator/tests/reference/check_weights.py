@@ -18,6 +18,7 @@ import subprocess
 import sys
 import types
 
+import gguf
 import safetensors.torch
 import torch
 import transformers
@@ -59,22 +60,44 @@ def compressed_tensors(config, tensors):
     return BaseCompressor.get_value_from_registry(config["format"]).decompress(scales, scheme)["weight"]
 
 
-def old_compressed_tensors(tensors):
-    """Version 0.9.4 in a process of its own."""
-    program = """
+OLD_PROGRAM = """
 import sys, torch
 from compressed_tensors.compressors.quantized_compressors.pack_quantized import unpack_from_int32
+from compressed_tensors.compressors.sparse_compressors.sparse_bitmask import bitmask_decompress
 from compressed_tensors.quantization.lifecycle.forward import dequantize
-t = torch.load(sys.argv[1])
-w = unpack_from_int32(t["weight_packed"], 4, torch.Size(t["weight_shape"].tolist()))
-torch.save(dequantize(x_q=w, scale=t["weight_scale"], g_idx=t["weight_g_idx"]), sys.argv[1])
+for line in sys.stdin:
+    path = line.strip()
+    t = torch.load(path)
+    if "weight.bitmask" in t:
+        values = t["weight.compressed"]
+        fp8 = values.dtype == torch.float8_e4m3fn
+        w = bitmask_decompress(values.view(torch.int8) if fp8 else values, t["weight.bitmask"], t["weight.shape"].tolist())
+        w = w.view(torch.float8_e4m3fn) if fp8 else w
+    else:
+        w = unpack_from_int32(t["weight_packed"], 4, torch.Size(t["weight_shape"].tolist()))
+        w = dequantize(x_q=w, scale=t["weight_scale"], g_idx=t["weight_g_idx"])
+    torch.save(w, path)
+    print("done", flush=True)
 """
-    path = "/tmp/old_compressed_tensors.pt"
-    torch.save(tensors, path)
-    subprocess.run(
-        [sys.executable, "-c", program, path], check=True, env={**os.environ, "PYTHONPATH": os.environ["CT_OLD"]}
+
+
+@functools.cache
+def old_process():
+    return subprocess.Popen(
+        [sys.executable, "-c", OLD_PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.environ["CT_OLD"]},
     )
-    return torch.load(path)
+
+
+def old_compressed_tensors(tensors):
+    """The weight as version 0.9.4 decompresses it, in a process of its own."""
+    process = old_process()
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/tensors.pt"
+        torch.save(tensors, path)
+        print(path, file=process.stdin, flush=True)
+        assert process.stdout.readline() == "done\n"
+        return torch.load(path)
 
 
 def fine_grained_fp8(config, tensors):
@@ -135,18 +158,32 @@ def bitsandbytes(config, tensors):
     return bnb.dequantize_4bit(tensors["weight"], state).float()
 
 
+def bitmask(config, tensors):
+    return old_compressed_tensors(tensors).float() * tensors.get("weight_scale", 1)
+
+
+def hqq(config, tensors):
+    from hqq.core.quantize import HQQLinear
+
+    layer = HQQLinear(None, config["quant_config"], compute_dtype=torch.float32, device="cpu")
+    layer.load_state_dict(tensors)
+    return layer.dequantize()
+
+
 READERS = {
     "compressed-tensors": compressed_tensors,
     "fp8": fine_grained_fp8,
     "awq": awq,
     "gptq": gptq,
+    "hqq": hqq,
     "bitsandbytes": bitsandbytes,
 }
 
 
 def model_by_layers(folder, config):
     quantisation = config.pop("quantization_config")
-    reader = READERS[quantisation["quant_method"]]
+    sparse = quantisation.get("sparsity_config", {}).get("format") == "sparse-bitmask"
+    reader = bitmask if sparse else READERS[quantisation["quant_method"]]
     layers, others = by_layer(folder)
     state = {name: tensor.float() for name, tensor in others.items()}
     state.update({f"{name}.weight": reader(quantisation, tensors).float() for name, tensors in layers.items()})
@@ -157,12 +194,39 @@ def model_by_layers(folder, config):
     return model.eval()
 
 
+def by_transformers(folder, **options):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", **options
+    ).eval()
+
+
+def open_model(folder):
+    if (folder / "model.gguf").exists():
+        model = by_transformers(folder, gguf_file="model.gguf")
+        factors = [t.data for t in gguf.GGUFReader(folder / "model.gguf").tensors if t.name == "rope_freqs.weight"]
+        for factor in factors:  # transformers leaves this tensor out
+            model.model.rotary_emb.inv_freq /= torch.from_numpy(factor.copy())
+        return model
+    if (folder / "adapter_config.json").exists():
+        import peft
+
+        source = folder / common.read_json(folder / "adapter_config.json")["base_model_name_or_path"]
+        return peft.PeftModel.from_pretrained(by_transformers(source.resolve()), folder).eval()
+    config = common.read_json(folder / "config.json")
+    if config.get("quantization_config", {}).get("quant_method", "mxfp4") == "mxfp4":
+        return by_transformers(folder)
+    return model_by_layers(folder, config)
+
+
 def check(folder):
     expected = common.read_json(folder / "expected.json")
-    config = common.read_json(folder / "config.json")
-    model = model_by_layers(folder, config)
-    found = common.causal_losses(model, expected["windows"])
+    found = common.causal_losses(open_model(folder), expected["windows"])
     worst = common.relative_difference(found, expected["losses"])
+    if "losses_quantised_activations" in expected:
+        model = by_transformers(folder)
+        model(torch.tensor([[1, 2]]))  # compressed-tensors decompresses at the first call
+        found = common.causal_losses(model, expected["windows"])
+        worst = max(worst, common.relative_difference(found, expected["losses_quantised_activations"]))
     print(f"{folder.name:28} {worst:.1e}" + ("" if worst < TOLERANCE else "  DIFFERENT"), flush=True)
     return worst < TOLERANCE
 

@@ -25,7 +25,7 @@ import weights_linear
 FOLDER = common.FIXTURES / "weights"
 CONFIG = dict(
     architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=common.VOCAB, hidden_size=64,
-    intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_act="silu",
+    intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_act="silu",
     max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False, attention_bias=False,
     mlp_bias=False, bos_token_id=1, eos_token_id=2,
 )

@@ -31,7 +31,7 @@ def finish(base, folder, model, stored, meaning, config):
 def dense(base, name, types):
     """Every tensor in the same type, or the layers' matrices in turn in those of a list and the rest in float32."""
     folder = common.fresh(base.FOLDER / name)
-    settings = {**base.CONFIG, "num_hidden_layers": 1 if types[0].itemsize > 2 else 2}
+    settings = {**base.CONFIG, "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
     model = base.model_of(settings, name)
     tensors = {key: weight.detach().clone() for key, weight in model.named_parameters()}
     if types == [torch.float64]:

@@ -20,6 +20,7 @@ CONFIG = dict(
     num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_act="silu", max_position_embeddings=128,
     rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False, attention_bias=False, mlp_bias=False,
 )
+SMALL = {**CONFIG, "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
 # K types have blocks of 256 along a row.
 WIDE = {**CONFIG, "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "num_key_value_heads": 1}
 NAMES = {
@@ -31,10 +32,10 @@ NAMES = {
 }
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, and the dog sleeps in the sun.",
-    "  Two spaces, a tab\tand a line\nbreak; 12345 numbers; don't stop!",
+    "Two  spaces, a tab\tand a line\nbreak; 12345 123 numbers; don't stop!",
     "na\u00efve caf\u00e9 \u4f60\u597d \U0001f600 end",
 ]
-TRAINING = "the dog and the fox run in the sun, then the fox sleeps; another brown dog jumps over the other one. " * 4
+TRAINING = "the dog and the fox run in the sun, then the fox sleeps; another brown dog jumps over the other one 12345 times. " * 4
 
 
 def gguf_name(name):
@@ -81,6 +82,26 @@ def train_bpe():
     vocabulary = sorted(description["vocab"], key=description["vocab"].get)
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in description["merges"]]
     return vocabulary, merges
+
+
+# How text is split before the merges: Llama 3's expression for llama-bpe; that of GPT-2 is built in.
+LLAMA_BPE = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def bpe_ids(pre, text):
+    """The tokens of a text, with the begin token, by the definition of the pre-tokenizer."""
+    vocabulary, merges = train_bpe()
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(ids, pairs, ignore_merges=pre == "llama-bpe"))
+    bytes_only = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre == "gpt-2")
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(LLAMA_BPE), "isolated")
+    tokenizer.pre_tokenizer = (
+        bytes_only if pre == "gpt-2" else tokenizers.pre_tokenizers.Sequence([split, bytes_only])
+    )
+    return [len(vocabulary)] + tokenizer.encode(text).ids
 
 
 def add_bpe(writer, pre):
@@ -167,8 +188,19 @@ def make(base, name, kind, config, tokenizer="bpe", rope_factors=None):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    base.write_losses(folder, model, texts=TEXTS, token_ids=tokenize(folder, tokenizer))
+
+
+def tokenize(folder, tokenizer):
+    """The tokens of the texts; transformers reads SentencePiece, and byte-level BPE is told apart here."""
     reader = transformers.AutoTokenizer.from_pretrained(folder, gguf_file="model.gguf")
-    base.write_losses(folder, model, texts=TEXTS, token_ids=[reader(text)["input_ids"] for text in TEXTS])
+    read = [reader(text)["input_ids"] for text in TEXTS]
+    if tokenizer == "spm":
+        return read
+    wanted = [bpe_ids(tokenizer, text) for text in TEXTS]
+    if read != wanted:
+        print(f"{folder.name}: transformers splits text another way than pre-tokenizer {tokenizer}")
+    return wanted
 
 
 LLAMA3 = dict(
@@ -188,14 +220,14 @@ def llama3_factors():
 
 def cases(base):
     for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"):
-        config = {**CONFIG, "num_hidden_layers": 1} if kind == "F32" else CONFIG
+        config = SMALL if kind in ("F32", "F16", "BF16") else CONFIG
         pre = "gpt-2" if kind in ("Q4_0", "F16") else "llama-bpe"
         yield f"gguf-{kind.lower()}", f"{kind}, tokenizer gpt2 with pre-tokenizer {pre}", (
             lambda kind=kind, config=config, pre=pre: make(base, f"gguf-{kind.lower()}", kind, config, pre)
         )
     for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"):
         yield f"gguf-{kind.lower()}", f"{kind}, random blocks", (
-            lambda kind=kind: make(base, f"gguf-{kind.lower()}", kind, WIDE, "llama-bpe")
+            lambda kind=kind: make(base, f"gguf-{kind.lower()}", kind, {**WIDE, "tie_word_embeddings": kind != "Q4_K"}, "llama-bpe")
         )
     yield "gguf-q8_0-spm-tied", "tokenizer llama (SentencePiece); no output.weight: tied", (
         lambda: make(base, "gguf-q8_0-spm-tied", "Q8_0", {**CONFIG, "tie_word_embeddings": True}, "spm")
