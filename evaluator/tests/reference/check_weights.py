@@ -10,12 +10,13 @@ transformers, not by that of `make_weights.py`. Beside the packages of `make_wei
 """
 
 import ast
+import functools
 import importlib.util
-import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import types
 
 import gguf
@@ -155,7 +156,14 @@ def bitsandbytes(config, tensors):
     state = bnb.QuantState.from_dict(
         {key.removeprefix("weight."): value for key, value in tensors.items() if key != "weight"}, device="cpu"
     )
-    return bnb.dequantize_4bit(tensors["weight"], state).float()
+    # The generic code: the CPU kernel of 0.50.2 is wrong where a row is not a multiple of the block.
+    from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
+
+    absmax = state.absmax
+    if state.nested:
+        absmax = bnb.dequantize_blockwise(absmax, state.state2) + state.offset
+    packed = tensors["weight"].reshape(-1)
+    return _dequantize_4bit_compute(packed, absmax, state.code, state.blocksize, state.shape, torch.float32)
 
 
 def bitmask(config, tensors):
