@@ -36,6 +36,7 @@ import transformers
 
 import common
 import families_causal
+import families_decoders
 import families_other
 
 FOLDER = common.FIXTURES / "families"
@@ -156,7 +157,7 @@ def make(case):
 
 def main():
     arguments = sys.argv[1:]
-    every = list(families_causal.cases()) + list(families_other.cases())
+    every = [case for group in (families_causal, families_decoders, families_other) for case in group.cases()]
     assert len({case.name for case in every}) == len(every)
     if "--table" in arguments:
         for case in every:

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 import common
-import families_causal
+import families_decoders
 from weights_linear import FP8, ct_config, fp8
 
 
@@ -100,7 +100,7 @@ def mxfp4_blocks(weight):
 
 def mxfp4(base, name):
     folder = common.fresh(base.FOLDER / name)
-    case = next(case for case in families_causal.experts() if case.name == "gpt-oss")
+    case = next(case for case in families_decoders.experts() if case.name == "gpt-oss")
     config = {**case.config, "hidden_size": 64, "intermediate_size": 32, "num_local_experts": 3}
     model = base.model_of(config, name)
     stored, meaning = {}, {}
