@@ -28,10 +28,11 @@ class Case:
     # Endings of stored tensors that a reader must ignore, and of tensors that cannot move a loss.
     leftover: tuple = ()
     silent: tuple = ()
+    # An expression for tensors that are stored and not used.
+    unused: str = ""
     attention: str = "eager"
     # Another implementation of attention in transformers that must agree.
     other_attention: str | None = "sdpa"
-    first_id: int = 0
 
 
 LLAMA = dict(

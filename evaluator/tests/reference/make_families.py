@@ -28,6 +28,7 @@ The same versions give the same files.
 
 import copy
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -38,12 +39,14 @@ import common
 import families_causal
 import families_decoders
 import families_other
+import families_wrapped
 
 FOLDER = common.FIXTURES / "families"
 CLASSES = {
     "causal": transformers.AutoModelForCausalLM,
     "masked": transformers.AutoModelForMaskedLM,
     "seq2seq": transformers.AutoModelForSeq2SeqLM,
+    "wrapped": transformers.AutoModelForImageTextToText,
 }
 
 
@@ -96,9 +99,11 @@ def load(case, folder, changes=None, attention=None):
 
 def inputs_of(case):
     """What is measured: (windows,) or (windows, labels) or (sources, targets)."""
+    if case.kind == "wrapped":
+        return (common.windows(case.name, common.VOCAB - 4),)  # the last ids stand for images
     vocab = case.config["vocab_size"]
     if case.kind == "causal":
-        return (common.windows(case.name, vocab, first=case.first_id),)
+        return (common.windows(case.name, vocab),)
     if case.kind == "masked":
         return families_other.masked_windows(case, vocab)
     return families_other.pairs(case, vocab)
@@ -109,6 +114,7 @@ def losses(case, model, inputs):
         "causal": common.causal_losses,
         "masked": families_other.masked_losses,
         "seq2seq": families_other.seq2seq_losses,
+        "wrapped": common.causal_losses,
     }[case.kind]
     return measure(model, *inputs)
 
@@ -117,6 +123,8 @@ def silent_tensors(case, model, inputs, measured):
     """Names of parameters that do not move the losses when they are rolled by one element."""
     silent = []
     for name, weight in model.named_parameters():
+        if case.unused and re.search(case.unused, name):
+            continue
         saved = weight.detach().clone()
         with torch.no_grad():
             weight.copy_(saved.flatten().roll(1).reshape(saved.shape))
@@ -145,8 +153,9 @@ def make(case):
         other = losses(case, load(case, folder, attention=case.other_attention), inputs)
         assert common.relative_difference(other, measured) < common.CONDITIONED, (case.name, other, measured)
 
-    keys = {"causal": ["windows"], "masked": ["windows", "labels"], "seq2seq": ["sources", "targets"]}[case.kind]
-    common.write_expected(folder, kind=case.kind, **dict(zip(keys, inputs)), losses=measured, losses_f64=exact)
+    keys = {"causal": ["windows"], "masked": ["windows", "labels"], "seq2seq": ["sources", "targets"]}
+    keys, kind = keys.get(case.kind, ["windows"]), "causal" if case.kind == "wrapped" else case.kind
+    common.write_expected(folder, kind=kind, **dict(zip(keys, inputs)), losses=measured, losses_f64=exact)
     size = common.size_of(folder)
     print(
         f"{case.name:24} {size:4} KiB  losses {' '.join(f'{x:.4f}' for x in measured)}  f32-f64 {gap:.1e}"
@@ -157,7 +166,7 @@ def make(case):
 
 def main():
     arguments = sys.argv[1:]
-    every = [case for group in (families_causal, families_decoders, families_other) for case in group.cases()]
+    every = [case for group in (families_causal, families_decoders, families_other, families_wrapped) for case in group.cases()]
     assert len({case.name for case in every}) == len(every)
     if "--table" in arguments:
         for case in every:
