@@ -119,7 +119,8 @@ def mxfp4(base, name):
 
 
 def hqq(base, name, bits, axis):
-    """HQQ of 4 bits: W_q uint8 with row i in the high and row i + n / 2 in the low bits of the groups' matrix."""
+    """W_q uint8; with 4 bits row i of the matrix of groups is in the high and row i + n / 2 in the low bits; (value - zero)
+    * scale; the matrix, reshaped to `shape`, has a group in each row (axis 1) or in each column (axis 0). Settings are tensors."""
     from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
 
     folder = common.fresh(base.FOLDER / name)
@@ -238,7 +239,7 @@ def cases(base):
         base, "ct-sparse-bitmask-fp8", True
     )
     yield "mxfp4-gpt-oss", mxfp4_blocks.__doc__, lambda: mxfp4(base, "mxfp4-gpt-oss")
-    yield "hqq-w4-axis1", hqq_meaning.__doc__, lambda: hqq(base, "hqq-w4-axis1", 4, 1)
+    yield "hqq-w4-axis1", hqq.__doc__, lambda: hqq(base, "hqq-w4-axis1", 4, 1)
     yield "hqq-w4-axis0", "axis 0", lambda: hqq(base, "hqq-w4-axis0", 4, 0)
     yield "hqq-w8-axis1", "8 bits, one value a byte", lambda: hqq(base, "hqq-w8-axis1", 8, 1)
     everything = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
