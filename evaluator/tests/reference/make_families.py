@@ -170,7 +170,7 @@ def main():
     assert len({case.name for case in every}) == len(every)
     if "--table" in arguments:
         for case in every:
-            print(f"| {case.name} | {' '.join(case.notes.split())} |")
+            print(f"| {case.name} | {' '.join(case.notes.split()).replace('|', chr(92) + '|')} |")
         return
     unknown = set(arguments) - {case.name for case in every}
     assert not unknown, f"no such case: {unknown}"
