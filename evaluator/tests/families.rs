@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use invarlock_error::Kind;
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
 use invarlock_evaluator::model::Model;
@@ -12,6 +13,8 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Expected {
+    kind: String,
+    #[serde(default)]
     windows: Vec<Vec<u32>>,
     losses: Vec<f64>,
 }
@@ -26,10 +29,14 @@ fn cases() -> Vec<PathBuf> {
     found
 }
 
+fn expected(case: &Path) -> Expected {
+    let bytes = fs::read(case.join("expected.json")).expect("readable");
+    serde_json::from_slice(&bytes).expect("expected losses")
+}
+
 /// The largest relative difference of a window's loss. Each window is measured by itself and unpadded, as it was for the expected value.
 fn worst(case: &Path) -> Result<f64, String> {
-    let expected = fs::read(case.join("expected.json")).map_err(|e| e.to_string())?;
-    let expected: Expected = serde_json::from_slice(&expected).map_err(|e| e.to_string())?;
+    let expected = expected(case);
     let checkpoint = Checkpoint::open(case).map_err(|e| e.to_string())?;
     let workers = Workers::new(Some(1)).map_err(|e| e.to_string())?;
     let mut worst = 0f64;
@@ -47,7 +54,7 @@ fn worst(case: &Path) -> Result<f64, String> {
 
 #[test]
 fn losses_match_transformers() {
-    let cases = cases();
+    let cases: Vec<PathBuf> = cases().into_iter().filter(|case| expected(case).kind == "causal").collect();
     assert!(!cases.is_empty());
     let mut wrong = Vec::new();
     for case in &cases {
@@ -58,4 +65,16 @@ fn losses_match_transformers() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn other_kinds_of_models_are_rejected_by_name() {
+    let others: Vec<PathBuf> = cases().into_iter().filter(|case| expected(case).kind != "causal").collect();
+    assert!(!others.is_empty());
+    for case in others {
+        let checkpoint = Checkpoint::open(&case).expect("opened");
+        let error = Model::load(&checkpoint, 64).expect_err(&case.display().to_string());
+        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+        assert!(error.message().contains("model_type"), "{error}");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
 
+use super::families::OTHER_MODALITIES;
 use super::matrix::{Layout, Linear, Matrix};
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -16,7 +17,9 @@ use invarlock_error::{Result, bail};
 pub struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     /// Prefix of names in this checkpoint.
-    stored_prefix: &'static str,
+    stored_prefix: String,
+    /// Prefix of the output projection in this checkpoint.
+    head_prefix: &'static str,
     /// Prefix of names in Hugging Face's model.
     prefix: &'static str,
     taken: Vec<(String, Tensor<'a>)>,
@@ -25,15 +28,24 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// A loader of names with `prefix`. A checkpoint that was saved from the bare model has names without the first part of it: such a
-    /// checkpoint contains `probe` (a name without the prefix) in that way.
+    /// A loader of names with `prefix`. A checkpoint contains `probe`, a name without the prefix, after one of several prefixes: that of
+    /// Hugging Face's model, that of the bare model, which lacks the first part, or that of a text model in a model with images.
     pub fn new(checkpoint: &'a Checkpoint, prefix: &'static str, probe: &str) -> Self {
         let bare = prefix.split_once('.').map_or("", |(_, rest)| rest);
-        let contains = |prefix: &str| checkpoint.tensors.contains(&format!("{prefix}{probe}"));
-        let stored_prefix = if !contains(prefix) && contains(bare) { bare } else { prefix };
+        let stored = [
+            (prefix.to_owned(), ""),
+            (bare.to_owned(), ""),
+            (format!("language_model.{prefix}"), "language_model."),
+            (format!("model.language_model.{bare}"), ""),
+        ];
+        let contains =
+            |(prefix, _): &(String, &str)| checkpoint.tensors.contains(&format!("{prefix}{probe}"));
+        let (stored_prefix, head_prefix) =
+            stored.into_iter().find(contains).unwrap_or_else(|| (prefix.to_owned(), ""));
         Self {
             checkpoint,
             stored_prefix,
+            head_prefix,
             prefix,
             taken: Vec::new(),
             taken_names: BTreeSet::new(),
@@ -153,26 +165,27 @@ impl<'a> Loader<'a> {
         let shape = [vocab_size, inputs];
         let tokens = format!("{}.weight", embedding.tokens);
         let projection = format!("{}.weight", head.module);
+        let stored_projection = format!("{}{projection}", self.head_prefix);
         let matrix = |tensor| Matrix::new(tensor, inputs, vocab_size, Layout::OutIn);
         if !head.tied {
             let tokens = self.take_prefixed(&tokens, &shape)?;
-            let head = self.take(projection.clone(), projection, &shape)?;
+            let head = self.take(stored_projection, projection, &shape)?;
             return Ok((matrix(tokens), Some(matrix(head))));
         }
         let stored_tokens = format!("{}{tokens}", self.stored_prefix);
-        let stored_head = self.checkpoint.tensors.get(&projection)?;
+        let stored_head = self.checkpoint.tensors.get(&stored_projection)?;
         if stored_head.is_some() && !self.checkpoint.tensors.contains(&stored_tokens) {
-            let both = self.take(projection, format!("{}{tokens}", self.prefix), &shape)?;
+            let both = self.take(stored_projection, format!("{}{tokens}", self.prefix), &shape)?;
             return Ok((matrix(both), None));
         }
         let tokens = self.take_prefixed(&tokens, &shape)?;
         match stored_head {
             Some(head) if head.bytes != tokens.bytes || head.dtype != tokens.dtype => {
-                let head = self.take(projection.clone(), projection, &shape)?;
+                let head = self.take(stored_projection, projection, &shape)?;
                 Ok((matrix(tokens), Some(matrix(head))))
             }
             Some(_) => {
-                self.taken_names.insert(projection);
+                self.taken_names.insert(stored_projection);
                 Ok((matrix(tokens), None))
             }
             None => Ok((matrix(tokens), None)),
@@ -182,7 +195,7 @@ impl<'a> Loader<'a> {
     /// The bias of the output projection.
     pub fn head_bias(&mut self, head: &spec::Head, vocab_size: usize) -> Result<Vec<f32>> {
         let name = format!("{}.bias", head.module);
-        Ok(values(self.take(name.clone(), name, &[vocab_size])?))
+        Ok(values(self.take(format!("{}{name}", self.head_prefix), name, &[vocab_size])?))
     }
 
     /// The parameters that were taken and the tensors that were not. `embeddings` are module names and their sizes.
@@ -190,7 +203,12 @@ impl<'a> Loader<'a> {
         // Masks and frequencies, which older releases of transformers stored.
         let buffers = [".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq"];
         let unused = self.checkpoint.tensors.names().filter(|n| !self.taken_names.contains(*n));
-        let unused = unused.filter(|n| !buffers.iter().any(|b| n.ends_with(b))).map(str::to_owned).collect();
+        let other = |name: &str| {
+            let name = name.strip_prefix("model.").unwrap_or(name);
+            OTHER_MODALITIES.iter().any(|prefix| name.starts_with(prefix))
+        };
+        let expected = |name: &&str| !other(name) && !buffers.iter().any(|b| name.ends_with(b));
+        let unused = unused.filter(expected).map(str::to_owned).collect();
 
         let mut lines: Vec<String> = self.taken.iter().map(|(n, t)| format!("{n}:{:?}\n", t.shape)).collect();
         lines.sort_unstable();
