@@ -18,17 +18,75 @@ const MAX_LISTS: usize = 1 << 20;
 /// The most members of a document: two for each token of the largest report.
 const MAX_MEMBERS: usize = 10 << 20;
 
+/// How many values a document has, by its punctuation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// `{`
+    pub objects: usize,
+    /// `[`
+    pub lists: usize,
+    /// `,`
+    pub commas: usize,
+    /// `:`
+    pub colons: usize,
+}
+
+impl Size {
+    /// Checks the size of a document with `fits`, before it is parsed.
+    ///
+    /// # Errors
+    /// The size does not fit.
+    pub fn check(bytes: &[u8], fits: impl Fn(&Self) -> bool) -> Result<(), Self> {
+        // Counting the punctuation in texts too is faster, and nearly always enough.
+        if fits(&Self::bound(bytes)) {
+            return Ok(());
+        }
+        let size = Self::outside_texts(bytes);
+        if fits(&size) { Ok(()) } else { Err(size) }
+    }
+
+    fn add(&mut self, byte: u8) {
+        match byte {
+            b'{' => self.objects += 1,
+            b'[' => self.lists += 1,
+            b',' => self.commas += 1,
+            b':' => self.colons += 1,
+            _ => {}
+        }
+    }
+
+    fn bound(bytes: &[u8]) -> Self {
+        let count = |wanted| count(bytes, wanted);
+        Self { objects: count(b'{'), lists: count(b'['), commas: count(b','), colons: count(b':') }
+    }
+
+    /// Exact up to the first error of syntax, where a parser stops.
+    fn outside_texts(bytes: &[u8]) -> Self {
+        let (mut size, mut in_text, mut escaped) = (Self::default(), false, false);
+        for byte in bytes {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_text => escaped = true,
+                b'"' => in_text = !in_text,
+                byte if !in_text => size.add(*byte),
+                _ => {}
+            }
+        }
+        size
+    }
+}
+
 /// Refuses a document with more objects, lists or members than evidence has, before it is parsed: a parsed member takes up to a
 /// hundred times the memory of its text.
 pub fn check_size(what: &str, bytes: &[u8]) -> Result<(), Error> {
-    let (objects, lists, members) = (count(bytes, b'{'), count(bytes, b'['), count(bytes, b','));
-    if objects <= MAX_OBJECTS && lists <= MAX_LISTS && members <= MAX_MEMBERS {
-        return Ok(());
-    }
-    Err(Error::input(format!(
-        "{what} has {objects} objects, {lists} lists and {members} members; at most {MAX_OBJECTS}, {MAX_LISTS} and \
-         {MAX_MEMBERS} are read"
-    )))
+    let fits =
+        |size: &Size| size.objects <= MAX_OBJECTS && size.lists <= MAX_LISTS && size.commas <= MAX_MEMBERS;
+    Size::check(bytes, fits).map_err(|Size { objects, lists, commas: members, .. }| {
+        Error::input(format!(
+            "{what} has {objects} objects, {lists} lists and {members} members; at most {MAX_OBJECTS}, {MAX_LISTS} and \
+             {MAX_MEMBERS} are read"
+        ))
+    })
 }
 
 /// How often a byte occurs. Sums of 255 bytes fit in a byte, so that many of them are added at once.
@@ -224,5 +282,17 @@ mod tests {
         assert!(parse("report", "[".repeat(100_000).as_bytes()).is_err());
         assert!(parse("report", &[0xff, 0xfe]).is_err());
         assert!(parse_run_report("report", br#"{"a": {"b": 1, "b": 1}}"#).is_err());
+    }
+
+    #[test]
+    fn punctuation_in_texts_is_no_member() {
+        let text = r#"{"a,[{\":\\": ["}{", {}], "b": 1}"#;
+        let size = Size { objects: 2, lists: 1, commas: 2, colons: 2 };
+        assert_eq!(Size::check(text.as_bytes(), |found| *found == size), Ok(()));
+        assert_eq!(Size::check(text.as_bytes(), |_| false), Err(size));
+        let braces = format!("[\"{}\"]", "{".repeat(MAX_OBJECTS + 1));
+        assert!(parse("report", braces.as_bytes()).is_ok());
+        let objects = format!("[{}{{}}]", "{},".repeat(MAX_OBJECTS));
+        assert!(parse("report", objects.as_bytes()).is_err());
     }
 }

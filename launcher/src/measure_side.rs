@@ -13,7 +13,7 @@ use crate::ui::{Level, Ui, printable};
 use invarlock_evidence::evaluation::RUN_REPORT;
 use invarlock_evidence::format::runtime_manifest::{self as manifest, File};
 use invarlock_evidence::job::{Role, Task};
-use invarlock_evidence::json::parse_run_report;
+use invarlock_evidence::json::{Size, parse_run_report};
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::run_report::{BaselineWindows, RunReport};
 use invarlock_evidence::verify::consistent_run_report;
@@ -175,19 +175,17 @@ fn keep_only(run_dir: RunDir, log: &[u8]) -> Result<()> {
 /// Refuses a report `name` with more members than the requested windows can have. This is done before parsing, because a parsed member takes many
 /// times the memory of its text.
 pub fn check_plausible(name: &str, bytes: &[u8], tokens: usize) -> Result<()> {
-    let (mut members, mut containers) = (0usize, 0usize);
-    for byte in bytes {
-        match byte {
-            b',' | b':' => members += 1,
-            b'{' | b'[' => containers += 1,
-            _ => {}
-        }
-    }
+    let members = |size: &Size| size.commas + size.colons;
+    let containers = |size: &Size| size.objects + size.lists;
     // Each token is in the ids, the mask and the labels; each window has a few lists.
-    match members > 3 * tokens + MAX_MEMBERS || containers > 4 * tokens + MAX_MEMBERS {
-        true => Err(Error::integrity(format!(
-            "{name} has {members} members and {containers} lists, too many for {tokens} tokens"
-        ))),
-        false => Ok(()),
-    }
+    let fits = |size: &Size| {
+        members(size) <= 3 * tokens + MAX_MEMBERS && containers(size) <= 4 * tokens + MAX_MEMBERS
+    };
+    Size::check(bytes, fits).map_err(|size| {
+        Error::integrity(format!(
+            "{name} has {} members and {} lists, too many for {tokens} tokens",
+            members(&size),
+            containers(&size)
+        ))
+    })
 }
