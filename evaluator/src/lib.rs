@@ -22,6 +22,7 @@ mod report;
 pub mod run;
 pub mod selftest;
 pub mod sys;
+pub mod texts;
 pub mod tokenizer;
 pub mod windows;
 

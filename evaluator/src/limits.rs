@@ -14,6 +14,8 @@ pub const WINDOWS_BYTES: u64 = 2 << 30;
 pub const LINE_BYTES: usize = 16 << 20;
 /// Bytes of the texts of a dataset together.
 pub const TEXT_BYTES: usize = 1 << 30;
+/// Bytes of the texts of a run report together: as JSON, with its windows, they must fit in the 256 MiB that are read of it.
+pub const PREDICTED_TEXT_BYTES: usize = 16 << 20;
 /// Files of a dataset.
 pub const DATASET_FILES: usize = 100_000;
 

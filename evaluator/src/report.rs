@@ -23,6 +23,7 @@ pub struct Measured<'m> {
     pub windows: &'m Windows,
     pub preview: &'m [f64],
     pub final_: &'m [f64],
+    pub predicted_texts: Option<Vec<String>>,
     pub threads: usize,
     pub opened: Duration,
     pub tokenized: Duration,
@@ -51,6 +52,7 @@ impl Measured<'_> {
             },
             preview: arm(&self.windows.preview, self.preview),
             final_: arm(&self.windows.final_, self.final_),
+            predicted_texts: self.predicted_texts.clone(),
             selection: Selection {
                 blank_rows: self.windows.blank,
                 short_rows: self.windows.short,

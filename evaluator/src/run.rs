@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
 use crate::windows::{WindowRequest, Windows, check_size, equal_rows, replay, select};
-use crate::{dataset, facts, files, limits};
+use crate::{dataset, facts, files, limits, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 /// Runs the job in a file and writes its output into `out`: `events.jsonl` and `report.json`, or `check.json` of a check. On failure no
@@ -133,6 +133,9 @@ impl<'a> Prepared<'a> {
         }
         let [preview, final_] = arms;
         let evaluated = start.elapsed();
+        let start = Instant::now();
+        let predicted_texts = self.predicted_texts(job, events);
+        let decoded = start.elapsed();
         progress.report("guards", 1, 1);
         events.add("done", json!({}));
         Measured {
@@ -143,12 +146,25 @@ impl<'a> Prepared<'a> {
             windows,
             preview: &preview,
             final_: &final_,
+            predicted_texts,
             threads: workers.threads(),
             opened: loaded,
-            tokenized: self.tokenized,
+            tokenized: self.tokenized + decoded,
             evaluated,
         }
         .report()
+    }
+
+    /// The texts of the baseline's final windows. A measurement does not need them, so it does not fail without them.
+    fn predicted_texts(&self, job: &Job, events: &mut Events) -> Option<Vec<String>> {
+        if job.role == Role::Subject {
+            return None;
+        }
+        let texts = self.workers.run(|| texts::predicted(&self.tokenizer, &self.windows.final_));
+        if let Err(error) = &texts {
+            events.add("no texts", json!({"reason": error.to_string()}));
+        }
+        texts.ok()
     }
 }
 

@@ -109,6 +109,11 @@ impl Tokenizer {
         }
         Ok(ids)
     }
+
+    /// The text of tokens. Special tokens are written as their text, bytes that are no UTF-8 as U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        guarded(|| self.inner.decode(ids, false)).context("decoding tokens")
+    }
 }
 
 /// The error for a `tokenizer.json` that the library rejected.
@@ -187,7 +192,12 @@ pub(crate) mod tests {
         })
     }
 
-    fn open(tokenizer: &[u8], settings: Option<Value>, config: Value, embedded: usize) -> Result<Tokenizer> {
+    pub fn open(
+        tokenizer: &[u8],
+        settings: Option<Value>,
+        config: Value,
+        embedded: usize,
+    ) -> Result<Tokenizer> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("tokenizer.json"), tokenizer).expect("written");
         if let Some(settings) = settings {

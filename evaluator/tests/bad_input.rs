@@ -71,10 +71,18 @@ fn valid_job_is_measured_and_replayed() {
     // The same windows and weights in another directory, with any number of threads: identical losses.
     Tiny::new().write(&dir.path().join("other"));
     let mut job = subject(dir.path(), &dir.path().join("other"), &report);
+    let mut windows = report["evaluation_windows"].clone();
+    let arm = windows["final"].as_object_mut().expect("an object");
+    // Only a baseline has texts.
+    let texts = arm.remove("predicted_texts").expect("texts");
+    let bytes = arm.remove("predicted_utf8_bytes").expect("lengths");
+    let texts: Vec<&str> = texts.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(texts.len(), arm["window_ids"].as_array().expect("a list").len());
+    assert_eq!(json!(texts.iter().map(|text| text.len()).collect::<Vec<_>>()), bytes);
     for threads in 1..=3 {
         job["threads"] = json!(threads);
         let again = run(dir.path(), &job).report();
-        assert_eq!(again["evaluation_windows"], report["evaluation_windows"]);
+        assert_eq!(again["evaluation_windows"], windows);
         assert_eq!(again["data"]["dataset_hash"], report["data"]["dataset_hash"]);
         assert_eq!(again["edit"]["name"], "custom");
     }

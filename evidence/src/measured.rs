@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 /// Kind of the primary metric.
 const KIND: &str = "ppl_causal";
 /// Name of our evaluator in reports.
-const EVALUATOR: &str = "invarlock-evaluator";
+pub(crate) const EVALUATOR: &str = "invarlock-evaluator";
 
 /// The request to one measuring container, as its report repeats it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Measured {
     pub preview: Arm,
     /// The windows that are gated on.
     pub final_: Arm,
+    /// Text of the predicted tokens of each final window ([`WindowArm::predicted_texts`]); none for a subject.
+    pub predicted_texts: Option<Vec<String>>,
     /// How the windows were selected.
     pub selection: Selection,
     /// How long it took.
@@ -103,7 +105,8 @@ impl Arm {
         self.token_counts.iter().sum()
     }
 
-    fn mean_loss(&self, name: &str) -> Result<f64> {
+    /// Mean loss of the arm `name`, weighted by tokens.
+    pub(crate) fn mean_loss(&self, name: &str) -> Result<f64> {
         weighted_mean(&self.losses, &self.token_counts)
             .ok_or_else(|| Error::integrity(format!("the {name} arm has no tokens")))
     }
@@ -128,6 +131,8 @@ impl Arm {
             masked_token_counts: self.token_counts.clone(),
             actual_token_counts: self.token_counts.clone(),
             labels: rows().map(labels).collect(),
+            predicted_texts: None,
+            predicted_utf8_bytes: None,
         }
     }
 
@@ -177,7 +182,11 @@ impl Measured {
             provenance: self.provenance(),
             evaluation_windows: EvaluationWindows {
                 preview: self.preview.report(),
-                final_: self.final_.report(),
+                final_: WindowArm {
+                    predicted_texts: self.predicted_texts.clone(),
+                    predicted_utf8_bytes: self.predicted_texts.as_deref().map(utf8_bytes),
+                    ..self.final_.report()
+                },
             },
         })
     }
@@ -400,14 +409,16 @@ impl Measured {
     /// A value is missing or has the wrong type.
     pub fn read(report: &RunReport) -> Result<Self> {
         let windows = &report.evaluation_windows;
+        let values = Self::read_without_windows(report)?;
         Ok(Self {
             preview: Arm::read("preview", &windows.preview)?,
             final_: Arm::read("final", &windows.final_)?,
-            ..Self::read_without_windows(report)?
+            predicted_texts: predicted_texts(values.requested.role, &windows.final_)?,
+            ..values
         })
     }
 
-    /// As [`Self::read`], with empty arms.
+    /// As [`Self::read`], with empty arms and no texts.
     pub(crate) fn read_without_windows(report: &RunReport) -> Result<Self> {
         let (meta, data, metrics) = (&report.meta, &report.data, &report.metrics);
         let role = [Role::Baseline, Role::Subject]
@@ -449,6 +460,7 @@ impl Measured {
             },
             preview: Arm::default(),
             final_: Arm::default(),
+            predicted_texts: None,
             selection: Selection {
                 blank_rows: typed(value(&data.more, "data", "blank_rows")?, "data.blank_rows")?,
                 short_rows: typed(value(&data.more, "data", "short_rows")?, "data.short_rows")?,
@@ -469,6 +481,24 @@ impl Measured {
 
 /// Members of a tokenizer's configuration that a report repeats.
 const SPECIAL: [&str; 4] = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
+
+/// Length of each text.
+fn utf8_bytes(texts: &[String]) -> Vec<u64> {
+    texts.iter().map(|text| text.len() as u64).collect()
+}
+
+/// The texts of an arm. The tokens follow from no text, so only their number is checked.
+fn predicted_texts(role: Role, arm: &WindowArm) -> Result<Option<Vec<String>>> {
+    let Some(texts) = &arm.predicted_texts else { return Ok(None) };
+    if role == Role::Subject {
+        bail!(Integrity, "evaluation_windows.final of a subject has predicted_texts");
+    }
+    let (count, windows) = (texts.len(), arm.window_ids.len());
+    if count != windows {
+        bail!(Integrity, "evaluation_windows.final.predicted_texts has {count} texts for {windows} windows");
+    }
+    Ok(Some(texts.clone()))
+}
 
 /// `edit.name` of a run report.
 pub fn edit_name(role: Role) -> &'static str {

@@ -39,6 +39,18 @@ impl Evidence {
         }
     }
 
+    /// The same with a text for each final window of the baseline, as newer evaluators write it.
+    fn with_texts(run: &str) -> Self {
+        let mut evidence = Self::honest(run);
+        let windows = &mut evidence.0.get_mut(BASELINE).unwrap()["evaluation_windows"]["final"];
+        let count = windows["window_ids"].as_array().unwrap().len();
+        let texts: Vec<String> = (0..count).map(|index| format!("{run} \u{e4} {index}")).collect();
+        windows["predicted_utf8_bytes"] = texts.iter().map(String::len).collect();
+        windows["predicted_texts"] = texts.into();
+        evidence.reseal();
+        evidence
+    }
+
     /// Computes the digests again that depend on the bytes of a file or on the plan.
     fn reseal(&mut self) {
         for (name, side, provenance) in [(BASELINE, "baseline", "baseline"), (SUBJECT, "subject", "edited")] {
@@ -166,16 +178,15 @@ fn short(name: &str) -> &str {
     name.trim_end_matches(".json")
 }
 
-/// Every edit of the run that is accepted: file, pointer and edit.
-fn survivors(run: &str, other: &str) -> Vec<(&'static str, String, &'static str)> {
-    let (honest, other) = (Evidence::honest(run), Evidence::honest(other));
+/// Every edit of a value below `below` that is accepted: file, pointer and edit.
+fn survivors(honest: &Evidence, other: &Evidence, below: &str) -> Vec<(&'static str, String, &'static str)> {
     let directory = tempfile::tempdir().unwrap();
     assert!(honest.accepted(directory.path()), "the honest evidence must verify");
     let mut survivors = Vec::new();
     for name in [REPORT, MANIFEST, BASELINE, SUBJECT] {
         let mut pointers = Vec::new();
         leaves(&honest.0[name], "", &mut pointers);
-        for pointer in pointers {
+        for pointer in pointers.into_iter().filter(|pointer| pointer.starts_with(below)) {
             let leaf = honest.0[name].pointer(&pointer).unwrap();
             let swapped = other.0[name].pointer(&pointer).filter(|value| *value != leaf).cloned();
             let edits = [("removed", None), ("altered", Some(altered(leaf))), ("swapped", swapped)];
@@ -198,26 +209,65 @@ fn survivors(run: &str, other: &str) -> Vec<(&'static str, String, &'static str)
 }
 
 /// The accepted edits of a run that docs/verify.md does not list.
-fn undocumented(run: &str, other: &str) -> Vec<String> {
+fn undocumented(honest: &Evidence, other: &Evidence, below: &str) -> Vec<String> {
     let documented = documented();
     let listed = |name: &str, pointer: &str| {
         documented.iter().any(|(file, pattern)| file == short(name) && matches(pattern, pointer))
     };
-    let survivors = survivors(run, other).into_iter();
+    let survivors = survivors(honest, other, below).into_iter();
     let unlisted = survivors.filter(|(name, pointer, _)| !listed(name, pointer));
     unlisted.map(|(name, pointer, edit)| format!("{name} {pointer} {edit}")).collect()
 }
 
 #[test]
 fn only_listed_values_of_a_run_by_root_can_be_edited() {
-    let found = undocumented("root", "user");
+    let found = undocumented(&Evidence::honest("root"), &Evidence::honest("user"), "");
     assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
 }
 
 #[test]
 fn only_listed_values_of_a_run_by_a_user_can_be_edited() {
-    let found = undocumented("user", "root");
+    let found = undocumented(&Evidence::honest("user"), &Evidence::honest("root"), "");
     assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+}
+
+/// Evidence with and without texts is accepted. A text is free, its length is not.
+#[test]
+fn only_the_text_of_a_window_can_be_edited() {
+    const TEXTS: &str = "/evaluation_windows/final/predicted_texts/0";
+    let (honest, other) = (Evidence::with_texts("root"), Evidence::with_texts("user"));
+    let found = undocumented(&honest, &other, "/evaluation_windows/final/predicted");
+    assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+    let accepted = survivors(&honest, &other, TEXTS);
+    assert!(accepted.contains(&(BASELINE, TEXTS.to_owned(), "altered")), "{accepted:?}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let forged = |edit: &dyn Fn(&mut Evidence)| {
+        let mut forged = honest.clone();
+        edit(&mut forged);
+        forged.reseal();
+        !forged.accepted(directory.path())
+    };
+    let windows = |evidence: &mut Evidence, file: &str, arm: &str, member: &str, value: Value| {
+        evidence.0.get_mut(file).unwrap()["evaluation_windows"][arm][member] = value;
+    };
+    let texts = honest.0[BASELINE].pointer("/evaluation_windows/final").unwrap().clone();
+    for (file, arm) in [(SUBJECT, "final"), (BASELINE, "preview"), (SUBJECT, "preview")] {
+        let edit = |evidence: &mut Evidence| {
+            for member in ["predicted_texts", "predicted_utf8_bytes"] {
+                windows(evidence, file, arm, member, texts[member].clone());
+            }
+        };
+        assert!(forged(&edit), "{file} {arm}");
+    }
+    for member in ["predicted_texts", "predicted_utf8_bytes"] {
+        for value in [Value::Null, json!([])] {
+            assert!(
+                forged(&|evidence| windows(evidence, BASELINE, "final", member, value.clone())),
+                "{member}"
+            );
+        }
+    }
 }
 
 #[test]

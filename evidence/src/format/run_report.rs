@@ -235,6 +235,14 @@ pub struct WindowArm {
     /// Ids where the mask is 1, else -100.
     #[serde(default)]
     pub labels: Vec<Vec<i64>>,
+    /// Text of the predicted tokens: those with mask 1, without the first. The tokenizer decodes them alone; special tokens are
+    /// written as their text, and bytes that are no UTF-8 as U+FFFD. Final windows of the baseline only; absent in reports of
+    /// older evaluators, and where the tokenizer cannot decode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_texts: Option<Vec<String>>,
+    /// Length of each of `predicted_texts`, bytes of UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_utf8_bytes: Option<Vec<u64>>,
 }
 
 impl RunReport {
