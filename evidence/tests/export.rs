@@ -4,10 +4,13 @@
 
 mod common;
 
-use common::made::honest;
+use common::made::{Made, honest};
 use invarlock_evidence::beside::Beside;
 use invarlock_evidence::explain::Explanation;
-use invarlock_evidence::export::{FORMATS, Format, Summary};
+use invarlock_evidence::export::{FORMATS, Format, Measurements, Output, Summary};
+use invarlock_evidence::measured::Measured;
+use invarlock_evidence::numerics::digest::{canonical_utf8_line, sha256_hex};
+use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::contradictions;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +20,10 @@ fn read(name: &str) -> Value {
 
 fn export(format: &str, report: &Value, manifest: &Value) -> String {
     let summary = Summary::new(report, Beside::OfThisReport(manifest), &"ab".repeat(32));
-    Format::of(format).unwrap().render(&summary)
+    match Format::of(format).unwrap().output {
+        Output::File(render) => render(&summary),
+        Output::Directory(_) => panic!("{format} is no file"),
+    }
 }
 
 /// `value` with every string replaced by `text`, but those that decide what is shown.
@@ -207,7 +213,7 @@ fn without_code(line: &str) -> String {
 fn any_report_can_be_exported_and_explained() {
     let manifest = read("runtime.manifest.json");
     for report in [json!(null), json!([]), json!({}), json!({"validation": 1, "primary_metric": []})] {
-        for format in &FORMATS {
+        for format in FORMATS.iter().filter(|format| matches!(format.output, Output::File(_))) {
             assert!(export(format.name, &report, &manifest).ends_with('\n'));
         }
         let explained = Explanation::new(&report, Beside::Missing, "");
@@ -221,4 +227,50 @@ fn honest_reports_do_not_contradict_themselves_and_edited_ones_do() {
     assert_eq!(contradictions(&report), Vec::<String>::new());
     report["evaluation_windows"]["final"]["logloss"][0] = json!(1.0);
     assert!(!contradictions(&report).is_empty());
+}
+
+/// The files of `invarlock-captured`, from losses around 3 and these texts.
+fn captured(texts: Option<Vec<String>>) -> invarlock_evidence::Result<Vec<(&'static str, Value)>> {
+    let made = Made::new(40, 0.02, Profile::Dev, Tier::Balanced);
+    let (mut baseline, subject) =
+        (Measured::read(&made.baseline).unwrap(), Measured::read(&made.subject).unwrap());
+    baseline.predicted_texts = texts;
+    let Output::Directory(files) = Format::of("invarlock-captured").unwrap().output else {
+        panic!("a directory")
+    };
+    let made = files(&Measurements { facts: &made.facts, baseline: &baseline, subject: &subject })?;
+    Ok(made.files.into_iter().map(|(name, bytes)| (name, serde_json::from_slice(&bytes).unwrap())).collect())
+}
+
+#[test]
+fn runs_of_a_captured_evaluation_are_bound_to_each_other() {
+    let texts: Vec<String> = (0..40).map(|index| format!("\u{e4} {index}")).collect();
+    let files = captured(Some(texts.clone())).unwrap();
+    let file = |name: &str| &files.iter().find(|(found, _)| *found == name).unwrap().1;
+    let digest = |value: &Value| format!("sha256:{}", sha256_hex(canonical_utf8_line(value).as_bytes()));
+    let (baseline, policy) = (file("baseline.run.json"), &file("policy.json")["metrics"][0]);
+    let records = baseline["records"].as_array().unwrap();
+    assert_eq!(records.len(), texts.len());
+    for (record, text) in records.iter().zip(&texts) {
+        let facts = &record["likelihood"];
+        assert_eq!((&record["expected"], &facts["utf8_byte_count"]), (&json!(text), &json!(text.len())));
+        assert_eq!(facts["reference_digest"], digest(&json!(text)));
+        assert_eq!(facts["input_digest"], digest(&record["input"]));
+        assert_eq!(facts["artifact_digest"], baseline["artifact_digest"]);
+        assert_eq!(facts["configuration_digest"], digest(file("configuration.json")));
+        assert_eq!(facts["configuration_digest"], policy["configuration"]["configuration_digest"]);
+        assert_eq!(facts["tokenizer_digest"], policy["configuration"]["baseline_tokenizer_digest"]);
+    }
+    // The limit 1.10 of the tier with its tolerance, for losses with a mean of about 3.
+    let ratio = policy["ratio_max"].as_f64().unwrap();
+    assert!((ratio - (1.0 + 1.102f64.ln() / 3.0)).abs() < 0.002, "{ratio}");
+}
+
+#[test]
+fn a_captured_evaluation_needs_a_text_for_each_window() {
+    let old = captured(None).unwrap_err();
+    assert!(old.to_string().contains("has no texts"), "{old}");
+    assert!(old.hint().unwrap().contains("evaluate again"), "{old:?}");
+    let empty = captured(Some(vec![String::new(); 40])).unwrap_err();
+    assert!(empty.to_string().contains("have no text"), "{empty}");
 }

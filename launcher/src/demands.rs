@@ -23,6 +23,16 @@ pub const ACCEPTABLE: [&str; 2] = ["allow_network", USER_PROFILE];
 /// Largest trust profile that is read.
 const PROFILE_LIMIT: u64 = 1 << 20;
 
+/// The options of a verification that only requires evidence not to contradict itself, and keeps what was derived.
+pub fn consistency() -> VerifyOptions {
+    VerifyOptions {
+        runtime_provenance: RuntimeProvenance::Host,
+        keep_verified: true,
+        granted: ACCEPTABLE.map(str::to_owned).to_vec(),
+        ..VerifyOptions::default()
+    }
+}
+
 /// What a verification requires.
 pub struct Demands {
     /// The options of the verifier.

@@ -245,11 +245,16 @@ pub fn write_output(path: &Path, bytes: &[u8], force: bool) -> Result<()> {
     }
     publish(staged.as_file(), 0o644).with_context(|| format!("writing {}", path.display()))?;
     staged.persist_noclobber(path).map(drop).map_err(|e| match e.error.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::from_source(Kind::Input, OutputExists)
-            .context(format_args!("writing {}", path.display()))
-            .with_hint("pass --force to replace it"),
+        std::io::ErrorKind::AlreadyExists => output_exists(path),
         _ => Error::from(e.error).context(format_args!("writing {}", path.display())),
     })
+}
+
+/// The error for an output file that exists.
+pub fn output_exists(path: &Path) -> Error {
+    Error::from_source(Kind::Input, OutputExists)
+        .context(format_args!("writing {}", path.display()))
+        .with_hint("pass --force to replace it")
 }
 
 /// Writes a new file that only its owner can open.

@@ -140,6 +140,23 @@ fn every_format_is_written_to_a_file_or_to_standard_output() {
     place.run(&["report", "export", "eval", "--format", "pdf"]).expect(2);
 }
 
+/// Evidence of an evaluator that wrote no texts. tests/e2e/upstream.rs exports evidence with texts.
+#[test]
+fn a_captured_export_needs_evidence_with_texts() {
+    let place = place();
+    let export = |report: &str, out: &str| {
+        place.run(&["report", "export", report, "--format", "invarlock-captured", "-o", out])
+    };
+    export("eval", "captured").expect(2).one_error(&["has no texts", "evaluate again"]);
+    export("eval", "-").expect(2).one_error(&["several files", "--output DIR"]);
+    export("none", "captured").expect(2).one_error(&["none"]);
+    let report = place.work("eval/baseline.report.json");
+    let text = std::fs::read_to_string(&report).unwrap();
+    std::fs::write(&report, text.replacen("\"logloss\":[", "\"logloss\":[1.5,", 1)).unwrap();
+    export("eval", "captured").expect(3).one_error(&["baseline.report.json"]);
+    assert!(!place.work("captured").exists());
+}
+
 /// The shell commands of a file of a CI system, in their order, with their environment.
 struct Steps(Vec<(String, BTreeMap<String, String>)>);
 

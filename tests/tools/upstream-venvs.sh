@@ -3,17 +3,17 @@
 #
 #   ${CARGO_TARGET_DIR:-target}/upstream/<version>/bin/invarlock
 #
-# one virtual environment for each version, without PyTorch (verification does
-# not need it), and upstream/dsse, which reads signed envelopes. Run it from the root of the repository. Existing environments are
+# one virtual environment for each version, without PyTorch (verification and
+# 0.17.1's publication do not need it), and upstream/dsse, which reads signed envelopes. Run it from the root of the repository. Existing environments are
 # kept. If one cannot be created, the script prints `skipped: ...` and exits 0,
 # and the tests that need it skip too: upstream is a reference, not a dependency.
 set -eu
 
-versions="0.8.0 0.12.1"
+versions="0.8.0 0.12.1 0.17.1"
 root="${CARGO_TARGET_DIR:-target}/upstream"
 
 installed() {
-    "$1/bin/invarlock" --version 2>/dev/null | grep -qF "InvarLock $2 "
+    "$1/bin/invarlock" --version 2>/dev/null | grep -qE "InvarLock $2( |\$)"
 }
 
 new_enough() {

@@ -3,6 +3,7 @@
 //! Report and manifest are untrusted. Every string of them passes the escaping of its format ([`escape`]). An export restates the report;
 //! it verifies nothing, and those for readers say so.
 
+mod captured;
 mod csv;
 pub mod escape;
 mod github_summary;
@@ -13,7 +14,10 @@ mod mlflow;
 mod model_card;
 mod summary;
 
+pub use captured::{Directory, Measurements};
 pub use summary::{DatasetSummary, GateSummary, ModelSummary, Summary};
+
+use invarlock_error::Result;
 
 /// One format.
 pub struct Format {
@@ -21,29 +25,48 @@ pub struct Format {
     pub name: &'static str,
     /// What it is for.
     pub purpose: &'static str,
-    render: fn(&Summary) -> String,
+    /// How it is made.
+    pub output: Output,
+}
+
+/// What a format is made of, and how many files it has.
+#[derive(Clone, Copy)]
+pub enum Output {
+    /// One file, which ends with a line feed, from a report that need not verify.
+    File(fn(&Summary) -> String),
+    /// A directory of files, from evidence that does not contradict itself.
+    Directory(fn(&Measurements<'_>) -> Result<Directory>),
 }
 
 /// Every format. A new format is a file of this module and an element of this table.
-pub static FORMATS: [Format; 7] = [
-    Format { name: "md", purpose: "Markdown for readers", render: markdown::render },
-    Format { name: "csv", purpose: "one row per window", render: csv::render },
-    Format { name: "junit", purpose: "JUnit XML: one test case per gate", render: junit::render },
-    Format { name: "json", purpose: "the summary as one JSON object", render: json::render },
+pub static FORMATS: [Format; 8] = [
+    Format { name: "md", purpose: "Markdown for readers", output: Output::File(markdown::render) },
+    Format { name: "csv", purpose: "one row per window", output: Output::File(csv::render) },
+    Format {
+        name: "junit",
+        purpose: "JUnit XML: one test case per gate",
+        output: Output::File(junit::render),
+    },
+    Format { name: "json", purpose: "the summary as one JSON object", output: Output::File(json::render) },
     Format {
         name: "mlflow",
         purpose: "JSON with metrics, params and tags for MLflow",
-        render: mlflow::render,
+        output: Output::File(mlflow::render),
     },
     Format {
         name: "model-card",
         purpose: "Hugging Face model card: YAML front matter with model-index, and a section",
-        render: model_card::render,
+        output: Output::File(model_card::render),
     },
     Format {
         name: "github-summary",
         purpose: "Markdown for $GITHUB_STEP_SUMMARY",
-        render: github_summary::render,
+        output: Output::File(github_summary::render),
+    },
+    Format {
+        name: "invarlock-captured",
+        purpose: "directory from which the Python package InvarLock 0.17 publishes an evidence pack",
+        output: Output::Directory(captured::files),
     },
 ];
 
@@ -51,11 +74,6 @@ impl Format {
     /// The format of this name.
     pub fn of(name: &str) -> Option<&'static Format> {
         FORMATS.iter().find(|format| format.name == name)
-    }
-
-    /// The report in this format. It ends with a line feed.
-    pub fn render(&self, summary: &Summary) -> String {
-        (self.render)(summary)
     }
 }
 

@@ -144,14 +144,32 @@ pub fn canonical_json(value: &Value) -> String {
     python_json(value, ",", ":")
 }
 
+/// `json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)` and a line feed: what InvarLock 0.13 and newer digest.
+pub fn canonical_utf8_line(value: &Value) -> String {
+    // Python and serde_json escape the same characters.
+    let style =
+        Style { item: ",", key: ":", string: |text, out| out.push_str(&Value::from(text).to_string()) };
+    let mut line = String::new();
+    write_python(value, &style, &mut line);
+    line.push('\n');
+    line
+}
+
 /// `json.dumps(value, sort_keys=True, separators=(item, key))`.
 pub fn python_json(value: &Value, item: &str, key: &str) -> String {
     let mut text = String::new();
-    write_python(value, item, key, &mut text);
+    write_python(value, &Style { item, key, string: write_ascii_string }, &mut text);
     text
 }
 
-fn write_python(value: &Value, item: &str, key: &str, out: &mut String) {
+/// How a document is written: its separators and its strings.
+struct Style<'a> {
+    item: &'a str,
+    key: &'a str,
+    string: fn(&str, &mut String),
+}
+
+fn write_python(value: &Value, style: &Style<'_>, out: &mut String) {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
@@ -160,11 +178,11 @@ fn write_python(value: &Value, item: &str, key: &str, out: &mut String) {
             out.push('{');
             for (index, (name, member)) in entries.into_iter().enumerate() {
                 if index > 0 {
-                    out.push_str(item);
+                    out.push_str(style.item);
                 }
-                write_ascii_string(name, out);
-                out.push_str(key);
-                write_python(member, item, key, out);
+                (style.string)(name, out);
+                out.push_str(style.key);
+                write_python(member, style, out);
             }
             out.push('}');
         }
@@ -172,13 +190,13 @@ fn write_python(value: &Value, item: &str, key: &str, out: &mut String) {
             out.push('[');
             for (index, member) in members.iter().enumerate() {
                 if index > 0 {
-                    out.push_str(item);
+                    out.push_str(style.item);
                 }
-                write_python(member, item, key, out);
+                write_python(member, style, out);
             }
             out.push(']');
         }
-        Value::String(text) => write_ascii_string(text, out),
+        Value::String(text) => (style.string)(text, out),
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
             Some(float) => out.push_str(&python_float(float)),
             None => out.push_str(&number.to_string()),
@@ -307,6 +325,17 @@ mod tests {
         assert_eq!(
             canonical_json(&json!({"b": "ä\u{1F600}\u{7f}", "a": [1, null]})),
             "{\"a\":[1,null],\"b\":\"\\u00e4\\ud83d\\ude00\\u007f\"}"
+        );
+    }
+
+    #[test]
+    fn canonical_utf8_json_matches_python() {
+        // Bytes of `json.dumps(..., sort_keys=True, separators=(",", ":"), ensure_ascii=False)`, Python 3.12.
+        assert_eq!(
+            canonical_utf8_line(
+                &json!({"\u{e4}": "\u{e4}\u{1F600}\u{7f}\u{2028}\u{1}\u{8}\u{c}\r\n\t\"\\/", "a": [1.0, -1e-7, null, 3]})
+            ),
+            "{\"a\":[1.0,-1e-07,null,3],\"\u{e4}\":\"\u{e4}\u{1F600}\u{7f}\u{2028}\\u0001\\b\\f\\r\\n\\t\\\"\\\\/\"}\n"
         );
     }
 }

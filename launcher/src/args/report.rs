@@ -24,7 +24,8 @@ pub enum ReportCommand {
     /// Write a report in a format of another tool
     #[command(after_help = "Examples:\n  \
         invarlock report export reports/eval --format junit -o gates.xml\n  \
-        invarlock report export reports/eval --format github-summary >> \"$GITHUB_STEP_SUMMARY\"")]
+        invarlock report export reports/eval --format github-summary >> \"$GITHUB_STEP_SUMMARY\"\n  \
+        invarlock report export reports/eval --format invarlock-captured -o captured")]
     Export(ExportArgs),
 }
 
@@ -97,10 +98,10 @@ pub struct ExportArgs {
     /// Format to write
     #[arg(short, long, value_name = "FORMAT", value_parser = formats())]
     pub format: &'static Format,
-    /// File to write, or - for standard output
-    #[arg(short, long, value_name = "FILE|-", default_value = "-")]
+    /// File to write, or - for standard output; a directory for invarlock-captured
+    #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-")]
     pub output: PathBuf,
-    /// Replace an existing file
+    /// Replace existing files
     #[arg(long)]
     pub force: bool,
 }

@@ -1,13 +1,13 @@
 //! `invarlock advanced attest`: keys and signatures.
 
 use crate::args::{AttestCommand, InspectArgs, KeygenArgs, SignArgs, VerifyEnvelopeArgs};
-use crate::demands::ACCEPTABLE;
+use crate::demands::consistency;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::{ATTESTATION, write_output};
 use crate::verbs::row::Verb;
 use crate::{keys, ui};
 use invarlock_evidence::signing::dsse::{ENVELOPE_LIMIT, Envelope};
-use invarlock_evidence::verify::{RuntimeProvenance, VerifyOptions, read_evidence, verify_report};
+use invarlock_evidence::verify::{read_evidence, verify_report};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -43,13 +43,7 @@ fn keygen(args: &KeygenArgs) -> Result<u8> {
 fn sign(args: &SignArgs) -> Result<u8> {
     let key = keys::signing(&args.signing_key)?;
     // The exceptions of the evaluation are in the statement's files; those who verify decide on them.
-    let options = VerifyOptions {
-        runtime_provenance: RuntimeProvenance::Host,
-        keep_verified: true,
-        granted: ACCEPTABLE.map(str::to_owned).to_vec(),
-        ..VerifyOptions::default()
-    };
-    let verdict = verify_report(&args.report, &options);
+    let verdict = verify_report(&args.report, &consistency());
     let signing = || format!("signing {}", args.report.display());
     if let Some(why) = verdict.errors.first() {
         return Err(Error::integrity(why.clone())).with_context(signing);
