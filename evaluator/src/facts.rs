@@ -19,6 +19,8 @@ pub fn of(config: &Config, info: &ModelInfo<'_>) -> CheckpointFacts {
         model_type: info.model_type.clone(),
         checkpoint_dtype: dtype.map(|name| name.strip_prefix("torch.").unwrap_or(name).to_owned()),
         compute_dtype: "float32".to_owned(),
+        weights: None,
+        omitted_activations: None,
         unused_tensors: info.unused.len(),
         unused_tensor_names: info.unused.iter().take(MAX_UNUSED_NAMES).cloned().collect(),
     }
