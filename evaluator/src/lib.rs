@@ -23,6 +23,7 @@ pub mod run;
 pub mod selftest;
 pub mod sys;
 pub mod tokenizer;
+mod weights;
 pub mod windows;
 
 pub use invarlock_error::{Error, Kind, Result};
