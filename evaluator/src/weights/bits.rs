@@ -38,34 +38,31 @@ multiversion! {
 /// Eight integers have as many bytes as an integer has bits.
 #[inline(always)]
 fn eights<const BITS: usize>(stream: &[u8], out: &mut [f32]) {
-    let (chunks, rest) = out.as_chunks_mut::<8>();
-    let (packed, _) = stream.as_chunks::<BITS>();
-    for (out, packed) in chunks.iter_mut().zip(packed) {
-        *out = eight(packed);
-    }
-    if !rest.is_empty() {
-        let stream = &stream[chunks.len() * BITS..];
-        let mut last = [0; BITS];
-        let n = stream.len().min(BITS);
-        last[..n].copy_from_slice(&stream[..n]);
-        rest.copy_from_slice(&eight(&last)[..rest.len()]);
+    let mut last = [0; 8];
+    for (i, out) in out.chunks_mut(8).enumerate() {
+        let stream = &stream[i * BITS..];
+        // A whole word is read where there is one: its further bytes are masked.
+        match (stream.first_chunk::<8>(), out.as_chunks_mut::<8>().0) {
+            (Some(word), [out]) => *out = eight::<BITS>(*word),
+            _ => {
+                let n = stream.len().min(BITS);
+                last[..n].copy_from_slice(&stream[..n]);
+                out.copy_from_slice(&eight::<BITS>(last)[..out.len()]);
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn eight<const BITS: usize>(packed: &[u8; BITS]) -> [f32; 8] {
+fn eight<const BITS: usize>(word: [u8; 8]) -> [f32; 8] {
     let mask = (1 << BITS) - 1;
     let mut out = [0.0; 8];
     if BITS <= 4 {
-        let mut word = [0; 4];
-        word[..BITS].copy_from_slice(packed);
-        let word = u32::from_le_bytes(word);
+        let word = u64::from_le_bytes(word) as u32;
         for (i, out) in out.iter_mut().enumerate() {
             *out = ((word >> (i * BITS)) & mask) as i32 as f32;
         }
     } else {
-        let mut word = [0; 8];
-        word[..BITS].copy_from_slice(packed);
         let word = u64::from_le_bytes(word);
         for (i, out) in out.iter_mut().enumerate() {
             *out = ((word >> (i * BITS)) as u32 & mask) as i32 as f32;
