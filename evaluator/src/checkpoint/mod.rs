@@ -15,7 +15,7 @@ pub use adapter::Adapter;
 pub use block::Block;
 pub use config::Config;
 pub use dtype::Dtype;
-pub use gguf::Gguf;
+pub use gguf::{EmbeddedTokenizer, Gguf};
 pub use scan::scan;
 pub(crate) use tensors::FLOAT_WEIGHTS;
 pub use tensors::{Tensor, Tensors};
@@ -32,6 +32,8 @@ pub struct Checkpoint {
     pub tensors: Tensors,
     /// How weights are stored in files that have their configuration with them.
     pub storage: Storage,
+    /// The tokenizer in a GGUF file, or why it cannot be used.
+    pub tokenizer: Option<Result<EmbeddedTokenizer>>,
     /// An adapter that changes the weights.
     pub adapter: Option<Adapter>,
 }
@@ -64,9 +66,16 @@ impl Checkpoint {
             return Err(wrong("the directory is empty"));
         }
         if let Some(path) = gguf_file(directory)? {
-            let (tensors, Gguf { config, adjacent_pairs, .. }) = Tensors::open_gguf(&path)?;
+            let (tensors, Gguf { config, adjacent_pairs, tokenizer, .. }) = Tensors::open_gguf(&path)?;
             let storage = Storage::Gguf { adjacent_pairs };
-            return Ok(Self { directory: directory.to_owned(), config, tensors, storage, adapter: None });
+            return Ok(Self {
+                directory: directory.to_owned(),
+                config,
+                tensors,
+                storage,
+                tokenizer: Some(tokenizer),
+                adapter: None,
+            });
         }
         let config = directory.join("config.json");
         if !exists(&config) && exists(&directory.join(adapter::CONFIG)) {
@@ -82,6 +91,7 @@ impl Checkpoint {
             config,
             tensors,
             storage: Storage::Safetensors,
+            tokenizer: None,
             adapter: None,
         })
     }

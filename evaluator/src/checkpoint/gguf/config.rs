@@ -7,7 +7,6 @@ use serde_json::{Map, json};
 
 use super::super::dtype::Entry;
 use super::super::{Config, Dtype};
-use super::Gguf;
 use super::reader::Value;
 use invarlock_error::{Error, Result, bail};
 
@@ -93,13 +92,20 @@ impl Metadata<'_> {
     }
 }
 
+/// What metadata and tensors say; see [`super::Gguf`].
+pub struct Model {
+    pub config: Config,
+    pub tensors: BTreeMap<String, Entry>,
+    pub adjacent_pairs: bool,
+}
+
 /// The model that metadata and tensors describe.
 pub fn model(
     path: &Path,
     values: &BTreeMap<String, Value>,
     mut stored: BTreeMap<String, Entry>,
     bytes: &[u8],
-) -> Result<Gguf> {
+) -> Result<Model> {
     let supported = || ARCHITECTURES.map(|(name, ..)| name).join(", ");
     let Some(Value::Text(architecture)) = values.get("general.architecture") else {
         bail!(Input, "{}: `general.architecture` is missing; supported: {}", path.display(), supported());
@@ -134,7 +140,7 @@ pub fn model(
         config.insert("rope_parameters".to_owned(), rope);
     }
     let tensors = stored.into_iter().map(|(name, entry)| (hugging_face_name(&name), entry)).collect();
-    Ok(Gguf { config: Config::from_file(path, config), tensors, adjacent_pairs: *adjacent_pairs })
+    Ok(Model { config: Config::from_file(path, config), tensors, adjacent_pairs: *adjacent_pairs })
 }
 
 fn members(

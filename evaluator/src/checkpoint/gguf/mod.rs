@@ -2,6 +2,7 @@
 
 mod config;
 mod reader;
+mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +12,7 @@ use super::{Block, Config, Dtype};
 use crate::limits;
 use invarlock_error::{Error, Result, bail};
 use reader::{Reader, Value};
+pub use tokenizer::EmbeddedTokenizer;
 
 /// Alignment of tensors where the metadata does not set it.
 const ALIGNMENT: u64 = 32;
@@ -44,6 +46,8 @@ pub struct Gguf {
     /// Whether the rows of queries and keys are reordered, as llama.cpp's converter does it for some architectures: elements that are rotated
     /// together are neighbours.
     pub adjacent_pairs: bool,
+    /// The tokenizer, or why it cannot be used. A file beside the GGUF file replaces it.
+    pub tokenizer: Result<EmbeddedTokenizer>,
 }
 
 impl Gguf {
@@ -85,7 +89,9 @@ impl Gguf {
                 bail!(Input, "{}: tensor {} exists twice", path.display(), info.name);
             }
         }
-        config::model(path, &metadata, stored, bytes)
+        let config::Model { config, tensors, adjacent_pairs } =
+            config::model(path, &metadata, stored, bytes)?;
+        Ok(Self { config, tensors, adjacent_pairs, tokenizer: tokenizer::read(path, bytes, &metadata) })
     }
 }
 

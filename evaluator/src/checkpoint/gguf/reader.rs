@@ -9,7 +9,7 @@ const MAX_NAME: usize = 1024;
 /// Characters of a metadata string that are kept.
 const MAX_TEXT: usize = 256;
 
-/// A metadata value. Arrays are skipped.
+/// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Unsigned(u64),
@@ -17,8 +17,51 @@ pub enum Value {
     Float(f64),
     Flag(bool),
     Text(String),
-    /// With its number of elements.
-    Array(u64),
+    Array(Array),
+}
+
+/// An array, which is read when it is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Array {
+    /// Type of the elements.
+    element: u32,
+    count: u64,
+    /// Where the first element is.
+    start: usize,
+}
+
+impl Array {
+    /// The elements, which must be of `element` type. `bytes` are those of the whole file, in which the array was found.
+    fn elements<'b, T>(
+        self,
+        path: &'b Path,
+        bytes: &'b [u8],
+        element: u32,
+        read: impl Fn(&mut Reader<'b>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut reader = Reader { path, bytes, position: self.start };
+        if self.element != element {
+            return Err(
+                reader.wrong(&format!("an array of metadata type {}; expected: {element}", self.element))
+            );
+        }
+        (0..self.count).map(|_| read(&mut reader)).collect()
+    }
+
+    /// Strings.
+    pub fn names(self, path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
+        self.elements(path, bytes, 8, |reader| reader.name("string"))
+    }
+
+    /// 32-bit integers.
+    pub fn integers(self, path: &Path, bytes: &[u8]) -> Result<Vec<i32>> {
+        self.elements(path, bytes, 5, |reader| Ok(i32::from_le_bytes(reader.array()?)))
+    }
+
+    /// Single-precision numbers.
+    pub fn floats(self, path: &Path, bytes: &[u8]) -> Result<Vec<f32>> {
+        self.elements(path, bytes, 6, |reader| Ok(f32::from_le_bytes(reader.array()?)))
+    }
 }
 
 /// A position in the bytes of a file.
@@ -107,8 +150,9 @@ impl<'b> Reader<'b> {
             9 => {
                 let element = self.u32()?;
                 let count = self.u64()?;
+                let array = Array { element, count, start: self.position };
                 self.skip(element, count)?;
-                Ok(Value::Array(count))
+                Ok(Value::Array(array))
             }
             _ => self.scalar(kind),
         }
