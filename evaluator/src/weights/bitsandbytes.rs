@@ -87,7 +87,7 @@ impl Format for Int8 {
     }
 
     fn activations(&self) -> Option<String> {
-        Some("inputs in int8, dynamic, but outliers".to_owned())
+        Some("inputs in int8, dynamic, except outliers".to_owned())
     }
 }
 
