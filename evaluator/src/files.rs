@@ -3,7 +3,7 @@
 //! Messages start with the path of the file: `PATH: what is wrong`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
@@ -59,80 +59,9 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str, limit:
         .with_context(|| format!("{}: invalid {what}", path.display()))
 }
 
-/// Lines of a file, each of bounded length.
-#[derive(Debug)]
-pub struct Lines {
-    reader: BufReader<File>,
-    limit: usize,
-    buffer: Vec<u8>,
-}
-
-/// Why a line could not be read.
-#[derive(Debug)]
-pub enum LineError {
-    /// It is longer than the limit.
-    TooLong,
-    /// Reading failed.
-    Io(io::Error),
-}
-
-impl Lines {
-    /// Lines of `file`, each of at most `limit` bytes.
-    pub fn new(file: File, limit: usize) -> Self {
-        Self { reader: BufReader::with_capacity(1 << 16, file), limit, buffer: Vec::new() }
-    }
-
-    /// The next line without its line ending; none at the end of the file.
-    pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineError> {
-        self.buffer.clear();
-        let with_ending = self.limit as u64 + 2;
-        let read = self
-            .reader
-            .by_ref()
-            .take(with_ending)
-            .read_until(b'\n', &mut self.buffer)
-            .map_err(LineError::Io)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        let mut line = self.buffer.as_slice();
-        line = line.strip_suffix(b"\n").unwrap_or(line);
-        line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.len() > self.limit { Err(LineError::TooLong) } else { Ok(Some(line)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn lines(text: &str, limit: usize) -> Vec<Option<String>> {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("f");
-        std::fs::write(&path, text).expect("written");
-        let mut lines = Lines::new(File::open(&path).expect("opened"), limit);
-        let mut found = Vec::new();
-        loop {
-            match lines.next_line() {
-                Ok(Some(line)) => found.push(Some(String::from_utf8_lossy(line).into_owned())),
-                Ok(None) => return found,
-                Err(_) => {
-                    found.push(None);
-                    return found;
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn splits_lines_and_limits_their_length() {
-        let some = |s: &str| Some(s.to_owned());
-        assert_eq!(lines("ab\ncd\r\n\nef", 4), [some("ab"), some("cd"), some(""), some("ef")]);
-        assert_eq!(lines("", 4), []);
-        assert_eq!(lines("abcd\r\n", 4), [some("abcd")]);
-        assert_eq!(lines("abcde\n", 4), [None]);
-        assert_eq!(lines("abcdefghij", 4), [None]);
-    }
 
     #[test]
     fn rejects_special_and_large_files() {

@@ -5,7 +5,31 @@
 #[path = "common/losses.rs"]
 mod losses;
 
+use std::path::PathBuf;
+
+use invarlock_error::Kind;
+use invarlock_evaluator::checkpoint::Checkpoint;
+use invarlock_evaluator::model::Model;
+
+/// The cases of decoders, and the others.
+fn cases() -> (Vec<PathBuf>, Vec<PathBuf>) {
+    losses::cases("families").into_iter().partition(|case| losses::expected(case).kind == "causal")
+}
+
 #[test]
 fn losses_match_transformers() {
-    losses::check(&losses::cases("families"));
+    let (causal, _) = cases();
+    losses::check(&causal);
+}
+
+#[test]
+fn other_kinds_of_models_are_rejected_by_name() {
+    let (_, others) = cases();
+    assert!(!others.is_empty());
+    for case in others {
+        let checkpoint = Checkpoint::open(&case).expect("opened");
+        let error = Model::load(&checkpoint, 64).expect_err(&case.display().to_string());
+        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+        assert!(error.message().contains("model_type"), "{error}");
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use invarlock_error::{Error, Kind};
 use invarlock_evaluator::checkpoint::Checkpoint;
+use invarlock_evaluator::measure::Workers;
 use invarlock_evaluator::model::Model;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -245,5 +246,51 @@ fn gguf_files_with_lying_counts_are_refused() {
     // No prefix of the file is accepted, and none ends the program.
     for length in (1..bytes.len() - 1).step_by(997) {
         load(&bytes[..length]).expect_err("a truncated file");
+    }
+}
+
+/// Opens and measures what a fuzz seed contains: a configuration (its length first, 2 bytes), and a file of weights.
+fn measure_seed(bytes: &[u8]) -> Result<(), Error> {
+    let short = || Error::input("short");
+    let (length, rest) = bytes.split_first_chunk().ok_or_else(short)?;
+    let (config, weights) = rest.split_at_checked(u16::from_le_bytes(*length).into()).ok_or_else(short)?;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).expect("written");
+    write("config.json", config);
+    write(if weights.starts_with(b"GGUF") { "model.gguf" } else { "model.safetensors" }, weights);
+    let checkpoint = Checkpoint::open(directory.path())?;
+    let model = Model::load(&checkpoint, 3)?;
+    if model.info.vocab_size >= 3 {
+        let workers = Workers::new(Some(1))?;
+        assert_eq!(workers.losses(&model, &[&[1, 2, 0]], &|_| ()).len(), 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn damaged_files_are_refused_or_measured() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/checkpoint");
+    // A fixed sequence of numbers (Knuth's MMIX generator).
+    let mut state = 1u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut seeds: Vec<PathBuf> =
+        fs::read_dir(seeds).expect("the seeds").flatten().map(|e| e.path()).collect();
+    seeds.sort();
+    assert!(seeds.len() > 10);
+    for seed in seeds {
+        let bytes = fs::read(&seed).expect("readable");
+        measure_seed(&bytes).unwrap_or_else(|error| panic!("{}: {error}", seed.display()));
+        for _ in 0..200 {
+            let mut bytes = bytes.clone();
+            // Most of a header lies within the first bytes.
+            for _ in 0..=next(3) {
+                let at = next(bytes.len().min(6000));
+                bytes[at] = [next(256) as u8, bytes[at] ^ 1 << next(8), 0xff, b'9'][next(4)];
+            }
+            let _ = measure_seed(&bytes);
+        }
     }
 }

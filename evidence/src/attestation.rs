@@ -6,7 +6,6 @@
 use crate::evaluation::{BASELINE_REPORT, Facts, REPORT, SUBJECT_REPORT};
 use crate::format::evaluation_report::EvaluationReport;
 use crate::format::plan::{Dataset, ExecutionMode};
-use crate::format::to_value;
 use crate::gates;
 use crate::job::Role;
 use crate::manifest;
@@ -131,7 +130,7 @@ pub fn statement(
 fn result(facts: &Facts, report: &EvaluationReport) -> EvaluationResult {
     let plan = &facts.plan;
     let profile: Profile = plan.profile.parse().unwrap_or(Profile::Ci);
-    let gates = gates::gates(&to_value(report)).into_iter();
+    let gates = gates::gates(&report.without_windows()).into_iter();
     let image = plan.image.as_ref().filter(|_| plan.execution_mode == ExecutionMode::Container);
     EvaluationResult {
         harness: Harness {

@@ -399,6 +399,16 @@ impl Measured {
     /// # Errors
     /// A value is missing or has the wrong type.
     pub fn read(report: &RunReport) -> Result<Self> {
+        let windows = &report.evaluation_windows;
+        Ok(Self {
+            preview: Arm::read("preview", &windows.preview)?,
+            final_: Arm::read("final", &windows.final_)?,
+            ..Self::read_without_windows(report)?
+        })
+    }
+
+    /// As [`Self::read`], with empty arms.
+    pub(crate) fn read_without_windows(report: &RunReport) -> Result<Self> {
         let (meta, data, metrics) = (&report.meta, &report.data, &report.metrics);
         let role = [Role::Baseline, Role::Subject]
             .into_iter()
@@ -437,8 +447,8 @@ impl Measured {
                     .filter_map(|name| Some(((*name).to_owned(), data.more.get(*name)?.clone())))
                     .collect(),
             },
-            preview: Arm::read("preview", &report.evaluation_windows.preview)?,
-            final_: Arm::read("final", &report.evaluation_windows.final_)?,
+            preview: Arm::default(),
+            final_: Arm::default(),
             selection: Selection {
                 blank_rows: typed(value(&data.more, "data", "blank_rows")?, "data.blank_rows")?,
                 short_rows: typed(value(&data.more, "data", "short_rows")?, "data.short_rows")?,

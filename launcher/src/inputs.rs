@@ -5,6 +5,7 @@
 //! handle of the checkpoint directory. The only link that may leave the directory is that of a cache snapshot into the
 //! `blobs/` of its own repository.
 
+use crate::dataset_files::name_inside;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::signals::Signals;
 use crate::ui::Ui;
@@ -111,7 +112,7 @@ pub fn open_checkpoint(role: &str, dir: &Path) -> Result<Vec<InputFile>> {
     Ok(files)
 }
 
-/// Opens the dataset files; in the container they are named `0.jsonl`, `1.jsonl`, … `preset` is the preset that names them.
+/// Opens the dataset files; in the container they are named by number and format: `0.jsonl`, `1.jsonl`, … `preset` is the preset that names them.
 pub fn open_dataset(paths: &[PathBuf], preset: Option<&Path>) -> Result<Vec<InputFile>> {
     let open = |(i, path): (usize, &PathBuf)| {
         let failed = |e: std::io::Error| {
@@ -128,9 +129,9 @@ pub fn open_dataset(paths: &[PathBuf], preset: Option<&Path>) -> Result<Vec<Inpu
         if real.is_dir() {
             let path = path.display();
             return Err(Error::input(format!("opening dataset file {path}: it is a directory")))
-                .hint(format!("pass one .jsonl file, or use a preset with `path: {path}`"));
+                .hint(format!("pass one file, or use a preset with `path: {path}`"));
         }
-        regular(format!("dataset file {}", path.display()), format!("{i}.jsonl"), real, fd)
+        regular(format!("dataset file {}", path.display()), name_inside(i, path), real, fd)
     };
     paths.iter().enumerate().map(open).collect()
 }

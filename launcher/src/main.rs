@@ -1,61 +1,6 @@
-//! The command line `invarlock`: typed arguments, policy, plan, run; one file per verb.
-//!
-//! This is the trusted side. It opens and hashes the inputs, has the containers started and observed, writes the evidence
-//! and verifies it. It links no machine-learning library and parses nothing of a checkpoint except the names in a shard
-//! index. It trusts its arguments and environment, the kernel, and the evaluator next to it. It does not trust checkpoints,
-//! tokenizers, datasets, images from elsewhere, or anything that a container prints or leaves behind.
+//! The program `invarlock`; see the library of this crate.
 #![forbid(unsafe_code)]
 
-mod args;
-mod baseline_reuse;
-mod check_sides;
-mod demands;
-mod denied_calls;
-mod error;
-mod evaluator_run;
-mod evidence_dir;
-mod filter;
-mod image;
-mod inputs;
-mod keys;
-mod limits;
-mod measure_side;
-mod mounts;
-mod network;
-mod pack;
-mod pass_through;
-mod plan;
-mod plan_lock;
-mod policy;
-mod preset;
-mod preset_sections;
-mod progress;
-mod receipt;
-mod record;
-mod recorded;
-mod registry;
-mod report_files;
-mod reproduce;
-mod request;
-mod signals;
-mod ui;
-mod usage;
-mod verbs;
-mod workload;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    // The same executable is the supervisor and the builder of a container, and the attacker of `runtime probe`. Both calls return
-    // only in the launcher.
-    invarlock_probe::run_if_attacker();
-    invarlock_runtime::reexec::run_if_child();
-    let cli = match args::parse() {
-        Ok(cli) => cli,
-        Err(usage) => return usage::report_usage(&usage, &std::env::args_os().skip(1).collect::<Vec<_>>()),
-    };
-    let verb = verbs::of(&cli.command);
-    let (format, codes) = (verb.format, verb.exit_codes);
-    let code = policy::enter(&verb.needs).and_then(|policy| verb.run(&policy));
-    ExitCode::from(code.unwrap_or_else(|error| error::report(&error, format, codes)))
+fn main() -> std::process::ExitCode {
+    invarlock_launcher::main()
 }

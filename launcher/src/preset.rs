@@ -2,6 +2,7 @@
 //!
 //! A setting that would change the numbers and is not supported is an error that names it; no setting is ignored silently.
 
+use crate::dataset_files;
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
 use crate::preset_sections;
@@ -20,7 +21,7 @@ const MAX_LISTS: usize = 1000;
 /// What the windows are made from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// JSON-lines files, in order, as the user named them.
+    /// Files with rows of text, in order, as the user named them.
     pub files: Vec<PathBuf>,
     /// Member that contains the text.
     pub text_field: String,
@@ -137,7 +138,8 @@ pub fn read(path: &Path) -> Result<Preset> {
     parse(path, &text).with_context(|| format!("preset {}", path.display()))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Preset> {
+/// The preset in a text. `path` is where it was read from.
+pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
     let mut warnings = Vec::new();
     let section = dataset_section(document, &mut warnings)?;
@@ -147,14 +149,15 @@ fn parse(path: &Path, text: &str) -> Result<Preset> {
     let (kind, inner) = provider(&section.provider)?;
     if kind != "local_jsonl" {
         let message = format!("dataset provider `{kind}` is not supported; supported: `local_jsonl`");
-        return Err(Error::unsupported(message)).hint("export the dataset to a JSON-lines file");
+        return Err(Error::unsupported(message)).hint("export the dataset to JSON lines, CSV or Parquet");
     }
     let seq_len = section.seq_len.unwrap_or(SEQ_LEN);
+    let split = section.split.unwrap_or_else(|| "validation".into());
     let dataset = Dataset {
-        files: files(path, &inner, &section.source)?,
+        files: files(path, &inner, &section.source, &split)?,
         text_field: inner.text_field.or(section.source.text_field).unwrap_or_else(|| "text".into()),
         max_samples: inner.max_samples.or(section.source.max_samples).unwrap_or(MAX_SAMPLES),
-        split: section.split.unwrap_or_else(|| "validation".into()),
+        split,
         seq_len,
         stride: section.stride.unwrap_or(seq_len),
         preview_n: section.preview_n.unwrap_or(WINDOWS),
@@ -290,7 +293,7 @@ fn check_members(section: &str, value: &Value, known: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn files(preset: &Path, inner: &Source, outer: &Source) -> Result<Vec<PathBuf>> {
+fn files(preset: &Path, inner: &Source, outer: &Source, split: &str) -> Result<Vec<PathBuf>> {
     let resolve = |file: &Path| {
         let beside = preset.parent().unwrap_or_else(|| Path::new("")).join(file);
         if file.is_absolute() || file.exists() || !beside.exists() { file.to_path_buf() } else { beside }
@@ -299,7 +302,7 @@ fn files(preset: &Path, inner: &Source, outer: &Source) -> Result<Vec<PathBuf>> 
         return Ok(vec![resolve(file)]);
     }
     if let Some(path) = inner.path.as_ref().or(outer.path.as_ref()) {
-        return expand(&resolve(path));
+        return dataset_files::expand(&resolve(path), split);
     }
     match inner.data_files.as_ref().or(outer.data_files.as_ref()) {
         Some(Value::Sequence(items)) if !items.is_empty() => {
@@ -312,26 +315,6 @@ fn files(preset: &Path, inner: &Source, outer: &Source) -> Result<Vec<PathBuf>> 
             Err(Error::unsupported("a pattern in `data_files` is not supported")).hint("list the files")
         }
         _ => Err(Error::input("provider `local_jsonl` needs `file`, `path` or `data_files`")),
-    }
-}
-
-/// A file as it is; for a directory, its `*.jsonl` files sorted by name.
-fn expand(path: &Path) -> Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
-    }
-    let failed = |e: std::io::Error| Error::input(format!("listing {}: {e}", path.display()));
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|extension| extension == "jsonl") {
-            found.push(file);
-        }
-    }
-    found.sort();
-    match found.is_empty() {
-        true => Err(Error::input(format!("{} contains no *.jsonl file", path.display()))),
-        false => Ok(found),
     }
 }
 

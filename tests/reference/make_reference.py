@@ -214,15 +214,6 @@ def refused():
     yield "gemma-bidirectional", {**LLAMA, **ROPE_NEW, "model_type": "gemma", "use_bidirectional_attention": True}, [
         "use_bidirectional_attention",
     ]
-    yield "bloom-post-layernorm", {
-        "model_type": "bloom",
-        "architectures": ["BloomForCausalLM"],
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "n_layer": 2,
-        "n_head": 4,
-        "apply_residual_connection_post_layernorm": True,
-    }, ["apply_residual_connection_post_layernorm"]
     yield "mamba", {
         "model_type": "mamba",
         "architectures": ["MambaForCausalLM"],

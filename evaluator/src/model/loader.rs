@@ -6,6 +6,7 @@ use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
 
 use super::adapter::Lora;
+use super::families::OTHER_MODALITIES;
 use super::matrix::{Layout, Linear, Matrix};
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -21,7 +22,9 @@ pub struct Loader<'a, 'f> {
     format: Option<&'f dyn Format>,
     adapter: Option<&'f Lora>,
     /// Prefix of names in this checkpoint.
-    stored_prefix: &'static str,
+    stored_prefix: String,
+    /// Prefix of the output projection in this checkpoint.
+    head_prefix: &'static str,
     /// Prefix of names in Hugging Face's model.
     prefix: &'static str,
     /// Names and shapes of parameters in Hugging Face's model, as if none were quantised.
@@ -38,8 +41,9 @@ struct Names {
 }
 
 impl<'a, 'f> Loader<'a, 'f> {
-    /// A loader of names with `prefix`. A checkpoint that was saved from the bare model has names without the first part of it: such a
-    /// checkpoint contains a name that starts with `probe` (without the prefix) in that way.
+    /// A loader of names with `prefix`. A checkpoint contains names that start with `probe` (without the prefix) after one of several
+    /// prefixes: that of Hugging Face's model, that of the bare model, which lacks the first part, or that of a text model in a model with
+    /// images.
     pub fn new(
         checkpoint: &'a Checkpoint,
         format: Option<&'f dyn Format>,
@@ -48,13 +52,22 @@ impl<'a, 'f> Loader<'a, 'f> {
         probe: &str,
     ) -> Self {
         let bare = prefix.split_once('.').map_or("", |(_, rest)| rest);
-        let contains = |prefix: &str| checkpoint.tensors.contains_prefix(&format!("{prefix}{probe}"));
-        let stored_prefix = if !contains(prefix) && contains(bare) { bare } else { prefix };
+        let stored = [
+            (prefix.to_owned(), ""),
+            (bare.to_owned(), ""),
+            (format!("language_model.{prefix}"), "language_model."),
+            (format!("model.language_model.{bare}"), ""),
+        ];
+        let contains =
+            |(prefix, _): &(String, &str)| checkpoint.tensors.contains_prefix(&format!("{prefix}{probe}"));
+        let (stored_prefix, head_prefix) =
+            stored.into_iter().find(contains).unwrap_or_else(|| (prefix.to_owned(), ""));
         Self {
             parts: Parts::new(checkpoint),
             format,
             adapter,
             stored_prefix,
+            head_prefix,
             prefix,
             parameters: BTreeMap::new(),
             norms: Vec::new(),
@@ -63,6 +76,11 @@ impl<'a, 'f> Loader<'a, 'f> {
 
     fn prefixed(&self, name: &str) -> Names {
         Names { stored: format!("{}{name}", self.stored_prefix), name: format!("{}{name}", self.prefix) }
+    }
+
+    /// The names of a tensor of the output projection.
+    fn of_head(&self, name: &str) -> Names {
+        Names { stored: format!("{}{name}", self.head_prefix), name: name.to_owned() }
     }
 
     /// A tensor of plain numbers, or the slice of one that holds one for each expert.
@@ -96,8 +114,10 @@ impl<'a, 'f> Loader<'a, 'f> {
         let shape = layout.shape(inputs, outputs);
         if let Some(format) = self.format {
             let module = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_owned();
+            // The configuration of a model with images has names as they are stored.
+            let wrapped = names.stored.contains("language_model.");
             let wanted = Wanted {
-                module: &module(&names.name),
+                module: &module(if wrapped { &names.stored } else { &names.name }),
                 stored: &module(&names.stored),
                 inputs,
                 outputs,
@@ -193,7 +213,7 @@ impl<'a, 'f> Loader<'a, 'f> {
         let linear = |module: &str| spec::Linear::new(module, embedding.width, vocab_size, false);
         let (tokens, projection) = (linear(embedding.tokens), linear(head.module));
         let names = self.prefixed(&tokens.weight);
-        let head_names = Names { stored: projection.weight.clone(), name: projection.weight.clone() };
+        let head_names = self.of_head(&projection.weight);
         if !head.tied {
             let tokens = self.weight(&names, &tokens, true)?;
             return Ok((tokens, Some(self.weight(&head_names, &projection, true)?)));
@@ -219,7 +239,7 @@ impl<'a, 'f> Loader<'a, 'f> {
     /// The bias of the output projection.
     pub fn head_bias(&mut self, head: &spec::Head, vocab_size: usize) -> Result<Vec<f32>> {
         let name = format!("{}.bias", head.module);
-        let names = Names { stored: name.clone(), name };
+        let names = self.of_head(&name);
         Ok(all(&self.plain(&names, &[vocab_size], None)?, vocab_size))
     }
 
@@ -228,7 +248,12 @@ impl<'a, 'f> Loader<'a, 'f> {
         // Masks and frequencies, which older releases of transformers stored.
         let buffers = [".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq"];
         let unused = self.parts.rest();
-        let unused = unused.filter(|n| !buffers.iter().any(|b| n.ends_with(b))).map(str::to_owned).collect();
+        let other = |name: &str| {
+            let name = name.strip_prefix("model.").unwrap_or(name);
+            OTHER_MODALITIES.iter().any(|prefix| name.starts_with(prefix))
+        };
+        let expected = |name: &&str| !other(name) && !buffers.iter().any(|b| name.ends_with(b));
+        let unused = unused.filter(expected).map(str::to_owned).collect();
 
         let mut lines: Vec<String> =
             self.parameters.iter().map(|(n, shape)| format!("{n}:{shape:?}\n")).collect();

@@ -17,7 +17,7 @@ mod spec;
 use invarlock_evidence::run_report::InvariantChecks;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Config, Tensor};
 use crate::weights;
 use families::FAMILIES;
 use invarlock_error::{Result, bail};
@@ -72,22 +72,31 @@ impl<'a> Model<'a> {
     ///
     /// `seq_len` is the number of tokens of a padded window; no window may be longer. Some kinds of rotary positions depend on it.
     pub fn load(checkpoint: &'a Checkpoint, seq_len: usize) -> Result<Self> {
-        let config = &checkpoint.config;
-        let Some(model_type) = config.text("model_type")? else {
-            bail!(Input, "{}: `model_type` is missing; supported: {}", config.name(), supported());
+        let whole = &checkpoint.config;
+        let outer = model_type(whole)?;
+        let text = match families::WRAPPERS.contains(&outer) {
+            true => whole.object("text_config")?,
+            false => None,
         };
-        let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
+        let config = text.as_ref().unwrap_or(whole);
+        let inner = model_type(config)?;
+        let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == inner) else {
             bail!(
                 Unsupported,
-                "{}: model_type {model_type:?} is not supported; supported: {}",
+                "{}: {} {inner:?} is not supported; supported: {}",
                 config.name(),
+                config.member("model_type"),
                 supported()
             );
         };
         let format = weights::format(checkpoint)?;
         let spec = read(config, seq_len)?;
         config.reject_unread(families::OPTIONS)?;
-        decoder::load(checkpoint, model_type, &spec, format.as_deref())
+        let name = match text.is_some() {
+            true => format!("{inner} in {outer}"),
+            false => inner.to_owned(),
+        };
+        decoder::load(checkpoint, &name, &spec, format.as_deref())
     }
 
     /// The loss of each window: mean cross-entropy over all tokens but the first, in nats.
@@ -98,7 +107,22 @@ impl<'a> Model<'a> {
     }
 }
 
+/// `model_type` of a configuration.
+fn model_type(config: &Config) -> Result<&str> {
+    match config.text("model_type")? {
+        Some(model_type) => Ok(model_type),
+        None => bail!(
+            Input,
+            "{}: `{}` is missing; supported: {}",
+            config.name(),
+            config.member("model_type"),
+            supported()
+        ),
+    }
+}
+
 /// The supported model types, for messages.
 fn supported() -> String {
-    FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    let families = FAMILIES.iter().map(|(name, _)| *name);
+    families.chain(families::WRAPPERS.iter().copied()).collect::<Vec<_>>().join(", ")
 }

@@ -20,12 +20,14 @@ pub struct Rope<'c> {
     pub seq_len: usize,
     /// The kind of layer, where each kind has parameters of its own.
     pub layer_type: Option<&'c str>,
+    /// Whether the type `mrope`, positions in time, height and width, is the default: for text they are equal.
+    pub mrope: bool,
 }
 
 impl Rope<'_> {
     /// Heads of `head_dim` elements, rotated as a whole, with a base of 10,000.
     pub fn new(head_dim: usize, seq_len: usize) -> Self {
-        Self { head_dim, theta: 10_000.0, partial: 1.0, seq_len, layer_type: None }
+        Self { head_dim, theta: 10_000.0, partial: 1.0, seq_len, layer_type: None, mrope: false }
     }
 
     /// The frequencies of the default type with this base.
@@ -41,7 +43,10 @@ impl Rope<'_> {
             Some(theta) => theta,
             None => config.positive("rope_theta", self.theta)?,
         };
-        let kind = parameters.as_ref().map(rope_type).transpose()?.unwrap_or("default");
+        let kind = match parameters.as_ref().map(rope_type).transpose()? {
+            Some("mrope") if self.mrope => "default",
+            kind => kind.unwrap_or("default"),
+        };
         let dim = self.rotated(config, parameters.as_ref())?;
         let input = Input { config, theta, dim, seq_len: self.seq_len };
         let Some(parameters) = parameters.as_ref().filter(|_| kind != "default") else {

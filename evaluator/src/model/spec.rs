@@ -14,7 +14,8 @@ use crate::math::rotary::Rotary;
 #[derive(Debug)]
 pub struct Decoder {
     pub profile: Profile,
-    /// Prefix of the names of all tensors but the output projection. Checkpoints of the bare model lack it.
+    /// Prefix of the names of all tensors but the output projection. Checkpoints of the bare model lack it; those of a model with images
+    /// have more before it.
     pub prefix: &'static str,
     pub vocab_size: usize,
     pub hidden_size: usize,
@@ -137,6 +138,8 @@ pub struct Layer {
     pub feed_forward: Sublayer<FeedForward>,
     /// Whether both sublayers read the same hidden state. Otherwise the second reads the sum of the first.
     pub parallel: bool,
+    /// Whether each module adds to its normalised input in place of the hidden state. Both inputs are normalised then.
+    pub normed_residual: bool,
     /// Factor of what is added to the hidden state.
     pub residual_scale: f32,
 }
@@ -149,6 +152,7 @@ impl Layer {
             attention: Sublayer::normed(first, attention),
             feed_forward: Sublayer::normed(second, feed_forward),
             parallel: false,
+            normed_residual: false,
             residual_scale: 1.0,
         }
     }
@@ -159,6 +163,7 @@ impl Layer {
             attention: Sublayer::normed(norm, attention),
             feed_forward: Sublayer { module: feed_forward, before: None, output: None, sum: None },
             parallel: true,
+            normed_residual: false,
             residual_scale: 1.0,
         }
     }

@@ -333,7 +333,7 @@ const GATING_META: [&str; 8] = [
 
 /// How both sides were measured, if their reports say it.
 fn measurements(baseline: &RunReport, subject: &RunReport) -> Option<Measurements> {
-    let describe = |report| Measured::read(report).ok().map(|measured| measured.describe());
+    let describe = |report| Measured::read_without_windows(report).ok().map(|measured| measured.describe());
     Some(Measurements { baseline: describe(baseline)?, subject: describe(subject)? })
 }
 

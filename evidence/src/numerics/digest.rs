@@ -1,6 +1,7 @@
 //! The digests of reports, as upstream computes them, and the JSON texts that they are taken over.
 
-use blake2::{Blake2b128, Blake2s128, Blake2s256};
+use blake2::Blake2b128;
+use blake2s_simd::{Params, State};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -17,11 +18,24 @@ pub fn windows_hash(windows: &[Vec<u32>]) -> String {
     hasher.finish()
 }
 
+/// BLAKE2s with 16 bytes.
+fn blake2s_128() -> State {
+    Params::new().hash_length(16).to_state()
+}
+
+/// Bytes of the length in front of a window.
+const LENGTH: usize = 4;
+
 /// [`windows_hash`], window by window.
-#[derive(Default)]
 pub(crate) struct WindowsHasher {
-    hasher: Blake2s128,
+    hasher: State,
     bytes: Vec<u8>,
+}
+
+impl Default for WindowsHasher {
+    fn default() -> Self {
+        Self { hasher: blake2s_128(), bytes: Vec::new() }
+    }
 }
 
 impl WindowsHasher {
@@ -29,19 +43,23 @@ impl WindowsHasher {
     pub(crate) fn add(&mut self, window: &[u32]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(&(window.len() as u32).to_le_bytes());
-        self.bytes.extend(window.iter().flat_map(|token| token.to_le_bytes()));
+        self.bytes.resize(LENGTH + 4 * window.len(), 0);
+        let tokens = self.bytes[LENGTH..].as_chunks_mut().0;
+        tokens.iter_mut().zip(window).for_each(|(bytes, token)| *bytes = token.to_le_bytes());
         self.hasher.update(&self.bytes);
     }
 
     /// The hash of all windows.
     pub(crate) fn finish(self) -> String {
-        hex::encode(self.hasher.finalize())
+        self.hasher.finalize().to_hex().to_string()
     }
 }
 
 /// `dataset_hash` of two arms' hashes.
 pub fn dataset_hash(preview_hash: &str, final_hash: &str) -> String {
-    hex::encode(Blake2s128::new().chain_update(preview_hash).chain_update(final_hash).finalize())
+    let mut hasher = blake2s_128();
+    hasher.update(preview_hash.as_bytes()).update(final_hash.as_bytes());
+    hasher.finalize().to_hex().to_string()
 }
 
 /// `provider_digest.ids_sha256` (blake2s-32, despite its name): the sorted window ids of both arms as JSON.
@@ -49,37 +67,44 @@ pub fn window_ids_digest(ids: impl IntoIterator<Item = u64>) -> String {
     let mut ids: Vec<u64> = ids.into_iter().collect();
     ids.sort_unstable();
     let text = serde_json::to_string(&ids).unwrap_or_default();
-    hex::encode(Blake2s256::digest(text))
+    blake2s_simd::blake2s(text.as_bytes()).to_hex().to_string()
 }
+
+/// Bytes of a label in [`labelled_positions_digest`].
+const LABEL: usize = 5;
 
 /// `provider_digest.masking_sha256` (blake2s-16, despite its name), from the numbers of labels of each arm's windows: the name of the arm,
 /// then for each label `1` and its position as little-endian `u32`, and `|` after each window. None if no position has a label.
 pub fn labelled_positions_digest(preview: &[u64], final_: &[u64]) -> Option<String> {
-    let mut hasher = Blake2s128::new();
+    let mut hasher = blake2s_128();
+    // The labels of a window are a prefix of those of the longest one.
+    let mut labels = Vec::new();
     for (name, counts) in [("preview", preview), ("final", final_)] {
         if counts.is_empty() {
             continue;
         }
-        hasher.update(name);
+        hasher.update(name.as_bytes());
         for count in counts {
-            for position in 0..*count as u32 {
-                hasher.update(b"1");
-                hasher.update(position.to_le_bytes());
+            let count = *count as u32;
+            for position in (labels.len() / LABEL) as u32..count {
+                labels.push(b'1');
+                labels.extend(position.to_le_bytes());
             }
+            hasher.update(&labels[..count as usize * LABEL]);
             hasher.update(b"|");
         }
     }
     let any = preview.iter().chain(final_).any(|count| *count > 0);
-    any.then(|| hex::encode(hasher.finalize()))
+    any.then(|| hasher.finalize().to_hex().to_string())
 }
 
 /// `window_plan_digest`: blake2s-16 over the final arm's ids as little-endian `i64`.
 pub fn schedule_digest(final_ids: &[u64]) -> String {
-    let mut hasher = Blake2s128::new();
+    let mut hasher = blake2s_128();
     for id in final_ids {
-        hasher.update((*id as i64).to_le_bytes());
+        hasher.update(&(*id as i64).to_le_bytes());
     }
-    hex::encode(hasher.finalize())
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The identity of one window in a pairing: blake2b-16 over its tokens and, if supplied, its labels.

@@ -31,6 +31,7 @@ pub use summary::Summary;
 
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
+use crate::numerics::digest::sha256_hex;
 use crate::policy::{Profile, Tier};
 use crate::signing::keys::PublicKey;
 use crate::{evaluation, json, newer};
@@ -377,7 +378,13 @@ pub fn verify_report(path: &Path, options: &VerifyOptions) -> Verdict {
             verdict.stop(Reason::Malformed, input_error(format!("{FILE_NAME} is not a JSON object")))
         }
         Ok(parsed) if evaluation::is_own(&parsed) => {
-            let files = own::Files { path: &file, report: &bytes, manifest: &manifest, parsed: &parsed };
+            let files = own::Files {
+                path: &file,
+                report: &bytes,
+                sha256: sha256_hex(&bytes),
+                manifest: &manifest,
+                parsed: &parsed,
+            };
             own::verify(&files, options, verdict)
         }
         Ok(_) => foreign::verify(&file, &bytes, options, verdict),

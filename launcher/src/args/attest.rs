@@ -91,8 +91,8 @@ pub struct LockArgs {
     /// Preset: dataset and window settings
     #[arg(long, value_name = "FILE.yaml", conflicts_with = "dataset")]
     pub preset: Option<PathBuf>,
-    /// Dataset: one JSON object per line with a "text" member
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Dataset: rows with a "text" member (JSON lines, JSON, CSV, TSV, Parquet; also .gz, .zst), or lines of text (.txt)
+    #[arg(long, value_name = "FILE")]
     pub dataset: Option<PathBuf>,
     /// Also fix the baseline checkpoint
     #[arg(long, value_name = "DIR")]

@@ -22,8 +22,8 @@ pub struct EvaluateArgs {
     /// Preset: dataset and window settings
     #[arg(long, value_name = "FILE.yaml", conflicts_with = "dataset")]
     pub preset: Option<PathBuf>,
-    /// Dataset: one JSON object per line with a "text" member
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Dataset: rows with a "text" member (JSON lines, JSON, CSV, TSV, Parquet; also .gz, .zst), or lines of text (.txt)
+    #[arg(long, value_name = "FILE")]
     pub dataset: Option<PathBuf>,
     /// Profile: dev (the preset's windows), ci (240 + 240), release (400 + 400)
     #[arg(long, default_value = "ci", value_name = "NAME")]

@@ -22,6 +22,7 @@ pub struct Layer<'a> {
     attention: Sublayer<SelfAttention<'a>>,
     feed_forward: Sublayer<FeedForward<'a>>,
     parallel: bool,
+    normed_residual: bool,
     residual_scale: f32,
 }
 
@@ -60,6 +61,7 @@ impl<'a> Layer<'a> {
             attention: Sublayer::load(&spec.attention, attention, hidden_size, loader)?,
             feed_forward: Sublayer::load(&spec.feed_forward, feed_forward, hidden_size, loader)?,
             parallel: spec.parallel,
+            normed_residual: spec.normed_residual,
             residual_scale: spec.residual_scale,
         })
     }
@@ -77,6 +79,9 @@ impl<'a> Layer<'a> {
             let x = self.attention.input(&hidden[block.start * size..block.end * size], size, normed);
             let out = &mut qkv[block.start * qkv_width..block.end * qkv_width];
             module.project(View::dense(x, block.len(), size), out, panel);
+            if self.normed_residual {
+                hidden[block.start * size..block.end * size].copy_from_slice(&normed[..block.len() * size]);
+            }
         }
         for span in spans {
             module.finish_qkv(&mut qkv[span.start * qkv_width..span.end * qkv_width], row);
@@ -104,6 +109,9 @@ impl<'a> Layer<'a> {
             let output = sized(update, n * size);
             let bias =
                 self.feed_forward.module.run(View::dense(x, n, size), output, scores, feed_forward, panel);
+            if self.normed_residual {
+                hidden.copy_from_slice(&normed[..n * size]);
+            }
             self.feed_forward.add(output, bias, self.residual_scale, hidden, &mut feed_forward.row);
             if self.parallel {
                 attend(hidden, update, panel);

@@ -24,6 +24,7 @@ pub fn read(config: &Config, _: usize) -> Result<Decoder> {
     let epsilon = config.positive("layer_norm_epsilon", 1e-5)? as f32;
     let head_dim = per_head(config, ("hidden_size", hidden_size), (heads, num_heads))?;
 
+    let normed_residual = config.flag("apply_residual_connection_post_layernorm", false)?;
     let norm = |module: String| Norm::new(module, NormKind::Layer, epsilon);
     let layer = |i: usize| {
         let name = |module: &str| format!("h.{i}.{module}");
@@ -43,7 +44,7 @@ pub fn read(config: &Config, _: usize) -> Result<Decoder> {
             Linear::new(&name("mlp.dense_4h_to_h"), 4 * hidden_size, hidden_size, true),
         );
         let norms = [norm(name("input_layernorm")), norm(name("post_attention_layernorm"))];
-        Layer::sequential(norms, attention, FeedForward::Mlp(mlp))
+        Layer { normed_residual, ..Layer::sequential(norms, attention, FeedForward::Mlp(mlp)) }
     };
     Ok(Decoder {
         profile: Profile::Gpt2,

@@ -33,6 +33,8 @@ pub struct Defaults {
     pub partial: f64,
     /// The kind of layer whose rotary parameters all layers get, where each kind has its own.
     pub rope_layer_type: Option<&'static str>,
+    /// As [`Rope::mrope`].
+    pub mrope: bool,
     pub pairing: Pairing,
     /// Whether projections have biases.
     pub bias: Biases,
@@ -67,6 +69,7 @@ impl Default for Defaults {
             theta: 10_000.0,
             partial: 1.0,
             rope_layer_type: None,
+            mrope: false,
             pairing: Pairing::Halves,
             bias: Biases::default(),
         }
@@ -143,6 +146,7 @@ pub fn decoder(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<D
         theta: defaults.theta,
         partial: defaults.partial,
         layer_type: defaults.rope_layer_type,
+        mrope: defaults.mrope,
         ..Rope::new(sizes.head_dim, seq_len)
     };
     let rotary = Arc::new(Rotary::new(&rope.read(config)?, defaults.pairing, seq_len));

@@ -62,12 +62,21 @@ pub const FAMILIES: &[(&str, Read)] = &[
     ("phi3", phi::phi3),
     ("qwen2", qwen::qwen2),
     ("qwen2_moe", qwen::qwen2_moe),
+    ("qwen2_vl", qwen::qwen2_vl),
     ("qwen3", qwen::qwen3),
     ("qwen3_moe", qwen::qwen3_moe),
     ("smollm3", smollm3::read),
     ("stablelm", stablelm::read),
     ("starcoder2", starcoder2::read),
 ];
+
+/// Models with images whose `text_config` describes a family. Only the text model is measured.
+pub const WRAPPERS: &[&str] =
+    &["aya_vision", "gemma3", "internvl", "llava", "llava_next", "mistral3", "paligemma"];
+
+/// Tensors of models with images that are not of the text model begin with one of these, perhaps after `model.`.
+pub const OTHER_MODALITIES: &[&str] =
+    &["multi_modal_projector.", "vision_model.", "vision_tower.", "visual."];
 
 /// Options that change the arithmetic. A family that does not read one of them rejects a checkpoint that sets it.
 pub const OPTIONS: &[&str] = &[

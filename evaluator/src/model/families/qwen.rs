@@ -30,6 +30,13 @@ pub fn qwen2(config: &Config, seq_len: usize) -> Result<Decoder> {
     Ok(decoder)
 }
 
+/// The text model of Qwen2-VL. Its rotary positions of text are those of Qwen2: the three positions of a token are equal.
+pub fn qwen2_vl(config: &Config, seq_len: usize) -> Result<Decoder> {
+    let mut decoder = llama::decoder(config, seq_len, &Defaults { mrope: true, ..qwen2_defaults(true) })?;
+    window_of_late_layers(config, &mut decoder)?;
+    Ok(decoder)
+}
+
 /// Qwen3: queries and keys are normalised.
 pub fn qwen3(config: &Config, seq_len: usize) -> Result<Decoder> {
     let mut decoder = qwen3_base(config, seq_len)?;

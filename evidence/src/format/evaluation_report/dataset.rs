@@ -258,7 +258,7 @@ pub struct Overhead {
 }
 
 /// `evaluation_windows`: the subject's windows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReportWindows {
@@ -270,7 +270,7 @@ pub struct ReportWindows {
 }
 
 /// One arm: parallel arrays, one element a window. Labels are left out: they are the ids where the mask is 1, and -100 elsewhere.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReportArm {
@@ -305,7 +305,7 @@ impl From<&WindowArm> for ReportArm {
 }
 
 /// `baseline_windows`: the baseline's losses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LossWindows {
@@ -317,7 +317,7 @@ pub struct LossWindows {
 }
 
 /// Losses of one arm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LossArm {

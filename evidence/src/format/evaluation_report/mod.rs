@@ -29,6 +29,7 @@ pub use provenance::{
 };
 
 use super::measurement::Measurement;
+use super::to_value;
 use super::warning::Warning;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -110,6 +111,14 @@ pub struct EvaluationReport {
     pub artifacts: Artifacts,
     /// The program that wrote the report.
     pub report_build: ReportBuild,
+}
+
+impl EvaluationReport {
+    /// The report as JSON with empty windows, which are most of its size, for readers of anything else.
+    pub fn without_windows(&self) -> Value {
+        let (evaluation_windows, baseline_windows) = <_>::default();
+        to_value(&Self { evaluation_windows, baseline_windows, ..self.clone() })
+    }
 }
 
 /// How each side was measured.

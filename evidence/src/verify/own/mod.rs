@@ -1,7 +1,7 @@
 //! Evidence of this program: what `evaluate` derived when it wrote, is derived again from the raw records with the same code.
 //!
 //! 1. The manifest must be the one that its own facts give ([`Facts::manifest`]).
-//! 2. Each run report must be the one that its own values give ([`measured::Measured::report`]), and the answer to the plan.
+//! 2. Each run report must be the one that its own values give ([`Measured::report`]), and the answer to the plan.
 //! 3. The report must be the one that facts and run reports give ([`Facts::compare`]).
 //! 4. Plan, observations, outcomes and times must be those of two finished, isolated runs.
 //! 5. An attestation must be the statement that follows from the rest, and a plan lock must be kept.
@@ -23,24 +23,29 @@ use crate::format::evaluation_report::EvaluationReport;
 use crate::format::plan::ExecutionMode;
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::RuntimeManifest;
-use crate::format::to_value;
 use crate::format::untrusted::Node;
+use crate::format::{canonical, to_value};
 use crate::host_execution;
 use crate::job::Role;
 use crate::manifest::{self, FILE_NAME};
+use crate::measured::Measured;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::Profile;
 use crate::sentences::weaker_profile;
 use crate::verify::differences::differences;
 use crate::verify::reproduce::Verified;
-use crate::{gates, guards, json as strict, measured};
+use crate::{gates, guards, json as strict};
 use demands::Demands;
 use invarlock_error::{Context as _, Error, Kind, Result};
+use run_reports::MeasuredSides;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// Name of the evaluation report in messages.
 const REPORT: &str = "evaluation.report";
+/// Largest relative difference of a number that a run report repeats: its machine may have another mathematical library.
+const TOLERANCE: f64 = 1e-9;
 /// Name of the manifest in messages.
 const MANIFEST: &str = "runtime.manifest";
 
@@ -50,6 +55,8 @@ pub(super) struct Files<'a> {
     pub(super) path: &'a Path,
     /// Its bytes.
     pub(super) report: &'a [u8],
+    /// SHA-256 of them, hexadecimal.
+    pub(super) sha256: String,
     /// Bytes of the manifest.
     pub(super) manifest: &'a [u8],
     /// The manifest.
@@ -118,10 +125,10 @@ struct Check<'a> {
     found: Assurance,
 }
 
-/// Both run reports.
-struct RunReports {
-    baseline: RunReport,
-    subject: RunReport,
+/// A run report and its values, or why it is not the report that they give.
+struct Run {
+    report: RunReport,
+    measured: Result<Measured>,
 }
 
 impl Check<'_> {
@@ -138,15 +145,17 @@ impl Check<'_> {
         plan::faults(&facts, &mut self.faults);
         let recorded = self.report()?;
         verdict.summary = Some(Summary::of(&recorded));
-        let runs = RunReports {
-            baseline: self.run_report(&facts, Role::Baseline, BASELINE_REPORT)?,
-            subject: self.run_report(&facts, Role::Subject, SUBJECT_REPORT)?,
-        };
-        let measured = run_reports::check(&facts, &runs, &mut self.faults)?;
+        let [baseline, subject] = self.run_reports(&facts)?;
+        let measured = run_reports::check(
+            &facts,
+            &baseline.report,
+            [baseline.measured?, subject.measured?],
+            &mut self.faults,
+        )?;
+        let runs = [baseline.report, subject.report];
         times::faults(&facts, &measured, &mut self.faults);
         // The evidence says that a report was made of these measurements.
-        let derived =
-            facts.compare(&runs.baseline, &runs.subject).map_err(|error| error.with_kind(Kind::Integrity))?;
+        let derived = facts.compare(&runs[0], &runs[1]).map_err(|error| error.with_kind(Kind::Integrity))?;
         self.derived_report(&recorded, &derived);
         let (statement, signers) = self.attestation(&facts, &recorded, verdict)?;
         self.found = signed::assurance(&signers);
@@ -156,7 +165,7 @@ impl Check<'_> {
         verdict.about = Some(about);
         verdict.statement = self.options.keep_verified.then_some(statement);
         verdict.judged = Some(self.judge(&facts, &runs, derived)?);
-        let run_reports::MeasuredSides { baseline, subject } = measured;
+        let MeasuredSides { baseline, subject } = measured;
         if self.options.keep_verified {
             verdict.verified = Some(Box::new(Verified { facts, baseline, subject }));
         }
@@ -169,21 +178,20 @@ impl Check<'_> {
 
     /// The manifest, if it is written as this program writes it and contains the digest of the report.
     fn manifest(&mut self) -> Result<RuntimeManifest> {
-        let Files { manifest: bytes, parsed, report, .. } = *self.files;
+        let Files { manifest: bytes, parsed, sha256: actual, .. } = self.files;
         let reading = || format!("reading {FILE_NAME}");
-        let manifest: RuntimeManifest = serde_json::from_value(parsed.clone())
+        let manifest: RuntimeManifest = RuntimeManifest::deserialize(*parsed)
             .map_err(|why| Error::input(why.to_string()))
             .with_context(reading)?;
-        let actual = sha256_hex(report);
-        self.refuse_run_report(&actual)?;
-        if manifest.report.sha256 != actual {
+        self.refuse_run_report(actual)?;
+        if manifest.report.sha256 != *actual {
             self.faults.push(format!(
                 "evaluation.report.json was changed, or is not the report of this manifest: its SHA-256 is {actual}, \
                  {FILE_NAME} has {}",
                 manifest.report.sha256
             ));
         }
-        if manifest::to_bytes(&manifest) != bytes {
+        if manifest::to_bytes(&manifest) != *bytes {
             self.faults.push(format!(
                 "{FILE_NAME} is not written as this program writes it: white space, order or \
                  spelling differ"
@@ -231,6 +239,9 @@ impl Check<'_> {
     fn report(&mut self) -> Result<EvaluationReport> {
         let bytes = self.files.report;
         strict::check_size("evaluation.report.json", bytes)?;
+        if let Some(report) = canonical::read(bytes) {
+            return Ok(report);
+        }
         let report: EvaluationReport = serde_json::from_slice(bytes)
             .map_err(|why| Error::input(why.to_string()))
             .context("reading evaluation.report.json")?;
@@ -243,8 +254,33 @@ impl Check<'_> {
         Ok(report)
     }
 
+    /// Both run reports, read by a thread each.
+    fn run_reports(&mut self, facts: &Facts) -> Result<[Run; 2]> {
+        let read = |role, name| {
+            let mut faults = Vec::new();
+            let report = self.run_report(facts, role, name, &mut faults);
+            (report.map(|report| Run::of(role, report)), faults)
+        };
+        let sides = std::thread::scope(|scope| {
+            let baseline = scope.spawn(|| read(Role::Baseline, BASELINE_REPORT));
+            let subject = read(Role::Subject, SUBJECT_REPORT);
+            [baseline.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), subject]
+        });
+        let [baseline, subject] = sides.map(|(run, faults)| {
+            self.faults.extend(faults);
+            run
+        });
+        Ok([baseline?, subject?])
+    }
+
     /// The run report of one side, which lies beside the evaluation report.
-    fn run_report(&mut self, facts: &Facts, role: Role, name: &str) -> Result<RunReport> {
+    fn run_report(
+        &self,
+        facts: &Facts,
+        role: Role,
+        name: &str,
+        faults: &mut Vec<String>,
+    ) -> Result<RunReport> {
         let path = self.files.path.with_file_name(name);
         let bytes = read_evidence(&path, RUN_REPORT_LIMIT).map_err(|why| match why.kind() {
             std::io::ErrorKind::NotFound => Error::integrity(format!(
@@ -255,30 +291,30 @@ impl Check<'_> {
         let output = facts.run_report(role)?;
         let (actual, stated) = (sha256_hex(&bytes), &output.sha256);
         if output.bytes != bytes.len() as u64 {
-            self.faults.push(format!(
-                "{name} has {} bytes, its container wrote {}",
-                bytes.len(),
-                output.bytes
-            ));
+            faults.push(format!("{name} has {} bytes, its container wrote {}", bytes.len(), output.bytes));
         }
         if actual != *stated {
-            self.faults.push(format!(
+            faults.push(format!(
                 "{name} was changed, or is not the report of this manifest: its SHA-256 is {actual}, \
                  context.sides.{}.outputs has {stated}",
                 role.name()
             ));
         }
+        strict::check_size(name, &bytes)?;
+        if let Some(report) = canonical::read(&bytes) {
+            return Ok(report);
+        }
         let report = strict::parse_run_report(name, &bytes)?;
         if compare::to_bytes(&report) != bytes {
             // Another program may write it otherwise, but not with other members.
             let recorded = strict::parse(name, &bytes)?;
-            self.faults.extend(differences(name, &recorded, &to_value(&report), 0.0));
+            faults.extend(differences(name, &recorded, &to_value(&report), 0.0));
         }
         Ok(report)
     }
 
     fn derived_report(&mut self, recorded: &EvaluationReport, derived: &EvaluationReport) {
-        if compare::to_bytes(derived) == self.files.report {
+        if recorded == derived {
             return;
         }
         // On another processor, or with another mathematical library, the last digits can differ.
@@ -287,12 +323,12 @@ impl Check<'_> {
     }
 
     /// The gates, with the profile and the tier of the verifier.
-    fn judge(&mut self, facts: &Facts, runs: &RunReports, derived: EvaluationReport) -> Result<Judged> {
+    fn judge(&mut self, facts: &Facts, runs: &[RunReport; 2], derived: EvaluationReport) -> Result<Judged> {
         let (made, tier) = facts.policy()?;
         let (profile, required) = (self.options.profile, self.options.tier.unwrap_or(tier));
         let judged = match (profile, required) == (made, tier) {
             true => Ok(derived),
-            false => facts.compare_as(profile, required, &runs.baseline, &runs.subject),
+            false => facts.compare_as(profile, required, &runs[0], &runs[1]),
         };
         if profile.needs_all_guards() {
             let missing = guards::TABLE.iter().filter(|guard| guard.evaluate.is_none());
@@ -304,7 +340,7 @@ impl Check<'_> {
         }
         let failed = match judged {
             Ok(report) if gates::all_true(profile, &report.validation) => Vec::new(),
-            Ok(report) => gates::failures(&to_value(&report)),
+            Ok(report) => gates::failures(&report.without_windows()),
             Err(error) => vec![error.to_string()],
         };
         if !failed.is_empty() {
@@ -323,12 +359,20 @@ fn not_met(made: Profile, required: Profile) -> Option<String> {
     (made < required).then(|| weaker_profile(made, required))
 }
 
+impl Run {
+    fn of(role: Role, report: RunReport) -> Self {
+        let name = format!("{}.report", role.name());
+        let measured = consistent_run_report(&name, &report, TOLERANCE);
+        Self { report, measured }
+    }
+}
+
 /// The values of a run report, if it is the report that they give.
 ///
 /// # Errors
 /// It is not.
-pub fn consistent_run_report(name: &str, report: &RunReport, tolerance: f64) -> Result<measured::Measured> {
-    let measured = measured::Measured::read(report).with_context(|| format!("reading {name}"))?;
+pub fn consistent_run_report(name: &str, report: &RunReport, tolerance: f64) -> Result<Measured> {
+    let measured = Measured::read(report).with_context(|| format!("reading {name}"))?;
     let derived = measured.report()?;
     if derived == *report {
         return Ok(measured);

@@ -1,7 +1,8 @@
 //! Each run report against itself, against the plan that it answers, and against the other one.
 
-use super::{RunReports, consistent_run_report};
 use crate::evaluation::Facts;
+use crate::format::json_length;
+use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::Side;
 use crate::job::Role;
 use crate::measured::{Measured, Requested};
@@ -9,42 +10,40 @@ use crate::verify::differences::differences;
 use invarlock_error::Result;
 use serde_json::json;
 
-/// Largest relative difference of a number that a run report repeats: its machine may have another mathematical library.
-const TOLERANCE: f64 = 1e-9;
-
 /// The values of both run reports.
 pub(super) struct MeasuredSides {
     pub(super) baseline: Measured,
     pub(super) subject: Measured,
 }
 
-/// Checks both; contradictions are added to `faults`.
+/// Checks the values of both, and the size of the windows of the baseline; contradictions are added to `faults`.
 ///
 /// # Errors
-/// A run report is not one of a measurement.
-pub(super) fn check(facts: &Facts, runs: &RunReports, faults: &mut Vec<String>) -> Result<MeasuredSides> {
-    let sides = MeasuredSides {
-        baseline: consistent_run_report("baseline.report", &runs.baseline, TOLERANCE)?,
-        subject: consistent_run_report("subject.report", &runs.subject, TOLERANCE)?,
-    };
+/// The facts lack a side.
+pub(super) fn check(
+    facts: &Facts,
+    windows: &RunReport,
+    [baseline, subject]: [Measured; 2],
+    faults: &mut Vec<String>,
+) -> Result<MeasuredSides> {
+    let sides = MeasuredSides { baseline, subject };
     for (role, measured) in [(Role::Baseline, &sides.baseline), (Role::Subject, &sides.subject)] {
         let side = facts.side(role)?;
         answers_the_plan(facts, role, side, measured, faults);
         plausible(facts, role, measured, faults);
     }
     same_tokenizer(&sides, faults);
-    inputs(facts, &sides, runs, faults);
+    inputs(facts, &sides, windows, faults);
     Ok(sides)
 }
 
 /// The sizes of the job and the windows that each container had.
-fn inputs(facts: &Facts, sides: &MeasuredSides, runs: &RunReports, faults: &mut Vec<String>) {
-    let windows = serde_json::to_vec(&runs.baseline.windows()).map_or(0, |bytes| bytes.len() as u64);
+fn inputs(facts: &Facts, sides: &MeasuredSides, baseline: &RunReport, faults: &mut Vec<String>) {
+    let windows = json_length(&baseline.windows());
     for (role, measured) in [(Role::Baseline, &sides.baseline), (Role::Subject, &sides.subject)] {
         let Ok(side) = facts.side(role) else { continue };
         let Some(contained) = &side.observations.contained else { continue };
-        let job = serde_json::to_vec(&facts.job(role, &measured.requested.model_id));
-        let job = job.map_or(0, |bytes| bytes.len() as u64);
+        let job = json_length(&facts.job(role, &measured.requested.model_id));
         for input in &contained.inputs.value {
             let expected = match input.target.as_str() {
                 "/in/job.json" => job,

@@ -25,8 +25,8 @@ impl Check<'_> {
         recorded: &EvaluationReport,
         verdict: &mut Verdict,
     ) -> Result<(Vec<u8>, Vec<Signer>)> {
-        let (report, manifest) = (sha256_hex(self.files.report), sha256_hex(self.files.manifest));
-        let digests = Digests { report: &report, manifest: &manifest };
+        let manifest = sha256_hex(self.files.manifest);
+        let digests = Digests { report: &self.files.sha256, manifest: &manifest };
         let statement = attestation::statement(facts, recorded, digests)?.to_bytes();
         let Some(bytes) = beside(self.files.path, attestation::FILE_NAME)? else {
             return Ok((statement, Vec::new()));

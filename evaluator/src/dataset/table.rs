@@ -1,0 +1,69 @@
+//! Tables of text: CSV, TSV, and files with a text in each line.
+
+use std::io::BufRead as _;
+
+use super::Rows;
+use super::source::{RowLimit, Source, too_long};
+use crate::limits;
+use invarlock_error::{Context as _, Error, Result, bail};
+
+/// The error for a row without the field.
+pub(super) fn missing(field: &str) -> Error {
+    Error::input(format!("the field {field:?} is missing")).with_hint(
+        "rename the field, or name it in a preset (dataset: text_field: NAME; see docs/evaluate.md), or fix the row",
+    )
+}
+
+/// Reads the rows of a table, whose first row names the columns.
+pub fn rows(source: Source, delimiter: u8, field: &str, rows: &mut Rows) -> Result<()> {
+    let Source { reader, row: limit, .. } = source;
+    let mut table = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(reader);
+    let wrong = |error: csv::Error| match limit.is_exceeded() {
+        true => too_long(),
+        false => Error::input(format!("not a table with one number of columns: {error}"))
+            .with_hint("fields with line ends or delimiters must be in double quotes"),
+    };
+    let header = table.headers().map_err(wrong).context("row 1")?;
+    let Some(column) = header.iter().position(|name| name == field) else {
+        return Err(missing(field)).context("row 1, which names the columns");
+    };
+    let mut record = csv::StringRecord::new();
+    for number in 2u64.. {
+        if rows.is_complete() {
+            break;
+        }
+        limit.start();
+        let at = || format!("row {number}");
+        if !table.read_record(&mut record).map_err(wrong).with_context(at)? {
+            break;
+        }
+        rows.add(record.get(column).unwrap_or_default().to_owned()).with_context(at)?;
+    }
+    Ok(())
+}
+
+/// Reads a text from each line.
+pub fn lines(mut source: Source, rows: &mut Rows) -> Result<()> {
+    let mut line = Vec::new();
+    for number in 1u64.. {
+        if rows.is_complete() {
+            break;
+        }
+        line.clear();
+        source.row.start();
+        let at = || format!("line {number}");
+        if source.reader.read_until(b'\n', &mut line).map_err(RowLimit::describe).with_context(at)? == 0 {
+            break;
+        }
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.len() > limits::LINE_BYTES {
+            return Err(too_long()).with_context(at);
+        }
+        let Ok(text) = std::str::from_utf8(text) else {
+            bail!(Input, "line {number}: not UTF-8 text");
+        };
+        rows.add(text.to_owned()).with_context(at)?;
+    }
+    Ok(())
+}
