@@ -13,12 +13,14 @@ pub fn of(config: &Config, info: &ModelInfo<'_>) -> CheckpointFacts {
     // transformers 5 writes `dtype`, earlier releases `torch_dtype`; some write `torch.float16`. Without them it takes the type of the
     // first tensor.
     let configured = ["dtype", "torch_dtype"].iter().find_map(|key| config.get(key)?.as_str());
-    let stored = info.parameters.first().map(|(_, tensor)| tensor.dtype.name());
+    let stored = info.tensors.first().map(|(_, tensor)| tensor.dtype.name());
     let dtype = configured.filter(|name| *name != "auto").or(stored);
     CheckpointFacts {
         model_type: info.model_type.clone(),
         checkpoint_dtype: dtype.map(|name| name.strip_prefix("torch.").unwrap_or(name).to_owned()),
         compute_dtype: "float32".to_owned(),
+        weights: info.weights.clone(),
+        omitted_activations: info.activations.clone(),
         unused_tensors: info.unused.len(),
         unused_tensor_names: info.unused.iter().take(MAX_UNUSED_NAMES).cloned().collect(),
     }

@@ -24,6 +24,7 @@ pub mod selftest;
 pub mod sys;
 pub mod texts;
 pub mod tokenizer;
+mod weights;
 pub mod windows;
 
 pub use invarlock_error::{Error, Kind, Result};

@@ -8,6 +8,10 @@ pub const TOKENIZER_BYTES: u64 = 64 << 20;
 pub const INDEX_BYTES: u64 = 32 << 20;
 /// Files with weights.
 pub const SHARDS: usize = 4096;
+/// Tensors of a GGUF file.
+pub const TENSORS: u64 = 1 << 20;
+/// Metadata entries of a GGUF file.
+pub const METADATA: u64 = 1 << 16;
 /// Bytes of the file with the baseline's windows.
 pub const WINDOWS_BYTES: u64 = 2 << 30;
 /// Bytes of a line of a dataset.

@@ -108,11 +108,11 @@ impl<'a> Prepared<'a> {
     fn measure(&self, job: &Job, progress: &Progress, events: &mut Events) -> Result<RunReport> {
         let Self { workers, model, windows, .. } = self;
         let start = Instant::now();
-        let total = model.info.parameters.iter().map(|(_, t)| t.bytes.len() as u64).sum();
+        let total = model.info.tensors.iter().map(|(_, t)| t.bytes.len() as u64).sum();
         let done = AtomicU64::new(0);
         progress.report("load", 0, total);
         workers.run(|| {
-            scan(&model.info.parameters, &|n| {
+            scan(&model.info.tensors, &|n| {
                 progress.report("load", done.fetch_add(n, Ordering::Relaxed) + n, total)
             })
             .context(&job.checkpoint)

@@ -1,12 +1,12 @@
-//! Tokenizers: `tokenizer.json`, and the special tokens in `tokenizer_config.json`.
+//! Tokenizers: `tokenizer.json` or the tokenizer in a GGUF file, and the special tokens in `tokenizer_config.json`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use tokenizers::{TruncationDirection, TruncationParams};
 
-use crate::checkpoint::{Checkpoint, Config, exists};
+use crate::checkpoint::{Checkpoint, Config, EmbeddedTokenizer, exists};
 use crate::model::ModelInfo;
 use crate::{digests, files, limits};
 use invarlock_error::{Context as _, Error, Result, bail};
@@ -28,37 +28,66 @@ pub struct Tokenizer {
     pub special: Map<String, Value>,
 }
 
-impl Tokenizer {
-    /// Opens the tokenizer of a checkpoint for windows of `seq_len` tokens.
-    pub fn open(checkpoint: &Checkpoint, info: &ModelInfo<'_>, seq_len: usize) -> Result<Self> {
-        Self::open_in(
-            checkpoint.directory(),
-            &checkpoint.config,
-            seq_len,
-            info.vocab_size,
-            info.starts_with_bos,
-        )
-    }
+/// The file of a tokenizer.
+const FILE: &str = "tokenizer.json";
 
-    fn open_in(
-        directory: &Path,
-        config: &Config,
-        seq_len: usize,
-        embedded: usize,
-        with_bos: bool,
-    ) -> Result<Self> {
-        let path = directory.join("tokenizer.json");
+/// What the files of a tokenizer contain.
+struct Definition {
+    /// For messages.
+    path: PathBuf,
+    /// `tokenizer.json`.
+    bytes: Vec<u8>,
+    /// `tokenizer_config.json`.
+    settings: Map<String, Value>,
+}
+
+impl Definition {
+    fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join(FILE);
         if !exists(&path) {
-            return Err(Error::input(format!("{}: no tokenizer.json", directory.display())).with_hint(
+            return Err(Error::input(format!("{}: no {FILE}", directory.display())).with_hint(
                 "save the tokenizer with the checkpoint; it must be a fast tokenizer of Hugging Face",
             ));
         }
         let bytes = files::read(&path, limits::TOKENIZER_BYTES)?;
         let config_path = directory.join("tokenizer_config.json");
-        let settings: Map<String, Value> = match exists(&config_path) {
+        let settings = match exists(&config_path) {
             true => files::read_json(&config_path, "tokenizer configuration", limits::CONFIG_BYTES)?,
             false => Map::new(),
         };
+        Ok(Self { path, bytes, settings })
+    }
+
+    /// The tokenizer in a file of weights.
+    fn embedded(directory: &Path, embedded: &Result<EmbeddedTokenizer>) -> Result<Self> {
+        let EmbeddedTokenizer { definition, settings } = embedded.as_ref().map_err(Clone::clone)?;
+        let bytes = definition.to_string().into_bytes();
+        if bytes.len() as u64 > limits::TOKENIZER_BYTES {
+            bail!(Input, "{}: the tokenizer has {} bytes", directory.display(), bytes.len());
+        }
+        Ok(Self { path: directory.to_owned(), bytes, settings: settings.clone() })
+    }
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer of a checkpoint for windows of `seq_len` tokens.
+    pub fn open(checkpoint: &Checkpoint, info: &ModelInfo<'_>, seq_len: usize) -> Result<Self> {
+        let directory = checkpoint.directory();
+        let definition = match &checkpoint.tokenizer {
+            Some(embedded) if !exists(&directory.join(FILE)) => Definition::embedded(directory, embedded)?,
+            _ => Definition::open(directory)?,
+        };
+        Self::new(definition, &checkpoint.config, seq_len, info.vocab_size, info.starts_with_bos)
+    }
+
+    fn new(
+        definition: Definition,
+        config: &Config,
+        seq_len: usize,
+        embedded: usize,
+        with_bos: bool,
+    ) -> Result<Self> {
+        let Definition { path, bytes, settings } = definition;
         let invalid = || format!("{}: invalid tokenizer", path.display());
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
             .map_err(|error| describe(&bytes, error))
@@ -204,7 +233,7 @@ pub(crate) mod tests {
             std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).expect("written");
         }
         let config = Config::from_members(config.as_object().expect("an object").clone());
-        Tokenizer::open_in(dir.path(), &config, 4, embedded, true)
+        Tokenizer::new(Definition::open(dir.path())?, &config, 4, embedded, true)
     }
 
     #[test]
@@ -240,7 +269,7 @@ pub(crate) mod tests {
         assert!(message(open(&bytes, Some(json!({"pad_token": "??"})), json!({}), 27)).contains("pad token"));
         assert!(message(open(&bytes, None, json!({"pad_token_id": 99}), 27)).contains("pad_token_id"));
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let config = Config::from_members(Map::new());
-        assert!(message(Tokenizer::open_in(dir.path(), &config, 4, 9, true)).contains("no tokenizer.json"));
+        let missing = Definition::open(dir.path()).map(|_| ()).expect_err("an input error");
+        assert!(missing.message().contains("no tokenizer.json"), "{missing}");
     }
 }

@@ -225,8 +225,8 @@ def refused():
     yield "llama-quantised", {
         **LLAMA,
         **ROPE_NEW,
-        "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128},
-    }, ["quantization_config"]
+        "quantization_config": {"quant_method": "gptq", "bits": 5, "group_size": 128},
+    }, ["quantization_config.bits"]
 
 
 def as_on_the_hub_of_2019(tensors):

@@ -27,6 +27,11 @@ impl Config {
         Ok(Self::new(path, String::new(), members))
     }
 
+    /// A configuration that a file of another format contains.
+    pub fn from_file(path: &Path, members: Map<String, Value>) -> Self {
+        Self::new(path, String::new(), members)
+    }
+
     /// A configuration from JSON members, for tests and benchmarks.
     pub fn from_members(members: Map<String, Value>) -> Self {
         Self::new(Path::new("config.json"), String::new(), members)
@@ -168,7 +173,7 @@ impl Config {
                 Value::Number(n) => n.as_f64() == Some(0.0),
                 Value::String(s) => s.is_empty(),
                 Value::Array(a) => a.is_empty(),
-                Value::Object(_) => false,
+                Value::Object(o) => o.is_empty(),
             };
             if !unset {
                 bail!(

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::tensors::{Dtype, Tensor};
+use super::dtype::Dtype;
+use super::tensors::Tensor;
 use crate::math::simd::multiversion;
 use invarlock_error::{Result, bail};
 
@@ -16,18 +17,13 @@ const BLOCK: usize = 1 << 20;
 pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     // The first in the order of the list, so that the message does not depend on threads.
     let first = AtomicUsize::new(usize::MAX);
-    let blocks = parameters
-        .iter()
-        .enumerate()
-        .flat_map(|(i, (_, t))| t.bytes.chunks(BLOCK).map(move |b| (i, t.dtype, b)));
+    let blocks = parameters.iter().enumerate().flat_map(|(i, (_, t))| {
+        t.bytes.chunks(BLOCK / t.dtype.block().1 * t.dtype.block().1).map(move |b| (i, t.dtype, b))
+    });
     let blocks: Vec<_> = blocks.collect();
     blocks.into_par_iter().for_each(|(i, dtype, bytes)| {
         if i <= first.load(Ordering::Relaxed) {
-            let found = match dtype {
-                Dtype::F32 => any_has_mask(bytes.as_chunks().0, 0x7f80_0000),
-                Dtype::F16 => any_short_has_mask(bytes.as_chunks().0, 0x7c00),
-                Dtype::Bf16 => any_short_has_mask(bytes.as_chunks().0, 0x7f80),
-            };
+            let found = not_finite(dtype, bytes);
             if found {
                 first.fetch_min(i, Ordering::Relaxed);
             }
@@ -43,6 +39,26 @@ pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)
     }
 }
 
+/// Whether any element is NaN or infinite, or becomes infinite in single precision. Integers never are.
+fn not_finite(dtype: Dtype, bytes: &[u8]) -> bool {
+    match dtype {
+        Dtype::F64 => bytes.as_chunks().0.iter().any(|b| !(f64::from_le_bytes(*b) as f32).is_finite()),
+        Dtype::F32 => any_has_mask(bytes.as_chunks().0, 0x7f80_0000),
+        Dtype::F16 => any_short_has_mask(bytes.as_chunks().0, 0x7c00),
+        Dtype::Bf16 => any_short_has_mask(bytes.as_chunks().0, 0x7f80),
+        Dtype::F8E4m3 => any_byte_has_mask(bytes, 0x7f),
+        Dtype::F8E5m2 => any_byte_has_mask(bytes, 0x7c),
+        Dtype::F8E8m0 => any_byte_has_mask(bytes, 0xff),
+        Dtype::Block(block) => {
+            let scale = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+            let infinite =
+                |bytes: &[u8]| block.scales().iter().any(|at| scale(bytes, *at) & 0x7c00 == 0x7c00);
+            bytes.chunks_exact(block.bytes()).any(infinite)
+        }
+        Dtype::I64 | Dtype::I32 | Dtype::I8 | Dtype::U8 => false,
+    }
+}
+
 multiversion! {
     /// Whether any element has all bits of the mask set. With the exponent bits as the mask: a NaN or an infinity.
     pub fn any_has_mask(elements: &[[u8; 4]], mask: u32) -> bool {
@@ -52,6 +68,11 @@ multiversion! {
     /// The same for elements of 2 bytes.
     pub fn any_short_has_mask(elements: &[[u8; 2]], mask: u16) -> bool {
         elements.iter().fold(false, |found, e| found | (u16::from_le_bytes(*e) & mask == mask))
+    }
+
+    /// The same for elements of 1 byte.
+    pub fn any_byte_has_mask(elements: &[u8], mask: u8) -> bool {
+        elements.iter().fold(false, |found, e| found | (e & mask == mask))
     }
 }
 
@@ -75,15 +96,25 @@ mod tests {
             assert!(scan(&list, &|_| ()).expect_err("not finite").to_string().starts_with("tensor b "));
         }
         for (dtype, bits, bad) in [
-            (Dtype::F16, 0x7bffu16, false),
+            (Dtype::F16, 0x7bffu64, false),
             (Dtype::F16, 0x7c00, true),
             (Dtype::F16, 0xfe01, true),
             (Dtype::Bf16, 0x7f7f, false),
             (Dtype::Bf16, 0xff80, true),
+            (Dtype::F8E4m3, 0x7e, false),
+            (Dtype::F8E4m3, 0xff, true),
+            (Dtype::F8E5m2, 0x7b, false),
+            (Dtype::F8E5m2, 0xfd, true),
+            (Dtype::F8E8m0, 0xfe, false),
+            (Dtype::F8E8m0, 0xff, true),
+            (Dtype::F64, 1e38f64.to_bits(), false),
+            (Dtype::F64, 1e39f64.to_bits(), true),
+            (Dtype::F64, f64::NAN.to_bits(), true),
+            (Dtype::I8, 0xff, false),
         ] {
-            let bytes = bits.to_le_bytes();
-            let list = [("h".to_owned(), Tensor { dtype, shape: &[], bytes: &bytes })];
-            assert_eq!(scan(&list, &|_| ()).is_err(), bad, "{bits:x}");
+            let bytes = &bits.to_le_bytes()[..dtype.block().1];
+            let list = [("h".to_owned(), Tensor { dtype, shape: &[], bytes })];
+            assert_eq!(scan(&list, &|_| ()).is_err(), bad, "{dtype:?} {bits:x}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Weights in safetensors files, mapped into memory. Headers are untrusted; pickles are rejected without being opened.
+//! Files of weights, mapped into memory. Headers are untrusted; pickles are rejected without being opened.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,46 +6,17 @@ use std::path::Path;
 
 use safetensors::{SafeTensorError, SafeTensors};
 
-use super::{exists, header_error};
+use super::dtype::{Dtype, Entry};
+use super::{Gguf, exists, header_error};
 use crate::sys::Mapped;
 use crate::{files, limits};
 use invarlock_error::{Error, Result, bail};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// What to do with a checkpoint whose weights are stored in another type.
 pub(crate) const FLOAT_WEIGHTS: &str =
     "convert the weights to F32, F16 or BF16 tensors (dequantise them) and save the checkpoint again";
-
-/// Supported types of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 half precision.
-    F16,
-    /// bfloat16: the upper half of a single-precision number.
-    Bf16,
-}
-
-impl Dtype {
-    /// PyTorch's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::F16 => "float16",
-            Self::Bf16 => "bfloat16",
-        }
-    }
-
-    /// Bytes of an element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-}
 
 /// The tensors of a checkpoint.
 #[derive(Debug)]
@@ -54,15 +25,6 @@ pub struct Tensors {
     table: BTreeMap<String, Entry>,
     /// Names that the index has and no file. Only a tensor that the model needs must exist.
     absent: BTreeSet<String>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    file: usize,
-    dtype: safetensors::Dtype,
-    shape: Vec<usize>,
-    start: usize,
-    end: usize,
 }
 
 /// A tensor's shape and bytes.
@@ -100,6 +62,19 @@ impl Tensors {
         Ok(tensors)
     }
 
+    /// Maps a GGUF file and checks its header.
+    pub fn open_gguf(path: &Path) -> Result<(Self, Gguf)> {
+        let (file, size) = files::open(path)?;
+        if size == 0 {
+            bail!(Input, "{}: the file is empty", path.display());
+        }
+        let map = Mapped::new(&file, path)?;
+        files::reject_lfs_pointer(path, &map)?;
+        let mut gguf = Gguf::parse(path, &map)?;
+        let table = std::mem::take(&mut gguf.tensors);
+        Ok((Self { files: vec![map], table, absent: BTreeSet::new() }, gguf))
+    }
+
     fn add_shards(&mut self, directory: &Path) -> Result<()> {
         let path = directory.join(INDEX);
         let index: Index = files::read_json(&path, "weight index", limits::INDEX_BYTES)?;
@@ -126,6 +101,25 @@ impl Tensors {
         Ok(())
     }
 
+    /// Adds the tensors of an adapter. `name` gives the name in the model for a name in the file; a tensor with a name that exists
+    /// replaces that tensor. Returns the names.
+    pub fn add_adapter(
+        &mut self,
+        path: &Path,
+        name: impl Fn(&Self, &str) -> Result<String>,
+    ) -> Result<Vec<String>> {
+        let mut adapter = Self { files: Vec::new(), table: BTreeMap::new(), absent: BTreeSet::new() };
+        adapter.add(path)?;
+        let mut names = Vec::new();
+        for (stored, entry) in adapter.table {
+            let name = name(self, &stored)?;
+            names.push(name.clone());
+            self.table.insert(name, Entry { file: entry.file + self.files.len(), ..entry });
+        }
+        self.files.append(&mut adapter.files);
+        Ok(names)
+    }
+
     fn add(&mut self, path: &Path) -> Result<()> {
         let (file, size) = files::open(path)?;
         if size == 0 {
@@ -142,8 +136,8 @@ impl Tensors {
         let data = header + 8;
         for (name, info) in metadata.tensors() {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
-            let entry =
-                Entry { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), start, end };
+            let dtype = Dtype::of_header(info.dtype);
+            let entry = Entry { file: self.files.len(), dtype, shape: info.shape.clone(), start, end };
             if self.table.insert(name.clone(), entry).is_some() {
                 bail!(
                     Input,
@@ -159,15 +153,11 @@ impl Tensors {
     /// The tensor with this name. An error when its type is not supported.
     pub fn get(&self, name: &str) -> Result<Option<Tensor<'_>>> {
         let Some(entry) = self.table.get(name) else { return Ok(None) };
-        let dtype = match entry.dtype {
-            safetensors::Dtype::F32 => Dtype::F32,
-            safetensors::Dtype::F16 => Dtype::F16,
-            safetensors::Dtype::BF16 => Dtype::Bf16,
-            other => {
-                let message = format!("tensor {name} has dtype {other:?}; supported: F32, F16 and BF16");
-                return Err(Error::unsupported(message).with_hint(FLOAT_WEIGHTS));
-            }
-        };
+        let dtype = entry.dtype.map_err(|stored| {
+            let supported: Vec<String> = Dtype::ALL.iter().map(|(_, name)| format!("{name:?}")).collect();
+            let message = format!("tensor {name} has dtype {stored:?}; supported: {}", supported.join(", "));
+            Error::unsupported(message).with_hint(FLOAT_WEIGHTS)
+        })?;
         // The header was checked against the length of the file.
         let bytes = &self.files[entry.file][entry.start..entry.end];
         Ok(Some(Tensor { dtype, shape: &entry.shape, bytes }))
@@ -181,6 +171,11 @@ impl Tensors {
     /// Whether a tensor with this name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.table.contains_key(name)
+    }
+
+    /// Whether a tensor with a name that starts in this way exists.
+    pub fn contains_prefix(&self, prefix: &str) -> bool {
+        self.table.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
     }
 
     /// The names of all tensors.
@@ -267,7 +262,7 @@ mod tests {
     #[test]
     fn reads_tensors_at_any_alignment() {
         for spaces in 0..4 {
-            let header = GOOD.to_owned() + &" ".repeat(spaces);
+            let header = GOOD.replace("I8", "BOOL") + &" ".repeat(spaces);
             let tensors = open(&[(SINGLE, &file(&header, 11))]).expect("opened");
             let a = tensors.get("a").expect("supported").expect("found");
             assert_eq!((a.dtype, a.shape), (Dtype::F32, &[2usize][..]));
@@ -275,7 +270,7 @@ mod tests {
             assert_eq!(a.halves()[1], u16::from_le_bytes([2, 3]));
             let error = tensors.get("b").expect_err("an unsupported dtype");
             assert_eq!((error.kind(), error.hint()), (Kind::Unsupported, Some(FLOAT_WEIGHTS)));
-            assert!(error.message().contains("b has dtype I8"), "{error}");
+            assert!(error.message().contains("b has dtype BOOL"), "{error}");
             assert!(tensors.get("c").expect("no error").is_none());
         }
     }

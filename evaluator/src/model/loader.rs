@@ -1,36 +1,56 @@
 //! Takes parameters out of a checkpoint by name and shape, and records which were taken.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
 
+use super::adapter::Lora;
 use super::families::OTHER_MODALITIES;
 use super::matrix::{Layout, Linear, Matrix};
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::math::norm::Norm;
-use invarlock_error::{Result, bail};
+use crate::weights::{self, Floats, Format, Parts, Wanted};
+use invarlock_error::Result;
 
 /// Takes the parameters of one model.
 #[derive(Debug)]
-pub struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
+pub struct Loader<'a, 'f> {
+    parts: Parts<'a>,
+    /// How weights are quantised.
+    format: Option<&'f dyn Format>,
+    adapter: Option<&'f Lora>,
     /// Prefix of names in this checkpoint.
     stored_prefix: String,
     /// Prefix of the output projection in this checkpoint.
     head_prefix: &'static str,
     /// Prefix of names in Hugging Face's model.
     prefix: &'static str,
-    taken: Vec<(String, Tensor<'a>)>,
-    taken_names: BTreeSet<String>,
+    /// Names and shapes of parameters in Hugging Face's model, as if none were quantised.
+    parameters: BTreeMap<String, Vec<usize>>,
     norms: Vec<String>,
 }
 
-impl<'a> Loader<'a> {
-    /// A loader of names with `prefix`. A checkpoint contains `probe`, a name without the prefix, after one of several prefixes: that of
-    /// Hugging Face's model, that of the bare model, which lacks the first part, or that of a text model in a model with images.
-    pub fn new(checkpoint: &'a Checkpoint, prefix: &'static str, probe: &str) -> Self {
+/// A parameter's names.
+struct Names {
+    /// In the checkpoint.
+    stored: String,
+    /// In Hugging Face's model.
+    name: String,
+}
+
+impl<'a, 'f> Loader<'a, 'f> {
+    /// A loader of names with `prefix`. A checkpoint contains names that start with `probe` (without the prefix) after one of several
+    /// prefixes: that of Hugging Face's model, that of the bare model, which lacks the first part, or that of a text model in a model with
+    /// images.
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        format: Option<&'f dyn Format>,
+        adapter: Option<&'f Lora>,
+        prefix: &'static str,
+        probe: &str,
+    ) -> Self {
         let bare = prefix.split_once('.').map_or("", |(_, rest)| rest);
         let stored = [
             (prefix.to_owned(), ""),
@@ -39,64 +59,81 @@ impl<'a> Loader<'a> {
             (format!("model.language_model.{bare}"), ""),
         ];
         let contains =
-            |(prefix, _): &(String, &str)| checkpoint.tensors.contains(&format!("{prefix}{probe}"));
+            |(prefix, _): &(String, &str)| checkpoint.tensors.contains_prefix(&format!("{prefix}{probe}"));
         let (stored_prefix, head_prefix) =
             stored.into_iter().find(contains).unwrap_or_else(|| (prefix.to_owned(), ""));
         Self {
-            checkpoint,
+            parts: Parts::new(checkpoint),
+            format,
+            adapter,
             stored_prefix,
             head_prefix,
             prefix,
-            taken: Vec::new(),
-            taken_names: BTreeSet::new(),
+            parameters: BTreeMap::new(),
             norms: Vec::new(),
         }
     }
 
-    fn take(&mut self, stored: String, name: String, shape: &[usize]) -> Result<Tensor<'a>> {
-        let Some(tensor) = self.checkpoint.tensors.get(&stored)? else {
-            let missing = match self.checkpoint.tensors.is_absent(&stored) {
-                true => "the index names it, but no file contains it",
-                false => "it is missing",
-            };
-            bail!(
-                Input,
-                "{}: config.json requires the tensor {stored}: {missing}",
-                self.checkpoint.directory().display()
-            );
-        };
-        if tensor.shape != shape {
-            bail!(
-                Input,
-                "{}: tensor {stored} has shape {:?}, but config.json requires {shape:?}",
-                self.checkpoint.directory().display(),
-                tensor.shape
-            );
-        }
-        if self.taken_names.insert(stored) {
-            self.taken.push((name, tensor));
-        }
-        Ok(tensor)
+    fn prefixed(&self, name: &str) -> Names {
+        Names { stored: format!("{}{name}", self.stored_prefix), name: format!("{}{name}", self.prefix) }
     }
 
-    fn take_prefixed(&mut self, name: &str, shape: &[usize]) -> Result<Tensor<'a>> {
-        self.take(format!("{}{name}", self.stored_prefix), format!("{}{name}", self.prefix), shape)
+    /// The names of a tensor of the output projection.
+    fn of_head(&self, name: &str) -> Names {
+        Names { stored: format!("{}{name}", self.head_prefix), name: name.to_owned() }
     }
 
-    /// A tensor of this shape, or a slice of a tensor that has one for each expert.
-    fn take_slice(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        slice: Option<(usize, usize)>,
-    ) -> Result<Tensor<'a>> {
-        let Some((index, count)) = slice else { return self.take_prefixed(name, shape) };
-        let tensor = self.take_prefixed(name, &[&[count], shape].concat())?;
+    /// A tensor of plain numbers, or the slice of one that holds one for each expert.
+    fn plain(&mut self, names: &Names, shape: &[usize], slice: Option<(usize, usize)>) -> Result<Floats<'a>> {
+        let whole = whole(shape, slice);
+        let tensor = self.parts.take(&names.stored, &[&whole])?;
+        self.parameters.insert(names.name.clone(), whole);
+        let (index, count) = slice.unwrap_or((0, 1));
         let size = tensor.bytes.len() / count;
-        Ok(Tensor { bytes: &tensor.bytes[index * size..(index + 1) * size], ..tensor })
+        let tensor = Tensor { bytes: &tensor.bytes[index * size..(index + 1) * size], ..tensor };
+        self.parts.as_floats(&names.stored, tensor)
     }
 
-    /// A weight matrix.
+    /// A weight matrix with the change that an adapter makes.
+    fn weight(&mut self, names: &Names, spec: &spec::Linear, may_be_plain: bool) -> Result<Matrix<'a>> {
+        let weight = self.stored_weight(names, spec, may_be_plain)?;
+        match (self.adapter, names.name.strip_suffix(".weight")) {
+            (Some(adapter), Some(module)) => adapter.apply(module, weight, &mut self.parts),
+            _ => Ok(weight),
+        }
+    }
+
+    /// A weight matrix, quantised or plain.
+    fn stored_weight(
+        &mut self,
+        names: &Names,
+        spec: &spec::Linear,
+        may_be_plain: bool,
+    ) -> Result<Matrix<'a>> {
+        let spec::Linear { inputs, outputs, layout, slice, .. } = *spec;
+        let shape = layout.shape(inputs, outputs);
+        if let Some(format) = self.format {
+            let module = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_owned();
+            // The configuration of a model with images has names as they are stored.
+            let wrapped = names.stored.contains("language_model.");
+            let wanted = Wanted {
+                module: &module(if wrapped { &names.stored } else { &names.name }),
+                stored: &module(&names.stored),
+                inputs,
+                outputs,
+                layout,
+                slice,
+                may_be_plain,
+            };
+            if let Some(matrix) = weights::quantised(format, &wanted, &mut self.parts)? {
+                self.parameters.insert(names.name.clone(), whole(&shape, slice));
+                return Ok(Matrix::quantised(matrix, inputs, outputs));
+            }
+        }
+        Ok(Matrix::new(self.plain(names, &shape, slice)?, inputs, outputs, layout))
+    }
+
+    /// A weight matrix that formats do not quantise.
     pub fn matrix(
         &mut self,
         name: &str,
@@ -104,24 +141,36 @@ impl<'a> Loader<'a> {
         outputs: usize,
         layout: Layout,
     ) -> Result<Matrix<'a>> {
-        let tensor = self.take_prefixed(name, &layout.shape(inputs, outputs))?;
-        Ok(Matrix::new(tensor, inputs, outputs, layout))
+        let names = self.prefixed(name);
+        let floats = self.plain(&names, &layout.shape(inputs, outputs), None)?;
+        Ok(Matrix::new(floats, inputs, outputs, layout))
     }
 
     /// A linear layer.
     pub fn linear(&mut self, spec: &spec::Linear) -> Result<Linear<'a>> {
-        let spec::Linear { weight, bias, inputs, outputs, layout, slice } = spec;
-        let tensor = self.take_slice(weight, &layout.shape(*inputs, *outputs), *slice)?;
-        let bias = match bias {
-            Some(bias) => Some(values(self.take_slice(bias, &[*outputs], *slice)?)),
+        self.linear_layer(spec, false)
+    }
+
+    /// A linear layer that formats may leave plain without a word: a router, or a gate with one output.
+    pub fn router(&mut self, spec: &spec::Linear) -> Result<Linear<'a>> {
+        self.linear_layer(spec, true)
+    }
+
+    fn linear_layer(&mut self, spec: &spec::Linear, may_be_plain: bool) -> Result<Linear<'a>> {
+        let weight = self.weight(&self.prefixed(&spec.weight), spec, may_be_plain)?;
+        let bias = match &spec.bias {
+            Some(bias) => {
+                Some(all(&self.plain(&self.prefixed(bias), &[spec.outputs], spec.slice)?, spec.outputs))
+            }
             None => None,
         };
-        Ok(Linear { weight: Matrix::new(tensor, *inputs, *outputs, *layout), bias })
+        Ok(Linear { weight, bias })
     }
 
     /// A tensor of a known shape, converted to single precision.
     pub fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        Ok(values(self.take_prefixed(name, shape)?))
+        let floats = self.plain(&self.prefixed(name), shape, None)?;
+        Ok(all(&floats, shape.iter().product()))
     }
 
     /// A normalisation of `width` elements.
@@ -161,48 +210,44 @@ impl<'a> Loader<'a> {
         head: &spec::Head,
         vocab_size: usize,
     ) -> Result<(Matrix<'a>, Option<Matrix<'a>>)> {
-        let inputs = embedding.width;
-        let shape = [vocab_size, inputs];
-        let tokens = format!("{}.weight", embedding.tokens);
-        let projection = format!("{}.weight", head.module);
-        let stored_projection = format!("{}{projection}", self.head_prefix);
-        let matrix = |tensor| Matrix::new(tensor, inputs, vocab_size, Layout::OutIn);
+        let linear = |module: &str| spec::Linear::new(module, embedding.width, vocab_size, false);
+        let (tokens, projection) = (linear(embedding.tokens), linear(head.module));
+        let names = self.prefixed(&tokens.weight);
+        let head_names = self.of_head(&projection.weight);
         if !head.tied {
-            let tokens = self.take_prefixed(&tokens, &shape)?;
-            let head = self.take(stored_projection, projection, &shape)?;
-            return Ok((matrix(tokens), Some(matrix(head))));
+            let tokens = self.weight(&names, &tokens, true)?;
+            return Ok((tokens, Some(self.weight(&head_names, &projection, true)?)));
         }
-        let stored_tokens = format!("{}{tokens}", self.stored_prefix);
-        let stored_head = self.checkpoint.tensors.get(&stored_projection)?;
-        if stored_head.is_some() && !self.checkpoint.tensors.contains(&stored_tokens) {
-            let both = self.take(stored_projection, format!("{}{tokens}", self.prefix), &shape)?;
-            return Ok((matrix(both), None));
+        let stored_head = self.parts.get(&head_names.stored)?;
+        if stored_head.is_some() && !self.parts.contains(&names.stored) {
+            let both = Names { name: names.name, ..head_names };
+            return Ok((self.weight(&both, &projection, true)?, None));
         }
-        let tokens = self.take_prefixed(&tokens, &shape)?;
-        match stored_head {
-            Some(head) if head.bytes != tokens.bytes || head.dtype != tokens.dtype => {
-                let head = self.take(stored_projection, projection, &shape)?;
-                Ok((matrix(tokens), Some(matrix(head))))
+        let tokens = self.weight(&names, &tokens, true)?;
+        match stored_head.zip(self.parts.get(&names.stored)?) {
+            Some((head, same)) if head.bytes != same.bytes || head.dtype != same.dtype => {
+                Ok((tokens, Some(self.weight(&head_names, &projection, true)?)))
             }
             Some(_) => {
-                self.taken_names.insert(stored_projection);
-                Ok((matrix(tokens), None))
+                self.parts.skip(&head_names.stored);
+                Ok((tokens, None))
             }
-            None => Ok((matrix(tokens), None)),
+            None => Ok((tokens, None)),
         }
     }
 
     /// The bias of the output projection.
     pub fn head_bias(&mut self, head: &spec::Head, vocab_size: usize) -> Result<Vec<f32>> {
         let name = format!("{}.bias", head.module);
-        Ok(values(self.take(format!("{}{name}", self.head_prefix), name, &[vocab_size])?))
+        let names = self.of_head(&name);
+        Ok(all(&self.plain(&names, &[vocab_size], None)?, vocab_size))
     }
 
     /// The parameters that were taken and the tensors that were not. `embeddings` are module names and their sizes.
     pub fn finish(self, tied: bool, vocab_size: usize, embeddings: &[(&str, usize)]) -> Loaded<'a> {
         // Masks and frequencies, which older releases of transformers stored.
         let buffers = [".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq"];
-        let unused = self.checkpoint.tensors.names().filter(|n| !self.taken_names.contains(*n));
+        let unused = self.parts.rest();
         let other = |name: &str| {
             let name = name.strip_prefix("model.").unwrap_or(name);
             OTHER_MODALITIES.iter().any(|prefix| name.starts_with(prefix))
@@ -210,14 +255,15 @@ impl<'a> Loader<'a> {
         let expected = |name: &&str| !other(name) && !buffers.iter().any(|b| name.ends_with(b));
         let unused = unused.filter(expected).map(str::to_owned).collect();
 
-        let mut lines: Vec<String> = self.taken.iter().map(|(n, t)| format!("{n}:{:?}\n", t.shape)).collect();
+        let mut lines: Vec<String> =
+            self.parameters.iter().map(|(n, shape)| format!("{n}:{shape:?}\n")).collect();
         lines.sort_unstable();
         let digest = Sha256::digest(lines.concat());
         let mut layer_norm_paths = self.norms;
         layer_norm_paths.sort_unstable();
-        let elements = |t: &Tensor<'_>| (t.bytes.len() / t.dtype.size()) as u64;
+        let elements = |shape: &Vec<usize>| shape.iter().product::<usize>() as u64;
         let checks = InvariantChecks {
-            parameter_count: self.taken.iter().map(|(_, t)| elements(t)).sum(),
+            parameter_count: self.parameters.values().map(elements).sum(),
             layer_norm_paths,
             embedding_vocab_sizes: embeddings
                 .iter()
@@ -228,15 +274,19 @@ impl<'a> Loader<'a> {
             structure_hash: hex::encode(&digest[..8]),
             non_finite: Vec::new(),
         };
-        Loaded { checks, parameters: self.taken, unused }
+        Loaded { checks, tensors: self.parts.into_taken(), unused }
     }
 }
 
-/// All elements of a tensor in single precision.
-fn values(tensor: Tensor<'_>) -> Vec<f32> {
-    let count = tensor.bytes.len() / tensor.dtype.size();
+/// The shape of the tensor that holds a slice of this shape for each expert.
+fn whole(shape: &[usize], slice: Option<(usize, usize)>) -> Vec<usize> {
+    slice.iter().map(|(_, count)| *count).chain(shape.iter().copied()).collect()
+}
+
+/// All elements in single precision.
+fn all(floats: &Floats<'_>, count: usize) -> Vec<f32> {
     let mut values = vec![0.0; count];
-    Matrix::new(tensor, count, 1, Layout::OutIn).row(0, &mut values);
+    floats.read(0, &mut values);
     values
 }
 
@@ -245,8 +295,8 @@ fn values(tensor: Tensor<'_>) -> Vec<f32> {
 pub struct Loaded<'a> {
     /// Values that the invariants guard compares.
     pub checks: InvariantChecks,
-    /// Parameters by their names in Hugging Face's model.
-    pub parameters: Vec<(String, Tensor<'a>)>,
+    /// The stored tensors of parameters.
+    pub tensors: Vec<(String, Tensor<'a>)>,
     /// Tensors of the checkpoint that were not taken.
     pub unused: Vec<String>,
 }

@@ -1,35 +1,14 @@
-//! Weight matrices, kept in the types in which they are stored.
+//! Weight matrices, kept in the form in which they are stored.
 
-use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
-use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
-
-use crate::checkpoint::{Dtype, Tensor};
 use crate::math::gemm::{View, ViewMut, multiply};
-use crate::math::simd::multiversion;
+pub use crate::weights::Layout;
+use crate::weights::{Floats, Quantised};
 
 /// Elements converted at once. As f32 they fit the second-level cache until they are multiplied.
 const PANEL: usize = 1 << 18;
-
-/// The order in which a matrix is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// A row for each input (GPT-2's `Conv1D`).
-    InOut,
-    /// A row for each output (`Linear`, and embeddings used as a projection).
-    OutIn,
-}
-
-impl Layout {
-    /// The shape of a tensor in this layout.
-    pub fn shape(self, inputs: usize, outputs: usize) -> [usize; 2] {
-        match self {
-            Self::InOut => [inputs, outputs],
-            Self::OutIn => [outputs, inputs],
-        }
-    }
-}
 
 /// A linear layer.
 #[derive(Debug)]
@@ -49,20 +28,30 @@ pub struct Matrix<'a> {
 
 #[derive(Debug, Clone)]
 enum Values<'a> {
-    F32(Cow<'a, [f32]>),
-    F16(Cow<'a, [u16]>),
-    Bf16(Cow<'a, [u16]>),
+    Floats(Floats<'a>),
+    Quantised(Arc<dyn Quantised + 'a>),
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix of a tensor. The caller has checked that its shape is that of `layout`.
-    pub fn new(tensor: Tensor<'a>, inputs: usize, outputs: usize, layout: Layout) -> Self {
-        let values = match tensor.dtype {
-            Dtype::F32 => Values::F32(tensor.singles()),
-            Dtype::F16 => Values::F16(tensor.halves()),
-            Dtype::Bf16 => Values::Bf16(tensor.halves()),
-        };
-        Self { values, inputs, outputs, layout }
+    /// A matrix of plain numbers, as many as the sizes require.
+    pub fn new(floats: Floats<'a>, inputs: usize, outputs: usize, layout: Layout) -> Self {
+        Self { values: Values::Floats(floats), inputs, outputs, layout }
+    }
+
+    /// A matrix with another form of storage and these sizes.
+    pub fn quantised(matrix: Box<dyn Quantised + 'a>, inputs: usize, outputs: usize) -> Self {
+        let layout = matrix.layout();
+        Self { values: Values::Quantised(matrix.into()), inputs, outputs, layout }
+    }
+
+    /// Number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The order in which weights are stored.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Number of outputs.
@@ -70,24 +59,21 @@ impl<'a> Matrix<'a> {
         self.outputs
     }
 
-    /// One stored row, converted to single precision.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
-        let width = match self.layout {
-            Layout::InOut => self.outputs,
-            Layout::OutIn => self.inputs,
-        };
-        self.convert(row * width, &mut out[..width]);
+    /// The weights of one output in single precision.
+    pub fn row(&self, output: usize, out: &mut [f32]) {
+        self.fill(output..output + 1, &mut out[..self.inputs]);
     }
 
-    fn convert(&self, start: usize, out: &mut [f32]) {
-        let range = start..start + out.len();
-        match &self.values {
-            Values::F32(v) => out.copy_from_slice(&v[range]),
-            Values::F16(v) => {
-                let halves: &[half::f16] = v[range].reinterpret_cast();
-                halves.convert_to_f32_slice(out);
+    /// The weights of some outputs in single precision, in the order of the layout, dense.
+    pub fn fill(&self, outputs: Range<usize>, out: &mut [f32]) {
+        match (&self.values, self.layout) {
+            (Values::Quantised(matrix), _) => matrix.fill(outputs, out),
+            (Values::Floats(floats), Layout::OutIn) => floats.read(outputs.start * self.inputs, out),
+            (Values::Floats(floats), Layout::InOut) => {
+                for (input, row) in out.chunks_exact_mut(outputs.len()).enumerate() {
+                    floats.read(input * self.outputs + outputs.start, row);
+                }
             }
-            Values::Bf16(v) => widen(&v[range], out),
         }
     }
 
@@ -99,7 +85,7 @@ impl<'a> Matrix<'a> {
     /// out ← x · W for some of the outputs.
     pub fn apply_to(&self, x: View<'_>, outputs: Range<usize>, out: &mut ViewMut<'_>, panel: &mut Vec<f32>) {
         let (inputs, count) = (self.inputs, outputs.len());
-        if let Values::F32(values) = &self.values {
+        if let Values::Floats(Floats::F32(values)) = &self.values {
             let weights = match self.layout {
                 Layout::InOut => View::new(&values[outputs.start..], inputs, count, self.outputs, 1),
                 Layout::OutIn => View::dense(&values[outputs.start * inputs..], count, inputs).transposed(),
@@ -111,30 +97,13 @@ impl<'a> Matrix<'a> {
         for first in (0..count).step_by(width) {
             let last = count.min(first + width);
             let n = last - first;
-            let from = outputs.start + first;
             let panel = &mut panel[..inputs * n];
+            self.fill(outputs.start + first..outputs.start + last, panel);
             let weights = match self.layout {
-                Layout::InOut => {
-                    for (i, row) in panel.chunks_exact_mut(n).enumerate() {
-                        self.convert(i * self.outputs + from, row);
-                    }
-                    View::dense(panel, inputs, n)
-                }
-                Layout::OutIn => {
-                    self.convert(from * inputs, panel);
-                    View::dense(panel, n, inputs).transposed()
-                }
+                Layout::InOut => View::dense(panel, inputs, n),
+                Layout::OutIn => View::dense(panel, n, inputs).transposed(),
             };
             multiply(&mut out.columns(first..last), x, weights, 1.0);
-        }
-    }
-}
-
-multiversion! {
-    /// bf16 to f32.
-    pub fn widen(halves: &[u16], out: &mut [f32]) {
-        for (out, half) in out.iter_mut().zip(halves) {
-            *out = f32::from_bits(u32::from(*half) << 16);
         }
     }
 }
@@ -142,6 +111,7 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Dtype, Tensor};
 
     #[test]
     fn every_dtype_and_layout_gives_the_same_product() {
@@ -164,7 +134,9 @@ mod tests {
             let brain: Vec<u8> = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
             for (dtype, bytes) in [(Dtype::F32, &single), (Dtype::F16, &half), (Dtype::Bf16, &brain)] {
                 let shape = [values.len()];
-                let m = Matrix::new(Tensor { dtype, shape: &shape, bytes }, inputs, outputs, layout);
+                let floats =
+                    Floats::new(Tensor { dtype, shape: &shape, bytes }).expect("floating-point numbers");
+                let m = Matrix::new(floats, inputs, outputs, layout);
                 let (mut out, mut panel) = (vec![0.0; rows * outputs], Vec::new());
                 m.apply(
                     View::dense(&x, rows, inputs),

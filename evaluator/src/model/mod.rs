@@ -2,6 +2,7 @@
 //!
 //! A family (`families/`) turns a configuration into a description (`spec`) of a decoder, whose forward pass (`decoder/`) all share.
 
+mod adapter;
 mod attention;
 mod decoder;
 mod families;
@@ -16,13 +17,11 @@ mod spec;
 use invarlock_evidence::run_report::InvariantChecks;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{Checkpoint, Config, FLOAT_WEIGHTS, Tensor};
+use crate::checkpoint::{Checkpoint, Config, Tensor};
+use crate::weights;
 use families::FAMILIES;
-use invarlock_error::{Context as _, Result, bail};
+use invarlock_error::{Result, bail};
 pub use scratch::Scratch;
-
-/// Options of checkpoints with quantised storage.
-const QUANTIZED_STORAGE: [&str; 2] = ["quantization_config", "compression_config"];
 
 /// The forward pass of a model family.
 trait ForwardPass: std::fmt::Debug + Send + Sync {
@@ -54,8 +53,12 @@ pub struct ModelInfo<'a> {
     pub checks: InvariantChecks,
     /// `model_profile` of the report.
     pub profile: Map<String, Value>,
-    /// Each parameter by its name; tied parameters once.
-    pub parameters: Vec<(String, Tensor<'a>)>,
+    /// The stored tensors of the parameters; tied parameters once.
+    pub tensors: Vec<(String, Tensor<'a>)>,
+    /// How weights are quantised, in words.
+    pub weights: Option<String>,
+    /// What the configuration asks to be done with the inputs of layers, and is not done, in words.
+    pub activations: Option<String>,
     /// Tensors of the checkpoint that the model does not use.
     pub unused: Vec<String>,
 }
@@ -86,17 +89,14 @@ impl<'a> Model<'a> {
                 supported()
             );
         };
-        for option in QUANTIZED_STORAGE {
-            let hint = format!("{FLOAT_WEIGHTS}; remove `{option}` from config.json");
-            whole.reject_options(&[option]).hint(hint)?;
-        }
+        let format = weights::format(checkpoint)?;
         let spec = read(config, seq_len)?;
         config.reject_unread(families::OPTIONS)?;
         let name = match text.is_some() {
             true => format!("{inner} in {outer}"),
             false => inner.to_owned(),
         };
-        decoder::load(checkpoint, &name, &spec)
+        decoder::load(checkpoint, &name, &spec, format.as_deref())
     }
 
     /// The loss of each window: mean cross-entropy over all tokens but the first, in nats.

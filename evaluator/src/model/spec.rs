@@ -29,9 +29,10 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Name of a tensor that every such checkpoint has, without the prefix.
+    /// The start of a tensor's name that every such checkpoint has, without the prefix.
     pub fn probe(&self) -> &str {
-        self.layers.first().map_or("", |layer| &layer.attention.module.output.weight)
+        let weight = self.layers.first().map_or("", |layer| &layer.attention.module.output.weight);
+        weight.strip_suffix("weight").unwrap_or(weight)
     }
 
     /// Replaces `q_proj`, `k_proj` and `v_proj` by `qkv_proj`, and fuses the projections of the feed-forward modules.

@@ -36,6 +36,12 @@ pub struct CheckpointFacts {
     /// The type of numbers it is measured in.
     #[serde(default)]
     pub compute_dtype: String,
+    /// How weights are quantised, in words. Absent where all are plain numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// The quantisation of activations that the configuration asks for and the measurement leaves out, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted_activations: Option<String>,
     /// Number of tensors that the model does not use.
     #[serde(default)]
     pub unused_tensors: usize,

@@ -43,6 +43,8 @@ pub enum WarningKind {
     IdenticalCheckpoints,
     /// The model is measured in another type of numbers than it runs in.
     ComputeDtype,
+    /// The weights are measured as they are stored, but activations are not quantised as the configuration asks.
+    WeightOnly,
     /// A setting of the preset is not obeyed.
     PresetSetting,
 }
@@ -50,7 +52,12 @@ pub enum WarningKind {
 impl Warning {
     /// The warnings about one checkpoint.
     pub fn of_checkpoint(side: Role, facts: &CheckpointFacts) -> Vec<Self> {
-        Self::unused_tensors(side, facts).into_iter().chain(Self::compute_dtype(side, facts)).collect()
+        let all = [
+            Self::unused_tensors(side, facts),
+            Self::compute_dtype(side, facts),
+            Self::weight_only(side, facts),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     /// The warnings about the checkpoint of a run report, from `meta.evaluator`. Reports of other programs may lack it.
@@ -107,6 +114,20 @@ impl Warning {
         })
     }
 
+    fn weight_only(side: Role, facts: &CheckpointFacts) -> Option<Self> {
+        let omitted: String = facts.omitted_activations.as_ref()?.chars().take(MAX_NAME).collect();
+        Some(Self {
+            kind: WarningKind::WeightOnly,
+            side: Some(side),
+            names: Vec::new(),
+            message: format!(
+                "the {} is measured with its quantised weights, but not with the quantised activations that its configuration asks for \
+                 ({omitted})",
+                side.name()
+            ),
+        })
+    }
+
     /// Both checkpoints have the same digest.
     pub fn identical_checkpoints() -> Self {
         Self {
@@ -140,6 +161,8 @@ mod tests {
             model_type: "llama".to_owned(),
             checkpoint_dtype: dtype.map(str::to_owned),
             compute_dtype: "float32".to_owned(),
+            weights: None,
+            omitted_activations: None,
             unused_tensors: unused.len(),
             unused_tensor_names: unused.iter().map(|name| (*name).to_owned()).collect(),
         }
@@ -172,6 +195,15 @@ mod tests {
             assert_eq!(!found.is_empty(), warned, "{dtype:?}");
             assert!(found.iter().all(|warning| warning.message.contains("float16")));
         }
+    }
+
+    #[test]
+    fn omitted_activations_are_named() {
+        let mut facts = facts(&[], None);
+        facts.omitted_activations = Some("inputs in int8, dynamic".to_owned());
+        let found = Warning::of_checkpoint(Role::Subject, &facts);
+        assert_eq!((found.len(), found[0].kind), (1, WarningKind::WeightOnly));
+        assert!(found[0].message.ends_with("(inputs in int8, dynamic)"), "{found:?}");
     }
 
     #[test]

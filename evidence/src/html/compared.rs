@@ -109,6 +109,8 @@ fn model(side: Node<'_>) -> [Fact; 3] {
     } else {
         format!("{weights}, measured in {computed}")
     };
+    let stored = string("weights");
+    let dtype = if stored == DASH { dtype } else { format!("{stored} ({dtype})") };
     [
         Fact::new("Architecture", string("model_type")),
         Fact::new("Parameters", or_dash(side.get("parameter_count").f64().map(text::whole))),

@@ -37,7 +37,7 @@ pub struct Experts<'a> {
 
 impl<'a> FeedForward<'a> {
     /// Takes the tensors of the module.
-    pub fn load(spec: &spec::FeedForward, loader: &mut Loader<'a>) -> Result<Self> {
+    pub fn load(spec: &spec::FeedForward, loader: &mut Loader<'a, '_>) -> Result<Self> {
         Ok(match spec {
             spec::FeedForward::Mlp(mlp) => Self::Mlp(Mlp::load(mlp, loader)?),
             spec::FeedForward::Experts(experts) => Self::Experts(Experts::load(experts, loader)?),
@@ -67,7 +67,7 @@ impl<'a> FeedForward<'a> {
 }
 
 impl<'a> Mlp<'a> {
-    fn load(spec: &spec::Mlp, loader: &mut Loader<'a>) -> Result<Self> {
+    fn load(spec: &spec::Mlp, loader: &mut Loader<'a, '_>) -> Result<Self> {
         Ok(Self {
             input: spec.input.iter().map(|linear| loader.linear(linear)).collect::<Result<_>>()?,
             gating: spec.gating,
@@ -124,11 +124,11 @@ impl<'a> Mlp<'a> {
 }
 
 impl<'a> Experts<'a> {
-    fn load(spec: &spec::Experts, loader: &mut Loader<'a>) -> Result<Self> {
-        let router = loader.linear(&spec.router)?;
+    fn load(spec: &spec::Experts, loader: &mut Loader<'a, '_>) -> Result<Self> {
+        let router = loader.router(&spec.router)?;
         let experts = spec.experts.iter().map(|mlp| Mlp::load(mlp, loader)).collect::<Result<_>>()?;
         let shared = match &spec.shared {
-            Some((mlp, gate)) => Some((Mlp::load(mlp, loader)?, loader.linear(gate)?)),
+            Some((mlp, gate)) => Some((Mlp::load(mlp, loader)?, loader.router(gate)?)),
             None => None,
         };
         Ok(Self { router, top_k: spec.top_k, weights: spec.weights, experts, shared })

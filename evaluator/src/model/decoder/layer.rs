@@ -53,7 +53,7 @@ struct QkNorm {
 
 impl<'a> Layer<'a> {
     /// Takes the tensors of a layer.
-    pub fn load(spec: &spec::Layer, hidden_size: usize, loader: &mut Loader<'a>) -> Result<Self> {
+    pub fn load(spec: &spec::Layer, hidden_size: usize, loader: &mut Loader<'a, '_>) -> Result<Self> {
         let attention = SelfAttention::load(&spec.attention.module, loader)?;
         let feed_forward = FeedForward::load(&spec.feed_forward.module, loader)?;
         Ok(Self {
@@ -133,7 +133,7 @@ impl<T> Sublayer<T> {
         spec: &spec::Sublayer<S>,
         module: T,
         width: usize,
-        loader: &mut Loader<'a>,
+        loader: &mut Loader<'a, '_>,
     ) -> Result<Self> {
         let mut norm = |spec: &Option<spec::Norm>| spec.as_ref().map(|s| loader.norm(s, width)).transpose();
         Ok(Self { module, before: norm(&spec.before)?, output: norm(&spec.output)?, sum: norm(&spec.sum)? })
@@ -177,7 +177,7 @@ impl<T> Sublayer<T> {
 }
 
 impl<'a> SelfAttention<'a> {
-    fn load(spec: &spec::SelfAttention, loader: &mut Loader<'a>) -> Result<Self> {
+    fn load(spec: &spec::SelfAttention, loader: &mut Loader<'a, '_>) -> Result<Self> {
         let mut attention = spec.attention.clone();
         if let Some(name) = &spec.sinks {
             attention.sinks = Some(loader.values(name, &[attention.num_heads])?);
@@ -247,7 +247,7 @@ fn load_qk_norm(
     span: spec::NormSpan,
     heads: usize,
     head_dim: usize,
-    loader: &mut Loader<'_>,
+    loader: &mut Loader<'_, '_>,
 ) -> Result<Vec<Norm>> {
     Ok(match span {
         spec::NormSpan::All => vec![loader.norm(norm, heads * head_dim)?],

@@ -3,6 +3,7 @@
 mod feed_forward;
 mod layer;
 
+use super::adapter::{Lora, check_used};
 use super::head::Head;
 use super::loader::Loader;
 use super::matrix::{Layout, Linear, Matrix};
@@ -12,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::math::activation::{add, scale};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
+use crate::weights::Format;
 use invarlock_error::Result;
 use layer::Layer;
 
@@ -47,14 +49,20 @@ struct Positions<'a> {
 }
 
 /// Takes the tensors that a decoder needs. Reads headers and small vectors, not the weights.
-pub fn load<'a>(checkpoint: &'a Checkpoint, model_type: &str, spec: &spec::Decoder) -> Result<Model<'a>> {
+pub fn load<'a>(
+    checkpoint: &'a Checkpoint,
+    model_type: &str,
+    spec: &spec::Decoder,
+    format: Option<&dyn Format>,
+) -> Result<Model<'a>> {
     let spec::Decoder { hidden_size, vocab_size, .. } = *spec;
-    let mut loader = Loader::new(checkpoint, spec.prefix, spec.probe());
+    let lora = checkpoint.adapter.as_ref().map(|adapter| Lora::read(&adapter.config)).transpose()?;
+    let mut loader = Loader::new(checkpoint, format, lora.as_ref(), spec.prefix, spec.probe());
     let (tokens, lm_head) = loader.embeddings(&spec.embedding, &spec.head, vocab_size)?;
-    let linear = |loader: &mut Loader<'a>, spec: &Option<spec::Linear>| {
+    let linear = |loader: &mut Loader<'a, '_>, spec: &Option<spec::Linear>| {
         spec.as_ref().map(|spec| loader.linear(spec)).transpose()
     };
-    let norm = |loader: &mut Loader<'a>, spec: &Option<spec::Norm>| {
+    let norm = |loader: &mut Loader<'a, '_>, spec: &Option<spec::Norm>| {
         spec.as_ref().map(|spec| loader.norm(spec, hidden_size)).transpose()
     };
     let mut tables = vec![(spec.embedding.tokens, vocab_size)];
@@ -91,6 +99,9 @@ pub fn load<'a>(checkpoint: &'a Checkpoint, model_type: &str, spec: &spec::Decod
         lm_head,
     };
     let loaded = loader.finish(decoder.lm_head.is_none(), vocab_size, &tables);
+    if let Some(adapter) = &checkpoint.adapter {
+        check_used(adapter, &loaded.unused)?;
+    }
     let info = ModelInfo {
         model_type: model_type.to_owned(),
         vocab_size,
@@ -98,10 +109,18 @@ pub fn load<'a>(checkpoint: &'a Checkpoint, model_type: &str, spec: &spec::Decod
         starts_with_bos: spec.profile.starts_with_bos(),
         checks: loaded.checks,
         profile: spec.profile.members(),
-        parameters: loaded.parameters,
+        tensors: loaded.tensors,
+        weights: stored_weights(format, lora.as_ref()),
+        activations: format.and_then(|format| format.activations()),
         unused: loaded.unused,
     };
     Ok(Model::new(decoder, info))
+}
+
+/// How weights are stored, in words. None where all are plain numbers.
+fn stored_weights(format: Option<&dyn Format>, lora: Option<&Lora>) -> Option<String> {
+    let words = [format.map(|format| format.describe()), lora.map(Lora::describe)];
+    words.into_iter().flatten().reduce(|all, one| format!("{all}; {one}"))
 }
 
 impl ForwardPass for Decoder<'_> {

@@ -1,0 +1,25 @@
+//! Opens a checkpoint, and measures a window where it is accepted: a configuration (its length first, 2 bytes) and a file of weights, GGUF or
+//! safetensors.
+#![no_main]
+
+use invarlock_evaluator::checkpoint::{Checkpoint, scan};
+use invarlock_evaluator::measure::Workers;
+use invarlock_evaluator::model::Model;
+
+/// Tokens of the window. Models with fewer are not measured.
+const WINDOW: [u32; 3] = [1, 2, 0];
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return };
+    let Some((config, weights)) = rest.split_at_checked(u16::from_le_bytes(*length).into()) else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).expect("a file");
+    write("config.json", config);
+    write(if weights.starts_with(b"GGUF") { "model.gguf" } else { "model.safetensors" }, weights);
+    let Ok(checkpoint) = Checkpoint::open(directory.path()) else { return };
+    let Ok(model) = Model::load(&checkpoint, WINDOW.len()) else { return };
+    if scan(&model.info.tensors, &|_| ()).is_ok() && model.info.vocab_size >= WINDOW.len() {
+        let workers = Workers::new(Some(1)).expect("a thread");
+        assert_eq!(workers.losses(&model, &[&WINDOW], &|_| ()).len(), 1);
+    }
+});
