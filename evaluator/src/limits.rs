@@ -36,6 +36,8 @@ pub const LAYERS: usize = 1024;
 pub const HEADS: usize = 4096;
 /// Experts of a layer.
 pub const EXPERTS: usize = 4096;
+/// Experts of all layers.
+pub const ALL_EXPERTS: usize = 1 << 17;
 /// `hidden_size` and `intermediate_size`.
 pub const WIDTH: usize = 1 << 20;
 /// Tokens of the vocabulary.

@@ -89,11 +89,21 @@ impl InputFile {
 pub fn open_checkpoint(role: &str, dir: &Path) -> Result<Vec<InputFile>> {
     let root = Root::open(role, dir)?;
     let mut files = Vec::new();
+    let gguf = root.open_gguf()?;
     for name in REQUIRED {
-        files.push(root.open_file(name)?.ok_or_else(|| root.missing(name))?);
+        match root.open_file(name)? {
+            // A GGUF file contains configuration and tokenizer.
+            None if gguf.is_none() => return Err(root.missing(name)),
+            file => files.extend(file),
+        }
     }
     for name in OPTIONAL {
         files.extend(root.open_file(name)?);
+    }
+    if let Some(gguf) = gguf {
+        files.push(gguf);
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        return Ok(files);
     }
     match (root.open_file(INDEX)?, root.open_file(SINGLE)?) {
         (Some(index), Some(_)) => return Err(root.two_sets_of_weights(&index)),
@@ -338,9 +348,34 @@ impl<'a> Root<'a> {
     }
 
     /// Why there are no usable weights. Pickle files are named and never opened.
+    /// The GGUF file of a directory without safetensors weights.
+    fn open_gguf(&self) -> Result<Option<InputFile>> {
+        if self.open_file(SINGLE)?.is_some() || self.open_file(INDEX)?.is_some() {
+            return Ok(None);
+        }
+        let names: Vec<String> = self.names().into_iter().filter(|name| name.ends_with(".gguf")).collect();
+        match names.as_slice() {
+            [] => Ok(None),
+            [name] => self.open_file(name),
+            [one, other, ..] => {
+                let (role, dir) = (self.role, self.dir.display());
+                Err(Error::input(format!("{role} checkpoint {dir}: two GGUF files, {one:?} and {other:?}")))
+                    .hint("use a directory with one of them; merge parts with llama-gguf-split --merge")
+            }
+        }
+    }
+
+    /// Names of the files in the directory.
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     fn no_weights(&self) -> Error {
-        let names = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let names: Vec<_> = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let names = self.names();
         let ends_with = |ends: &[&str]| names.iter().find(|name| ends.iter().any(|end| name.ends_with(end)));
         let (role, dir) = (self.role, self.dir.display());
         let error = |why: String| Error::input(format!("{role} checkpoint {dir}: {why}"));

@@ -1,5 +1,6 @@
 //! Apache Parquet: one column of strings is read, row group by row group.
 
+use bytes::Bytes;
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::RowAccessor as _;
@@ -8,12 +9,15 @@ use std::sync::Arc;
 
 use super::Rows;
 use super::source::Source;
-use crate::limits;
+use crate::sys::Mapped;
+use crate::{files, limits};
 use invarlock_error::{Context as _, Error, Result, bail};
 
 /// Reads the strings of a column.
 pub fn rows(source: Source, field: &str, rows: &mut Rows) -> Result<()> {
-    let file = SerializedFileReader::new(source.file).map_err(damaged)?;
+    let (opened, _) = files::open(&source.path)?;
+    let bytes = Bytes::from_owner(Mapped::new(&opened, &source.path)?);
+    let file = SerializedFileReader::new(bytes).map_err(damaged)?;
     let metadata = file.metadata();
     let schema = metadata.file_metadata().schema();
     let Some(column) = schema.get_fields().iter().find(|column| column.name() == field) else {

@@ -1,9 +1,8 @@
 //! Opens a file of a dataset: decompresses it, skips a byte-order mark and recognises its format.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
@@ -37,24 +36,26 @@ pub(super) struct Source {
     pub reader: BufReader<Bounded>,
     /// How much of a row may still be read.
     pub row: RowLimit,
-    /// The file itself.
-    pub file: File,
+    /// Where the file is.
+    pub path: PathBuf,
 }
 
 impl Source {
     /// Opens a file. Its name decides between formats of text; compression and Parquet are recognised by their first bytes.
     pub fn open(path: &Path) -> Result<Self> {
-        let (file, _) = files::open(path)?;
+        let (mut file, _) = files::open(path)?;
         let read = || format!("{}: cannot read the file", path.display());
-        let start = peek(&file).with_context(read).kind(Kind::Input)?;
+        let mut start = Vec::new();
+        file.by_ref().take(64).read_to_end(&mut start).with_context(read).kind(Kind::Input)?;
         files::reject_lfs_pointer(path, &start)?;
-        let again = file.try_clone().err_kind(Kind::System).with_context(read)?;
+        // The system-call filter of a measurement allows neither seeking nor a second handle.
+        let whole = Cursor::new(start.clone()).chain(file);
         let decoded: Box<dyn Read> = match start.as_slice() {
-            [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::new(again))),
+            [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::new(whole))),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                Box::new(zstd::Decoder::new(again).err_kind(Kind::System).with_context(read)?)
+                Box::new(zstd::Decoder::new(whole).err_kind(Kind::System).with_context(read)?)
             }
-            _ => Box::new(again),
+            _ => Box::new(whole),
         };
         let row = RowLimit::new();
         let mut reader = BufReader::with_capacity(1 << 16, Bounded { inner: decoded, row: row.clone() });
@@ -63,16 +64,8 @@ impl Source {
             recognise(path, &start)
         })()
         .context(path.display().to_string())?;
-        Ok(Self { format, reader, row, file })
+        Ok(Self { format, reader, row, path: path.to_owned() })
     }
-}
-
-/// The first bytes of a file; its position stays at the start.
-fn peek(file: &File) -> io::Result<Vec<u8>> {
-    let mut start = Vec::new();
-    file.take(64).read_to_end(&mut start)?;
-    io::Seek::rewind(&mut &*file)?;
-    Ok(start)
 }
 
 /// The first bytes after a byte-order mark, which is skipped.

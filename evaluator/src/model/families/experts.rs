@@ -18,6 +18,15 @@ impl Choice {
     pub fn read(config: &Config, count: &str, weights: ExpertWeights) -> Result<Self> {
         let experts = config.required_size(count, limits::EXPERTS)?;
         let top_k = config.required_size("num_experts_per_tok", limits::EXPERTS)?;
+        let layers = config.required_size("num_hidden_layers", limits::LAYERS)?;
+        if layers * experts > limits::ALL_EXPERTS {
+            bail!(
+                Input,
+                "{}: {layers} layers of {experts} experts; supported: {} experts in all",
+                config.name(),
+                limits::ALL_EXPERTS
+            );
+        }
         if top_k > experts {
             bail!(Input, "{}: `num_experts_per_tok` {top_k} is more than `{count}` {experts}", config.name());
         }

@@ -87,6 +87,7 @@ fn rejects_impossible_sizes() {
         json!({"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}, "max_position_embeddings": 64}),
         json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
         json!({"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3}),
+        json!({"model_type": "mixtral", "num_hidden_layers": 1000, "num_local_experts": 4000, "num_experts_per_tok": 2}),
         json!({"model_type": "qwen2", "num_key_value_heads": null, "max_window_layers": 0.5}),
     ] {
         assert_rejected(Kind::Input, bad, &[]);
