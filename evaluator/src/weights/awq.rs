@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::config::{choice, group_size, ignore};
+use super::members::{choice, group_size, ignore};
 use super::modules::Modules;
 use super::parts::groups;
 use super::{Floats, Format, Layout, Parts, Quantised, Wanted};
@@ -25,7 +25,7 @@ impl Awq {
     pub fn read(config: &Config) -> Result<Self> {
         ignore(config, &["quant_method", "fuse_max_seq_len", "exllama_config", "backend", "modules_to_fuse"]);
         config.reject_options(&["do_fuse"])?;
-        let bits = config.required_size("bits", super::config::MAX_BITS)?;
+        let bits = config.required_size("bits", super::members::MAX_BITS)?;
         let zero_point = config.flag("zero_point", true)?;
         if bits != 4 || !zero_point {
             bail!(

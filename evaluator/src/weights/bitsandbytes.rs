@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
-use super::config::{choice, ignore};
+use super::members::{choice, ignore};
 use super::modules::Modules;
 use super::nibbles::{First, Pairs, lookup, pairs};
 use super::scaled::{Codes, Scaled, Scales};

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::config::{MAX_BITS, choice, ignore};
+use super::members::{MAX_BITS, choice, ignore};
 use super::modules::Modules;
 use super::packed::{Packed, words};
 use super::parts::groups;

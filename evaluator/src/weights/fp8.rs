@@ -1,6 +1,6 @@
 //! `quant_method` fp8 of transformers and DeepSeek: 8-bit floating point with a scale for each block, or for each tensor.
 
-use super::config::{choice, ignore};
+use super::members::{choice, ignore};
 use super::modules::Modules;
 use super::scaled::{Codes, Scaled, Scales};
 use super::{Format, Layout, Parts, Quantised, Wanted};

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::config::{MAX_BITS, choice, group_size, ignore};
+use super::members::{MAX_BITS, choice, group_size, ignore};
 use super::modules::Modules;
 use super::parts::groups;
 use super::{Floats, Format, Layout, Parts, Quantised, Wanted, bits};

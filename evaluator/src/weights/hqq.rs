@@ -40,7 +40,7 @@ pub struct Hqq {
 impl Hqq {
     /// Reads the members.
     pub fn read(config: &Config) -> Result<Self> {
-        super::config::ignore(config, &["quant_method"]);
+        super::members::ignore(config, &["quant_method"]);
         let plain = Modules::transformers(config, "skip_modules")?;
         let Some(all) = config.object("quant_config")? else {
             bail!(Input, "{}: `{}` is missing", config.name(), config.member("quant_config"));
@@ -48,7 +48,7 @@ impl Hqq {
         let Some(weights) = all.object("weight_quant_params")? else {
             bail!(Unsupported, "{}: `{}` is missing", config.name(), all.member("weight_quant_params"));
         };
-        super::config::ignore(&weights, &["channel_wise", "optimize", "round_zero"]);
+        super::members::ignore(&weights, &["channel_wise", "optimize", "round_zero"]);
         let bits = weights.required_size("nbits", 8)?;
         let axis = weights.get("axis").and_then(serde_json::Value::as_u64);
         let group = weights.required_size("group_size", limits::WIDTH)?;

@@ -14,6 +14,7 @@ mod fp8;
 mod gguf;
 mod gptq;
 mod hqq;
+mod members;
 mod modules;
 mod mxfp4;
 mod nibbles;
@@ -25,8 +26,8 @@ mod sparse;
 use std::fmt::Debug;
 use std::ops::Range;
 
-pub use config::{choice, ignore};
 pub use floats::Floats;
+pub use members::{choice, ignore};
 pub use modules::Numbers;
 pub use parts::Parts;
 

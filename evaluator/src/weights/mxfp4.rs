@@ -26,7 +26,7 @@ pub struct Mxfp4 {
 impl Mxfp4 {
     /// Reads the members.
     pub fn read(config: &Config) -> Result<Self> {
-        super::config::ignore(config, &["quant_method", "dequantize"]);
+        super::members::ignore(config, &["quant_method", "dequantize"]);
         Ok(Self { plain: Modules::transformers(config, "modules_to_not_convert")? })
     }
 }

@@ -13,6 +13,7 @@ mod sides;
 use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, Tail, Validation};
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::ExecutionMode;
+pub use crate::format::to_bytes;
 use crate::format::warning::Warning;
 use crate::gates;
 use crate::guards::{self, Evaluations};
@@ -23,7 +24,6 @@ use invarlock_error::{Context as _, Error, Foreign as _, Kind, bail};
 use policy::Policy;
 pub use sample::Sample;
 use sample::replicates;
-use serde::Serialize;
 use sides::Side;
 
 /// The facts of a comparison that only the launcher knows.
@@ -205,11 +205,4 @@ fn run_id(report: &RunReport, model_id: &str) -> String {
     let mut id = sha256_hex(format!("{}{model_id}{commit}", report.meta.ts).as_bytes());
     id.truncate(16);
     id
-}
-
-/// The bytes of `evaluation.report.json`: compact JSON, whose numbers are read back exactly, and a newline.
-pub fn to_bytes(report: &impl Serialize) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(report).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
 }

@@ -8,7 +8,7 @@
 
 use super::evaluation_report::EvaluationReport;
 use super::run_report::RunReport;
-use crate::compare::to_bytes;
+use super::to_bytes;
 use memchr::memmem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

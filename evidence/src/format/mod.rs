@@ -47,3 +47,10 @@ impl std::io::Write for Length {
         Ok(())
     }
 }
+
+/// The bytes of a report: compact JSON, whose numbers are read back exactly, and a newline.
+pub fn to_bytes(report: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(report).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
