@@ -1,6 +1,6 @@
 //! Datasets: files with one text in each row, in the formats in which people have them. The files are untrusted.
 //!
-//! To add a format, write its reader and name it in [`Format`].
+//! To add a format, write its reader and name it in `Format`.
 
 mod json;
 mod parquet;

@@ -124,7 +124,7 @@ struct Adapted<'a> {
     second: Floats<'a>,
     rank: usize,
     scale: f32,
-    /// Lengths of the rows of the result, [outputs].
+    /// Lengths of the rows of the result, `[outputs]`.
     lengths: Option<Floats<'a>>,
 }
 

@@ -197,7 +197,7 @@ struct Matrix<'a> {
 #[derive(Debug)]
 enum Absmax<'a> {
     Floats(Floats<'a>),
-    /// table[code] · scale + offset, where `size` blocks share a scale.
+    /// `table[code]` · scale + offset, where `size` blocks share a scale.
     Nested {
         codes: &'a [u8],
         table: Floats<'a>,

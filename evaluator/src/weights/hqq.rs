@@ -136,7 +136,7 @@ impl Format for Hqq {
 struct Matrix<'a> {
     /// [rows · bits / 8, columns].
     codes: &'a [u8],
-    /// [columns] or [rows].
+    /// `[columns]` or `[rows]`.
     scales: Floats<'a>,
     zeros: Floats<'a>,
     bits: usize,
