@@ -241,8 +241,8 @@ fn rejects_unknown_model_types_and_rope_scaling() {
     assert!([2, 3].contains(&ran.code), "{}", ran.err);
     ran.one_error(&["mamba", "gpt2", "llama", "mistral", "qwen2"]);
     let case = Case::new();
-    case.edit_config(|c| c["rope_scaling"] = serde_json::json!({"rope_type": "yarn", "factor": 4.0}));
-    case.expect_error(3, &["yarn"]);
+    case.edit_config(|c| c["rope_scaling"] = serde_json::json!({"rope_type": "mrope", "factor": 4.0}));
+    case.expect_error(3, &["mrope", "yarn"]);
 }
 
 #[test]

@@ -116,10 +116,10 @@ fn a_fault_of_the_subject_of_a_large_baseline_is_found_in_two_seconds() {
         (
             "quantised",
             3,
-            &["checking the subject", "quantization_config", "config.json of the subject"],
+            &["checking the subject", "quantization_config", "quip", "config.json of the subject"],
             |case| {
                 case.edit_json("subject/config.json", |config| {
-                    config["quantization_config"] = json!({"bits": 4})
+                    config["quantization_config"] = json!({"quant_method": "quip"})
                 });
             },
         ),
