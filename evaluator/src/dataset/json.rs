@@ -1,37 +1,17 @@
 //! JSON: an object in each line, or one array of objects.
 
 use std::fmt;
-use std::io::BufRead as _;
 
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::Rows;
 use super::source::{RowLimit, Source, too_long};
-use crate::limits;
 use invarlock_error::{Context as _, Error, Result, bail};
 
 /// Reads an object from each line.
-pub fn lines(mut source: Source, field: &str, rows: &mut Rows) -> Result<()> {
-    let mut line = Vec::new();
-    for number in 1u64.. {
-        if rows.is_complete() {
-            break;
-        }
-        line.clear();
-        source.row.start();
-        let at = || format!("line {number}");
-        if source.reader.read_until(b'\n', &mut line).map_err(RowLimit::describe).with_context(at)? == 0 {
-            break;
-        }
-        let row = line.strip_suffix(b"\n").unwrap_or(&line);
-        let row = row.strip_suffix(b"\r").unwrap_or(row);
-        if row.len() > limits::LINE_BYTES {
-            return Err(too_long()).with_context(at);
-        }
-        text_of_line(row, field).and_then(|text| rows.add(text)).with_context(at)?;
-    }
-    Ok(())
+pub fn lines(source: Source, field: &str, rows: &mut Rows) -> Result<()> {
+    source.lines(rows, |line| text_of_line(line, field))
 }
 
 /// The text of a line; empty for a blank line.

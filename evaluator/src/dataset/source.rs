@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
 
+use super::Rows;
 use crate::{files, limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
@@ -65,6 +66,29 @@ impl Source {
         })()
         .context(path.display().to_string())?;
         Ok(Self { format, reader, row, path: path.to_owned() })
+    }
+
+    /// Reads a text from each line, without its line ending, until enough rows are there.
+    pub fn lines(mut self, rows: &mut Rows, text_of: impl Fn(&[u8]) -> Result<String>) -> Result<()> {
+        let mut line = Vec::new();
+        for number in 1u64.. {
+            if rows.is_complete() {
+                break;
+            }
+            line.clear();
+            self.row.start();
+            let at = || format!("line {number}");
+            if self.reader.read_until(b'\n', &mut line).map_err(RowLimit::describe).with_context(at)? == 0 {
+                break;
+            }
+            let row = line.strip_suffix(b"\n").unwrap_or(&line);
+            let row = row.strip_suffix(b"\r").unwrap_or(row);
+            if row.len() > limits::LINE_BYTES {
+                return Err(too_long()).with_context(at);
+            }
+            text_of(row).and_then(|text| rows.add(text)).with_context(at)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,7 @@
 //! Tables of text: CSV, TSV, and files with a text in each line.
 
-use std::io::BufRead as _;
-
 use super::Rows;
-use super::source::{RowLimit, Source, too_long};
-use crate::limits;
+use super::source::{Source, too_long};
 use invarlock_error::{Context as _, Error, Result, bail};
 
 /// The error for a row without the field.
@@ -43,27 +40,9 @@ pub fn rows(source: Source, delimiter: u8, field: &str, rows: &mut Rows) -> Resu
 }
 
 /// Reads a text from each line.
-pub fn lines(mut source: Source, rows: &mut Rows) -> Result<()> {
-    let mut line = Vec::new();
-    for number in 1u64.. {
-        if rows.is_complete() {
-            break;
-        }
-        line.clear();
-        source.row.start();
-        let at = || format!("line {number}");
-        if source.reader.read_until(b'\n', &mut line).map_err(RowLimit::describe).with_context(at)? == 0 {
-            break;
-        }
-        let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        if text.len() > limits::LINE_BYTES {
-            return Err(too_long()).with_context(at);
-        }
-        let Ok(text) = std::str::from_utf8(text) else {
-            bail!(Input, "line {number}: not UTF-8 text");
-        };
-        rows.add(text.to_owned()).with_context(at)?;
-    }
-    Ok(())
+pub fn lines(source: Source, rows: &mut Rows) -> Result<()> {
+    source.lines(rows, |line| match std::str::from_utf8(line) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => bail!(Input, "not UTF-8 text"),
+    })
 }
