@@ -71,7 +71,7 @@ impl Gptq {
                 "uri",
             ],
         );
-        choice(config, "format", &["gptq", "gptq_v2"])?;
+        let named = choice(config, "format", &["gptq", "gptq_v2"])?;
         let bits = config.required_size("bits", MAX_BITS)? as u32;
         if ![2, 3, 4, 8].contains(&bits) {
             bail!(
@@ -87,7 +87,7 @@ impl Gptq {
         config.reject_options(&["is_marlin_format", "rotation"])?;
         let format = match config.text("checkpoint_format")? {
             Some(_) => choice(config, "checkpoint_format", &["gptq", "gptq_v2"])?,
-            None => choice(config, "format", &["gptq", "gptq_v2"])?,
+            None => named,
         };
         let list = config.get("modules_in_block_to_quantize").and_then(|v| v.as_array());
         let names = |list: &Vec<serde_json::Value>| {

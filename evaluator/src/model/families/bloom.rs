@@ -1,6 +1,6 @@
 //! BLOOM.
 
-use super::common::{per_head, plain_mlp};
+use super::common::{Sizes, plain_mlp};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::math::activation::Activation;
@@ -13,16 +13,8 @@ use invarlock_error::Result;
 
 /// Linear biases in place of positions, and normalised embeddings.
 pub fn read(config: &Config, _: usize) -> Result<Decoder> {
-    let hidden_size = match config.size("n_embed", limits::WIDTH)? {
-        Some(size) => size,
-        None => config.required_size("hidden_size", limits::WIDTH)?,
-    };
-    let heads = if config.contains("n_head") { "n_head" } else { "num_attention_heads" };
-    let layers = if config.contains("n_layer") { "n_layer" } else { "num_hidden_layers" };
-    let num_heads = config.required_size(heads, limits::HEADS)?;
-    let num_layers = config.required_size(layers, limits::LAYERS)?;
+    let Sizes { hidden_size, num_layers, num_heads, head_dim, .. } = Sizes::read(config)?;
     let epsilon = config.positive("layer_norm_epsilon", 1e-5)? as f32;
-    let head_dim = per_head(config, ("hidden_size", hidden_size), (heads, num_heads))?;
 
     let normed_residual = config.flag("apply_residual_connection_post_layernorm", false)?;
     let norm = |module: String| Norm::new(module, NormKind::Layer, epsilon);

@@ -24,6 +24,37 @@ pub fn per_head(config: &Config, size: (&str, usize), heads: (&str, usize)) -> R
     Ok(size.1 / heads.1)
 }
 
+/// Sizes whose members BLOOM and Falcon name in an older and a newer way.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    pub hidden_size: usize,
+    pub num_layers: usize,
+    pub num_heads: usize,
+    /// The member with the number of heads.
+    pub heads: &'static str,
+    pub head_dim: usize,
+}
+
+impl Sizes {
+    /// Reads `n_embed`, `n_layer` and `n_head`, or else `hidden_size`, `num_hidden_layers` and `num_attention_heads`.
+    pub fn read(config: &Config) -> Result<Self> {
+        let hidden_size = match config.size("n_embed", limits::WIDTH)? {
+            Some(size) => size,
+            None => config.required_size("hidden_size", limits::WIDTH)?,
+        };
+        let heads = if config.contains("n_head") { "n_head" } else { "num_attention_heads" };
+        let layers = if config.contains("n_layer") { "n_layer" } else { "num_hidden_layers" };
+        let num_heads = config.required_size(heads, limits::HEADS)?;
+        Ok(Self {
+            hidden_size,
+            num_layers: config.required_size(layers, limits::LAYERS)?,
+            num_heads,
+            heads,
+            head_dim: per_head(config, ("hidden_size", hidden_size), (heads, num_heads))?,
+        })
+    }
+}
+
 /// The attention window that `sliding_window` names. `null` means none; an absent member means the default.
 pub fn sliding_window(config: &Config, default: Option<usize>) -> Result<Option<usize>> {
     match config.size("sliding_window", limits::POSITIONS)? {

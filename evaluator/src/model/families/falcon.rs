@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::common::{per_head, plain_mlp};
+use super::common::{Sizes, per_head, plain_mlp};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::math::rotary::{Pairing, Rotary};
@@ -16,17 +16,9 @@ use invarlock_error::{Result, bail};
 
 /// Parallel layers with one or two normalisations, rotary positions or linear biases, one key-value head, several or as many as query heads.
 pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
-    let hidden_size = match config.size("n_embed", limits::WIDTH)? {
-        Some(size) => size,
-        None => config.required_size("hidden_size", limits::WIDTH)?,
-    };
-    let heads = if config.contains("n_head") { "n_head" } else { "num_attention_heads" };
-    let layers = if config.contains("n_layer") { "n_layer" } else { "num_hidden_layers" };
-    let num_heads = config.required_size(heads, limits::HEADS)?;
-    let num_layers = config.required_size(layers, limits::LAYERS)?;
+    let Sizes { hidden_size, num_layers, num_heads, heads, head_dim } = Sizes::read(config)?;
     let width = config.size("ffn_hidden_size", limits::WIDTH)?.unwrap_or(4 * hidden_size);
     let epsilon = config.positive("layer_norm_epsilon", 1e-5)? as f32;
-    let head_dim = per_head(config, ("hidden_size", hidden_size), (heads, num_heads))?;
     let grouped = config.flag("new_decoder_architecture", false)?;
     let num_kv_heads = match (grouped, config.flag("multi_query", true)?) {
         (true, _) => config.size("num_kv_heads", limits::HEADS)?.unwrap_or(num_heads),

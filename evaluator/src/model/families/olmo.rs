@@ -23,14 +23,19 @@ pub fn olmo(config: &Config, seq_len: usize) -> Result<Decoder> {
     Ok(decoder)
 }
 
-/// OLMo 2: outputs are normalised in place of inputs, queries and keys of all heads together.
-pub fn olmo2(config: &Config, seq_len: usize) -> Result<Decoder> {
-    let defaults = Defaults {
-        profile: Profile::Named("olmo"),
+/// What OLMo 2 and OLMoE share.
+fn rms_defaults(config: &Config, name: &'static str) -> Result<Defaults> {
+    Ok(Defaults {
+        profile: Profile::Named(name),
         epsilon: ("rms_norm_eps", 1e-5),
         bias: Biases::attention(config, false)?,
         ..Defaults::default()
-    };
+    })
+}
+
+/// OLMo 2: outputs are normalised in place of inputs, queries and keys of all heads together.
+pub fn olmo2(config: &Config, seq_len: usize) -> Result<Decoder> {
+    let defaults = rms_defaults(config, "olmo")?;
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;
     let epsilon = llama::epsilon(config, &defaults)?;
     for (i, layer) in decoder.layers.iter_mut().enumerate() {
@@ -46,12 +51,7 @@ pub fn olmo2(config: &Config, seq_len: usize) -> Result<Decoder> {
 
 /// OLMoE: experts in every layer, queries and keys of all heads normalised together.
 pub fn olmoe(config: &Config, seq_len: usize) -> Result<Decoder> {
-    let defaults = Defaults {
-        profile: Profile::Named("olmoe"),
-        epsilon: ("rms_norm_eps", 1e-5),
-        bias: Biases::attention(config, false)?,
-        ..Defaults::default()
-    };
+    let defaults = rms_defaults(config, "olmoe")?;
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;
     normalise_all_heads(&mut decoder, llama::epsilon(config, &defaults)?);
     limit_qkv(config, &mut decoder)?;
