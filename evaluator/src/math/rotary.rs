@@ -1,5 +1,7 @@
 //! Rotary position embedding: pairs of elements of a head are rotated by angles that grow with the position.
 
+use std::sync::OnceLock;
+
 use super::simd::multiversion;
 
 /// Which elements of a head form a pair.
@@ -20,35 +22,51 @@ pub struct Frequencies {
     pub factor: f32,
 }
 
-/// Cosines and sines of the angles of each position. Rotates the first elements of a head, two for each frequency.
-#[derive(Debug, Clone)]
+/// The rotation of a head. Rotates its first elements, two for each frequency.
+#[derive(Debug)]
 pub struct Rotary {
+    frequencies: Frequencies,
     pairing: Pairing,
-    pairs: usize,
+    positions: usize,
+    /// Computed when the first head is rotated: a check of a checkpoint rotates none.
+    angles: OnceLock<Angles>,
+}
+
+/// Cosines and sines of the angles of each position.
+#[derive(Debug)]
+struct Angles {
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Rotary {
-    /// A table for positions from 0 to `positions` - 1.
-    ///
+    /// A rotation for positions from 0 to `positions` - 1.
+    pub fn new(frequencies: Frequencies, pairing: Pairing, positions: usize) -> Self {
+        Self { frequencies, pairing, positions, angles: OnceLock::new() }
+    }
+
     /// Angles are products in single precision, as models were trained with them.
-    pub fn new(frequencies: &Frequencies, pairing: Pairing, positions: usize) -> Self {
-        let Frequencies { inverse, factor } = frequencies;
-        let angles = (0..positions).flat_map(|p| inverse.iter().map(move |f| f64::from(p as f32 * f)));
-        let scaled = |v: f64| v as f32 * factor;
-        let (sin, cos) = angles.map(f64::sin_cos).map(|(s, c)| (scaled(s), scaled(c))).unzip();
-        Self { pairing, pairs: inverse.len(), cos, sin }
+    fn angles(&self) -> &Angles {
+        self.angles.get_or_init(|| {
+            let Frequencies { inverse, factor } = &self.frequencies;
+            let angles =
+                (0..self.positions).flat_map(|p| inverse.iter().map(move |f| f64::from(p as f32 * f)));
+            let scaled = |v: f64| v as f32 * factor;
+            let (sin, cos) = angles.map(f64::sin_cos).map(|(s, c)| (scaled(s), scaled(c))).unzip();
+            Angles { cos, sin }
+        })
     }
 
     /// Rotates one head of the token at `position`.
     pub fn rotate(&self, head: &mut [f32], position: usize) {
-        let at = position * self.pairs..(position + 1) * self.pairs;
-        let (cos, sin) = (&self.cos[at.clone()], &self.sin[at]);
-        let head = &mut head[..2 * self.pairs];
+        let pairs = self.frequencies.inverse.len();
+        let at = position * pairs..(position + 1) * pairs;
+        let Angles { cos, sin } = self.angles();
+        let (cos, sin) = (&cos[at.clone()], &sin[at]);
+        let head = &mut head[..2 * pairs];
         match self.pairing {
             Pairing::Halves => {
-                let (first, second) = head.split_at_mut(self.pairs);
+                let (first, second) = head.split_at_mut(pairs);
                 rotate(first, second, cos, sin);
             }
             Pairing::Adjacent => {
@@ -75,7 +93,7 @@ mod tests {
 
     fn table(pairing: Pairing) -> Rotary {
         let inverse = (0..4).map(|i| 10_000f32.powf(-(i as f32) / 4.0)).collect();
-        Rotary::new(&Frequencies { inverse, factor: 1.0 }, pairing, 64)
+        Rotary::new(Frequencies { inverse, factor: 1.0 }, pairing, 64)
     }
 
     #[test]

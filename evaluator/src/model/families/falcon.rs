@@ -34,7 +34,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
         true => None,
         false => {
             let frequencies = Rope::new(head_dim, seq_len).read(config)?;
-            Some(Arc::new(Rotary::new(&frequencies, Pairing::Halves, seq_len)))
+            Some(Arc::new(Rotary::new(frequencies, Pairing::Halves, seq_len)))
         }
     };
 

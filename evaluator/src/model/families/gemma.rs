@@ -77,7 +77,7 @@ pub fn gemma3(config: &Config, seq_len: usize) -> Result<Decoder> {
 
     let epsilon = llama::epsilon(config, &defaults)?;
     let head_dim = Sizes::read(config, &defaults)?.head_dim;
-    let local = Arc::new(Rotary::new(&local_rope(config, head_dim, seq_len)?, Pairing::Halves, seq_len));
+    let local = Arc::new(Rotary::new(local_rope(config, head_dim, seq_len)?, Pairing::Halves, seq_len));
     for (i, layer) in decoder.layers.iter_mut().enumerate() {
         let module = &mut layer.attention.module;
         let norm =

@@ -30,7 +30,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
         partial: config.positive("rotary_pct", 0.25)?,
         ..Rope::new(head_dim, seq_len)
     };
-    let rotary = Arc::new(Rotary::new(&rope.read(config)?, Pairing::Halves, seq_len));
+    let rotary = Arc::new(Rotary::new(rope.read(config)?, Pairing::Halves, seq_len));
 
     let norm = |module: String| Norm::new(module, NormKind::Layer, epsilon);
     let layer = |i: usize| {

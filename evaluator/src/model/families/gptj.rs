@@ -25,7 +25,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
     let gating = Gating::None(config.activation("activation_function", "gelu_new")?);
     let rotary_dim = config.size("rotary_dim", head_dim)?.unwrap_or(64);
     let rope = Rope { partial: rotary_dim as f64 / head_dim as f64, ..Rope::new(head_dim, seq_len) };
-    let rotary = Arc::new(Rotary::new(&rope.read(config)?, Pairing::Adjacent, seq_len));
+    let rotary = Arc::new(Rotary::new(rope.read(config)?, Pairing::Adjacent, seq_len));
 
     let layer = |i: usize| {
         let linear = |module: &str, inputs, outputs, bias| {

@@ -149,7 +149,7 @@ pub fn decoder(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<D
         mrope: defaults.mrope,
         ..Rope::new(sizes.head_dim, seq_len)
     };
-    let rotary = Arc::new(Rotary::new(&rope.read(config)?, defaults.pairing, seq_len));
+    let rotary = Arc::new(Rotary::new(rope.read(config)?, defaults.pairing, seq_len));
     let layer = |i: usize| {
         let norm = |module: &str| Norm::new(format!("layers.{i}.{module}"), defaults.norm, epsilon);
         let mut attention = attention(&format!("layers.{i}.self_attn"), &sizes, defaults.bias);

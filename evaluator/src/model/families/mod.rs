@@ -31,7 +31,7 @@ use super::spec::Decoder;
 use crate::checkpoint::Config;
 use invarlock_error::Result;
 
-/// Reads the configuration of a family. Rotary tables have a row for each position of a window of `seq_len` tokens.
+/// Reads the configuration of a family, for windows of at most `seq_len` tokens.
 pub type Read = fn(&Config, usize) -> Result<Decoder>;
 
 /// Every supported `model_type`.
