@@ -70,13 +70,12 @@ pub const FAMILIES: &[(&str, Read)] = &[
     ("starcoder2", starcoder2::read),
 ];
 
-/// Models with images whose `text_config` describes a family. Only the text model is measured.
-pub const WRAPPERS: &[&str] =
-    &["aya_vision", "gemma3", "internvl", "llava", "llava_next", "mistral3", "paligemma"];
+/// Models with images whose `text_config` describes a family. Only the text model is measured. Others may treat text in another way:
+/// PaliGemma attends to a whole prompt.
+pub const WRAPPERS: &[&str] = &["gemma3", "llava", "mistral3"];
 
 /// Tensors of models with images that are not of the text model begin with one of these, perhaps after `model.`.
-pub const OTHER_MODALITIES: &[&str] =
-    &["multi_modal_projector.", "vision_model.", "vision_tower.", "visual."];
+pub const OTHER_MODALITIES: &[&str] = &["multi_modal_projector.", "vision_tower.", "visual."];
 
 /// Options that change the arithmetic. A family that does not read one of them rejects a checkpoint that sets it.
 pub const OPTIONS: &[&str] = &[
