@@ -13,7 +13,7 @@ use clap::Parser;
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::math::simd;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::Model;
+use invarlock_evaluator::model::{Example, Model};
 
 #[derive(Parser)]
 struct Arguments {
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let windows: Vec<Vec<u32>> = (0..arguments.windows)
         .map(|_| (0..arguments.seq_len).map(|_| (random.next() % VOCAB as u64) as u32).collect())
         .collect();
-    let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+    let windows: Vec<Example<'_>> = windows.iter().map(|window| Example::causal(window)).collect();
     println!(
         "{} weights, {} windows of {}, kernel {}, median of {} runs",
         arguments.dtype,

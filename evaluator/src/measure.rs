@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use crate::limits;
-use crate::model::{Model, Scratch};
+use crate::model::{Example, Model, Scratch};
 use crate::windows::Arm;
 use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 
@@ -45,12 +45,17 @@ impl Workers {
         self.pool.install(work)
     }
 
-    /// The loss of each window, which consists of real tokens. Each call of `progress` gets the number of finished windows.
-    pub fn losses(&self, model: &Model<'_>, windows: &[&[u32]], progress: &(dyn Fn(u64) + Sync)) -> Vec<f64> {
+    /// The loss of each example. Each call of `progress` gets the number of finished examples.
+    pub fn losses(
+        &self,
+        model: &Model<'_>,
+        examples: &[Example<'_>],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Vec<f64> {
         let done = AtomicU64::new(0);
-        let groups = group(windows);
+        let groups = group(examples);
         let losses: Vec<Vec<f64>> = self.run(|| {
-            let measure = |group: &&[&[u32]]| {
+            let measure = |group: &&[Example<'_>]| {
                 let worker = rayon::current_thread_index().unwrap_or(0);
                 let mut scratch = self.scratch[worker].lock().unwrap_or_else(|e| e.into_inner());
                 let losses = model.losses(group, &mut scratch);
@@ -70,8 +75,8 @@ impl Workers {
         arm: &Arm,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Vec<f64>> {
-        let windows: Vec<&[u32]> = arm.windows.iter().map(|w| w.tokens()).collect();
-        let losses = self.losses(model, &windows, progress);
+        let examples: Vec<Example<'_>> = arm.windows.iter().map(|w| Example::causal(w.tokens())).collect();
+        let losses = self.losses(model, &examples, progress);
         match losses.iter().zip(&arm.ids).find(|(loss, _)| !loss.is_finite()) {
             Some((loss, id)) => {
                 bail!(Input, "{name} window {id} has the loss {loss}: the checkpoint's weights overflow")
@@ -81,19 +86,19 @@ impl Workers {
     }
 }
 
-/// Groups of consecutive windows with at most [`GROUP`] tokens; a longer window is a group of its own.
-fn group<'w, 't>(windows: &'w [&'t [u32]]) -> Vec<&'w [&'t [u32]]> {
+/// Groups of consecutive examples with at most [`GROUP`] tokens; a longer example is a group of its own.
+fn group<'e, 'w>(examples: &'e [Example<'w>]) -> Vec<&'e [Example<'w>]> {
     let mut groups = Vec::new();
     let (mut start, mut tokens) = (0, 0);
-    for (i, window) in windows.iter().enumerate() {
-        if i > start && tokens + window.len() > GROUP {
-            groups.push(&windows[start..i]);
+    for (i, example) in examples.iter().enumerate() {
+        if i > start && tokens + example.rows() > GROUP {
+            groups.push(&examples[start..i]);
             (start, tokens) = (i, 0);
         }
-        tokens += window.len();
+        tokens += example.rows();
     }
-    if start < windows.len() {
-        groups.push(&windows[start..]);
+    if start < examples.len() {
+        groups.push(&examples[start..]);
     }
     groups
 }
@@ -113,9 +118,12 @@ mod tests {
     fn groups_are_consecutive_and_bounded() {
         let tokens = vec![0u32; 2000];
         let lengths = [128, 128, 128, 128, 2, 510, 1, 2000, 3];
-        let windows: Vec<&[u32]> = lengths.iter().map(|n| &tokens[..*n]).collect();
-        let sizes: Vec<usize> = group(&windows).iter().map(|g| g.len()).collect();
+        let examples: Vec<Example<'_>> = lengths.iter().map(|n| Example::causal(&tokens[..*n])).collect();
+        let sizes: Vec<usize> = group(&examples).iter().map(|g| g.len()).collect();
         assert_eq!(sizes, [4, 2, 1, 1, 1]);
+        let labels = vec![0i64; 400];
+        let pair = Example { tokens: &tokens[..3], labels: Some(&labels) };
+        assert_eq!(group(&[pair, pair]).len(), 2);
         assert!(group(&[]).is_empty());
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use invarlock_evidence::compare::Sample;
 use invarlock_evidence::format::check_report::{CHECK_CONTRACT, CheckReport, CheckpointFacts};
+use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::run_report::{BaselineWindows, RunReport};
@@ -71,6 +72,7 @@ impl<'a> Prepared<'a> {
     ) -> Result<Self> {
         let workers = Workers::new(job.threads)?;
         let model = Model::load(checkpoint, job.seq_len)?;
+        check_objective(&model)?;
         check_positions(job, &model)?;
         let tokenizer = Tokenizer::open(checkpoint, &model.info, job.seq_len)?;
         events.add(
@@ -165,6 +167,20 @@ impl<'a> Prepared<'a> {
             events.add("no texts", json!({"reason": error.to_string()}));
         }
         texts.ok()
+    }
+}
+
+/// Reports describe causal language models only.
+fn check_objective(model: &Model<'_>) -> Result<()> {
+    match model.info.objective {
+        Objective::Causal => Ok(()),
+        other => bail!(
+            Unsupported,
+            "the checkpoint ({}) is a {}; measuring a {} is not supported",
+            model.info.model_type,
+            other.describe(),
+            other.describe()
+        ),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::Model;
+use invarlock_evaluator::model::{Example, Model};
 use serde_json::Value;
 
 /// At least as long as every window of the cases.
@@ -39,10 +39,10 @@ fn losses_match_transformers() {
         let checkpoint = Checkpoint::open(case).expect(&name);
         let model = Model::load(&checkpoint, SEQ_LEN).expect(&name);
         assert!(model.info.unused.is_empty(), "{name}: unused {:?}", model.info.unused);
-        let views: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+        let views: Vec<Example<'_>> = tokens.iter().map(|tokens| Example::causal(tokens)).collect();
 
         // The number of threads and the grouping of windows do not change the losses.
-        let losses = |threads, views: &[&[u32]]| {
+        let losses = |threads, views: &[Example<'_>]| {
             Workers::new(Some(threads)).expect("started").losses(&model, views, &|_| ())
         };
         let found = losses(1, &views);

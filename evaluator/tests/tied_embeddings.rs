@@ -8,7 +8,7 @@ use std::path::Path;
 use common::Tiny;
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::Model;
+use invarlock_evaluator::model::{Example, Model};
 use serde_json::json;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -19,7 +19,8 @@ fn measure(directory: &Path) -> (f64, Option<bool>) {
     let checkpoint = Checkpoint::open(directory).expect("opened");
     let model = Model::load(&checkpoint, 8).expect("loaded");
     assert!(model.info.unused.is_empty(), "{:?}", model.info.unused);
-    let losses = Workers::new(Some(1)).expect("started").losses(&model, &[&[1, 5, 2, 9]], &|_| ());
+    let losses =
+        Workers::new(Some(1)).expect("started").losses(&model, &[Example::causal(&[1, 5, 2, 9])], &|_| ());
     (losses[0], model.info.checks.weight_tying)
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use invarlock_error::{Error, Kind};
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::Model;
+use invarlock_evaluator::model::{Example, Model};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -262,7 +262,7 @@ fn measure_seed(bytes: &[u8]) -> Result<(), Error> {
     let model = Model::load(&checkpoint, 3)?;
     if model.info.vocab_size >= 3 {
         let workers = Workers::new(Some(1))?;
-        assert_eq!(workers.losses(&model, &[&[1, 2, 0]], &|_| ()).len(), 1);
+        assert_eq!(workers.losses(&model, &[Example::causal(&[1, 2, 0])], &|_| ()).len(), 1);
     }
     Ok(())
 }

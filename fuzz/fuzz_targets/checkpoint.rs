@@ -4,7 +4,7 @@
 
 use invarlock_evaluator::checkpoint::{Checkpoint, scan};
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::Model;
+use invarlock_evaluator::model::{Example, Model};
 
 /// Tokens of the window. Models with fewer are not measured.
 const WINDOW: [u32; 3] = [1, 2, 0];
@@ -20,6 +20,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok(model) = Model::load(&checkpoint, WINDOW.len()) else { return };
     if scan(&model.info.tensors, &|_| ()).is_ok() && model.info.vocab_size >= WINDOW.len() {
         let workers = Workers::new(Some(1)).expect("a thread");
-        assert_eq!(workers.losses(&model, &[&WINDOW], &|_| ()).len(), 1);
+        assert_eq!(workers.losses(&model, &[Example::causal(&WINDOW)], &|_| ()).len(), 1);
     }
 });

@@ -1,7 +1,10 @@
 //! The last step: hidden states to losses. Logits are computed a block of the vocabulary at a time.
 
+use std::ops::Range;
+
+use super::example::Prediction;
 use super::matrix::{Linear, Matrix};
-use super::scratch::{ROWS, Work, sized, spans};
+use super::scratch::{ROWS, Work, sized};
 use crate::math::activation::{add, scale, softcap};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
@@ -30,13 +33,21 @@ pub struct Head<'m, 'a> {
 }
 
 impl Head<'_, '_> {
-    /// Mean cross-entropy of each window: the state of each token but the last predicts the next token.
-    pub fn losses(&self, windows: &[&[u32]], hidden: &[f32], work: &mut Work) -> Vec<f64> {
+    /// Mean cross-entropy of the predictions of each example, whose hidden states are the rows of a span.
+    pub fn losses(
+        &self,
+        predictions: &[Vec<Prediction>],
+        spans: &[Range<usize>],
+        hidden: &[f32],
+        work: &mut Work,
+    ) -> Vec<f64> {
         let Work { normed, update, scores, panel, .. } = work;
-        let targets: Vec<usize> =
-            windows.iter().flat_map(|window| &window[1..]).map(|id| *id as usize).collect();
+        let targets: Vec<usize> = predictions.iter().flatten().map(|prediction| prediction.target).collect();
         let states = sized(normed, targets.len() * self.hidden_size);
-        let predicting = spans(windows).into_iter().flat_map(|span| span.start..span.end - 1);
+        let predicting = predictions
+            .iter()
+            .zip(spans)
+            .flat_map(|(of_example, span)| of_example.iter().map(|p| span.start + p.position));
         for (row, state) in predicting.zip(states.chunks_exact_mut(self.hidden_size)) {
             let hidden = &hidden[row * self.hidden_size..][..self.hidden_size];
             match self.norm {
@@ -61,12 +72,12 @@ impl Head<'_, '_> {
             })
             .collect();
         let mut rest = losses.as_slice();
-        let mut mean = |window: &&[u32]| {
-            let (own, others) = rest.split_at(window.len() - 1);
+        let mut mean = |predictions: &Vec<Prediction>| {
+            let (own, others) = rest.split_at(predictions.len());
             rest = others;
             own.iter().sum::<f64>() / own.len() as f64
         };
-        windows.iter().map(&mut mean).collect()
+        predictions.iter().map(&mut mean).collect()
     }
 
     /// -log p of each target.

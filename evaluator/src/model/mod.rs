@@ -5,6 +5,7 @@
 mod adapter;
 mod attention;
 mod decoder;
+mod example;
 mod families;
 mod head;
 mod loader;
@@ -14,19 +15,21 @@ mod rope;
 mod scratch;
 mod spec;
 
+use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::run_report::InvariantChecks;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{Checkpoint, Config, Tensor};
 use crate::weights;
+pub use example::Example;
 use families::FAMILIES;
 use invarlock_error::{Result, bail};
 pub use scratch::Scratch;
 
 /// The forward pass of a model family.
 trait ForwardPass: std::fmt::Debug + Send + Sync {
-    /// The loss of each window, as [`Model::losses`] defines it.
-    fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64>;
+    /// The loss of each example, as [`Model::losses`] defines it.
+    fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64>;
 }
 
 /// A model that is ready to be measured.
@@ -42,6 +45,8 @@ pub struct Model<'a> {
 pub struct ModelInfo<'a> {
     /// `model_type` of the configuration.
     pub model_type: String,
+    /// What the model predicts, which decides what an [`Example`] must contain.
+    pub objective: Objective,
     /// Number of tokens in the embedding.
     pub vocab_size: usize,
     /// Largest number of tokens in a window, where the model has a limit.
@@ -99,11 +104,11 @@ impl<'a> Model<'a> {
         decoder::load(checkpoint, &name, &spec, format.as_deref())
     }
 
-    /// The loss of each window: mean cross-entropy over all tokens but the first, in nats.
+    /// The loss of each example: mean cross-entropy over the predicted tokens, in nats; NaN where none is predicted.
     ///
-    /// A window consists of real tokens only, at least two, with ids below [`ModelInfo::vocab_size`].
-    pub fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64> {
-        self.forward.losses(windows, scratch)
+    /// An example fits the [`ModelInfo::objective`], and its ids are below [`ModelInfo::vocab_size`].
+    pub fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64> {
+        self.forward.losses(examples, scratch)
     }
 }
 

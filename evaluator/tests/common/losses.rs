@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use invarlock_error::Error;
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::Model;
+use invarlock_evaluator::model::{Example, Model};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -72,7 +72,7 @@ fn worst(case: &Path) -> Result<f64, String> {
         if !model.info.unused.is_empty() {
             return Err(format!("unused tensors: {:?}", model.info.unused));
         }
-        let loss = workers.losses(&model, &[window], &|_| ())[0];
+        let loss = workers.losses(&model, &[Example::causal(window)], &|_| ())[0];
         let difference = ((loss - truth) / truth).abs();
         worst = if difference <= worst { worst } else { difference };
     }

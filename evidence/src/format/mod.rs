@@ -8,6 +8,7 @@ pub(crate) mod canonical;
 pub mod check_report;
 pub mod evaluation_report;
 pub mod measurement;
+pub mod objective;
 pub mod observations;
 pub mod plan;
 pub mod role;

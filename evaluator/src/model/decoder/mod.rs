@@ -8,13 +8,14 @@ use super::head::Head;
 use super::loader::Loader;
 use super::matrix::{Layout, Linear, Matrix};
 use super::scratch::{Scratch, row_blocks, sized, spans};
-use super::{ForwardPass, Model, ModelInfo, spec};
+use super::{Example, ForwardPass, Model, ModelInfo, spec};
 use crate::checkpoint::Checkpoint;
 use crate::math::activation::{add, scale};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
 use crate::weights::Format;
 use invarlock_error::Result;
+use invarlock_evidence::format::objective::Objective;
 use layer::Layer;
 
 /// A decoder with its weights.
@@ -104,6 +105,7 @@ pub fn load<'a>(
     }
     let info = ModelInfo {
         model_type: model_type.to_owned(),
+        objective: Objective::Causal,
         vocab_size,
         max_positions: spec.max_positions,
         starts_with_bos: spec.profile.starts_with_bos(),
@@ -124,12 +126,13 @@ fn stored_weights(format: Option<&dyn Format>, lora: Option<&Lora>) -> Option<St
 }
 
 impl ForwardPass for Decoder<'_> {
-    fn losses(&self, windows: &[&[u32]], scratch: &mut Scratch) -> Vec<f64> {
-        let spans = spans(windows);
+    fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64> {
+        let windows: Vec<&[u32]> = examples.iter().map(|example| example.tokens).collect();
+        let spans = spans(&windows);
         let rows = spans.last().map_or(0, |span| span.end);
         let Scratch { hidden, work } = scratch;
         let hidden = sized(hidden, rows * self.hidden_size);
-        self.embedding.run(windows, self.hidden_size, hidden, &mut work.normed, &mut work.panel);
+        self.embedding.run(&windows, self.hidden_size, hidden, &mut work.normed, &mut work.panel);
         for layer in &self.layers {
             layer.run(hidden, &spans, work);
         }
@@ -142,7 +145,8 @@ impl ForwardPass for Decoder<'_> {
             softcap: self.softcap,
             hidden_size: self.hidden_size,
         };
-        head.losses(windows, hidden, work)
+        let predictions: Vec<_> = examples.iter().map(Example::next_tokens).collect();
+        head.losses(&predictions, &spans, hidden, work)
     }
 }
 

@@ -1,0 +1,39 @@
+//! What a language model was trained to predict, which decides how its loss is computed.
+
+use serde::{Deserialize, Serialize};
+
+/// The training objective of a language model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub enum Objective {
+    /// Each token from the tokens before it.
+    #[default]
+    #[serde(rename = "causal")]
+    Causal,
+    /// Chosen tokens from all other tokens, before and after.
+    #[serde(rename = "mlm")]
+    Masked,
+    /// Each token of a target from a source and from the target's tokens before it.
+    #[serde(rename = "seq2seq")]
+    Seq2Seq,
+}
+
+impl Objective {
+    /// `loss_type` of reports.
+    pub fn loss_type(self) -> &'static str {
+        match self {
+            Self::Causal => "causal",
+            Self::Masked => "mlm",
+            Self::Seq2Seq => "seq2seq",
+        }
+    }
+
+    /// In words, for messages.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Causal => "causal language model",
+            Self::Masked => "masked language model",
+            Self::Seq2Seq => "sequence-to-sequence model",
+        }
+    }
+}
