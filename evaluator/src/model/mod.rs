@@ -1,10 +1,9 @@
 //! Models: their weights, and the forward pass that computes the loss of each window.
 //!
-//! A family (`families/`) turns a configuration into a description (`spec`) of a decoder, whose forward pass (`decoder/`) all share.
+//! A family (`families/`) turns a configuration into a description (`spec`) of a transformer, whose forward pass (`transformer/`) all share.
 
 mod adapter;
 mod attention;
-mod decoder;
 mod example;
 mod families;
 mod head;
@@ -14,6 +13,7 @@ mod profile;
 mod rope;
 mod scratch;
 mod spec;
+mod transformer;
 
 use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::run_report::InvariantChecks;
@@ -101,7 +101,7 @@ impl<'a> Model<'a> {
             true => format!("{inner} in {outer}"),
             false => inner.to_owned(),
         };
-        decoder::load(checkpoint, &name, &spec, format.as_deref())
+        transformer::load(checkpoint, &name, &spec, format.as_deref())
     }
 
     /// The loss of each example: mean cross-entropy over the predicted tokens, in nats; NaN where none is predicted.

@@ -1,6 +1,6 @@
-//! What a checkpoint's configuration says about a decoder, in the terms of the forward pass that all families share.
+//! What a checkpoint's configuration says about a model, in the terms of the forward pass that all families share.
 //!
-//! A family turns a configuration into a [`Decoder`]; [`super::decoder`] takes the named tensors and computes.
+//! A family turns a configuration into a [`Transformer`]; [`super::transformer`] takes the named tensors and computes.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use super::profile::Profile;
 use crate::math::activation::Activation;
 use crate::math::rotary::Rotary;
 
-/// A decoder. Sizes are checked against [`crate::limits`] by the family.
+/// A language model. Sizes are checked against [`crate::limits`] by the family.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct Transformer {
     pub profile: Profile,
     /// Prefix of the names of all tensors but the output projection. Checkpoints of the bare model lack it; those of a model with images
     /// have more before it.
@@ -28,7 +28,7 @@ pub struct Decoder {
     pub head: Head,
 }
 
-impl Decoder {
+impl Transformer {
     /// The start of a tensor's name that every such checkpoint has, without the prefix.
     pub fn probe(&self) -> &str {
         let weight = self.layers.first().map_or("", |layer| &layer.attention.module.output.weight);

@@ -7,12 +7,12 @@ use crate::math::activation::Activation;
 use crate::model::attention::{Alibi, Attention, Columns};
 use crate::model::profile::Profile;
 use crate::model::spec::{
-    Decoder, Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention,
+    Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention, Transformer,
 };
 use invarlock_error::Result;
 
 /// Linear biases in place of positions, and normalised embeddings.
-pub fn read(config: &Config, _: usize) -> Result<Decoder> {
+pub fn read(config: &Config, _: usize) -> Result<Transformer> {
     let Sizes { hidden_size, num_layers, num_heads, head_dim, .. } = Sizes::read(config)?;
     let epsilon = config.positive("layer_norm_epsilon", 1e-5)? as f32;
 
@@ -38,7 +38,7 @@ pub fn read(config: &Config, _: usize) -> Result<Decoder> {
         let norms = [norm(name("input_layernorm")), norm(name("post_attention_layernorm"))];
         Layer { normed_residual, ..Layer::sequential(norms, attention, FeedForward::Mlp(mlp)) }
     };
-    Ok(Decoder {
+    Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,

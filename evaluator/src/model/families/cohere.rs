@@ -6,7 +6,7 @@ use crate::checkpoint::Config;
 use crate::limits;
 use crate::math::rotary::Pairing;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, Norm, NormKind, NormSpan, QkNorm};
+use crate::model::spec::{Norm, NormKind, NormSpan, QkNorm, Transformer};
 use invarlock_error::Result;
 
 /// `sliding_window` where the configuration lacks it.
@@ -26,7 +26,7 @@ fn defaults(config: &Config, theta: f64) -> Result<Defaults> {
 }
 
 /// Parallel layers with one layer normalisation without bias, rotation of adjacent pairs, and scaled logits.
-fn base(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Decoder> {
+fn base(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Transformer> {
     let mut decoder = llama::decoder(config, seq_len, defaults)?;
     decoder.head.scale = config.positive("logit_scale", 0.0625)? as f32;
     for layer in &mut decoder.layers {
@@ -37,7 +37,7 @@ fn base(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Decoder>
 }
 
 /// Command R: queries and keys may be normalised, each head with a weight of its own.
-pub fn cohere(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn cohere(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = defaults(config, 500_000.0)?;
     let mut decoder = base(config, seq_len, &defaults)?;
     let epsilon = llama::epsilon(config, &defaults)?;
@@ -52,7 +52,7 @@ pub fn cohere(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// Command R7B: most layers have a window; the others do not rotate.
-pub fn cohere2(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn cohere2(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = base(config, seq_len, &defaults(config, 10_000.0)?)?;
     let window = sliding_window(config, Some(DEFAULT_WINDOW))?;
     let pattern = config.size("sliding_window_pattern", limits::LAYERS)?.unwrap_or(4);

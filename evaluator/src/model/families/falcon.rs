@@ -10,12 +10,12 @@ use crate::model::attention::{Alibi, Attention, Columns};
 use crate::model::profile::Profile;
 use crate::model::rope::Rope;
 use crate::model::spec::{
-    Decoder, Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention,
+    Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention, Transformer,
 };
 use invarlock_error::{Result, bail};
 
 /// Parallel layers with one or two normalisations, rotary positions or linear biases, one key-value head, several or as many as query heads.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let Sizes { hidden_size, num_layers, num_heads, heads, head_dim } = Sizes::read(config)?;
     let width = config.size("ffn_hidden_size", limits::WIDTH)?.unwrap_or(4 * hidden_size);
     let epsilon = config.positive("layer_norm_epsilon", 1e-5)? as f32;
@@ -72,7 +72,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
             }
         }
     };
-    Ok(Decoder {
+    Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,

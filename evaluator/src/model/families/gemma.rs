@@ -9,7 +9,7 @@ use crate::limits;
 use crate::math::rotary::{Frequencies, Pairing, Rotary};
 use crate::model::profile::Profile;
 use crate::model::rope::Rope;
-use crate::model::spec::{Decoder, Norm, NormKind, NormSpan, QkNorm};
+use crate::model::spec::{Norm, NormKind, NormSpan, QkNorm, Transformer};
 use invarlock_error::{Result, bail};
 
 /// `sliding_window` where the configuration lacks it.
@@ -28,7 +28,7 @@ fn defaults(config: &Config) -> Result<Defaults> {
     })
 }
 
-fn base(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Decoder> {
+fn base(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Transformer> {
     if config.flag("use_bidirectional_attention", false)? {
         bail!(Unsupported, "{}: `use_bidirectional_attention` is not supported", config.name());
     }
@@ -38,7 +38,7 @@ fn base(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Decoder>
 }
 
 /// Gemma: embeddings are scaled, and factors of normalisations are 1 + weight.
-pub fn gemma(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn gemma(config: &Config, seq_len: usize) -> Result<Transformer> {
     // The first checkpoints say `gelu` in `hidden_act` and were trained with its approximation by tanh.
     let named = ["hidden_activation", "hidden_act"].into_iter().find(|key| config.get(key).is_some());
     let activation = match named {
@@ -49,7 +49,7 @@ pub fn gemma(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// Gemma 2: outputs are normalised too, scores and logits are limited, every other layer has a window.
-pub fn gemma2(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn gemma2(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = second_generation(config, seq_len, &defaults(config)?)?;
     let num_layers = decoder.layers.len();
     let window = sliding_window(config, Some(DEFAULT_WINDOW))?;
@@ -63,7 +63,7 @@ pub fn gemma2(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// Gemma 3: as Gemma 2, with normalised queries and keys, and a rotary base of its own for layers with a window.
-pub fn gemma3(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn gemma3(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults =
         Defaults { theta: 1_000_000.0, rope_layer_type: Some("full_attention"), ..defaults(config)? };
     let mut decoder = second_generation(config, seq_len, &defaults)?;
@@ -100,7 +100,7 @@ fn local_rope(config: &Config, head_dim: usize, seq_len: usize) -> Result<Freque
 }
 
 /// What Gemma 2 and 3 share.
-fn second_generation(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Decoder> {
+fn second_generation(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Transformer> {
     let mut decoder = base(config, seq_len, defaults)?;
     let epsilon = llama::epsilon(config, defaults)?;
     let scale = config.positive("query_pre_attn_scalar", 256.0)?.powf(-0.5) as f32;

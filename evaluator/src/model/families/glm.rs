@@ -4,7 +4,7 @@ use super::llama::{self, Biases, Defaults};
 use crate::checkpoint::Config;
 use crate::math::rotary::Pairing;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, Norm, NormKind};
+use crate::model::spec::{Norm, NormKind, Transformer};
 use invarlock_error::Result;
 
 fn defaults(config: &Config, bias: bool) -> Result<Defaults> {
@@ -21,14 +21,14 @@ fn defaults(config: &Config, bias: bool) -> Result<Defaults> {
 }
 
 /// GLM: Llama with a rotated half of each head in adjacent pairs, and a fused feed-forward projection.
-pub fn glm(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn glm(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = llama::decoder(config, seq_len, &defaults(config, true)?)?;
     decoder.fuse_gate_and_up();
     Ok(decoder)
 }
 
 /// GLM-4: outputs are normalised, too.
-pub fn glm4(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn glm4(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = defaults(config, false)?;
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;
     decoder.fuse_gate_and_up();

@@ -6,12 +6,12 @@ use crate::limits;
 use crate::model::attention::Attention;
 use crate::model::profile::Profile;
 use crate::model::spec::{
-    Decoder, Embedding, FeedForward, Gating, Head, Layer, Norm, NormKind, Positions, SelfAttention,
+    Embedding, FeedForward, Gating, Head, Layer, Norm, NormKind, Positions, SelfAttention, Transformer,
 };
 use invarlock_error::Result;
 
 /// Learned positions, fused queries, keys and values, and weights stored by inputs.
-pub fn read(config: &Config, _: usize) -> Result<Decoder> {
+pub fn read(config: &Config, _: usize) -> Result<Transformer> {
     let hidden_size = config.required_size("n_embd", limits::WIDTH)?;
     let num_heads = config.required_size("n_head", limits::HEADS)?;
     let num_layers = config.required_size("n_layer", limits::LAYERS)?;
@@ -44,7 +44,7 @@ pub fn read(config: &Config, _: usize) -> Result<Decoder> {
         Layer::sequential([norm(name("ln_1")), norm(name("ln_2"))], attention, FeedForward::Mlp(mlp))
     };
     let positions = Positions { module: "wpe", rows: max_positions, first: 0 };
-    Ok(Decoder {
+    Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,

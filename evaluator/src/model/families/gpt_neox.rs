@@ -10,12 +10,12 @@ use crate::model::attention::{Attention, Columns};
 use crate::model::profile::Profile;
 use crate::model::rope::Rope;
 use crate::model::spec::{
-    Decoder, Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention,
+    Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention, Transformer,
 };
 use invarlock_error::Result;
 
 /// Queries, keys and values of a head lie side by side; a part of each head is rotated.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let hidden_size = config.required_size("hidden_size", limits::WIDTH)?;
     let num_heads = config.required_size("num_attention_heads", limits::HEADS)?;
     let num_layers = config.required_size("num_hidden_layers", limits::LAYERS)?;
@@ -51,7 +51,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
         let norms = [norm(name("input_layernorm")), norm(name("post_attention_layernorm"))];
         Layer { parallel, ..Layer::sequential(norms, attention, FeedForward::Mlp(mlp)) }
     };
-    Ok(Decoder {
+    Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "gpt_neox.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,

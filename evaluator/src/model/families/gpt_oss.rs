@@ -6,14 +6,14 @@ use super::llama::{self, Biases, Defaults, Sizes};
 use crate::checkpoint::Config;
 use crate::model::matrix::Layout;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, ExpertWeights, FeedForward, Gating, Linear, Mlp};
+use crate::model::spec::{ExpertWeights, FeedForward, Gating, Linear, Mlp, Transformer};
 use invarlock_error::Result;
 
 /// `sliding_window` where the configuration lacks it.
 const DEFAULT_WINDOW: usize = 128;
 
 /// Experts in every layer, stored together, with limited activations; a sink for each head; every other layer has a window.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let bias = config.flag("attention_bias", true)?;
     let defaults = Defaults {
         profile: Profile::GptOss,

@@ -10,12 +10,12 @@ use crate::model::attention::Attention;
 use crate::model::profile::Profile;
 use crate::model::rope::Rope;
 use crate::model::spec::{
-    Decoder, Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention,
+    Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention, Transformer,
 };
 use invarlock_error::Result;
 
 /// Parallel layers with one normalisation; the first `rotary_dim` elements of a head are rotated in adjacent pairs.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let hidden_size = config.required_size("n_embd", limits::WIDTH)?;
     let num_heads = config.required_size("n_head", limits::HEADS)?;
     let num_layers = config.required_size("n_layer", limits::LAYERS)?;
@@ -46,7 +46,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
         let norm = Norm::new(format!("h.{i}.ln_1"), NormKind::Layer, epsilon);
         Layer::parallel(norm, attention, FeedForward::Mlp(mlp))
     };
-    Ok(Decoder {
+    Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,

@@ -3,11 +3,11 @@
 use super::llama::{self, Biases, Defaults};
 use crate::checkpoint::Config;
 use crate::model::profile::Profile;
-use crate::model::spec::Decoder;
+use crate::model::spec::Transformer;
 use invarlock_error::Result;
 
 /// Factors of embeddings, of scores, of what is added to the hidden state, and a divisor of the logits.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let bias = Biases { mlp: config.flag("mlp_bias", false)?, ..Biases::attention(config, false)? };
     let defaults = Defaults { profile: Profile::Gpt2, bias, ..Defaults::default() };
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;

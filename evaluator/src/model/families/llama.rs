@@ -11,7 +11,7 @@ use crate::model::attention::Attention;
 use crate::model::profile::Profile;
 use crate::model::rope::Rope;
 use crate::model::spec::{
-    Decoder, Embedding, FeedForward, Gating, Head, Layer, Linear, Mlp, Norm, NormKind, SelfAttention,
+    Embedding, FeedForward, Gating, Head, Layer, Linear, Mlp, Norm, NormKind, SelfAttention, Transformer,
 };
 use invarlock_error::{Result, bail};
 
@@ -77,7 +77,7 @@ impl Default for Defaults {
 }
 
 /// Llama.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mlp = config.flag("mlp_bias", false)?;
     let bias = Biases { mlp, ..Biases::attention(config, false)? };
     let decoder = decoder(config, seq_len, &Defaults { bias, ..Defaults::default() })?;
@@ -86,7 +86,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// `layer_types` may say that no layer has a window.
-pub fn all_full_attention(config: &Config, decoder: &Decoder) -> Result<()> {
+pub fn all_full_attention(config: &Config, decoder: &Transformer) -> Result<()> {
     let kinds = super::common::layer_types(config, decoder.layers.len())?;
     if kinds.is_some_and(|sliding| sliding.contains(&true)) {
         bail!(
@@ -137,7 +137,7 @@ impl Sizes {
 }
 
 /// The description of a Llama with these defaults. Every layer is alike; a family changes what differs.
-pub fn decoder(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Decoder> {
+pub fn decoder(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<Transformer> {
     let sizes = Sizes::read(config, defaults)?;
     let Sizes { hidden_size, intermediate_size, .. } = sizes;
     let epsilon = epsilon(config, defaults)?;
@@ -167,7 +167,7 @@ pub fn decoder(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<D
             FeedForward::Mlp(mlp),
         )
     };
-    Ok(Decoder {
+    Ok(Transformer {
         profile: defaults.profile,
         prefix: "model.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,

@@ -6,18 +6,18 @@ use super::llama::{self, Defaults, gated_mlp};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, ExpertWeights};
+use crate::model::spec::{ExpertWeights, Transformer};
 use invarlock_error::{Result, bail};
 
 /// `sliding_window` where the configuration lacks it.
 const DEFAULT_WINDOW: usize = 4096;
 
-fn base(config: &Config, seq_len: usize, defaults: Defaults) -> Result<Decoder> {
+fn base(config: &Config, seq_len: usize, defaults: Defaults) -> Result<Transformer> {
     llama::decoder(config, seq_len, &Defaults { kv_heads_default: false, ..defaults })
 }
 
 /// Mistral: all layers have the same window.
-pub fn mistral(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn mistral(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder =
         base(config, seq_len, Defaults { profile: Profile::Named("mistral"), ..Defaults::default() })?;
     let window = sliding_window(config, Some(DEFAULT_WINDOW))?;
@@ -34,7 +34,7 @@ pub fn mistral(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// Ministral: the window of each layer follows `layer_types`.
-pub fn ministral(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn ministral(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder =
         base(config, seq_len, Defaults { profile: Profile::Named("mistral"), ..Defaults::default() })?;
     let window = sliding_window(config, Some(DEFAULT_WINDOW))?;
@@ -43,7 +43,7 @@ pub fn ministral(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// Mixtral: experts with the modules `w1` (gate), `w3` (up) and `w2` (down).
-pub fn mixtral(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn mixtral(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = Defaults {
         profile: Profile::Named("mixtral"),
         epsilon: ("rms_norm_eps", 1e-5),

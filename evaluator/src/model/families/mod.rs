@@ -1,4 +1,4 @@
-//! Model families: each turns a configuration into the description of a decoder.
+//! Model families: each turns a configuration into the description of a transformer.
 //!
 //! To add a family, write its file and add its `model_type`s to [`FAMILIES`]. Where it resembles Llama, start from [`llama::decoder`] and
 //! change what differs.
@@ -27,12 +27,12 @@ mod starcoder2;
 #[cfg(test)]
 mod tests;
 
-use super::spec::Decoder;
+use super::spec::Transformer;
 use crate::checkpoint::Config;
 use invarlock_error::Result;
 
 /// Reads the configuration of a family, for windows of at most `seq_len` tokens.
-pub type Read = fn(&Config, usize) -> Result<Decoder>;
+pub type Read = fn(&Config, usize) -> Result<Transformer>;
 
 /// Every supported `model_type`.
 pub const FAMILIES: &[(&str, Read)] = &[

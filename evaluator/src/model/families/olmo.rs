@@ -5,11 +5,11 @@ use super::llama::{self, Biases, Defaults, gated_mlp};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, Norm, NormKind, NormSpan, QkNorm};
+use crate::model::spec::{Norm, NormKind, NormSpan, QkNorm, Transformer};
 use invarlock_error::Result;
 
 /// OLMo: normalisations have no parameters; queries, keys and values may be limited.
-pub fn olmo(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn olmo(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = Defaults {
         profile: Profile::Named("olmo"),
         norm: NormKind::LayerPlain,
@@ -34,7 +34,7 @@ fn rms_defaults(config: &Config, name: &'static str) -> Result<Defaults> {
 }
 
 /// OLMo 2: outputs are normalised in place of inputs, queries and keys of all heads together.
-pub fn olmo2(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn olmo2(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = rms_defaults(config, "olmo")?;
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;
     let epsilon = llama::epsilon(config, &defaults)?;
@@ -50,7 +50,7 @@ pub fn olmo2(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// OLMoE: experts in every layer, queries and keys of all heads normalised together.
-pub fn olmoe(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn olmoe(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = rms_defaults(config, "olmoe")?;
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;
     normalise_all_heads(&mut decoder, llama::epsilon(config, &defaults)?);
@@ -68,7 +68,7 @@ pub fn olmoe(config: &Config, seq_len: usize) -> Result<Decoder> {
     Ok(decoder)
 }
 
-fn limit_qkv(config: &Config, decoder: &mut Decoder) -> Result<()> {
+fn limit_qkv(config: &Config, decoder: &mut Transformer) -> Result<()> {
     let limit = config.positive_or_none("clip_qkv")?.map(|limit| limit as f32);
     for layer in &mut decoder.layers {
         layer.attention.module.clip = limit;
@@ -76,7 +76,7 @@ fn limit_qkv(config: &Config, decoder: &mut Decoder) -> Result<()> {
     Ok(())
 }
 
-fn normalise_all_heads(decoder: &mut Decoder, epsilon: f32) {
+fn normalise_all_heads(decoder: &mut Transformer, epsilon: f32) {
     for (i, layer) in decoder.layers.iter_mut().enumerate() {
         let norm = |name: &str| Norm::new(format!("layers.{i}.self_attn.{name}"), NormKind::Rms, epsilon);
         layer.attention.module.qk_norm =

@@ -6,8 +6,8 @@ use crate::limits;
 use crate::model::attention::Attention;
 use crate::model::profile::Profile;
 use crate::model::spec::{
-    Decoder, Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, Positions, SelfAttention,
-    Sublayer,
+    Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, Positions, SelfAttention, Sublayer,
+    Transformer,
 };
 use invarlock_error::Result;
 
@@ -17,7 +17,7 @@ const EPSILON: f32 = 1e-5;
 const FIRST_POSITION: usize = 2;
 
 /// Learned positions; in the 350M model the hidden state is normalised after each sum, and token embeddings are narrower.
-pub fn read(config: &Config, _: usize) -> Result<Decoder> {
+pub fn read(config: &Config, _: usize) -> Result<Transformer> {
     let hidden_size = config.required_size("hidden_size", limits::WIDTH)?;
     let num_heads = config.required_size("num_attention_heads", limits::HEADS)?;
     let num_layers = config.required_size("num_hidden_layers", limits::LAYERS)?;
@@ -61,7 +61,7 @@ pub fn read(config: &Config, _: usize) -> Result<Decoder> {
     };
     let positions =
         Positions { module: "embed_positions", rows: max_positions + FIRST_POSITION, first: FIRST_POSITION };
-    Ok(Decoder {
+    Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "model.decoder.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,

@@ -5,11 +5,11 @@ use super::llama::{self, Biases, Defaults};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, FeedForward, Gating, Layer, Linear, Norm, NormKind, NormSpan, QkNorm};
+use crate::model::spec::{FeedForward, Gating, Layer, Linear, Norm, NormKind, NormSpan, QkNorm, Transformer};
 use invarlock_error::Result;
 
 /// Phi: parallel layers with one layer normalisation, a plain feed-forward module, and biases everywhere.
-pub fn phi(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn phi(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = Defaults {
         profile: Profile::Phi,
         norm: NormKind::Layer,
@@ -51,7 +51,7 @@ pub fn phi(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// Phi-3: Llama with fused projections.
-pub fn phi3(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn phi3(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = Defaults { profile: Profile::Phi, epsilon: ("rms_norm_eps", 1e-5), ..Defaults::default() };
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;
     let window = sliding_window(config, None)?;

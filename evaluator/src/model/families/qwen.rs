@@ -6,7 +6,7 @@ use super::llama::{self, Biases, Defaults, gated_mlp};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, FeedForward, Linear, Norm, NormKind, NormSpan, QkNorm};
+use crate::model::spec::{FeedForward, Linear, Norm, NormKind, NormSpan, QkNorm, Transformer};
 use invarlock_error::{Result, bail};
 
 /// `sliding_window` where the configuration lacks it.
@@ -24,28 +24,28 @@ fn qwen2_defaults(qkv: bool) -> Defaults {
 }
 
 /// Qwen2: layers from `max_window_layers` on may have a window.
-pub fn qwen2(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn qwen2(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = llama::decoder(config, seq_len, &qwen2_defaults(true))?;
     window_of_late_layers(config, &mut decoder)?;
     Ok(decoder)
 }
 
 /// The text model of Qwen2-VL. Its rotary positions of text are those of Qwen2: the three positions of a token are equal.
-pub fn qwen2_vl(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn qwen2_vl(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = llama::decoder(config, seq_len, &Defaults { mrope: true, ..qwen2_defaults(true) })?;
     window_of_late_layers(config, &mut decoder)?;
     Ok(decoder)
 }
 
 /// Qwen3: queries and keys are normalised.
-pub fn qwen3(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn qwen3(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = qwen3_base(config, seq_len)?;
     window_of_late_layers(config, &mut decoder)?;
     Ok(decoder)
 }
 
 /// Qwen2 with experts, one of them for every token.
-pub fn qwen2_moe(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn qwen2_moe(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = llama::decoder(config, seq_len, &qwen2_defaults(config.flag("qkv_bias", true)?))?;
     let (first_full, num_layers) = (max_window_layers(config)?, decoder.layers.len());
     let window = enabled_window(config)?;
@@ -65,7 +65,7 @@ pub fn qwen2_moe(config: &Config, seq_len: usize) -> Result<Decoder> {
 }
 
 /// Qwen3 with experts.
-pub fn qwen3_moe(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn qwen3_moe(config: &Config, seq_len: usize) -> Result<Transformer> {
     let mut decoder = qwen3_base(config, seq_len)?;
     let (window, num_layers) = (enabled_window(config)?, decoder.layers.len());
     decoder.set_windows(vec![window; num_layers]);
@@ -73,7 +73,7 @@ pub fn qwen3_moe(config: &Config, seq_len: usize) -> Result<Decoder> {
     Ok(decoder)
 }
 
-fn qwen3_base(config: &Config, seq_len: usize) -> Result<Decoder> {
+fn qwen3_base(config: &Config, seq_len: usize) -> Result<Transformer> {
     let bias = Biases::attention(config, false)?;
     let defaults = Defaults { bias, head_dim: Some(128), ..defaults() };
     let mut decoder = llama::decoder(config, seq_len, &defaults)?;
@@ -101,7 +101,7 @@ fn max_window_layers(config: &Config) -> Result<u64> {
     }
 }
 
-fn window_of_late_layers(config: &Config, decoder: &mut Decoder) -> Result<()> {
+fn window_of_late_layers(config: &Config, decoder: &mut Transformer) -> Result<()> {
     let (window, first) = (enabled_window(config)?, max_window_layers(config)?);
     let sliding = |i: usize| window.is_some() && i as u64 >= first;
     decoder.set_windows(windows(config, decoder.layers.len(), window, sliding)?);
@@ -111,7 +111,7 @@ fn window_of_late_layers(config: &Config, decoder: &mut Decoder) -> Result<()> {
 /// Replaces the feed-forward modules of the layers that have experts; `change` gets each new one and its name.
 fn sparse_layers(
     config: &Config,
-    decoder: &mut Decoder,
+    decoder: &mut Transformer,
     change: impl Fn(&str, &mut FeedForward),
 ) -> Result<()> {
     let hidden_size = decoder.hidden_size;

@@ -7,11 +7,11 @@ use super::llama::{self, Biases, Defaults};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::model::profile::Profile;
-use crate::model::spec::Decoder;
+use crate::model::spec::Transformer;
 use invarlock_error::Result;
 
 /// `no_rope_layers` is 1 for each layer that rotates; by default all but every `no_rope_layer_interval`-th do.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let bias = Biases { mlp: config.flag("mlp_bias", false)?, ..Biases::attention(config, false)? };
     let defaults = Defaults {
         profile: Profile::Gpt2,

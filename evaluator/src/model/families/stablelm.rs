@@ -3,11 +3,11 @@
 use super::llama::{self, Biases, Defaults};
 use crate::checkpoint::Config;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, Norm, NormKind, NormSpan, QkNorm};
+use crate::model::spec::{Norm, NormKind, NormSpan, QkNorm, Transformer};
 use invarlock_error::Result;
 
 /// Llama with layer normalisation, a rotated quarter of each head, and perhaps parallel layers or a normalisation of each head.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let defaults = Defaults {
         profile: Profile::Gpt2,
         norm: NormKind::Layer,

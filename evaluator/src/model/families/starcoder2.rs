@@ -5,11 +5,11 @@ use super::llama::{self, Biases, Defaults};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::model::profile::Profile;
-use crate::model::spec::{Decoder, FeedForward, Gating, Linear, NormKind};
+use crate::model::spec::{FeedForward, Gating, Linear, NormKind, Transformer};
 use invarlock_error::Result;
 
 /// All layers have the same window, if any.
-pub fn read(config: &Config, seq_len: usize) -> Result<Decoder> {
+pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
     let bias = config.flag("use_bias", true)?;
     let defaults = Defaults {
         profile: Profile::Gpt2,

@@ -3,12 +3,12 @@
 use super::{FAMILIES, OPTIONS};
 use crate::checkpoint::Config;
 use crate::math::activation::Activation;
-use crate::model::spec::{Decoder, FeedForward, Gating};
+use crate::model::spec::{FeedForward, Gating, Transformer};
 use invarlock_error::{Kind, Result};
 use serde_json::{Value, json};
 
 /// The description that the family in `model_type` (Llama by default) makes of a small configuration with changes.
-fn read(changes: Value) -> Result<Decoder> {
+fn read(changes: Value) -> Result<Transformer> {
     let mut members = json!({
         "model_type": "llama", "vocab_size": 10, "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -1,4 +1,4 @@
-//! One layer of a decoder: attention and feed-forward, each added to the hidden state.
+//! One layer of a transformer: attention and feed-forward, each added to the hidden state.
 
 use std::ops::Range;
 use std::sync::Arc;

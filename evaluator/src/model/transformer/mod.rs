@@ -1,4 +1,4 @@
-//! The forward pass of decoders: from token ids to the loss of each window. What differs between families is data, see [`super::spec`].
+//! The forward pass that all families share: from token ids to the loss of each window. What differs between families is data, see [`super::spec`].
 
 mod feed_forward;
 mod layer;
@@ -18,9 +18,9 @@ use invarlock_error::Result;
 use invarlock_evidence::format::objective::Objective;
 use layer::Layer;
 
-/// A decoder with its weights.
+/// A language model with its weights.
 #[derive(Debug)]
-struct Decoder<'a> {
+struct Transformer<'a> {
     hidden_size: usize,
     embedding: Embedding<'a>,
     layers: Vec<Layer<'a>>,
@@ -49,14 +49,14 @@ struct Positions<'a> {
     first: usize,
 }
 
-/// Takes the tensors that a decoder needs. Reads headers and small vectors, not the weights.
+/// Takes the tensors that a model needs. Reads headers and small vectors, not the weights.
 pub fn load<'a>(
     checkpoint: &'a Checkpoint,
     model_type: &str,
-    spec: &spec::Decoder,
+    spec: &spec::Transformer,
     format: Option<&dyn Format>,
 ) -> Result<Model<'a>> {
-    let spec::Decoder { hidden_size, vocab_size, .. } = *spec;
+    let spec::Transformer { hidden_size, vocab_size, .. } = *spec;
     let lora = checkpoint.adapter.as_ref().map(|adapter| Lora::read(&adapter.config)).transpose()?;
     let mut loader = Loader::new(checkpoint, format, lora.as_ref(), spec.prefix, spec.probe());
     let (tokens, lm_head) = loader.embeddings(&spec.embedding, &spec.head, vocab_size)?;
@@ -85,7 +85,7 @@ pub fn load<'a>(
     };
     let layers = spec.layers.iter().map(|layer| Layer::load(layer, hidden_size, &mut loader));
     let layers = layers.collect::<Result<_>>()?;
-    let decoder = Decoder {
+    let transformer = Transformer {
         hidden_size,
         embedding,
         layers,
@@ -99,7 +99,7 @@ pub fn load<'a>(
         softcap: spec.head.softcap,
         lm_head,
     };
-    let loaded = loader.finish(decoder.lm_head.is_none(), vocab_size, &tables);
+    let loaded = loader.finish(transformer.lm_head.is_none(), vocab_size, &tables);
     if let Some(adapter) = &checkpoint.adapter {
         check_used(adapter, &loaded.unused)?;
     }
@@ -116,7 +116,7 @@ pub fn load<'a>(
         activations: format.and_then(|format| format.activations()),
         unused: loaded.unused,
     };
-    Ok(Model::new(decoder, info))
+    Ok(Model::new(transformer, info))
 }
 
 /// How weights are stored, in words. None where all are plain numbers.
@@ -125,7 +125,7 @@ fn stored_weights(format: Option<&dyn Format>, lora: Option<&Lora>) -> Option<St
     words.into_iter().flatten().reduce(|all, one| format!("{all}; {one}"))
 }
 
-impl ForwardPass for Decoder<'_> {
+impl ForwardPass for Transformer<'_> {
     fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64> {
         let windows: Vec<&[u32]> = examples.iter().map(|example| example.tokens).collect();
         let spans = spans(&windows);
