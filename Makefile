@@ -16,7 +16,7 @@ CRATES_OF_OURS := error seccomp security images registry runtime probe evidence 
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack attack-images fuzz bench bench-beside bench-verify bench-images soak test-vm install clean
+        attack attack-images reproduction-trials fuzz bench bench-beside bench-verify bench-images soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -101,6 +101,10 @@ attack-images: ## Import hostile archives and layouts, as root and as a user, an
 	$(CARGO) build --locked -p invarlock-images --tests
 	$(CARGO) nextest run --locked -p invarlock-images --test hostile --test differential --no-fail-fast --success-output immediate 2>&1 | \
 	    grep -E '^ *(root|user)[ :]|damaged archives|alike|^ *(PASS|FAIL)|Summary'
+
+reproduction-trials: ## Verify by measuring again, 100 times each: honest, invented, lowered and relabelled evidence; print how many pass
+	$(CARGO) build --locked --workspace --all-features --bins
+	$(CARGO) test --locked -p invarlock-tests --test reproduce a_hundred_trials -- --ignored --nocapture
 
 fuzz: ## Fuzz the parsers of untrusted input, FUZZ_SECONDS (180) each, from the seeds in fuzz/ (needs a nightly compiler and cargo-fuzz)
 	for target in index manifest config reference bundle unpack whiteouts registry \

@@ -52,6 +52,25 @@ fn both_readers_give_the_same_verdict() {
     }
 }
 
+/// The quick reader cuts at `[[` and `]]`, which texts contain, too.
+#[test]
+fn texts_that_look_like_rows_stay_texts() {
+    for text in ["[[0]]", "]]", "[[1]],\"input_ids\":[[9]]", "a [[b]] [[", "[[5]]]]"] {
+        let mut made = Made::new(180, 0.01, Profile::Ci, Tier::Balanced);
+        let final_ = &mut made.baseline.evaluation_windows.final_;
+        let texts = vec![text.to_owned(); final_.window_ids.len()];
+        final_.predicted_utf8_bytes = Some(texts.iter().map(|text| text.len() as u64).collect());
+        final_.predicted_texts = Some(texts.clone());
+        let quick = |run: &RunReport| to_bytes(run);
+        let slow = |run: &RunReport| serde_json::to_vec_pretty(run).unwrap();
+        for bytes in [quick as fn(&RunReport) -> Vec<u8>, slow] {
+            let found = verdict(&made, bytes);
+            assert!(found.ok(), "{text}: {:?}", found.errors);
+            assert_eq!(found.verified.unwrap().baseline.predicted_texts.as_ref(), Some(&texts));
+        }
+    }
+}
+
 #[test]
 fn a_contradiction_is_found_by_both_readers() {
     let mut made = Made::new(180, 0.01, Profile::Ci, Tier::Balanced);
