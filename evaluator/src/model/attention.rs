@@ -1,7 +1,9 @@
-//! Causal attention, by blocks of queries so that masked scores beyond a block are not computed.
+//! Attention, by blocks of queries so that masked scores beyond a block are not computed.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::relative::RelativeBias;
 use super::scratch::sized;
 use crate::math::activation::softcap;
 use crate::math::gemm::{View, ViewMut, multiply};
@@ -17,6 +19,17 @@ pub enum Columns {
     Split,
     /// For each key-value head its queries, its key and its value.
     Grouped,
+    /// The queries in rows of their own; in other rows all keys and then all values.
+    Separate,
+}
+
+/// Which positions a query attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// Its own and earlier ones.
+    Causal,
+    /// All.
+    Full,
 }
 
 /// Attention with linear biases: a score grows with the position of its key (arXiv 2108.12409).
@@ -67,18 +80,22 @@ pub struct Attention {
     pub columns: Columns,
     /// Factor of the scores.
     pub scale: f32,
-    /// Number of positions that a query attends to, its own included; all earlier ones when absent.
+    /// Which positions a query attends to.
+    pub mask: Mask,
+    /// Number of positions that a query attends to in each direction, its own included; all when absent.
     pub sliding_window: Option<usize>,
     /// Scores become limit · tanh(score / limit).
     pub softcap: Option<f32>,
     /// Biases of the scores.
     pub alibi: Option<Alibi>,
+    /// Biases of the scores by distance.
+    pub relative: Option<Arc<RelativeBias>>,
     /// For each head a score that takes part in the softmax and has no value.
     pub sinks: Option<Vec<f32>>,
 }
 
 impl Attention {
-    /// Attention to all earlier positions with the usual scale, one over the root of `head_dim`, and split columns.
+    /// Causal attention to all earlier positions with the usual scale, one over the root of `head_dim`, and split columns.
     pub fn new(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> Self {
         Self {
             num_heads,
@@ -86,9 +103,11 @@ impl Attention {
             head_dim,
             columns: Columns::Split,
             scale: (1.0 / (head_dim as f64).sqrt()) as f32,
+            mask: Mask::Causal,
             sliding_window: None,
             softcap: None,
             alibi: None,
+            relative: None,
             sinks: None,
         }
     }
@@ -102,7 +121,7 @@ impl Attention {
         let n = self.queries_per_kv();
         self.head_dim
             * match self.columns {
-                Columns::Split => head,
+                Columns::Split | Columns::Separate => head,
                 Columns::Grouped => head / n * (n + 2) + head % n,
             }
     }
@@ -114,80 +133,111 @@ impl Attention {
             * match self.columns {
                 Columns::Split => self.num_heads + kv,
                 Columns::Grouped => kv * (n + 2) + n,
+                Columns::Separate => kv,
             }
     }
 
     /// First element of the values of a key-value head in a row.
     fn value_column(&self, kv: usize) -> usize {
         match self.columns {
-            Columns::Split => self.key_column(kv) + self.num_kv_heads * self.head_dim,
+            Columns::Split | Columns::Separate => self.key_column(kv) + self.num_kv_heads * self.head_dim,
             Columns::Grouped => self.key_column(kv) + self.head_dim,
         }
     }
 
     /// Width of a row of queries, keys and values.
     pub fn qkv_width(&self) -> usize {
-        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        self.width() + self.kv_width()
     }
 
-    /// Width of a row of the output.
+    /// Width of a row of keys and values.
+    pub fn kv_width(&self) -> usize {
+        2 * self.num_kv_heads * self.head_dim
+    }
+
+    /// Width of a row of the output, and of a row of queries.
     pub fn width(&self) -> usize {
         self.num_heads * self.head_dim
     }
 
-    /// First position that the query at `position` attends to.
-    fn oldest(&self, position: usize) -> usize {
-        self.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
+    /// The positions that any of these queries attends to, of `count`.
+    fn attended(&self, queries: Range<usize>, count: usize) -> Range<usize> {
+        let reach = self.sliding_window.map_or(usize::MAX, |window| window.saturating_sub(1));
+        let last = match self.mask {
+            Mask::Causal => queries.end,
+            Mask::Full => queries.end.saturating_add(reach).min(count),
+        };
+        queries.start.saturating_sub(reach)..last
     }
 
     /// Attention within each span of rows.
     pub fn run(&self, qkv: &[f32], spans: &[Range<usize>], scores: &mut Vec<f32>, out: &mut [f32]) {
         for span in spans {
-            for head in 0..self.num_heads {
-                for first in (0..span.len()).step_by(BLOCK) {
-                    let last = span.len().min(first + BLOCK);
-                    self.block(qkv, span.start, first..last, head, scores, out);
-                }
+            let rows = Rows { data: qkv, stride: self.qkv_width(), span };
+            self.sequence(rows, rows, scores, out);
+        }
+    }
+
+    /// Attention of the queries of each span to the keys and values of the span of another sequence. Columns are separate.
+    pub fn run_across(
+        &self,
+        (queries, spans): (&[f32], &[Range<usize>]),
+        (keys, key_spans): (&[f32], &[Range<usize>]),
+        scores: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
+        for (span, key_span) in spans.iter().zip(key_spans) {
+            let queries = Rows { data: queries, stride: self.width(), span };
+            let keys = Rows { data: keys, stride: self.kv_width(), span: key_span };
+            self.sequence(queries, keys, scores, out);
+        }
+    }
+
+    fn sequence(&self, queries: Rows<'_>, keys: Rows<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+        let count = queries.span.len();
+        for head in 0..self.num_heads {
+            for first in (0..count).step_by(BLOCK) {
+                self.block((queries, first..count.min(first + BLOCK)), keys, head, scores, out);
             }
         }
     }
 
     fn block(
         &self,
-        qkv: &[f32],
-        row: usize,
-        queries: Range<usize>,
+        (rows, queries): (Rows<'_>, Range<usize>),
+        keys: Rows<'_>,
         head: usize,
         scores: &mut Vec<f32>,
         out: &mut [f32],
     ) {
-        let (stride, size) = (self.qkv_width(), self.head_dim);
+        let (size, count) = (self.head_dim, keys.span.len());
         let kv = head / self.queries_per_kv();
-        let oldest = self.oldest(queries.start);
-        let (m, n) = (queries.len(), queries.end - oldest);
-        let heads = |position: usize, column: usize, rows: usize| {
-            View::new(&qkv[(row + position) * stride + column..], rows, size, stride, 1)
-        };
-        let q = heads(queries.start, self.query_column(head), m);
-        let k = heads(oldest, self.key_column(kv), n);
-        let v = heads(oldest, self.value_column(kv), n);
+        let Range { start: oldest, end } = self.attended(queries.clone(), count);
+        let (m, n) = (queries.len(), end - oldest);
+        let q = rows.heads(queries.start, m, self.query_column(head), size);
+        let k = keys.heads(oldest, n, self.key_column(kv), size);
+        let v = keys.heads(oldest, n, self.value_column(kv), size);
 
         let scores = sized(scores, m * n);
         multiply(&mut ViewMut::dense(scores, m, n), q, k.transposed(), self.scale);
         for (row, query) in scores.chunks_exact_mut(n).zip(queries.clone()) {
-            let (start, end) = (self.oldest(query) - oldest, query + 1 - oldest);
+            let Range { start, end } = self.attended(query..query + 1, count);
+            let (start, end) = (start - oldest, end - oldest);
             row[..start].fill(0.0);
             row[end..].fill(0.0);
-            self.probabilities(head, oldest + start, &mut row[start..end]);
+            self.probabilities(head, query, oldest + start, &mut row[start..end]);
         }
-        let target = &mut out[(row + queries.start) * self.width() + head * size..];
+        let target = &mut out[(rows.span.start + queries.start) * self.width() + head * size..];
         multiply(&mut ViewMut::new(target, m, size, self.width()), View::dense(scores, m, n), v, 1.0);
     }
 
-    /// Turns the scores of the keys from `first` on into probabilities.
-    fn probabilities(&self, head: usize, first: usize, scores: &mut [f32]) {
+    /// Turns a query's scores of the keys from `first` on into probabilities.
+    fn probabilities(&self, head: usize, query: usize, first: usize, scores: &mut [f32]) {
         if let Some(limit) = self.softcap {
             softcap(scores, limit);
+        }
+        if let Some(relative) = &self.relative {
+            relative.add(head, query, first, scores);
         }
         if let Some(alibi) = &self.alibi {
             alibi.add(head, first, scores);
@@ -199,8 +249,26 @@ impl Attention {
     }
 }
 
+/// The heads of a sequence: some of the rows of a matrix.
+#[derive(Debug, Clone, Copy)]
+struct Rows<'x> {
+    data: &'x [f32],
+    /// Elements of a row.
+    stride: usize,
+    /// The rows of the sequence.
+    span: &'x Range<usize>,
+}
+
+impl<'x> Rows<'x> {
+    /// One head of `count` positions from `first` on.
+    fn heads(self, first: usize, count: usize, column: usize, size: usize) -> View<'x> {
+        View::new(&self.data[(self.span.start + first) * self.stride + column..], count, size, self.stride, 1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::relative::Buckets;
     use super::*;
 
     /// The definition, in f64, one query at a time.
@@ -213,8 +281,9 @@ mod tests {
                 for h in 0..a.num_heads {
                     let kv = h / (a.num_heads / a.num_kv_heads);
                     let at = |row: usize, column: usize, d: usize| f64::from(qkv[row * stride + column + d]);
-                    let attended = |j: usize| a.sliding_window.is_none_or(|window| i - j < window);
-                    let keys: Vec<usize> = (span.start..=i).filter(|j| attended(*j)).collect();
+                    let attended = |j: usize| a.sliding_window.is_none_or(|window| i.abs_diff(j) < window);
+                    let end = if a.mask == Mask::Causal { i + 1 } else { span.end };
+                    let keys: Vec<usize> = (span.start..end).filter(|j| attended(*j)).collect();
                     let score = |j: &usize| {
                         let dot = |d: usize| at(i, a.query_column(h), d) * at(*j, a.key_column(kv), d);
                         let mut score = (0..a.head_dim).map(dot).sum::<f64>() * f64::from(a.scale);
@@ -223,6 +292,9 @@ mod tests {
                         }
                         if let Some(alibi) = &a.alibi {
                             score -= f64::from(alibi.slopes[h]) * (i - j) as f64;
+                        }
+                        if let Some(relative) = &a.relative {
+                            score += f64::from(relative.bias(h, *j as i64 - i as i64));
                         }
                         score.exp()
                     };
@@ -252,6 +324,12 @@ mod tests {
             Attention { columns: Columns::Grouped, ..sized(4, 2, 6, None) },
             Attention { softcap: Some(2.0), ..sized(4, 1, 5, Some(11)) },
             Attention { sinks: Some(vec![0.5, -1.0]), ..sized(2, 1, 16, Some(1)) },
+            Attention { mask: Mask::Full, ..sized(2, 2, 8, None) },
+            Attention { mask: Mask::Full, ..sized(2, 1, 4, Some(1)) },
+            Attention { mask: Mask::Full, ..sized(2, 1, 4, Some(9)) },
+            Attention { mask: Mask::Full, ..sized(1, 1, 4, Some(200)) },
+            Attention { mask: Mask::Full, relative: Some(relative(true)), ..sized(2, 2, 8, None) },
+            Attention { relative: Some(relative(false)), ..sized(2, 2, 8, None) },
             Attention {
                 alibi: Some(Alibi { slopes: vec![0.25], rounded_scale: None }),
                 ..sized(1, 1, 3, Some(150))
@@ -266,6 +344,40 @@ mod tests {
             for (found, truth) in out.iter().zip(by_definition(&a, &qkv, &spans)) {
                 assert!((found - truth).abs() < 2e-5, "{a:?}: {found} {truth}");
             }
+        }
+    }
+
+    fn relative(bidirectional: bool) -> Arc<RelativeBias> {
+        let buckets = Buckets { count: 10, max_distance: 24, bidirectional };
+        let table: Vec<f32> = (0..20).map(|i| (i * 7 % 20) as f32 / 5.0 - 2.0).collect();
+        Arc::new(RelativeBias::new(buckets, 2, &table))
+    }
+
+    #[test]
+    fn queries_attend_to_another_sequence() {
+        let own = Attention { mask: Mask::Full, scale: 0.3, ..Attention::new(4, 2, 3) };
+        let across = Attention { columns: Columns::Separate, ..own.clone() };
+        // The same numbers in one matrix, whose second half of each span attends to the first half as well.
+        let spans = [0..10, 10..290];
+        let width = own.qkv_width();
+        let qkv: Vec<f32> = (0..290 * width).map(|i| ((i * 7919) % 1013) as f32 / 400.0 - 1.2).collect();
+        let part = |columns: Range<usize>| -> Vec<f32> {
+            qkv.chunks_exact(width).flat_map(|row| row[columns.clone()].to_vec()).collect()
+        };
+        let (queries, keys) = (part(0..own.width()), part(own.width()..width));
+        let (mut whole, mut out) = (vec![0.0; 290 * own.width()], vec![f32::NAN; 150 * own.width()]);
+        own.run(&qkv, &spans, &mut Vec::new(), &mut whole);
+        // Queries 0 to 4 of the first span, and all but the first 135 of the second.
+        let chosen: Vec<f32> = [0..5, 145..290]
+            .into_iter()
+            .flat_map(|rows| queries[rows.start * own.width()..rows.end * own.width()].to_vec())
+            .collect();
+        across.run_across((&chosen, &[0..5, 5..150]), (&keys, &spans), &mut Vec::new(), &mut out);
+        let truth = [0..5, 145..290]
+            .into_iter()
+            .flat_map(|rows| whole[rows.start * own.width()..rows.end * own.width()].to_vec());
+        for (found, truth) in out.iter().zip(truth) {
+            assert!((found - truth).abs() < 1e-5, "{found} {truth}");
         }
     }
 

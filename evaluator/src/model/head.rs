@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::example::Prediction;
 use super::matrix::{Linear, Matrix};
 use super::scratch::{ROWS, Work, sized};
-use crate::math::activation::{add, scale, softcap};
+use crate::math::activation::{Activation, add, scale, softcap};
 use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
 use crate::math::softmax::LogSumExp;
@@ -18,8 +18,8 @@ const BLOCK: usize = 2048;
 pub struct Head<'m, 'a> {
     /// Normalisation of the hidden state.
     pub norm: Option<&'m Norm>,
-    /// Projection of the hidden state to the inputs of `lm_head`.
-    pub project_out: Option<&'m Linear<'a>>,
+    /// Hidden state to the inputs of `lm_head`.
+    pub transform: Option<&'m Transform<'a>>,
     /// State to logits.
     pub lm_head: &'m Matrix<'a>,
     /// Bias of `lm_head`.
@@ -32,6 +32,30 @@ pub struct Head<'m, 'a> {
     pub hidden_size: usize,
 }
 
+/// A projection and, where a model has them, an activation function and a normalisation.
+#[derive(Debug)]
+pub struct Transform<'a> {
+    pub dense: Linear<'a>,
+    pub activation: Option<Activation>,
+    pub norm: Option<Norm>,
+}
+
+impl Transform<'_> {
+    fn run(&self, x: View<'_>, out: &mut [f32], panel: &mut Vec<f32>, row: &mut Vec<f32>) {
+        let width = self.dense.weight.outputs();
+        self.dense.weight.apply(x, &mut ViewMut::dense(out, x.rows(), width), panel);
+        if let Some(bias) = &self.dense.bias {
+            out.chunks_exact_mut(width).for_each(|row| add(row, bias));
+        }
+        if let Some(activation) = self.activation {
+            activation.apply(out, None, width);
+        }
+        if let Some(norm) = &self.norm {
+            norm.replace(out, width, row);
+        }
+    }
+}
+
 impl Head<'_, '_> {
     /// Mean cross-entropy of the predictions of each example, whose hidden states are the rows of a span.
     pub fn losses(
@@ -41,7 +65,7 @@ impl Head<'_, '_> {
         hidden: &[f32],
         work: &mut Work,
     ) -> Vec<f64> {
-        let Work { normed, update, scores, panel, .. } = work;
+        let Work { normed, update, scores, panel, row, .. } = work;
         let targets: Vec<usize> = predictions.iter().flatten().map(|prediction| prediction.target).collect();
         let states = sized(normed, targets.len() * self.hidden_size);
         let predicting = predictions
@@ -62,13 +86,13 @@ impl Head<'_, '_> {
             .flat_map(|(targets, states)| {
                 let rows = targets.len();
                 let states = View::dense(states, rows, self.hidden_size);
-                let Some(project_out) = self.project_out else {
+                let Some(transform) = self.transform else {
                     return self.token_losses(targets, states, scores, panel);
                 };
-                let width = project_out.weight.outputs();
-                let projected = sized(update, rows * width);
-                project_out.weight.apply(states, &mut ViewMut::dense(projected, rows, width), panel);
-                self.token_losses(targets, View::dense(projected, rows, width), scores, panel)
+                let width = transform.dense.weight.outputs();
+                let transformed = sized(update, rows * width);
+                transform.run(states, transformed, panel, row);
+                self.token_losses(targets, View::dense(transformed, rows, width), scores, panel)
             })
             .collect();
         let mut rest = losses.as_slice();

@@ -1,18 +1,19 @@
 //! Takes parameters out of a checkpoint by name and shape, and records which were taken.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
 
 use super::adapter::Lora;
-use super::families::OTHER_MODALITIES;
+use super::families::{OTHER_HEADS, OTHER_MODALITIES};
 use super::matrix::{Layout, Linear, Matrix};
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::math::norm::Norm;
 use crate::weights::{self, Floats, Format, Parts, Wanted};
-use invarlock_error::Result;
+use invarlock_error::{Result, bail};
 
 /// Takes the parameters of one model.
 #[derive(Debug)]
@@ -146,6 +147,25 @@ impl<'a, 'f> Loader<'a, 'f> {
         Ok(Matrix::new(floats, inputs, outputs, layout))
     }
 
+    /// Takes tensors that are named like the output projection, without the prefix of others.
+    pub fn beside<T>(&mut self, take: impl FnOnce(&mut Self) -> T) -> T {
+        let stored_prefix = mem::replace(&mut self.stored_prefix, self.head_prefix.to_owned());
+        let prefix = mem::take(&mut self.prefix);
+        let taken = take(self);
+        (self.stored_prefix, self.prefix) = (stored_prefix, prefix);
+        taken
+    }
+
+    /// Whether the checkpoint contains a tensor that is named like the output projection.
+    pub fn contains_beside(&self, name: &str) -> bool {
+        self.parts.contains(&self.of_head(name).stored)
+    }
+
+    /// Whether the checkpoint contains the tensor.
+    pub fn contains(&self, name: &str) -> bool {
+        self.parts.contains(&self.prefixed(name).stored)
+    }
+
     /// A linear layer.
     pub fn linear(&mut self, spec: &spec::Linear) -> Result<Linear<'a>> {
         self.linear_layer(spec, false)
@@ -185,10 +205,10 @@ impl<'a, 'f> Loader<'a, 'f> {
         self.norms.push(format!("{}{module}", self.prefix));
         let weight = match kind {
             spec::NormKind::LayerPlain => vec![1.0; count],
-            _ => self.values(&format!("{module}.weight"), shape)?,
+            _ => self.norm_values(module, ["weight", "gamma"], shape)?,
         };
         let bias = match kind {
-            spec::NormKind::Layer => self.values(&format!("{module}.bias"), shape)?,
+            spec::NormKind::Layer => self.norm_values(module, ["bias", "beta"], shape)?,
             _ => vec![0.0; count],
         };
         let epsilon = *epsilon;
@@ -201,6 +221,14 @@ impl<'a, 'f> Loader<'a, 'f> {
         })
     }
 
+    /// A parameter of a normalisation, which has its second name in checkpoints of BERT from 2018.
+    fn norm_values(&mut self, module: &str, names: [&str; 2], shape: &[usize]) -> Result<Vec<f32>> {
+        let [name, old] = names.map(|name| self.prefixed(&format!("{module}.{name}")));
+        let renamed = !self.parts.contains(&name.stored) && self.parts.contains(&old.stored);
+        let names = if renamed { Names { stored: old.stored, name: name.name } } else { name };
+        Ok(all(&self.plain(&names, shape, None)?, shape.iter().product()))
+    }
+
     /// The token embedding and the output projection, which is absent where it is the embedding.
     ///
     /// Where the configuration ties them, one of them suffices; a checkpoint with two different ones has both, as transformers 5 does it.
@@ -211,8 +239,8 @@ impl<'a, 'f> Loader<'a, 'f> {
         vocab_size: usize,
     ) -> Result<(Matrix<'a>, Option<Matrix<'a>>)> {
         let linear = |module: &str| spec::Linear::new(module, embedding.width, vocab_size, false);
-        let (tokens, projection) = (linear(embedding.tokens), linear(head.module));
-        let names = self.prefixed(&tokens.weight);
+        let projection = linear(head.module);
+        let (tokens, names) = self.token_names(embedding, linear)?;
         let head_names = self.of_head(&projection.weight);
         if !head.tied {
             let tokens = self.weight(&names, &tokens, true)?;
@@ -236,21 +264,94 @@ impl<'a, 'f> Loader<'a, 'f> {
         }
     }
 
+    /// The token embedding and its names: those of a copy where only that is stored. An error when a copy differs.
+    fn token_names(
+        &mut self,
+        embedding: &spec::Embedding,
+        linear: impl Fn(&str) -> spec::Linear,
+    ) -> Result<(spec::Linear, Names)> {
+        let tokens = linear(embedding.tokens);
+        let mut names = self.prefixed(&tokens.weight);
+        for copy in embedding.copies {
+            let copy = self.prefixed(&format!("{copy}.weight")).stored;
+            let Some(stored) = self.parts.get(&copy)? else { continue };
+            match self.parts.get(&names.stored)? {
+                None => names.stored = copy,
+                Some(same) if same.bytes == stored.bytes && same.dtype == stored.dtype => {
+                    self.parts.skip(&copy);
+                }
+                Some(_) => bail!(
+                    Unsupported,
+                    "{}: tensor {copy} differs from {}; models with different embeddings of source and target are not \
+                     supported",
+                    self.parts.place(),
+                    names.stored
+                ),
+            }
+        }
+        Ok((tokens, names))
+    }
+
     /// The bias of the output projection.
-    pub fn head_bias(&mut self, head: &spec::Head, vocab_size: usize) -> Result<Vec<f32>> {
-        let name = format!("{}.bias", head.module);
-        let names = self.of_head(&name);
-        Ok(all(&self.plain(&names, &[vocab_size], None)?, vocab_size))
+    pub fn head_bias(
+        &mut self,
+        head: &spec::Head,
+        tied: bool,
+        vocab_size: usize,
+    ) -> Result<Option<Vec<f32>>> {
+        let own = self.of_head(&format!("{}.bias", head.module));
+        let take = |loader: &mut Self, names: &Names| {
+            Ok(Some(all(&loader.plain(names, &[vocab_size], None)?, vocab_size)))
+        };
+        match head.bias {
+            spec::HeadBias::None => Ok(None),
+            spec::HeadBias::Module => take(self, &own),
+            spec::HeadBias::Buffer(name) => {
+                let name = self.of_head(name).stored;
+                if !self.parts.contains(&name) {
+                    return Ok(None);
+                }
+                let bias = self.parts.floats(&name, &[&[1, vocab_size]])?;
+                Ok(Some(all(&bias, vocab_size)))
+            }
+            spec::HeadBias::Shared(name) => {
+                let names = self.of_head(name);
+                let shared = take(self, &names)?;
+                match self.parts.get(&own.stored)?.zip(self.parts.get(&names.stored)?) {
+                    None if tied => Ok(shared),
+                    Some((stored, same))
+                        if tied && stored.bytes == same.bytes && stored.dtype == same.dtype =>
+                    {
+                        self.parts.skip(&own.stored);
+                        Ok(shared)
+                    }
+                    // As the projection itself: two different tensors are not tied.
+                    _ => take(self, &own),
+                }
+            }
+        }
     }
 
     /// The parameters that were taken and the tensors that were not. `embeddings` are module names and their sizes.
     pub fn finish(self, tied: bool, vocab_size: usize, embeddings: &[(&str, usize)]) -> Loaded<'a> {
         // Masks and frequencies, which older releases of transformers stored.
-        let buffers = [".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq"];
+        let buffers = [
+            ".attn.bias",
+            ".attention.bias",
+            ".masked_bias",
+            ".rotary_emb.inv_freq",
+            ".position_ids",
+            "encoder.version",
+            "decoder.version",
+            // T5 stores it and has no biases there.
+            ".EncDecAttention.relative_attention_bias.weight",
+        ];
         let unused = self.parts.rest();
         let other = |name: &str| {
+            let bare = name.strip_prefix(self.prefix).unwrap_or(name);
             let name = name.strip_prefix("model.").unwrap_or(name);
             OTHER_MODALITIES.iter().any(|prefix| name.starts_with(prefix))
+                || OTHER_HEADS.iter().any(|prefix| bare.starts_with(prefix))
         };
         let expected = |name: &&str| !other(name) && !buffers.iter().any(|b| name.ends_with(b));
         let unused = unused.filter(expected).map(str::to_owned).collect();

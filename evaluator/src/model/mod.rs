@@ -10,6 +10,7 @@ mod head;
 mod loader;
 mod matrix;
 mod profile;
+mod relative;
 mod rope;
 mod scratch;
 mod spec;

@@ -7,6 +7,8 @@ use std::ops::Range;
 pub struct Scratch {
     /// The residual stream.
     pub(super) hidden: Vec<f32>,
+    /// The output of the encoder of a sequence-to-sequence model.
+    pub(super) source: Vec<f32>,
     /// What a layer needs besides.
     pub(super) work: Work,
 }
@@ -20,6 +22,8 @@ pub(super) struct Work {
     pub(super) update: Vec<f32>,
     /// Queries, keys and values side by side.
     pub(super) qkv: Vec<f32>,
+    /// Keys and values of the source side by side.
+    pub(super) keys: Vec<f32>,
     /// Output of the attention heads.
     pub(super) attended: Vec<f32>,
     /// Attention scores, logits of a router, or logits.

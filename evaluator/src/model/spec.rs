@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
-use super::attention::Attention;
+use invarlock_evidence::format::objective::Objective;
+
+use super::attention::{Attention, Mask};
 use super::matrix::Layout;
 use super::profile::Profile;
+use super::relative::Buckets;
 use crate::math::activation::Activation;
 use crate::math::rotary::Rotary;
 
@@ -18,6 +21,8 @@ pub struct Transformer {
     /// have more before it.
     pub prefix: &'static str,
     pub vocab_size: usize,
+    /// The part of a sequence-to-sequence model that reads the source. The other members describe its decoder.
+    pub source: Option<Source>,
     pub hidden_size: usize,
     /// Largest number of tokens in a window, where the model has a limit.
     pub max_positions: Option<usize>,
@@ -29,6 +34,16 @@ pub struct Transformer {
 }
 
 impl Transformer {
+    /// What the model predicts.
+    pub fn objective(&self) -> Objective {
+        let masks = |mask| self.layers.iter().any(|layer| layer.attention.module.attention.mask == mask);
+        match self.source {
+            Some(_) => Objective::Seq2Seq,
+            None if masks(Mask::Full) => Objective::Masked,
+            None => Objective::Causal,
+        }
+    }
+
     /// The start of a tensor's name that every such checkpoint has, without the prefix.
     pub fn probe(&self) -> &str {
         let weight = self.layers.first().map_or("", |layer| &layer.attention.module.output.weight);
@@ -74,6 +89,20 @@ fn fused(projections: &[Linear], first: &str, name: &str) -> Vec<Linear> {
     projections.first().map(fuse).into_iter().collect()
 }
 
+/// The encoder of a sequence-to-sequence model, and how its decoder starts.
+#[derive(Debug)]
+pub struct Source {
+    /// Its token embedding is that of the decoder.
+    pub embedding: Embedding,
+    pub layers: Vec<Layer>,
+    /// Normalisation after the last layer.
+    pub norm: Option<Norm>,
+    /// First token that the decoder reads.
+    pub start_token: u32,
+    /// The token that the decoder reads in place of one that is not predicted.
+    pub pad_token: u32,
+}
+
 /// How token ids become the first hidden states.
 #[derive(Debug)]
 pub struct Embedding {
@@ -83,10 +112,17 @@ pub struct Embedding {
     pub width: usize,
     /// Factor of the token's embedding.
     pub scale: f32,
-    /// Projection of `width` elements to the hidden state, where they differ.
+    /// Modules that hold the token embedding again.
+    pub copies: &'static [&'static str],
+    /// Projection of the token's embedding to the hidden state, where they differ.
     pub project_in: Option<Linear>,
+    /// Module and rows of the embedding of token types. All tokens have the type 0.
+    pub token_types: Option<(&'static str, usize)>,
     pub positions: Option<Positions>,
+    /// Normalisation of the sum.
     pub norm: Option<Norm>,
+    /// Projection of the normalised sum, which has `width` elements, to the hidden state.
+    pub project_sum: Option<Linear>,
 }
 
 /// Learned embeddings of positions.
@@ -98,12 +134,31 @@ pub struct Positions {
     pub rows: usize,
     /// Row of position 0.
     pub first: usize,
+    /// A token that has the row of its id, and is not counted in the positions of later tokens.
+    pub padding: Option<usize>,
+}
+
+impl Positions {
+    /// Position 0 is row 0.
+    pub fn new(module: &'static str, rows: usize) -> Self {
+        Self { module, rows, first: 0, padding: None }
+    }
 }
 
 impl Embedding {
     /// Token embeddings as they are.
     pub fn of(tokens: &'static str, hidden_size: usize) -> Self {
-        Self { tokens, width: hidden_size, scale: 1.0, project_in: None, positions: None, norm: None }
+        Self {
+            tokens,
+            width: hidden_size,
+            scale: 1.0,
+            copies: &[],
+            project_in: None,
+            token_types: None,
+            positions: None,
+            norm: None,
+            project_sum: None,
+        }
     }
 }
 
@@ -114,9 +169,11 @@ pub struct Head {
     pub tied: bool,
     /// Module of the projection, without prefix, where it is not tied.
     pub module: &'static str,
-    pub bias: bool,
+    pub bias: HeadBias,
     /// Projection of the hidden state before the output projection.
     pub project_out: Option<Linear>,
+    /// What masked language models do before the output projection. Its names, too, are without prefix.
+    pub transform: Option<Transform>,
     /// Factor of the logits.
     pub scale: f32,
     /// Logits become limit · tanh(logits / limit).
@@ -126,14 +183,45 @@ pub struct Head {
 impl Head {
     /// `lm_head` without a bias.
     pub fn new(tied: bool) -> Self {
-        Self { tied, module: "lm_head", bias: false, project_out: None, scale: 1.0, softcap: None }
+        Self {
+            tied,
+            module: "lm_head",
+            bias: HeadBias::None,
+            project_out: None,
+            transform: None,
+            scale: 1.0,
+            softcap: None,
+        }
     }
+}
+
+/// The bias of the output projection. Names are without prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadBias {
+    None,
+    /// `bias` of the projection's module.
+    Module,
+    /// This tensor, and `bias` of the projection's module: one parameter where the projection is tied, two where it is not, of which only the
+    /// second is used.
+    Shared(&'static str),
+    /// This tensor of shape [1, vocabulary], which is no parameter, where it is stored.
+    Buffer(&'static str),
+}
+
+/// norm(f(dense · x)).
+#[derive(Debug)]
+pub struct Transform {
+    pub dense: Linear,
+    pub activation: Activation,
+    pub norm: Norm,
 }
 
 /// One layer.
 #[derive(Debug)]
 pub struct Layer {
     pub attention: Sublayer<SelfAttention>,
+    /// Attention to the source of a sequence-to-sequence model. Such a layer is not parallel.
+    pub cross: Option<Sublayer<CrossAttention>>,
     /// In a parallel layer without a normalisation of its own it has the input of the attention.
     pub feed_forward: Sublayer<FeedForward>,
     /// Whether both sublayers read the same hidden state. Otherwise the second reads the sum of the first.
@@ -148,9 +236,15 @@ impl Layer {
     /// A feed-forward module that reads the sum of the hidden state and the attention's output; both inputs are normalised.
     pub fn sequential(norms: [Norm; 2], attention: SelfAttention, feed_forward: FeedForward) -> Self {
         let [first, second] = norms;
+        Self::of(Sublayer::normed(first, attention), Sublayer::normed(second, feed_forward))
+    }
+
+    /// A feed-forward module that reads the sum of the hidden state and the attention's output.
+    pub fn of(attention: Sublayer<SelfAttention>, feed_forward: Sublayer<FeedForward>) -> Self {
         Self {
-            attention: Sublayer::normed(first, attention),
-            feed_forward: Sublayer::normed(second, feed_forward),
+            attention,
+            cross: None,
+            feed_forward,
             parallel: false,
             normed_residual: false,
             residual_scale: 1.0,
@@ -159,13 +253,8 @@ impl Layer {
 
     /// Both modules read the same normalised hidden state.
     pub fn parallel(norm: Norm, attention: SelfAttention, feed_forward: FeedForward) -> Self {
-        Self {
-            attention: Sublayer::normed(norm, attention),
-            feed_forward: Sublayer { module: feed_forward, before: None, output: None, sum: None },
-            parallel: true,
-            normed_residual: false,
-            residual_scale: 1.0,
-        }
+        let feed_forward = Sublayer { module: feed_forward, before: None, output: None, sum: None };
+        Self { parallel: true, ..Self::of(Sublayer::normed(norm, attention), feed_forward) }
     }
 }
 
@@ -186,6 +275,11 @@ impl<T> Sublayer<T> {
     pub fn normed(before: Norm, module: T) -> Self {
         Self { module, before: Some(before), output: None, sum: None }
     }
+
+    /// A module after whose output the sum is normalised.
+    pub fn sum_normed(sum: Norm, module: T) -> Self {
+        Self { module, before: None, output: None, sum: Some(sum) }
+    }
 }
 
 /// An attention module.
@@ -203,12 +297,33 @@ pub struct SelfAttention {
     pub rotary: Option<Arc<Rotary>>,
     /// Tensor with one additional score for each head.
     pub sinks: Option<String>,
+    /// Biases of the scores by distance. A layer without its own has those of the layer before.
+    pub relative: Option<Relative>,
+}
+
+/// Biases of attention scores by distance.
+#[derive(Debug, Clone)]
+pub struct Relative {
+    /// Module of the biases, an embedding of buckets.
+    pub module: String,
+    pub buckets: Buckets,
+}
+
+/// An attention module whose keys and values are of the source.
+#[derive(Debug)]
+pub struct CrossAttention {
+    /// Its columns are separate.
+    pub attention: Attention,
+    pub query: Linear,
+    /// Projections for keys and for values, whose outputs lie side by side.
+    pub key_value: Vec<Linear>,
+    pub output: Linear,
 }
 
 impl SelfAttention {
     /// Attention without rotation or normalisation of queries and keys.
     pub fn new(attention: Attention, qkv: Vec<Linear>, output: Linear) -> Self {
-        Self { attention, qkv, output, clip: None, qk_norm: None, rotary: None, sinks: None }
+        Self { attention, qkv, output, clip: None, qk_norm: None, rotary: None, sinks: None, relative: None }
     }
 }
 

@@ -16,11 +16,21 @@ const TOLERANCE: f64 = 1e-5;
 /// What `expected.json` contains.
 #[derive(Deserialize)]
 pub struct Expected {
-    /// `causal` for decoders.
+    /// `causal`, `masked` or `seq2seq`.
     pub kind: String,
-    #[serde(default)]
+    #[serde(default, alias = "sources")]
     windows: Vec<Vec<u32>>,
-    losses: Vec<f64>,
+    #[serde(default, alias = "targets")]
+    labels: Option<Vec<Vec<i64>>>,
+    pub losses: Vec<f64>,
+}
+
+impl Expected {
+    /// What is measured.
+    pub fn examples(&self) -> Vec<Example<'_>> {
+        let labels = |i: usize| Some(self.labels.as_ref()?[i].as_slice());
+        self.windows.iter().enumerate().map(|(i, tokens)| Example { tokens, labels: labels(i) }).collect()
+    }
 }
 
 /// Reads `expected.json` of a case.
@@ -67,12 +77,12 @@ fn worst(case: &Path) -> Result<f64, String> {
     let checkpoint = open(case).map_err(|e| e.to_string())?;
     let workers = Workers::new(Some(1)).map_err(|e| e.to_string())?;
     let mut worst = 0f64;
-    for (window, truth) in expected.windows.iter().zip(&expected.losses) {
-        let model = Model::load(&checkpoint, window.len()).map_err(|e| e.to_string())?;
+    for (example, truth) in expected.examples().into_iter().zip(&expected.losses) {
+        let model = Model::load(&checkpoint, example.rows()).map_err(|e| e.to_string())?;
         if !model.info.unused.is_empty() {
             return Err(format!("unused tensors: {:?}", model.info.unused));
         }
-        let loss = workers.losses(&model, &[Example::causal(window)], &|_| ())[0];
+        let loss = workers.losses(&model, &[example], &|_| ())[0];
         let difference = ((loss - truth) / truth).abs();
         worst = if difference <= worst { worst } else { difference };
     }

@@ -42,6 +42,7 @@ pub fn read(config: &Config, _: usize) -> Result<Transformer> {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+        source: None,
         hidden_size,
         max_positions: None,
         embedding: Embedding {

@@ -24,6 +24,21 @@ pub fn per_head(config: &Config, size: (&str, usize), heads: (&str, usize)) -> R
     Ok(size.1 / heads.1)
 }
 
+/// The id of a token, below `vocab_size`. An error when it is absent and has no default.
+pub fn token_id(config: &Config, key: &str, default: Option<u32>) -> Result<u32> {
+    let vocab_size = config.required_size("vocab_size", limits::VOCAB)?;
+    let Some(value) = config.get(key) else {
+        match default {
+            Some(id) => return Ok(id),
+            None => bail!(Input, "{}: `{}` is missing", config.name(), config.member(key)),
+        }
+    };
+    match value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < vocab_size) {
+        Some(id) => Ok(id),
+        None => Err(config.wrong(key, &format!("a token id below `vocab_size` {vocab_size}"), value)),
+    }
+}
+
 /// Sizes whose members BLOOM and Falcon name in an older and a newer way.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {

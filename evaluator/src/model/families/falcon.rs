@@ -76,6 +76,7 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+        source: None,
         hidden_size,
         max_positions: None,
         embedding: Embedding::of("word_embeddings", hidden_size),

@@ -43,11 +43,12 @@ pub fn read(config: &Config, _: usize) -> Result<Transformer> {
         );
         Layer::sequential([norm(name("ln_1")), norm(name("ln_2"))], attention, FeedForward::Mlp(mlp))
     };
-    let positions = Positions { module: "wpe", rows: max_positions, first: 0 };
+    let positions = Positions::new("wpe", max_positions);
     Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+        source: None,
         hidden_size,
         max_positions: Some(max_positions),
         embedding: Embedding { positions: Some(positions), ..Embedding::of("wte", hidden_size) },

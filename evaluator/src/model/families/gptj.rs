@@ -10,7 +10,7 @@ use crate::model::attention::Attention;
 use crate::model::profile::Profile;
 use crate::model::rope::Rope;
 use crate::model::spec::{
-    Embedding, FeedForward, Gating, Head, Layer, Linear, Norm, NormKind, SelfAttention, Transformer,
+    Embedding, FeedForward, Gating, Head, HeadBias, Layer, Linear, Norm, NormKind, SelfAttention, Transformer,
 };
 use invarlock_error::Result;
 
@@ -50,11 +50,12 @@ pub fn read(config: &Config, seq_len: usize) -> Result<Transformer> {
         profile: Profile::Gpt2,
         prefix: "transformer.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+        source: None,
         hidden_size,
         max_positions: config.size("n_positions", limits::POSITIONS)?,
         embedding: Embedding::of("wte", hidden_size),
         layers: (0..num_layers).map(layer).collect(),
         norm: Some(Norm::new("ln_f", NormKind::Layer, epsilon)),
-        head: Head { bias: true, ..Head::new(config.flag("tie_word_embeddings", false)?) },
+        head: Head { bias: HeadBias::Module, ..Head::new(config.flag("tie_word_embeddings", false)?) },
     })
 }

@@ -171,6 +171,7 @@ pub fn decoder(config: &Config, seq_len: usize, defaults: &Defaults) -> Result<T
         profile: defaults.profile,
         prefix: "model.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+        source: None,
         hidden_size,
         // Rotary angles exist for any position; the window length is the user's choice.
         max_positions: None,

@@ -3,9 +3,12 @@
 //! To add a family, write its file and add its `model_type`s to [`FAMILIES`]. Where it resembles Llama, start from [`llama::decoder`] and
 //! change what differs.
 
+mod bart;
+mod bert;
 mod bloom;
 mod cohere;
 mod common;
+mod distilbert;
 mod experts;
 mod falcon;
 mod gemma;
@@ -17,6 +20,7 @@ mod gptj;
 mod granite;
 mod llama;
 mod mistral;
+mod modernbert;
 mod olmo;
 mod opt;
 mod phi;
@@ -24,6 +28,7 @@ mod qwen;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod t5;
 #[cfg(test)]
 mod tests;
 
@@ -36,9 +41,13 @@ pub type Read = fn(&Config, usize) -> Result<Transformer>;
 
 /// Every supported `model_type`.
 pub const FAMILIES: &[(&str, Read)] = &[
+    ("bart", bart::read),
+    ("bert", bert::bert),
     ("bloom", bloom::read),
     ("cohere", cohere::cohere),
     ("cohere2", cohere::cohere2),
+    ("distilbert", distilbert::read),
+    ("electra", bert::electra),
     ("falcon", falcon::read),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
@@ -54,6 +63,7 @@ pub const FAMILIES: &[(&str, Read)] = &[
     ("ministral", mistral::ministral),
     ("mistral", mistral::mistral),
     ("mixtral", mistral::mixtral),
+    ("modernbert", modernbert::read),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("olmoe", olmo::olmoe),
@@ -65,9 +75,11 @@ pub const FAMILIES: &[(&str, Read)] = &[
     ("qwen2_vl", qwen::qwen2_vl),
     ("qwen3", qwen::qwen3),
     ("qwen3_moe", qwen::qwen3_moe),
+    ("roberta", bert::roberta),
     ("smollm3", smollm3::read),
     ("stablelm", stablelm::read),
     ("starcoder2", starcoder2::read),
+    ("t5", t5::read),
 ];
 
 /// Models with images whose `text_config` describes a family. Only the text model is measured. Others may treat text in another way:
@@ -76,6 +88,9 @@ pub const WRAPPERS: &[&str] = &["gemma3", "llava", "mistral3"];
 
 /// Tensors of models with images that are not of the text model begin with one of these, perhaps after `model.`.
 pub const OTHER_MODALITIES: &[&str] = &["multi_modal_projector.", "vision_tower.", "visual."];
+
+/// Tensors of heads beside the one of a masked language model begin with one of these, perhaps after the prefix of the model.
+pub const OTHER_HEADS: &[&str] = &["cls.seq_relationship.", "pooler."];
 
 /// Options that change the arithmetic. A family that does not read one of them rejects a checkpoint that sets it.
 pub const OPTIONS: &[&str] = &[
@@ -98,11 +113,14 @@ pub const OPTIONS: &[&str] = &[
     "no_rope_layers",
     "num_experts",
     "num_local_experts",
+    "pruned_heads",
     "qk_layernorm",
     "query_pre_attn_scalar",
+    "relative_attention_num_buckets",
     "residual_multiplier",
     "rope_parameters",
     "rope_scaling",
+    "scale_embedding",
     "use_bidirectional_attention",
     "use_parallel_residual",
     "use_qk_norm",

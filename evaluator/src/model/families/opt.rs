@@ -59,12 +59,15 @@ pub fn read(config: &Config, _: usize) -> Result<Transformer> {
     let project = |module: &str, inputs, outputs| {
         (embedded != hidden_size).then(|| Linear::new(module, inputs, outputs, false))
     };
-    let positions =
-        Positions { module: "embed_positions", rows: max_positions + FIRST_POSITION, first: FIRST_POSITION };
+    let positions = Positions {
+        first: FIRST_POSITION,
+        ..Positions::new("embed_positions", max_positions + FIRST_POSITION)
+    };
     Ok(Transformer {
         profile: Profile::Gpt2,
         prefix: "model.decoder.",
         vocab_size: config.required_size("vocab_size", limits::VOCAB)?,
+        source: None,
         hidden_size,
         max_positions: Some(max_positions),
         embedding: Embedding {

@@ -5,7 +5,9 @@ use super::llama::{self, Biases, Defaults};
 use crate::checkpoint::Config;
 use crate::limits;
 use crate::model::profile::Profile;
-use crate::model::spec::{FeedForward, Gating, Layer, Linear, Norm, NormKind, NormSpan, QkNorm, Transformer};
+use crate::model::spec::{
+    FeedForward, Gating, HeadBias, Layer, Linear, Norm, NormKind, NormSpan, QkNorm, Transformer,
+};
 use invarlock_error::Result;
 
 /// Phi: parallel layers with one layer normalisation, a plain feed-forward module, and biases everywhere.
@@ -46,7 +48,7 @@ pub fn phi(config: &Config, seq_len: usize) -> Result<Transformer> {
     };
     decoder.layers = layers.into_iter().enumerate().map(layer).collect();
     decoder.norm = Some(Norm::new("final_layernorm", NormKind::Layer, epsilon));
-    decoder.head.bias = true;
+    decoder.head.bias = HeadBias::Module;
     Ok(decoder)
 }
 

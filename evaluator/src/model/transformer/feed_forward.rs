@@ -1,5 +1,6 @@
 //! Feed-forward modules: one for every token, or experts among which a router chooses.
 
+use super::projections;
 use crate::math::activation::{add, add_scaled, multiply, scale};
 use crate::math::elementary::logistic;
 use crate::math::gemm::{View, ViewMut};
@@ -78,15 +79,9 @@ impl<'a> Mlp<'a> {
     /// The output without the last bias.
     fn run(&self, x: View<'_>, out: &mut [f32], intermediate: &mut Vec<f32>, panel: &mut Vec<f32>) {
         let rows = x.rows();
-        let width = self.input.iter().map(|linear| linear.weight.outputs()).sum();
+        let width = projections::width(&self.input);
         let intermediate = sized(intermediate, rows * width);
-        let mut view = ViewMut::dense(intermediate, rows, width);
-        let mut first = 0;
-        for linear in &self.input {
-            let last = first + linear.weight.outputs();
-            linear.weight.apply(x, &mut view.columns(first..last), panel);
-            first = last;
-        }
+        projections::project(&self.input, x, intermediate, panel);
         for row in intermediate.chunks_exact_mut(width) {
             self.gate(row);
         }
@@ -97,14 +92,7 @@ impl<'a> Mlp<'a> {
 
     /// Adds the biases to one row and replaces its first elements by the gated ones.
     fn gate(&self, row: &mut [f32]) {
-        let mut rest = &mut *row;
-        for linear in &self.input {
-            let (own, others) = rest.split_at_mut(linear.weight.outputs());
-            if let Some(bias) = &linear.bias {
-                add(own, bias);
-            }
-            rest = others;
-        }
+        projections::add_biases(&self.input, row);
         let width = row.len();
         match self.gating {
             Gating::None(activation) => activation.apply(row, None, width),

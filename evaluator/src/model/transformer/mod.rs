@@ -1,52 +1,56 @@
-//! The forward pass that all families share: from token ids to the loss of each window. What differs between families is data, see [`super::spec`].
+//! The forward pass that all families share: from token ids to the loss of each example. What differs between families is data, see
+//! [`super::spec`].
 
+mod cross_attention;
+mod embedding;
 mod feed_forward;
 mod layer;
+mod projections;
+mod self_attention;
+
+use std::ops::Range;
 
 use super::adapter::{Lora, check_used};
-use super::head::Head;
+use super::example::{Prediction, predicted};
+use super::head::{Head, Transform};
 use super::loader::Loader;
-use super::matrix::{Layout, Linear, Matrix};
-use super::scratch::{Scratch, row_blocks, sized, spans};
+use super::matrix::Matrix;
+use super::scratch::{Scratch, Work, sized, spans};
 use super::{Example, ForwardPass, Model, ModelInfo, spec};
 use crate::checkpoint::Checkpoint;
-use crate::math::activation::{add, scale};
-use crate::math::gemm::{View, ViewMut};
 use crate::math::norm::Norm;
 use crate::weights::Format;
-use invarlock_error::Result;
+use cross_attention::Source;
+use embedding::Embedding;
+use invarlock_error::{Result, bail};
 use invarlock_evidence::format::objective::Objective;
 use layer::Layer;
 
 /// A language model with its weights.
 #[derive(Debug)]
 struct Transformer<'a> {
+    objective: Objective,
     hidden_size: usize,
+    encoder: Option<Encoder<'a>>,
     embedding: Embedding<'a>,
     layers: Vec<Layer<'a>>,
     norm: Option<Norm>,
     /// Absent where it is the token embedding.
     lm_head: Option<Matrix<'a>>,
     head_bias: Option<Vec<f32>>,
-    project_out: Option<Linear<'a>>,
+    transform: Option<Transform<'a>>,
     logit_scale: f32,
     softcap: Option<f32>,
 }
 
+/// The part of a sequence-to-sequence model that reads the source.
 #[derive(Debug)]
-struct Embedding<'a> {
-    tokens: Matrix<'a>,
-    width: usize,
-    scale: f32,
-    project_in: Option<Linear<'a>>,
-    positions: Option<Positions<'a>>,
+struct Encoder<'a> {
+    embedding: Embedding<'a>,
+    layers: Vec<Layer<'a>>,
     norm: Option<Norm>,
-}
-
-#[derive(Debug)]
-struct Positions<'a> {
-    table: Matrix<'a>,
-    first: usize,
+    start_token: u32,
+    pad_token: u32,
 }
 
 /// Takes the tensors that a model needs. Reads headers and small vectors, not the weights.
@@ -56,57 +60,18 @@ pub fn load<'a>(
     spec: &spec::Transformer,
     format: Option<&dyn Format>,
 ) -> Result<Model<'a>> {
-    let spec::Transformer { hidden_size, vocab_size, .. } = *spec;
     let lora = checkpoint.adapter.as_ref().map(|adapter| Lora::read(&adapter.config)).transpose()?;
     let mut loader = Loader::new(checkpoint, format, lora.as_ref(), spec.prefix, spec.probe());
-    let (tokens, lm_head) = loader.embeddings(&spec.embedding, &spec.head, vocab_size)?;
-    let linear = |loader: &mut Loader<'a, '_>, spec: &Option<spec::Linear>| {
-        spec.as_ref().map(|spec| loader.linear(spec)).transpose()
-    };
-    let norm = |loader: &mut Loader<'a, '_>, spec: &Option<spec::Norm>| {
-        spec.as_ref().map(|spec| loader.norm(spec, hidden_size)).transpose()
-    };
-    let mut tables = vec![(spec.embedding.tokens, vocab_size)];
-    let positions = match &spec.embedding.positions {
-        None => None,
-        Some(spec::Positions { module, rows, first }) => {
-            tables.push((*module, *rows));
-            let table = loader.matrix(&format!("{module}.weight"), hidden_size, *rows, Layout::OutIn)?;
-            Some(Positions { table, first: *first })
-        }
-    };
-    let embedding = Embedding {
-        tokens,
-        width: spec.embedding.width,
-        scale: spec.embedding.scale,
-        project_in: linear(&mut loader, &spec.embedding.project_in)?,
-        positions,
-        norm: norm(&mut loader, &spec.embedding.norm)?,
-    };
-    let layers = spec.layers.iter().map(|layer| Layer::load(layer, hidden_size, &mut loader));
-    let layers = layers.collect::<Result<_>>()?;
-    let transformer = Transformer {
-        hidden_size,
-        embedding,
-        layers,
-        norm: norm(&mut loader, &spec.norm)?,
-        head_bias: match spec.head.bias {
-            true => Some(loader.head_bias(&spec.head, vocab_size)?),
-            false => None,
-        },
-        project_out: linear(&mut loader, &spec.head.project_out)?,
-        logit_scale: spec.head.scale,
-        softcap: spec.head.softcap,
-        lm_head,
-    };
-    let loaded = loader.finish(transformer.lm_head.is_none(), vocab_size, &tables);
+    check_parts(checkpoint, spec, &loader)?;
+    let transformer = Transformer::load(spec, &mut loader)?;
+    let loaded = loader.finish(transformer.lm_head.is_none(), spec.vocab_size, &embeddings(spec));
     if let Some(adapter) = &checkpoint.adapter {
         check_used(adapter, &loaded.unused)?;
     }
     let info = ModelInfo {
         model_type: model_type.to_owned(),
-        objective: Objective::Causal,
-        vocab_size,
+        objective: transformer.objective,
+        vocab_size: spec.vocab_size,
         max_positions: spec.max_positions,
         starts_with_bos: spec.profile.starts_with_bos(),
         checks: loaded.checks,
@@ -119,6 +84,122 @@ pub fn load<'a>(
     Ok(Model::new(transformer, info))
 }
 
+/// An error for a checkpoint without the head, or without the decoder, that its objective needs: transformers would fill them with random
+/// numbers.
+fn check_parts(checkpoint: &Checkpoint, spec: &spec::Transformer, loader: &Loader<'_, '_>) -> Result<()> {
+    let needed = match (&spec.head.transform, &spec.source) {
+        (Some(transform), _) => {
+            Some((&transform.dense.weight, loader.contains_beside(&transform.dense.weight)))
+        }
+        (None, Some(_)) => spec.layers.first().map(|layer| {
+            let weight = &layer.attention.module.output.weight;
+            (weight, loader.contains(weight))
+        }),
+        (None, None) => None,
+    };
+    let Some((tensor, false)) = needed else { return Ok(()) };
+    let config = &checkpoint.config;
+    let architectures = config.get("architectures").and_then(serde_json::Value::as_array);
+    let architecture = architectures.and_then(|names| names.first()?.as_str()).unwrap_or("not named");
+    bail!(
+        Unsupported,
+        "{}: the checkpoint (architecture: {architecture}) is not a whole {}: the tensor {tensor} is missing",
+        config.name(),
+        spec.objective().describe()
+    )
+}
+
+/// The embeddings with their numbers of rows, for the invariants guard.
+fn embeddings(spec: &spec::Transformer) -> Vec<(&str, usize)> {
+    let mut found = vec![(spec.embedding.tokens, spec.vocab_size)];
+    found.extend(spec.embedding.copies.iter().map(|copy| (*copy, spec.vocab_size)));
+    let encoder = spec.source.as_ref();
+    let stacks = encoder.map(|source| (&source.embedding, &source.layers));
+    for (embedding, layers) in stacks.into_iter().chain([(&spec.embedding, &spec.layers)]) {
+        found.extend(embedding.token_types);
+        found.extend(embedding.positions.as_ref().map(|positions| (positions.module, positions.rows)));
+        let relative = layers.iter().filter_map(|layer| layer.attention.module.relative.as_ref());
+        found.extend(relative.map(|relative| (relative.module.as_str(), relative.buckets.count)));
+    }
+    found
+}
+
+/// Takes the tensors of a stack of layers.
+fn load_layers<'a>(
+    layers: &[spec::Layer],
+    hidden_size: usize,
+    loader: &mut Loader<'a, '_>,
+) -> Result<Vec<Layer<'a>>> {
+    let mut relative = None;
+    layers.iter().map(|layer| Layer::load(layer, hidden_size, &mut relative, loader)).collect()
+}
+
+impl<'a> Transformer<'a> {
+    fn load(spec: &spec::Transformer, loader: &mut Loader<'a, '_>) -> Result<Self> {
+        let spec::Transformer { hidden_size, vocab_size, .. } = *spec;
+        let (tokens, lm_head) = loader.embeddings(&spec.embedding, &spec.head, vocab_size)?;
+        let norm = |loader: &mut Loader<'a, '_>, norm: &Option<spec::Norm>| {
+            norm.as_ref().map(|norm| loader.norm(norm, hidden_size)).transpose()
+        };
+        let encoder = match &spec.source {
+            None => None,
+            Some(source) => Some(Encoder {
+                embedding: Embedding::load(&source.embedding, tokens.clone(), hidden_size, loader)?,
+                layers: load_layers(&source.layers, hidden_size, loader)?,
+                norm: norm(loader, &source.norm)?,
+                start_token: source.start_token,
+                pad_token: source.pad_token,
+            }),
+        };
+        Ok(Self {
+            objective: spec.objective(),
+            hidden_size,
+            encoder,
+            embedding: Embedding::load(&spec.embedding, tokens, hidden_size, loader)?,
+            layers: load_layers(&spec.layers, hidden_size, loader)?,
+            norm: norm(loader, &spec.norm)?,
+            head_bias: loader.head_bias(&spec.head, lm_head.is_none(), vocab_size)?,
+            transform: load_transform(&spec.head, loader)?,
+            logit_scale: spec.head.scale,
+            softcap: spec.head.softcap,
+            lm_head,
+        })
+    }
+
+    /// The losses of examples from the last hidden states.
+    fn head_losses(
+        &self,
+        predictions: &[Vec<Prediction>],
+        spans: &[Range<usize>],
+        hidden: &[f32],
+        work: &mut Work,
+    ) -> Vec<f64> {
+        let head = Head {
+            norm: self.norm.as_ref(),
+            transform: self.transform.as_ref(),
+            lm_head: self.lm_head.as_ref().unwrap_or_else(|| self.embedding.tokens()),
+            bias: self.head_bias.as_deref(),
+            scale: self.logit_scale,
+            softcap: self.softcap,
+            hidden_size: self.hidden_size,
+        };
+        head.losses(predictions, spans, hidden, work)
+    }
+}
+
+/// The step between the last normalisation and the output projection.
+fn load_transform<'a>(head: &spec::Head, loader: &mut Loader<'a, '_>) -> Result<Option<Transform<'a>>> {
+    if let Some(spec::Transform { dense, activation, norm }) = &head.transform {
+        return loader.beside(|loader| {
+            let dense = loader.linear(dense)?;
+            let norm = loader.norm(norm, dense.weight.outputs())?;
+            Ok(Some(Transform { dense, activation: Some(*activation), norm: Some(norm) }))
+        });
+    }
+    let project_out = head.project_out.as_ref().map(|linear| loader.linear(linear)).transpose()?;
+    Ok(project_out.map(|dense| Transform { dense, activation: None, norm: None }))
+}
+
 /// How weights are stored, in words. None where all are plain numbers.
 fn stored_weights(format: Option<&dyn Format>, lora: Option<&Lora>) -> Option<String> {
     let words = [format.map(|format| format.describe()), lora.map(Lora::describe)];
@@ -127,72 +208,73 @@ fn stored_weights(format: Option<&dyn Format>, lora: Option<&Lora>) -> Option<St
 
 impl ForwardPass for Transformer<'_> {
     fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64> {
-        let windows: Vec<&[u32]> = examples.iter().map(|example| example.tokens).collect();
-        let spans = spans(&windows);
-        let rows = spans.last().map_or(0, |span| span.end);
-        let Scratch { hidden, work } = scratch;
-        let hidden = sized(hidden, rows * self.hidden_size);
-        self.embedding.run(&windows, self.hidden_size, hidden, &mut work.normed, &mut work.panel);
-        for layer in &self.layers {
-            layer.run(hidden, &spans, work);
-        }
-        let head = Head {
-            norm: self.norm.as_ref(),
-            project_out: self.project_out.as_ref(),
-            lm_head: self.lm_head.as_ref().unwrap_or(&self.embedding.tokens),
-            bias: self.head_bias.as_deref(),
-            scale: self.logit_scale,
-            softcap: self.softcap,
-            hidden_size: self.hidden_size,
+        let size = self.hidden_size;
+        let Scratch { hidden, source, work } = scratch;
+        let tokens: Vec<&[u32]> = examples.iter().map(|example| example.tokens).collect();
+        let Some(encoder) = &self.encoder else {
+            let spans = spans(&tokens);
+            let hidden =
+                run_stack(&self.embedding, &self.layers, (&tokens, &spans), None, size, hidden, work);
+            let predictions: Vec<_> = examples.iter().map(|example| self.predictions(example)).collect();
+            return self.head_losses(&predictions, &spans, hidden, work);
         };
-        let predictions: Vec<_> = examples.iter().map(Example::next_tokens).collect();
-        head.losses(&predictions, &spans, hidden, work)
+        let read = spans(&tokens);
+        let source =
+            run_stack(&encoder.embedding, &encoder.layers, (&tokens, &read), None, size, source, work);
+        if let Some(norm) = &encoder.norm {
+            norm.replace(source, size, &mut work.row);
+        }
+        let source = Source { hidden: source, spans: &read };
+
+        let targets: Vec<Vec<u32>> =
+            examples.iter().map(|example| encoder.shifted(labels(example))).collect();
+        let targets: Vec<&[u32]> = targets.iter().map(Vec::as_slice).collect();
+        let spans = spans(&targets);
+        let stack = (targets.as_slice(), spans.as_slice());
+        let hidden = run_stack(&self.embedding, &self.layers, stack, Some(source), size, hidden, work);
+        let predictions: Vec<_> = examples.iter().map(|example| predicted(labels(example))).collect();
+        self.head_losses(&predictions, &spans, hidden, work)
     }
 }
 
-impl Embedding<'_> {
-    /// The first hidden states; `rows` and `panel` are working memory.
-    fn run(
-        &self,
-        windows: &[&[u32]],
-        hidden_size: usize,
-        hidden: &mut [f32],
-        rows: &mut Vec<f32>,
-        panel: &mut Vec<f32>,
-    ) {
-        let ids: Vec<u32> = windows.concat();
-        match &self.project_in {
-            None => self.lookup(&ids, hidden),
-            Some(project_in) => {
-                for block in row_blocks(ids.len()) {
-                    let rows = sized(rows, block.len() * self.width);
-                    self.lookup(&ids[block.clone()], rows);
-                    let out = &mut hidden[block.start * hidden_size..block.end * hidden_size];
-                    let x = View::dense(rows, block.len(), self.width);
-                    project_in.weight.apply(x, &mut ViewMut::dense(out, block.len(), hidden_size), panel);
-                }
-            }
-        }
-        if let Some(Positions { table, first }) = &self.positions {
-            let embedding = sized(rows, hidden_size);
-            let positions = windows.iter().flat_map(|window| 0..window.len());
-            for (row, position) in hidden.chunks_exact_mut(hidden_size).zip(positions) {
-                table.row(first + position, embedding);
-                add(row, embedding);
-            }
-        }
-        if let Some(norm) = &self.norm {
-            norm.replace(hidden, hidden_size, rows);
+impl Transformer<'_> {
+    /// What a model without an encoder predicts.
+    fn predictions(&self, example: &Example<'_>) -> Vec<Prediction> {
+        match self.objective {
+            Objective::Causal => example.next_tokens(),
+            _ => predicted(labels(example)),
         }
     }
+}
 
-    /// The embedding of each token, scaled.
-    fn lookup(&self, ids: &[u32], out: &mut [f32]) {
-        for (row, id) in out.chunks_exact_mut(self.width).zip(ids) {
-            self.tokens.row(*id as usize, row);
-            if self.scale != 1.0 {
-                scale(row, self.scale);
-            }
-        }
+/// The labels of an example, whose loss is NaN without them.
+fn labels<'w>(example: &Example<'w>) -> &'w [i64] {
+    example.labels.unwrap_or_default()
+}
+
+impl Encoder<'_> {
+    /// What the decoder reads: the labels, shifted by one.
+    fn shifted(&self, labels: &[i64]) -> Vec<u32> {
+        let read = labels.iter().map(|label| u32::try_from(*label).unwrap_or(self.pad_token));
+        std::iter::once(self.start_token).chain(read).take(labels.len()).collect()
     }
+}
+
+/// The hidden states of windows, whose rows are the spans, after all layers.
+fn run_stack<'h>(
+    embedding: &Embedding<'_>,
+    layers: &[Layer<'_>],
+    (windows, spans): (&[&[u32]], &[Range<usize>]),
+    source: Option<Source<'_>>,
+    size: usize,
+    hidden: &'h mut Vec<f32>,
+    work: &mut Work,
+) -> &'h mut [f32] {
+    let rows = spans.last().map_or(0, |span| span.end);
+    let hidden = sized(hidden, rows * size);
+    embedding.run(windows, size, hidden, work);
+    for layer in layers {
+        layer.run(hidden, spans, source, work);
+    }
+    hidden
 }
