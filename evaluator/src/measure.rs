@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use crate::limits;
-use crate::model::{Example, Model, Scratch};
+use crate::model::{Example, Model, State, Work};
+use crate::weights::RESIDENT;
 use crate::windows::Arm;
 use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 
@@ -14,11 +15,40 @@ use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 /// depend on the windows only, so the numbers do not depend on threads.
 const GROUP: usize = 512;
 
+/// Rows of examples that pass through a layer before the next one: so many that the time of reading a layer from disk (at 1 GB/s) is less than 2 % of that
+/// of the arithmetic (at 150 GFLOP/s), and so few that little is lost when a run is killed.
+const BLOCK: usize = 8192;
+
+/// The same for each thread, where there are many.
+const BLOCK_OF_THREAD: usize = 4096;
+
+/// Bytes of the states of a block.
+const STATE_BYTES: usize = 256 << 20;
+
 /// Worker threads and their working memory.
 #[derive(Debug)]
 pub struct Workers {
     pool: rayon::ThreadPool,
-    scratch: Vec<Mutex<Scratch>>,
+    scratch: Vec<Mutex<Work>>,
+    memory: Memory,
+}
+
+/// How much memory a measurement uses. The losses do not depend on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Bytes of weights that stay resident: those of a larger checkpoint are read again for each block of windows.
+    pub resident: usize,
+    /// Rows of examples that pass through a layer before the next one.
+    pub block: usize,
+    /// Bytes of the states of a block.
+    pub state: usize,
+}
+
+impl Memory {
+    /// The default for a number of threads.
+    fn of(threads: usize) -> Self {
+        Self { resident: RESIDENT, block: (BLOCK_OF_THREAD * threads).max(BLOCK), state: STATE_BYTES }
+    }
 }
 
 impl Workers {
@@ -32,7 +62,17 @@ impl Workers {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.err_kind(Kind::System).with_context(|| format!("starting {threads} threads"))?;
         let scratch = (0..threads).map(|_| Mutex::default()).collect();
-        Ok(Self { pool, scratch })
+        Ok(Self { pool, scratch, memory: Memory::of(threads) })
+    }
+
+    /// The same with other memory.
+    pub fn with_memory(self, memory: Memory) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// Whether the weights of a model stay resident.
+    pub fn keeps(&self, model: &Model<'_>) -> bool {
+        model.weight_bytes() <= self.memory.resident
     }
 
     /// Number of threads.
@@ -45,26 +85,76 @@ impl Workers {
         self.pool.install(work)
     }
 
-    /// The loss of each example. Each call of `progress` gets the number of finished examples.
+    /// The loss of each example. Each call of `progress` gets the number of finished rows ([`Example::rows`]); a layer of an example
+    /// counts as its part of the example's rows.
+    ///
+    /// Blocks of examples pass one layer after the other, so that the weights of one layer at a time are in memory.
     pub fn losses(
         &self,
         model: &Model<'_>,
         examples: &[Example<'_>],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<f64> {
-        let done = AtomicU64::new(0);
         let groups = group(examples);
-        let losses: Vec<Vec<f64>> = self.run(|| {
-            let measure = |group: &&[Example<'_>]| {
-                let worker = rayon::current_thread_index().unwrap_or(0);
-                let mut scratch = self.scratch[worker].lock().unwrap_or_else(|e| e.into_inner());
-                let losses = model.losses(group, &mut scratch);
-                progress(done.fetch_add(group.len() as u64, Ordering::Relaxed) + group.len() as u64);
-                losses
-            };
-            groups.par_iter().with_max_len(1).map(measure).collect()
+        let mut states = Vec::new();
+        let meter = Meter::new(model, progress);
+        let block = |block: &[Group<'_, '_>]| self.run(|| self.block(model, block, &mut states, &meter));
+        let most = self.memory.block.min(self.memory.state / model.state_bytes());
+        blocks(&groups, most).flat_map(block).collect()
+    }
+
+    /// The losses of a block. `states` is working memory.
+    fn block(
+        &self,
+        model: &Model<'_>,
+        block: &[Group<'_, '_>],
+        states: &mut Vec<State>,
+        meter: &Meter<'_>,
+    ) -> Vec<f64> {
+        states.resize_with(block.len().max(states.len()), State::default);
+        let states = &mut states[..block.len()];
+        let streamed = !self.keeps(model);
+        self.each(block, states, |group, state, work| {
+            model.embed(group, state, work);
         });
+        for (index, step) in model.steps().iter().enumerate() {
+            if let Some(next) = model.steps().get(index + 1).filter(|_| streamed) {
+                next.prefetch();
+            }
+            if index < model.layers() {
+                self.each(block, states, |group, state, work| {
+                    model.layer(index, group, state, work);
+                    meter.add(index, rows(group));
+                });
+                if streamed {
+                    step.release();
+                }
+            }
+        }
+        let losses = self.each(block, states, |group, state, work| {
+            let losses = model.losses(group, state, work);
+            meter.add(model.layers(), rows(group));
+            losses
+        });
+        if let Some(head) = model.steps().last().filter(|_| streamed) {
+            head.release();
+        }
         losses.into_iter().flatten().collect()
+    }
+
+    /// Runs `work` for each group and its state.
+    fn each<T: Send>(
+        &self,
+        block: &[Group<'_, '_>],
+        states: &mut [State],
+        work: impl Fn(Group<'_, '_>, &mut State, &mut Work) -> T + Sync,
+    ) -> Vec<T> {
+        let one = |(group, state): (&Group<'_, '_>, &mut State)| {
+            let worker = rayon::current_thread_index().unwrap_or(0);
+            let mut scratch = self.scratch[worker].lock().unwrap_or_else(|e| e.into_inner());
+            work(group, state, &mut scratch)
+        };
+        block.par_iter().zip(states).with_max_len(1).map(one).collect()
     }
 
     /// The loss of each window of an arm. An error when one is not finite.
@@ -86,8 +176,11 @@ impl Workers {
     }
 }
 
-/// Groups of consecutive examples with at most [`GROUP`] tokens; a longer example is a group of its own.
-fn group<'e, 'w>(examples: &'e [Example<'w>]) -> Vec<&'e [Example<'w>]> {
+/// Consecutive examples that pass through the model together.
+type Group<'e, 'w> = &'e [Example<'w>];
+
+/// Groups of consecutive examples with at most [`GROUP`] rows; a longer example is a group of its own.
+fn group<'e, 'w>(examples: &'e [Example<'w>]) -> Vec<Group<'e, 'w>> {
     let mut groups = Vec::new();
     let (mut start, mut tokens) = (0, 0);
     for (i, example) in examples.iter().enumerate() {
@@ -101,6 +194,51 @@ fn group<'e, 'w>(examples: &'e [Example<'w>]) -> Vec<&'e [Example<'w>]> {
         groups.push(&examples[start..]);
     }
     groups
+}
+
+/// Rows of a group.
+fn rows(group: Group<'_, '_>) -> usize {
+    group.iter().map(Example::rows).sum()
+}
+
+/// Consecutive blocks of groups, of about equal size and with at most `most` rows; a larger group is a block of its own.
+fn blocks<'g, 'e, 'w>(groups: &'g [Group<'e, 'w>], most: usize) -> impl Iterator<Item = &'g [Group<'e, 'w>]> {
+    let all: usize = groups.iter().map(|group| rows(group)).sum();
+    let size = all.div_ceil(all.div_ceil(most.max(1)).max(1));
+    let mut rest = groups;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = |group: &&Group<'_, '_>| {
+            sum += rows(group);
+            sum <= size
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (block, others) = rest.split_at_checked(count)?;
+        rest = others;
+        Some(block)
+    })
+}
+
+/// Counts finished rows of examples.
+struct Meter<'p> {
+    /// Bytes of the weights of each step: its share of the work.
+    costs: Vec<u64>,
+    total: u64,
+    done: AtomicU64,
+    progress: &'p (dyn Fn(u64) + Sync),
+}
+
+impl<'p> Meter<'p> {
+    fn new(model: &Model<'_>, progress: &'p (dyn Fn(u64) + Sync)) -> Self {
+        let costs: Vec<u64> = model.steps().iter().map(|step| step.bytes() as u64).collect();
+        Self { total: costs.iter().sum::<u64>().max(1), costs, done: AtomicU64::new(0), progress }
+    }
+
+    /// Adds a step of some rows.
+    fn add(&self, step: usize, rows: usize) {
+        let work = self.costs[step] * rows as u64;
+        (self.progress)((self.done.fetch_add(work, Ordering::Relaxed) + work) / self.total);
+    }
 }
 
 /// Mean of the losses, weighted by tokens.
@@ -125,6 +263,20 @@ mod tests {
         let pair = Example { tokens: &tokens[..3], labels: Some(&labels) };
         assert_eq!(group(&[pair, pair]).len(), 2);
         assert!(group(&[]).is_empty());
+    }
+
+    #[test]
+    fn blocks_are_balanced_and_bounded() {
+        let tokens = vec![0u32; 2000];
+        let lengths = [512, 512, 512, 512, 512, 2000, 100];
+        let examples: Vec<Example<'_>> = lengths.iter().map(|n| Example::causal(&tokens[..*n])).collect();
+        let groups = group(&examples);
+        let sizes = |most| blocks(&groups, most).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(10_000), [7]);
+        // 4660 tokens in blocks of at most 1165.
+        assert_eq!(sizes(1200), [2, 2, 1, 1, 1]);
+        assert_eq!(sizes(1), [1; 7]);
+        assert_eq!(blocks(&[], 10).count(), 0);
     }
 
     #[test]

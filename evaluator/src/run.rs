@@ -52,6 +52,7 @@ fn to_json(report: &impl Serialize) -> Result<Vec<u8>> {
 
 /// Everything that a measurement needs. Opening it finds every fault that does not take arithmetic on the weights.
 struct Prepared<'a> {
+    checkpoint: &'a Checkpoint,
     workers: Workers,
     model: Model<'a>,
     facts: CheckpointFacts,
@@ -90,7 +91,7 @@ impl<'a> Prepared<'a> {
                 "blank": windows.blank, "short": windows.short}),
         );
         let facts = facts::of(&checkpoint.config, &model.info);
-        Ok(Self { workers, model, facts, tokenizer, windows, opened, tokenized: start.elapsed() })
+        Ok(Self { checkpoint, workers, model, facts, tokenizer, windows, opened, tokenized: start.elapsed() })
     }
 
     fn check_report(&self, job: &Job) -> CheckReport {
@@ -108,14 +109,18 @@ impl<'a> Prepared<'a> {
 
     /// Reads the weights and computes the losses.
     fn measure(&self, job: &Job, progress: &Progress, events: &mut Events) -> Result<RunReport> {
-        let Self { workers, model, windows, .. } = self;
+        let Self { checkpoint, workers, model, windows, .. } = self;
         let start = Instant::now();
         let total = model.info.tensors.iter().map(|(_, t)| t.bytes.len() as u64).sum();
         let done = AtomicU64::new(0);
         progress.report("load", 0, total);
         workers.run(|| {
-            scan(&model.info.tensors, &|n| {
-                progress.report("load", done.fetch_add(n, Ordering::Relaxed) + n, total)
+            scan(&model.info.tensors, &|bytes| {
+                let n = bytes.len() as u64;
+                progress.report("load", done.fetch_add(n, Ordering::Relaxed) + n, total);
+                if !workers.keeps(model) {
+                    checkpoint.tensors.release(bytes);
+                }
             })
             .context(&job.checkpoint)
         })?;
@@ -127,11 +132,11 @@ impl<'a> Prepared<'a> {
         for ((name, arm), losses) in
             [("preview", &windows.preview), ("final", &windows.final_)].into_iter().zip(&mut arms)
         {
-            let n = arm.windows.len() as u64;
-            progress.report(name, 0, n);
-            *losses = workers.losses_of_arm(model, name, arm, &|done| progress.report(name, done, n))?;
+            let (n, tokens) = (arm.windows.len(), arm.tokens());
+            progress.report(name, 0, tokens);
+            *losses = workers.losses_of_arm(model, name, arm, &|done| progress.report(name, done, tokens))?;
             let mean = weighted_mean(losses, arm);
-            events.add(name, json!({"windows": n, "tokens": arm.tokens(), "logloss": mean}));
+            events.add(name, json!({"windows": n, "tokens": tokens, "logloss": mean}));
         }
         let [preview, final_] = arms;
         let evaluated = start.elapsed();

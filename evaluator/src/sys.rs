@@ -23,6 +23,26 @@ impl Mapped {
         let map = unsafe { memmap2::Mmap::map(file) };
         Ok(Self(map.with_context(|| format!("{}: cannot map the file into memory", path.display()))?))
     }
+
+    /// Releases the resident pages of `part`, where it lies in this map. The next access reads the file again. This saves memory and changes no
+    /// result, so a failure is ignored.
+    pub fn release(&self, part: &[u8]) {
+        let Some((start, length)) = self.locate(part) else { return };
+        // SAFETY: the map is read-only and of a file, so pages that are read again have the bytes of the file; see `new`.
+        let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
+    }
+
+    /// Lets the kernel read `part` in the background, where it lies in this map. A failure is ignored: the access reads it.
+    pub fn prefetch(&self, part: &[u8]) {
+        let Some((start, length)) = self.locate(part) else { return };
+        let _ = self.0.advise_range(memmap2::Advice::WillNeed, start, length);
+    }
+
+    /// Offset and length of `part` in this map.
+    fn locate(&self, part: &[u8]) -> Option<(usize, usize)> {
+        let start = part.as_ptr().addr().checked_sub(self.0.as_ptr().addr())?;
+        (start < self.0.len() && part.len() <= self.0.len() - start).then_some((start, part.len()))
+    }
 }
 
 impl AsRef<[u8]> for Mapped {

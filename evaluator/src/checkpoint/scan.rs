@@ -12,9 +12,8 @@ use invarlock_error::{Result, bail};
 /// Bytes in one task.
 const BLOCK: usize = 1 << 20;
 
-/// An error for the first of these tensors that contains a NaN or an infinity. Each call of `progress` gets the number
-/// of bytes just read.
-pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+/// An error for the first of these tensors that contains a NaN or an infinity. Each call of `progress` gets the bytes just read.
+pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(&[u8]) + Sync)) -> Result<()> {
     // The first in the order of the list, so that the message does not depend on threads.
     let first = AtomicUsize::new(usize::MAX);
     let blocks = parameters.iter().enumerate().flat_map(|(i, (_, t))| {
@@ -28,7 +27,7 @@ pub fn scan(parameters: &[(String, Tensor<'_>)], progress: &(dyn Fn(u64) + Sync)
                 first.fetch_min(i, Ordering::Relaxed);
             }
         }
-        progress(bytes.len() as u64);
+        progress(bytes);
     });
     match parameters.get(first.into_inner()) {
         Some((name, _)) => bail!(

@@ -1,6 +1,5 @@
 //! Files of weights, mapped into memory. Headers are untrusted; pickles are rejected without being opened.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -163,6 +162,16 @@ impl Tensors {
         Ok(Some(Tensor { dtype, shape: &entry.shape, bytes }))
     }
 
+    /// Releases the resident pages of bytes of a tensor: the next access reads them from the file again.
+    pub fn release(&self, bytes: &[u8]) {
+        self.files.iter().for_each(|file| file.release(bytes));
+    }
+
+    /// Lets the kernel read bytes of a tensor in the background.
+    pub fn prefetch(&self, bytes: &[u8]) {
+        self.files.iter().for_each(|file| file.prefetch(bytes));
+    }
+
     /// Whether the index names this tensor and no file contains it.
     pub fn is_absent(&self, name: &str) -> bool {
         self.absent.contains(name)
@@ -181,24 +190,6 @@ impl Tensors {
     /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.table.keys().map(String::as_str)
-    }
-}
-
-impl<'a> Tensor<'a> {
-    /// The bits of elements of 2 bytes. Copies only where alignment or byte order requires it.
-    pub fn halves(&self) -> Cow<'a, [u16]> {
-        match bytemuck::try_cast_slice(self.bytes) {
-            Ok(halves) if cfg!(target_endian = "little") => Cow::Borrowed(halves),
-            _ => self.bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect(),
-        }
-    }
-
-    /// The elements of a single-precision tensor. Copies only where alignment or byte order requires it.
-    pub fn singles(&self) -> Cow<'a, [f32]> {
-        match bytemuck::try_cast_slice(self.bytes) {
-            Ok(singles) if cfg!(target_endian = "little") => Cow::Borrowed(singles),
-            _ => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        }
     }
 }
 
@@ -266,8 +257,7 @@ mod tests {
             let tensors = open(&[(SINGLE, &file(&header, 11))]).expect("opened");
             let a = tensors.get("a").expect("supported").expect("found");
             assert_eq!((a.dtype, a.shape), (Dtype::F32, &[2usize][..]));
-            assert_eq!(a.singles()[0], f32::from_le_bytes([0, 1, 2, 3]));
-            assert_eq!(a.halves()[1], u16::from_le_bytes([2, 3]));
+            assert_eq!(a.bytes[..4], [0, 1, 2, 3]);
             let error = tensors.get("b").expect_err("an unsupported dtype");
             assert_eq!((error.kind(), error.hint()), (Kind::Unsupported, Some(FLOAT_WEIGHTS)));
             assert!(error.message().contains("b has dtype BOOL"), "{error}");

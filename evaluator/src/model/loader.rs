@@ -1,7 +1,8 @@
 //! Takes parameters out of a checkpoint by name and shape, and records which were taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::sync::Arc;
 
 use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
@@ -12,7 +13,7 @@ use super::matrix::{Layout, Linear, Matrix};
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::math::norm::Norm;
-use crate::weights::{self, Floats, Format, Parts, Wanted};
+use crate::weights::{self, Floats, Format, Pages, Parts, RESIDENT, Wanted};
 use invarlock_error::{Result, bail};
 
 /// Takes the parameters of one model.
@@ -31,6 +32,8 @@ pub struct Loader<'a, 'f> {
     /// Names and shapes of parameters in Hugging Face's model, as if none were quantised.
     parameters: BTreeMap<String, Vec<usize>>,
     norms: Vec<String>,
+    /// The step of the forward pass whose parameters are taken.
+    pages: Arc<Pages<'a>>,
 }
 
 /// A parameter's names.
@@ -65,6 +68,7 @@ impl<'a, 'f> Loader<'a, 'f> {
             stored.into_iter().find(contains).unwrap_or_else(|| (prefix.to_owned(), ""));
         Self {
             parts: Parts::new(checkpoint),
+            pages: Arc::new(Pages::new(&checkpoint.tensors, RESIDENT)),
             format,
             adapter,
             stored_prefix,
@@ -73,6 +77,25 @@ impl<'a, 'f> Loader<'a, 'f> {
             parameters: BTreeMap::new(),
             norms: Vec::new(),
         }
+    }
+
+    /// Takes the parameters of one step of the forward pass with `take`, and returns its weights as well.
+    pub fn step<T>(&mut self, take: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Arc<Pages<'a>>)> {
+        let pages = Arc::new(Pages::new(self.parts.tensors(), RESIDENT));
+        let outer = mem::replace(&mut self.pages, Arc::clone(&pages));
+        let first = self.parts.count();
+        let taken = take(self);
+        self.pages = outer;
+        pages.set(self.parts.taken_since(first));
+        Ok((taken?, pages))
+    }
+
+    /// The weights of the last step: those that belong to no other step. `steps` are the others.
+    pub fn last_step(&self, steps: &[Arc<Pages<'a>>]) -> Arc<Pages<'a>> {
+        let others: BTreeSet<*const u8> = steps.iter().flat_map(|step| step.starts()).collect();
+        let own = self.parts.taken_since(0).into_iter().filter(|bytes| !others.contains(&bytes.as_ptr()));
+        self.pages.set(own.collect());
+        Arc::clone(&self.pages)
     }
 
     fn prefixed(&self, name: &str) -> Names {
@@ -98,10 +121,11 @@ impl<'a, 'f> Loader<'a, 'f> {
     /// A weight matrix with the change that an adapter makes.
     fn weight(&mut self, names: &Names, spec: &spec::Linear, may_be_plain: bool) -> Result<Matrix<'a>> {
         let weight = self.stored_weight(names, spec, may_be_plain)?;
-        match (self.adapter, names.name.strip_suffix(".weight")) {
-            (Some(adapter), Some(module)) => adapter.apply(module, weight, &mut self.parts),
-            _ => Ok(weight),
-        }
+        let weight = match (self.adapter, names.name.strip_suffix(".weight")) {
+            (Some(adapter), Some(module)) => adapter.apply(module, weight, &mut self.parts)?,
+            _ => weight,
+        };
+        Ok(weight.in_step(&self.pages))
     }
 
     /// A weight matrix, quantised or plain.

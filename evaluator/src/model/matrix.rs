@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::math::gemm::{View, ViewMut, multiply};
 pub use crate::weights::Layout;
-use crate::weights::{Floats, Quantised};
+use crate::weights::{Floats, Pages, Quantised};
 
 /// Elements converted at once. As f32 they fit the second-level cache until they are multiplied.
 const PANEL: usize = 1 << 18;
@@ -24,6 +24,7 @@ pub struct Matrix<'a> {
     inputs: usize,
     outputs: usize,
     layout: Layout,
+    pages: Option<Arc<Pages<'a>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,13 +36,18 @@ enum Values<'a> {
 impl<'a> Matrix<'a> {
     /// A matrix of plain numbers, as many as the sizes require.
     pub fn new(floats: Floats<'a>, inputs: usize, outputs: usize, layout: Layout) -> Self {
-        Self { values: Values::Floats(floats), inputs, outputs, layout }
+        Self { values: Values::Floats(floats), inputs, outputs, layout, pages: None }
     }
 
     /// A matrix with another form of storage and these sizes.
     pub fn quantised(matrix: Box<dyn Quantised + 'a>, inputs: usize, outputs: usize) -> Self {
         let layout = matrix.layout();
-        Self { values: Values::Quantised(matrix.into()), inputs, outputs, layout }
+        Self { values: Values::Quantised(matrix.into()), inputs, outputs, layout, pages: None }
+    }
+
+    /// The same matrix, as part of a step of the forward pass.
+    pub fn in_step(self, pages: &Arc<Pages<'a>>) -> Self {
+        Self { pages: Some(Arc::clone(pages)), ..self }
     }
 
     /// Number of inputs.
@@ -84,6 +90,22 @@ impl<'a> Matrix<'a> {
 
     /// out ← x · W for some of the outputs.
     pub fn apply_to(&self, x: View<'_>, outputs: Range<usize>, out: &mut ViewMut<'_>, panel: &mut Vec<f32>) {
+        let elements = self.inputs * outputs.len();
+        self.multiply(x, outputs, out, panel);
+        if let Some(pages) = &self.pages {
+            pages.used(elements * self.element_bytes());
+        }
+    }
+
+    /// Bytes of a stored element; those of quantised weights are estimated.
+    fn element_bytes(&self) -> usize {
+        match &self.values {
+            Values::Floats(floats) => floats.element_bytes(),
+            Values::Quantised(_) => 1,
+        }
+    }
+
+    fn multiply(&self, x: View<'_>, outputs: Range<usize>, out: &mut ViewMut<'_>, panel: &mut Vec<f32>) {
         let (inputs, count) = (self.inputs, outputs.len());
         if let Values::Floats(Floats::F32(values)) = &self.values {
             let weights = match self.layout {

@@ -19,24 +19,36 @@ mod transformer;
 use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::run_report::InvariantChecks;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Config, Tensor};
-use crate::weights;
+use crate::weights::{self, Pages};
 pub use example::Example;
 use families::FAMILIES;
 use invarlock_error::{Result, bail};
-pub use scratch::Scratch;
+pub use scratch::{State, Work};
 
-/// The forward pass of a model family.
+/// The forward pass of a model family, in steps: many examples pass a layer before the weights of the next one are read.
 trait ForwardPass: std::fmt::Debug + Send + Sync {
-    /// The loss of each example, as [`Model::losses`] defines it.
-    fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64>;
+    /// Elements of the state for each row of an example.
+    fn state_width(&self) -> usize;
+
+    /// Writes the first state of some examples.
+    fn embed(&self, examples: &[Example<'_>], state: &mut State, work: &mut Work);
+
+    /// Replaces the state by the output of a layer.
+    fn layer(&self, index: usize, examples: &[Example<'_>], state: &mut State, work: &mut Work);
+
+    /// The loss of each example from the last state, as [`Model::losses`] defines it.
+    fn losses(&self, examples: &[Example<'_>], state: &State, work: &mut Work) -> Vec<f64>;
 }
 
 /// A model that is ready to be measured.
 #[derive(Debug)]
 pub struct Model<'a> {
     forward: Box<dyn ForwardPass + 'a>,
+    /// The weights of each layer, and those of the embeddings and the head.
+    steps: Vec<Arc<Pages<'a>>>,
     /// Facts about the model.
     pub info: ModelInfo<'a>,
 }
@@ -70,8 +82,9 @@ pub struct ModelInfo<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(forward: impl ForwardPass + 'a, info: ModelInfo<'a>) -> Self {
-        Self { forward: Box::new(forward), info }
+    /// `steps` has the weights of each layer and, last, those of the embeddings and the head.
+    fn new(forward: impl ForwardPass + 'a, info: ModelInfo<'a>, steps: Vec<Arc<Pages<'a>>>) -> Self {
+        Self { forward: Box::new(forward), steps, info }
     }
 
     /// Builds a model from an opened checkpoint. Reads headers and small vectors, not the weights.
@@ -105,11 +118,39 @@ impl<'a> Model<'a> {
         transformer::load(checkpoint, &name, &spec, format.as_deref())
     }
 
-    /// The loss of each example: mean cross-entropy over the predicted tokens, in nats; NaN where none is predicted.
-    ///
-    /// An example fits the [`ModelInfo::objective`], and its ids are below [`ModelInfo::vocab_size`].
-    pub fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64> {
-        self.forward.losses(examples, scratch)
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.steps.len() - 1
+    }
+
+    /// The weights of each layer and, last, those of the embeddings and the head.
+    pub fn steps(&self) -> &[Arc<Pages<'a>>] {
+        &self.steps
+    }
+
+    /// Bytes of all weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.steps.iter().map(|step| step.bytes()).sum()
+    }
+
+    /// Bytes of the state for each row of an example.
+    pub fn state_bytes(&self) -> usize {
+        self.forward.state_width() * size_of::<f32>()
+    }
+
+    /// Writes the first state of some examples, which fit the [`ModelInfo::objective`] and whose ids are below [`ModelInfo::vocab_size`].
+    pub fn embed(&self, examples: &[Example<'_>], state: &mut State, work: &mut Work) {
+        self.forward.embed(examples, state, work);
+    }
+
+    /// Replaces the state by the output of a layer.
+    pub fn layer(&self, index: usize, examples: &[Example<'_>], state: &mut State, work: &mut Work) {
+        self.forward.layer(index, examples, state, work);
+    }
+
+    /// The loss of each example after the last layer: mean cross-entropy over the predicted tokens, in nats; NaN where none is predicted.
+    pub fn losses(&self, examples: &[Example<'_>], state: &State, work: &mut Work) -> Vec<f64> {
+        self.forward.losses(examples, state, work)
     }
 }
 

@@ -1,21 +1,19 @@
-//! Memory that a worker reuses for each group of windows, and the layout of windows in it.
+//! Memory that a worker reuses for each group of windows, and the layout of windows in the state between layers.
 
 use std::ops::Range;
 
-/// Buffers of one worker. They grow to the size that the largest group needs and are not shrunk.
+/// What one layer leaves to the next, for some examples.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct State {
     /// The residual stream.
     pub(super) hidden: Vec<f32>,
-    /// The output of the encoder of a sequence-to-sequence model.
+    /// That of the encoder of a sequence-to-sequence model.
     pub(super) source: Vec<f32>,
-    /// What a layer needs besides.
-    pub(super) work: Work,
 }
 
-/// Working memory of a layer and of the head.
+/// Working memory of one worker, for a layer or the head. Buffers grow to the size that the largest group of windows needs and are not shrunk.
 #[derive(Debug, Default)]
-pub(super) struct Work {
+pub struct Work {
     /// A normalised copy of the hidden states.
     pub(super) normed: Vec<f32>,
     /// The values to add to the hidden states.
@@ -66,9 +64,9 @@ pub(super) fn row_blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The rows of each window when the windows are laid end to end.
-pub(super) fn spans(windows: &[&[u32]]) -> Vec<Range<usize>> {
+pub(super) fn spans<T>(windows: &[&[T]]) -> Vec<Range<usize>> {
     let mut end = 0;
-    let mut span = |window: &&[u32]| {
+    let mut span = |window: &&[T]| {
         let start = end;
         end += window.len();
         start..end

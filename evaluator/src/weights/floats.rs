@@ -1,7 +1,5 @@
 //! Floating-point tensors, converted to single precision as they are read.
 
-use std::borrow::Cow;
-
 use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
 
 use crate::checkpoint::{Dtype, Tensor};
@@ -11,9 +9,11 @@ use crate::math::simd::multiversion;
 #[derive(Debug, Clone)]
 pub enum Floats<'a> {
     F64(&'a [[u8; 8]]),
-    F32(Cow<'a, [f32]>),
-    F16(Cow<'a, [u16]>),
-    Bf16(Cow<'a, [u16]>),
+    F32(&'a [f32]),
+    /// Single precision at an address that is not a multiple of 4.
+    UnalignedF32(&'a [[u8; 4]]),
+    F16(&'a [[u8; 2]]),
+    Bf16(&'a [[u8; 2]]),
     /// Bytes, and the number that each byte means.
     F8(&'a [u8], &'static [f32; 256]),
 }
@@ -23,9 +23,12 @@ impl<'a> Floats<'a> {
     pub fn new(tensor: Tensor<'a>) -> Option<Self> {
         Some(match tensor.dtype {
             Dtype::F64 => Self::F64(tensor.bytes.as_chunks().0),
-            Dtype::F32 => Self::F32(tensor.singles()),
-            Dtype::F16 => Self::F16(tensor.halves()),
-            Dtype::Bf16 => Self::Bf16(tensor.halves()),
+            Dtype::F32 => match bytemuck::try_cast_slice(tensor.bytes) {
+                Ok(numbers) if cfg!(target_endian = "little") => Self::F32(numbers),
+                _ => Self::UnalignedF32(tensor.bytes.as_chunks().0),
+            },
+            Dtype::F16 => Self::F16(tensor.bytes.as_chunks().0),
+            Dtype::Bf16 => Self::Bf16(tensor.bytes.as_chunks().0),
             Dtype::F8E4m3 => Self::F8(tensor.bytes, &E4M3),
             Dtype::F8E5m2 => Self::F8(tensor.bytes, &E5M2),
             Dtype::F8E8m0 => Self::powers_of_two(tensor.bytes),
@@ -48,16 +51,28 @@ impl<'a> Floats<'a> {
                 }
             }
             Self::F32(v) => out.copy_from_slice(&v[range]),
-            Self::F16(v) => {
-                let halves: &[half::f16] = v[range].reinterpret_cast();
-                halves.convert_to_f32_slice(out);
+            Self::UnalignedF32(v) => {
+                for (out, bytes) in out.iter_mut().zip(&v[range]) {
+                    *out = f32::from_le_bytes(*bytes);
+                }
             }
+            Self::F16(v) => read_halves(&v[range], out),
             Self::Bf16(v) => widen(&v[range], out),
             Self::F8(v, table) => {
                 for (out, byte) in out.iter_mut().zip(&v[range]) {
                     *out = table[usize::from(*byte)];
                 }
             }
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn element_bytes(&self) -> usize {
+        match self {
+            Self::F64(_) => 8,
+            Self::F32(_) | Self::UnalignedF32(_) => 4,
+            Self::F16(_) | Self::Bf16(_) => 2,
+            Self::F8(..) => 1,
         }
     }
 
@@ -71,10 +86,21 @@ impl<'a> Floats<'a> {
 
 multiversion! {
     /// bf16 to f32.
-    pub fn widen(halves: &[u16], out: &mut [f32]) {
+    pub fn widen(halves: &[[u8; 2]], out: &mut [f32]) {
         for (out, half) in out.iter_mut().zip(halves) {
-            *out = f32::from_bits(u32::from(*half) << 16);
+            *out = f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16);
         }
+    }
+}
+
+/// f16 to f32, through a small aligned copy.
+fn read_halves(halves: &[[u8; 2]], out: &mut [f32]) {
+    let mut bits = [0u16; 512];
+    for (out, halves) in out.chunks_mut(bits.len()).zip(halves.chunks(bits.len())) {
+        let bits = &mut bits[..halves.len()];
+        bits.iter_mut().zip(halves).for_each(|(bits, half)| *bits = u16::from_le_bytes(*half));
+        let halves: &[half::f16] = bits.reinterpret_cast();
+        halves.convert_to_f32_slice(out);
     }
 }
 
@@ -160,6 +186,33 @@ mod tests {
             [f32::from_bits(1 << 22), f32::MIN_POSITIVE, 1.0, f32::from_bits(254 << 23)]
         );
         assert!(E8M0[255].is_nan());
+    }
+
+    #[test]
+    fn numbers_are_read_at_any_alignment() {
+        for offset in 0..4 {
+            for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+                let size = dtype.block().1;
+                let mut bytes = vec![0; offset];
+                for i in 0..1500u16 {
+                    let value = f32::from(i % 200);
+                    match dtype {
+                        Dtype::F32 => bytes.extend(value.to_le_bytes()),
+                        Dtype::F16 => bytes.extend(half::f16::from_f32(value).to_le_bytes()),
+                        _ => bytes.extend(half::bf16::from_f32(value).to_le_bytes()),
+                    }
+                }
+                let tensor = Tensor { dtype, shape: &[1500], bytes: &bytes[offset..] };
+                let floats = Floats::new(tensor).expect("floating-point numbers");
+                assert_eq!(floats.element_bytes(), size);
+                let mut out = vec![0.0; 1400];
+                floats.read(100, &mut out);
+                assert!(
+                    out.iter().zip(100..).all(|(v, i)| *v == f32::from(i % 200u16)),
+                    "{dtype:?} {offset}"
+                );
+            }
+        }
     }
 
     #[test]

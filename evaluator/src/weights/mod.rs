@@ -19,6 +19,7 @@ mod modules;
 mod mxfp4;
 mod nibbles;
 mod packed;
+mod pages;
 mod parts;
 mod scaled;
 mod sparse;
@@ -29,6 +30,7 @@ use std::ops::Range;
 pub use floats::Floats;
 pub use members::{choice, ignore};
 pub use modules::Numbers;
+pub use pages::{Pages, RESIDENT};
 pub use parts::Parts;
 
 use crate::checkpoint::{Checkpoint, Storage};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Display;
 
 use super::Floats;
-use crate::checkpoint::{Checkpoint, Dtype, FLOAT_WEIGHTS, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, FLOAT_WEIGHTS, Tensor, Tensors};
 use invarlock_error::{Error, Result, bail};
 
 /// The tensors of a checkpoint, and which of them were taken.
@@ -135,6 +135,21 @@ impl<'a> Parts<'a> {
     /// The names of tensors that were not taken.
     pub fn rest(&self) -> impl Iterator<Item = &'a str> {
         self.checkpoint.tensors.names().filter(|name| !self.names.contains(*name))
+    }
+
+    /// Number of tensors that were taken so far.
+    pub fn count(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// The bytes of the tensors that were taken after the first `count`.
+    pub fn taken_since(&self, count: usize) -> Vec<&'a [u8]> {
+        self.taken[count..].iter().map(|(_, tensor)| tensor.bytes).collect()
+    }
+
+    /// The tensors of the checkpoint.
+    pub fn tensors(&self) -> &'a Tensors {
+        &self.checkpoint.tensors
     }
 
     /// The tensors that were taken, by their names in the checkpoint.

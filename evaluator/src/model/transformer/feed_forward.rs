@@ -15,7 +15,7 @@ use invarlock_error::Result;
 #[derive(Debug)]
 pub enum FeedForward<'a> {
     Mlp(Mlp<'a>),
-    Experts(Experts<'a>),
+    Experts(Box<Experts<'a>>),
 }
 
 /// output · gating(input · x).
@@ -41,7 +41,7 @@ impl<'a> FeedForward<'a> {
     pub fn load(spec: &spec::FeedForward, loader: &mut Loader<'a, '_>) -> Result<Self> {
         Ok(match spec {
             spec::FeedForward::Mlp(mlp) => Self::Mlp(Mlp::load(mlp, loader)?),
-            spec::FeedForward::Experts(experts) => Self::Experts(Experts::load(experts, loader)?),
+            spec::FeedForward::Experts(experts) => Self::Experts(Box::new(Experts::load(experts, loader)?)),
         })
     }
 

@@ -9,22 +9,26 @@ mod projections;
 mod self_attention;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::adapter::{Lora, check_used};
 use super::example::{Prediction, predicted};
 use super::head::{Head, Transform};
 use super::loader::Loader;
 use super::matrix::Matrix;
-use super::scratch::{Scratch, Work, sized, spans};
+use super::scratch::{State, Work, sized, spans};
 use super::{Example, ForwardPass, Model, ModelInfo, spec};
 use crate::checkpoint::Checkpoint;
 use crate::math::norm::Norm;
-use crate::weights::Format;
+use crate::weights::{Format, Pages};
 use cross_attention::Source;
 use embedding::Embedding;
 use invarlock_error::{Result, bail};
 use invarlock_evidence::format::objective::Objective;
 use layer::Layer;
+
+/// The weights of each step of the forward pass.
+type Steps<'a> = Vec<Arc<Pages<'a>>>;
 
 /// A language model with its weights.
 #[derive(Debug)]
@@ -63,7 +67,9 @@ pub fn load<'a>(
     let lora = checkpoint.adapter.as_ref().map(|adapter| Lora::read(&adapter.config)).transpose()?;
     let mut loader = Loader::new(checkpoint, format, lora.as_ref(), spec.prefix, spec.probe());
     check_parts(checkpoint, spec, &loader)?;
-    let transformer = Transformer::load(spec, &mut loader)?;
+    let mut steps = Vec::new();
+    let transformer = Transformer::load(spec, &mut loader, &mut steps)?;
+    steps.push(loader.last_step(&steps));
     let loaded = loader.finish(transformer.lm_head.is_none(), spec.vocab_size, &embeddings(spec));
     if let Some(adapter) = &checkpoint.adapter {
         check_used(adapter, &loaded.unused)?;
@@ -81,7 +87,7 @@ pub fn load<'a>(
         activations: format.and_then(|format| format.activations()),
         unused: loaded.unused,
     };
-    Ok(Model::new(transformer, info))
+    Ok(Model::new(transformer, info, steps))
 }
 
 /// An error for a checkpoint without the head, or without the decoder, that its objective needs: transformers would fill them with random
@@ -124,18 +130,24 @@ fn embeddings(spec: &spec::Transformer) -> Vec<(&str, usize)> {
     found
 }
 
-/// Takes the tensors of a stack of layers.
+/// Takes the tensors of a stack of layers, each of which is a step.
 fn load_layers<'a>(
     layers: &[spec::Layer],
     hidden_size: usize,
     loader: &mut Loader<'a, '_>,
+    steps: &mut Steps<'a>,
 ) -> Result<Vec<Layer<'a>>> {
     let mut relative = None;
-    layers.iter().map(|layer| Layer::load(layer, hidden_size, &mut relative, loader)).collect()
+    let load = |layer| {
+        let (layer, pages) = loader.step(|loader| Layer::load(layer, hidden_size, &mut relative, loader))?;
+        steps.push(pages);
+        Ok(layer)
+    };
+    layers.iter().map(load).collect()
 }
 
 impl<'a> Transformer<'a> {
-    fn load(spec: &spec::Transformer, loader: &mut Loader<'a, '_>) -> Result<Self> {
+    fn load(spec: &spec::Transformer, loader: &mut Loader<'a, '_>, steps: &mut Steps<'a>) -> Result<Self> {
         let spec::Transformer { hidden_size, vocab_size, .. } = *spec;
         let (tokens, lm_head) = loader.embeddings(&spec.embedding, &spec.head, vocab_size)?;
         let norm = |loader: &mut Loader<'a, '_>, norm: &Option<spec::Norm>| {
@@ -145,7 +157,7 @@ impl<'a> Transformer<'a> {
             None => None,
             Some(source) => Some(Encoder {
                 embedding: Embedding::load(&source.embedding, tokens.clone(), hidden_size, loader)?,
-                layers: load_layers(&source.layers, hidden_size, loader)?,
+                layers: load_layers(&source.layers, hidden_size, loader, steps)?,
                 norm: norm(loader, &source.norm)?,
                 start_token: source.start_token,
                 pad_token: source.pad_token,
@@ -156,7 +168,7 @@ impl<'a> Transformer<'a> {
             hidden_size,
             encoder,
             embedding: Embedding::load(&spec.embedding, tokens, hidden_size, loader)?,
-            layers: load_layers(&spec.layers, hidden_size, loader)?,
+            layers: load_layers(&spec.layers, hidden_size, loader, steps)?,
             norm: norm(loader, &spec.norm)?,
             head_bias: loader.head_bias(&spec.head, lm_head.is_none(), vocab_size)?,
             transform: load_transform(&spec.head, loader)?,
@@ -207,38 +219,66 @@ fn stored_weights(format: Option<&dyn Format>, lora: Option<&Lora>) -> Option<St
 }
 
 impl ForwardPass for Transformer<'_> {
-    fn losses(&self, examples: &[Example<'_>], scratch: &mut Scratch) -> Vec<f64> {
+    fn state_width(&self) -> usize {
+        self.hidden_size * if self.encoder.is_some() { 2 } else { 1 }
+    }
+
+    fn embed(&self, examples: &[Example<'_>], state: &mut State, work: &mut Work) {
         let size = self.hidden_size;
-        let Scratch { hidden, source, work } = scratch;
+        let State { hidden, source } = state;
         let tokens: Vec<&[u32]> = examples.iter().map(|example| example.tokens).collect();
         let Some(encoder) = &self.encoder else {
-            let spans = spans(&tokens);
-            let hidden =
-                run_stack(&self.embedding, &self.layers, (&tokens, &spans), None, size, hidden, work);
-            let predictions: Vec<_> = examples.iter().map(|example| self.predictions(example)).collect();
-            return self.head_losses(&predictions, &spans, hidden, work);
+            return self.embedding.run(&tokens, size, rows_of(hidden, &spans(&tokens), size), work);
         };
-        let read = spans(&tokens);
-        let source =
-            run_stack(&encoder.embedding, &encoder.layers, (&tokens, &read), None, size, source, work);
-        if let Some(norm) = &encoder.norm {
-            norm.replace(source, size, &mut work.row);
-        }
-        let source = Source { hidden: source, spans: &read };
-
+        encoder.embedding.run(&tokens, size, rows_of(source, &spans(&tokens), size), work);
         let targets: Vec<Vec<u32>> =
             examples.iter().map(|example| encoder.shifted(labels(example))).collect();
         let targets: Vec<&[u32]> = targets.iter().map(Vec::as_slice).collect();
-        let spans = spans(&targets);
-        let stack = (targets.as_slice(), spans.as_slice());
-        let hidden = run_stack(&self.embedding, &self.layers, stack, Some(source), size, hidden, work);
-        let predictions: Vec<_> = examples.iter().map(|example| predicted(labels(example))).collect();
-        self.head_losses(&predictions, &spans, hidden, work)
+        self.embedding.run(&targets, size, rows_of(hidden, &spans(&targets), size), work);
+    }
+
+    fn layer(&self, index: usize, examples: &[Example<'_>], state: &mut State, work: &mut Work) {
+        let size = self.hidden_size;
+        let State { hidden, source } = state;
+        let read = read(examples);
+        let Some(encoder) = &self.encoder else {
+            return self.layers[index].run(rows_of(hidden, &read, size), &read, None, work);
+        };
+        let source = rows_of(source, &read, size);
+        match index.checked_sub(encoder.layers.len()) {
+            None => encoder.layer(index, source, &read, work),
+            Some(index) => {
+                let spans = written(examples);
+                let source = Source { hidden: source, spans: &read };
+                self.layers[index].run(rows_of(hidden, &spans, size), &spans, Some(source), work);
+            }
+        }
+    }
+
+    fn losses(&self, examples: &[Example<'_>], state: &State, work: &mut Work) -> Vec<f64> {
+        let spans = if self.encoder.is_some() { written(examples) } else { read(examples) };
+        let predictions: Vec<_> = examples.iter().map(|example| self.predictions(example)).collect();
+        self.head_losses(&predictions, &spans, &state.hidden, work)
     }
 }
 
+/// The rows of the tokens of each example.
+fn read(examples: &[Example<'_>]) -> Vec<Range<usize>> {
+    spans(&examples.iter().map(|example| example.tokens).collect::<Vec<_>>())
+}
+
+/// The rows of the labels of each example.
+fn written(examples: &[Example<'_>]) -> Vec<Range<usize>> {
+    spans(&examples.iter().map(labels).collect::<Vec<_>>())
+}
+
+/// The rows of these spans.
+fn rows_of<'h>(state: &'h mut Vec<f32>, spans: &[Range<usize>], size: usize) -> &'h mut [f32] {
+    sized(state, spans.last().map_or(0, |span| span.end) * size)
+}
+
 impl Transformer<'_> {
-    /// What a model without an encoder predicts.
+    /// What the model predicts.
     fn predictions(&self, example: &Example<'_>) -> Vec<Prediction> {
         match self.objective {
             Objective::Causal => example.next_tokens(),
@@ -253,28 +293,17 @@ fn labels<'w>(example: &Example<'w>) -> &'w [i64] {
 }
 
 impl Encoder<'_> {
+    /// Runs a layer; the last one is followed by the normalisation.
+    fn layer(&self, index: usize, source: &mut [f32], spans: &[Range<usize>], work: &mut Work) {
+        self.layers[index].run(source, spans, None, work);
+        if let Some(norm) = self.norm.as_ref().filter(|_| index + 1 == self.layers.len()) {
+            norm.replace(source, norm.width(), &mut work.row);
+        }
+    }
+
     /// What the decoder reads: the labels, shifted by one.
     fn shifted(&self, labels: &[i64]) -> Vec<u32> {
         let read = labels.iter().map(|label| u32::try_from(*label).unwrap_or(self.pad_token));
         std::iter::once(self.start_token).chain(read).take(labels.len()).collect()
     }
-}
-
-/// The hidden states of windows, whose rows are the spans, after all layers.
-fn run_stack<'h>(
-    embedding: &Embedding<'_>,
-    layers: &[Layer<'_>],
-    (windows, spans): (&[&[u32]], &[Range<usize>]),
-    source: Option<Source<'_>>,
-    size: usize,
-    hidden: &'h mut Vec<f32>,
-    work: &mut Work,
-) -> &'h mut [f32] {
-    let rows = spans.last().map_or(0, |span| span.end);
-    let hidden = sized(hidden, rows * size);
-    embedding.run(windows, size, hidden, work);
-    for layer in layers {
-        layer.run(hidden, spans, source, work);
-    }
-    hidden
 }
