@@ -16,7 +16,7 @@ CRATES_OF_OURS := error seccomp security images registry runtime probe evidence 
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack attack-images reproduction-trials fuzz bench bench-beside bench-verify bench-images soak test-vm install clean
+        attack attack-images reproduction-trials fuzz bench bench-eval bench-beside bench-verify bench-images soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -77,7 +77,7 @@ container-default-smoke: build ## Check that evaluate runs in a container by def
 container-front-door-smoke: build ## Run evaluate, verify and report html
 	bash tests/tools/smoke.sh $(INVARLOCK) front-door
 
-bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by step, and measure tokens per second
+bench: build ## Compare the boundary with crun, runc, podman and bwrap, step by step, and time an evaluation of the demo
 	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-bench $(INVARLOCK)
 
@@ -89,6 +89,9 @@ bench-verify: build ## Verify one report and 2,000 reports against upstream's ve
 	bash tests/tools/upstream-venvs.sh
 	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-verify-bench $(INVARLOCK)
+
+bench-eval: build ## Tokens per second against PyTorch, and of a checkpoint larger than the memory limit (3 GB of disk)
+	$(CARGO) run --release --locked -q -p invarlock-evaluator --example bench_eval -- $(INVARLOCK)
 
 bench-images: ## Import, pull, unpack and verify against skopeo, umoci, podman and openssl (needs them, docker-registry, and 8 GB of disk)
 	$(CARGO) bench --locked -p invarlock-images --bench images

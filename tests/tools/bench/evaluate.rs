@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// The demo evaluation as a user runs it, five times.
 pub fn print(invarlock: &Path, dir: &Path) {
-    let (mut walls, mut rates) = (Vec::new(), Vec::new());
+    let mut walls = Vec::new();
     let mut tokens = 0.0;
     for i in 0..5 {
         let (out, report) = (dir.join(format!("runs{i}")), dir.join(format!("eval{i}")));
@@ -33,12 +33,8 @@ pub fn print(invarlock: &Path, dir: &Path) {
         let telemetry = &read_json(&report.join("evaluation.report.json"))["telemetry"];
         let number = |name: &str| telemetry[name].as_f64().unwrap_or(f64::NAN);
         tokens = number("preview_total_tokens") + number("final_total_tokens");
-        rates.push(number("throughput_tok_per_s"));
     }
     walls.sort_by(f64::total_cmp);
-    rates.sort_by(f64::total_cmp);
     println!("evaluate: demo checkpoints, profile ci, {tokens} tokens a side, 5 runs, medians");
     println!("  whole command        {:>10.2} s", median(&walls));
-    println!("  tokens per second    {:>10.0} (whole command, both sides)", 2.0 * tokens / median(&walls));
-    println!("  tokens per second    {:>10.0} (subject's container, measuring only)", median(&rates));
 }

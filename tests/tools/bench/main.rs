@@ -1,5 +1,5 @@
 //! `make bench` compares the time of a no-op run with crun, runc, podman and bubblewrap, interleaved in one run. It also prints the time
-//! of each step of our run and the tokens per second of an evaluation. Figures are medians and ratios. A peer that is not installed
+//! of each step of our run and of an evaluation. Figures are medians and ratios. A peer that is not installed
 //! is reported as skipped.
 #![forbid(unsafe_code)]
 #![allow(

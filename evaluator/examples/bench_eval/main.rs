@@ -1,0 +1,127 @@
+//! `make bench-eval`: tokens per second of the evaluator, side by side with PyTorch in one run, and of a checkpoint that is larger than the
+//! memory limit, next to a bare matrix product. Figures are medians and ratios. A peer that is not installed is reported as skipped.
+//!
+//! PyTorch: `INVARLOCK_TORCH_PYTHON` is the command of a Python with torch and transformers (default: `python3`).
+#![allow(clippy::print_stdout, reason = "the program prints its results")]
+
+mod ours;
+mod product;
+mod shapes;
+mod streamed;
+mod torch;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Parser;
+use invarlock_evaluator::math::simd;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+#[derive(Parser)]
+struct Arguments {
+    /// The built program `invarlock`; without it the streamed checkpoint is not measured
+    invarlock: Option<PathBuf>,
+    /// Rounds for the medians
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Windows of 512 tokens
+    #[arg(long, default_value_t = 16)]
+    windows: usize,
+    /// Windows of each arm of the streamed checkpoint
+    #[arg(long, default_value_t = 8)]
+    streamed_windows: usize,
+    /// Where checkpoints are written (3 GB)
+    #[arg(long, default_value = "/var/tmp")]
+    directory: PathBuf,
+}
+
+/// Tokens of a window.
+const SEQ_LEN: usize = 512;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    println!(
+        "kernel {}; medians of {} rounds, lowest and highest in parentheses",
+        simd::kernel(),
+        arguments.rounds
+    );
+    side_by_side(&arguments)?;
+    if let Some(invarlock) = &arguments.invarlock {
+        streamed::print(invarlock, &arguments)?;
+    }
+    Ok(())
+}
+
+/// The shape of GPT-2 small in every stored type, and PyTorch in single precision.
+fn side_by_side(arguments: &Arguments) -> Result<()> {
+    let directory = tempfile::tempdir_in(&arguments.directory)?;
+    let shape = shapes::gpt2_small();
+    let single = directory.path().join("f32");
+    shape.write(&single, "F32")?;
+    println!(
+        "\nGPT-2 small with random weights (124 million parameters), {} windows of {SEQ_LEN}, tokens per second",
+        arguments.windows
+    );
+    let torch = torch::find();
+    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    for threads in [1, 2] {
+        let run = || ours::rate(&single, threads, arguments.windows);
+        contenders.push(Contender::new(&format!("invarlock f32, {threads} threads"), run));
+    }
+    for dtype in ["BF16", "F16"] {
+        let checkpoint = directory.path().join(dtype);
+        shape.write(&checkpoint, dtype)?;
+        let run = move || ours::rate(&checkpoint, 2, arguments.windows);
+        contenders.push(Contender::new(&format!("invarlock {}, 2 threads", dtype.to_lowercase()), run));
+    }
+    if let Some(python) = &torch {
+        for (name, threads, processes) in
+            [("1 thread", 1, 1), ("2 threads", 2, 1), ("two processes of 1 thread", 1, 2)]
+        {
+            let single = &single;
+            let run = move || torch::rate(python, single, threads, processes, arguments.windows);
+            contenders.push(Contender::new(&format!("{}{name}", torch::PREFIX), run));
+        }
+    }
+    for _ in 0..arguments.rounds {
+        for contender in &mut contenders {
+            contender.rates.push((contender.run)()?);
+        }
+    }
+    contenders.iter().for_each(Contender::print);
+    let best = |prefix: &str| {
+        let of_name = contenders.iter().filter(|contender| contender.name.starts_with(prefix));
+        of_name.map(|contender| median(&contender.rates)).fold(0.0, f64::max)
+    };
+    if torch.is_some() {
+        let ratio = best("invarlock f32") / best(torch::PREFIX);
+        println!("{:<44}{ratio:>8.2}", "ratio: best f32 / PyTorch's best");
+    }
+    Ok(())
+}
+
+/// A program that is measured in every round.
+struct Contender<'a> {
+    name: String,
+    run: Box<dyn Fn() -> Result<f64> + 'a>,
+    rates: Vec<f64>,
+}
+
+impl<'a> Contender<'a> {
+    fn new(name: &str, run: impl Fn() -> Result<f64> + 'a) -> Self {
+        Self { name: name.to_owned(), run: Box::new(run), rates: Vec::new() }
+    }
+
+    fn print(&self) {
+        let (low, high) =
+            self.rates.iter().fold((f64::MAX, 0f64), |(low, high), r| (low.min(*r), high.max(*r)));
+        println!("{:<44}{:>8.0} ({low:.0} to {high:.0})", self.name, median(&self.rates));
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
