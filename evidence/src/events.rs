@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// `done` of `total` units of `phase` (`load`, `tokenize`, `preview`, `final`, `guards`) are finished.
+    /// `done` of `total` units of `phase` are finished: bytes of `load`, texts of `tokenize`, tokens of `preview` and `final`, steps of `guards`.
     Progress {
         /// Phase name.
         phase: String,

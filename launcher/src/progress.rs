@@ -27,6 +27,8 @@ pub struct Progress<'a> {
     phases: Vec<&'static str>,
     shown: bool,
     step: Option<Step>,
+    /// Phase of the step.
+    phase: &'static str,
     /// The failure that the evaluator reported.
     pub error: Option<ReportedError>,
     /// Standard output that is not an event.
@@ -45,6 +47,7 @@ impl<'a> Progress<'a> {
             phases: Vec::new(),
             shown: true,
             step: None,
+            phase: "",
             error: None,
             not_events: Vec::new(),
             stderr: Vec::new(),
@@ -80,7 +83,12 @@ impl<'a> Progress<'a> {
         if !self.phases.contains(&phase) {
             self.phases.push(phase);
             self.finish();
-            self.step = Some(self.ui.step(&format!("{} {phase}", self.side), total, false));
+            let name = format!("{} {phase}", self.side);
+            self.step = Some(match phase {
+                "preview" | "final" => self.ui.tokens(&name, total),
+                _ => self.ui.step(&name, total, phase == "load"),
+            });
+            self.phase = phase;
         }
         if let Some(step) = &self.step {
             step.set(done, total);
@@ -89,8 +97,13 @@ impl<'a> Progress<'a> {
 
     /// Ends the current step.
     pub fn finish(&mut self) {
-        if let Some(step) = self.step.take() {
-            step.done("done");
+        let Some(step) = self.step.take() else { return };
+        match self.phase {
+            "preview" | "final" => {
+                let rate = step.rate();
+                step.done(&format!("done, {rate:.0} tokens/s"));
+            }
+            _ => step.done("done"),
         }
     }
 }

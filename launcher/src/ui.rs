@@ -2,7 +2,7 @@
 
 pub use invarlock_runtime::printable;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -33,11 +33,23 @@ impl Ui {
 
     /// Starts a step of `total` units (bytes if `bytes`); [`Step::done`] ends it.
     pub fn step(&self, name: &str, total: u64, bytes: bool) -> Step {
+        self.bar(name, total, if bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" })
+    }
+
+    /// Starts a step of `total` tokens, shown with the tokens per second.
+    pub fn tokens(&self, name: &str, total: u64) -> Step {
+        self.bar(name, total, "{pos}/{len} tokens {tokens_per_sec}")
+    }
+
+    fn bar(&self, name: &str, total: u64, counts: &str) -> Step {
         let bar = self.bars.add(ProgressBar::new(total));
-        let counts = if bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" };
         let template = format!("{{spinner}} {{prefix:22}} [{{bar:32}}] {counts} {{eta}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style.progress_chars("=> "));
+            let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "{:.0}/s", state.per_sec());
+            };
+            bar.set_style(style.with_key("tokens_per_sec", rate).progress_chars("=> "));
         }
         bar.set_prefix(name.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
@@ -86,6 +98,11 @@ impl Step {
     pub fn add_of(&self, n: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.inc(n);
+    }
+
+    /// Units per second since the start of the step.
+    pub fn rate(&self) -> f64 {
+        self.bar.position() as f64 / self.bar.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Ends the step; without a terminal this prints its one line.
