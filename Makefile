@@ -16,7 +16,7 @@ CRATES_OF_OURS := error seccomp security images registry runtime probe evidence 
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack attack-images reproduction-trials fuzz bench bench-eval bench-beside bench-verify bench-images soak test-vm install clean
+        attack attack-images reproduction-trials fuzz bench bench-eval bench-eval-plots bench-beside bench-verify bench-images soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -92,6 +92,9 @@ bench-verify: build ## Verify one report and 2,000 reports against upstream's ve
 
 bench-eval: build ## Tokens per second against PyTorch, and of a checkpoint larger than the memory limit (3 GB of disk)
 	$(CARGO) run --release --locked -q -p invarlock-evaluator --example bench_eval -- $(INVARLOCK)
+
+bench-eval-plots: ## Draw the time of a measurement against windows, layers, width and vocabulary (docs/performance.svg)
+	$(CARGO) run --release --locked -q -p invarlock-evaluator --example bench_eval -- --plots docs/performance.svg
 
 bench-images: ## Import, pull, unpack and verify against skopeo, umoci, podman and openssl (needs them, docker-registry, and 8 GB of disk)
 	$(CARGO) bench --locked -p invarlock-images --bench images

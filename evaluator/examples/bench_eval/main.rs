@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 
 mod ours;
+mod plots;
 mod product;
 mod shapes;
 mod streamed;
@@ -31,6 +32,9 @@ struct Arguments {
     /// Windows of each arm of the streamed checkpoint
     #[arg(long, default_value_t = 8)]
     streamed_windows: usize,
+    /// Only measure the plots of time against sizes, and write them to this SVG file
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Where checkpoints are written (3 GB)
     #[arg(long, default_value = "/var/tmp")]
     directory: PathBuf,
@@ -46,6 +50,9 @@ fn main() -> Result<()> {
         simd::kernel(),
         arguments.rounds
     );
+    if let Some(file) = &arguments.plots {
+        return plots::write(file, &arguments);
+    }
     side_by_side(&arguments)?;
     if let Some(invarlock) = &arguments.invarlock {
         streamed::print(invarlock, &arguments)?;
@@ -66,7 +73,8 @@ fn side_by_side(arguments: &Arguments) -> Result<()> {
     let torch = torch::find();
     let mut contenders: Vec<Contender<'_>> = Vec::new();
     for threads in [1, 2] {
-        let run = || ours::rate(&single, threads, arguments.windows);
+        let single = &single;
+        let run = move || ours::rate(single, threads, arguments.windows);
         contenders.push(Contender::new(&format!("invarlock f32, {threads} threads"), run));
     }
     for dtype in ["BF16", "F16"] {

@@ -88,7 +88,10 @@ fn rows(demo: &Path, count: usize) -> Result<String> {
     let data = std::fs::read_to_string(demo.join("valid.jsonl"))?;
     let texts: Vec<String> = data
         .lines()
-        .map(|line| Ok(serde_json::from_str::<Value>(line)?["text"].as_str().unwrap_or_default().to_owned()))
+        .map(|line| -> Result<String> {
+            let row: Value = serde_json::from_str(line)?;
+            Ok(row["text"].as_str().unwrap_or_default().to_owned())
+        })
         .collect::<Result<_>>()?;
     let row = |i: usize| {
         let parts: Vec<&str> = (0..12).map(|k| texts[(i * 12 + k) % texts.len()].as_str()).collect();

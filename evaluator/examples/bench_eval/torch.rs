@@ -1,7 +1,7 @@
 //! PyTorch on the CPU, through transformers.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::{Result, SEQ_LEN};
 
@@ -38,7 +38,7 @@ pub fn rate(
     processes: usize,
     windows: usize,
 ) -> Result<f64> {
-    let start = |_| {
+    let start = |_: usize| -> Result<Child> {
         let mut command = command(python)?;
         command.args(["-c", SCRIPT]).arg(checkpoint);
         command.args([threads, windows, SEQ_LEN].map(|n| n.to_string()));
