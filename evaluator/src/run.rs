@@ -98,6 +98,7 @@ impl<'a> Prepared<'a> {
         CheckReport {
             contract: CHECK_CONTRACT.to_owned(),
             role: job.role,
+            objective: self.model.info.objective,
             checkpoint: self.facts.clone(),
             windows: BaselineWindows {
                 tokenizer_hash: Some(self.tokenizer.hash.clone()),

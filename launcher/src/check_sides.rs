@@ -50,6 +50,7 @@ impl Check<'_> {
         let mut sink = Progress::hidden(ui, role.name());
         let checked = run.run(&mut sink, signals, KEPT).and_then(|outcome| self.report(role, &outcome));
         let report = checked.map_err(|error| self.with_log(error, role, &sink))?;
+        self.opened.request.adapters.check(&report)?;
         step.done("done");
         Ok(report)
     }

@@ -6,6 +6,7 @@
 //! tokenizers, datasets, images from elsewhere, or anything that a container prints or leaves behind.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod args;
 mod baseline_reuse;
 mod check_sides;

@@ -1,6 +1,7 @@
 //! The plan of an evaluation: everything is resolved before anything runs. The plan is what is executed, what `--dry-run` prints,
 //! what is digested, and what the manifest records.
 
+use crate::adapter::Adapters;
 use crate::error::{Context as _, Error, Result};
 use crate::filter::Filter;
 use crate::image::{self, Image};
@@ -45,6 +46,8 @@ pub struct Request {
     pub baseline_report: Option<PathBuf>,
     /// Name of the subject's edit.
     pub edit_label: Option<String>,
+    /// What the user says that the checkpoints are.
+    pub adapters: Adapters,
     /// The plan lock.
     pub lock: Option<PathBuf>,
     /// The image.
@@ -158,7 +161,8 @@ impl std::ops::Deref for Plan {
 /// Resolves the request and opens its inputs: cheap checks first.
 pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
     let lock = request.lock.as_deref().map(LockFile::read).transpose()?;
-    let (dataset, preset_warnings) = dataset(&request.data, request.profile)?;
+    let Preset { dataset, warnings: preset_warnings, adapter, .. } = dataset(&request.data, request.profile)?;
+    let request = Request { adapters: request.adapters.or(adapter), ..request };
     refuse_outputs_in_checkpoints(&request)?;
     if policy.mode == ExecutionMode::HostBypass {
         request.limits.check_for_host()?;
@@ -197,23 +201,23 @@ pub fn assemble(request: Request, dataset: Dataset, policy: &Policy, ui: &Ui) ->
     })
 }
 
-/// The dataset settings, with the window counts of the profile.
-pub fn dataset(data: &DataSource, profile: Profile) -> Result<(Dataset, Vec<Warning>)> {
-    let preset = match data {
+/// The settings, with the window counts of the profile.
+pub fn dataset(data: &DataSource, profile: Profile) -> Result<Preset> {
+    let mut preset = match data {
         DataSource::Preset(path) => preset::read(path)?,
         DataSource::File(path) => preset::for_file(path),
     };
-    let Preset { mut dataset, sets_windows, mut warnings } = preset;
+    let Preset { dataset, sets_windows, warnings, .. } = &mut preset;
     if let Some((preview, final_)) = profile.window_counts() {
-        if sets_windows && (dataset.preview_n, dataset.final_n) != (preview, final_) {
+        if *sets_windows && (dataset.preview_n, dataset.final_n) != (preview, final_) {
             let instead = format!("profile {profile} measures {preview} + {final_} windows");
             warnings.push(Warning::preset_settings(&["dataset.preview_n", "dataset.final_n"], &instead));
         }
         (dataset.preview_n, dataset.final_n) = (preview, final_);
         dataset.max_samples = dataset.max_samples.max(preview + final_);
-        preset::check(&dataset).with_context(|| format!("profile {profile}"))?;
+        preset::check(dataset).with_context(|| format!("profile {profile}"))?;
     }
-    Ok((dataset, warnings))
+    Ok(preset)
 }
 
 /// The filter, and what is recorded of a user profile.

@@ -2,6 +2,7 @@
 //!
 //! A setting that would change the numbers and is not supported is an error that names it; no setting is ignored silently.
 
+use crate::adapter::Adapter;
 use crate::dataset_files;
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
@@ -118,7 +119,7 @@ pub fn for_file(file: &Path) -> Preset {
         final_n: WINDOWS,
         seed: SEED,
     };
-    Preset { dataset, sets_windows: false, warnings: Vec::new() }
+    Preset { dataset, sets_windows: false, warnings: Vec::new(), adapter: None }
 }
 
 /// A preset, read.
@@ -130,6 +131,8 @@ pub struct Preset {
     pub sets_windows: bool,
     /// Settings that are not obeyed.
     pub warnings: Vec<Warning>,
+    /// What it says that the checkpoints are.
+    pub adapter: Option<Adapter>,
 }
 
 /// `--preset FILE`. A relative data file is resolved in the current directory, as in the Python package, then next to the preset.
@@ -142,7 +145,8 @@ pub fn read(path: &Path) -> Result<Preset> {
 pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
     let mut warnings = Vec::new();
-    let section = dataset_section(document, &mut warnings)?;
+    let mut adapter = None;
+    let section = dataset_section(document, &mut warnings, &mut adapter)?;
     check_members("dataset", &section, &[&SETTINGS[..], &SOURCE_SETTINGS[..]].concat())?;
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
@@ -169,7 +173,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     }
     check(&dataset)?;
     let sets_windows = section.preview_n.is_some() || section.final_n.is_some();
-    Ok(Preset { dataset, sets_windows, warnings })
+    Ok(Preset { dataset, sets_windows, warnings, adapter })
 }
 
 /// The error for a text that is not YAML.
@@ -194,7 +198,11 @@ fn invalid_yaml(text: &str, error: &serde_norway::Error) -> Error {
 }
 
 /// The `dataset` section; an error if the preset has a section that is not supported.
-fn dataset_section(document: Value, warnings: &mut Vec<Warning>) -> Result<Value> {
+fn dataset_section(
+    document: Value,
+    warnings: &mut Vec<Warning>,
+    adapter: &mut Option<Adapter>,
+) -> Result<Value> {
     let hint = "start from demo/preset.yaml, which has a `dataset` section";
     let Value::Mapping(top) = document else {
         return Err(Error::input("not a mapping")).hint(hint);
@@ -207,7 +215,10 @@ fn dataset_section(document: Value, warnings: &mut Vec<Warning>) -> Result<Value
         match key.as_str() {
             Some("dataset") => dataset = Some(value),
             // The command line replaces the preset's model and output, as in the Python package.
-            Some("model") => warnings.extend(preset_sections::model(&value)?),
+            Some("model") => {
+                warnings.extend(preset_sections::model(&value)?);
+                *adapter = preset_sections::adapter(&value)?;
+            }
             Some("output") => warnings.extend(preset_sections::output(&value)?),
             // The Python package always runs the guards in its canonical order.
             Some("guards") if has_only_order(&value) => warnings.push(Warning::preset_settings(
@@ -364,7 +375,7 @@ mod tests {
 
     #[test]
     fn reads_preset_of_python_package() {
-        let Preset { dataset: d, sets_windows, warnings } = read_text("dataset:\n  provider: {kind: local_jsonl, file: v.jsonl, text_field: t}\n  seq_len: 128\n  preview_n: 3\n")
+        let Preset { dataset: d, sets_windows, warnings, .. } = read_text("dataset:\n  provider: {kind: local_jsonl, file: v.jsonl, text_field: t}\n  seq_len: 128\n  preview_n: 3\n")
             .unwrap();
         assert_eq!((d.seq_len, d.stride, d.preview_n, d.final_n, d.seed), (128, 128, 3, 64, 43));
         assert_eq!((d.files, d.text_field), (vec![PathBuf::from("v.jsonl")], "t".to_owned()));

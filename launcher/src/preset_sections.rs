@@ -1,6 +1,7 @@
 //! The sections `model` and `output` of a preset. The command line replaces what they set. A setting that would be ignored otherwise is an
 //! error that names it.
 
+use crate::adapter::Adapter;
 use crate::error::{Context as _, Error, Result};
 use invarlock_evidence::format::warning::Warning;
 use serde_norway::Value;
@@ -10,7 +11,8 @@ pub fn model(section: &Value) -> Result<Option<Warning>> {
     const MEASURED: &str =
         "every checkpoint is measured on the CPU, and its weights are converted to float32";
     let obeyed = |key: &str, value: &str| match key {
-        "adapter" => ["auto", "hf_causal"].contains(&value),
+        // Read by `adapter`.
+        "adapter" => true,
         "device" => ["auto", "cpu"].contains(&value),
         "dtype" | "torch_dtype" => ["float32", "torch.float32"].contains(&value),
         _ => false,
@@ -18,6 +20,14 @@ pub fn model(section: &Value) -> Result<Option<Warning>> {
     let replaced = replaced_settings("model", section, &["id"], obeyed, MEASURED)?;
     Ok(replaced
         .then(|| Warning::preset_settings(&["model.id"], "--baseline and --subject name the checkpoints")))
+}
+
+/// What `model.adapter` says that the checkpoints are.
+pub fn adapter(section: &Value) -> Result<Option<Adapter>> {
+    match section.get("adapter") {
+        Some(Value::String(name)) => Adapter::named("model.adapter", name),
+        _ => Ok(None),
+    }
 }
 
 /// `output`: only the directory, which the command line replaces.
@@ -78,6 +88,17 @@ mod tests {
         assert_eq!(output(&section("{save_model: false}")).unwrap(), None);
         assert_eq!(output(&Value::Null).unwrap(), None);
         assert_eq!(model(&section("{id: gpt2}")).unwrap().unwrap().names, ["model.id"]);
+    }
+
+    #[test]
+    fn reads_the_adapter() {
+        let named = |name| Adapter::named("model.adapter", name).unwrap();
+        assert_eq!(adapter(&section("{adapter: hf_mlm}")).unwrap(), named("hf_mlm"));
+        for none in ["{adapter: auto}", "{adapter: null}", "{id: x}", "null"] {
+            assert_eq!(adapter(&section(none)).unwrap(), None, "{none}");
+        }
+        let error = adapter(&section("{adapter: hf_gptq}")).unwrap_err();
+        assert!(error.message().contains("model.adapter hf_gptq"), "{error:?}");
     }
 
     #[test]

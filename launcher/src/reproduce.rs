@@ -2,6 +2,7 @@
 //!
 //! The windows are made again from the verifier's dataset and tokenizer. Then each checkpoint is measured on the chosen ones.
 
+use crate::adapter::Adapters;
 use crate::args::VerifyArgs;
 use crate::check_sides::Check;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -168,6 +169,7 @@ impl Run<'_> {
             report_out: PathBuf::new(),
             baseline_report: None,
             edit_label: None,
+            adapters: Adapters::default(),
             lock: None,
             image: choice(recorded.image.as_ref())?,
             seccomp: None,

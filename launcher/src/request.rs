@@ -1,5 +1,6 @@
 //! From arguments to what the plan takes: typed and checked. No file is opened here.
 
+use crate::adapter::Adapters;
 use crate::args::{ContainerArgs, EvaluateArgs, LimitArgs, WorkloadArgs};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Choice;
@@ -15,8 +16,7 @@ use std::time::Duration;
 pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
     let (profile, tier) = profile_and_tier(&args.profile, &args.tier)?;
     check_device(&args.device)?;
-    let adapters = [Some(&args.adapter), args.baseline_adapter.as_ref(), args.subject_adapter.as_ref()];
-    adapters.into_iter().flatten().try_for_each(|adapter| check_adapter(adapter))?;
+    let adapters = Adapters::of(args)?;
     Ok(Request {
         baseline: args.baseline.clone(),
         subject: args.subject.clone(),
@@ -27,6 +27,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         report_out: args.report_out.clone(),
         baseline_report: args.baseline_report.clone(),
         edit_label: args.edit_label.clone(),
+        adapters,
         lock: args.lock.clone(),
         image: choice(&args.container)?,
         seccomp: args.container.seccomp.clone(),
@@ -93,14 +94,6 @@ fn check_device(device: &str) -> Result<()> {
         unknown => Error::input(format!("--device {unknown}: unknown device")),
     };
     Err(error).hint("use --device auto or --device cpu")
-}
-
-fn check_adapter(adapter: &str) -> Result<()> {
-    match adapter {
-        "auto" | "hf_causal" => Ok(()),
-        other => Err(Error::unsupported(format!("--adapter {other}: not supported; supported: hf_causal")))
-            .hint("use --adapter auto"),
-    }
 }
 
 pub fn data_source(preset: Option<&Path>, dataset: Option<&Path>) -> Result<DataSource> {

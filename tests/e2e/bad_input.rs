@@ -269,10 +269,17 @@ fn rejects_too_few_windows_for_the_profile() {
 }
 
 #[test]
+fn the_adapter_must_fit_the_checkpoint() {
+    let case = Case::new();
+    let wanted = ["--adapter hf_mlm", "baseline", "causal language model", "use auto or hf_causal"];
+    case.evaluate(&["--adapter", "hf_mlm"]).expect(2).one_error(&wanted);
+}
+
+#[test]
 fn rejects_unsupported_options_before_any_run() {
     let case = Case::new();
     case.evaluate(&["--device", "cuda"]).expect(3).one_error(&["cuda", "CPU"]);
-    case.evaluate(&["--adapter", "hf_mlm"]).expect(3).one_error(&["hf_mlm"]);
+    case.evaluate(&["--adapter", "hf_multimodal"]).expect(3).one_error(&["hf_multimodal"]);
     let release = [
         "evaluate",
         "--baseline",

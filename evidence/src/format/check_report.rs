@@ -1,5 +1,6 @@
 //! The check report (`check.json`): what a `check` job found in one checkpoint and its dataset, without computing.
 
+use super::objective::Objective;
 use super::role::Role;
 use super::run_report::BaselineWindows;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub struct CheckReport {
     pub contract: String,
     /// The side that was checked.
     pub role: Role,
+    /// What the checkpoint's model predicts. Absent for `causal`.
+    #[serde(default, skip_serializing_if = "Objective::is_causal")]
+    pub objective: Objective,
     /// Facts about the checkpoint that a user should know.
     pub checkpoint: CheckpointFacts,
     /// The windows that a measurement would use. Those of the baseline are replayed when the subject is checked.

@@ -19,6 +19,28 @@ pub enum Objective {
 }
 
 impl Objective {
+    /// All objectives.
+    pub const ALL: [Self; 3] = [Self::Causal, Self::Masked, Self::Seq2Seq];
+
+    /// The adapter of the Python package that loads such models.
+    pub fn adapter(self) -> &'static str {
+        match self {
+            Self::Causal => "hf_causal",
+            Self::Masked => "hf_mlm",
+            Self::Seq2Seq => "hf_seq2seq",
+        }
+    }
+
+    /// The objective whose models this adapter loads.
+    pub fn of_adapter(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|objective| objective.adapter() == name)
+    }
+
+    /// Whether it is the default, which some formats do not state.
+    pub(crate) fn is_causal(&self) -> bool {
+        *self == Self::Causal
+    }
+
     /// `loss_type` of reports.
     pub fn loss_type(self) -> &'static str {
         match self {

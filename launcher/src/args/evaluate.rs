@@ -52,7 +52,7 @@ pub struct EvaluateArgs {
     /// Plan lock: refuse to run with other criteria than it fixes, and name it in the evidence
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
-    /// Kept for the Python package's command line; auto and hf_causal do the same
+    /// What the checkpoints must be: auto (anything), hf_causal, hf_mlm or hf_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub adapter: String,
     /// As --adapter, for the baseline
