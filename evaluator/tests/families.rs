@@ -67,9 +67,9 @@ fn assert_rejected(dir: &Path, words: &[&str]) {
 fn similar_models_are_rejected_by_name() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for (case, others) in [
-        ("bert", &["albert", "deberta", "deberta-v2", "mpnet", "nomic_bert", "xlm-roberta"][..]),
+        ("bert", &["deberta", "deberta-v2", "mpnet", "nomic_bert", "xlm-roberta-xl"][..]),
         ("bart", &["mbart", "pegasus", "marian", "blenderbot"]),
-        ("t5", &["mt5", "umt5", "longt5"]),
+        ("t5", &["umt5", "longt5"]),
     ] {
         for other in others {
             with_config(case, dir.path(), |config| config["model_type"] = json!(other));

@@ -1,6 +1,5 @@
 //! Quantised checkpoints whose tensors or configuration are wrong: one message that names the tensor, and what is wanted and found.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,57 +7,22 @@ use invarlock_error::{Error, Kind};
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
 use invarlock_evaluator::model::{Example, Model};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
-/// Type, shape and bytes of a tensor.
-type Stored = (Dtype, Vec<usize>, Vec<u8>);
+#[path = "common/changed.rs"]
+mod changed;
 
-/// A copy of a fixture that a test changes.
-struct Changed {
-    config: Value,
-    tensors: BTreeMap<String, Stored>,
-}
+use changed::{Changed, Stored};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights").join(name)
 }
 
-impl Changed {
-    fn open(name: &str) -> Self {
-        let read = |file: &str| fs::read(fixture(name).join(file)).expect("the fixture");
-        let config = serde_json::from_slice(&read("config.json")).expect("JSON");
-        let bytes = read("model.safetensors");
-        let file = SafeTensors::deserialize(&bytes).expect("safetensors");
-        let stored = |(name, t): (String, safetensors::tensor::TensorView<'_>)| {
-            (name, (t.dtype(), t.shape().to_vec(), t.data().to_vec()))
-        };
-        Self { config, tensors: file.tensors().into_iter().map(stored).collect() }
-    }
-
-    /// The first tensor whose name ends in this way.
-    fn tensor(&mut self, end: &str) -> &mut Stored {
-        self.tensors.iter_mut().find(|(name, _)| name.ends_with(end)).expect("the tensor").1
-    }
-
-    fn load(&self) -> Result<(), Error> {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        fs::write(directory.path().join("config.json"), self.config.to_string()).expect("written");
-        let views = self.tensors.iter().map(|(name, (dtype, shape, bytes))| {
-            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).expect("a tensor");
-            (name, view)
-        });
-        let bytes = safetensors::serialize(views, None).expect("serialized");
-        fs::write(directory.path().join("model.safetensors"), bytes).expect("written");
-        let checkpoint = Checkpoint::open(directory.path())?;
-        Model::load(&checkpoint, 8).map(|_| ())
-    }
-}
-
 /// Changes a fixture, which is valid before, and expects an error of this kind with these words.
 #[track_caller]
 fn rejected(name: &str, change: impl FnOnce(&mut Changed), kind: Kind, words: &[&str]) {
-    let mut changed = Changed::open(name);
+    let mut changed = Changed::open("weights", name);
     changed.load().expect("the fixture is valid");
     change(&mut changed);
     let error = changed.load().expect_err("an error");
@@ -93,7 +57,7 @@ fn wrong_shapes_and_types_name_the_tensor() {
         let shape = |c: &mut Changed| c.tensor(end).1.extend([1, 1]);
         rejected(name, shape, Kind::Input, &[end, "has shape", "requires"]);
         let missing = |c: &mut Changed| c.tensors.retain(|name, _| !name.ends_with(end));
-        let mut changed = Changed::open(name);
+        let mut changed = Changed::open("weights", name);
         missing(&mut changed);
         let error = changed.load().expect_err("an error");
         assert!(error.message().contains(end) && error.message().contains("missing"), "{error}");
@@ -177,7 +141,8 @@ fn configurations_that_contradict_the_tensors_are_refused() {
         &["layers.0.self_attn.q_proj is not quantised", "weight_packed exists"],
     );
     let plain = |c: &mut Changed| {
-        c.config["quantization_config"] = Changed::open("awq-gemm").config["quantization_config"].clone();
+        c.config["quantization_config"] =
+            Changed::open("weights", "awq-gemm").config["quantization_config"].clone();
     };
     rejected("dense-f16", plain, Kind::Input, &["q_proj is quantised (awq", "qweight is missing"]);
 }
@@ -196,7 +161,7 @@ fn unsupported_options_are_named() {
         ("rotation", json!("hadamard"), "config_groups.group_0.weights.rotation` is not supported"),
         ("actorder", json!("random"), "\"random\" is not supported"),
     ] {
-        let mut changed = Changed::open("ct-pack-w4-group");
+        let mut changed = Changed::open("weights", "ct-pack-w4-group");
         group(key, value)(&mut changed);
         let error = changed.load().expect_err("an error");
         assert!(error.message().contains(words), "{error} lacks {words:?}");

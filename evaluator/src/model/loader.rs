@@ -386,6 +386,8 @@ impl<'a, 'f> Loader<'a, 'f> {
         let digest = Sha256::digest(lines.concat());
         let mut layer_norm_paths = self.norms;
         layer_norm_paths.sort_unstable();
+        // Layers may share their modules.
+        layer_norm_paths.dedup();
         let elements = |shape: &Vec<usize>| shape.iter().product::<usize>() as u64;
         let checks = InvariantChecks {
             parameter_count: self.parameters.values().map(elements).sum(),

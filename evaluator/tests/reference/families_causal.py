@@ -30,6 +30,8 @@ class Case:
     silent: tuple = ()
     # An expression for tensors that are stored and not used.
     unused: str = ""
+    # Masked windows hold padding; targets hold tokens that are not predicted.
+    padded: bool = False
     attention: str = "eager"
     # Another implementation of attention in transformers that must agree.
     other_attention: str | None = "sdpa"

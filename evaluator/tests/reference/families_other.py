@@ -24,6 +24,9 @@ def masked_windows(case, vocab):
             token if not chosen[i] or kinds[i] > 0.9 else other[i] if kinds[i] > 0.8 else MASK
             for i, token in enumerate(ids)
         ])
+        if case.padded:
+            pad = case.config["pad_token_id"]
+            inputs[-1] = [pad if i % 5 == 0 and not chosen[i] else token for i, token in enumerate(inputs[-1])]
     return inputs, labels
 
 
@@ -40,15 +43,22 @@ def pairs(case, vocab):
     """Sources and targets of different lengths; both end with the end token (2), as tokenizers write them."""
     sources = common.windows(case.name, vocab, (23, 40, 64), first=5)
     targets = common.windows(case.name + " targets", vocab, (17, 33, 9), first=5)
-    return [ids[:-1] + [2] for ids in sources], [ids[:-1] + [2] for ids in targets]
+    sources, targets = [ids[:-1] + [2] for ids in sources], [ids[:-1] + [2] for ids in targets]
+    if case.padded:
+        targets = [[-100 if i % 4 == 1 else token for i, token in enumerate(ids)] for ids in targets]
+    return sources, targets
 
 
 @torch.no_grad()
 def seq2seq_losses(model, sources, targets):
-    """Teacher forcing: the decoder reads decoder_start_token_id and the target without its last token."""
+    """Teacher forcing: the decoder reads decoder_start_token_id and the target without its last token.
+
+    It reads pad_token_id in place of a token that is not predicted.
+    """
     found = []
     for source, target in zip(sources, targets, strict=True):
-        shifted = [model.config.decoder_start_token_id] + target[:-1]
+        read = [token if token >= 0 else model.config.pad_token_id for token in target]
+        shifted = [model.config.decoder_start_token_id] + read[:-1]
         out = copy.deepcopy(model)(
             input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([shifted]), use_cache=False
         )
@@ -104,6 +114,30 @@ def masked():
         token has position pad_token_id and the next one is not counted; lm_head.{dense, layer_norm, bias}, gelu whatever
         hidden_act, decoder tied""",
         [{"hidden_act": "gelu_new"}, {"pad_token_id": 0}], **{**MASKED, "mlp_gain": 8.0},
+    )
+    yield Case(
+        "roberta-padding",
+        {**BERT, "model_type": "roberta", "architectures": ["RobertaForMaskedLM"], "max_position_embeddings": 66,
+         "type_vocab_size": 3, "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
+        "padding within windows, which is attended to as any other token",
+        [{"pad_token_id": 0}], padded=True, **MASKED,
+    )
+    for other, architecture in (("xlm-roberta", "XLMRobertaForMaskedLM"), ("camembert", "CamembertForMaskedLM")):
+        yield Case(
+            other,
+            {**BERT, "model_type": other, "architectures": [architecture], "max_position_embeddings": 66, "type_vocab_size": 1,
+             "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
+            "as roberta", [{"pad_token_id": 0}], **MASKED,
+        )
+    yield Case(
+        "albert",
+        {**BERT, "model_type": "albert", "architectures": ["AlbertForMaskedLM"], "embedding_size": 20, "num_hidden_layers": 3,
+         "num_hidden_groups": 2, "inner_group_num": 2, "hidden_act": "gelu_new"},
+        """as electra under albert.*; embeddings of embedding_size, albert.encoder.embedding_hidden_mapping_in to hidden_size always;
+        albert.encoder.albert_layer_groups.G.albert_layers.J.{attention.{query,key,value,dense,LayerNorm}, ffn, ffn_output,
+        full_layer_layer_norm}; layer i runs the inner_group_num layers of group int(i / (layers / groups)); predictions.{dense,
+        LayerNorm, bias}, hidden_act in it; decoder tied""",
+        [{"num_hidden_layers": 2}, {"hidden_act": "relu"}], **{**MASKED, "mlp_gain": 1.0},
     )
     yield Case(
         "distilbert",
@@ -199,6 +233,13 @@ def seq2seq():
         [{"feed_forward_proj": "gated-silu"}, {"tie_word_embeddings": True}],
         kind="seq2seq", adjust=calm_t5, layout=untied_head,
     )
+    yield Case(
+        "mt5",
+        {**t5, "model_type": "mt5", "architectures": ["MT5ForConditionalGeneration"], "feed_forward_proj": "gated-gelu",
+         "tie_word_embeddings": False, "num_decoder_layers": 2},
+        "as t5-gated; the output is never scaled", [{"feed_forward_proj": "gated-silu"}],
+        kind="seq2seq", adjust=calm_t5, layout=untied_head,
+    )
     bart = dict(
         model_type="bart", architectures=["BartForConditionalGeneration"], vocab_size=VOCAB, d_model=32, encoder_layers=2,
         decoder_layers=3, encoder_attention_heads=4, decoder_attention_heads=2, encoder_ffn_dim=44, decoder_ffn_dim=36,
@@ -214,6 +255,12 @@ def seq2seq():
         [{"scale_embedding": False}, {"activation_function": "relu"}, {"decoder_attention_heads": 4},
          {"encoder_attention_heads": 2}],
         kind="seq2seq", adjust=random_logits_bias, silent=("k_proj.bias",), mlp_gain=4.0,
+    )
+    yield Case(
+        "bart-ignored-targets", {**bart, "decoder_layers": 1, "encoder_layers": 1, "pad_token_id": 3},
+        "targets with tokens that are not predicted: the decoder reads pad_token_id there",
+        [{"pad_token_id": 4}],
+        kind="seq2seq", padded=True, silent=("k_proj.bias",), mlp_gain=4.0,
     )
     yield Case(
         "bart-unscaled", {**bart, "scale_embedding": False, "decoder_layers": 1, "activation_function": "relu"},

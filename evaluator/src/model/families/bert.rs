@@ -1,4 +1,4 @@
-//! BERT, RoBERTa and ELECTRA: encoders whose hidden states are normalised after each sum.
+//! BERT, RoBERTa, ELECTRA and ALBERT: encoders whose hidden states are normalised after each sum.
 
 use super::common::{per_head, plain_mlp, token_id};
 use crate::checkpoint::Config;
@@ -32,7 +32,7 @@ pub fn bert(config: &Config, _: usize) -> Result<Transformer> {
     encoder.describe(config, "bert.", positions, head)
 }
 
-/// RoBERTa: positions are counted from the padding token on, and padding is not counted.
+/// RoBERTa, XLM-RoBERTa and CamemBERT: positions are counted from the padding token on, and padding is not counted.
 pub fn roberta(config: &Config, _: usize) -> Result<Transformer> {
     let encoder = Encoder::read(config)?;
     let size = encoder.hidden_size;
@@ -83,6 +83,76 @@ pub fn electra(config: &Config, _: usize) -> Result<Transformer> {
     Ok(model)
 }
 
+/// ALBERT: embeddings as ELECTRA's; layers share their weights within groups.
+pub fn albert(config: &Config, _: usize) -> Result<Transformer> {
+    let encoder =
+        Encoder { activation: config.activation("hidden_act", "gelu_new")?, ..Encoder::read(config)? };
+    let (size, embedded) =
+        (encoder.hidden_size, config.size("embedding_size", limits::WIDTH)?.unwrap_or(128));
+    let groups = config.size("num_hidden_groups", limits::LAYERS)?.unwrap_or(1);
+    let in_group = config.size("inner_group_num", limits::LAYERS)?.unwrap_or(1);
+    if groups > encoder.num_layers || encoder.num_layers * in_group > limits::LAYERS {
+        bail!(
+            Input,
+            "{}: `num_hidden_layers` {} must be at least `num_hidden_groups` {groups} and, times `inner_group_num` {in_group}, at \
+             most {}",
+            config.name(),
+            encoder.num_layers,
+            limits::LAYERS
+        );
+    }
+    let head = Head {
+        module: "predictions.decoder",
+        bias: HeadBias::Shared("predictions.bias"),
+        transform: Some(Transform {
+            dense: Linear::new("predictions.dense", size, embedded, true),
+            activation: encoder.activation,
+            norm: encoder.norm("predictions.LayerNorm".to_owned()),
+        }),
+        ..Head::new(config.flag("tie_word_embeddings", true)?)
+    };
+    let names = |i: usize| {
+        // The group, by division of reals as transformers computes it.
+        let group = (i as f64 / (encoder.num_layers as f64 / groups as f64)) as usize;
+        (0..in_group).map(move |j| format!("encoder.albert_layer_groups.{group}.albert_layers.{j}"))
+    };
+    let positions = Positions::new(POSITIONS, encoder.max_positions);
+    let mut model = encoder.describe(config, "albert.", positions, head)?;
+    let attention = encoder.attention(config)?;
+    model.layers = (0..encoder.num_layers)
+        .flat_map(names)
+        .map(|name| encoder.layer(&name, &attention, &ALBERT))
+        .collect();
+    model.embedding.width = embedded;
+    model.embedding.project_sum =
+        Some(Linear::new("encoder.embedding_hidden_mapping_in", embedded, size, true));
+    Ok(model)
+}
+
+/// The names of the modules of a layer.
+struct Names {
+    projections: [&'static str; 3],
+    output: &'static str,
+    output_norm: &'static str,
+    feed_forward: [&'static str; 2],
+    norm: &'static str,
+}
+
+const BERT: Names = Names {
+    projections: ["attention.self.query", "attention.self.key", "attention.self.value"],
+    output: "attention.output.dense",
+    output_norm: "attention.output.LayerNorm",
+    feed_forward: ["intermediate.dense", "output.dense"],
+    norm: "output.LayerNorm",
+};
+const ALBERT: Names = Names {
+    projections: ["attention.query", "attention.key", "attention.value"],
+    output: "attention.dense",
+    output_norm: "attention.LayerNorm",
+    feed_forward: ["ffn", "ffn_output"],
+    norm: "full_layer_layer_norm",
+};
+
 /// Module of the embedding of positions.
 const POSITIONS: &str = "embeddings.position_embeddings";
 
@@ -128,9 +198,9 @@ impl Encoder {
         positions: Positions,
         head: Head,
     ) -> Result<Transformer> {
-        let Self { hidden_size, num_heads, .. } = *self;
-        let head_dim = per_head(config, ("hidden_size", hidden_size), ("num_attention_heads", num_heads))?;
-        let attention = Attention { mask: Mask::Full, ..Attention::new(num_heads, num_heads, head_dim) };
+        let hidden_size = self.hidden_size;
+        let attention = self.attention(config)?;
+        let layer = |i: usize| self.layer(&format!("encoder.layer.{i}"), &attention, &BERT);
         Ok(Transformer {
             profile: Profile::Bert,
             prefix,
@@ -144,30 +214,33 @@ impl Encoder {
                 norm: Some(self.norm("embeddings.LayerNorm".to_owned())),
                 ..Embedding::of("embeddings.word_embeddings", hidden_size)
             },
-            layers: (0..self.num_layers).map(|i| self.layer(i, &attention)).collect(),
+            layers: (0..self.num_layers).map(layer).collect(),
             norm: None,
             head,
         })
     }
 
-    fn layer(&self, i: usize, attention: &Attention) -> Layer {
+    fn attention(&self, config: &Config) -> Result<Attention> {
+        let Self { hidden_size, num_heads, .. } = *self;
+        let head_dim = per_head(config, ("hidden_size", hidden_size), ("num_attention_heads", num_heads))?;
+        Ok(Attention { mask: Mask::Full, ..Attention::new(num_heads, num_heads, head_dim) })
+    }
+
+    fn layer(&self, module: &str, attention: &Attention, names: &Names) -> Layer {
         let (size, width) = (self.hidden_size, self.intermediate_size);
-        let name = |module: &str| format!("encoder.layer.{i}.{module}");
+        let name = |name: &str| format!("{module}.{name}");
         let linear = |module: &str, inputs, outputs| Linear::new(&name(module), inputs, outputs, true);
-        let projections = ["query", "key", "value"];
         let attention = SelfAttention::new(
             attention.clone(),
-            projections.map(|module| linear(&format!("attention.self.{module}"), size, size)).into(),
-            linear("attention.output.dense", size, size),
+            names.projections.map(|projection| linear(projection, size, size)).into(),
+            linear(names.output, size, size),
         );
-        let mlp = plain_mlp(
-            linear("intermediate.dense", size, width),
-            Gating::None(self.activation),
-            linear("output.dense", width, size),
-        );
+        let [first, second] = names.feed_forward;
+        let mlp =
+            plain_mlp(linear(first, size, width), Gating::None(self.activation), linear(second, width, size));
         Layer::of(
-            Sublayer::sum_normed(self.norm(name("attention.output.LayerNorm")), attention),
-            Sublayer::sum_normed(self.norm(name("output.LayerNorm")), FeedForward::Mlp(mlp)),
+            Sublayer::sum_normed(self.norm(name(names.output_norm)), attention),
+            Sublayer::sum_normed(self.norm(name(names.norm)), FeedForward::Mlp(mlp)),
         )
     }
 }

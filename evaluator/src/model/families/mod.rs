@@ -1,7 +1,7 @@
 //! Model families: each turns a configuration into the description of a transformer.
 //!
-//! To add a family, write its file and add its `model_type`s to [`FAMILIES`]. Where it resembles Llama, start from [`llama::decoder`] and
-//! change what differs.
+//! To add a family, write its file, add its `model_type`s to [`FAMILIES`], and make a reference case (`tests/reference/make_families.py`).
+//! Where it resembles Llama, start from [`llama::decoder`] and change what differs; `bert` and `t5` are examples of models with an encoder.
 
 mod bart;
 mod bert;
@@ -30,6 +30,8 @@ mod stablelm;
 mod starcoder2;
 mod t5;
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tests;
 
 use super::spec::Transformer;
@@ -41,9 +43,11 @@ pub type Read = fn(&Config, usize) -> Result<Transformer>;
 
 /// Every supported `model_type`.
 pub const FAMILIES: &[(&str, Read)] = &[
+    ("albert", bert::albert),
     ("bart", bart::read),
     ("bert", bert::bert),
     ("bloom", bloom::read),
+    ("camembert", bert::roberta),
     ("cohere", cohere::cohere),
     ("cohere2", cohere::cohere2),
     ("distilbert", distilbert::read),
@@ -64,6 +68,7 @@ pub const FAMILIES: &[(&str, Read)] = &[
     ("mistral", mistral::mistral),
     ("mixtral", mistral::mixtral),
     ("modernbert", modernbert::read),
+    ("mt5", t5::mt5),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("olmoe", olmo::olmoe),
@@ -79,7 +84,8 @@ pub const FAMILIES: &[(&str, Read)] = &[
     ("smollm3", smollm3::read),
     ("stablelm", stablelm::read),
     ("starcoder2", starcoder2::read),
-    ("t5", t5::read),
+    ("t5", t5::t5),
+    ("xlm-roberta", bert::roberta),
 ];
 
 /// Models with images whose `text_config` describes a family. Only the text model is measured. Others may treat text in another way:
@@ -90,7 +96,7 @@ pub const WRAPPERS: &[&str] = &["gemma3", "llava", "mistral3"];
 pub const OTHER_MODALITIES: &[&str] = &["multi_modal_projector.", "vision_tower.", "visual."];
 
 /// Tensors of heads beside the one of a masked language model begin with one of these, perhaps after the prefix of the model.
-pub const OTHER_HEADS: &[&str] = &["cls.seq_relationship.", "pooler."];
+pub const OTHER_HEADS: &[&str] = &["cls.seq_relationship.", "pooler.", "sop_classifier."];
 
 /// Options that change the arithmetic. A family that does not read one of them rejects a checkpoint that sets it.
 pub const OPTIONS: &[&str] = &[

@@ -1,4 +1,4 @@
-//! T5 and T5 1.1.
+//! T5, T5 1.1 and mT5.
 
 use super::common::token_id;
 use crate::checkpoint::Config;
@@ -13,15 +13,27 @@ use crate::model::spec::{
 };
 use invarlock_error::{Result, bail};
 
-/// Positions are biases of scores by distance, which all layers of a stack share; scores are not scaled.
-pub fn read(config: &Config, _: usize) -> Result<Transformer> {
-    let sizes = Sizes::read(config)?;
+/// T5.
+pub fn t5(config: &Config, _: usize) -> Result<Transformer> {
+    let model = read(config, "relu", None)?;
     // A model without a head of its own is scaled unless this member says otherwise. Newer configurations have a member for it.
     let scaled = config.flag("tie_word_embeddings", true)?;
     let scale = match config.flag("scale_decoder_outputs", scaled)? {
-        true => (sizes.hidden_size as f64).powf(-0.5) as f32,
+        true => (model.hidden_size as f64).powf(-0.5) as f32,
         false => 1.0,
     };
+    Ok(Transformer { head: Head { scale, ..model.head }, ..model })
+}
+
+/// mT5: as T5 1.1, whether or not the configuration ties the head.
+pub fn mt5(config: &Config, _: usize) -> Result<Transformer> {
+    config.flag("tie_word_embeddings", true)?;
+    read(config, "gated-gelu", Some(0))
+}
+
+/// Positions are biases of scores by distance, which all layers of a stack share; scores are not scaled.
+fn read(config: &Config, feed_forward: &str, start_token: Option<u32>) -> Result<Transformer> {
+    let sizes = Sizes::read(config, feed_forward)?;
     config.flag("is_encoder_decoder", true)?;
     let decoder_layers = match config.size("num_decoder_layers", limits::LAYERS)? {
         Some(layers) => layers,
@@ -39,7 +51,7 @@ pub fn read(config: &Config, _: usize) -> Result<Transformer> {
             embedding: embedding(),
             layers: (0..sizes.num_layers).map(|i| sizes.layer("encoder", Mask::Full, i)).collect(),
             norm: Some(sizes.norm("encoder.final_layer_norm".to_owned())),
-            start_token: token_id(config, "decoder_start_token_id", None)?,
+            start_token: token_id(config, "decoder_start_token_id", start_token)?,
             pad_token: token_id(config, "pad_token_id", Some(0))?,
         }),
         hidden_size: sizes.hidden_size,
@@ -49,7 +61,7 @@ pub fn read(config: &Config, _: usize) -> Result<Transformer> {
         layers: (0..decoder_layers).map(|i| sizes.layer("decoder", Mask::Causal, i)).collect(),
         norm: Some(sizes.norm("decoder.final_layer_norm".to_owned())),
         // transformers ties the head in any case, unless a different one is stored.
-        head: Head { scale, ..Head::new(true) },
+        head: Head::new(true),
     })
 }
 
@@ -67,8 +79,8 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn read(config: &Config) -> Result<Self> {
-        let (activation, gated) = feed_forward(config)?;
+    fn read(config: &Config, default: &str) -> Result<Self> {
+        let (activation, gated) = feed_forward(config, default)?;
         let buckets = config.size("relative_attention_num_buckets", limits::WIDTH)?.unwrap_or(32);
         let max_distance = config.size("relative_attention_max_distance", limits::SEQ_LEN)?.unwrap_or(128);
         if buckets < 4 || max_distance < buckets {
@@ -150,9 +162,9 @@ impl Sizes {
 }
 
 /// The activation function that `feed_forward_proj` names, and whether there is a gate.
-fn feed_forward(config: &Config) -> Result<(Activation, bool)> {
+fn feed_forward(config: &Config, default: &str) -> Result<(Activation, bool)> {
     let key = "feed_forward_proj";
-    let name = config.text(key)?.unwrap_or("relu");
+    let name = config.text(key)?.unwrap_or(default);
     let gated = name.strip_prefix("gated-");
     let activation = match gated {
         Some("gelu") => Some(Activation::GeluTanh),

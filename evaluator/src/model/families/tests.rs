@@ -5,6 +5,7 @@ use crate::checkpoint::Config;
 use crate::math::activation::Activation;
 use crate::model::spec::{FeedForward, Gating, Transformer};
 use invarlock_error::{Kind, Result};
+use invarlock_evidence::format::objective::Objective;
 use serde_json::{Value, json};
 
 /// The description that the family in `model_type` (Llama by default) makes of a small configuration with changes.
@@ -70,6 +71,111 @@ fn reads_sliding_windows() {
     let chunked = json!({"layer_types": [f, f, f, "chunked_attention"]});
     assert_rejected(Kind::Unsupported, chunked, &["layer_types", "chunked_attention"]);
     assert_rejected(Kind::Unsupported, json!({"layer_types": [f, f, f, s]}), &["layer_types", "sliding"]);
+}
+
+/// A small configuration of another family.
+fn read_whole(members: Value) -> Result<Transformer> {
+    let model_type = members["model_type"].as_str().expect("a name");
+    let (_, family) = FAMILIES.iter().find(|(name, _)| *name == model_type).expect("a family");
+    let config = Config::from_members(members.as_object().expect("an object").clone());
+    let model = family(&config, 16)?;
+    config.reject_unread(OPTIONS)?;
+    Ok(model)
+}
+
+fn with(mut members: Value, key: &str, value: Value) -> Value {
+    members[key] = value;
+    members
+}
+
+fn bert(model_type: &str) -> Value {
+    json!({
+        "model_type": model_type, "vocab_size": 10, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "max_position_embeddings": 20, "position_embedding_type": "absolute", "is_decoder": false,
+    })
+}
+
+fn t5() -> Value {
+    json!({
+        "model_type": "t5", "vocab_size": 10, "d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+        "decoder_start_token_id": 0, "is_encoder_decoder": true,
+    })
+}
+
+#[test]
+fn objectives_follow_from_the_families() {
+    let objective = |members| read_whole(members).expect("read").objective();
+    assert_eq!(read(json!({})).expect("read").objective(), Objective::Causal);
+    for masked in ["bert", "roberta", "electra", "modernbert"] {
+        assert_eq!(objective(bert(masked)), Objective::Masked);
+    }
+    assert_eq!(objective(t5()), Objective::Seq2Seq);
+}
+
+#[test]
+fn roberta_counts_positions_after_padding() {
+    let positions = |members| read_whole(members).expect("read").max_positions;
+    assert_eq!(positions(bert("bert")), Some(20));
+    assert_eq!(positions(bert("roberta")), Some(18));
+    assert_eq!(positions(with(bert("roberta"), "pad_token_id", json!(4))), Some(15));
+    let small = with(bert("roberta"), "max_position_embeddings", json!(2));
+    let error = read_whole(small).expect_err("rejected");
+    assert!(error.message().contains("`max_position_embeddings` 2"), "{error}");
+}
+
+#[test]
+fn modernbert_layers_alternate() {
+    let windows = |members| -> Vec<Option<usize>> {
+        let model = read_whole(members).expect("read");
+        model.layers.iter().map(|layer| layer.attention.module.attention.sliding_window).collect()
+    };
+    assert_eq!(windows(bert("modernbert")), [None, Some(65), Some(65), None]);
+    let changed = with(bert("modernbert"), "global_attn_every_n_layers", json!(2));
+    assert_eq!(windows(with(changed, "local_attention", json!(10))), [None, Some(6), None, Some(6)]);
+}
+
+#[test]
+fn t5_scales_its_output_unless_it_is_told_otherwise() {
+    let scale = |members| read_whole(members).expect("read").head.scale;
+    let scaled = 32f32.powf(-0.5);
+    assert_eq!(scale(t5()), scaled);
+    assert_eq!(scale(with(t5(), "tie_word_embeddings", json!(false))), 1.0);
+    // As transformers 5 writes the configuration of a T5 1.1.
+    let written = with(t5(), "tie_word_embeddings", json!(true));
+    assert_eq!(scale(with(written, "scale_decoder_outputs", json!(false))), 1.0);
+}
+
+#[test]
+fn options_of_encoders_are_rejected_by_name() {
+    for (members, kind, words) in [
+        (
+            with(bert("bert"), "position_embedding_type", json!("relative_key")),
+            Kind::Unsupported,
+            "relative_key",
+        ),
+        (with(bert("bert"), "is_decoder", json!(true)), Kind::Unsupported, "is_decoder"),
+        (with(bert("bert"), "pruned_heads", json!({"0": [1]})), Kind::Unsupported, "pruned_heads"),
+        (with(bert("bert"), "rope_scaling", json!({"factor": 2})), Kind::Unsupported, "rope_scaling"),
+        (with(bert("roberta"), "pad_token_id", json!(10)), Kind::Input, "pad_token_id"),
+        (with(bert("modernbert"), "rope_scaling", json!({"factor": 2})), Kind::Unsupported, "rope_scaling"),
+        (with(t5(), "feed_forward_proj", json!("gated-xielu")), Kind::Unsupported, "gated-xielu"),
+        (with(t5(), "decoder_start_token_id", json!(null)), Kind::Input, "decoder_start_token_id"),
+        (
+            with(t5(), "relative_attention_num_buckets", json!(3)),
+            Kind::Input,
+            "relative_attention_num_buckets",
+        ),
+        (
+            with(t5(), "relative_attention_max_distance", json!(31)),
+            Kind::Input,
+            "relative_attention_max_distance",
+        ),
+        (with(t5(), "scale_embedding", json!(true)), Kind::Unsupported, "scale_embedding"),
+    ] {
+        let error = read_whole(members).expect_err(words);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(words), "{error}");
+    }
 }
 
 #[test]
