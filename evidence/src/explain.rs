@@ -13,6 +13,7 @@ use serde_json::Value;
 
 /// A report, explained.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// The report in short.
     #[serde(flatten)]

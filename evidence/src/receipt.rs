@@ -21,6 +21,7 @@ pub const VERIFIER: &str = "https://invarlock.dev/verify/v1";
 
 /// SLSA's verification summary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VerificationSummary {
     /// The program that verified.
@@ -44,6 +45,7 @@ pub struct VerificationSummary {
 
 /// A verifying program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Verifier {
     /// Always [`VERIFIER`].
@@ -54,6 +56,7 @@ pub struct Verifier {
 
 /// How the evidence was judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Verification {
     /// The demands.

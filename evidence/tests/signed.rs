@@ -8,7 +8,8 @@ use invarlock_evidence::attestation;
 use invarlock_evidence::policy::Profile;
 use invarlock_evidence::signing::dsse::Envelope;
 use invarlock_evidence::signing::keys::SigningKey;
-use invarlock_evidence::verify::{Assurance, VerifyOptions, verify_report};
+use invarlock_evidence::verify::reproduce::{Amount, Reproduction};
+use invarlock_evidence::verify::{Assurance, VerifyOptions, envelope, success_line, verify_report};
 use std::path::Path;
 
 /// A copy of the evidence of a real run, signed by a new key.
@@ -58,5 +59,36 @@ fn the_signature_of_another_statement_is_refused() {
         let other = Envelope::sign(text.replacen(from, to, 1).into_bytes(), &key).to_bytes();
         let options = VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() };
         assert_eq!(assurance(dir.path(), &other, &options), Assurance::Failed, "{from}");
+    }
+}
+
+#[test]
+fn signed_evidence_that_is_reproduced_names_its_signers() {
+    let (dir, key, bytes) = signed();
+    let other = SigningKey::generate().unwrap();
+    let mut both = Envelope::parse(&bytes).unwrap();
+    both.add_signature(&other);
+    std::fs::write(dir.path().join(attestation::FILE_NAME), both.to_bytes()).unwrap();
+    let reproduced = |keys: Vec<_>| {
+        let options =
+            VerifyOptions { profile: Profile::Dev, keys, keep_verified: true, ..VerifyOptions::default() };
+        let mut verdict = verify_report(dir.path(), &options);
+        let tier = verdict.judged.unwrap().tier;
+        let plan = Reproduction::plan(verdict.verified.as_ref().unwrap(), tier, Amount::All);
+        verdict.reproduced(plan, Vec::new());
+        verdict
+    };
+    let (trusted, unknown) = (reproduced(vec![key.public()]), reproduced(Vec::new()));
+    let (line, fingerprint) = (success_line(&trusted), key.public().fingerprint());
+    assert!(line.ends_with(&format!(" assurance=reproduced signers={fingerprint}")), "{line}");
+    assert!(trusted.meaning().ends_with("; signed by a trusted key"), "{}", trusted.meaning());
+    assert!(success_line(&unknown).ends_with(" assurance=reproduced"), "{}", success_line(&unknown));
+    assert!(!unknown.meaning().contains("signed"), "{}", unknown.meaning());
+    for (verdict, signed) in [(trusted, true), (unknown, false)] {
+        let row = serde_json::to_value(envelope(&[verdict], "")).unwrap()["results"][0].clone();
+        assert_eq!(row["assurance"], "reproduced");
+        for signer in row["about"]["signers"].as_array().unwrap() {
+            assert_eq!(signer["trusted"], signed && signer["key"] == *fingerprint, "{signer}");
+        }
     }
 }

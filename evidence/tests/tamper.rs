@@ -13,8 +13,8 @@ use invarlock_evidence::manifest::FILE_NAME;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{
-    Assurance, Trust, VerifyOptions, envelope, exit_code, runtime_verify, success_line, to_line,
-    verify_report,
+    Assurance, ProvenanceStatus, Trust, VerifyOptions, envelope, exit_code, runtime_verify, success_line,
+    to_line, verify_report,
 };
 use invarlock_evidence::{gates, json};
 use proptest::prelude::*;
@@ -130,8 +130,8 @@ fn a_pinned_image_matches_or_is_named() {
     };
     let verdict = verify_with(&digest);
     assert!(verdict.ok() && verdict.matched == ["image"], "{verdict:?}");
-    assert_eq!(verdict.provenance["status"], "matched");
-    assert_eq!(verdict.provenance["verified"], false);
+    assert_eq!(verdict.provenance.status, ProvenanceStatus::Matched);
+    assert_eq!(verdict.provenance.verified, Some(false));
     let verdict = verify_with(&format!("sha256:{}", "00".repeat(32)));
     assert_eq!((verdict.exit_code(), verdict.matched.len()), (1, 0));
     assert!(verdict.errors[0].contains(&digest), "{:?}", verdict.errors);

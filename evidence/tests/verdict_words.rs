@@ -11,7 +11,8 @@ use invarlock_evidence::manifest::{self, FILE_NAME};
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::verify::{
-    Reason, RuntimeProvenance, Verdict, VerifyOptions, envelope, exit_code, runtime_verify, verify_report,
+    ProvenanceStatus, Reason, RuntimeProvenance, Verdict, VerifyOptions, envelope, exit_code, runtime_verify,
+    verify_report,
 };
 use serde_json::{Value, json};
 
@@ -70,7 +71,7 @@ fn altered_report_of_a_weaker_profile_is_an_integrity_failure() {
         report["primary_metric"]["ratio_vs_baseline"] = json!(1.0);
     });
     assert_eq!((verdict.reason, verdict.exit_code()), (Reason::Integrity, 3), "{:?}", verdict.errors);
-    assert_eq!(verdict.provenance["status"], "failed");
+    assert_eq!(verdict.provenance.status, ProvenanceStatus::Failed);
     let named = |error: &String| {
         error.starts_with("evaluation.report.primary_metric.ratio_vs_baseline is 1.0, expected 1.01")
     };
@@ -110,7 +111,7 @@ fn tier_that_contradicts_the_numbers_exits_3() {
 #[test]
 fn labels_agree_with_exit_codes() {
     let labels = |verdict: Verdict| {
-        let json = envelope(std::slice::from_ref(&verdict), "");
+        let json = json!(envelope(std::slice::from_ref(&verdict), ""));
         let [summary, row] = [&json["summary"]["reason"], &json["results"][0]["reason"]].map(Value::clone);
         assert_eq!(summary, row);
         (row.as_str().unwrap_or_default().to_owned(), exit_code(&[verdict]))
@@ -157,9 +158,9 @@ fn host_execution_is_in_every_verdict() {
     let both = || {
         let host = VerifyOptions { runtime_provenance: RuntimeProvenance::Host, ..VerifyOptions::default() };
         let verdicts = [verify_report(&path, &VerifyOptions::default()), verify_report(&path, &host)];
-        let rows = envelope(&verdicts, "")["results"].as_array().cloned().unwrap();
+        let rows = json!(envelope(&verdicts, ""))["results"].as_array().cloned().unwrap();
         let mut found: Vec<Value> = rows.iter().map(|row| row["host_execution"].clone()).collect();
-        found.push(runtime_verify(&path, &manifest, None).to_json()["host_execution"].clone());
+        found.push(json!(runtime_verify(&path, &manifest, None).output())["host_execution"].clone());
         found
     };
     assert_eq!(both(), [Value::Null, Value::Null, Value::Null]);

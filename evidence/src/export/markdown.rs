@@ -8,7 +8,8 @@ use crate::paired::{Window, most_changed};
 /// Windows of the table of the most changed ones.
 const CHANGED: usize = 5;
 
-pub(super) fn render(summary: &Summary) -> String {
+/// The summary in Markdown.
+pub fn render(summary: &Summary) -> String {
     let mut out = format!("# InvarLock evaluation: {}\n\n{NOT_VERIFIED}\n\n", summary.verdict);
     out += &cautions(summary);
     out += &format!("{}\n", result(summary));

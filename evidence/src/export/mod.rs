@@ -15,6 +15,7 @@ mod model_card;
 mod summary;
 
 pub use captured::{Directory, Measurements};
+pub use markdown::render as markdown;
 pub use summary::{DatasetSummary, GateSummary, ModelSummary, Summary};
 
 use invarlock_error::Result;

@@ -15,6 +15,7 @@ const MAX_WARNINGS: usize = 20;
 
 /// A report and the facts of its manifest, for exports.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// `PASS`, `FAIL`, or `NO VERDICT` where the report does not state the outcome of a gate.
     pub verdict: &'static str,
@@ -65,6 +66,7 @@ pub struct Summary {
 
 /// One side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct ModelSummary {
     /// As the user named it.
     pub name: Option<String>,
@@ -82,6 +84,7 @@ pub struct ModelSummary {
 
 /// The dataset.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct DatasetSummary {
     /// As the user named it, from the manifest.
     pub name: Option<String>,
@@ -101,6 +104,7 @@ pub struct DatasetSummary {
 
 /// One gate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct GateSummary {
     /// Its label.
     pub name: &'static str,

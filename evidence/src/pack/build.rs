@@ -2,7 +2,6 @@
 
 use super::manifest::{FORMAT, Invocation, PackManifest, Reference, ReportCounts};
 use super::{CHECKSUMS, FINAL_VERDICT, MANIFEST, PackFiles, SIGNATURE, checksums, signature};
-use crate::format::to_value;
 use crate::numerics::digest::sha256_hex;
 use crate::signing::keys::SigningKey;
 use invarlock_error::{Error, Result};
@@ -92,11 +91,12 @@ pub fn build(input: BuildInput, key: Option<&SigningKey>) -> Result<PackFiles> {
     files.insert(README, readme)?;
     let sums = checksums::write(&files);
     let counts = ReportCounts {
-        clean_reports: count,
-        error_injection_reports: 0,
-        failed_reports: 0,
-        policy_profile: profile,
-        report_assurance: "report".to_owned(),
+        clean_reports: Some(count as u64),
+        error_injection_reports: Some(0),
+        failed_reports: Some(0),
+        policy_profile: Some(profile),
+        report_assurance: Some("report".to_owned()),
+        other: Map::new(),
     };
     let manifest = PackManifest {
         format: FORMAT.to_owned(),
@@ -104,7 +104,7 @@ pub fn build(input: BuildInput, key: Option<&SigningKey>) -> Result<PackFiles> {
         checksums_sha256: CHECKSUMS.to_owned(),
         checksums_sha256_digest: sha256_hex(sums.as_bytes()),
         subject: Some(subject),
-        verification: Some(to_value(&counts)),
+        verification: Some(counts),
         invocation: source.map(|source| Invocation { config_source: Some(source), other: Map::new() }),
         environment,
         materials,

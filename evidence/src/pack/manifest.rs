@@ -13,6 +13,7 @@ pub(super) const FORMAT: &str = "evidence-pack-v1";
 
 /// The manifest. Members that only the Python package's repository writes are kept in `other`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct PackManifest {
     /// Always `evidence-pack-v1`.
     pub format: String,
@@ -28,7 +29,7 @@ pub struct PackManifest {
     pub subject: Option<Reference>,
     /// How the reports were verified when the pack was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verification: Option<Value>,
+    pub verification: Option<ReportCounts>,
     /// Where the source is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation: Option<Invocation>,
@@ -48,6 +49,7 @@ pub struct PackManifest {
 
 /// `invocation`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Invocation {
     /// The file about the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +61,7 @@ pub struct Invocation {
 
 /// A file of the pack and its digest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Reference {
     /// Its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,19 +77,28 @@ pub struct Reference {
     pub other: Map<String, Value>,
 }
 
-/// `verification` of a manifest that is built here or by the Python package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `verification` of a manifest. The Python package reads each member only where it is present.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct ReportCounts {
     /// Reports that verified.
-    pub clean_reports: usize,
-    /// Reports that must fail; always 0.
-    pub error_injection_reports: usize,
-    /// Reports that failed; always 0.
-    pub failed_reports: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_reports: Option<u64>,
+    /// Reports that must fail; 0 in a pack that is built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_injection_reports: Option<u64>,
+    /// Reports that failed; 0 in a pack that is built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_reports: Option<u64>,
     /// The profile that they were verified with.
-    pub policy_profile: String,
-    /// Always `report`: each report's own assurance.
-    pub report_assurance: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_profile: Option<String>,
+    /// `report` in a pack that is built here: each report's own assurance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_assurance: Option<String>,
+    /// All other members.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 impl PackManifest {

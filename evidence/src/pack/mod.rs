@@ -8,14 +8,17 @@ pub mod archive;
 mod build;
 mod checksums;
 mod files;
+mod final_verdict;
 mod inspect;
 mod manifest;
 mod signature;
 
 pub use build::{BuildInput, Material, README, build, check_material_name, report_path};
 pub use files::{FILE_LIMIT, MAX_DEPTH, MAX_FILES, PACK_LIMIT, PackFiles};
+pub use final_verdict::{FinalVerdict, ReportVerdict};
 pub use inspect::{Inspection, Signer};
 pub use manifest::{PackManifest, Reference, ReportCounts};
+pub use signature::SignatureFile;
 
 use crate::evaluation::{BASELINE_REPORT, REPORT, SUBJECT_REPORT};
 use crate::{attestation, plan_lock};

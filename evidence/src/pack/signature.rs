@@ -15,24 +15,35 @@ use serde::{Deserialize, Serialize};
 /// `format` of the file.
 const FORMAT: &str = "evidence-pack-signature-v1";
 
+/// The members of the file.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct File {
+pub struct SignatureFile {
+    /// Always `evidence-pack-signature-v1`.
     format: String,
+    /// Always `ed25519`.
     algorithm: String,
+    /// `sha256:` and the digest of the public key.
     signing_key_fingerprint: String,
+    /// The public key, in PEM.
     public_key: Encoded,
+    /// The signature of the bytes of the manifest, in base64.
     signature: Encoded,
 }
 
+/// Bytes as text.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Encoded {
+    /// `pem` or `base64`.
     encoding: String,
+    /// The bytes in that encoding.
     value: String,
 }
 
-impl File {
+impl SignatureFile {
     fn new(key: &PublicKey, signature: &[u8; 64]) -> Result<Self> {
         let encoded = |encoding: &str, value: String| Encoded { encoding: encoding.to_owned(), value };
         Ok(Self {
@@ -51,7 +62,7 @@ impl File {
 
 /// The signature file of a manifest.
 pub(super) fn sign(manifest: &[u8], key: &SigningKey) -> Result<Vec<u8>> {
-    Ok(File::new(&key.public(), &key.sign(manifest))?.to_bytes())
+    Ok(SignatureFile::new(&key.public(), &key.sign(manifest))?.to_bytes())
 }
 
 /// The key that signed a manifest.
@@ -61,14 +72,14 @@ pub(super) fn sign(manifest: &[u8], key: &SigningKey) -> Result<Vec<u8>> {
 pub(super) fn signer(file: &[u8], manifest: &[u8]) -> Result<PublicKey> {
     let reading = || format!("reading {SIGNATURE}");
     json::parse(SIGNATURE, file)?;
-    let parsed: File =
+    let parsed: SignatureFile =
         serde_json::from_slice(file).map_err(|why| Error::input(why.to_string())).with_context(reading)?;
     let key = PublicKey::parse(&parsed.public_key.value).with_context(reading)?;
     let signature = STANDARD.decode(&parsed.signature.value).ok().and_then(|bytes| bytes.try_into().ok());
     let signature: [u8; 64] = signature
         .ok_or_else(|| Error::input("the signature is not 64 bytes in base64"))
         .with_context(reading)?;
-    if File::new(&key, &signature)?.to_bytes() != file {
+    if SignatureFile::new(&key, &signature)?.to_bytes() != file {
         return Err(Error::integrity(format!(
             "{SIGNATURE} does not have the one form of a signature of its key"
         )));

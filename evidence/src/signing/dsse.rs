@@ -24,18 +24,25 @@ pub struct Envelope {
 
 /// The members of an envelope file, in their order.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct File {
+pub struct EnvelopeFile {
+    /// The statement, in base64.
     payload: String,
+    /// Always [`IN_TOTO`].
     payload_type: String,
+    /// 1 to 16 signatures, in the order of their keys.
     signatures: Vec<FileSignature>,
 }
 
+/// One signature of an envelope file.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct FileSignature {
     /// Fingerprint of the public key.
     keyid: String,
+    /// The Ed25519 signature of DSSE's pre-authentication encoding of the payload, in base64.
     sig: String,
 }
 
@@ -83,7 +90,7 @@ impl Envelope {
     /// # Errors
     /// The bytes are not what [`Self::to_bytes`] gives for an envelope of an in-toto statement.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let file: File = serde_json::from_slice(bytes)
+        let file: EnvelopeFile = serde_json::from_slice(bytes)
             .map_err(|why| Error::input(why.to_string()))
             .context("reading a DSSE envelope")?;
         if file.payload_type != IN_TOTO {
@@ -122,7 +129,7 @@ impl Envelope {
     /// The bytes of the file: one line of JSON.
     pub fn to_bytes(&self) -> Vec<u8> {
         let signatures = self.signatures.iter();
-        let file = File {
+        let file = EnvelopeFile {
             payload: STANDARD.encode(&self.payload),
             payload_type: IN_TOTO.to_owned(),
             signatures: signatures

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// A directory or file with its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Named {
     /// As the user named it.
     pub name: String,
@@ -16,6 +17,7 @@ pub struct Named {
 
 /// What one evaluation is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct About {
     /// The baseline checkpoint.
     pub baseline: Named,
@@ -47,6 +49,7 @@ pub struct About {
 
 /// A key that a signature names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Signer {
     /// Its fingerprint.
     pub key: String,
@@ -56,6 +59,7 @@ pub struct Signer {
 
 /// A plan lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Lock {
     /// SHA-256 of its file.
     pub sha256: String,
@@ -67,6 +71,7 @@ pub struct Lock {
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Image {
     /// As the user named it.
     pub reference: String,
@@ -76,6 +81,7 @@ pub struct Image {
 
 /// The program that ran the evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Launcher {
     /// Its version.
     pub version: String,

@@ -4,7 +4,7 @@ use super::runtime::{self, RuntimeOptions};
 use super::summary::Summary;
 use super::{
     Assurance, INTEGRITY, MAX_LISTED, Pins, RUN_REPORT_LIMIT, Reason, RuntimeProvenance, StoppedBy, Trust,
-    Verdict, VerifyOptions, input_error, open_manifest, output, read_evidence, strict, upstream,
+    Verdict, VerifyOptions, input_error, open_manifest, provenance, read_evidence, strict, upstream,
 };
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
@@ -102,7 +102,7 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         (issues, runtime.ok(), runtime.trust)
     };
     let verified = verified && issues.is_empty() && !host;
-    verdict.provenance = output::provenance(Node::root("", &report), &issues, verified, host, trust);
+    verdict.provenance = provenance::of_foreign(Node::root("", &report), &issues, verified, host, trust);
 
     let digest = baseline_json.as_ref().map(|json| Node::root("", json).at("provenance.provider_digest"));
     let digest = digest.filter(|digest| digest.object().is_some());

@@ -6,11 +6,13 @@
 mod about;
 mod alone;
 mod differences;
+mod document;
 mod foreign;
 mod observed;
 mod open;
 mod output;
 mod own;
+mod provenance;
 mod python;
 mod read;
 pub mod reproduce;
@@ -20,14 +22,16 @@ mod strict;
 mod summary;
 mod upstream;
 
-pub use about::About;
+pub use about::{About, Signer};
 pub use alone::contradictions;
+pub use document::{RuntimeVerifyOutput, VerifyOutput, envelope};
 pub use open::{OpenReport, open_manifest, open_report};
-pub use output::{envelope, exit_code, success_line, to_line};
+pub use output::{exit_code, success_line, to_line};
 pub use own::consistent_run_report;
+pub use provenance::{Issue, ProvenanceResult, ProvenanceStatus};
 pub use read::{MANIFEST_LIMIT, REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
 pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_bytes, runtime_verify_with};
-pub use summary::Summary;
+pub use summary::{Recompute, Summary};
 
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
@@ -134,7 +138,9 @@ impl Default for VerifyOptions {
 }
 
 /// How far the evidence can be trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Trust {
     /// A check failed.
     Failed,
@@ -159,7 +165,9 @@ impl Trust {
 }
 
 /// What evidence is worth, weakest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Assurance {
     /// A check failed.
     Failed,
@@ -200,7 +208,9 @@ impl Assurance {
 }
 
 /// The kind of a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Nothing failed.
     Ok,
@@ -264,11 +274,12 @@ pub struct Verdict {
     /// What was measured again.
     pub reproduction: Option<Reproduction>,
     /// The result of the runtime provenance (`verification.runtime_provenance` in JSON).
-    pub provenance: Value,
+    pub provenance: ProvenanceResult,
 }
 
 /// What the gates were judged with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Judged {
     /// The profile of the verifier.
     pub profile: Profile,
@@ -294,6 +305,21 @@ impl Verdict {
     /// Whether nothing failed.
     pub fn ok(&self) -> bool {
         self.reason == Reason::Ok
+    }
+
+    /// Fingerprints of the trusted keys that signed accepted evidence.
+    pub fn trusted_signers(&self) -> impl Iterator<Item = &str> {
+        let signers = self.about.iter().filter(|_| self.ok()).flat_map(|about| &about.signers);
+        signers.filter(|signer| signer.trusted).map(|signer| signer.key.as_str())
+    }
+
+    /// What the assurance means, in one sentence. Evidence that was measured again can be signed, too.
+    pub fn meaning(&self) -> String {
+        let meaning = self.assurance.meaning();
+        match self.assurance == Assurance::Reproduced && self.trusted_signers().next().is_some() {
+            true => format!("{meaning}; signed by a trusted key"),
+            false => meaning.to_owned(),
+        }
     }
 
     /// The verdict after a reproduction that found these differences.
@@ -412,7 +438,7 @@ impl Verdict {
             attestation: None,
             verified: None,
             reproduction: None,
-            provenance: json!({"status": if skipped { "skipped" } else { "failed" }, "skipped": skipped}),
+            provenance: ProvenanceResult::unread(skipped),
         }
     }
 

@@ -39,6 +39,7 @@ pub enum Amount {
 
 /// What a reproduction measured and what it would have found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Reproduction {
     /// Windows of each arm.
     pub windows: usize,

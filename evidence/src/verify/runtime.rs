@@ -6,7 +6,7 @@ use crate::host_execution;
 use crate::json;
 use crate::manifest::{CONTRACT, FILE_NAME};
 use crate::numerics::digest::sha256_hex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io;
 use std::path::Path;
 
@@ -279,21 +279,5 @@ impl RuntimeVerdict {
     /// Whether nothing failed. The exit code is 0 if so, otherwise 1.
     pub fn ok(&self) -> bool {
         self.errors.is_empty()
-    }
-
-    /// The verdict as JSON of format `runtime-verify-v1`; print it with [`super::to_line`].
-    pub fn to_json(&self) -> Value {
-        json!({
-            "format_version": "runtime-verify-v1",
-            "ok": self.ok(),
-            "errors": self.errors,
-            "report": self.report,
-            "manifest": self.manifest,
-            "binding_verified": self.binding_verified,
-            "expected_digest_matched": self.expected_digest_matched,
-            "declared_image_digest": self.declared_image_digest,
-            "trust_status": self.trust.as_str(),
-            "host_execution": self.host_execution,
-        })
     }
 }

@@ -3,7 +3,8 @@
 use crate::format::evaluation_report::EvaluationReport;
 use crate::format::untrusted::Node;
 use crate::numerics::stats::weighted_mean;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 /// The numbers of one report.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,7 +22,19 @@ pub struct Summary {
     /// Warnings of the guards.
     pub guard_warnings: u64,
     /// Whether the metric follows from the losses of the report (`recompute` in JSON).
-    pub recompute: Value,
+    pub recompute: Option<Recompute>,
+}
+
+/// Whether the metric follows from the losses of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct Recompute {
+    /// `ppl` or `accuracy`.
+    pub family: &'static str,
+    /// False if it does not follow.
+    pub ok: bool,
+    /// `mismatch`; `skipped` if the report has no losses; null if the metric follows.
+    pub reason: Option<&'static str>,
 }
 
 impl Summary {
@@ -35,7 +48,7 @@ impl Summary {
             windows: Some((windows.preview as u64, windows.final_ as u64)),
             tier: Some(report.auto.tier.clone()),
             guard_warnings: 0,
-            recompute: json!({"family": "ppl", "ok": true, "reason": null}),
+            recompute: Some(Recompute { family: "ppl", ok: true, reason: None }),
         }
     }
 
@@ -60,7 +73,7 @@ impl Summary {
     }
 }
 
-fn recompute(report: Node<'_>, tolerance: f64) -> Value {
+fn recompute(report: Node<'_>, tolerance: f64) -> Option<Recompute> {
     let metric = report.get("primary_metric");
     let kind = metric.get("kind").str().unwrap_or_default();
     let (family, computed) = if kind == "accuracy" {
@@ -76,10 +89,12 @@ fn recompute(report: Node<'_>, tolerance: f64) -> Value {
         let mean = losses.zip(weights).and_then(|(losses, weights)| weighted_mean(&losses, &weights));
         ("ppl", mean.map(f64::exp))
     } else {
-        return Value::Null;
+        return None;
     };
-    let Some(computed) = computed else { return json!({"family": family, "ok": true, "reason": "skipped"}) };
+    let Some(computed) = computed else {
+        return Some(Recompute { family, ok: true, reason: Some("skipped") });
+    };
     let tolerance = tolerance.max(1e-12);
     let ok = metric.get("final").f64().is_some_and(|last| (last - computed).abs() <= tolerance);
-    json!({"family": family, "ok": ok, "reason": if ok { Value::Null } else { json!("mismatch") }})
+    Some(Recompute { family, ok, reason: (!ok).then_some("mismatch") })
 }

@@ -11,7 +11,7 @@ pub fn run(args: &RuntimeVerifyArgs) -> Result<u8> {
     let digest = args.expected_runtime_image_digest.as_ref().map(ToString::to_string);
     let verdict = runtime_verify(&args.report, &args.manifest, digest.as_deref());
     if args.json {
-        ui::out(&to_line(&verdict.to_json()));
+        ui::out(&to_line(&verdict.output()));
     } else {
         let (word, meaning) = match verdict.ok() {
             true => (

@@ -78,7 +78,7 @@ fn print(verdict: &Verdict) {
     if verdict.ok() {
         let line = ui::printable(&success_line(verdict));
         ui::out(&format!("{} {path}", style(line).green().bold()));
-        ui::out(&format!("  {}", verdict.assurance.meaning()));
+        ui::out(&format!("  {}", verdict.meaning()));
     } else {
         let (reason, assurance) = (verdict.reason.as_str(), verdict.assurance.as_str());
         ui::out(&format!("{} {path} ({reason}) assurance={assurance}", style("VERIFY FAIL").red().bold()));

@@ -14,6 +14,7 @@ mod signed;
 mod times;
 
 use super::about::About;
+use super::provenance::{Issue, ProvenanceResult, ProvenanceStatus};
 use super::read::{RUN_REPORT_LIMIT, read_evidence};
 use super::summary::Summary;
 use super::{Assurance, Judged, MAX_LISTED, Reason, RuntimeProvenance, Verdict, VerifyOptions, observed};
@@ -39,7 +40,7 @@ use demands::Demands;
 use invarlock_error::{Context as _, Error, Kind, Result};
 use run_reports::MeasuredSides;
 use serde::Deserialize as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
 
 /// Name of the evaluation report in messages.
@@ -88,29 +89,25 @@ pub(super) fn verify(files: &Files<'_>, options: &VerifyOptions, mut verdict: Ve
 }
 
 /// `verification.runtime_provenance` in JSON.
-fn provenance(verdict: &Verdict, options: &VerifyOptions) -> Value {
+fn provenance(verdict: &Verdict, options: &VerifyOptions) -> ProvenanceResult {
     let skipped = options.runtime_provenance == RuntimeProvenance::Host;
     let status = match (skipped, verdict.errors.is_empty(), verdict.matched.is_empty()) {
-        (true, ..) => "skipped",
-        (_, false, _) => "failed",
-        (_, true, false) => "matched",
-        (_, true, true) => "manifest_bound",
+        (true, ..) => ProvenanceStatus::Skipped,
+        (_, false, _) => ProvenanceStatus::Failed,
+        (_, true, false) => ProvenanceStatus::Matched,
+        (_, true, true) => ProvenanceStatus::ManifestBound,
     };
     let mode = if verdict.host_execution.is_some() { "host" } else { "container" };
-    let issues: Vec<Value> = verdict
-        .errors
-        .iter()
-        .map(|message| json!({"code": "verifier_failed", "message": message, "details": {}}))
-        .collect();
-    json!({
-        "declared_mode": mode,
-        "status": status,
-        "verified": false,
-        "skipped": skipped,
-        "strict_blocking": !verdict.errors.is_empty(),
-        "issues": issues,
-        "assurance_mode": "off",
-    })
+    let issues = verdict.errors.iter().map(|message| Issue::new("verifier_failed", message));
+    ProvenanceResult {
+        declared_mode: Some(mode.to_owned()),
+        status,
+        verified: Some(false),
+        skipped,
+        strict_blocking: Some(!verdict.errors.is_empty()),
+        issues: Some(issues.collect()),
+        assurance_mode: Some("off".to_owned()),
+    }
 }
 
 struct Check<'a> {

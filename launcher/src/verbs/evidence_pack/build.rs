@@ -7,13 +7,14 @@ use crate::error::{Context as _, Error, Result};
 use crate::pack::object;
 use crate::record::now;
 use crate::{keys, pack};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::pack::{
-    BuildInput, FINAL_VERDICT, Inspection, Material, PackFiles, Refusal, SIGNATURE, Stage, build,
+    BuildInput, FinalVerdict, Inspection, Material, PackFiles, Refusal, ReportVerdict, SIGNATURE, Stage, build,
     check_material_name, report_path,
 };
 use invarlock_evidence::signing::keys::SigningKey;
 use invarlock_evidence::verify::{REPORT_LIMIT, Verdict, envelope, read_evidence};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
 
 /// Exits 4 if an input is missing or malformed, 7 if a report does not verify.
@@ -46,7 +47,7 @@ fn build_pack(args: &BuildPackArgs, answer: &mut Answer<'_>) -> Result<Result<Ve
         (1..=args.reports.len()).map(|n| report_path(n, crate::evidence_dir::REPORT)).collect();
     // Verified as they will lie in the pack: complete, and from the bytes that are packed.
     let verdicts = pack::verify(&args.out, &reports, &paths, &options)?;
-    answer.set("verify", envelope(&verdicts, &now()));
+    answer.set("verify", to_value(&envelope(&verdicts, &now())));
     if let Err(refusal) = refused(&verdicts) {
         return Ok(Err(refusal));
     }
@@ -128,18 +129,10 @@ fn read_object(path: &Path) -> Result<Vec<u8>> {
 
 /// The verdict of a pack whose reports all verified.
 fn final_verdict(paths: &[String], verdicts: &[Verdict]) -> Vec<u8> {
-    let reports: Vec<Value> = paths
-        .iter()
-        .zip(verdicts)
-        .map(|(path, verdict)| {
-            let ratio = verdict.summary.as_ref().and_then(|summary| summary.ratio);
-            json!({"path": path, "assurance": verdict.assurance.as_str(), "ratio_vs_baseline": ratio})
-        })
-        .collect();
-    let verdict =
-        json!({"format_version": "invarlock-final-verdict-v1", "verdict": "PASS", "reports": reports});
-    let mut bytes = serde_json::to_vec_pretty(&verdict).unwrap_or_default();
-    bytes.push(b'\n');
-    debug_assert!(object(FINAL_VERDICT, &bytes).is_ok());
-    bytes
+    let report = |(path, verdict): (&String, &Verdict)| ReportVerdict {
+        path: path.clone(),
+        assurance: verdict.assurance.as_str().to_owned(),
+        ratio_vs_baseline: verdict.summary.as_ref().and_then(|summary| summary.ratio),
+    };
+    FinalVerdict::passed(paths.iter().zip(verdicts).map(report).collect()).to_bytes()
 }

@@ -6,6 +6,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::write_output;
 use crate::record::now;
 use crate::{keys, pack};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::pack::{Inspection, PackFiles, Refusal, Stage};
 use invarlock_evidence::verify::{Verdict, envelope, success_line, to_line};
 use invarlock_images::Digest;
@@ -41,7 +42,7 @@ pub(super) fn run(args: &VerifyPackArgs) -> Result<u8> {
     if let Some(file) = &args.json_out {
         write_output(file, format!("{}\n", to_line(&payload)).as_bytes(), true)?;
     }
-    answer.set("verify", payload);
+    answer.set("verify", to_value(&payload));
     let result = refused(&verdicts).map(|()| {
         lines.extend(
             verdicts.iter().map(|verdict| format!("{} {}", success_line(verdict), verdict.path.display())),
