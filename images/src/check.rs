@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use invarlock_error::Context as _;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cas::BlobSource;
 use crate::layer::{Policy, SpecialFilePolicy};
@@ -13,13 +13,14 @@ use crate::oci::descriptor::{TAG, annotation, chosen_from, digest_of, is_artifac
 use crate::oci::json::parse;
 use crate::oci::{Digest, Hashing, Layer};
 use crate::reference::Reference;
-use crate::rootfs::Verify;
 use crate::rootfs::cache::diff_id_of;
+use crate::rootfs::{Level, Verify};
 use crate::transport::{LocalImages, ResolvedImage, resolve};
 use crate::{Error, Result, parallel};
 
 /// The result of the full verification of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Checked {
     /// `image`, `blob` or `tree`.
@@ -32,6 +33,65 @@ pub struct Checked {
     pub repaired: bool,
     /// The extracted layer was altered, and was removed: no intact image of the store uses it.
     pub removed: bool,
+}
+
+/// An image, described.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Described {
+    /// Its reference.
+    pub reference: String,
+    /// The digest of the manifest.
+    pub manifest_digest: Digest,
+    /// The digest of the configuration.
+    pub config_digest: Digest,
+    /// Size of all blobs in bytes.
+    pub bytes: u64,
+    /// The protocol of the image by its label: `measure` or `delegate`; null without the label.
+    pub speaks: Option<String>,
+    /// The layers, lowest first.
+    pub layers: Vec<DescribedLayer>,
+    /// The OCI manifest.
+    pub manifest: Value,
+    /// The OCI configuration.
+    pub config: Value,
+}
+
+/// A layer of a described image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct DescribedLayer {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// The extracted layer.
+    pub tree: ExtractedState,
+}
+
+/// The state of an extracted layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExtractedState {
+    /// It does not exist.
+    #[serde(rename = "not unpacked")]
+    Absent,
+    /// It is unaltered.
+    Verified {
+        /// How it was verified.
+        level: Level,
+    },
+    /// It is not what was extracted.
+    Altered {
+        /// The difference.
+        error: String,
+    },
 }
 
 /// The images that have the blob as a layer, for a message.
@@ -175,7 +235,7 @@ impl LocalImages {
     }
 
     /// Describes an image: its manifest and configuration, and the state of its extracted layers.
-    pub fn inspect(&self, reference: &Reference) -> Result<Value> {
+    pub fn inspect(&self, reference: &Reference) -> Result<Described> {
         let _lock = self.layout.lock_shared()?;
         let image = self.resolve(reference)?;
         let document = |digest: &Digest| {
@@ -185,22 +245,22 @@ impl LocalImages {
             })
         };
         let tree = |layer: &Layer| {
-            let state = match self.verify_extracted(layer) {
-                Ok(None) => json!({ "state": "not unpacked" }),
-                Ok(Some(level)) => json!({ "state": "verified", "level": level }),
-                Err(error) => json!({ "state": "altered", "error": error.to_string() }),
+            let tree = match self.verify_extracted(layer) {
+                Ok(None) => ExtractedState::Absent,
+                Ok(Some(level)) => ExtractedState::Verified { level },
+                Err(error) => ExtractedState::Altered { error: error.to_string() },
             };
-            json!({ "diff_id": layer.diff_id, "digest": layer.digest, "size": layer.size, "tree": state })
+            DescribedLayer { diff_id: layer.diff_id, digest: layer.digest, size: layer.size, tree }
         };
-        Ok(json!({
-            "reference": image.reference,
-            "manifest_digest": image.manifest_digest,
-            "config_digest": image.config_digest,
-            "bytes": image.bytes,
-            "speaks": image.speaks,
-            "layers": image.layers.iter().map(tree).collect::<Vec<_>>(),
-            "manifest": document(&image.manifest_digest)?,
-            "config": document(&image.config_digest)?,
-        }))
+        Ok(Described {
+            reference: image.reference.to_string(),
+            manifest_digest: image.manifest_digest,
+            config_digest: image.config_digest,
+            bytes: image.bytes,
+            layers: image.layers.iter().map(tree).collect(),
+            manifest: document(&image.manifest_digest)?,
+            config: document(&image.config_digest)?,
+            speaks: image.speaks,
+        })
     }
 }

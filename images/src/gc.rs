@@ -23,6 +23,7 @@ const MAX_INDEX_DEPTH: u32 = 4;
 
 /// What garbage collection deleted, or would delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Freed {
     /// Blobs that no image needs, and leftovers of interrupted writes.

@@ -59,7 +59,7 @@ mod transport;
 
 pub use build::{Base, Built, Changes, Recipe, parse_command, parse_pair, parse_time};
 pub use cas::Sink;
-pub use check::Checked;
+pub use check::{Checked, Described, DescribedLayer, ExtractedState};
 pub use gc::Freed;
 pub use invarlock_error::{Error, Kind, Result};
 pub use layer::{LeftOut, Policy, SpecialFilePolicy, Totals};

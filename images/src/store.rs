@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use invarlock_error::Context as _;
-use serde_json::Value;
 
 use crate::Result;
 use crate::build::{Built, Recipe};
 use crate::cas::Layout;
-use crate::check::Checked;
+use crate::check::{Checked, Described};
 use crate::gc::Freed;
 use crate::layer::Policy;
 use crate::oci::Digest;
@@ -87,7 +86,7 @@ impl Store {
     }
 
     /// Describes an image: its manifest and configuration, and the state of its extracted layers.
-    pub fn inspect(&self, reference: &Reference) -> Result<Value> {
+    pub fn inspect(&self, reference: &Reference) -> Result<Described> {
         self.images.inspect(reference)
     }
 

@@ -14,6 +14,7 @@ use crate::transport::{LocalImages, resolve};
 
 /// An image in the list of images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ListedImage {
     /// The tag, or the digest of an image without one.

@@ -82,7 +82,7 @@ fn default_image_has_the_documented_content() {
     let mode = fs::metadata(root.join("invarlock-evaluator")).expect("file").permissions().mode() & 0o7777;
     assert_eq!(mode, 0o555);
     store.rootfs(&image, RootfsOptions::default()).expect("again, from the cache");
-    let value = store.inspect(&tag()).expect("inspect");
+    let value = serde_json::json!(store.inspect(&tag()).expect("inspect"));
     assert_eq!(
         (&value["layers"][0]["tree"]["state"], &value["config"]["os"]),
         (&json!("verified"), &json!("linux"))

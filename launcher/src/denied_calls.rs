@@ -2,7 +2,7 @@
 
 use crate::ui::printable;
 use invarlock_evidence::format::runtime_manifest::Side;
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
@@ -15,7 +15,17 @@ pub fn show(denied: Option<&BTreeMap<String, u64>>, side: Option<&str>) {
     }
 }
 
-/// The denied calls of both sides; null for a side that was not observed.
-pub fn of_sides(baseline: &Side, subject: &Side) -> Value {
-    json!({"baseline": baseline.refused, "subject": subject.refused})
+/// The denied calls of both sides, by name, with their number.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct DeniedOfSides {
+    /// Of the baseline; null where they are not counted.
+    baseline: Option<BTreeMap<String, u64>>,
+    /// Of the subject; null where they are not counted.
+    subject: Option<BTreeMap<String, u64>>,
+}
+
+/// The denied calls of both sides.
+pub fn of_sides(baseline: &Side, subject: &Side) -> DeniedOfSides {
+    DeniedOfSides { baseline: baseline.refused.clone(), subject: subject.refused.clone() }
 }

@@ -1,6 +1,8 @@
 //! How the command line reports an error, and with which exit code.
 
+use crate::output::Resolution;
 use crate::ui;
+use serde::Serialize;
 use std::io::Write as _;
 
 pub use invarlock_error::{Context, Error, Kind, Result};
@@ -60,20 +62,47 @@ pub fn report(error: &Error, format: Format, codes: ExitCodes) -> u8 {
     code
 }
 
+/// A failure, instead of the result of a verb.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct ErrorOutput<'a> {
+    /// Always `error-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "error-v1")))]
+    format_version: &'static str,
+    /// Always false.
+    ok: bool,
+    /// What failed.
+    error: ErrorDetail<'a>,
+    /// The exit code.
+    resolution: Resolution,
+}
+
+/// What failed.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct ErrorDetail<'a> {
+    /// The kind of the failure: `input`, `integrity`, `safety_violation`, `unsupported`, `system` or `interrupted`.
+    kind: &'static str,
+    /// What failed, where and why.
+    message: String,
+    /// What to do; absent if nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
 fn json(error: &Error, code: u8) -> String {
     let message = match error.note() {
         Some(note) => format!("{error}; {note}"),
         None => error.to_string(),
     };
-    let mut value = serde_json::json!({
-        "ok": false,
-        "error": {"kind": error.kind().name(), "message": message},
-        "resolution": {"exit_code": code},
-    });
-    if let Some(hint) = error.hint() {
-        value["error"]["hint"] = hint.into();
-    }
-    ui::ascii(&value.to_string())
+    let output = ErrorOutput {
+        format_version: "error-v1",
+        ok: false,
+        error: ErrorDetail { kind: error.kind().name(), message, hint: error.hint() },
+        resolution: Resolution { exit_code: code },
+    };
+    // Strings and numbers are always written.
+    ui::json_line(&output).unwrap_or_default()
 }
 
 fn text(error: &Error) -> String {

@@ -5,7 +5,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::inputs;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_seccomp::{Arch, BuiltinProfile, Machine, Program, ResolvedProfile, UserProfile};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::path::Path;
 
 /// Name of the disabled control, in manifests and in the verifier's options.
@@ -19,9 +19,37 @@ const MAX_UNKNOWN_CALLS: usize = 64;
 pub struct Filter {
     /// The filter as it is installed: denied calls are reported.
     pub program: Program,
-    /// What the evidence records of a user profile; null for a built-in profile.
-    pub custom: Value,
+    /// What the evidence records of a user profile; none for a built-in profile.
+    pub custom: Option<CustomProfile>,
     source: Source,
+}
+
+/// A user profile, in evidence and JSON output.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct CustomProfile {
+    /// Its file as the user named it.
+    path: String,
+    /// SHA-256 of the file, hexadecimal.
+    sha256: String,
+    /// The format of the file.
+    format: &'static str,
+    /// `sha256:` and the digest of the compiled program.
+    program_digest: String,
+    /// Calls of the file that this machine does not have: the first 64.
+    no_calls_here: Vec<String>,
+}
+
+/// A filter in JSON output.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct FilterOutput<'a> {
+    /// Name of the profile.
+    profile: &'a str,
+    /// `sha256:` and the digest of the compiled program.
+    digest: &'a str,
+    /// The user profile; null for a built-in profile.
+    custom: Option<&'a CustomProfile>,
 }
 
 /// What a filter was made from.
@@ -35,11 +63,9 @@ impl Filter {
     pub fn choose(user_profile: Option<&Path>, builtin: BuiltinProfile) -> Result<Self> {
         match user_profile {
             Some(path) => Filter::read(path),
-            None => Ok(Filter {
-                program: builtin.program()?,
-                custom: Value::Null,
-                source: Source::Builtin(builtin),
-            }),
+            None => {
+                Ok(Filter { program: builtin.program()?, custom: None, source: Source::Builtin(builtin) })
+            }
         }
     }
 
@@ -52,8 +78,12 @@ impl Filter {
     }
 
     /// The filter in JSON output.
-    pub fn as_json(&self) -> Value {
-        json!({"profile": self.program.name, "digest": self.program.digest, "custom": self.custom})
+    pub fn output(&self) -> FilterOutput<'_> {
+        FilterOutput {
+            profile: &self.program.name,
+            digest: &self.program.digest,
+            custom: self.custom.as_ref(),
+        }
     }
 
     fn read(path: &Path) -> Result<Self> {
@@ -61,14 +91,14 @@ impl Filter {
         let text = inputs::read_small(&what, path, MAX_PROFILE_BYTES)?;
         let profile = UserProfile::parse(&text, machine()?).context(&what)?;
         let program = profile.resolved.compile_notify().context(&what)?;
-        let custom = json!({
-            "path": path,
-            "sha256": sha256_hex(&text),
-            "format": profile.format.as_str(),
-            "program_digest": program.digest,
-            "no_calls_here": profile.unknown_calls.iter().take(MAX_UNKNOWN_CALLS).collect::<Vec<_>>(),
-        });
-        Ok(Filter { program, custom, source: Source::User(Box::new(profile.resolved)) })
+        let custom = CustomProfile {
+            path: path.display().to_string(),
+            sha256: sha256_hex(&text),
+            format: profile.format.as_str(),
+            program_digest: program.digest.clone(),
+            no_calls_here: profile.unknown_calls.iter().take(MAX_UNKNOWN_CALLS).cloned().collect(),
+        };
+        Ok(Filter { program, custom: Some(custom), source: Source::User(Box::new(profile.resolved)) })
     }
 }
 

@@ -24,6 +24,7 @@ mod limits;
 mod measure_side;
 mod mounts;
 mod network;
+mod output;
 mod pack;
 mod pass_through;
 mod plan;
@@ -39,6 +40,8 @@ mod registry;
 mod report_files;
 mod reproduce;
 mod request;
+#[cfg(feature = "schemas")]
+pub mod schemas;
 mod signals;
 mod ui;
 mod usage;

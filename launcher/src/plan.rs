@@ -3,7 +3,7 @@
 
 use crate::adapter::Adapters;
 use crate::error::{Context as _, Error, Result};
-use crate::filter::Filter;
+use crate::filter::{CustomProfile, Filter};
 use crate::image::{self, Image};
 use crate::inputs::{self, InputFile};
 use crate::limits;
@@ -19,7 +19,7 @@ use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_runtime::Limits;
 use invarlock_seccomp::{BuiltinProfile, Profile as FilterProfile, Program};
-use serde_json::Value;
+
 use std::path::{Component, Path, PathBuf};
 
 /// The label of an image that names the program in it.
@@ -127,7 +127,7 @@ pub struct Opened {
     /// System-call filter of the workload.
     pub filter: Program,
     /// What the evidence records of a user profile; otherwise null.
-    pub custom_filter: Value,
+    pub custom_filter: Option<CustomProfile>,
     /// Limits of one container.
     pub limits: Limits,
 }
@@ -221,13 +221,13 @@ pub fn dataset(data: &DataSource, profile: Profile) -> Result<Preset> {
 }
 
 /// The filter, and what is recorded of a user profile.
-fn filter(request: &Request, policy: &Policy) -> Result<(Program, Value)> {
+fn filter(request: &Request, policy: &Policy) -> Result<(Program, Option<CustomProfile>)> {
     match (policy.mode, &request.seccomp) {
         (ExecutionMode::Container, user_profile) => {
             let filter = Filter::choose(user_profile.as_deref(), BuiltinProfile::Evaluator)?;
             Ok((filter.program, filter.custom))
         }
-        (ExecutionMode::HostBypass, None) => Ok((FilterProfile::no_network().compile()?, Value::Null)),
+        (ExecutionMode::HostBypass, None) => Ok((FilterProfile::no_network().compile()?, None)),
         (ExecutionMode::HostBypass, Some(_)) => {
             Err(Error::input("--seccomp: host execution has no container that the profile could apply to"))
                 .hint("leave out --seccomp, or run in a container")

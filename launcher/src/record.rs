@@ -45,7 +45,7 @@ impl Record<'_> {
             tier: request.tier.as_str().to_owned(),
             allowances: self.allowances(),
             image: self.image()?,
-            custom_seccomp_profile: typed("the seccomp profile", plan.custom_filter.clone())?,
+            custom_seccomp_profile: typed("the seccomp profile", json!(plan.custom_filter))?,
             dataset: plan.dataset_settings(),
             dataset_files: plan.digests.data.clone(),
             sides: sides.into_iter().collect::<Result<_>>()?,

@@ -3,8 +3,13 @@
 pub use invarlock_runtime::printable;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use invarlock_error::{Context as _, Foreign as _, Kind, Result};
+use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
+
+/// What fails where a result cannot be written as JSON.
+const WRITING_JSON: &str = "writing a result as JSON";
 
 /// How much is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -141,14 +146,31 @@ pub fn host_execution_on_stderr(sentence: &str) -> String {
     console::style(printable(sentence)).red().bold().for_stderr().to_string()
 }
 
-/// Writes a value as JSON to standard output.
-pub fn json(value: &serde_json::Value) {
-    out(&ascii(&value.to_string()));
+/// Writes a value as one line of JSON to standard output.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    out(&json_line(value)?);
+    Ok(())
+}
+
+/// Writes a value as indented JSON to standard output.
+pub fn indented_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).err_kind(Kind::System).context(WRITING_JSON)?;
+    out(&ascii(&text));
+    Ok(())
+}
+
+/// A value as one line of JSON.
+pub fn json_line(value: &impl Serialize) -> Result<String> {
+    Ok(ascii(&serde_json::to_string(value).err_kind(Kind::System).context(WRITING_JSON)?))
 }
 
 /// Writes a result to standard output, as JSON or as text.
-pub fn result(as_json: bool, value: &serde_json::Value, text: &str) {
-    if as_json { json(value) } else { out(text) }
+pub fn result(as_json: bool, value: &impl Serialize, text: &str) -> Result<()> {
+    if as_json {
+        return json(value);
+    }
+    out(text);
+    Ok(())
 }
 
 /// The same JSON in ASCII, so that untrusted strings in it cannot control a terminal.

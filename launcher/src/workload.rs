@@ -6,11 +6,11 @@ use crate::image::{self, Image};
 use crate::limits;
 use crate::policy::Policy;
 use crate::signals::Signals;
-use crate::ui::{Level, Ui};
-use invarlock_images::{VerifiedRootfs, Verify};
+use crate::ui::{self, Ui};
+use invarlock_images::{Digest, Level, VerifiedRootfs, Verify};
 use invarlock_runtime::{ContainerSpec, Outcome, Status};
 use invarlock_seccomp::BuiltinProfile;
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -40,7 +40,19 @@ pub struct Prepared {
     /// The extracted layers; they cannot be deleted while this exists.
     pub rootfs: VerifiedRootfs,
     /// The image, for JSON output.
-    pub image: Value,
+    pub image: ImageOutput,
+}
+
+/// The image of a command, in JSON output.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct ImageOutput {
+    /// Its reference.
+    reference: String,
+    /// The digest of its manifest.
+    manifest_digest: Digest,
+    /// How its extracted layers were verified.
+    verification: Level,
 }
 
 impl Workload {
@@ -52,12 +64,13 @@ impl Workload {
                 .hint("put the image before the command: IMAGE -- ARGV…; `invarlock runtime image ls` lists the images");
         }
         let Image { resolved, rootfs } =
-            image::existing(&Ui::new(Level::Quiet), &self.image, self.verify, &policy.network)?;
+            image::existing(&Ui::new(ui::Level::Quiet), &self.image, self.verify, &policy.network)?;
         policy.network.close()?;
-        let image = json!({
-            "reference": resolved.reference, "manifest_digest": resolved.manifest_digest,
-            "verification": rootfs.level,
-        });
+        let image = ImageOutput {
+            reference: resolved.reference.to_string(),
+            manifest_digest: resolved.manifest_digest,
+            verification: rootfs.level,
+        };
         let argv = if self.argv.is_empty() { resolved.entrypoint } else { self.argv.clone() };
         if argv.is_empty() {
             return Err(Error::input(format!("image {} has no entrypoint", self.image)))

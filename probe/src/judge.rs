@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Whether the boundary held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// A control blocked the attack.
@@ -19,6 +20,7 @@ pub enum Verdict {
 
 /// One attack and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct AttackResult {
     /// The control of the boundary that is attacked.
     #[serde(rename = "row")]

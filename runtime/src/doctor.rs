@@ -14,6 +14,7 @@ use std::os::unix::net::UnixStream;
 
 /// The result for one control of the boundary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct ControlCheck {
     /// Name of the control.
     pub control: String,

@@ -58,6 +58,7 @@ pub use user_profile::{Format, UserProfile};
 
 /// An architecture for which programs can be compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub enum Arch {
     /// 64-bit x86.
     #[serde(rename = "x86_64")]

@@ -39,6 +39,7 @@ pub enum Default {
 
 /// A call, conditions on its arguments, and the reason for the rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The call's name.
@@ -74,6 +75,7 @@ impl Rule {
 
 /// A comparison of one argument.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     /// Which argument, from 0 to 5.
@@ -93,6 +95,7 @@ pub struct Condition {
 
 /// The compared part of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, std::default::Default)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Length {
     /// The low half: `int` arguments.
@@ -110,6 +113,7 @@ impl Length {
 
 /// A number, or names of constants joined by `|`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Value {
     /// The number itself.

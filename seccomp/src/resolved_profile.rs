@@ -33,6 +33,7 @@ pub enum Action {
 
 /// An unsigned comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
     /// Equal.
@@ -53,6 +54,7 @@ pub enum Operator {
 
 /// A comparison of one argument with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Comparison {
     /// Which argument, from 0 to 5.
     pub index: u8,

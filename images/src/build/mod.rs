@@ -70,6 +70,7 @@ pub enum Base {
 
 /// An image that was built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Built {
     /// The name of the image.

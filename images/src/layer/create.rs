@@ -26,6 +26,7 @@ const WHITEOUT: &str = ".wh.";
 
 /// Numbers of things in a directory that are not in the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct LeftOut {
     /// Set-id bits.

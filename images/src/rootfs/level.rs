@@ -40,6 +40,7 @@ impl std::str::FromStr for Verify {
 
 /// How an extracted layer was verified. Weaker levels are less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Level {

@@ -17,6 +17,7 @@ use crate::{Error, Result, parallel};
 
 /// An image that was imported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Imported {
     /// Its reference in the store: the tag it was given, otherwise its digest.

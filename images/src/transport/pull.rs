@@ -26,11 +26,13 @@ use crate::{Error, Result, parallel};
 
 /// An image that was pulled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Pulled {
     /// Its reference in the store: the tag it was given, otherwise its name in the registry, otherwise its digest.
     pub reference: String,
     /// The requested name.
+    #[cfg_attr(feature = "schemas", schemars(with = "String"))]
     pub from: RegistryName,
     /// The manifest's digest.
     pub manifest_digest: Digest,

@@ -4,11 +4,15 @@ use crate::args::{AttestCommand, InspectArgs, KeygenArgs, SignArgs, VerifyEnvelo
 use crate::demands::consistency;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::{ATTESTATION, write_output};
+use crate::output::ShownPath;
+#[cfg(feature = "schemas")]
+use crate::output::{NamedSchema, schema};
 use crate::verbs::row::Verb;
 use crate::{keys, ui};
 use invarlock_evidence::signing::dsse::{ENVELOPE_LIMIT, Envelope};
 use invarlock_evidence::verify::{read_evidence, verify_report};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The row of a command.
@@ -21,18 +25,86 @@ pub fn of(command: &AttestCommand) -> Verb<'_> {
     }
 }
 
+/// The output of `advanced attest keygen --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct KeygenOutput<'a> {
+    /// Always `attest-keygen-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "attest-keygen-v1")))]
+    format_version: &'static str,
+    /// Always true: a failure is an error.
+    ok: bool,
+    /// Always `ed25519`.
+    algorithm: &'static str,
+    /// File of the private key.
+    private_key: ShownPath<'a>,
+    /// File of the public key.
+    public_key: ShownPath<'a>,
+    /// `sha256:` and the digest of the public key.
+    fingerprint: &'a str,
+}
+
+/// The output of `advanced attest sign --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct SignOutput<'a> {
+    /// Always `attest-sign-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "attest-sign-v1")))]
+    format_version: &'static str,
+    /// Always true: a failure is an error.
+    ok: bool,
+    /// File of the attestation.
+    attestation: ShownPath<'a>,
+    /// Fingerprint of the key that signed.
+    fingerprint: &'a str,
+    /// Fingerprints of all keys that the attestation names.
+    signers: &'a [&'a str],
+}
+
+/// The output of `advanced attest verify --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct VerifySignatureOutput<'a> {
+    /// Always `attest-verify-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "attest-verify-v1")))]
+    format_version: &'static str,
+    /// Whether every key signed.
+    ok: bool,
+    /// Fingerprints of the keys that signed.
+    signers: &'a [String],
+    /// Fingerprints of the keys that did not sign.
+    missing: &'a [String],
+    /// Type of the predicate, as the statement has it.
+    predicate_type: Option<&'a Value>,
+}
+
+/// The output of `advanced attest inspect`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct InspectSignatureOutput<'a> {
+    /// Always `attest-inspect-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "attest-inspect-v1")))]
+    format_version: &'static str,
+    /// Always false: no signature was checked.
+    checked: bool,
+    /// Fingerprints of the keys that the signatures name.
+    key_ids: Vec<&'a str>,
+    /// The signed statement.
+    statement: Value,
+}
+
 fn keygen(args: &KeygenArgs) -> Result<u8> {
     let public_path = args.public_key_out.clone().unwrap_or_else(|| args.private.with_extension("pub"));
     let fingerprint = keys::create_pair(&args.private, &public_path)?;
     if args.json {
-        ui::json(&json!({
-            "format_version": "attest-keygen-v1",
-            "ok": true,
-            "algorithm": "ed25519",
-            "private_key": args.private,
-            "public_key": public_path,
-            "fingerprint": fingerprint,
-        }));
+        ui::json(&KeygenOutput {
+            format_version: "attest-keygen-v1",
+            ok: true,
+            algorithm: "ed25519",
+            private_key: ShownPath(&args.private),
+            public_key: ShownPath(&public_path),
+            fingerprint: &fingerprint,
+        })?;
     } else {
         keys::print_pair(&args.private, &public_path, &fingerprint);
     }
@@ -64,9 +136,13 @@ fn sign(args: &SignArgs) -> Result<u8> {
     let fingerprint = key.public().fingerprint();
     let signers: Vec<&str> = envelope.key_ids().collect();
     if args.json {
-        ui::json(&json!({
-            "format_version": "attest-sign-v1", "ok": true, "attestation": path, "fingerprint": fingerprint, "signers": signers,
-        }));
+        ui::json(&SignOutput {
+            format_version: "attest-sign-v1",
+            ok: true,
+            attestation: ShownPath(&path),
+            fingerprint: &fingerprint,
+            signers: &signers,
+        })?;
     } else {
         ui::out(&format!("SIGNED {} by {fingerprint}", ui::printable(&path.to_string_lossy())));
     }
@@ -92,13 +168,13 @@ fn verify(args: &VerifyEnvelopeArgs) -> Result<u8> {
     }
     let ok = missing.is_empty();
     if args.json {
-        ui::json(&json!({
-            "format_version": "attest-verify-v1",
-            "ok": ok,
-            "signers": signers,
-            "missing": missing,
-            "predicate_type": payload(&envelope)?.get("predicateType"),
-        }));
+        ui::json(&VerifySignatureOutput {
+            format_version: "attest-verify-v1",
+            ok,
+            signers: &signers,
+            missing: &missing,
+            predicate_type: payload(&envelope)?.get("predicateType"),
+        })?;
     } else {
         signers.iter().for_each(|key| ui::out(&format!("SIGNED by {key}")));
         missing.iter().for_each(|key| ui::out(&format!("NOT SIGNED by {key}")));
@@ -108,12 +184,12 @@ fn verify(args: &VerifyEnvelopeArgs) -> Result<u8> {
 
 fn inspect(args: &InspectArgs) -> Result<u8> {
     let envelope = envelope(&args.file)?;
-    ui::json(&json!({
-        "format_version": "attest-inspect-v1",
-        "checked": false,
-        "key_ids": envelope.key_ids().collect::<Vec<_>>(),
-        "statement": payload(&envelope)?,
-    }));
+    ui::json(&InspectSignatureOutput {
+        format_version: "attest-inspect-v1",
+        checked: false,
+        key_ids: envelope.key_ids().collect(),
+        statement: payload(&envelope)?,
+    })?;
     Ok(0)
 }
 
@@ -125,4 +201,15 @@ fn envelope(path: &Path) -> Result<Envelope> {
 
 fn payload(envelope: &Envelope) -> Result<Value> {
     invarlock_evidence::json::parse("the statement", envelope.payload())
+}
+
+/// The schema of each output.
+#[cfg(feature = "schemas")]
+pub fn schemas() -> [NamedSchema; 4] {
+    [
+        schema::<KeygenOutput<'_>>("attest-keygen-v1"),
+        schema::<SignOutput<'_>>("attest-sign-v1"),
+        schema::<VerifySignatureOutput<'_>>("attest-verify-v1"),
+        schema::<InspectSignatureOutput<'_>>("attest-inspect-v1"),
+    ]
 }

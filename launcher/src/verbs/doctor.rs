@@ -2,10 +2,54 @@
 
 use crate::args::DoctorArgs;
 use crate::error::Result;
+use crate::output::Resolution;
 use crate::{image, ui};
 use console::style;
 use invarlock_runtime::doctor::{ControlCheck as Row, check as probe};
-use serde_json::json;
+use serde::Serialize;
+
+/// The output of `doctor --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct DoctorOutput<'a> {
+    /// Always `doctor-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "doctor-v1")))]
+    format_version: &'static str,
+    /// Every control.
+    boundary: &'a [Row],
+    /// The controls that this machine does not support.
+    findings: Vec<Finding<'a>>,
+    /// Numbers of findings.
+    summary: FindingCounts,
+    /// The exit code.
+    resolution: Resolution,
+}
+
+/// A control that this machine does not support.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct Finding<'a> {
+    /// Name of the control.
+    code: &'a str,
+    /// `error` if runs need it, otherwise `warning`.
+    severity: &'static str,
+    /// What was tried, and the result.
+    message: &'a str,
+    /// What the administrator can do.
+    remedy: Option<&'a str>,
+}
+
+/// Numbers of findings.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct FindingCounts {
+    /// Controls that runs need.
+    errors: usize,
+    /// Other controls.
+    warnings: usize,
+    /// Always 0.
+    notes: usize,
+}
 
 /// Exits 0 when every required control is supported, otherwise 1.
 pub fn run(args: &DoctorArgs) -> Result<u8> {
@@ -14,13 +58,13 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
     let missing = controls.iter().filter(|control| control.required && !control.available).count();
     if args.json {
         let findings: Vec<_> = controls.iter().filter(|control| !control.available).map(finding).collect();
-        ui::json(&json!({
-            "format_version": "doctor-v1",
-            "boundary": controls,
-            "findings": findings,
-            "summary": {"errors": missing, "warnings": findings.len() - missing, "notes": 0},
-            "resolution": {"exit_code": u8::from(missing > 0)},
-        }));
+        ui::json(&DoctorOutput {
+            format_version: "doctor-v1",
+            boundary: &controls,
+            summary: FindingCounts { errors: missing, warnings: findings.len() - missing, notes: 0 },
+            findings,
+            resolution: Resolution { exit_code: u8::from(missing > 0) },
+        })?;
     } else {
         controls.iter().for_each(print);
         ui::out(&match missing {
@@ -46,9 +90,13 @@ fn evaluator() -> Row {
     }
 }
 
-fn finding(control: &Row) -> serde_json::Value {
-    let severity = if control.required { "error" } else { "warning" };
-    json!({"code": control.control, "severity": severity, "message": control.detail, "remedy": control.remedy})
+fn finding(control: &Row) -> Finding<'_> {
+    Finding {
+        code: &control.control,
+        severity: if control.required { "error" } else { "warning" },
+        message: &control.detail,
+        remedy: control.remedy.as_deref(),
+    }
 }
 
 fn print(control: &Row) {

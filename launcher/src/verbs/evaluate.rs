@@ -2,14 +2,17 @@
 
 use crate::args::{EvaluateArgs, ExecutionMode};
 use crate::check_sides::Check;
+use crate::denied_calls::DeniedOfSides;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::Evidence;
 use crate::measure_side::{Measurement, Side};
+use crate::output::{Resolution, ShownPath};
 use crate::plan::Plan;
 use crate::policy::{Needs, Policy};
 use crate::record::{self, Record};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
+use crate::verbs::evaluate_output::{DryRunOutput, EvaluateOutput, GateOutput, Timings};
 use crate::{baseline_reuse, denied_calls, evidence_dir, keys, plan, request};
 use console::style;
 use invarlock_evidence::attestation::{self, Digests};
@@ -24,7 +27,7 @@ use invarlock_evidence::signing::dsse::Envelope;
 use invarlock_evidence::signing::keys::SigningKey;
 use invarlock_evidence::verify::{Assurance, RuntimeProvenance, Verdict, VerifyOptions, verify_report};
 use invarlock_evidence::{gates, manifest};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -81,7 +84,7 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         lock.check(&record.plan()?)?;
     }
     if args.dry_run {
-        ui::out(&ui::ascii(&format!("{:#}", dry_run(&record, &warnings)?)));
+        ui::indented_json(&DryRunOutput { plan: record.plan()?, warnings: &warnings })?;
         return Ok(0);
     }
     let baseline = match &plan.request.baseline_report {
@@ -101,19 +104,19 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     let finished = Finished { plan: &plan, facts: &facts, report: &report, sides: [&baseline, &subject] };
     let (path, manifest) = finished.write(signing_key.as_ref(), &signals)?;
     let verdict = verify(&path, &record, signing_key.as_ref());
-    let timings = json!({
-        "baseline": baseline_done.as_secs_f64(),
-        "subject": (subject_done - baseline_done).as_secs_f64(),
-        "total": started.elapsed().as_secs_f64(),
-    });
+    let timings = Timings {
+        baseline: baseline_done.as_secs_f64(),
+        subject: (subject_done - baseline_done).as_secs_f64(),
+        total: started.elapsed().as_secs_f64(),
+    };
     let written = to_value(&report);
     let passed = judge(&written, &verdict)?;
     let denied = denied_calls::of_sides(&baseline.evidence, &subject.evidence);
     let done = Done { report, written, verdict, passed, path, manifest, timings, denied };
     if args.json {
-        done.print_json(args)
+        ui::json(&done.output(args))?;
     } else {
-        done.print(args)
+        done.print(args)?;
     }
     Ok(u8::from(!passed && !args.no_gate))
 }
@@ -141,15 +144,6 @@ fn checked_plan(
         warnings.push(identical);
     }
     Ok((plan, warnings))
-}
-
-/// What `--dry-run` prints: the plan, and the warnings of the check.
-fn dry_run(record: &Record<'_>, warnings: &[Warning]) -> Result<Value> {
-    let mut plan = to_value(&record.plan()?);
-    if let Value::Object(members) = &mut plan {
-        members.insert("warnings".to_owned(), to_value(&warnings));
-    }
-    Ok(plan)
 }
 
 /// The error of a subject, with how the measured baseline is used again.
@@ -256,42 +250,46 @@ struct Done {
     passed: bool,
     path: PathBuf,
     manifest: PathBuf,
-    timings: Value,
-    denied: Value,
+    timings: Timings,
+    denied: DeniedOfSides,
 }
 
 impl Done {
-    fn print_json(&self, args: &EvaluateArgs) {
+    fn output(&self, args: &EvaluateArgs) -> EvaluateOutput<'_> {
         let (metric, baseline) = (&self.report.primary_metric, &self.report.baseline_ref.primary_metric);
         let gates: Vec<_> = gates::gates(&self.written)
             .into_iter()
-            .map(|gate| json!({"name": gate.name, "passed": gate.passed, "warned": gate.warned, "detail": gate.detail}))
+            .map(|gate| GateOutput {
+                name: gate.name,
+                passed: gate.passed,
+                warned: gate.warned,
+                detail: gate.detail,
+            })
             .collect();
-        let value = json!({
-            "format_version": "evaluate-v1",
-            "ok": self.passed,
-            "verdict": if self.passed { "PASS" } else { "FAIL" },
-            "ratio_vs_baseline": metric.ratio_vs_baseline,
-            "display_ci": metric.display_ci,
-            "baseline_final": baseline.final_,
-            "subject_final": metric.final_,
-            "gates": gates,
-            "gate_failures": self.verdict.gate_failures,
-            "warnings": self.report.warnings,
-            "assurance": self.verdict.assurance.as_str(),
-            "signers": self.verdict.about.as_ref().map(|about| &about.signers),
-            "matched": self.verdict.matched,
-            "host_execution": self.verdict.host_execution,
-            "report": self.path,
-            "manifest": self.manifest,
-            "refused": self.denied,
-            "timings_seconds": self.timings,
-            "resolution": {"exit_code": u8::from(!self.passed && !args.no_gate)},
-        });
-        ui::json(&value);
+        EvaluateOutput {
+            format_version: "evaluate-v1",
+            ok: self.passed,
+            verdict: if self.passed { "PASS" } else { "FAIL" },
+            ratio_vs_baseline: metric.ratio_vs_baseline,
+            display_ci: metric.display_ci,
+            baseline_final: baseline.final_,
+            subject_final: metric.final_,
+            gates,
+            gate_failures: &self.verdict.gate_failures,
+            warnings: &self.report.warnings,
+            assurance: self.verdict.assurance,
+            signers: self.verdict.about.as_ref().map(|about| &*about.signers),
+            matched: &self.verdict.matched,
+            host_execution: self.verdict.host_execution.as_deref(),
+            report: ShownPath(&self.path),
+            manifest: ShownPath(&self.manifest),
+            refused: &self.denied,
+            timings_seconds: self.timings,
+            resolution: Resolution { exit_code: u8::from(!self.passed && !args.no_gate) },
+        }
     }
 
-    fn print(&self, args: &EvaluateArgs) {
+    fn print(&self, args: &EvaluateArgs) -> Result<()> {
         if !args.quiet {
             for gate in gates::gates(&self.written) {
                 let mark = match gate.passed {
@@ -313,7 +311,8 @@ impl Done {
             ui::out(&format!("{name:<9} {}", ui::printable(&path.to_string_lossy())));
         }
         if args.verbose {
-            ui::out(&format!("timings   {}", self.timings));
+            ui::out(&format!("timings   {}", ui::json_line(&self.timings)?));
         }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ mod attest;
 mod completions;
 mod doctor;
 mod evaluate;
+mod evaluate_output;
 mod evidence_pack;
 mod image;
 mod plan_lock;
@@ -20,6 +21,8 @@ mod verify;
 mod version;
 
 use crate::args::{AdvancedCommand, Command, PlanCommand, ReportCommand, RuntimeCommand};
+#[cfg(feature = "schemas")]
+use crate::output::{NamedSchema, schema};
 use row::Verb;
 
 /// The row of a verb.
@@ -48,4 +51,25 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Completions { shell } => Verb::new(|_| completions::run(*shell)),
         Command::Version => Verb::new(|_| version::run()),
     }
+}
+
+/// The schema of the output of every verb.
+#[cfg(feature = "schemas")]
+pub fn schemas() -> Vec<NamedSchema> {
+    let mut schemas = vec![
+        schema::<evaluate_output::EvaluateOutput<'_>>("evaluate-v1"),
+        schema::<evaluate_output::DryRunOutput<'_>>("evaluate-dry-run-v2"),
+        schema::<invarlock_evidence::verify::VerifyOutput>("verify-v1"),
+        schema::<invarlock_evidence::verify::RuntimeVerifyOutput>("runtime-verify-v1"),
+        schema::<report_explain::ExplainOutput<'_>>("report-explain-v1"),
+        schema::<report_validate::ValidateOutput<'_>>("report-validate-v1"),
+        schema::<doctor::DoctorOutput<'_>>("doctor-v1"),
+        schema::<runtime_run::RunOutput<'_>>("runtime-run-v1"),
+        schema::<runtime_learn::LearnOutput<'_>>("runtime-learn-v1"),
+        schema::<runtime_probe::ProbeOutput<'_>>("runtime-probe-v1"),
+    ];
+    schemas.extend(attest::schemas());
+    schemas.extend(evidence_pack::schemas());
+    schemas.extend(image::schemas());
+    schemas
 }

@@ -6,16 +6,26 @@ use crate::report_files::ReportFiles;
 use crate::ui;
 use console::style;
 use invarlock_evidence::explain::Explanation;
-use serde_json::json;
+use serde::Serialize;
+
+/// The output of `report explain --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct ExplainOutput<'a> {
+    /// The explanation.
+    #[serde(flatten)]
+    explanation: &'a Explanation,
+    /// Always `report-explain-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "report-explain-v1")))]
+    format_version: &'static str,
+}
 
 /// Exits 0 whatever the verdict, and 2 for an invalid evaluation report.
 pub fn run(args: &ExplainArgs) -> Result<u8> {
     let files = ReportFiles::open(args.report())?;
     let explanation = Explanation::new(&files.report, files.beside(), &files.sha256);
     if args.json {
-        let mut value = json!(explanation);
-        value["format_version"] = "report-explain-v1".into();
-        ui::json(&value);
+        ui::json(&ExplainOutput { explanation: &explanation, format_version: "report-explain-v1" })?;
     } else {
         print(&explanation);
     }

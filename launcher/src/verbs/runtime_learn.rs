@@ -3,16 +3,80 @@
 
 use crate::args::LearnArgs;
 use crate::error::{Error, Result};
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterOutput};
 use crate::pass_through::PassThrough;
 use crate::policy::Policy;
 use crate::request;
 use crate::signals::Signals;
 use crate::ui;
 use crate::workload::{Prepared, or_interrupted};
-use invarlock_runtime::{DeniedCall, Outcome, ProfileTrace};
+use invarlock_runtime::{DeniedCall, Outcome, ProfileTrace, Status};
 use invarlock_seccomp::{Action, Comparison, Decision, Operator, ResolvedProfile, Rule};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The output of `runtime learn --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct LearnOutput<'a> {
+    /// Always `runtime-learn-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-learn-v1")))]
+    format_version: &'static str,
+    /// How the command ended.
+    #[cfg_attr(feature = "schemas", schemars(with = "invarlock_evidence::format::observations::Status"))]
+    status: Status,
+    /// The profile that it ran with.
+    profile: FilterOutput<'a>,
+    /// Rules that allowed a call.
+    used: Vec<CountedRule<'a>>,
+    /// Rules that allowed no call.
+    unused: Vec<CountedRule<'a>>,
+    /// Calls that no rule names and the default action allowed, by name, with their number.
+    unmatched: &'a BTreeMap<String, u64>,
+    /// Denied calls.
+    refused: Vec<CountedCall<'a>>,
+}
+
+/// A rule of the profile.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct CountedRule<'a> {
+    /// Name of the call.
+    syscall: &'a str,
+    /// Comparisons of arguments that must all hold.
+    args: &'a [Comparison],
+    /// Why the rule exists.
+    reason: &'a str,
+    /// Number of calls that it allowed.
+    count: u64,
+}
+
+impl<'a> CountedRule<'a> {
+    fn new((rule, count): (&'a Decision, u64)) -> Self {
+        Self { syscall: &rule.syscall, args: &rule.when, reason: &rule.reason, count }
+    }
+}
+
+/// A denied call.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct CountedCall<'a> {
+    /// Its name.
+    syscall: &'a str,
+    /// Arguments by index, from 0; empty if there were too many combinations.
+    args: &'a [(u8, u64)],
+    /// Number of calls.
+    count: u64,
+    /// A rule that would allow it.
+    proposed: Rule,
+}
+
+impl<'a> CountedCall<'a> {
+    fn new(call: &'a DeniedCall) -> Self {
+        Self { syscall: &call.syscall, args: &call.args, count: call.count, proposed: proposed(call) }
+    }
+}
 
 /// Returns the exit code of the command.
 pub fn run(args: &LearnArgs, policy: &Policy) -> Result<u8> {
@@ -30,7 +94,7 @@ pub fn run(args: &LearnArgs, policy: &Policy) -> Result<u8> {
         outcome.profile_trace.as_ref().ok_or_else(|| Error::system("the supervisor returned no trace"))?;
     let comparison = ProfileUse { filter: &filter, profile: &profile, trace };
     if args.json {
-        ui::json(&comparison.as_json(&outcome));
+        ui::json(&comparison.output(&outcome))?;
     } else {
         comparison.print(&outcome);
     }
@@ -59,18 +123,16 @@ impl ProfileUse<'_> {
         self.rules().filter(|(_, count)| *count == 0)
     }
 
-    fn as_json(&self, outcome: &Outcome) -> Value {
-        let rule = |(rule, count): (&Decision, u64)| json!({"syscall": rule.syscall, "args": rule.when, "reason": rule.reason, "count": count});
-        let denied = |call: &DeniedCall| json!({"syscall": call.syscall, "args": call.args, "count": call.count, "proposed": proposed(call)});
-        json!({
-            "format_version": "runtime-learn-v1",
-            "status": outcome.status,
-            "profile": self.filter.as_json(),
-            "used": self.used().map(rule).collect::<Vec<_>>(),
-            "unused": self.unused().map(rule).collect::<Vec<_>>(),
-            "unmatched": self.trace.unmatched,
-            "refused": self.trace.denied.iter().map(denied).collect::<Vec<_>>(),
-        })
+    fn output(&self, outcome: &Outcome) -> LearnOutput<'_> {
+        LearnOutput {
+            format_version: "runtime-learn-v1",
+            status: outcome.status,
+            profile: self.filter.output(),
+            used: self.used().map(CountedRule::new).collect(),
+            unused: self.unused().map(CountedRule::new).collect(),
+            unmatched: &self.trace.unmatched,
+            refused: self.trace.denied.iter().map(CountedCall::new).collect(),
+        }
     }
 
     fn print(&self, outcome: &Outcome) {
@@ -95,14 +157,14 @@ impl ProfileUse<'_> {
         }
         ui::out("\ndenied (number of calls, rule that would allow it); add a rule only with a reason");
         for call in &self.trace.denied {
-            ui::out(&format!("  {:>9}  {}", call.count, proposed(call)));
+            ui::out(&format!("  {:>9}  {}", call.count, json!(proposed(call))));
         }
     }
 }
 
 /// A rule that would allow the call, in our profile format.
-fn proposed(call: &DeniedCall) -> Value {
-    json!(Rule::proposed(&call.syscall, &call.args))
+fn proposed(call: &DeniedCall) -> Rule {
+    Rule::proposed(&call.syscall, &call.args)
 }
 
 /// The call of a rule with its conditions: `fcntl (argument 2 = 0x2)`. Arguments are counted from 1, as in the call's manual page.

@@ -2,12 +2,42 @@
 
 use crate::args::ProbeArgs;
 use crate::error::Result;
+use crate::output::Resolution;
 use crate::signals::Signals;
 use crate::ui;
 use crate::workload::or_interrupted;
 use console::style;
 use invarlock_probe::{AttackResult, Verdict, probe};
-use serde_json::json;
+use serde::Serialize;
+
+/// The output of `runtime probe --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct ProbeOutput<'a> {
+    /// Always `runtime-probe-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-probe-v1")))]
+    format_version: &'static str,
+    /// The attacks and their results.
+    attacks: &'a [AttackResult],
+    /// Numbers of attacks.
+    summary: AttackCounts,
+    /// The exit code.
+    resolution: Resolution,
+}
+
+/// Numbers of attacks.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct AttackCounts {
+    /// All of them.
+    attacks: usize,
+    /// Attacks that were blocked.
+    held: usize,
+    /// Attacks that succeeded.
+    not_held: usize,
+    /// Attacks that were not made.
+    not_tried: usize,
+}
 
 /// Exits 0 when every attack was blocked, otherwise 1.
 pub fn run(args: &ProbeArgs) -> Result<u8> {
@@ -18,15 +48,12 @@ pub fn run(args: &ProbeArgs) -> Result<u8> {
         (count(Verdict::Held), count(Verdict::NotHeld), count(Verdict::NotTried));
     let code = u8::from(not_held + not_tried > 0);
     if args.json {
-        let summary =
-            json!({"attacks": results.len(), "held": held, "not_held": not_held, "not_tried": not_tried});
-        let value = json!({
-            "format_version": "runtime-probe-v1",
-            "attacks": results,
-            "summary": summary,
-            "resolution": {"exit_code": code},
-        });
-        ui::out(&value.to_string());
+        ui::json(&ProbeOutput {
+            format_version: "runtime-probe-v1",
+            attacks: &results,
+            summary: AttackCounts { attacks: results.len(), held, not_held, not_tried },
+            resolution: Resolution { exit_code: code },
+        })?;
         return Ok(code);
     }
     let mut last = "";

@@ -3,14 +3,45 @@
 use crate::args::RunArgs;
 use crate::denied_calls;
 use crate::error::Result;
+use crate::filter::FilterOutput;
 use crate::pass_through::PassThrough;
 use crate::policy::Policy;
 use crate::request;
 use crate::signals::Signals;
 use crate::ui;
-use crate::workload::{Prepared, or_interrupted};
-use serde_json::json;
-use std::io::Write as _;
+use crate::workload::{ImageOutput, Prepared, or_interrupted};
+use invarlock_runtime::{Observations, Status, Usage};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+#[cfg(feature = "schemas")]
+use invarlock_evidence::format::observations as recorded;
+
+/// The output of `runtime run --json`, on standard error.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct RunOutput<'a> {
+    /// Always `runtime-run-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-run-v1")))]
+    format_version: &'static str,
+    /// The image.
+    image: ImageOutput,
+    /// How the run ended.
+    #[cfg_attr(feature = "schemas", schemars(with = "recorded::Status"))]
+    status: Status,
+    /// What it used.
+    #[cfg_attr(feature = "schemas", schemars(with = "recorded::Usage"))]
+    usage: &'a Usage,
+    /// Denied system calls by name, with their number; null if the filter does not report them.
+    refused: Option<&'a BTreeMap<String, u64>>,
+    /// The system-call filter.
+    seccomp: FilterOutput<'a>,
+    /// The boundary as the kernel reported it.
+    #[cfg_attr(feature = "schemas", schemars(with = "recorded::Observations"))]
+    observations: &'a Observations,
+    /// The steps of the run, with the microseconds since the start of the launcher.
+    timings_us: &'a [(String, u64)],
+}
 
 /// Returns the exit code of the command.
 pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
@@ -23,12 +54,17 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     output.check()?;
     denied_calls::show(outcome.denied_calls.as_ref(), None);
     if args.json {
-        let value = json!({
-            "image": image, "status": outcome.status, "usage": outcome.usage, "refused": outcome.denied_calls,
-            "seccomp": filter.as_json(),
-            "observations": outcome.observations, "timings_us": outcome.timings,
-        });
-        drop(writeln!(std::io::stderr(), "{}", ui::ascii(&value.to_string())));
+        let output = RunOutput {
+            format_version: "runtime-run-v1",
+            image,
+            status: outcome.status,
+            usage: &outcome.usage,
+            refused: outcome.denied_calls.as_ref(),
+            seccomp: filter.output(),
+            observations: &outcome.observations,
+            timings_us: &outcome.timings,
+        };
+        ui::on_stderr(&ui::json_line(&output)?);
     }
     workload.exit_code(&outcome, &signals, args.json)
 }

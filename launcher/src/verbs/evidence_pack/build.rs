@@ -1,21 +1,77 @@
 //! `invarlock advanced evidence-pack build`.
 
 use super::verify::refused;
-use super::{Answer, report_options};
+use super::{Answer, Total, report_options};
 use crate::args::BuildPackArgs;
 use crate::error::{Context as _, Error, Result};
+use crate::output::ShownPath;
 use crate::pack::object;
 use crate::record::now;
 use crate::{keys, pack};
-use invarlock_evidence::format::to_value;
 use invarlock_evidence::pack::{
-    BuildInput, FinalVerdict, Inspection, Material, PackFiles, Refusal, ReportVerdict, SIGNATURE, Stage, build,
-    check_material_name, report_path,
+    BuildInput, CHECKSUMS, FinalVerdict, Inspection, MANIFEST, Material, PackFiles, Refusal, ReportVerdict,
+    SIGNATURE, Stage, build, check_material_name, report_path,
 };
 use invarlock_evidence::signing::keys::SigningKey;
-use invarlock_evidence::verify::{REPORT_LIMIT, Verdict, envelope, read_evidence};
-use serde_json::json;
+use invarlock_evidence::verify::{REPORT_LIMIT, Verdict, VerifyOutput, envelope, read_evidence};
+use serde::Serialize;
 use std::path::Path;
+
+/// What only `build` has in JSON.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct BuildMembers<'a> {
+    /// The reports in the pack; 0 if it was not built.
+    reports: Total,
+    /// The profile that the reports were verified with.
+    profile: &'a str,
+    /// Always `report`: each report's own assurance.
+    report_assurance: &'static str,
+    /// The verdicts of the reports; absent if they were not verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<VerifyOutput>,
+    /// The pack; absent if it was not built.
+    #[serde(flatten)]
+    built: Option<BuiltPack<'a>>,
+}
+
+/// A pack that was built.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+struct BuiltPack<'a> {
+    /// `high` if the pack names the source and the environment, otherwise `medium`.
+    evidence_level: Option<String>,
+    /// The archive, if one was asked for.
+    archive: Option<ShownPath<'a>>,
+    /// Its files.
+    files: BuiltFiles,
+    /// Its signature.
+    signature: BuiltSignature,
+}
+
+/// The files of a pack.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+struct BuiltFiles {
+    /// Files with a checksum.
+    hashed: usize,
+    /// Path of the manifest.
+    manifest: &'static str,
+    /// Path of the checksums.
+    checksums: &'static str,
+}
+
+/// The signature of a pack.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+struct BuiltSignature {
+    /// Whether there is one.
+    present: bool,
+    /// Its path; null if there is none.
+    file: Option<&'static str>,
+    /// Fingerprint of the key; null if there is none.
+    signer_fingerprint: Option<String>,
+}
 
 /// Exits 4 if an input is missing or malformed, 7 if a report does not verify.
 pub(super) fn run(args: &BuildPackArgs) -> Result<u8> {
@@ -26,16 +82,23 @@ pub(super) fn run(args: &BuildPackArgs) -> Result<u8> {
         }
     }
     args.materials.iter().try_for_each(|(name, _)| check_material_name(name))?;
-    let mut answer = Answer::new(args.json, "evidence-pack-build-v1", &args.out);
-    answer.set("reports", json!({"total": 0}));
-    answer.set("profile", args.reports_as.profile.clone());
-    answer.set("report_assurance", "report");
+    let members = BuildMembers {
+        reports: Total { total: 0 },
+        profile: &args.reports_as.profile,
+        report_assurance: "report",
+        verify: None,
+        built: None,
+    };
+    let mut answer = Answer::new(args.json, "evidence-pack-build-v1", &args.out, members);
     let result = build_pack(args, &mut answer)?;
-    Ok(answer.print("PACK BUILT", result))
+    answer.print("PACK BUILT", result)
 }
 
 /// Builds the pack; the outer error is one of usage or of this machine.
-fn build_pack(args: &BuildPackArgs, answer: &mut Answer<'_>) -> Result<Result<Vec<String>, Refusal>> {
+fn build_pack<'a>(
+    args: &'a BuildPackArgs,
+    answer: &mut Answer<'_, BuildMembers<'a>>,
+) -> Result<Result<Vec<String>, Refusal>> {
     let options = report_options(&args.reports_as)?;
     let key = args.signing_key.as_deref().map(keys::signing).transpose()?;
     let (reports, mut input) =
@@ -47,7 +110,7 @@ fn build_pack(args: &BuildPackArgs, answer: &mut Answer<'_>) -> Result<Result<Ve
         (1..=args.reports.len()).map(|n| report_path(n, crate::evidence_dir::REPORT)).collect();
     // Verified as they will lie in the pack: complete, and from the bytes that are packed.
     let verdicts = pack::verify(&args.out, &reports, &paths, &options)?;
-    answer.set("verify", to_value(&envelope(&verdicts, &now())));
+    answer.members.verify = Some(envelope(&verdicts, &now()));
     if let Err(refusal) = refused(&verdicts) {
         return Ok(Err(refusal));
     }
@@ -64,28 +127,26 @@ fn build_pack(args: &BuildPackArgs, answer: &mut Answer<'_>) -> Result<Result<Ve
 }
 
 /// What the result says of the pack.
-fn describe(
-    args: &BuildPackArgs,
+fn describe<'a>(
+    args: &'a BuildPackArgs,
     files: &PackFiles,
     key: Option<&SigningKey>,
-    answer: &mut Answer<'_>,
+    answer: &mut Answer<'_, BuildMembers<'a>>,
 ) -> Vec<String> {
     let fingerprint = key.map(|key| key.public().fingerprint());
     let (hashed, level) =
         Inspection::of(files).map_or((0, None), |found| (found.hashed, found.manifest.evidence_level));
-    answer.set("reports", json!({"total": args.reports.len()}));
-    answer.set("evidence_level", level);
-    answer.set("archive", json!(args.archive));
-    answer.set(
-        "files",
-        json!({"hashed": hashed, "manifest": "manifest.json", "checksums": "checksums.sha256"}),
-    );
-    answer.set(
-        "signature",
-        json!({
-            "present": key.is_some(), "file": key.map(|_| SIGNATURE), "signer_fingerprint": fingerprint,
-        }),
-    );
+    answer.members.reports = Total { total: args.reports.len() };
+    answer.members.built = Some(BuiltPack {
+        evidence_level: level,
+        archive: args.archive.as_deref().map(ShownPath),
+        files: BuiltFiles { hashed, manifest: MANIFEST, checksums: CHECKSUMS },
+        signature: BuiltSignature {
+            present: key.is_some(),
+            file: key.map(|_| SIGNATURE),
+            signer_fingerprint: fingerprint.clone(),
+        },
+    });
     if key.is_none() {
         answer
             .warnings

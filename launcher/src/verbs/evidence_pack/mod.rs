@@ -7,12 +7,15 @@ mod verify;
 
 use crate::args::{EvidencePackCommand, ReportArgs};
 use crate::error::{Error, Result};
+use crate::output::ShownPath;
+#[cfg(feature = "schemas")]
+use crate::output::{NamedSchema, schema};
 use crate::pack::ReportOptions;
 use crate::ui;
 use crate::verbs::row::Verb;
 use console::style;
 use invarlock_evidence::pack::Refusal;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 use std::path::Path;
 
 /// The row of a command.
@@ -36,43 +39,67 @@ fn report_options(args: &ReportArgs) -> Result<ReportOptions> {
 }
 
 /// The result of a command, as JSON or as text.
-struct Answer<'a> {
+struct Answer<'a, M> {
     json: bool,
     format_version: &'static str,
     pack: &'a Path,
-    /// Members of the JSON object besides those of every answer.
-    members: Map<String, Value>,
+    /// What only this command has in JSON.
+    members: M,
     warnings: Vec<String>,
 }
 
-impl<'a> Answer<'a> {
-    fn new(json: bool, format_version: &'static str, pack: &'a Path) -> Self {
-        Self { json, format_version, pack, members: Map::new(), warnings: Vec::new() }
-    }
+/// The output of `advanced evidence-pack build`, `inspect` and `verify` with `--json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct PackOutput<'a, M> {
+    /// Name and version of the format.
+    format_version: &'static str,
+    /// The pack as the user named it.
+    pack: ShownPath<'a>,
+    /// Whether the command succeeded.
+    ok: bool,
+    /// What does not prevent success.
+    warnings: &'a [String],
+    /// Why the pack was refused.
+    errors: &'a [String],
+    /// Where it was refused: `newer`, `missing`, `format`, `signature`, `integrity` or `reports`; absent after success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// What only this command has.
+    #[serde(flatten)]
+    members: &'a M,
+}
 
-    fn set(&mut self, member: &str, value: impl Into<Value>) {
-        self.members.insert(member.to_owned(), value.into());
+/// A number of reports.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+struct Total {
+    /// The number.
+    total: usize,
+}
+
+impl<'a, M: Serialize> Answer<'a, M> {
+    fn new(json: bool, format_version: &'static str, pack: &'a Path, members: M) -> Self {
+        Self { json, format_version, pack, members, warnings: Vec::new() }
     }
 
     /// Prints the result; gives the exit code.
-    fn print(self, done: &str, result: Result<Vec<String>, Refusal>) -> u8 {
+    fn print(self, done: &str, result: Result<Vec<String>, Refusal>) -> Result<u8> {
         let (code, errors, lines) = match &result {
             Ok(lines) => (0, &[][..], &lines[..]),
             Err(refusal) => (refusal.stage as u8, &refusal.errors[..], &[][..]),
         };
         if self.json {
-            let mut answer = json!({
-                "format_version": self.format_version, "pack": self.pack, "ok": result.is_ok(),
-                "warnings": self.warnings, "errors": errors,
-            });
-            if let (Value::Object(answer), Err(refusal)) = (&mut answer, &result) {
-                answer.insert("reason".to_owned(), refusal.stage.as_str().into());
-            }
-            if let Value::Object(answer) = &mut answer {
-                answer.extend(self.members);
-            }
-            ui::json(&answer);
-            return code;
+            ui::json(&PackOutput {
+                format_version: self.format_version,
+                pack: ShownPath(self.pack),
+                ok: result.is_ok(),
+                warnings: &self.warnings,
+                errors,
+                reason: result.as_ref().err().map(|refusal| refusal.stage.as_str()),
+                members: &self.members,
+            })?;
+            return Ok(code);
         }
         let pack = ui::printable(&self.pack.to_string_lossy());
         match &result {
@@ -84,6 +111,22 @@ impl<'a> Answer<'a> {
         errors.iter().for_each(|error| ui::out(&format!("  - {}", ui::printable(error))));
         lines.iter().for_each(|line| ui::out(&format!("  {}", ui::printable(line))));
         self.warnings.iter().for_each(|line| ui::out(&format!("  warning: {}", ui::printable(line))));
-        code
+        Ok(code)
     }
+}
+
+/// The schema of each output.
+#[cfg(feature = "schemas")]
+pub fn schemas() -> [NamedSchema; 4] {
+    fn pack<M: schemars::JsonSchema>(name: &'static str) -> NamedSchema {
+        let (name, mut value) = schema::<PackOutput<'_, M>>(name);
+        value["properties"]["format_version"]["const"] = name.into();
+        (name, value)
+    }
+    [
+        pack::<build::BuildMembers<'_>>("evidence-pack-build-v1"),
+        pack::<inspect::InspectMembers>("evidence-pack-inspect-v1"),
+        pack::<verify::VerifyMembers>("evidence-pack-verify-v1"),
+        schema::<keygen::PackKeygenOutput<'_>>("evidence-pack-keygen-v1"),
+    ]
 }

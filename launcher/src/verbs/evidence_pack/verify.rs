@@ -6,11 +6,41 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::write_output;
 use crate::record::now;
 use crate::{keys, pack};
-use invarlock_evidence::format::to_value;
 use invarlock_evidence::pack::{Inspection, PackFiles, Refusal, Stage};
-use invarlock_evidence::verify::{Verdict, envelope, success_line, to_line};
+use invarlock_evidence::verify::{Verdict, VerifyOutput, envelope, success_line, to_line};
 use invarlock_images::Digest;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
+
+/// What only `verify` has in JSON.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct VerifyMembers {
+    /// Always true.
+    strict: bool,
+    /// Whether the reports were not verified (`--skip-verify`).
+    skip_verify: bool,
+    /// Always `report`: each report's own assurance.
+    report_assurance: &'static str,
+    /// The signature; absent if the pack could not be read.
+    #[serde(flatten)]
+    checked: Option<CheckedPack>,
+    /// The verdicts of the reports; absent if they were not verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<VerifyOutput>,
+}
+
+/// Level and signature of a pack.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+struct CheckedPack {
+    /// The level in the manifest.
+    evidence_level: Option<String>,
+    /// Fingerprint of the key that signed; null if no key did.
+    signer_fingerprint: Option<String>,
+    /// `unpinned` if no key was required, `pinned` if a required key signed, otherwise `mismatch`.
+    authenticity: &'static str,
+}
 
 /// Exits 0 if the pack is accepted, and else with the number of the stage that refused it.
 pub(super) fn run(args: &VerifyPackArgs) -> Result<u8> {
@@ -19,14 +49,18 @@ pub(super) fn run(args: &VerifyPackArgs) -> Result<u8> {
     if let Some(file) = &args.json_out {
         outside(file, &args.pack)?;
     }
-    let mut answer = Answer::new(args.json, "evidence-pack-verify-v1", &args.pack);
-    answer.set("strict", true);
-    answer.set("skip_verify", args.skip_verify);
-    answer.set("report_assurance", "report");
+    let members = VerifyMembers {
+        strict: true,
+        skip_verify: args.skip_verify,
+        report_assurance: "report",
+        checked: None,
+        verify: None,
+    };
+    let mut answer = Answer::new(args.json, "evidence-pack-verify-v1", &args.pack, members);
     let checked = check(args, &trusted, &mut answer);
     let (files, found) = match checked {
         Ok(checked) => checked,
-        Err(refusal) => return Ok(answer.print("", Err(refusal))),
+        Err(refusal) => return answer.print("", Err(refusal)),
     };
     let signer = format!("signed by {}", found.fingerprint().unwrap_or_default());
     let mut lines = vec![match trusted.is_empty() {
@@ -35,21 +69,21 @@ pub(super) fn run(args: &VerifyPackArgs) -> Result<u8> {
     }];
     if args.skip_verify {
         answer.warnings.push("the reports were not verified (--skip-verify)".to_owned());
-        return Ok(answer.print("PACK OK", Ok(lines)));
+        return answer.print("PACK OK", Ok(lines));
     }
     let verdicts = pack::verify(&args.pack, &files, &found.reports, &options)?;
     let payload = envelope(&verdicts, &now());
     if let Some(file) = &args.json_out {
         write_output(file, format!("{}\n", to_line(&payload)).as_bytes(), true)?;
     }
-    answer.set("verify", to_value(&payload));
+    answer.members.verify = Some(payload);
     let result = refused(&verdicts).map(|()| {
         lines.extend(
             verdicts.iter().map(|verdict| format!("{} {}", success_line(verdict), verdict.path.display())),
         );
         lines
     });
-    Ok(answer.print("PACK OK", result))
+    answer.print("PACK OK", result)
 }
 
 /// Fingerprints of the keys, one of which must have signed.
@@ -70,19 +104,21 @@ fn trusted(args: &VerifyPackArgs) -> Result<Vec<String>> {
 fn check(
     args: &VerifyPackArgs,
     trusted: &[String],
-    answer: &mut Answer<'_>,
+    answer: &mut Answer<'_, VerifyMembers>,
 ) -> Result<(PackFiles, Inspection), Refusal> {
     let files = pack::read(&args.pack)?;
     let found = Inspection::of(&files)?;
-    answer.set("evidence_level", found.manifest.evidence_level.clone());
-    answer.set("signer_fingerprint", found.fingerprint());
     let refused = found.signature_fault(trusted);
     let authenticity = match (trusted.is_empty(), &refused) {
         (true, _) => "unpinned",
         (false, None) => "pinned",
         (false, Some(_)) => "mismatch",
     };
-    answer.set("authenticity", authenticity);
+    answer.members.checked = Some(CheckedPack {
+        evidence_level: found.manifest.evidence_level.clone(),
+        signer_fingerprint: found.fingerprint(),
+        authenticity,
+    });
     if let Some(why) = refused {
         return Err(Refusal::new(Stage::Signature, why));
     }

@@ -3,9 +3,52 @@
 use crate::args::BuildArgs;
 use crate::error::{Error, Result};
 use crate::image::{self, DEFAULT_IMAGE};
+use crate::output::ShownPath;
 use crate::ui::{self, Level, Ui};
-use invarlock_images::{Base, Changes, Policy, Recipe, Reference, SpecialFilePolicy, parse_time};
-use serde_json::json;
+use invarlock_images::{
+    Base, Built, Changes, Digest, Policy, Recipe, Reference, SpecialFilePolicy, parse_time,
+};
+use serde::Serialize;
+
+/// The output of `runtime image build --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum BuildOutput<'a> {
+    /// Without `--name`.
+    Default(DefaultImageOutput<'a>),
+    /// With `--name`.
+    Named(NamedImageOutput),
+}
+
+/// The default image.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct DefaultImageOutput<'a> {
+    /// Always `runtime-image-build-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-build-v1")))]
+    format_version: &'static str,
+    /// The name of the image.
+    reference: String,
+    /// The digest of the manifest.
+    manifest_digest: Digest,
+    /// The digest of the configuration.
+    config_digest: Digest,
+    /// File of the evaluator in the image.
+    evaluator: ShownPath<'a>,
+}
+
+/// An image that the flags describe.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct NamedImageOutput {
+    /// The image.
+    #[serde(flatten)]
+    built: Built,
+    /// Always `runtime-image-build-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-build-v1")))]
+    format_version: &'static str,
+}
 
 /// Builds the default image, or with `--name` the image that the flags describe.
 pub fn run(args: &BuildArgs) -> Result<u8> {
@@ -20,14 +63,14 @@ pub fn run(args: &BuildArgs) -> Result<u8> {
 fn default_image(args: &BuildArgs) -> Result<u8> {
     let path = image::evaluator(args.evaluator.as_deref())?;
     let resolved = image::build(&path)?;
-    let value = json!({
-        "format_version": "runtime-image-build-v1",
-        "reference": resolved.reference,
-        "manifest_digest": resolved.manifest_digest,
-        "config_digest": resolved.config_digest,
-        "evaluator": path,
+    let output = BuildOutput::Default(DefaultImageOutput {
+        format_version: "runtime-image-build-v1",
+        reference: resolved.reference.to_string(),
+        manifest_digest: resolved.manifest_digest,
+        config_digest: resolved.config_digest,
+        evaluator: ShownPath(&path),
     });
-    ui::result(args.json, &value, &format!("{} {}", resolved.reference, resolved.manifest_digest));
+    ui::result(args.json, &output, &format!("{} {}", resolved.reference, resolved.manifest_digest))?;
     Ok(0)
 }
 
@@ -61,8 +104,6 @@ fn named_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
     let step = Ui::new(Level::Normal).step("building", 0, true);
     let built = store.build(&recipe, &|bytes| step.add(bytes))?;
     drop(step);
-    let mut value = json!(built);
-    value["format_version"] = "runtime-image-build-v1".into();
     let left = &built.left_out;
     let mut text = format!("{} {}", ui::printable(&built.reference), built.manifest_digest);
     for (count, what) in [
@@ -74,7 +115,8 @@ fn named_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
             text.push_str(&format!("\nleft out: {count} {what}"));
         }
     }
-    ui::result(args.json, &value, &text);
+    let output = NamedImageOutput { built, format_version: "runtime-image-build-v1" };
+    ui::result(args.json, &BuildOutput::Named(output), &text)?;
     Ok(0)
 }
 

@@ -2,8 +2,21 @@
 
 use crate::error::{Context as _, Result};
 use crate::{image, ui};
-use invarlock_images::Reference;
-use serde_json::json;
+use invarlock_images::{Digest, Reference};
+use serde::Serialize;
+
+/// The output of `runtime image export --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct ExportOutput {
+    /// Always `runtime-image-export-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-export-v1")))]
+    format_version: &'static str,
+    /// The destination.
+    to: String,
+    /// The digest of the manifest.
+    manifest_digest: Digest,
+}
 
 /// Writes an image in a format that other tools read.
 pub fn run(image: &str, to: &str, json: bool) -> Result<u8> {
@@ -15,8 +28,11 @@ pub fn run(image: &str, to: &str, json: bool) -> Result<u8> {
     let step = image::copy_step("exporting", &store, &reference)?;
     let digest = store.export(&reference, &destination, &|bytes| step.add(bytes))?;
     drop(step);
-    let value =
-        json!({"format_version": "runtime-image-export-v1", "to": destination, "manifest_digest": digest});
-    ui::result(json, &value, &format!("{} {digest}", ui::printable(to)));
+    let output = ExportOutput {
+        format_version: "runtime-image-export-v1",
+        to: destination.to_string(),
+        manifest_digest: digest,
+    };
+    ui::result(json, &output, &format!("{} {digest}", ui::printable(to)))?;
     Ok(0)
 }

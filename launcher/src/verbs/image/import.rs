@@ -2,9 +2,21 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::{image, ui};
-use invarlock_images::{Policy as SpecialFiles, Reference};
-use serde_json::json;
+use invarlock_images::{Imported, Policy as SpecialFiles, Reference};
+use serde::Serialize;
 use std::path::Path;
+
+/// The output of `runtime image import --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct ImportOutput {
+    /// The image.
+    #[serde(flatten)]
+    imported: Imported,
+    /// Always `runtime-image-import-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-import-v1")))]
+    format_version: &'static str,
+}
 
 /// Copies an image into the store and extracts its layers.
 pub fn run(from: &str, name: Option<&str>, special_files: SpecialFiles, json: bool) -> Result<u8> {
@@ -17,13 +29,12 @@ pub fn run(from: &str, name: Option<&str>, special_files: SpecialFiles, json: bo
     let step = image::copy_step("importing", &store, &reference)?;
     let imported = store.import(&reference, name, special_files, &|bytes| step.add(bytes))?;
     drop(step);
-    let mut value = json!(imported);
-    value["format_version"] = "runtime-image-import-v1".into();
     let text = match name {
         Some(name) => format!("{name} {}", imported.manifest_digest),
-        None => imported.reference,
+        None => imported.reference.clone(),
     };
-    ui::result(json, &value, &text);
+    let output = ImportOutput { imported, format_version: "runtime-image-import-v1" };
+    ui::result(json, &output, &text)?;
     Ok(0)
 }
 

@@ -2,13 +2,25 @@
 
 use crate::error::Result;
 use crate::{image, ui};
-use serde_json::json;
+use invarlock_images::ListedImage;
+use serde::Serialize;
+
+/// The output of `runtime image ls --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct LsOutput<'a> {
+    /// Always `runtime-image-ls-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-ls-v1")))]
+    format_version: &'static str,
+    /// The images, sorted by reference.
+    images: &'a [ListedImage],
+}
 
 /// Lists the images of the store.
 pub fn run(json: bool) -> Result<u8> {
     let images = image::store()?.list()?;
     if json {
-        ui::json(&json!({"format_version": "runtime-image-ls-v1", "images": images}));
+        ui::json(&LsOutput { format_version: "runtime-image-ls-v1", images: &images })?;
         return Ok(0);
     }
     ui::out(&format!("{:<32} {:<71} SIZE", "REFERENCE", "DIGEST"));

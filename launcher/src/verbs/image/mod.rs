@@ -15,6 +15,8 @@ mod verify;
 
 use super::row::Verb;
 use crate::args::ImageCommand;
+#[cfg(feature = "schemas")]
+use crate::output::{NamedSchema, schema};
 
 /// The row of a verb.
 #[rustfmt::skip]
@@ -34,4 +36,22 @@ pub fn of(command: &ImageCommand) -> Verb<'_> {
         ImageCommand::Verify { image, repair, json } => Verb::new(|_| verify::run(image.as_deref(), *repair, *json)).json(*json),
         ImageCommand::Gc { dry_run, json } => Verb::new(|_| gc::run(*dry_run, *json)).json(*json),
     }
+}
+
+/// The schema of each output.
+#[cfg(feature = "schemas")]
+pub fn schemas() -> [NamedSchema; 11] {
+    [
+        schema::<build::BuildOutput<'_>>("runtime-image-build-v1"),
+        schema::<ls::LsOutput<'_>>("runtime-image-ls-v1"),
+        schema::<inspect::InspectOutput>("runtime-image-inspect-v1"),
+        schema::<import::ImportOutput>("runtime-image-import-v1"),
+        schema::<pull::PullOutput>("runtime-image-pull-v1"),
+        schema::<push::PushOutput>("runtime-image-push-v1"),
+        schema::<export::ExportOutput>("runtime-image-export-v1"),
+        schema::<tag::TagOutput<'_>>("runtime-image-tag-v1"),
+        schema::<rm::RmOutput<'_>>("runtime-image-rm-v1"),
+        schema::<verify::VerifyImageOutput<'_>>("runtime-image-verify-v1"),
+        schema::<gc::GcOutput<'_>>("runtime-image-gc-v1"),
+    ]
 }

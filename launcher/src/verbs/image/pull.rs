@@ -6,7 +6,20 @@ use crate::image;
 use crate::network::NetworkPolicy;
 use crate::registry::{self, RegistryOptions};
 use crate::ui::{self, Level, Ui};
-use serde_json::json;
+use invarlock_images::Pulled;
+use serde::Serialize;
+
+/// The output of `runtime image pull --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct PullOutput {
+    /// The image.
+    #[serde(flatten)]
+    pulled: Pulled,
+    /// Always `runtime-image-pull-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-pull-v1")))]
+    format_version: &'static str,
+}
 
 /// Pulls an image from a registry.
 pub fn run(args: &PullArgs, network: &NetworkPolicy) -> Result<u8> {
@@ -20,9 +33,8 @@ pub fn run(args: &PullArgs, network: &NetworkPolicy) -> Result<u8> {
     let add = |bytes, total| step.add_of(bytes, total);
     let pulled = store.pull(&name, &client, args.tag.as_deref(), extract, &add)?;
     drop(step);
-    let mut value = json!(pulled);
-    value["format_version"] = "runtime-image-pull-v1".into();
     let text = format!("{} {}", ui::printable(&pulled.reference), pulled.manifest_digest);
-    ui::result(args.json, &value, &text);
+    let output = PullOutput { pulled, format_version: "runtime-image-pull-v1" };
+    ui::result(args.json, &output, &text)?;
     Ok(0)
 }

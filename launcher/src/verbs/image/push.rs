@@ -6,8 +6,21 @@ use crate::image;
 use crate::network::NetworkPolicy;
 use crate::registry::{self, RegistryOptions};
 use crate::ui::{self, Level, Ui};
-use invarlock_images::Reference;
-use serde_json::json;
+use invarlock_images::{Digest, Reference};
+use serde::Serialize;
+
+/// The output of `runtime image push --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct PushOutput {
+    /// Always `runtime-image-push-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-push-v1")))]
+    format_version: &'static str,
+    /// The destination.
+    to: String,
+    /// The digest of the manifest.
+    manifest_digest: Digest,
+}
 
 /// Pushes an image to a registry.
 pub fn run(args: &PushArgs, network: &NetworkPolicy) -> Result<u8> {
@@ -22,7 +35,8 @@ pub fn run(args: &PushArgs, network: &NetworkPolicy) -> Result<u8> {
     let step = Ui::new(Level::Normal).step("pushing", 0, true);
     let digest = store.push(&reference, &to, &client, &|bytes, total| step.add_of(bytes, total))?;
     drop(step);
-    let value = json!({"format_version": "runtime-image-push-v1", "to": to, "manifest_digest": digest});
-    ui::result(args.json, &value, &format!("{} {digest}", ui::printable(&args.to)));
+    let output =
+        PushOutput { format_version: "runtime-image-push-v1", to: to.to_string(), manifest_digest: digest };
+    ui::result(args.json, &output, &format!("{} {digest}", ui::printable(&args.to)))?;
     Ok(0)
 }

@@ -12,6 +12,6 @@ pub fn run(image: &str) -> Result<u8> {
     let sbom: Value = serde_json::from_slice(&bytes)
         .err_kind(Kind::Integrity)
         .with_context(|| format!("reading the SBOM of {image}"))?;
-    ui::out(&ui::ascii(&format!("{sbom:#}")));
+    ui::indented_json(&sbom)?;
     Ok(0)
 }

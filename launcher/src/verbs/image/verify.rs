@@ -3,15 +3,29 @@
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::{image, ui};
 use invarlock_images::{Checked, Reference};
-use serde_json::json;
+use serde::Serialize;
+
+/// The output of `runtime image verify --json`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct VerifyImageOutput<'a> {
+    /// Always `runtime-image-verify-v1`.
+    #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-image-verify-v1")))]
+    format_version: &'static str,
+    /// Whether no object is corrupt.
+    ok: bool,
+    /// Every object that was verified.
+    checked: &'a [Checked],
+}
 
 /// Verifies every byte of an image, or of the whole store. Exits 3 when something is corrupt.
 pub fn run(image: Option<&str>, repair: bool, json: bool) -> Result<u8> {
     let reference = image.map(Reference::parse).transpose()?;
     let checked = image::store()?.verify(reference.as_ref(), repair)?;
     let corrupt = checked.iter().filter(|object| object.problem.is_some()).count();
-    let value = json!({"format_version": "runtime-image-verify-v1", "ok": corrupt == 0, "checked": checked});
-    ui::result(json, &value, &checked.iter().map(line).collect::<Vec<_>>().join("\n"));
+    let output =
+        VerifyImageOutput { format_version: "runtime-image-verify-v1", ok: corrupt == 0, checked: &checked };
+    ui::result(json, &output, &checked.iter().map(line).collect::<Vec<_>>().join("\n"))?;
     match corrupt {
         0 => Ok(0),
         // The JSON object lists the corrupt objects already.
