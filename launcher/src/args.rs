@@ -23,7 +23,9 @@ pub use evidence_pack::{
 };
 pub use image::{BuildArgs, ImageCommand};
 pub use registry::{PullArgs, PushArgs};
-pub use report::{ExplainArgs, ExportArgs, HtmlArgs, ReportCommand, ValidateArgs};
+pub use report::{
+    ExplainArgs, ExportArgs, GenerateArgs, GenerateFormat, HtmlArgs, ReportCommand, ValidateArgs,
+};
 pub use runtime::{LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, WorkloadArgs};
 pub use special_files::SpecialFileArgs;
 pub use verify::{AdvancedCommand, Provenance, RuntimeVerifyArgs, VerifyArgs, parse_age};

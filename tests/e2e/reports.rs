@@ -244,3 +244,47 @@ fn the_steps_of_the_ci_files_run() {
         }
     }
 }
+
+#[test]
+fn generate_writes_the_files_of_the_python_package() {
+    let place = place();
+    let run = "eval/subject.report.json";
+    let generate = |more: &[&str]| place.run(&[&["report", "generate", "--run"][..], more].concat());
+    generate(&[run]).expect(0);
+    let read = |path: &str| std::fs::read_to_string(place.work(path)).unwrap();
+    assert_eq!(read("reports_subject.report/evaluation.json"), read(run));
+    generate(&[run]).expect(1).one_error(&["evaluation.json", "--force"]);
+    generate(&["eval", "--format", "all", "-o", "all"]).expect(0);
+    assert_eq!(place.names("work/all"), ["evaluation.html", "evaluation.json", "evaluation.md"]);
+    let page = place.run(&["report", "html", "eval", "-o", "-"]).expect(0).out;
+    assert_eq!(read("all/evaluation.html"), page);
+    let export = ["report", "export", "eval", "--format", "md"];
+    assert_eq!(read("all/evaluation.md"), place.run(&export).expect(0).out);
+    generate(&["eval", "--format", "markdown", "-o", "md"]).expect(0);
+
+    let baseline = ["--baseline-run-report", "eval/baseline.report.json"];
+    generate(&[&[run, "--format", "report", "-o", "copy"][..], &baseline].concat()).expect(0);
+    assert_eq!(place.names("work/copy"), place.names("work/eval"));
+    place.run(&["verify", "--profile", "dev", "copy"]).expect(0);
+}
+
+#[test]
+fn generate_refuses_run_reports_of_no_evaluation() {
+    let place = place();
+    let generate = |more: &[&str]| place.run(&[&["report", "generate", "--run"][..], more].concat());
+    let baseline = "eval/baseline.report.json";
+    generate(&[baseline])
+        .expect(2)
+        .one_error(&["run report of the subject", "pass eval/subject.report.json"]);
+    let swapped = ["eval", "--compare-run-report", "eval/subject.report.json"];
+    generate(&swapped).expect(2).one_error(&["run report of the baseline"]);
+    place.copy_dir(&root().join("evidence/tests/data/honest/user"), "run");
+    std::fs::remove_file(place.work("run/evaluation.report.json")).unwrap();
+    generate(&["run/subject.report.json"])
+        .expect(2)
+        .one_error(&["no evaluation.report.json", "--report-out"]);
+    let failing = failing();
+    let refused = failing.run(&["report", "generate", "--run", "eval", "--format", "md"]);
+    refused.expect(3).one_error(&["checking the evidence in eval"]);
+    assert_eq!(failing.names("work"), ["eval"], "nothing was written");
+}

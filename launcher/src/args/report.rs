@@ -1,7 +1,7 @@
 //! `invarlock report …`.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use invarlock_evidence::export::{FORMATS, Format};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,13 @@ pub enum ReportCommand {
         invarlock report validate reports/eval/evaluation.report.json\n\n\
         Exit codes: 0 valid, 2 not. To check all of the evidence, use `invarlock verify`.")]
     Validate(ValidateArgs),
+    /// Render or copy the evaluation of a run report, like the Python package's command
+    #[command(after_help = "Examples:\n  \
+        invarlock report generate --run reports/eval/subject.report.json --format all -o rendered\n  \
+        invarlock report generate --run reports/eval --format report -o copy\n\n\
+        The evaluation report and its manifest must lie beside the run report. For other formats, use\n\
+        `invarlock report export`.")]
+    Generate(GenerateArgs),
     /// Write a report in a format of another tool
     #[command(after_help = "Examples:\n  \
         invarlock report export reports/eval --format junit -o gates.xml\n  \
@@ -87,6 +94,45 @@ pub struct ValidateArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// `invarlock report generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Run report of the subject, or the directory of the evidence
+    #[arg(long, value_name = "REPORT|DIR")]
+    pub run: PathBuf,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    pub format: GenerateFormat,
+    /// Run report that must be that of the baseline
+    #[arg(long, value_name = "REPORT")]
+    pub baseline_run_report: Option<PathBuf>,
+    /// The same as --baseline-run-report: md and html always compare with the baseline
+    #[arg(long, value_name = "REPORT")]
+    pub compare_run_report: Option<PathBuf>,
+    /// Directory to write to [default: reports_NAME, where NAME is that of --run without its extension]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Replace existing files
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What `invarlock report generate` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GenerateFormat {
+    /// evaluation.json: the run report of the subject
+    Json,
+    /// evaluation.md: the evaluation report for readers
+    #[value(alias = "markdown")]
+    Md,
+    /// evaluation.html: the evaluation report as one page
+    Html,
+    /// evaluation.report.json and all other files of the evidence
+    Report,
+    /// json, md and html
+    All,
 }
 
 /// `invarlock report export`.

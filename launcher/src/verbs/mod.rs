@@ -10,6 +10,7 @@ mod image;
 mod plan_lock;
 mod report_explain;
 mod report_export;
+mod report_generate;
 mod report_html;
 mod report_validate;
 mod row;
@@ -36,6 +37,7 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Report(ReportCommand::Html(args)) => Verb::new(|_| report_html::run(args)),
         Command::Report(ReportCommand::Explain(args)) => Verb::new(|_| report_explain::run(args)).json(args.json),
         Command::Report(ReportCommand::Validate(args)) => Verb::new(|_| report_validate::run(args)).json(args.json),
+        Command::Report(ReportCommand::Generate(args)) => Verb::new(|_| report_generate::run(args)),
         Command::Report(ReportCommand::Export(args)) => Verb::new(|_| report_export::run(args)),
         Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),
         Command::Runtime(RuntimeCommand::Run(args)) => Verb::new(|policy| runtime_run::run(args, policy))
