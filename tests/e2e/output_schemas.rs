@@ -42,6 +42,7 @@ fn outputs_about_evidence_are_valid() {
     let foreign = foreign.to_str().unwrap();
     let signed = ["--signing-key", "alice.key"];
     let pack = ["--report", "eval", "--profile", "dev", "--signing-key", "pack.key"];
+    let refused = ["--report", "eval", "--profile", "ci"];
     let cases: [(&[&str], &[&str], i32, &str); 22] = [
         (&["advanced", "attest", "keygen", "alice.key"], &[], 0, "attest-keygen-v1"),
         (&["advanced", "attest", "keygen", "alice.key"], &[], 2, "error-v1"),
@@ -64,12 +65,7 @@ fn outputs_about_evidence_are_valid() {
         (&["verify", "eval"], &["--profile", "dev", "--key", "alice.pub"], 0, "verify-v1"),
         (&["advanced", "evidence-pack", "keygen", "pack.key"], &[], 0, "evidence-pack-keygen-v1"),
         (&["advanced", "evidence-pack", "build", "pack"], &pack, 0, "evidence-pack-build-v1"),
-        (
-            &["advanced", "evidence-pack", "build", "other"],
-            &["--report", "eval"],
-            7,
-            "evidence-pack-build-v1",
-        ),
+        (&["advanced", "evidence-pack", "build", "other"], &refused, 7, "evidence-pack-build-v1"),
         (&["advanced", "evidence-pack", "inspect", "pack"], &[], 0, "evidence-pack-inspect-v1"),
         (
             &["advanced", "evidence-pack", "verify", "pack"],
