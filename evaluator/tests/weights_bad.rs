@@ -7,6 +7,7 @@ use invarlock_error::{Error, Kind};
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
 use invarlock_evaluator::model::{Example, Model};
+use invarlock_evidence::format::objective::Objective;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -225,9 +226,12 @@ fn measure_seed(bytes: &[u8]) -> Result<(), Error> {
     write(if weights.starts_with(b"GGUF") { "model.gguf" } else { "model.safetensors" }, weights);
     let checkpoint = Checkpoint::open(directory.path())?;
     let model = Model::load(&checkpoint, 3)?;
-    if model.info.vocab_size >= 3 {
+    let fits = model.info.max_positions.is_none_or(|positions| positions >= 3);
+    if fits && model.info.vocab_size >= 3 {
         let workers = Workers::new(Some(1))?;
-        assert_eq!(workers.losses(&model, &[Example::causal(&[1, 2, 0])], &|_| ()).len(), 1);
+        let labels = (model.info.objective != Objective::Causal).then_some(&[1, -100, 2][..]);
+        let example = Example { tokens: &[1, 2, 0], labels };
+        assert_eq!(workers.losses(&model, &[example], &|_| ()).len(), 1);
     }
     Ok(())
 }

@@ -5,9 +5,12 @@
 use invarlock_evaluator::checkpoint::{Checkpoint, scan};
 use invarlock_evaluator::measure::Workers;
 use invarlock_evaluator::model::{Example, Model};
+use invarlock_evidence::format::objective::Objective;
 
 /// Tokens of the window. Models with fewer are not measured.
 const WINDOW: [u32; 3] = [1, 2, 0];
+/// Labels for models that are not causal.
+const LABELS: [i64; 3] = [1, -100, 2];
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((length, rest)) = bytes.split_first_chunk() else { return };
@@ -18,8 +21,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     write(if weights.starts_with(b"GGUF") { "model.gguf" } else { "model.safetensors" }, weights);
     let Ok(checkpoint) = Checkpoint::open(directory.path()) else { return };
     let Ok(model) = Model::load(&checkpoint, WINDOW.len()) else { return };
-    if scan(&model.info.tensors, &|_| ()).is_ok() && model.info.vocab_size >= WINDOW.len() {
+    let fits = model.info.max_positions.is_none_or(|positions| positions >= WINDOW.len());
+    if scan(&model.info.tensors, &|_| ()).is_ok() && fits && model.info.vocab_size >= WINDOW.len() {
         let workers = Workers::new(Some(1)).expect("a thread");
-        assert_eq!(workers.losses(&model, &[Example::causal(&WINDOW)], &|_| ()).len(), 1);
+        let labels = (model.info.objective != Objective::Causal).then_some(&LABELS[..]);
+        let example = Example { tokens: &WINDOW, labels };
+        assert_eq!(workers.losses(&model, &[example], &|_| ()).len(), 1);
     }
 });
