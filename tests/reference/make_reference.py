@@ -21,18 +21,21 @@ this program fails where one does not. Run by a maintainer, once, with PyTorch a
 It replaces all cases. The same versions of PyTorch and transformers give the same files.
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
 import shutil
-import zlib
+import sys
 
 import safetensors.torch
 import torch
 import transformers
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "evaluator/tests/reference"))
+
+import common
+
 VOCAB = 131
 PAD = 0
 
@@ -269,7 +272,7 @@ def informative_weights(model, sharpness, generator):
 
 def write_checkpoint(case, folder):
     config = transformers.AutoConfig.for_model(**case.config)
-    generator = torch.Generator().manual_seed(zlib.crc32(case.name.encode()))
+    generator = common.seed_of(case.name)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     informative_weights(model, case.sharpness, generator)
     tensors = {name: tensor.to(case.store).contiguous() for name, tensor in model.state_dict().items()}
@@ -281,7 +284,7 @@ def write_checkpoint(case, folder):
     # Written from our own dictionary, not by transformers, which would make every style the newest.
     dtype = str(case.store).removeprefix("torch.")
     dtype_key = "dtype" if "rope_parameters" in case.config else "torch_dtype"
-    write_json(folder / "config.json", {**case.config, dtype_key: dtype})
+    common.write_json(folder / "config.json", {**case.config, dtype_key: dtype})
 
 
 def write_tensors(tensors, shards, folder):
@@ -296,7 +299,7 @@ def write_tensors(tensors, shards, folder):
         weight_map.update(dict.fromkeys(part, file))
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-    write_json(folder / "model.safetensors.index.json", index)
+    common.write_json(folder / "model.safetensors.index.json", index)
 
 
 def windows(positions, generator):
@@ -342,24 +345,9 @@ def losses(model, inputs):
     return found
 
 
-@contextlib.contextmanager
-def float32_means_float64():
-    """transformers does norms, rotation, softmax and loss in float32 whatever the model's type.
-
-    It asks for that by these three names; within this block they mean float64.
-    """
-    saved = torch.float32, torch.float, torch.Tensor.float
-    torch.float32 = torch.float = torch.float64
-    torch.Tensor.float = torch.Tensor.double
-    try:
-        yield
-    finally:
-        torch.float32, torch.float, torch.Tensor.float = saved
-
-
 def losses_f64(model, inputs):
     model = model.double()
-    with float32_means_float64():
+    with common.float32_means_float64():
         for module in model.modules():
             if hasattr(module, "inv_freq"):
                 module.inv_freq = module.compute_default_rope_parameters(model.config)[0]
@@ -378,7 +366,7 @@ def make(case):
     write_checkpoint(case, folder)
 
     positions = case.config.get("n_positions") or case.config["max_position_embeddings"]
-    inputs = list(windows(positions, torch.Generator().manual_seed(zlib.crc32(case.name.encode()) + 1)))
+    inputs = list(windows(positions, common.seed_of(case.name, 1)))
     measured = losses(load(folder), inputs)
     exact = losses_f64(load(folder), inputs)
     gap = largest_difference(measured, exact)
@@ -406,19 +394,14 @@ def write_reference(case, folder, inputs, measured, exact):
     (folder / "reference.json").write_text(json.dumps(head)[:-1] + ', "windows": [\n' + lines + "\n]}\n")
 
 
-def write_json(path, value):
-    path.write_text(json.dumps(value, indent=2) + "\n")
-
-
 def main():
-    transformers.utils.logging.set_verbosity_error()
-    torch.use_deterministic_algorithms(True)
+    common.setup()
     for case in cases():
         make(case)
     for name, config, words in refused():
         folder = HERE / "refused" / name
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", config)
+        common.write_json(folder / "config.json", config)
         (folder / "expect.txt").write_text("\n".join(words) + "\n")
 
 
