@@ -27,6 +27,7 @@ pub mod html;
 pub mod job;
 pub mod json;
 pub mod manifest;
+pub mod masking;
 pub mod measured;
 pub mod newer;
 pub mod numerics;

@@ -7,6 +7,7 @@
 pub(crate) mod canonical;
 pub mod check_report;
 pub mod evaluation_report;
+pub mod masking;
 pub mod measurement;
 pub mod objective;
 pub mod observations;

@@ -7,4 +7,8 @@ pub mod bootstrap;
 pub mod digest;
 pub mod normal;
 pub mod pcg64;
+pub mod python_random;
 pub mod stats;
+
+/// Label of a token that is not predicted.
+pub const NOT_PREDICTED: i64 = -100;
