@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::limits;
 use crate::model::{Example, Model, State, Work};
 use crate::weights::RESIDENT;
-use crate::windows::Arm;
+use crate::windows::{Arm, Window};
 use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 
 /// Tokens that pass through the model together, so that short windows share the cost of converting weights. The groups
@@ -165,7 +165,7 @@ impl Workers {
         arm: &Arm,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Vec<f64>> {
-        let examples: Vec<Example<'_>> = arm.windows.iter().map(|w| Example::causal(w.tokens())).collect();
+        let examples: Vec<Example<'_>> = arm.windows.iter().map(Window::example).collect();
         let losses = self.losses(model, &examples, progress);
         match losses.iter().zip(&arm.ids).find(|(loss, _)| !loss.is_finite()) {
             Some((loss, id)) => {
@@ -241,16 +241,16 @@ impl<'p> Meter<'p> {
     }
 }
 
-/// Mean of the losses, weighted by tokens.
+/// Mean of the losses, weighted by predicted tokens.
 pub fn weighted_mean(losses: &[f64], arm: &Arm) -> f64 {
-    let total: f64 = losses.iter().zip(&arm.windows).map(|(loss, w)| loss * w.real as f64).sum();
-    total / arm.tokens() as f64
+    let weights = || arm.windows.iter().map(Window::weight);
+    let total: f64 = losses.iter().zip(weights()).map(|(loss, weight)| loss * weight as f64).sum();
+    total / weights().sum::<u64>() as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::windows::Window;
 
     #[test]
     fn groups_are_consecutive_and_bounded() {
@@ -281,8 +281,11 @@ mod tests {
 
     #[test]
     fn means_are_weighted_by_tokens() {
-        let window = |real| Window { ids: vec![0; 4], real };
+        let window = |real| Window { ids: vec![0; 4], real, labels: None };
         let arm = Arm { ids: vec![0, 1], windows: vec![window(3), window(1)] };
+        assert_eq!(weighted_mean(&[1.0, 5.0], &arm), 2.0);
+        let labelled = Window { labels: Some(vec![-100, 3, -100, -100]), ..window(4) };
+        let arm = Arm { ids: vec![0, 1], windows: vec![window(3), labelled] };
         assert_eq!(weighted_mean(&[1.0, 5.0], &arm), 2.0);
     }
 

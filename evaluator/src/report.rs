@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use invarlock_evidence::format::check_report::CheckpointFacts;
+use invarlock_evidence::format::metrics;
 use invarlock_evidence::job::Job;
 use invarlock_evidence::measured::{self, Evaluator, Requested, Seconds, Selection};
+use invarlock_evidence::numerics::NOT_PREDICTED;
 use invarlock_evidence::run_report::{ReplayArm, RunReport};
 
 use crate::math::simd;
 use crate::model::ModelInfo;
 use crate::tokenizer::Tokenizer;
-use crate::windows::{Arm, Windows};
+use crate::windows::{Arm, Window, Windows};
 use invarlock_error::Result;
 
 /// The results from which a report is built.
@@ -36,6 +38,8 @@ impl Measured<'_> {
         let total = self.opened + self.tokenized + self.evaluated;
         measured::Measured {
             requested: self.requested(),
+            metric: metrics::perplexity_of(self.info.objective),
+            masked: self.windows.masked.clone(),
             ended_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             evaluator: Evaluator {
                 version: crate::VERSION.to_owned(),
@@ -100,7 +104,18 @@ pub fn replay_arm(arm: &Arm) -> ReplayArm {
         window_ids: arm.ids.clone(),
         input_ids: arm.windows.iter().map(|w| w.ids.clone()).collect(),
         attention_masks: arm.windows.iter().map(|w| mask(w.real, w.ids.len())).collect(),
+        labels: labels(arm),
     }
+}
+
+/// The labels of the windows, padded to their length; none for a causal model.
+fn labels(arm: &Arm) -> Option<Vec<Vec<i64>>> {
+    let padded = |window: &Window| {
+        let mut labels = window.labels.clone()?;
+        labels.resize(window.ids.len(), NOT_PREDICTED);
+        Some(labels)
+    };
+    arm.windows.iter().map(padded).collect()
 }
 
 /// Ones for tokens of the text, zeros for padding.
@@ -113,6 +128,7 @@ fn arm(arm: &Arm, losses: &[f64]) -> measured::Arm {
         window_ids: arm.ids.clone(),
         input_ids: arm.windows.iter().map(|w| w.ids.clone()).collect(),
         token_counts: arm.windows.iter().map(|w| w.real as u64).collect(),
+        labels: labels(arm),
         losses: losses.to_vec(),
     }
 }

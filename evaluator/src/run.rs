@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use invarlock_evidence::compare::Sample;
 use invarlock_evidence::format::check_report::{CHECK_CONTRACT, CheckReport, CheckpointFacts};
-use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::run_report::{BaselineWindows, RunReport};
@@ -20,8 +19,8 @@ use crate::model::Model;
 use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
-use crate::windows::{WindowRequest, Windows, check_size, equal_rows, replay, select};
-use crate::{dataset, facts, files, limits, texts};
+use crate::windows::{self, Windows, check_size, equal_rows};
+use crate::{facts, files, limits, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 /// Runs the job in a file and writes its output into `out`: `events.jsonl` and `report.json`, or `check.json` of a check. On failure no
@@ -73,7 +72,6 @@ impl<'a> Prepared<'a> {
     ) -> Result<Self> {
         let workers = Workers::new(job.threads)?;
         let model = Model::load(checkpoint, job.seq_len)?;
-        check_objective(&model)?;
         check_positions(job, &model)?;
         let tokenizer = Tokenizer::open(checkpoint, &model.info, job.seq_len)?;
         events.add(
@@ -83,7 +81,7 @@ impl<'a> Prepared<'a> {
         let opened = start.elapsed();
 
         let start = Instant::now();
-        let windows = workers.run(|| open_windows(job, &model, &tokenizer, progress))?;
+        let windows = workers.run(|| windows::open(job, &model.info, &tokenizer, progress))?;
         check_sample(job, &windows)?;
         events.add(
             "windows",
@@ -102,6 +100,7 @@ impl<'a> Prepared<'a> {
             checkpoint: self.facts.clone(),
             windows: BaselineWindows {
                 tokenizer_hash: Some(self.tokenizer.hash.clone()),
+                objective: self.model.info.objective,
                 preview: report::replay_arm(&self.windows.preview),
                 final_: report::replay_arm(&self.windows.final_),
             },
@@ -176,20 +175,6 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Reports describe causal language models only.
-fn check_objective(model: &Model<'_>) -> Result<()> {
-    match model.info.objective {
-        Objective::Causal => Ok(()),
-        other => bail!(
-            Unsupported,
-            "the checkpoint ({}) is a {}; measuring a {} is not supported",
-            model.info.model_type,
-            other.describe(),
-            other.describe()
-        ),
-    }
-}
-
 fn check_positions(job: &Job, model: &Model<'_>) -> Result<()> {
     if let Some(max) = model.info.max_positions.filter(|max| *max < job.seq_len) {
         return Err(Error::input(format!(
@@ -232,39 +217,6 @@ fn check_job(job: &Job) -> Result<()> {
         }
         (Role::Subject, _) => {
             bail!(Input, "the job of a subject must name the baseline's windows, but it names a dataset")
-        }
-    }
-}
-
-fn open_windows(job: &Job, model: &Model<'_>, tokenizer: &Tokenizer, progress: &Progress) -> Result<Windows> {
-    match &job.windows {
-        WindowSource::LocalJsonl { files, text_field, max_samples } => {
-            let texts = dataset::read(files, text_field, *max_samples)?;
-            let request = WindowRequest {
-                seq_len: job.seq_len,
-                preview: job.preview_n,
-                final_: job.final_n,
-                pad: tokenizer.pad_id,
-                profile: &job.profile,
-                max_samples: *max_samples,
-            };
-            select(&texts, &request, &|text| tokenizer.encode(text), &|done, total| {
-                progress.report("tokenize", done, total)
-            })
-        }
-        WindowSource::Replay { file } => {
-            let baseline: BaselineWindows =
-                files::read_json(Path::new(file), "windows of the baseline", limits::WINDOWS_BYTES)?;
-            if baseline.tokenizer_hash.as_deref() != Some(tokenizer.hash.as_str()) {
-                return Err(Error::input(format!(
-                    "tokenizer mismatch: the tokenizer of the baseline has the digest {}, that of the subject {}; losses \
-                     over different vocabularies cannot be compared",
-                    baseline.tokenizer_hash.as_deref().unwrap_or("(none)"),
-                    tokenizer.hash
-                ))
-                .with_hint("use the same tokenizer.json in both checkpoints"));
-            }
-            replay(baseline, job.seq_len, model.info.vocab_size)
         }
     }
 }

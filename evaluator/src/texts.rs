@@ -9,15 +9,15 @@ use crate::tokenizer::Tokenizer;
 use crate::windows::Arm;
 use invarlock_error::{Result, bail};
 
-/// For each window, the text of its real tokens after the first, which is not predicted. They are decoded alone: a tokenizer that
+/// For each window, the text of the predicted tokens. They are decoded alone: a tokenizer that
 /// removes the space before the first word of a text removes it here, too.
 ///
 /// # Errors
 /// The tokenizer cannot decode the tokens, or the texts are longer than [`limits::PREDICTED_TEXT_BYTES`].
 pub fn predicted(tokenizer: &Tokenizer, arm: &Arm) -> Result<Vec<String>> {
     let bytes = AtomicUsize::new(0);
-    let decode = |tokens: &[u32]| {
-        let text = tokenizer.decode(tokens.get(1..).unwrap_or_default())?;
+    let decode = |tokens: Vec<u32>| {
+        let text = tokenizer.decode(&tokens)?;
         match bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len() {
             all if all > limits::PREDICTED_TEXT_BYTES => {
                 bail!(Input, "the texts are longer than {} bytes", limits::PREDICTED_TEXT_BYTES)
@@ -25,7 +25,7 @@ pub fn predicted(tokenizer: &Tokenizer, arm: &Arm) -> Result<Vec<String>> {
             _ => Ok(text),
         }
     };
-    arm.windows.par_iter().map(|window| decode(window.tokens())).collect()
+    arm.windows.par_iter().map(|window| decode(window.predicted())).collect()
 }
 
 #[cfg(test)]
@@ -49,8 +49,11 @@ mod tests {
 
     fn texts(tokenizer: &Value, windows: &[&[u32]]) -> Result<Vec<String>> {
         let tokenizer = open(tokenizer.to_string().as_bytes(), None, json!({}), 27).expect("a tokenizer");
-        let window =
-            |tokens: &&[u32]| Window { ids: [tokens, [0; 3].as_slice()].concat(), real: tokens.len() };
+        let window = |tokens: &&[u32]| Window {
+            ids: [tokens, [0; 3].as_slice()].concat(),
+            real: tokens.len(),
+            labels: None,
+        };
         predicted(
             &tokenizer,
             &Arm { ids: (0..).take(windows.len()).collect(), windows: windows.iter().map(window).collect() },

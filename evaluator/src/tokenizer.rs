@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use invarlock_evidence::format::objective::Objective;
 use serde_json::{Map, Value};
 use tokenizers::{TruncationDirection, TruncationParams};
 
@@ -18,6 +19,13 @@ pub struct Tokenizer {
     /// The token with which every window starts, if any.
     bos: Option<u32>,
     seq_len: usize,
+    /// Which end of a text is cut off here, instead of by the library: for masked language models, whose windows upstream cuts after the
+    /// special tokens were added.
+    cut: Option<TruncationDirection>,
+    /// The token that hides a predicted one.
+    mask_id: Option<u32>,
+    /// Tokens that stand for no text, ascending: those that the configuration names, and added tokens that are marked as special.
+    pub special_ids: Vec<u32>,
     /// The token that pads a window.
     pub pad_id: u32,
     /// Size of the vocabulary, added tokens included.
@@ -26,6 +34,19 @@ pub struct Tokenizer {
     pub hash: String,
     /// `bos_token`, `eos_token`, `pad_token`, `add_prefix_space` as configured.
     pub special: Map<String, Value>,
+}
+
+/// Members of a configuration that name special tokens.
+const NAMED: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// What a tokenizer must know about its model.
+struct Model {
+    objective: Objective,
+    /// Tokens in its embedding.
+    embedded: usize,
+    /// As [`ModelInfo::starts_with_bos`].
+    with_bos: bool,
 }
 
 /// The file of a tokenizer.
@@ -77,16 +98,13 @@ impl Tokenizer {
             Some(embedded) if !exists(&directory.join(FILE)) => Definition::embedded(directory, embedded)?,
             _ => Definition::open(directory)?,
         };
-        Self::new(definition, &checkpoint.config, seq_len, info.vocab_size, info.starts_with_bos)
+        let model =
+            Model { objective: info.objective, embedded: info.vocab_size, with_bos: info.starts_with_bos };
+        Self::new(definition, &checkpoint.config, seq_len, model)
     }
 
-    fn new(
-        definition: Definition,
-        config: &Config,
-        seq_len: usize,
-        embedded: usize,
-        with_bos: bool,
-    ) -> Result<Self> {
+    fn new(definition: Definition, config: &Config, seq_len: usize, model: Model) -> Result<Self> {
+        let Model { objective, embedded, with_bos } = model;
         let Definition { path, bytes, settings } = definition;
         let invalid = || format!("{}: invalid tokenizer", path.display());
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
@@ -96,9 +114,11 @@ impl Tokenizer {
 
         let left = settings.get("truncation_side").and_then(Value::as_str) == Some("left");
         let direction = if left { TruncationDirection::Left } else { TruncationDirection::Right };
+        let cut = (objective == Objective::Masked).then_some(direction);
         let truncation = TruncationParams { max_length: seq_len, direction, ..TruncationParams::default() };
+        let truncation = cut.is_none().then_some(truncation);
         inner.with_padding(None);
-        guarded(|| inner.with_truncation(Some(truncation)).map(|_| ())).with_context(invalid)?;
+        guarded(|| inner.with_truncation(truncation).map(|_| ())).with_context(invalid)?;
 
         let vocabulary = inner.get_vocab(true);
         if let Some((token, id)) =
@@ -124,7 +144,10 @@ impl Tokenizer {
             .filter(|_| with_bos)
             .and_then(|token| inner.token_to_id(token));
         let hash = digests::vocabulary(&vocabulary);
-        Ok(Self { bos, seq_len, pad_id, vocab_size: vocabulary.len() as u64, hash, special, inner })
+        let mask_id = token_text(&settings, "mask_token").and_then(|token| inner.token_to_id(token));
+        let special_ids = special_ids(&inner, &settings);
+        let vocab_size = vocabulary.len() as u64;
+        Ok(Self { bos, seq_len, cut, mask_id, special_ids, pad_id, vocab_size, hash, special, inner })
     }
 
     /// Token ids of a text with special tokens, truncated to the window.
@@ -136,7 +159,22 @@ impl Tokenizer {
             ids.insert(0, bos);
             ids.truncate(self.seq_len);
         }
+        match self.cut {
+            Some(TruncationDirection::Left) => drop(ids.drain(..ids.len().saturating_sub(self.seq_len))),
+            _ => ids.truncate(self.seq_len),
+        }
         Ok(ids)
+    }
+
+    /// The token that hides a predicted one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn mask_id(&self) -> Result<u32> {
+        self.mask_id.ok_or_else(|| {
+            Error::input("the tokenizer has no mask token")
+                .with_hint("name it as `mask_token` in tokenizer_config.json")
+        })
     }
 
     /// The text of tokens. Special tokens are written as their text, bytes that are no UTF-8 as U+FFFD.
@@ -170,11 +208,30 @@ fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
 
 /// The text of a special token, which is stored as a string or as an object with `content`.
 fn token_text<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    match settings.get(key)? {
+    text_of(settings.get(key)?)
+}
+
+fn text_of(token: &Value) -> Option<&str> {
+    match token {
         Value::String(text) => Some(text),
         Value::Object(token) => token.get("content")?.as_str(),
         _ => None,
     }
+}
+
+/// Tokens that stand for no text, ascending.
+fn special_ids(tokenizer: &tokenizers::Tokenizer, settings: &Map<String, Value>) -> Vec<u32> {
+    let named = NAMED.iter().filter_map(|key| token_text(settings, key));
+    let more =
+        ["additional_special_tokens", "extra_special_tokens"].iter().filter_map(|key| settings.get(*key));
+    let more = more.filter_map(Value::as_array).flatten().filter_map(text_of);
+    let added = tokenizer.get_added_tokens_decoder();
+    let added = added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
+    let mut ids: Vec<u32> =
+        named.chain(more).filter_map(|text| tokenizer.token_to_id(text)).chain(added).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }
 
 fn pad_id(
@@ -233,7 +290,40 @@ pub(crate) mod tests {
             std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).expect("written");
         }
         let config = Config::from_members(config.as_object().expect("an object").clone());
-        Tokenizer::new(Definition::open(dir.path())?, &config, 4, embedded, true)
+        let objective = match settings_name_mask(dir.path()) {
+            true => Objective::Masked,
+            false => Objective::Causal,
+        };
+        let model = Model { objective, embedded, with_bos: true };
+        Tokenizer::new(Definition::open(dir.path())?, &config, 4, model)
+    }
+
+    /// The tokenizers of masked language models name a mask token.
+    fn settings_name_mask(directory: &Path) -> bool {
+        let settings = std::fs::read_to_string(directory.join("tokenizer_config.json"));
+        settings.is_ok_and(|settings| settings.contains("mask_token"))
+    }
+
+    #[test]
+    fn windows_of_masked_models_are_cut_after_special_tokens_were_added() {
+        let mut tokenizer = letters();
+        tokenizer["post_processor"] = json!({"type": "TemplateProcessing", "pair": [],
+            "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "y", "type_id": 0}}],
+            "special_tokens": {"x": {"id": "x", "ids": [24], "tokens": ["x"]}, "y": {"id": "y", "ids": [25], "tokens": ["y"]}}});
+        let bytes = tokenizer.to_string().into_bytes();
+        let named = json!({"mask_token": "m", "cls_token": "x", "sep_token": {"content": "y"}});
+        let masked = open(&bytes, Some(named.clone()), json!({}), 27).expect("opened");
+        assert_eq!(masked.encode("a b c d e").expect("encoded"), [24, 1, 2, 3]);
+        assert_eq!(masked.encode("a").expect("encoded"), [24, 1, 25]);
+        assert_eq!((masked.mask_id(), masked.special_ids), (Ok(13), vec![13, 24, 25]));
+        let mut left = named;
+        left["truncation_side"] = json!("left");
+        let left = open(&bytes, Some(left), json!({}), 27).expect("opened");
+        assert_eq!(left.encode("a b c d e").expect("encoded"), [3, 4, 5, 25]);
+        let causal = open(&bytes, None, json!({}), 27).expect("opened");
+        assert_eq!(causal.encode("a b c d e").expect("encoded"), [24, 1, 2, 25]);
+        assert!(causal.mask_id().is_err());
     }
 
     #[test]

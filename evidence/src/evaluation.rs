@@ -5,6 +5,7 @@
 
 use crate::compare::{CompareContext, compare};
 use crate::format::evaluation_report::EvaluationReport;
+use crate::format::metrics::{self, MetricKind};
 use crate::format::plan::{Plan, Request};
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::{Context, File, Launcher, Machine, PlanRecord, RuntimeManifest, Side};
@@ -272,12 +273,14 @@ impl<'a> UpstreamRequest<'a> {
         let Request {
             baseline, subject, dataset, preset, out, report_out, baseline_report, edit_label, ..
         } = &plan.request;
+        // The name of the default is that of the first kind that was measured.
+        let adapter = metrics::of(plan.dataset.metric.unwrap_or(MetricKind::PplCausal)).objective.adapter();
         Self {
             command: COMMAND,
             baseline,
             subject,
-            baseline_adapter: "hf_causal",
-            subject_adapter: "hf_causal",
+            baseline_adapter: adapter,
+            subject_adapter: adapter,
             profile: &plan.profile,
             tier: &plan.tier,
             preset: preset.as_deref(),

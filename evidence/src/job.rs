@@ -1,5 +1,7 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
+use crate::format::masking::Masking;
+use crate::format::metrics::MetricKind;
 use crate::format::plan::Dataset;
 pub use crate::format::role::Role;
 use serde::{Deserialize, Serialize};
@@ -59,8 +61,14 @@ pub struct Job {
     pub final_n: usize,
     /// Dataset split name, recorded.
     pub split: String,
-    /// Dataset seed, recorded (`local_jsonl` takes rows in order).
+    /// Dataset seed. It seeds the choice of masked tokens, and nothing else of a measurement: rows are taken in order.
     pub seed: u64,
+    /// The metric that is wanted; absent: the perplexity of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricKind>,
+    /// Settings of masking; absent: the default ones for a masked language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<Masking>,
     /// Worker threads; absent: one a core. The results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
@@ -91,6 +99,7 @@ impl Job {
             Role::Baseline => WindowSource::LocalJsonl {
                 files: paths.dataset,
                 text_field: dataset.text_field.clone(),
+                target_field: dataset.target_field.clone(),
                 max_samples: dataset.max_samples,
             },
             Role::Subject => WindowSource::Replay { file: paths.windows },
@@ -110,6 +119,8 @@ impl Job {
             final_n: dataset.final_n,
             split: dataset.split.clone(),
             seed: dataset.seed,
+            metric: dataset.metric,
+            masking: dataset.masking,
             threads: None,
         }
     }
@@ -124,8 +135,11 @@ pub enum WindowSource {
     LocalJsonl {
         /// Files in order.
         files: Vec<String>,
-        /// Name of the text member of each row.
+        /// Name of the text member of each row, or of the source of a pair.
         text_field: String,
+        /// Name of the target of a pair; absent where rows have one text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target_field: Option<String>,
         /// Rows read at most, over all files.
         max_samples: usize,
     },

@@ -4,6 +4,8 @@
 //! who received the lock before the evaluation passes its digest to `verify`.
 
 use crate::format::evaluation_report::MetricsPolicy;
+use crate::format::masking::Masking;
+use crate::format::metrics;
 use crate::format::plan::{Dataset, Files, Plan};
 use crate::policy::{Profile, Tier};
 use crate::signing::dsse::Envelope;
@@ -103,6 +105,7 @@ impl PlanLock {
         fixed("windows", windows(&self.dataset), windows(dataset));
         fixed("seed", self.dataset.seed.to_string(), dataset.seed.to_string());
         fixed("dataset records", records(&self.dataset), records(dataset));
+        fixed("metric", metric(&self.dataset), metric(dataset));
         if let Some(locked) = &self.baseline {
             fixed("baseline", locked.clone(), baseline.unwrap_or("none").to_owned());
         }
@@ -121,6 +124,16 @@ fn windows(dataset: &Dataset) -> String {
 }
 
 fn records(dataset: &Dataset) -> String {
-    let Dataset { text_field, max_samples, split, .. } = dataset;
-    format!("{max_samples} of member {text_field:?}, split {split:?}")
+    let Dataset { text_field, target_field, max_samples, split, .. } = dataset;
+    let target = target_field.as_ref().map_or_else(String::new, |field| format!(" and {field:?}"));
+    format!("{max_samples} of member {text_field:?}{target}, split {split:?}")
+}
+
+fn metric(dataset: &Dataset) -> String {
+    let name = dataset.metric.map_or("auto", |kind| metrics::of(kind).name);
+    let masking = dataset.masking.map_or_else(String::new, |masking| {
+        let Masking { mask_prob, seed, random_token_prob, original_token_prob } = masking;
+        format!(", masking {mask_prob} with seed {seed}, {random_token_prob} random, {original_token_prob} original")
+    });
+    format!("{name}{masking}")
 }

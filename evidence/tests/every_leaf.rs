@@ -4,8 +4,10 @@
 
 mod common;
 
-use invarlock_evidence::evaluation::plan_digest;
+use invarlock_evidence::evaluation::{Facts, plan_digest};
 use invarlock_evidence::format::plan::Plan;
+use invarlock_evidence::format::to_value;
+use invarlock_evidence::measured::Measured;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::Profile;
 use invarlock_evidence::verify::{VerifyOptions, verify_report};
@@ -24,7 +26,17 @@ struct Evidence(BTreeMap<&'static str, Value>);
 
 impl Evidence {
     fn honest(run: &str) -> Self {
-        let directory = common::made::honest(run);
+        Self::read(&common::made::honest(run))
+    }
+
+    /// A run of masked language models.
+    fn masked(run: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        common::Made::masked(run).write(directory.path());
+        Self::read(directory.path())
+    }
+
+    fn read(directory: &Path) -> Self {
         let read = |name: &'static str| {
             let bytes = std::fs::read(directory.join(name)).unwrap();
             (name, serde_json::from_slice(&bytes).unwrap())
@@ -48,7 +60,17 @@ impl Evidence {
         windows["predicted_utf8_bytes"] = texts.iter().map(String::len).collect();
         windows["predicted_texts"] = texts.into();
         evidence.reseal();
+        evidence.compare();
         evidence
+    }
+
+    /// Derives the report again.
+    fn compare(&mut self) {
+        let facts = Facts::read(&serde_json::from_value(self.0[MANIFEST].clone()).unwrap()).unwrap();
+        let [baseline, subject] =
+            [BASELINE, SUBJECT].map(|name| serde_json::from_value(self.0[name].clone()).unwrap());
+        self.0.insert(REPORT, to_value(&facts.compare(&baseline, &subject).unwrap()));
+        self.reseal();
     }
 
     /// Computes the digests again that depend on the bytes of a file or on the plan.
@@ -229,6 +251,51 @@ fn only_listed_values_of_a_run_by_root_can_be_edited() {
 fn only_listed_values_of_a_run_by_a_user_can_be_edited() {
     let found = undocumented(&Evidence::honest("user"), &Evidence::honest("root"), "");
     assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn only_listed_values_of_a_masked_run_can_be_edited() {
+    let (honest, other) = (Evidence::masked("root"), Evidence::masked("user"));
+    let found = undocumented(&honest, &other, "");
+    assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+}
+
+/// Another choice of masked tokens is refused, though both sides agree on it.
+#[test]
+fn masks_follow_from_the_seed() {
+    let directory = tempfile::tempdir().unwrap();
+    let forged = |change: &dyn Fn(&mut Value)| {
+        let mut evidence = Evidence::masked("root");
+        for name in [BASELINE, SUBJECT] {
+            let mut run = evidence.0[name].clone();
+            change(&mut run["evaluation_windows"]["final"]);
+            let read = serde_json::from_value(run).unwrap();
+            let report = Measured::read(&read).unwrap().report().unwrap();
+            evidence.0.insert(name, to_value(&report));
+        }
+        evidence.reseal();
+        evidence.compare();
+        for name in evidence.0.keys() {
+            std::fs::write(directory.path().join(name), evidence.bytes(name)).unwrap();
+        }
+        let options = VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() };
+        let verdict = verify_report(&directory.path().join(REPORT), &options);
+        verdict.all_errors().any(|error| error.contains("its masks do not follow from the seed"))
+    };
+    assert!(!forged(&|_| ()));
+    assert!(forged(&|arm| {
+        let labels = arm["labels"][0].as_array_mut().unwrap();
+        let (label, free) = (
+            labels.iter().position(|label| *label != -100).unwrap(),
+            labels.iter().position(|label| *label == -100).unwrap(),
+        );
+        labels.swap(label, free);
+    }));
+    assert!(forged(&|arm| {
+        let labels = arm["labels"][0].as_array().unwrap();
+        let label = labels.iter().position(|label| *label != -100).unwrap();
+        arm["input_ids"][0][label] = json!(9);
+    }));
 }
 
 /// Evidence with and without texts is accepted. A text is free, its length is not.

@@ -105,7 +105,6 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
     let image =
         image.map_or_else(|| "nothing".to_owned(), |image| image.resolved.manifest_digest.to_string());
     let pairs = [
-        ("adapter", report.meta.adapter.clone(), "hf_causal".into()),
         ("profile", text(context.get("profile")), plan.request.profile.to_string()),
         ("tier", text(context.get("tier")), plan.request.tier.to_string()),
         (

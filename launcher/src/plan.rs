@@ -7,6 +7,7 @@ use crate::filter::{CustomProfile, Filter};
 use crate::image::{self, Image};
 use crate::inputs::{self, InputFile};
 use crate::limits;
+use crate::metric_choice;
 use crate::plan_lock::LockFile;
 use crate::policy::Policy;
 use crate::preset::{self, Dataset, Preset};
@@ -34,6 +35,8 @@ pub struct Request {
     pub subject: PathBuf,
     /// Where the windows come from.
     pub data: DataSource,
+    /// The metric that the options name.
+    pub metric: metric_choice::Choice,
     /// The profile.
     pub profile: Profile,
     /// The tier.
@@ -161,7 +164,10 @@ impl std::ops::Deref for Plan {
 /// Resolves the request and opens its inputs: cheap checks first.
 pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
     let lock = request.lock.as_deref().map(LockFile::read).transpose()?;
-    let Preset { dataset, warnings: preset_warnings, adapter, .. } = dataset(&request.data, request.profile)?;
+    let Preset { mut dataset, metric: mut named, warnings: preset_warnings, adapter, .. } =
+        dataset(&request.data, request.profile)?;
+    named.merge(request.metric.clone())?;
+    dataset.metric = named.kind();
     let request = Request { adapters: request.adapters.or(adapter), ..request };
     refuse_outputs_in_checkpoints(&request)?;
     if policy.mode == ExecutionMode::HostBypass {

@@ -6,7 +6,10 @@ use crate::adapter::Adapter;
 use crate::dataset_files;
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
-use crate::preset_sections;
+use crate::metric_choice::Choice;
+use crate::{preset_eval, preset_sections};
+use invarlock_evidence::format::masking::Masking;
+use invarlock_evidence::format::metrics::MetricKind;
 use invarlock_evidence::format::plan as format;
 use invarlock_evidence::format::warning::Warning;
 use serde::Deserialize;
@@ -24,8 +27,14 @@ const MAX_LISTS: usize = 1000;
 pub struct Dataset {
     /// Files with rows of text, in order, as the user named them.
     pub files: Vec<PathBuf>,
-    /// Member that contains the text.
+    /// Member that contains the text, or the source of a pair.
     pub text_field: String,
+    /// Member that contains the target of a pair; none where rows have one text.
+    pub target_field: Option<String>,
+    /// The metric; none where the models decide.
+    pub metric: Option<MetricKind>,
+    /// Settings of masking; none for the default ones.
+    pub masking: Option<Masking>,
     /// Largest number of lines read.
     pub max_samples: usize,
     /// Split name; only recorded.
@@ -38,7 +47,7 @@ pub struct Dataset {
     pub preview_n: usize,
     /// Requested final windows.
     pub final_n: usize,
-    /// Seed of the bootstrap.
+    /// Seed of the bootstrap, and of the choice of masked tokens.
     pub seed: u64,
 }
 
@@ -48,6 +57,9 @@ impl Dataset {
         format::Dataset {
             tree_sha256,
             text_field: self.text_field.clone(),
+            target_field: self.target_field.clone(),
+            metric: self.metric,
+            masking: self.masking,
             max_samples: self.max_samples,
             split: self.split.clone(),
             seed: self.seed,
@@ -80,20 +92,26 @@ struct Section {
     source: Source,
 }
 
-/// Settings of the `local_jsonl` provider.
+/// Settings of the providers `local_jsonl` and `local_jsonl_pairs`.
 #[derive(Debug, Default, Deserialize)]
 struct Source {
     file: Option<PathBuf>,
     path: Option<PathBuf>,
     data_files: Option<Value>,
     text_field: Option<String>,
+    src_field: Option<String>,
+    tgt_field: Option<String>,
     max_samples: Option<usize>,
 }
 
 /// The settings of [`Section`].
 const SETTINGS: [&str; 8] = ["provider", "id", "split", "seq_len", "stride", "preview_n", "final_n", "seed"];
 /// The settings of [`Source`].
-const SOURCE_SETTINGS: [&str; 5] = ["file", "path", "data_files", "text_field", "max_samples"];
+const SOURCE_SETTINGS: [&str; 7] =
+    ["file", "path", "data_files", "text_field", "src_field", "tgt_field", "max_samples"];
+/// The provider of rows with one text, and that of pairs.
+const PROVIDERS: [&str; 2] = ["local_jsonl", PAIRS];
+const PAIRS: &str = "local_jsonl_pairs";
 /// Settings that are whole numbers, with their smallest value.
 const NUMBERS: [(&str, u64); 6] =
     [("seq_len", 2), ("stride", 2), ("preview_n", 1), ("final_n", 1), ("seed", 0), ("max_samples", 1)];
@@ -111,6 +129,9 @@ pub fn for_file(file: &Path) -> Preset {
     let dataset = Dataset {
         files: vec![file.to_path_buf()],
         text_field: "text".into(),
+        target_field: None,
+        metric: None,
+        masking: None,
         max_samples: MAX_SAMPLES,
         split: "validation".into(),
         seq_len: SEQ_LEN,
@@ -119,7 +140,7 @@ pub fn for_file(file: &Path) -> Preset {
         final_n: WINDOWS,
         seed: SEED,
     };
-    Preset { dataset, sets_windows: false, warnings: Vec::new(), adapter: None }
+    Preset { dataset, metric: Choice::default(), sets_windows: false, warnings: Vec::new(), adapter: None }
 }
 
 /// A preset, read.
@@ -127,6 +148,8 @@ pub fn for_file(file: &Path) -> Preset {
 pub struct Preset {
     /// What the windows are made from.
     pub dataset: Dataset,
+    /// The metric that it names.
+    pub metric: Choice,
     /// Whether it sets the number of windows of an arm.
     pub sets_windows: bool,
     /// Settings that are not obeyed.
@@ -146,20 +169,25 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
     let mut warnings = Vec::new();
     let mut adapter = None;
-    let section = dataset_section(document, &mut warnings, &mut adapter)?;
+    let Sections { dataset: section, metric, masking } = sections(document, &mut warnings, &mut adapter)?;
     check_members("dataset", &section, &[&SETTINGS[..], &SOURCE_SETTINGS[..]].concat())?;
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
     let (kind, inner) = provider(&section.provider)?;
-    if kind != "local_jsonl" {
-        let message = format!("dataset provider `{kind}` is not supported; supported: `local_jsonl`");
+    if !PROVIDERS.contains(&kind.as_str()) {
+        let message =
+            format!("dataset provider `{kind}` is not supported; supported: {}", PROVIDERS.join(", "));
         return Err(Error::unsupported(message)).hint("export the dataset to JSON lines, CSV or Parquet");
     }
+    let (text_field, target_field) = fields(&kind, &inner, &section.source)?;
     let seq_len = section.seq_len.unwrap_or(SEQ_LEN);
     let split = section.split.unwrap_or_else(|| "validation".into());
     let dataset = Dataset {
         files: files(path, &inner, &section.source, &split)?,
-        text_field: inner.text_field.or(section.source.text_field).unwrap_or_else(|| "text".into()),
+        text_field,
+        target_field,
+        metric: metric.kind(),
+        masking,
         max_samples: inner.max_samples.or(section.source.max_samples).unwrap_or(MAX_SAMPLES),
         split,
         seq_len,
@@ -173,7 +201,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     }
     check(&dataset)?;
     let sets_windows = section.preview_n.is_some() || section.final_n.is_some();
-    Ok(Preset { dataset, sets_windows, warnings, adapter })
+    Ok(Preset { dataset, metric, sets_windows, warnings, adapter })
 }
 
 /// The error for a text that is not YAML.
@@ -197,12 +225,35 @@ fn invalid_yaml(text: &str, error: &serde_norway::Error) -> Error {
     Error::input(format!("not valid YAML; the YAML parser reports: {error}")).with_hint(hint)
 }
 
-/// The `dataset` section; an error if the preset has a section that is not supported.
-fn dataset_section(
-    document: Value,
-    warnings: &mut Vec<Warning>,
-    adapter: &mut Option<Adapter>,
-) -> Result<Value> {
+/// The fields with the text, or with source and target of a pair. Settings of the other provider are an error.
+fn fields(kind: &str, inner: &Source, outer: &Source) -> Result<(String, Option<String>)> {
+    let either =
+        |field: fn(&Source) -> &Option<String>| field(inner).clone().or_else(|| field(outer).clone());
+    let (text, source, target) =
+        (either(|from| &from.text_field), either(|from| &from.src_field), either(|from| &from.tgt_field));
+    match (kind == PAIRS, &text, source.is_some() || target.is_some()) {
+        (true, Some(_), _) => Err(Error::input("provider `local_jsonl_pairs` has no `text_field`"))
+            .hint("name the members with src_field and tgt_field"),
+        (false, _, true) => {
+            Err(Error::input("provider `local_jsonl` has neither `src_field` nor `tgt_field`"))
+                .hint("use the provider local_jsonl_pairs for pairs of texts")
+        }
+        (true, None, _) => {
+            Ok((source.unwrap_or_else(|| "source".into()), Some(target.unwrap_or_else(|| "target".into()))))
+        }
+        (false, _, false) => Ok((text.unwrap_or_else(|| "text".into()), None)),
+    }
+}
+
+/// The sections of a preset.
+struct Sections {
+    dataset: Value,
+    metric: Choice,
+    masking: Option<Masking>,
+}
+
+/// The sections; an error if the preset has one that is not supported.
+fn sections(document: Value, warnings: &mut Vec<Warning>, adapter: &mut Option<Adapter>) -> Result<Sections> {
     let hint = "start from demo/preset.yaml, which has a `dataset` section";
     let Value::Mapping(top) = document else {
         return Err(Error::input("not a mapping")).hint(hint);
@@ -210,7 +261,7 @@ fn dataset_section(
     let unsupported = |what: &str| {
         Err(Error::unsupported(format!("{what} is not supported"))).hint("remove it from the preset")
     };
-    let mut dataset = None;
+    let (mut dataset, mut metric, mut masking) = (None, Choice::default(), None);
     for (key, value) in top {
         match key.as_str() {
             Some("dataset") => dataset = Some(value),
@@ -219,6 +270,7 @@ fn dataset_section(
                 warnings.extend(preset_sections::model(&value)?);
                 *adapter = preset_sections::adapter(&value)?;
             }
+            Some("eval") => masking = preset_eval::read(value, &mut metric)?,
             Some("output") => warnings.extend(preset_sections::output(&value)?),
             // The Python package always runs the guards in its canonical order.
             Some("guards") if has_only_order(&value) => warnings.push(Warning::preset_settings(
@@ -230,7 +282,8 @@ fn dataset_section(
             None => return Err(Error::input("a section name is not a string")),
         }
     }
-    dataset.ok_or_else(|| Error::input("section `dataset` is missing")).hint(hint)
+    let dataset = dataset.ok_or_else(|| Error::input("section `dataset` is missing")).hint(hint)?;
+    Ok(Sections { dataset, metric, masking })
 }
 
 fn has_only_order(guards: &Value) -> bool {
@@ -269,7 +322,7 @@ fn provider(value: &Value) -> Result<(String, Source)> {
         Value::Mapping(map) => {
             let kind = map.get("kind").and_then(Value::as_str);
             let kind = kind.ok_or_else(|| Error::input("`dataset.provider` has no `kind`"))?;
-            if kind == "local_jsonl" {
+            if PROVIDERS.contains(&kind) {
                 check_members("dataset.provider", value, &[&["kind"][..], &SOURCE_SETTINGS[..]].concat())?;
             }
             let source = serde_norway::from_value(value.clone());
@@ -325,7 +378,7 @@ fn files(preset: &Path, inner: &Source, outer: &Source, split: &str) -> Result<V
         Some(Value::String(_)) => {
             Err(Error::unsupported("a pattern in `data_files` is not supported")).hint("list the files")
         }
-        _ => Err(Error::input("provider `local_jsonl` needs `file`, `path` or `data_files`")),
+        _ => Err(Error::input("the provider needs `file`, `path` or `data_files`")),
     }
 }
 
@@ -380,6 +433,18 @@ mod tests {
         assert_eq!((d.seq_len, d.stride, d.preview_n, d.final_n, d.seed), (128, 128, 3, 64, 43));
         assert_eq!((d.files, d.text_field), (vec![PathBuf::from("v.jsonl")], "t".to_owned()));
         assert_eq!((sets_windows, warnings), (true, Vec::new()));
+    }
+
+    #[test]
+    fn reads_pairs_and_the_metric() {
+        let d = read_text(
+            "eval: {loss: {type: seq2seq}}\nmodel: {adapter: hf_seq2seq}\n\
+            dataset: {provider: {kind: local_jsonl_pairs, file: x, tgt_field: b}}\n",
+        )
+        .unwrap()
+        .dataset;
+        assert_eq!((d.text_field, d.target_field), ("source".to_owned(), Some("b".to_owned())));
+        assert_eq!(d.metric, Some(MetricKind::PplSeq2Seq));
     }
 
     #[test]
@@ -456,6 +521,14 @@ mod tests {
                 Kind::Unsupported,
             ),
             ("dataset: {provider: local_jsonl}", "needs `file`", Kind::Input),
+            ("dataset: {provider: local_jsonl, file: x, src_field: a}", "`src_field`", Kind::Input),
+            ("dataset: {provider: local_jsonl_pairs, file: x, text_field: a}", "`text_field`", Kind::Input),
+            ("eval: {spike_threshold: 2.0}\ndataset: {provider: local_jsonl, file: x}", "spike", Kind::Input),
+            (
+                "eval: {loss: {type: mlm}, metric: {kind: ppl_causal}}\ndataset: {provider: local_jsonl, file: x}",
+                "contradicts",
+                Kind::Input,
+            ),
             ("[]", "not a mapping", Kind::Input),
             (
                 "model: {dtype: float16}\ndataset: {provider: local_jsonl, file: x}",

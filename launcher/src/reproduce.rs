@@ -14,7 +14,7 @@ use crate::preset::Dataset;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::ui::Ui;
-use crate::{image, limits};
+use crate::{image, limits, metric_choice};
 use invarlock_evidence::format::plan as format;
 use invarlock_evidence::job::{Role, Task};
 use invarlock_evidence::measured::Measured;
@@ -151,6 +151,9 @@ impl Run<'_> {
         let dataset = Dataset {
             files: vec![self.inputs.dataset.clone()],
             text_field: settings.text_field.clone(),
+            target_field: settings.target_field.clone(),
+            metric: settings.metric,
+            masking: settings.masking,
             max_samples: settings.max_samples,
             split: settings.split.clone(),
             seq_len: settings.seq_len,
@@ -163,6 +166,7 @@ impl Run<'_> {
             baseline: baseline.to_owned(),
             subject: subject.to_owned(),
             data: DataSource::File(self.inputs.dataset.clone()),
+            metric: metric_choice::Choice::default(),
             profile,
             tier: evidence.facts.policy()?.1,
             out: PathBuf::new(),
@@ -193,9 +197,7 @@ fn choice(recorded: Option<&format::Image>) -> Result<image::Choice> {
 /// Why the windows of the evidence are not those that the verifier's dataset and tokenizer give.
 fn other_windows(recorded: &Measured, again: &BaselineWindows) -> Vec<String> {
     let arms = [("preview", &recorded.preview, &again.preview), ("final", &recorded.final_, &again.final_)];
-    let differs = arms.into_iter().filter(|(_, recorded, again)| {
-        !reproduce::same_windows(recorded, &again.window_ids, &again.input_ids)
-    });
+    let differs = arms.into_iter().filter(|(_, recorded, again)| !reproduce::same_windows(recorded, again));
     differs
         .map(|(name, ..)| format!("the {name} windows of the evidence are not those that the dataset gives"))
         .collect()
@@ -205,24 +207,30 @@ fn other_windows(recorded: &Measured, again: &BaselineWindows) -> Vec<String> {
 fn chosen(windows: &BaselineWindows, reproduction: &Reproduction) -> Result<BaselineWindows> {
     let arm = |arm: &ReplayArm| {
         let positions = reproduce::choose(arm.window_ids.len(), reproduction.measured, &mut below)?;
-        let rows = |rows: &[Vec<u32>]| positions.iter().map(|place| rows[*place].clone()).collect();
         Ok::<_, Error>(ReplayArm {
-            window_ids: positions.iter().map(|place| arm.window_ids[*place]).collect(),
-            input_ids: rows(&arm.input_ids),
-            attention_masks: positions.iter().map(|place| arm.attention_masks[*place].clone()).collect(),
+            window_ids: rows(&positions, &arm.window_ids),
+            input_ids: rows(&positions, &arm.input_ids),
+            attention_masks: rows(&positions, &arm.attention_masks),
+            labels: arm.labels.as_ref().map(|labels| rows(&positions, labels)),
         })
     };
     Ok(BaselineWindows {
         tokenizer_hash: windows.tokenizer_hash.clone(),
+        objective: windows.objective,
         preview: arm(&windows.preview)?,
         final_: arm(&windows.final_)?,
     })
 }
 
+/// The values at these positions.
+fn rows<T: Clone>(positions: &[usize], values: &[T]) -> Vec<T> {
+    positions.iter().map(|place| values[*place].clone()).collect()
+}
+
 /// Whether a measurement is about exactly these windows.
 fn answers(measured: &Measured, chosen: &BaselineWindows) -> bool {
     let arms = [(&measured.preview, &chosen.preview), (&measured.final_, &chosen.final_)];
-    arms.into_iter().all(|(arm, chosen)| reproduce::same_windows(arm, &chosen.window_ids, &chosen.input_ids))
+    arms.into_iter().all(|(arm, chosen)| reproduce::same_windows(arm, chosen))
 }
 
 /// A uniform random number below `n`, which is above 0.

@@ -5,6 +5,7 @@ use crate::args::{ContainerArgs, EvaluateArgs, LimitArgs, WorkloadArgs};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Choice;
 use crate::limits::Requested;
+use crate::metric_choice;
 use crate::plan::{DataSource, Request};
 use crate::workload::Workload;
 use invarlock_evidence::policy::{Profile, Tier};
@@ -17,10 +18,13 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
     let (profile, tier) = profile_and_tier(&args.profile, &args.tier)?;
     check_device(&args.device)?;
     let adapters = Adapters::of(args)?;
+    let mut metric = metric_choice::Choice::default();
+    metric.metric("--metric", &args.metric)?;
     Ok(Request {
         baseline: args.baseline.clone(),
         subject: args.subject.clone(),
         data: data_source(args.preset.as_deref(), args.dataset.as_deref())?,
+        metric,
         profile,
         tier,
         out: args.out.clone(),

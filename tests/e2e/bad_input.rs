@@ -280,6 +280,8 @@ fn rejects_unsupported_options_before_any_run() {
     let case = Case::new();
     case.evaluate(&["--device", "cuda"]).expect(3).one_error(&["cuda", "CPU"]);
     case.evaluate(&["--adapter", "hf_multimodal"]).expect(3).one_error(&["hf_multimodal"]);
+    case.evaluate(&["--metric", "bleu"]).expect(3).one_error(&["--metric bleu", "ppl_seq2seq"]);
+    case.evaluate(&["--metric", "ppl_mlm"]).expect(2).one_error(&["ppl_mlm", "causal language model"]);
     let release = [
         "evaluate",
         "--baseline",

@@ -5,22 +5,22 @@ use std::fmt;
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::Rows;
 use super::source::{RowLimit, Source, too_long};
+use super::{Fields, Row, Rows};
 use invarlock_error::{Context as _, Error, Result, bail};
 
 /// Reads an object from each line.
-pub fn lines(source: Source, field: &str, rows: &mut Rows) -> Result<()> {
-    source.lines(rows, |line| text_of_line(line, field))
+pub fn lines(source: Source, fields: Fields<'_>, rows: &mut Rows) -> Result<()> {
+    source.lines(rows, |line| row_of_line(line, fields))
 }
 
-/// The text of a line; empty for a blank line.
-fn text_of_line(line: &[u8], field: &str) -> Result<String> {
+/// The row of a line; without text for a blank line.
+fn row_of_line(line: &[u8], fields: Fields<'_>) -> Result<Row> {
     if line.trim_ascii().is_empty() {
-        return Ok(String::new());
+        return Ok(Row::default());
     }
     match serde_json::from_slice::<Value>(line) {
-        Ok(Value::Object(row)) => text_of_row(row, field),
+        Ok(Value::Object(row)) => row_of_object(row, fields),
         Ok(_) => bail!(Input, "not a JSON object"),
         Err(error) => {
             Err(Error::input(format!("not JSON; the fault is at byte {} of the line", error.column()))
@@ -29,19 +29,19 @@ fn text_of_line(line: &[u8], field: &str) -> Result<String> {
     }
 }
 
-fn text_of_row(mut row: Map<String, Value>, field: &str) -> Result<String> {
-    match row.get_mut(field).map(Value::take) {
+fn row_of_object(mut row: Map<String, Value>, fields: Fields<'_>) -> Result<Row> {
+    fields.row(|field| match row.get_mut(field).map(Value::take) {
         Some(Value::String(text)) => Ok(text),
         Some(_) => bail!(Input, "the field {field:?} is not a string"),
         None => Err(super::table::missing(field)),
-    }
+    })
 }
 
 /// Reads the objects of an array, until enough rows are there.
-pub fn array(mut source: Source, field: &str, rows: &mut Rows) -> Result<()> {
+pub fn array(mut source: Source, fields: Fields<'_>, rows: &mut Rows) -> Result<()> {
     let row_limit = source.row.clone();
     let mut reading =
-        Reading { field, rows, row_limit: &row_limit, number: 0, outcome: Ok(()), complete: false };
+        Reading { fields, rows, row_limit: &row_limit, number: 0, outcome: Ok(()), complete: false };
     let read = serde_json::Deserializer::from_reader(&mut source.reader).deserialize_seq(&mut reading);
     let Reading { number, outcome, complete, .. } = reading;
     outcome.with_context(|| format!("element {number}"))?;
@@ -58,7 +58,7 @@ pub fn array(mut source: Source, field: &str, rows: &mut Rows) -> Result<()> {
 
 /// Takes the elements of an array one by one, so that only one is in memory.
 struct Reading<'r> {
-    field: &'r str,
+    fields: Fields<'r>,
     rows: &'r mut Rows,
     row_limit: &'r RowLimit,
     number: u64,
@@ -83,11 +83,11 @@ impl<'de> Visitor<'de> for &mut Reading<'_> {
             self.row_limit.start();
             let Some(element) = elements.next_element::<Value>()? else { return Ok(()) };
             self.number += 1;
-            let text = match element {
-                Value::Object(row) => text_of_row(row, self.field),
+            let row = match element {
+                Value::Object(row) => row_of_object(row, self.fields),
                 _ => Err(Error::input("not a JSON object")),
             };
-            self.outcome = text.and_then(|text| self.rows.add(text));
+            self.outcome = row.and_then(|row| self.rows.add(row));
             if self.outcome.is_err() {
                 return Err(A::Error::custom("a wrong row"));
             }

@@ -1,4 +1,4 @@
-//! Datasets: files with one text in each row, in the formats in which people have them. The files are untrusted.
+//! Datasets: files with one text or a pair of texts in each row, in the formats in which people have them. The files are untrusted.
 //!
 //! To add a format, write its reader and name it in `Format`.
 
@@ -13,19 +13,49 @@ use crate::limits;
 use invarlock_error::{Context as _, Result, bail};
 use source::{Format, Source};
 
+/// The fields of a row that are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a> {
+    /// Its text, or the source of a pair.
+    pub text: &'a str,
+    /// The target of a pair.
+    pub target: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The names of the fields.
+    fn names(&self) -> impl Iterator<Item = &'a str> {
+        [self.text].into_iter().chain(self.target)
+    }
+
+    /// A row from the value of each field.
+    fn row(&self, mut value: impl FnMut(&str) -> Result<String>) -> Result<Row> {
+        Ok(Row { text: value(self.text)?, target: self.target.map(value).transpose()? })
+    }
+}
+
+/// A row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Its text, or the source of a pair.
+    pub text: String,
+    /// The target of a pair.
+    pub target: Option<String>,
+}
+
 /// Texts in the order of the files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Texts {
-    /// Texts that are not blank.
-    pub texts: Vec<String>,
-    /// Rows and lines without text, which were skipped.
+    /// Rows that are not blank.
+    pub rows: Vec<Row>,
+    /// Rows and lines without text, and pairs that lack one, which were skipped.
     pub blank: usize,
 }
 
 /// Reads up to `max_rows` rows with a text, from the files in order.
 ///
 /// A row without the field is an error: skipping it would measure other rows than the user expects.
-pub fn read(paths: &[String], field: &str, max_rows: usize) -> Result<Texts> {
+pub fn read(paths: &[String], fields: Fields<'_>, max_rows: usize) -> Result<Texts> {
     if paths.is_empty() || paths.len() > limits::DATASET_FILES {
         bail!(Input, "the dataset has {} files; supported: 1 to {}", paths.len(), limits::DATASET_FILES);
     }
@@ -36,11 +66,11 @@ pub fn read(paths: &[String], field: &str, max_rows: usize) -> Result<Texts> {
         }
         let source = Source::open(Path::new(path))?;
         let read = match source.format {
-            Format::JsonLines => json::lines(source, field, &mut rows),
-            Format::JsonArray => json::array(source, field, &mut rows),
-            Format::Table { delimiter } => table::rows(source, delimiter, field, &mut rows),
-            Format::Text => table::lines(source, &mut rows),
-            Format::Parquet => parquet::rows(source, field, &mut rows),
+            Format::JsonLines => json::lines(source, fields, &mut rows),
+            Format::JsonArray => json::array(source, fields, &mut rows),
+            Format::Table { delimiter } => table::rows(source, delimiter, fields, &mut rows),
+            Format::Text => table::lines(source, fields, &mut rows),
+            Format::Parquet => parquet::rows(source, fields, &mut rows),
         };
         read.context(path)?;
     }
@@ -57,20 +87,21 @@ struct Rows {
 impl Rows {
     /// Whether no further row is needed.
     fn is_complete(&self) -> bool {
-        self.found.texts.len() >= self.max_rows
+        self.found.rows.len() >= self.max_rows
     }
 
-    /// Adds the text of a row.
-    fn add(&mut self, text: String) -> Result<()> {
-        if text.trim().is_empty() {
+    /// Adds a row.
+    fn add(&mut self, row: Row) -> Result<()> {
+        let is_blank = |text: &String| text.trim().is_empty();
+        if is_blank(&row.text) || row.target.as_ref().is_some_and(is_blank) {
             self.found.blank += 1;
             return Ok(());
         }
-        self.bytes += text.len();
+        self.bytes += row.text.len() + row.target.as_ref().map_or(0, String::len);
         if self.bytes > limits::TEXT_BYTES {
             bail!(Input, "more than {} bytes of text", limits::TEXT_BYTES);
         }
-        self.found.texts.push(text);
+        self.found.rows.push(row);
         Ok(())
     }
 }
@@ -79,6 +110,12 @@ impl Rows {
 mod tests {
     use super::*;
     use invarlock_error::Kind;
+
+    const TEXT: Fields<'_> = Fields { text: "text", target: None };
+
+    fn rows(texts: &[&str]) -> Vec<Row> {
+        texts.iter().map(|text| Row { text: (*text).to_owned(), target: None }).collect()
+    }
 
     fn read_all(files: &[&[u8]], max_rows: usize) -> Result<Texts> {
         let named: Vec<(String, &[u8])> =
@@ -94,15 +131,14 @@ mod tests {
             std::fs::write(&path, bytes).expect("written");
             paths.push(path.to_str().expect("text").to_owned());
         }
-        read(&paths, "text", max_rows)
+        read(&paths, TEXT, max_rows)
     }
 
     #[test]
     fn reads_rows_in_order_and_counts_blank_ones() {
         let one = b"{\"text\": \"a\"}\n\n{\"text\": \"  \"}\r\n{\"id\": 1, \"text\": \"b\"}";
         let two = b"{\"text\": \"c\"}\n{\"text\": \"d\"}\n";
-        let texts =
-            |list: &[&str], blank| Texts { texts: list.iter().map(|t| (*t).to_owned()).collect(), blank };
+        let texts = |list: &[&str], blank| Texts { rows: rows(list), blank };
         assert_eq!(read_all(&[one, two], 10), Ok(texts(&["a", "b", "c", "d"], 2)));
         assert_eq!(read_all(&[one, two], 3), Ok(texts(&["a", "b", "c"], 2)));
         // Rows after the last one needed are not read.
@@ -128,9 +164,9 @@ mod tests {
         let long =
             [&b"{\"text\": \"a\"}\n{\"text\": \""[..], &vec![b'a'; limits::LINE_BYTES], b"\"}"].concat();
         assert!(read_all(&[&long], 10).expect_err("too long").to_string().contains("line 2: longer than"));
-        assert!(read(&[], "text", 1).is_err());
+        assert!(read(&[], TEXT, 1).is_err());
         assert!(
-            read(&["/nonexistent".to_owned()], "text", 1)
+            read(&["/nonexistent".to_owned()], TEXT, 1)
                 .expect_err("missing")
                 .to_string()
                 .contains("/nonexistent")
@@ -169,7 +205,7 @@ mod tests {
 
     #[test]
     fn formats_give_the_same_rows() {
-        let truth = Texts { texts: vec!["a \"b\"".to_owned(), "c\u{e9}".to_owned()], blank: 1 };
+        let truth = Texts { rows: rows(&["a \"b\"", "c\u{e9}"]), blank: 1 };
         let lines = "{\"text\": \"a \\\"b\\\"\"}\n{\"text\": \"\"}\n{\"text\": \"c\u{e9}\"}\n";
         let array =
             "[{\"text\": \"a \\\"b\\\"\", \"n\": [1]},\n {\"text\": \"\"}, {\"text\": \"c\u{e9}\"}]\n";
@@ -193,15 +229,34 @@ mod tests {
         for (name, bytes) in &files {
             let named = [((*name).to_owned(), bytes.as_slice())];
             assert_eq!(read_named(&named, 10).as_ref(), Ok(&truth), "{name}");
-            assert_eq!(read_named(&named, 1).expect(name).texts, truth.texts[..1], "{name}");
+            assert_eq!(read_named(&named, 1).expect(name).rows, truth.rows[..1], "{name}");
         }
     }
 
     #[test]
     fn rows_after_the_last_one_needed_are_not_read() {
         let array = b"[{\"text\": \"a\"}, {\"text\": \"b\"}, nonsense";
-        assert_eq!(read_all(&[array], 2).expect("read").texts, ["a", "b"]);
+        assert_eq!(read_all(&[array], 2).expect("read").rows, rows(&["a", "b"]));
         assert!(read_all(&[array], 3).is_err());
+    }
+
+    #[test]
+    fn pairs_are_read_and_those_without_a_text_are_skipped() {
+        let pairs = Fields { text: "src", target: Some("tgt") };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let read_pairs = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).expect("written");
+            read(&[path.to_str().expect("text").to_owned()], pairs, 10)
+        };
+        let pair = Row { text: "a".to_owned(), target: Some("b".to_owned()) };
+        let lines = "{\"tgt\": \"b\", \"src\": \"a\"}\n{\"src\": \"c\", \"tgt\": \" \"}\n";
+        for (name, text) in [("a.jsonl", lines), ("a.csv", "tgt,id,src\nb,1,a\n ,2,c\n")] {
+            assert_eq!(read_pairs(name, text.as_bytes()), Ok(Texts { rows: vec![pair.clone()], blank: 1 }));
+        }
+        let refused = |name: &str, text: &str| read_pairs(name, text.as_bytes()).expect_err(text).to_string();
+        assert!(refused("a.jsonl", "{\"src\": \"a\"}").contains("the field \"tgt\" is missing"));
+        assert!(refused("a.txt", "a").contains("lines of text have no pairs"));
     }
 
     #[test]
@@ -238,8 +293,13 @@ mod tests {
         let path = dir.path().join("a.parquet");
         std::fs::write(&path, parquet(&[Some("a")])).expect("written");
         let paths = [path.to_str().expect("text").to_owned()];
-        let error = read(&paths, "body", 1).expect_err("missing");
+        let error = read(&paths, Fields { text: "body", target: None }, 1).expect_err("missing");
         assert!(error.to_string().contains("the columns are: id, text"), "{error}");
-        assert!(read(&paths, "id", 1).expect_err("numbers").message().contains("does not contain strings"));
+        assert!(
+            read(&paths, Fields { text: "id", target: None }, 1)
+                .expect_err("numbers")
+                .message()
+                .contains("does not contain strings")
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
 
-use super::Rows;
+use super::{Row, Rows};
 use crate::{files, limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
@@ -68,8 +68,8 @@ impl Source {
         Ok(Self { format, reader, row, path: path.to_owned() })
     }
 
-    /// Reads a text from each line, without its line ending, until enough rows are there.
-    pub fn lines(mut self, rows: &mut Rows, text_of: impl Fn(&[u8]) -> Result<String>) -> Result<()> {
+    /// Reads a row from each line, without its line ending, until enough rows are there.
+    pub fn lines(mut self, rows: &mut Rows, row_of: impl Fn(&[u8]) -> Result<Row>) -> Result<()> {
         let mut line = Vec::new();
         for number in 1u64.. {
             if rows.is_complete() {
@@ -86,7 +86,7 @@ impl Source {
             if row.len() > limits::LINE_BYTES {
                 return Err(too_long()).with_context(at);
             }
-            text_of(row).and_then(|text| rows.add(text)).with_context(at)?;
+            row_of(row).and_then(|row| rows.add(row)).with_context(at)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Tables of text: CSV, TSV, and files with a text in each line.
 
-use super::Rows;
 use super::source::{Source, too_long};
+use super::{Fields, Row, Rows};
 use invarlock_error::{Context as _, Error, Result, bail};
 
 /// The error for a row without the field.
@@ -12,7 +12,7 @@ pub(super) fn missing(field: &str) -> Error {
 }
 
 /// Reads the rows of a table, whose first row names the columns.
-pub fn rows(source: Source, delimiter: u8, field: &str, rows: &mut Rows) -> Result<()> {
+pub fn rows(source: Source, delimiter: u8, fields: Fields<'_>, rows: &mut Rows) -> Result<()> {
     let Source { reader, row: limit, .. } = source;
     let mut table = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(reader);
     let wrong = |error: csv::Error| match limit.is_exceeded() {
@@ -21,9 +21,11 @@ pub fn rows(source: Source, delimiter: u8, field: &str, rows: &mut Rows) -> Resu
             .with_hint("fields with line ends or delimiters must be in double quotes"),
     };
     let header = table.headers().map_err(wrong).context("row 1")?;
-    let Some(column) = header.iter().position(|name| name == field) else {
+    let position = |field: &str| header.iter().position(|name| name == field);
+    if let Some(field) = fields.names().find(|field| position(field).is_none()) {
         return Err(missing(field)).context("row 1, which names the columns");
-    };
+    }
+    let (text, target) = (position(fields.text), fields.target.and_then(position));
     let mut record = csv::StringRecord::new();
     for number in 2u64.. {
         if rows.is_complete() {
@@ -34,15 +36,20 @@ pub fn rows(source: Source, delimiter: u8, field: &str, rows: &mut Rows) -> Resu
         if !table.read_record(&mut record).map_err(wrong).with_context(at)? {
             break;
         }
-        rows.add(record.get(column).unwrap_or_default().to_owned()).with_context(at)?;
+        let value = |column: usize| record.get(column).unwrap_or_default().to_owned();
+        rows.add(Row { text: text.map(value).unwrap_or_default(), target: target.map(value) })
+            .with_context(at)?;
     }
     Ok(())
 }
 
 /// Reads a text from each line.
-pub fn lines(source: Source, rows: &mut Rows) -> Result<()> {
+pub fn lines(source: Source, fields: Fields<'_>, rows: &mut Rows) -> Result<()> {
+    if fields.target.is_some() {
+        bail!(Input, "lines of text have no pairs; use JSON lines, CSV, TSV or Parquet");
+    }
     source.lines(rows, |line| match std::str::from_utf8(line) {
-        Ok(text) => Ok(text.to_owned()),
+        Ok(text) => Ok(Row { text: text.to_owned(), target: None }),
         Err(_) => bail!(Input, "not UTF-8 text"),
     })
 }

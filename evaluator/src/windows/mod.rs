@@ -1,27 +1,53 @@
 //! Windows: the token sequences on which a model is measured.
 
+mod open;
 mod replay;
 mod select;
 
-pub use replay::replay;
+pub use open::open;
 pub use select::{WindowRequest, equal_rows, select};
 
 use crate::limits;
+use crate::model::Example;
 use invarlock_error::{Error, Result, bail};
+use invarlock_evidence::format::masking::Masked;
 
-/// A window: token ids padded to its length, of which the first `real` are tokens of the text.
+/// A window: token ids padded to its length, of which the first `real` are tokens of the text, and what a model is to predict in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Token ids, padding included.
     pub ids: Vec<u32>,
     /// Number of tokens of the text.
     pub real: usize,
+    /// The tokens to predict, as [`Example::labels`] has them; none for a causal model.
+    pub labels: Option<Vec<i64>>,
 }
 
 impl Window {
     /// The tokens of the text.
     pub fn tokens(&self) -> &[u32] {
         &self.ids[..self.real]
+    }
+
+    /// What a model is measured on.
+    pub fn example(&self) -> Example<'_> {
+        Example { tokens: self.tokens(), labels: self.labels.as_deref() }
+    }
+
+    /// The tokens to predict, without positions that are not predicted.
+    pub fn predicted(&self) -> Vec<u32> {
+        match &self.labels {
+            Some(labels) => labels.iter().filter_map(|label| u32::try_from(*label).ok()).collect(),
+            None => self.tokens().get(1..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// The weight of its loss: the number of labels. Without labels, upstream counts all tokens.
+    pub fn weight(&self) -> u64 {
+        match &self.labels {
+            Some(labels) => labels.iter().filter(|label| **label >= 0).count() as u64,
+            None => self.real as u64,
+        }
     }
 }
 
@@ -42,7 +68,7 @@ impl Arm {
 }
 
 /// Both arms, and statistics of their selection.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Windows {
     /// Windows for the drift check.
     pub preview: Arm,
@@ -54,6 +80,8 @@ pub struct Windows {
     pub short: usize,
     /// Reductions because of duplicates: number of duplicates, and windows per arm afterwards.
     pub adjustments: Vec<(usize, usize)>,
+    /// How they were masked; none unless the model is a masked language model.
+    pub masked: Option<Masked>,
     /// The first two rows that gave the same window, in an order without the skipped blank rows, from 1.
     pub equal_rows: Option<(usize, usize)>,
 }

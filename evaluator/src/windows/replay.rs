@@ -2,16 +2,19 @@
 
 use std::collections::HashSet;
 
+use invarlock_evidence::format::objective::Objective;
+use invarlock_evidence::numerics::NOT_PREDICTED;
 use invarlock_evidence::run_report::{BaselineWindows, ReplayArm};
 
 use super::{Arm, Window, Windows, check_size};
 use invarlock_error::{Error, Result, bail};
 
-/// Checks the windows of a baseline. `vocab_size` is the number of tokens that the subject embeds.
+/// Checks the windows of a baseline. `vocab_size` is the number of tokens that the subject embeds; both sides predict the same.
 pub fn replay(baseline: BaselineWindows, seq_len: usize, vocab_size: usize) -> Result<Windows> {
+    let kind = (baseline.objective, vocab_size);
     check_size(seq_len, baseline.preview.input_ids.len().saturating_add(baseline.final_.input_ids.len()))?;
-    let preview = check_arm("preview", baseline.preview, seq_len, vocab_size)?;
-    let final_ = check_arm("final", baseline.final_, seq_len, vocab_size)?;
+    let preview = check_arm("preview", baseline.preview, seq_len, kind)?;
+    let final_ = check_arm("final", baseline.final_, seq_len, kind)?;
     let mut ids = HashSet::new();
     let mut tokens = HashSet::new();
     for (id, window) in
@@ -32,8 +35,24 @@ fn invalid(problem: String) -> Error {
         .with_hint("measure the baseline again")
 }
 
-fn check_arm(name: &str, arm: ReplayArm, seq_len: usize, vocab_size: usize) -> Result<Arm> {
+fn check_arm(
+    name: &str,
+    arm: ReplayArm,
+    seq_len: usize,
+    (objective, vocab_size): (Objective, usize),
+) -> Result<Arm> {
     let n = arm.window_ids.len();
+    let mut rows = match (objective, arm.labels) {
+        (Objective::Causal, None) => None,
+        (Objective::Masked | Objective::Seq2Seq, Some(rows)) if rows.len() == n => Some(rows.into_iter()),
+        (_, rows) => {
+            let found = rows.map_or(0, |rows| rows.len());
+            return Err(invalid(format!(
+                "the {name} arm of a {} has {found} rows of labels",
+                objective.describe()
+            )));
+        }
+    };
     if n == 0 || arm.input_ids.len() != n || arm.attention_masks.len() != n {
         return Err(invalid(format!(
             "the {name} arm has {n} window ids, {} windows and {} masks",
@@ -54,18 +73,50 @@ fn check_arm(name: &str, arm: ReplayArm, seq_len: usize, vocab_size: usize) -> R
         if mask[real..].iter().any(|m| *m != 0) {
             return Err(invalid(format!("the mask of window {id} is not ones followed by zeros")));
         }
-        if real < 2 {
-            return Err(invalid(format!("window {id} has fewer than 2 tokens")));
+        let least = if objective == Objective::Causal { 2 } else { 1 };
+        if real < least {
+            return Err(invalid(format!("window {id} has fewer than {least} tokens")));
         }
+        let labels = rows.as_mut().and_then(Iterator::next);
+        let labels = labels.map(|row| check_labels(row, seq_len, real, (objective, vocab_size)));
+        let labels =
+            labels.transpose().map_err(|what| invalid(format!("the labels of window {id} {what}")))?;
         if let Some(token) = ids.iter().find(|token| **token as usize >= vocab_size) {
             bail!(
                 Input,
                 "window {id} of the baseline contains the token {token}, but the subject embeds only {vocab_size} tokens"
             );
         }
-        windows.push(Window { ids, real });
+        windows.push(Window { ids, real, labels });
     }
     Ok(Arm { ids: arm.window_ids, windows })
+}
+
+/// The labels of a window with `real` tokens, without the padding behind them.
+fn check_labels(
+    mut labels: Vec<i64>,
+    seq_len: usize,
+    real: usize,
+    (objective, vocab_size): (Objective, usize),
+) -> Result<Vec<i64>, String> {
+    if labels.len() != seq_len {
+        return Err(format!("are {}, not {seq_len}", labels.len()));
+    }
+    let is_token = |label: i64| usize::try_from(label).is_ok_and(|id| id < vocab_size);
+    if let Some(label) = labels.iter().find(|label| **label != NOT_PREDICTED && !is_token(**label)) {
+        return Err(format!("contain {label}, and the subject embeds {vocab_size} tokens"));
+    }
+    let end = labels.iter().rposition(|label| *label != NOT_PREDICTED).map_or(0, |last| last + 1);
+    let gap = || labels[..end].contains(&NOT_PREDICTED);
+    match objective {
+        _ if end == 0 => Err("predict no token".to_owned()),
+        Objective::Masked if end > real => Err("predict padding".to_owned()),
+        Objective::Seq2Seq if gap() => Err("leave out a token of the target".to_owned()),
+        _ => {
+            labels.truncate(if objective == Objective::Masked { real } else { end });
+            Ok(labels)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -77,15 +128,51 @@ mod tests {
             window_ids: ids.to_vec(),
             input_ids: ids.iter().map(|i| vec![first, *i as u32, 5, 0]).collect(),
             attention_masks: ids.iter().map(|_| vec![1, 1, 1, 0]).collect(),
+            labels: None,
         };
-        BaselineWindows { tokenizer_hash: None, preview: arm(&[0, 1], 3), final_: arm(&[2, 7], 4) }
+        let objective = Objective::Causal;
+        BaselineWindows { tokenizer_hash: None, objective, preview: arm(&[0, 1], 3), final_: arm(&[2, 7], 4) }
+    }
+
+    /// The same with labels.
+    fn labelled(objective: Objective, row: [i64; 4]) -> BaselineWindows {
+        let mut windows = BaselineWindows { objective, ..baseline() };
+        for arm in [&mut windows.preview, &mut windows.final_] {
+            arm.labels = Some(vec![row.to_vec(); 2]);
+        }
+        windows
+    }
+
+    #[test]
+    fn labels_lose_their_padding() {
+        for (objective, row, expected) in [
+            (Objective::Masked, [-100, 6, -100, -100], vec![-100, 6, -100]),
+            (Objective::Seq2Seq, [6, 2, -100, -100], vec![6, 2]),
+            (Objective::Seq2Seq, [6, 2, 1, 1], vec![6, 2, 1, 1]),
+        ] {
+            let windows = replay(labelled(objective, row), 4, 8).expect("accepted");
+            assert_eq!(windows.final_.windows[0].labels, Some(expected));
+        }
+        for (objective, row, word) in [
+            (Objective::Masked, [-100; 4], "predict no token"),
+            (Objective::Masked, [-100, -100, -100, 6], "predict padding"),
+            (Objective::Masked, [-100, 8, -100, -100], "contain 8"),
+            (Objective::Masked, [-100, -5, -100, -100], "contain -5"),
+            (Objective::Seq2Seq, [6, -100, 2, -100], "leave out a token"),
+            (Objective::Causal, [6, -100, 2, -100], "has 2 rows of labels"),
+        ] {
+            let message = replay(labelled(objective, row), 4, 8).expect_err(word).to_string();
+            assert!(message.contains(word), "{message}");
+        }
+        let without = BaselineWindows { objective: Objective::Masked, ..baseline() };
+        assert!(replay(without, 4, 8).expect_err("no labels").to_string().contains("has 0 rows of labels"));
     }
 
     #[test]
     fn accepts_valid_windows_unchanged() {
         let w = replay(baseline(), 4, 8).expect("accepted");
         assert_eq!(w.final_.ids, [2, 7]);
-        assert_eq!(w.final_.windows[1], Window { ids: vec![4, 7, 5, 0], real: 3 });
+        assert_eq!(w.final_.windows[1], Window { ids: vec![4, 7, 5, 0], real: 3, labels: None });
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Selects windows from a dataset: its rows in order, the preview arm first.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use invarlock_evidence::masking::Masker;
 use rayon::prelude::*;
 
 use super::{Arm, Window, Windows, check_size};
-use crate::dataset::Texts;
+use crate::dataset::{Row, Texts};
 use invarlock_error::{Error, Result, bail};
 
 /// The windows to select.
@@ -17,8 +19,6 @@ pub struct WindowRequest<'a> {
     pub preview: usize,
     /// Windows of the final arm.
     pub final_: usize,
-    /// Token id that pads windows.
-    pub pad: u32,
     /// Profile, which decides how far duplicates may reduce the arms.
     pub profile: &'a str,
     /// Limit of the rows that were read, for messages.
@@ -32,13 +32,17 @@ const STEP: usize = 5;
 /// Rows tokenized between two progress events.
 const CHUNK: usize = 256;
 
-/// Selects the first usable rows. `encode` returns the token ids of a row, at most `seq_len`.
+/// Makes the window of a row; none where the row is too short.
+pub type Encode<'a> = &'a (dyn Fn(&Row) -> Result<Option<Window>> + Sync);
+
+/// Selects the first usable rows, and masks them if there is a masker.
 ///
 /// Where windows are equal, both arms are reduced to one smaller number of windows and selected again, as upstream does.
 pub fn select(
     texts: &Texts,
     request: &WindowRequest<'_>,
-    encode: &(dyn Fn(&str) -> Result<Vec<u32>> + Sync),
+    encode: Encode<'_>,
+    masker: Option<&mut Masker<'_>>,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Windows> {
     let needed = match request.preview.checked_add(request.final_) {
@@ -54,43 +58,41 @@ pub fn select(
     progress(0, needed as u64);
     let (mut usable, mut rows): (Vec<Window>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut short = 0;
-    for (chunk, first) in texts.texts.chunks(CHUNK).zip((1..).step_by(CHUNK)) {
+    for (chunk, first) in texts.rows.chunks(CHUNK).zip((1..).step_by(CHUNK)) {
         if usable.len() >= needed {
             break;
         }
-        let encoded: Vec<Vec<u32>> = chunk.par_iter().map(|text| encode(text)).collect::<Result<_>>()?;
-        for (mut ids, row) in encoded.into_iter().zip(first..) {
-            if usable.len() >= needed {
-                break;
+        let encoded: Vec<Option<Window>> = chunk.par_iter().map(encode).collect::<Result<_>>()?;
+        for (window, row) in encoded.into_iter().zip(first..) {
+            match window {
+                _ if usable.len() >= needed => break,
+                None => short += 1,
+                Some(window) => {
+                    usable.push(window);
+                    rows.push(row);
+                }
             }
-            ids.truncate(request.seq_len);
-            let real = ids.len();
-            if real < 2 {
-                short += 1;
-                continue;
-            }
-            ids.resize(request.seq_len, request.pad);
-            usable.push(Window { ids, real });
-            rows.push(row);
         }
         progress(usable.len() as u64, needed as u64);
     }
     if usable.len() < needed {
         return Err(Error::input(format!(
             "the dataset has {} usable windows, but preview_n {} and final_n {} need {needed}: {} rows with text were \
-             read (max_samples {}), besides {} blank ones; {short} of them have fewer than 2 tokens",
+             read (max_samples {}), besides {} blank ones; {short} of them have too few tokens to predict one",
             usable.len(),
             request.preview,
             request.final_,
-            texts.texts.len(),
+            texts.rows.len(),
             request.max_samples,
             texts.blank
         ))
         .with_hint(remedy(request, texts)));
     }
-    let Sizes { preview, final_, adjustments } = without_duplicates(&usable, &rows, request)?;
-    let equal_rows = if adjustments.is_empty() { None } else { first_duplicate(&usable, &rows) };
-    usable.truncate(preview + final_);
+    let mut selection = Selection { usable, rows, masker };
+    let Sizes { preview, final_, adjustments } = selection.without_duplicates(request)?;
+    let equal_rows =
+        if adjustments.is_empty() { None } else { first_duplicate(&selection.usable, &selection.rows) };
+    let mut usable = selection.windows(preview, final_)?.into_owned();
     let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
     let second = usable.split_off(preview);
     Ok(Windows {
@@ -99,6 +101,7 @@ pub fn select(
         blank: texts.blank,
         short,
         adjustments,
+        masked: None,
         equal_rows,
     })
 }
@@ -123,7 +126,7 @@ pub fn equal_rows((one, other): (usize, usize)) -> String {
 
 /// What helps against too few rows. The profiles other than `dev` set the numbers of windows, so lowering them in the preset has no effect.
 fn remedy(request: &WindowRequest<'_>, texts: &Texts) -> String {
-    let add = match texts.texts.len() + texts.blank >= request.max_samples {
+    let add = match texts.rows.len() + texts.blank >= request.max_samples {
         true => "raise max_samples in the preset, and add rows if the dataset has no more",
         false => "add rows to the dataset",
     };
@@ -146,41 +149,64 @@ struct Sizes {
     adjustments: Vec<(usize, usize)>,
 }
 
-/// The largest sizes of the arms, in upstream's sequence of reductions, at which no two windows are equal.
-fn without_duplicates(usable: &[Window], rows: &[usize], request: &WindowRequest<'_>) -> Result<Sizes> {
-    let floor = match request.profile.eq_ignore_ascii_case("release") {
-        true => RELEASE_FLOOR,
-        false => (request.preview.min(request.final_) / 2).max(10),
-    };
-    let (mut preview, mut final_, mut adjustments) = (request.preview, request.final_, Vec::new());
-    loop {
-        let windows = &usable[..preview + final_];
-        let duplicates = repeated(windows);
-        if duplicates == 0 {
-            return Ok(Sizes { preview, final_, adjustments });
+/// Windows from which both arms are taken.
+struct Selection<'a, 'm> {
+    usable: Vec<Window>,
+    /// The row of each.
+    rows: Vec<usize>,
+    masker: Option<&'a mut Masker<'m>>,
+}
+
+impl Selection<'_, '_> {
+    /// The windows of both arms with these sizes. Masks are other ones each time, because random numbers go on.
+    fn windows(&mut self, preview: usize, final_: usize) -> Result<Cow<'_, [Window]>> {
+        let windows = &self.usable[..preview + final_];
+        let Some(masker) = &mut self.masker else { return Ok(windows.into()) };
+        let mut windows = windows.to_vec();
+        let (first, second) = windows.split_at_mut(preview);
+        for (arm, windows) in [("preview", first), ("final", second)] {
+            for (index, window) in windows.iter_mut().enumerate() {
+                let tokens = &mut window.ids[..window.real];
+                window.labels = Some(masker.mask(arm, index, tokens)?);
+            }
         }
-        let smaller = preview.saturating_sub(duplicates.max(STEP));
-        if smaller < floor || smaller > usable.len() / 2 {
-            let why = match smaller < floor {
-                true => format!(
-                    "each arm is made smaller by the number of duplicates, at least by {STEP}; {smaller} windows per arm would remain, at least {floor} are needed"
-                ),
-                false => {
-                    "duplicates can be removed only if both arms have the same number of windows".to_owned()
-                }
-            };
-            return Err(Error::input(format!(
-                "{} of the {} windows repeat another one; {why}",
-                repeated(usable),
-                usable.len(),
-            ))
-            .with_hint(format!(
-                "replace repeated rows by rows with other texts, or raise seq_len: {}",
-                first_duplicate(usable, rows).map(equal_rows).unwrap_or_default()
-            )));
+        Ok(windows.into())
+    }
+
+    /// The largest sizes of the arms, in upstream's sequence of reductions, at which no two windows are equal.
+    fn without_duplicates(&mut self, request: &WindowRequest<'_>) -> Result<Sizes> {
+        let floor = match request.profile.eq_ignore_ascii_case("release") {
+            true => RELEASE_FLOOR,
+            false => (request.preview.min(request.final_) / 2).max(10),
+        };
+        let (mut preview, mut final_, mut adjustments) = (request.preview, request.final_, Vec::new());
+        loop {
+            let duplicates = repeated(&self.windows(preview, final_)?);
+            if duplicates == 0 {
+                return Ok(Sizes { preview, final_, adjustments });
+            }
+            let smaller = preview.saturating_sub(duplicates.max(STEP));
+            if smaller < floor || smaller > self.usable.len() / 2 {
+                let why = match smaller < floor {
+                    true => format!(
+                        "each arm is made smaller by the number of duplicates, at least by {STEP}; {smaller} windows per arm would remain, at least {floor} are needed"
+                    ),
+                    false => "duplicates can be removed only if both arms have the same number of windows"
+                        .to_owned(),
+                };
+                return Err(Error::input(format!(
+                    "{} of the {} windows repeat another one; {why}",
+                    repeated(&self.usable),
+                    self.usable.len(),
+                ))
+                .with_hint(format!(
+                    "replace repeated rows by rows with other texts, or raise seq_len: {}",
+                    first_duplicate(&self.usable, &self.rows).map(equal_rows).unwrap_or_default()
+                )));
+            }
+            (preview, final_) = (smaller, smaller);
+            adjustments.push((duplicates, smaller));
         }
-        (preview, final_) = (smaller, smaller);
-        adjustments.push((duplicates, smaller));
     }
 }
 
@@ -188,15 +214,31 @@ fn without_duplicates(usable: &[Window], rows: &[usize], request: &WindowRequest
 mod tests {
     use super::*;
     use invarlock_error::Kind;
+    use invarlock_evidence::format::masking::{Masked, Masking};
 
     fn request(preview: usize, final_: usize) -> WindowRequest<'static> {
-        WindowRequest { seq_len: 4, preview, final_, pad: 9, profile: "ci", max_samples: 2000 }
+        WindowRequest { seq_len: 4, preview, final_, profile: "ci", max_samples: 2000 }
     }
 
     /// Each character of a text is a token.
     fn run(rows: &[String], request: &WindowRequest<'_>) -> Result<Windows> {
-        let texts = Texts { texts: rows.to_vec(), blank: 1 };
-        select(&texts, request, &|t| Ok(t.chars().map(u32::from).collect()), &|_, _| ())
+        run_with(rows, request, None)
+    }
+
+    fn run_with(
+        rows: &[String],
+        request: &WindowRequest<'_>,
+        masker: Option<&mut Masker<'_>>,
+    ) -> Result<Windows> {
+        let row = |text: &String| Row { text: text.clone(), target: None };
+        let texts = Texts { rows: rows.iter().map(row).collect(), blank: 1 };
+        let encode = |row: &Row| {
+            let mut ids: Vec<u32> = row.text.chars().map(u32::from).take(request.seq_len).collect();
+            let real = ids.len();
+            ids.resize(request.seq_len, 9);
+            Ok((real > 1).then_some(Window { ids, real, labels: None }))
+        };
+        select(&texts, request, &encode, masker, &|_, _| ())
     }
 
     fn rows(n: usize) -> Vec<String> {
@@ -209,8 +251,11 @@ mod tests {
         let w = run(&rows, &request(1, 2)).expect("selected");
         let codes = |s: &str| s.chars().map(u32::from).collect::<Vec<_>>();
         assert_eq!((&w.preview.ids[..], &w.final_.ids[..]), (&[0][..], &[1, 2][..]));
-        assert_eq!(w.preview.windows[0], Window { ids: codes("abcd"), real: 4 });
-        assert_eq!(w.final_.windows[0], Window { ids: [codes("bc"), vec![9, 9]].concat(), real: 2 });
+        assert_eq!(w.preview.windows[0], Window { ids: codes("abcd"), real: 4, labels: None });
+        assert_eq!(
+            w.final_.windows[0],
+            Window { ids: [codes("bc"), vec![9, 9]].concat(), real: 2, labels: None }
+        );
         assert_eq!((w.short, w.blank, w.final_.tokens()), (3, 1, 5));
     }
 
@@ -231,6 +276,28 @@ mod tests {
         assert!(run(&rows(5), &request(usize::MAX, 3)).is_err());
         let error = run(&rows(5), &request(1 << 40, 3)).expect_err("too many windows");
         assert!(error.message().contains("are more than"), "{error}");
+    }
+
+    #[test]
+    fn windows_are_masked_after_a_pass_that_looks_for_duplicates() {
+        let masked = Masked {
+            settings: Masking { mask_prob: 0.5, ..Masking::default() },
+            mask_token_id: 1,
+            special_token_ids: vec![1, u32::from('x')],
+            draws_before: None,
+        };
+        let mut masker = Masker::new(&masked, 200, 43).expect("a masker");
+        let windows = run_with(&rows(4), &request(2, 2), Some(&mut masker)).expect("selected");
+        // One draw that is discarded, and two passes over three digits in each of four rows.
+        assert_eq!(masker.draws(), 1 + 2 * 12);
+        let mut again = Masker::new(&masked, 200, 43).expect("a masker");
+        again.skip_to(1 + 12).expect("draws");
+        let mut tokens: Vec<u32> = "000x".chars().map(u32::from).collect();
+        let labels = again.mask("preview", 0, &mut tokens).expect("masked");
+        assert_eq!(
+            (&windows.preview.windows[0].ids, &windows.preview.windows[0].labels),
+            (&tokens, &Some(labels))
+        );
     }
 
     #[test]

@@ -86,11 +86,20 @@ pub fn subject(dir: &Path, checkpoint: &Path, baseline: &Value) -> Value {
 
 /// The windows of a report without their losses.
 pub fn windows_of(report: &Value) -> Value {
+    let labelled = report["data"]["loss_type"] != "causal";
     let arm = |name: &str| {
         let arm = &report["evaluation_windows"][name];
-        json!({"window_ids": arm["window_ids"], "input_ids": arm["input_ids"], "attention_masks": arm["attention_masks"]})
+        let mut windows = json!({"window_ids": arm["window_ids"], "input_ids": arm["input_ids"], "attention_masks": arm["attention_masks"]});
+        if labelled {
+            windows["labels"] = arm["labels"].clone();
+        }
+        windows
     };
-    json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "preview": arm("preview"), "final": arm("final")})
+    let mut windows = json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "preview": arm("preview"), "final": arm("final")});
+    if labelled {
+        windows["objective"] = report["data"]["loss_type"].clone();
+    }
+    windows
 }
 
 /// A tiny Llama with the letters a to z as its vocabulary.

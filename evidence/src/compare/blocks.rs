@@ -6,8 +6,10 @@ use crate::format::evaluation_report::{
     Assurance, BaselineMetric, BaselineRef, Bootstrap, Context, ContextAssurance, ContextAuto,
     ContextBootstrap, ContextEval, ContextMetric, ContextRuntime, Dataset, DatasetHash, DatasetTokenizer,
     DatasetWindows, Edit, EvaluationReport, GuardOverhead, LossWindows, Measurements, Meta, Overhead,
-    PrimaryMetric, QualityOverhead, ReportWindows, SystemOverhead, Telemetry, Verdict, WindowStats,
+    PrimaryMetric, QualityOverhead, ReportArm, ReportWindows, SystemOverhead, Telemetry, Verdict,
+    WindowStats,
 };
+use crate::format::objective::Objective;
 use crate::format::run_report::RunReport;
 use crate::format::warning::Warning;
 use crate::guards::Evaluations;
@@ -16,9 +18,6 @@ use crate::measured::Measured;
 use crate::policy::{ALPHA, BOOTSTRAP_METHOD, CI_BAND};
 use crate::sentences::NO_GUARD_OVERHEAD;
 use serde_json::{Map, Number, Value};
-
-/// Kind of the primary metric.
-const KIND: &str = "ppl_causal";
 
 impl Comparison<'_> {
     /// The report.
@@ -30,6 +29,7 @@ impl Comparison<'_> {
             Some(Value::Object(block)) => block,
             _ => Map::new(),
         };
+        let labelled = self.subj.metric.objective != Objective::Causal;
         let width = numbers.display.1 - numbers.display.0;
         EvaluationReport {
             schema_version: "v1".to_owned(),
@@ -55,16 +55,16 @@ impl Comparison<'_> {
             quality_overhead: QualityOverhead {
                 basis: "ratio".to_owned(),
                 value: numbers.ratio,
-                kind: KIND.to_owned(),
+                kind: self.subj.metric.name.to_owned(),
             },
-            secondary_metrics: Vec::new(),
+            secondary_metrics: numbers.secondary.clone().into_iter().collect(),
             assurance: self.assurance(&guards),
             dataset: self.dataset(),
             telemetry: self.telemetry(),
             system_overhead: system_overhead(baseline, subject),
             evaluation_windows: ReportWindows {
-                preview: (&subject.evaluation_windows.preview).into(),
-                final_: (&subject.evaluation_windows.final_).into(),
+                preview: ReportArm::of(&subject.evaluation_windows.preview, labelled),
+                final_: ReportArm::of(&subject.evaluation_windows.final_, labelled),
             },
             baseline_windows: LossWindows {
                 preview: (&baseline.evaluation_windows.preview).into(),
@@ -155,12 +155,12 @@ impl Comparison<'_> {
     fn primary_metric(&self) -> PrimaryMetric {
         let (numbers, subj) = (&self.numbers, self.subj);
         PrimaryMetric {
-            kind: KIND.to_owned(),
-            unit: "ppl".to_owned(),
-            direction: "lower".to_owned(),
-            aggregation_scope: "token".to_owned(),
+            kind: self.subj.metric.name.to_owned(),
+            unit: subj.metric.unit.to_owned(),
+            direction: subj.metric.direction.to_owned(),
+            aggregation_scope: subj.metric.scope.to_owned(),
             paired: true,
-            gating_basis: "upper".to_owned(),
+            gating_basis: subj.metric.gating_basis.to_owned(),
             supports_bootstrap: true,
             preview: subj.preview.perplexity,
             final_: subj.last.perplexity,
@@ -185,7 +185,7 @@ impl Comparison<'_> {
             model_id: self.context.baseline_model_id.clone(),
             adapter: self.base.report.meta.adapter.clone(),
             primary_metric: BaselineMetric {
-                kind: KIND.to_owned(),
+                kind: self.subj.metric.name.to_owned(),
                 preview: self.base.preview.perplexity,
                 final_: self.base.last.perplexity,
             },
@@ -289,6 +289,7 @@ impl Comparison<'_> {
         let (subject, side) = (self.subj.report, self.subj);
         let (low, high) = self.numbers.display;
         let (preview, last) = (side.preview.tokens as f64, side.last.tokens as f64);
+        let (masked_preview, masked_last) = (side.preview.predicted as f64, side.last.predicted as f64);
         let more = |name: &str| match subject.metrics.more.get(name) {
             Some(Value::Number(number)) => Some(Number::clone(number)),
             _ => None,
@@ -297,13 +298,14 @@ impl Comparison<'_> {
             device: subject.meta.device.clone(),
             preview_total_tokens: preview,
             final_total_tokens: last,
-            masked_tokens_total: preview + last,
-            masked_tokens_preview: preview,
-            masked_tokens_final: last,
+            masked_tokens_total: masked_preview + masked_last,
+            masked_tokens_preview: masked_preview,
+            masked_tokens_final: masked_last,
             summary_line: format!(
-                "INVARLOCK_TELEMETRY run_id={} metric={KIND} nprev={} nfinal={} tokens={} split={} \
+                "INVARLOCK_TELEMETRY run_id={} metric={} nprev={} nfinal={} tokens={} split={} \
                  ci={low:.3}-{high:.3} width={:.3} ratio={:.3} gate={}",
                 self.run_id,
+                side.metric.name,
                 subject.data.preview_n,
                 subject.data.final_n,
                 side.preview.tokens + side.last.tokens,

@@ -11,22 +11,22 @@ use crate::policy::{
     TAIL_MIN_WINDOWS, TAIL_QUANTILE, Tier, token_floor,
 };
 
-/// Interval of Δ log-loss of the final arm (`primary_metric.ci`).
+/// Interval of the differences of the final arm (`primary_metric.ci`).
 pub(crate) fn paired_ci(
     subject: &[f64],
     baseline: &[f64],
-    weights: &[u64],
+    weights: Option<&[u64]>,
     method: Method,
     replicates: usize,
     alpha: f64,
     seed: u64,
 ) -> Result<Interval, BootstrapError> {
-    let weights: Vec<f64> = weights.iter().map(|w| *w as f64).collect();
+    let weights = weights.map(|weights| weights.iter().map(|w| *w as f64).collect::<Vec<_>>());
     let seed = seed.wrapping_add(PAIRED_SEED_OFFSET);
     bootstrap::paired_interval(
         subject,
         baseline,
-        Some(&weights),
+        weights.as_deref(),
         &Settings { method, replicates, alpha, seed },
     )
 }

@@ -3,14 +3,16 @@
 //! Neither run report is trusted: both come out of containers. Every number that follows from the raw windows is computed again, and the
 //! numbers that a run report states must agree.
 
+mod arms;
 mod blocks;
+mod bytes;
 pub(crate) mod derive;
 mod policy;
 mod provenance;
 mod sample;
 mod sides;
 
-use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, Tail, Validation};
+use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, SecondaryMetric, Tail, Validation};
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::ExecutionMode;
 pub use crate::format::to_bytes;
@@ -20,6 +22,7 @@ use crate::guards::{self, Evaluations};
 use crate::numerics::bootstrap::Method;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::{ALPHA, Profile, Tier};
+pub use bytes::NLL_PER_BYTE;
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, bail};
 use policy::Policy;
 pub use sample::Sample;
@@ -148,6 +151,7 @@ struct Numbers {
     tail: Tail,
     coverage: Coverage,
     drift_band: Band,
+    secondary: Option<SecondaryMetric>,
 }
 
 impl Numbers {
@@ -169,7 +173,7 @@ impl Numbers {
         let drift = subj.last.perplexity / subj.preview.perplexity;
         let seed = context.bootstrap_seed;
         let interval =
-            derive::paired_ci(losses, &before.logloss, weights, Method::Bca, replicates, ALPHA, seed)
+            derive::paired_ci(losses, &before.logloss, Some(weights), Method::Bca, replicates, ALPHA, seed)
                 .err_kind(Kind::Input)
                 .context("computing the confidence interval")?;
         let display = (interval.0.exp(), interval.1.exp());
@@ -195,6 +199,7 @@ impl Numbers {
             tail: derive::tail(losses, &before.logloss, weights, tier),
             coverage: derive::coverage(tier, preview_n, final_n, replicates),
             drift_band: Band { min, max },
+            secondary: bytes::nll_per_byte(base, subj, replicates, seed)?,
         })
     }
 }

@@ -1,8 +1,10 @@
 //! Checks of each run report, and of both together, before anything is computed from them.
 
+use super::arms::{Arm, contradiction};
+use crate::format::metrics::{self, Metric};
+use crate::format::objective::Objective;
 use crate::numerics::digest;
-use crate::numerics::stats::weighted_mean;
-use crate::run_report::{RunReport, WindowArm};
+use crate::run_report::RunReport;
 use invarlock_error::Error;
 use std::collections::HashMap;
 
@@ -13,6 +15,7 @@ const STATED_TOLERANCE: f64 = 1e-9;
 #[derive(Debug)]
 pub(super) struct Side<'a> {
     pub(super) report: &'a RunReport,
+    pub(super) metric: &'static Metric,
     pub(super) preview: Arm,
     pub(super) last: Arm,
     pub(super) preview_hash: String,
@@ -22,35 +25,22 @@ pub(super) struct Side<'a> {
     pub(super) tokenizer_hash: Option<String>,
 }
 
-/// Numbers that follow from one arm.
-#[derive(Debug)]
-pub(super) struct Arm {
-    pub(super) mean_loss: f64,
-    pub(super) perplexity: f64,
-    pub(super) tokens: u64,
-}
-
-fn contradiction(role: &str, what: impl std::fmt::Display) -> Error {
-    Error::integrity(format!("the {role} run report contradicts itself: {what}")).with_hint(
-        "measure the checkpoint again; if the error repeats, do not trust the image that measured it",
-    )
-}
-
 impl<'a> Side<'a> {
     /// Checks one side.
     pub(super) fn check(role: &str, report: &'a RunReport) -> Result<Self, Error> {
         let kind = &report.metrics.primary_metric.kind;
-        if kind != "ppl_causal" {
+        let Some(metric) = metrics::named(kind) else {
+            let known = metrics::TABLE.each_ref().map(|metric| metric.name).join(", ");
             return Err(Error::unsupported(format!(
-                "the {role} run report has the primary metric `{kind}`; this version compares `ppl_causal` only"
+                "the {role} run report has the primary metric `{kind}`; this version compares {known}"
             )));
-        }
+        };
         let (data, windows) = (&report.data, &report.evaluation_windows);
         if data.seq_len < 2 {
             return Err(contradiction(role, format!("data.seq_len is {}, below 2", data.seq_len)));
         }
-        let preview = check_arm(role, "preview", &windows.preview, data.seq_len)?;
-        let last = check_arm(role, "final", &windows.final_, data.seq_len)?;
+        let arm = |name, arm| Arm::check(role, name, arm, data.seq_len, metric.objective);
+        let (preview, last) = (arm("preview", &windows.preview)?, arm("final", &windows.final_)?);
 
         let counted = |name: &str, stated: u64, found: u64| {
             if stated == found {
@@ -121,101 +111,18 @@ impl<'a> Side<'a> {
             }
         }
         let tokenizer_hash = tokenizer_hash.map(|(_, hash)| hash);
-        Ok(Side { report, preview, last, preview_hash, final_hash, dataset_hash, ids_digest, tokenizer_hash })
+        Ok(Side {
+            report,
+            metric,
+            preview,
+            last,
+            preview_hash,
+            final_hash,
+            dataset_hash,
+            ids_digest,
+            tokenizer_hash,
+        })
     }
-}
-
-fn check_arm(role: &str, name: &str, arm: &WindowArm, seq_len: usize) -> Result<Arm, Error> {
-    let n = arm.window_ids.len();
-    let at = |member: &str| format!("evaluation_windows.{name}.{member}");
-    if n == 0 {
-        return Err(contradiction(role, format!("{} is empty", at("window_ids"))));
-    }
-    let required = [
-        ("logloss", arm.logloss.len()),
-        ("input_ids", arm.input_ids.len()),
-        ("attention_masks", arm.attention_masks.len()),
-        ("token_counts", arm.token_counts.len()),
-    ];
-    let optional = [
-        ("masked_token_counts", arm.masked_token_counts.len()),
-        ("actual_token_counts", arm.actual_token_counts.len()),
-        ("labels", arm.labels.len()),
-    ];
-    let present = optional.into_iter().filter(|(_, len)| *len > 0);
-    for (member, len) in required.into_iter().chain(present) {
-        if len != n {
-            return Err(contradiction(role, format!("{} has {len} elements for {n} window ids", at(member))));
-        }
-    }
-    for i in 0..n {
-        let (ids, mask) = (&arm.input_ids[i], &arm.attention_masks[i]);
-        for (member, len) in [("input_ids", ids.len()), ("attention_masks", mask.len())] {
-            if len != seq_len {
-                let member = at(member);
-                return Err(contradiction(
-                    role,
-                    format!("{member}[{i}] has {len} elements, seq_len is {seq_len}"),
-                ));
-            }
-        }
-        if let Some(bit) = mask.iter().find(|bit| **bit > 1) {
-            return Err(contradiction(
-                role,
-                format!("{}[{i}] contains {bit}, not 0 or 1", at("attention_masks")),
-            ));
-        }
-        let real = mask.iter().map(|bit| u64::from(*bit)).sum::<u64>();
-        if real < 2 {
-            let member = at("attention_masks");
-            return Err(contradiction(
-                role,
-                format!("{member}[{i}] has {real} real tokens; a loss needs two"),
-            ));
-        }
-        let counts = [
-            ("token_counts", arm.token_counts.get(i)),
-            ("masked_token_counts", arm.masked_token_counts.get(i)),
-            ("actual_token_counts", arm.actual_token_counts.get(i)),
-        ];
-        for (member, count) in counts {
-            if let Some(count) = count.filter(|count| **count != real) {
-                let member = at(member);
-                return Err(contradiction(
-                    role,
-                    format!("{member}[{i}] is {count}, its mask has {real} tokens"),
-                ));
-            }
-        }
-        if let Some(labels) = arm.labels.get(i) {
-            let expected = |j: usize| if mask[j] == 1 { i64::from(ids[j]) } else { -100 };
-            if labels.len() != seq_len || (0..seq_len).any(|j| labels[j] != expected(j)) {
-                let member = at("labels");
-                return Err(contradiction(
-                    role,
-                    format!("{member}[{i}] are not the ids where the mask is 1, else -100"),
-                ));
-            }
-        }
-        let loss = arm.logloss[i];
-        if !loss.is_finite() || loss < -1e-6 {
-            let member = at("logloss");
-            return Err(contradiction(
-                role,
-                format!("{member}[{i}] is {loss}; a cross-entropy is finite and positive"),
-            ));
-        }
-    }
-    let tokens = arm.token_counts.iter().sum();
-    let mean_loss = weighted_mean(&arm.logloss, &arm.token_counts)
-        .ok_or_else(|| contradiction(role, format!("{} has no weight", at("token_counts"))))?;
-    let perplexity = mean_loss.exp();
-    if !perplexity.is_finite() {
-        return Err(Error::integrity(format!(
-            "the {role} run report has a mean loss of {mean_loss} in its {name} arm, whose perplexity is not finite"
-        )));
-    }
-    Ok(Arm { mean_loss, perplexity, tokens })
 }
 
 /// Checks that both sides measured the same windows with the same tokenizer.
@@ -228,6 +135,13 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
         ))
         .with_hint("measure the subject on the baseline's windows")
     };
+    if baseline.metric != subject.metric {
+        return Err(Error::input(format!(
+            "baseline and subject are different kinds of model: the metric is {} for the baseline and {} for the subject",
+            baseline.metric.name, subject.metric.name
+        ))
+        .with_hint("use a subject that was made from the baseline"));
+    }
     for (what, one, other) in [
         ("data.seq_len", base.data.seq_len, subj.data.seq_len),
         ("data.stride", base.data.stride, subj.data.stride),
@@ -239,6 +153,7 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
     if base.data.dataset != subj.data.dataset {
         return Err(differ("data.dataset", &base.data.dataset, &subj.data.dataset));
     }
+    let labelled = baseline.metric.objective != Objective::Causal;
     for (name, one, other) in [
         ("preview", &base.evaluation_windows.preview, &subj.evaluation_windows.preview),
         ("final", &base.evaluation_windows.final_, &subj.evaluation_windows.final_),
@@ -261,6 +176,9 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
             }
             if one.input_ids[i] != other.input_ids[i] || one.attention_masks[i] != other.attention_masks[i] {
                 return Err(differ(&at(&format!("input_ids[{i}] or its mask")), &"one thing", &"another"));
+            }
+            if labelled && one.labels[i] != other.labels[i] {
+                return Err(differ(&at(&format!("labels[{i}]")), &"one thing", &"another"));
             }
         }
     }

@@ -4,7 +4,9 @@
 //! the input, the text of the other tokens is the expected output. Digests are `sha256:` and the SHA-256 of canonical JSON and a line
 //! feed ([`canonical_utf8_line`]), as 0.17.1 computes them.
 
+use crate::compare::NLL_PER_BYTE;
 use crate::evaluation::Facts;
+use crate::format::objective::Objective;
 use crate::job::Role;
 use crate::measured::{EVALUATOR, Measured};
 use crate::numerics::digest::{canonical_utf8_line, sha256_hex};
@@ -12,7 +14,7 @@ use invarlock_error::{Error, Result, bail};
 use serde_json::{Value, json};
 
 /// The metric's name in 0.17.1.
-const METRIC: &str = "normalized_nll_per_utf8_byte";
+const METRIC: &str = NLL_PER_BYTE;
 /// The most records of a run that 0.17.1 reads.
 const MAX_RECORDS: usize = 50_000;
 /// The largest run that 0.17.1 reads.
@@ -81,6 +83,11 @@ pub(super) fn files(evidence: &Measurements<'_>) -> Result<Directory> {
 
 /// The text of each final window.
 fn texts(baseline: &Measured) -> Result<&[String]> {
+    if baseline.metric.objective == Objective::Masked {
+        return Err(Error::unsupported(
+            "captured records are about texts that continue others, and a masked language model predicts single tokens",
+        ));
+    }
     let Some(texts) = &baseline.predicted_texts else {
         return Err(Error::input(
             "the baseline's run report has no texts: it was made by an older version, or its tokenizer cannot decode tokens",
@@ -194,8 +201,7 @@ impl<'a> Side<'a> {
     /// For each window: its predicted tokens, and the sum of their log-likelihoods in nats.
     fn windows(&self) -> impl Iterator<Item = (u64, f64)> {
         let arm = &self.measured.final_;
-        arm.token_counts.iter().zip(&arm.losses).map(|(tokens, loss)| {
-            let predicted = tokens.saturating_sub(1);
+        arm.predicted().zip(&arm.losses).map(|(predicted, loss)| {
             // A loss can be below zero by a rounding error, a log-likelihood not above.
             (predicted, (-loss * predicted as f64).min(0.0))
         })
@@ -237,7 +243,11 @@ impl<'a> Side<'a> {
     /// One window, by its index.
     fn record(&self, index: usize, (predicted, logprob): (u64, f64), configuration_digest: &str) -> Value {
         let (arm, text) = (&self.measured.final_, &self.texts[index]);
-        let input = json!({"token_ids": arm.input_ids[index].get(..1)});
+        let given = match self.measured.metric.objective {
+            Objective::Seq2Seq => arm.token_counts[index] as usize,
+            Objective::Causal | Objective::Masked => 1,
+        };
+        let input = json!({"token_ids": arm.input_ids[index].get(..given)});
         json!({
             "id": arm.window_ids[index].to_string(),
             "input": input,

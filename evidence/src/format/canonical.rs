@@ -52,6 +52,10 @@ impl Rows for EvaluationReport {
         let mut fields: Vec<&mut dyn Field> = Vec::new();
         for arm in [&mut windows.preview, &mut windows.final_] {
             fields.extend([&mut arm.input_ids as _, &mut arm.attention_masks as &mut dyn Field]);
+            // Causal models have none.
+            if !arm.labels.is_empty() {
+                fields.push(&mut arm.labels);
+            }
         }
         fields
     }

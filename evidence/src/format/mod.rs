@@ -9,6 +9,7 @@ pub mod check_report;
 pub mod evaluation_report;
 pub mod masking;
 pub mod measurement;
+pub mod metrics;
 pub mod objective;
 pub mod observations;
 pub mod plan;

@@ -36,8 +36,8 @@ impl Objective {
         Self::ALL.into_iter().find(|objective| objective.adapter() == name)
     }
 
-    /// Whether it is the default, which some formats do not state.
-    pub(crate) fn is_causal(&self) -> bool {
+    /// Whether each token is predicted from those before it. Such windows need no labels, and formats do not state it.
+    pub fn is_causal(&self) -> bool {
         *self == Self::Causal
     }
 

@@ -1,5 +1,7 @@
 //! The plan of an evaluation (`plan-v2`), as `--dry-run` prints it and the runtime manifest records it.
 
+use super::masking::Masking;
+use super::metrics::MetricKind;
 use super::warning::Warning;
 use crate::numerics::digest::sha256_hex;
 use serde::{Deserialize, Serialize};
@@ -122,13 +124,22 @@ pub struct Layer {
 pub struct Dataset {
     /// SHA-256 over names and digests of the dataset's files.
     pub tree_sha256: String,
-    /// Member of a dataset record that contains the text.
+    /// Member of a dataset record that contains the text, or the source of a pair.
     pub text_field: String,
+    /// Member that contains the target of a pair; absent where records have one text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_field: Option<String>,
+    /// The metric that the user named; absent: the one of the models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricKind>,
+    /// Settings of masking that the user changed; absent: the default ones, if the models are masked language models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<Masking>,
     /// Maximum number of dataset records that are read.
     pub max_samples: usize,
     /// Name of the split, recorded.
     pub split: String,
-    /// Seed, recorded; seeds the bootstrap.
+    /// Seed of the bootstrap, and of the choice of masked tokens.
     pub seed: u64,
     /// Tokens a window.
     pub seq_len: usize,

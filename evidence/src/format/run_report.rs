@@ -3,6 +3,8 @@
 //! The layout is that of InvarLock 0.8 to 0.12, whose tools can read it. Unknown members are kept, because reports of those versions are read, too. A run report never contains
 //! a `validation` object: that marks an evaluation report. Losses are in nats a token, digests in lower-case hexadecimal.
 
+use super::metrics;
+use super::objective::Objective;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -39,7 +41,7 @@ pub struct RunReport {
 pub struct RunMeta {
     /// The user's name of the checkpoint.
     pub model_id: String,
-    /// `hf_causal`.
+    /// Kind of model: `hf_causal`, `hf_mlm` or `hf_seq2seq`.
     pub adapter: String,
     /// `cpu`.
     pub device: String,
@@ -64,7 +66,7 @@ pub struct RunMeta {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunData {
-    /// Provider kind, `local_jsonl`.
+    /// Provider kind: `local_jsonl` or `local_jsonl_pairs`.
     pub dataset: String,
     /// Split name.
     #[serde(default)]
@@ -177,7 +179,7 @@ pub struct RunMetrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunPrimaryMetric {
-    /// `ppl_causal`.
+    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
     pub kind: String,
     /// Perplexity of the preview arm.
     pub preview: Option<f64>,
@@ -224,19 +226,19 @@ pub struct WindowArm {
     pub input_ids: Vec<Vec<u32>>,
     /// 1 for a real token, 0 for padding.
     pub attention_masks: Vec<Vec<u8>>,
-    /// Weights: sum of the mask.
+    /// Weights: sum of the mask for causal models, number of labels for others.
     pub token_counts: Vec<u64>,
-    /// As `token_counts` for causal models.
-    #[serde(default)]
-    pub masked_token_counts: Vec<u64>,
     /// As `token_counts`.
     #[serde(default)]
+    pub masked_token_counts: Vec<u64>,
+    /// Sum of the mask.
+    #[serde(default)]
     pub actual_token_counts: Vec<u64>,
-    /// Ids where the mask is 1, else -100.
+    /// The token to predict at each position, else -100. For causal models, the ids where the mask is 1.
     #[serde(default)]
     pub labels: Vec<Vec<i64>>,
-    /// Text of the predicted tokens: those with mask 1, without the first. The tokenizer decodes them alone; special tokens are
-    /// written as their text, and bytes that are no UTF-8 as U+FFFD. Final windows of the baseline only; absent in reports of
+    /// Text of the predicted tokens: those with a label, without the first of a causal model. The tokenizer decodes them alone; special
+    /// tokens are written as their text, and bytes that are no UTF-8 as U+FFFD. Final windows of the baseline only; absent in reports of
     /// older evaluators, and where the tokenizer cannot decode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_texts: Option<Vec<String>>,
@@ -248,13 +250,19 @@ pub struct WindowArm {
 impl RunReport {
     /// The windows without their losses, as the subject's container gets those of the baseline.
     pub fn windows(&self) -> BaselineWindows {
+        let metric = metrics::named(&self.metrics.primary_metric.kind);
+        let objective = metric.map_or(Objective::Causal, |metric| metric.objective);
+        // The labels of a causal model follow from its ids.
+        let labelled = objective != Objective::Causal;
         let arm = |arm: &WindowArm| ReplayArm {
             window_ids: arm.window_ids.clone(),
             input_ids: arm.input_ids.clone(),
             attention_masks: arm.attention_masks.clone(),
+            labels: labelled.then(|| arm.labels.clone()),
         };
         BaselineWindows {
             tokenizer_hash: self.meta.tokenizer_hash.clone(),
+            objective,
             preview: arm(&self.evaluation_windows.preview),
             final_: arm(&self.evaluation_windows.final_),
         }
@@ -268,6 +276,9 @@ impl RunReport {
 pub struct BaselineWindows {
     /// The baseline's tokenizer digest, compared with the subject's own.
     pub tokenizer_hash: Option<String>,
+    /// What the baseline predicts; absent for causal models.
+    #[serde(default, skip_serializing_if = "Objective::is_causal")]
+    pub objective: Objective,
     /// Preview windows.
     pub preview: ReplayArm,
     /// Final windows.
@@ -286,4 +297,7 @@ pub struct ReplayArm {
     pub input_ids: Vec<Vec<u32>>,
     /// Masks.
     pub attention_masks: Vec<Vec<u8>>,
+    /// The token to predict at each position, else -100; absent for causal models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<Vec<i64>>>,
 }

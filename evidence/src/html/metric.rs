@@ -1,6 +1,8 @@
 //! The primary metric and its drift, as numbers and pictures.
 
 use super::{Fact, at, band, flag, number, or_dash, pair, svg, text};
+use crate::compare::NLL_PER_BYTE;
+use crate::format::untrusted::Node;
 use crate::policy::{Profile, Tier};
 use serde::Serialize;
 use serde_json::Value;
@@ -95,6 +97,15 @@ pub(super) fn limit(report: &Value) -> Limit {
     Limit { value: base + hysteresis, base, hysteresis, from }
 }
 
+/// The loss per byte of text, which gates nothing.
+fn per_byte(report: &Value) -> Option<Fact> {
+    let metrics = Node::root("", report).get("secondary_metrics").elements();
+    let metric = metrics.into_iter().find(|metric| metric.get("kind") == NLL_PER_BYTE)?;
+    let (baseline, subject) = (metric.get("baseline").f64()?, metric.get("final").f64()?);
+    let bits = |nats: f64| text::significant(nats / std::f64::consts::LN_2, 4);
+    Some(Fact::new("Bits per byte, not gated", format!("{} → {}", bits(baseline), bits(subject))))
+}
+
 #[derive(Serialize)]
 pub(super) struct MetricView {
     pub(super) kind: String,
@@ -105,7 +116,7 @@ pub(super) struct MetricView {
 }
 
 impl MetricView {
-    pub(super) fn new(metric: &Metric) -> MetricView {
+    pub(super) fn new(metric: &Metric, report: &Value) -> MetricView {
         let picture = metric.ratio.filter(|ratio| *ratio > 0.0).and_then(|value| {
             svg::ruler(&svg::Ruler {
                 id: "ratio",
@@ -125,6 +136,7 @@ impl MetricView {
             Fact::new("Ratio", or_dash(metric.ratio.map(text::ratio))),
             Fact::new("Change", or_dash(metric.ratio.map(text::percent_change))),
         ];
+        facts.extend(per_byte(report));
         let caption = match (&metric.limit, metric.interval) {
             (Some(limit), interval) => {
                 let whiskers = match interval {

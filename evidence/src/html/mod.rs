@@ -280,7 +280,7 @@ impl Page {
             dangers,
             cautions,
             compared: Compared::new(report, manifest),
-            metric: MetricView::new(&metric),
+            metric: MetricView::new(&metric, report),
             gates,
             windows: WindowsView::new(report),
             drift: DriftView::new(report, &metric),

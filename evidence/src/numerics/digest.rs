@@ -1,5 +1,6 @@
 //! The digests of reports, as upstream computes them, and the JSON texts that they are taken over.
 
+use super::NOT_PREDICTED;
 use blake2::Blake2b128;
 use blake2s_simd::{Params, State};
 use serde_json::Value;
@@ -70,31 +71,48 @@ pub fn window_ids_digest(ids: impl IntoIterator<Item = u64>) -> String {
     blake2s_simd::blake2s(text.as_bytes()).to_hex().to_string()
 }
 
-/// Bytes of a label in [`labelled_positions_digest`].
-const LABEL: usize = 5;
+/// Positions with a label in each window of an arm.
+#[derive(Debug, Clone, Copy)]
+pub enum Labelled<'a> {
+    /// As many of the first positions as these numbers.
+    First(&'a [u64]),
+    /// Those whose label in these rows is not -100.
+    Rows(&'a [Vec<i64>]),
+}
 
-/// `provider_digest.masking_sha256` (blake2s-16, despite its name), from the numbers of labels of each arm's windows: the name of the arm,
-/// then for each label `1` and its position as little-endian `u32`, and `|` after each window. None if no position has a label.
-pub fn labelled_positions_digest(preview: &[u64], final_: &[u64]) -> Option<String> {
-    let mut hasher = blake2s_128();
-    // The labels of a window are a prefix of those of the longest one.
-    let mut labels = Vec::new();
-    for (name, counts) in [("preview", preview), ("final", final_)] {
-        if counts.is_empty() {
-            continue;
-        }
-        hasher.update(name.as_bytes());
-        for count in counts {
-            let count = *count as u32;
-            for position in (labels.len() / LABEL) as u32..count {
-                labels.push(b'1');
-                labels.extend(position.to_le_bytes());
-            }
-            hasher.update(&labels[..count as usize * LABEL]);
-            hasher.update(b"|");
+impl Labelled<'_> {
+    /// Calls `window` with the positions of each window.
+    fn each(self, mut window: impl FnMut(&mut dyn Iterator<Item = u32>)) {
+        match self {
+            Self::First(counts) => counts.iter().for_each(|count| window(&mut (0..*count as u32))),
+            Self::Rows(rows) => rows.iter().for_each(|row| {
+                let positions = (0u32..).zip(row).filter(|(_, label)| **label != NOT_PREDICTED);
+                window(&mut positions.map(|(position, _)| position));
+            }),
         }
     }
-    let any = preview.iter().chain(final_).any(|count| *count > 0);
+}
+
+/// `provider_digest.masking_sha256` (blake2s-16, despite its name), from the positions with labels of each arm's windows: the name of the
+/// arm, then for each label `1` and its position as little-endian `u32`, and `|` after each window. None if no position has a label.
+pub fn labelled_positions_digest(preview: Labelled<'_>, final_: Labelled<'_>) -> Option<String> {
+    let (mut hasher, mut any, mut bytes) = (blake2s_128(), false, Vec::new());
+    for (name, arm) in [("preview", preview), ("final", final_)] {
+        let mut first = true;
+        arm.each(|positions| {
+            if std::mem::take(&mut first) {
+                hasher.update(name.as_bytes());
+            }
+            bytes.clear();
+            for position in positions {
+                bytes.push(b'1');
+                bytes.extend(position.to_le_bytes());
+            }
+            any |= !bytes.is_empty();
+            hasher.update(&bytes);
+            hasher.update(b"|");
+        });
+    }
     any.then(|| hasher.finalize().to_hex().to_string())
 }
 
@@ -257,10 +275,15 @@ mod tests {
         // The windows of every golden run: 240 + 240 full windows of 128 tokens.
         let full = vec![128; 240];
         assert_eq!(
-            labelled_positions_digest(&full, &full).as_deref(),
+            labelled_positions_digest(Labelled::First(&full), Labelled::First(&full)).as_deref(),
             Some("14093b8092f19927dffe9ded21e9486b")
         );
-        assert_eq!(labelled_positions_digest(&[], &[]), None);
+        let rows = vec![vec![7; 128]; 240];
+        assert_eq!(
+            labelled_positions_digest(Labelled::Rows(&rows), Labelled::First(&full)),
+            labelled_positions_digest(Labelled::First(&full), Labelled::Rows(&rows))
+        );
+        assert_eq!(labelled_positions_digest(Labelled::First(&[]), Labelled::Rows(&[vec![-100]])), None);
     }
 
     #[test]

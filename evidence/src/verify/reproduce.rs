@@ -3,6 +3,7 @@
 //! Nothing is measured here. The caller measures the chosen windows in a container and passes the losses.
 
 use crate::evaluation::Facts;
+use crate::format::run_report::ReplayArm;
 use crate::measured::{Arm, Measured};
 use crate::policy::Tier;
 use invarlock_error::Result;
@@ -103,8 +104,9 @@ pub fn probability(windows: usize, altered: usize, measured: usize) -> f64 {
 /// true loss is between 0 and `largest`.
 fn fewest_altered(evidence: &Verified, tier: Tier, largest: f64) -> usize {
     let (baseline, subject) = (&evidence.baseline.final_, &evidence.subject.final_);
-    let tokens: f64 = subject.token_counts.iter().map(|count| *count as f64).sum();
-    let sides = || baseline.losses.iter().zip(&subject.losses).zip(&subject.token_counts);
+    let weights = subject.weights();
+    let tokens: f64 = weights.iter().map(|count| *count as f64).sum();
+    let sides = || baseline.losses.iter().zip(&subject.losses).zip(weights.iter());
     let excess: f64 = sides().map(|((base, subj), count)| (subj - base) * *count as f64).sum();
     // Above zero if the recorded losses pass: then the true ones could be worse.
     let margin = tier.ratio_gate().ln() * tokens - excess;
@@ -190,9 +192,11 @@ pub fn differences(side: &str, recorded: &Measured, again: &Measured) -> Vec<Str
     lines
 }
 
-/// Whether an arm has these windows.
-pub fn same_windows(recorded: &Arm, ids: &[u64], input_ids: &[Vec<u32>]) -> bool {
-    recorded.window_ids == ids && recorded.input_ids == input_ids
+/// Whether an arm has these windows, and predicts the same in them.
+pub fn same_windows(recorded: &Arm, windows: &ReplayArm) -> bool {
+    recorded.window_ids == windows.window_ids
+        && recorded.input_ids == windows.input_ids
+        && recorded.labels == windows.labels
 }
 
 #[cfg(test)]

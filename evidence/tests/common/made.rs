@@ -3,12 +3,16 @@
 use invarlock_evidence::compare::to_bytes;
 use invarlock_evidence::evaluation::{BASELINE_REPORT, Facts, REPORT, SUBJECT_REPORT};
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
+use invarlock_evidence::format::masking::{Masked, Masking};
+use invarlock_evidence::format::metrics::{self, MetricKind};
 use invarlock_evidence::format::plan::PlannedSide;
 use invarlock_evidence::format::run_report::RunReport;
 use invarlock_evidence::format::runtime_manifest::RuntimeManifest;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest::{self, FILE_NAME};
+use invarlock_evidence::masking::{Masker, eligible};
 use invarlock_evidence::measured::{Arm, Measured};
+use invarlock_evidence::numerics::NOT_PREDICTED;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::{Profile, Tier};
 use std::path::{Path, PathBuf};
@@ -66,6 +70,23 @@ impl Made {
         made
     }
 
+    /// The real run of `user`, as if its models were masked language models.
+    pub fn masked(user: &str) -> Self {
+        let folder = honest(user);
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        let manifest: RuntimeManifest = serde_json::from_slice(&read(FILE_NAME)).unwrap();
+        let facts = Facts::read(&manifest).unwrap();
+        let measure = |name: &str| {
+            let mut measured = Measured::read(&serde_json::from_slice(&read(name)).unwrap()).unwrap();
+            mask(&mut measured);
+            measured.report().unwrap()
+        };
+        let (baseline, subject) = (measure(BASELINE_REPORT), measure(SUBJECT_REPORT));
+        let mut made = Self { facts, baseline, subject };
+        made.seal();
+        made
+    }
+
     /// Computes again what depends on the run reports.
     pub fn seal(&mut self) {
         let windows = serde_json::to_vec(&self.baseline.windows()).unwrap().len() as u64;
@@ -114,6 +135,37 @@ impl Made {
     }
 }
 
+/// Masks the windows of a measurement, as the evaluator does. Their tokens are replaced before, so that no two masked windows are equal.
+fn mask(measured: &mut Measured) {
+    for arm in [&mut measured.preview, &mut measured.final_] {
+        for (id, row) in arm.window_ids.iter().zip(&mut arm.input_ids) {
+            (1..).zip(&mut row[1..]).for_each(|(j, token)| *token = 10 + (*id as u32 * 97 + j * 13) % 1000);
+        }
+    }
+    let settings = Masking::default();
+    let masked = Masked { settings, mask_token_id: 1, special_token_ids: vec![0, 1, 2], draws_before: None };
+    let mut masker = Masker::new(&masked, measured.tokenizer.vocab_size, measured.requested.seed).unwrap();
+    let arms = [&measured.preview, &measured.final_];
+    let rows = arms.into_iter().flat_map(|arm| arm.input_ids.iter().zip(&arm.token_counts));
+    let draws: usize =
+        rows.map(|(row, real)| eligible(&row[..*real as usize], &masked.special_token_ids).len()).sum();
+    let draws = masker.draws() + draws as u64;
+    masker.skip_to(draws).unwrap();
+    for (name, arm) in [("preview", &mut measured.preview), ("final", &mut measured.final_)] {
+        let mut labels = Vec::new();
+        for (index, (row, real)) in arm.input_ids.iter_mut().zip(&arm.token_counts).enumerate() {
+            let mut own = masker.mask(name, index, &mut row[..*real as usize]).unwrap();
+            own.resize(row.len(), NOT_PREDICTED);
+            labels.push(own);
+        }
+        arm.labels = Some(labels);
+    }
+    measured.metric = metrics::of(MetricKind::PplMlm);
+    let replayed = measured.requested.role == Role::Subject;
+    measured.masked = Some(Masked { draws_before: (!replayed).then_some(draws), ..masked });
+    measured.predicted_texts = None;
+}
+
 fn arm(first: usize, n: usize, loss: &dyn Fn(u64) -> f64) -> Arm {
     let ids: Vec<u64> = (first as u64..(first + n) as u64).collect();
     // Below the vocabulary of the demo's model.
@@ -123,6 +175,7 @@ fn arm(first: usize, n: usize, loss: &dyn Fn(u64) -> f64) -> Arm {
         input_ids: ids.iter().map(|id| row(*id)).collect(),
         token_counts: ids.iter().map(|id| real(*id)).collect(),
         losses: ids.iter().map(|id| loss(*id)).collect(),
+        labels: None,
         window_ids: ids,
     }
 }

@@ -52,6 +52,9 @@ pub struct EvaluateArgs {
     /// Plan lock: refuse to run with other criteria than it fixes, and name it in the evidence
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
+    /// Metric: auto (the perplexity of the kind of model), ppl_causal, ppl_mlm or ppl_seq2seq
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub metric: String,
     /// What the checkpoints must be: auto (anything), hf_causal, hf_mlm or hf_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub adapter: String,

@@ -9,7 +9,7 @@ use serde_json::{Number, Value};
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
-    /// Kind of provider, `local_jsonl`.
+    /// Kind of provider: `local_jsonl` or `local_jsonl_pairs`.
     pub provider: String,
     /// Name of the split.
     pub split: Option<String>,
@@ -269,7 +269,7 @@ pub struct ReportWindows {
     pub final_: ReportArm,
 }
 
-/// One arm: parallel arrays, one element a window. Labels are left out: they are the ids where the mask is 1, and -100 elsewhere.
+/// One arm: parallel arrays, one element a window.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -282,16 +282,20 @@ pub struct ReportArm {
     pub input_ids: Vec<Vec<u32>>,
     /// 1 for a real token, 0 for padding.
     pub attention_masks: Vec<Vec<u8>>,
-    /// Weights: tokens without padding.
+    /// Weights: predicted tokens; tokens without padding for causal models.
     pub token_counts: Vec<u64>,
     /// As `token_counts`, or empty.
     pub masked_token_counts: Vec<u64>,
-    /// As `token_counts`, or empty.
+    /// Tokens without padding, or empty.
     pub actual_token_counts: Vec<u64>,
+    /// The token to predict at each position, else -100. Absent for causal models: there they are the ids where the mask is 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Vec<i64>>,
 }
 
-impl From<&WindowArm> for ReportArm {
-    fn from(arm: &WindowArm) -> Self {
+impl ReportArm {
+    /// An arm of a run report, with its labels if they do not follow from the rest.
+    pub fn of(arm: &WindowArm, labelled: bool) -> Self {
         Self {
             window_ids: arm.window_ids.clone(),
             logloss: arm.logloss.clone(),
@@ -300,6 +304,7 @@ impl From<&WindowArm> for ReportArm {
             token_counts: arm.token_counts.clone(),
             masked_token_counts: arm.masked_token_counts.clone(),
             actual_token_counts: arm.actual_token_counts.clone(),
+            labels: if labelled { arm.labels.clone() } else { Vec::new() },
         }
     }
 }
@@ -325,7 +330,7 @@ pub struct LossArm {
     pub window_ids: Vec<u64>,
     /// Mean cross-entropy, nats a token.
     pub logloss: Vec<f64>,
-    /// Weights: tokens without padding.
+    /// As [`ReportArm::token_counts`].
     pub token_counts: Vec<u64>,
 }
 

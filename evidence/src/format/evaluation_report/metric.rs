@@ -23,13 +23,13 @@ pub struct Band {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PrimaryMetric {
-    /// `ppl_causal`.
+    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
     pub kind: String,
     /// `ppl`.
     pub unit: String,
     /// `lower`: a lower value is better.
     pub direction: String,
-    /// `token`: losses are weighted by tokens.
+    /// `token`: losses are weighted by predicted tokens.
     pub aggregation_scope: String,
     /// Whether both sides measured the same windows.
     pub paired: bool,
@@ -66,6 +66,38 @@ pub struct PrimaryMetric {
     pub unstable: bool,
     /// Band for final/preview perplexity.
     pub drift_band: Band,
+}
+
+/// One of `secondary_metrics`: mean over the final windows of the loss of the predicted tokens per UTF-8 byte of their text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SecondaryMetric {
+    /// `normalized_nll_per_utf8_byte`.
+    pub kind: String,
+    /// `nats_per_utf8_byte`.
+    pub unit: String,
+    /// `lower`: a lower value is better.
+    pub direction: String,
+    /// Always true: both sides measured the same windows.
+    pub paired: bool,
+    /// Always false.
+    pub gated: bool,
+    /// The baseline's value, nats a byte.
+    pub baseline: f64,
+    /// The subject's value, nats a byte.
+    #[serde(rename = "final")]
+    pub final_: f64,
+    /// The subject's value in bits a byte.
+    pub bits_per_byte: f64,
+    /// The subject's value divided by the baseline's.
+    pub ratio_vs_baseline: f64,
+    /// Interval of the difference of subject and baseline, nats a byte.
+    pub ci: [f64; 2],
+    /// Its confidence level, such as 0.95.
+    pub ci_level: f64,
+    /// Bootstrap replicates.
+    pub reps: usize,
 }
 
 /// `primary_metric_tail`: tail of the differences of log-loss, window by window.
@@ -250,7 +282,7 @@ pub struct BaselineRef {
     pub run_id: String,
     /// The user's name of the baseline checkpoint.
     pub model_id: String,
-    /// Kind of model, `hf_causal`.
+    /// Kind of model: `hf_causal`, `hf_mlm` or `hf_seq2seq`.
     pub adapter: String,
     /// Its metric.
     pub primary_metric: BaselineMetric,
@@ -263,7 +295,7 @@ pub struct BaselineRef {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BaselineMetric {
-    /// `ppl_causal`.
+    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
     pub kind: String,
     /// Perplexity of the preview arm.
     pub preview: f64,
@@ -281,6 +313,6 @@ pub struct QualityOverhead {
     pub basis: String,
     /// As [`PrimaryMetric::ratio_vs_baseline`].
     pub value: f64,
-    /// `ppl_causal`.
+    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
     pub kind: String,
 }

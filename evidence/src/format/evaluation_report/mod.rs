@@ -16,8 +16,8 @@ pub use dataset::{
 };
 pub use guards::{Evaluated, GuardBlock, GuardEntry, GuardOverhead, NotEvaluated, ParameterCount, Structure};
 pub use metric::{
-    Band, BaselineMetric, BaselineRef, Confidence, ConfidenceLabel, PrimaryMetric, QualityOverhead, Tail,
-    TailStats, TailViolation, Validation, Verdict,
+    Band, BaselineMetric, BaselineRef, Confidence, ConfidenceLabel, PrimaryMetric, QualityOverhead,
+    SecondaryMetric, Tail, TailStats, TailViolation, Validation, Verdict,
 };
 pub use policy::{
     AccuracyPolicy, Auto, Hysteresis, InvariantsPolicy, MetricsPolicy, PolicyDigest, PolicyProvenance,
@@ -64,8 +64,8 @@ pub struct EvaluationReport {
     pub baseline_ref: BaselineRef,
     /// The ratio again, under the name that upstream's readers use.
     pub quality_overhead: QualityOverhead,
-    /// Always empty.
-    pub secondary_metrics: Vec<Value>,
+    /// Metrics that gate nothing: the loss per byte of text, if the lengths of the texts are known.
+    pub secondary_metrics: Vec<SecondaryMetric>,
     /// What the report assures by itself.
     pub assurance: Assurance,
     /// The dataset and its windows.
@@ -138,7 +138,7 @@ pub struct Measurements {
 pub struct Meta {
     /// The user's name of the subject checkpoint.
     pub model_id: String,
-    /// Kind of model, `hf_causal`.
+    /// Kind of model: `hf_causal`, `hf_mlm` or `hf_seq2seq`.
     pub adapter: String,
     /// `cpu`.
     pub device: String,

@@ -12,6 +12,7 @@ mod plan;
 mod run_reports;
 mod signed;
 mod times;
+mod windows;
 
 use super::about::About;
 use super::provenance::{Issue, ProvenanceResult, ProvenanceStatus};

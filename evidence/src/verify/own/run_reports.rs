@@ -1,5 +1,6 @@
 //! Each run report against itself, against the plan that it answers, and against the other one.
 
+use super::windows;
 use crate::evaluation::Facts;
 use crate::format::json_length;
 use crate::format::run_report::RunReport;
@@ -31,7 +32,9 @@ pub(super) fn check(
         let side = facts.side(role)?;
         answers_the_plan(facts, role, side, measured, faults);
         plausible(facts, role, measured, faults);
+        windows::measures_the_plan(facts, role, measured, faults);
     }
+    windows::same_masking(&sides, faults);
     same_tokenizer(&sides, faults);
     inputs(facts, &sides, windows, faults);
     Ok(sides)

@@ -3,6 +3,7 @@
 use super::gates::Numbers;
 use super::{Arm, Check, MAX_DRAWS};
 use crate::compare::derive;
+use crate::format::metrics::Metric;
 use crate::numerics::bootstrap::Method;
 use crate::policy::{ALPHA, Tier};
 use crate::run_report::RunReport;
@@ -16,7 +17,7 @@ struct Arms {
 }
 
 impl Check<'_> {
-    pub(super) fn metric(&mut self, tier: Tier, baseline: Option<&RunReport>) {
+    pub(super) fn metric(&mut self, metric: &Metric, tier: Tier, baseline: Option<&RunReport>) {
         let windows = self.report.get("evaluation_windows");
         let (preview, last) = match (Arm::read(windows.get("preview")), Arm::read(windows.get("final"))) {
             (Ok(preview), Ok(last)) => (preview, last),
@@ -31,7 +32,7 @@ impl Check<'_> {
                 return self.gates(tier, None);
             }
         };
-        self.windows(&preview, &last);
+        self.windows(metric, &preview, &last);
         let finite = |mean: &f64| mean.exp().is_finite();
         let means = preview.mean().zip(last.mean());
         let means = means.filter(|(first, last)| finite(first) && finite(last) && first.exp() > 0.0);
@@ -134,7 +135,10 @@ impl Check<'_> {
     fn supplied_baseline(&mut self, run: &RunReport, embedded: Option<Arms>) -> Arms {
         let windows = &run.evaluation_windows;
         let supplied = Arms { preview: Arm::of(&windows.preview), last: Arm::of(&windows.final_) };
-        if embedded.is_some_and(|arms| arms.preview != supplied.preview || arms.last != supplied.last) {
+        let same = |arms: &Arms| {
+            arms.preview.same_losses(&supplied.preview) && arms.last.same_losses(&supplied.last)
+        };
+        if embedded.as_ref().is_some_and(|arms| !same(arms)) {
             self.mismatch(
                 "baseline_windows mismatch: they are not the losses of the supplied run report".to_owned(),
             );
@@ -183,8 +187,15 @@ impl Check<'_> {
             ));
         }
         let alpha = float(settings.get("alpha")).unwrap_or(ALPHA);
-        let computed =
-            derive::paired_ci(&last.losses, &base.losses, &last.counts, method, replicates, alpha, seed);
+        let computed = derive::paired_ci(
+            &last.losses,
+            &base.losses,
+            Some(&last.counts),
+            method,
+            replicates,
+            alpha,
+            seed,
+        );
         let (low, high) = match computed {
             Ok(interval) => interval,
             Err(why) => {

@@ -8,6 +8,7 @@ mod policies;
 mod windows;
 
 use super::VerifyOptions;
+use crate::format::metrics;
 use crate::format::untrusted::{Node, Unexpected};
 use crate::numerics::stats::weighted_mean;
 use crate::policy::Tier;
@@ -16,6 +17,9 @@ use serde_json::Value;
 
 /// The most work that a report may cause: windows of one arm times bootstrap replicates.
 const MAX_DRAWS: usize = 200_000_000;
+
+/// Member of an arm with the number of tokens of each window, without padding.
+const ACTUAL: &str = "actual_token_counts";
 
 /// What the strict checks find.
 #[derive(Default)]
@@ -31,11 +35,14 @@ pub(super) struct Found {
 }
 
 /// Window ids, losses and weights of one arm.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 struct Arm {
     ids: Vec<u64>,
     losses: Vec<f64>,
+    /// Weights.
     counts: Vec<u64>,
+    /// Tokens without padding, where they are not the weights.
+    actual: Option<Vec<u64>>,
 }
 
 impl Arm {
@@ -64,11 +71,25 @@ impl Arm {
                 .collect()
         };
         let losses = elements("logloss")?.map(Node::require_f64).collect::<Result<_, _>>()?;
-        Ok(Arm { ids: integers("window_ids")?, losses, counts: integers("token_counts")? })
+        let (ids, counts) = (integers("window_ids")?, integers("token_counts")?);
+        let listed = node.get(ACTUAL).array().is_some_and(|counts| counts.len() == ids.len());
+        let actual = if listed { Some(integers(ACTUAL)?) } else { None };
+        Ok(Arm { ids, losses, counts, actual })
     }
 
     fn of(arm: &crate::run_report::WindowArm) -> Self {
-        Arm { ids: arm.window_ids.clone(), losses: arm.logloss.clone(), counts: arm.token_counts.clone() }
+        let (ids, losses, counts) = (&arm.window_ids, &arm.logloss, &arm.token_counts);
+        Arm { ids: ids.clone(), losses: losses.clone(), counts: counts.clone(), actual: None }
+    }
+
+    /// Whether both have the same windows, losses and weights.
+    fn same_losses(&self, other: &Self) -> bool {
+        (&self.ids, &self.losses, &self.counts) == (&other.ids, &other.losses, &other.counts)
+    }
+
+    /// Tokens of each window without padding.
+    fn real(&self) -> &[u64] {
+        self.actual.as_deref().unwrap_or(&self.counts)
     }
 
     fn mean(&self) -> Option<f64> {
@@ -76,7 +97,7 @@ impl Arm {
     }
 
     fn tokens(&self) -> u64 {
-        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+        self.real().iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 
@@ -95,12 +116,13 @@ pub(super) fn check(report: Node<'_>, options: &VerifyOptions, baseline: Option<
     let tier = check.tier();
     check.policies();
     let kind = report.at("primary_metric.kind").str().unwrap_or_default();
-    if kind != "ppl_causal" {
-        check.not(format!("primary_metric of kind {kind}: only ppl_causal is recomputed"));
+    let Some(metric) = metrics::named(kind) else {
+        let known = metrics::TABLE.each_ref().map(|metric| metric.name).join(", ");
+        check.not(format!("primary_metric of kind {kind}: the kinds that are recomputed are {known}"));
         check.gates(tier, None);
         return check.found;
-    }
-    check.metric(tier, baseline);
+    };
+    check.metric(metric, tier, baseline);
     check.found
 }
 

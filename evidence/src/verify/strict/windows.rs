@@ -1,8 +1,10 @@
 //! Windows: counts, ids, tokens and digests.
 
-use super::{Arm, Check};
+use super::{ACTUAL, Arm, Check};
+use crate::format::metrics::Metric;
+use crate::format::objective::Objective;
 use crate::format::untrusted::Node;
-use crate::numerics::digest;
+use crate::numerics::{NOT_PREDICTED, digest};
 use crate::verify::python::int;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -36,7 +38,7 @@ const FINAL: ArmPaths = ArmPaths {
 
 impl Check<'_> {
     /// Counts, ids and digests of the windows.
-    pub(super) fn windows(&mut self, preview: &Arm, last: &Arm) {
+    pub(super) fn windows(&mut self, metric: &Metric, preview: &Arm, last: &Arm) {
         let report = self.report;
         for (paths, arm) in [(&PREVIEW, preview), (&FINAL, last)] {
             self.arm_counts(paths, arm);
@@ -69,6 +71,11 @@ impl Check<'_> {
         }
         self.yes("window counts, tokens and id digests");
         self.tokens(preview, last);
+        if metric.objective != Objective::Causal {
+            [(&PREVIEW, preview), (&FINAL, last)]
+                .into_iter()
+                .for_each(|(paths, arm)| self.labels(paths, arm));
+        }
     }
 
     fn arm_counts(&mut self, paths: &ArmPaths, arm: &Arm) {
@@ -123,12 +130,36 @@ impl Check<'_> {
         }
         for (i, mask) in masks.value().as_array().into_iter().flatten().enumerate() {
             let real = ones(mask, seq_len);
-            let Some(count) = arm.counts.get(i).filter(|count| Some(**count) != real) else { continue };
+            let Some(count) = arm.real().get(i).filter(|count| Some(**count) != real) else { continue };
             let real = real.map_or_else(|| "no mask".to_owned(), |real| format!("{real} tokens"));
-            let path = raw.get("token_counts").index(i).path();
+            let member = if arm.actual.is_some() { ACTUAL } else { "token_counts" };
+            let path = raw.get(member).index(i).path();
             self.mismatch(format!("{path} mismatch: recorded {count}, the mask has {real}"));
         }
     }
+
+    /// Labels against the weights of an arm.
+    fn labels(&mut self, paths: &ArmPaths, arm: &Arm) {
+        let labels = self.report.at(paths.raw).get("labels");
+        if labels.array().is_none_or(|labels| labels.len() != arm.ids.len()) {
+            return self
+                .mismatch(format!("{} mismatch: not one row of labels for each window", labels.path()));
+        }
+        let rows = labels.value().as_array().into_iter().flatten();
+        for (i, (row, count)) in rows.zip(&arm.counts).enumerate() {
+            if predicted(row) != Some(*count) {
+                let path = labels.index(i).path();
+                self.mismatch(format!("{path} mismatch: not as many labels as its token_counts, {count}"));
+            }
+        }
+        self.yes("weights, from the labels");
+    }
+}
+
+/// How many of the labels of a window are to be predicted.
+fn predicted(labels: &Value) -> Option<u64> {
+    let labels = labels.as_array()?.iter().map(Value::as_i64);
+    labels.into_iter().try_fold(0, |sum, label| Some(sum + u64::from(label? != NOT_PREDICTED)))
 }
 
 /// The digest of `count` windows, each of `seq_len` tokens.

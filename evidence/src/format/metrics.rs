@@ -1,0 +1,96 @@
+//! The metrics, in one table: what each measures, and what reports say of it.
+
+use super::objective::Objective;
+use serde::{Deserialize, Serialize};
+
+/// The metric of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub enum MetricKind {
+    /// Perplexity of a causal language model.
+    #[serde(rename = "ppl_causal")]
+    PplCausal,
+    /// Perplexity of a masked language model on its masked tokens.
+    #[serde(rename = "ppl_mlm")]
+    PplMlm,
+    /// Perplexity of a sequence-to-sequence model on its targets.
+    #[serde(rename = "ppl_seq2seq")]
+    PplSeq2Seq,
+}
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its kind.
+    pub kind: MetricKind,
+    /// Its name in reports.
+    pub name: &'static str,
+    /// The models that it measures.
+    pub objective: Objective,
+    /// Provider of the dataset.
+    pub provider: &'static str,
+    /// Unit of its value.
+    pub unit: &'static str,
+    /// `lower` or `higher`: which value is better.
+    pub direction: &'static str,
+    /// What a mean is taken over.
+    pub scope: &'static str,
+    /// The end of the interval that upstream's gates name.
+    pub gating_basis: &'static str,
+}
+
+/// Every metric.
+pub static TABLE: [Metric; 3] = [
+    perplexity(MetricKind::PplCausal, "ppl_causal", Objective::Causal, "local_jsonl"),
+    perplexity(MetricKind::PplMlm, "ppl_mlm", Objective::Masked, "local_jsonl"),
+    perplexity(MetricKind::PplSeq2Seq, "ppl_seq2seq", Objective::Seq2Seq, "local_jsonl_pairs"),
+];
+
+/// The exponential of the mean loss of the predicted tokens.
+const fn perplexity(
+    kind: MetricKind,
+    name: &'static str,
+    objective: Objective,
+    provider: &'static str,
+) -> Metric {
+    let (unit, direction, scope, gating_basis) = ("ppl", "lower", "token", "upper");
+    Metric { kind, name, objective, provider, unit, direction, scope, gating_basis }
+}
+
+/// The metric of a kind.
+pub fn of(kind: MetricKind) -> &'static Metric {
+    match kind {
+        MetricKind::PplCausal => &TABLE[0],
+        MetricKind::PplMlm => &TABLE[1],
+        MetricKind::PplSeq2Seq => &TABLE[2],
+    }
+}
+
+/// The metric with this name.
+pub fn named(name: &str) -> Option<&'static Metric> {
+    TABLE.iter().find(|metric| metric.name == name)
+}
+
+/// The perplexity of models with this objective.
+pub fn perplexity_of(objective: Objective) -> &'static Metric {
+    match objective {
+        Objective::Causal => of(MetricKind::PplCausal),
+        Objective::Masked => of(MetricKind::PplMlm),
+        Objective::Seq2Seq => of(MetricKind::PplSeq2Seq),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_kind_and_by_name() {
+        for metric in &TABLE {
+            assert_eq!((of(metric.kind), named(metric.name)), (metric, Some(metric)));
+            assert_eq!(perplexity_of(metric.objective), metric);
+            assert_eq!(serde_json::to_value(metric.kind).expect("JSON"), metric.name);
+        }
+        assert_eq!(named("bleu"), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! A measurement, read back from its run report.
+
+use super::{Arm, Evaluator, Measured, Requested, Selection, Tokenizer, edit_name};
+use crate::format::masking::Masked;
+use crate::format::metrics::{self, Metric};
+use crate::format::objective::Objective;
+use crate::format::run_report::{RunReport, WindowArm};
+use crate::job::Role;
+use crate::numerics::NOT_PREDICTED;
+use invarlock_error::{Context as _, Error, Result, bail};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+impl Arm {
+    fn read(name: &str, arm: &WindowArm, metric: &Metric) -> Result<Self> {
+        let windows = arm.window_ids.len();
+        let labels = (metric.objective != Objective::Causal).then_some(&arm.labels);
+        // Without labels, the weights are the numbers of tokens.
+        let counts = if labels.is_some() { &arm.actual_token_counts } else { &arm.token_counts };
+        let lengths =
+            [arm.input_ids.len(), counts.len(), arm.logloss.len(), labels.map_or(windows, Vec::len)];
+        if lengths != [windows; 4] {
+            bail!(Integrity, "the lists of evaluation_windows.{name} have different lengths");
+        }
+        // The digests below take time for each counted token.
+        let mut rows = arm.input_ids.iter().zip(counts);
+        if let Some((row, count)) = rows.find(|(row, count)| **count > row.len() as u64) {
+            let tokens = row.len();
+            bail!(Integrity, "evaluation_windows.{name} counts {count} tokens in a window of {tokens}");
+        }
+        for (index, row) in labels.into_iter().flatten().enumerate() {
+            let is_label = |label: &i64| *label == NOT_PREDICTED || u32::try_from(*label).is_ok();
+            if row.len() != arm.input_ids[index].len() || !row.iter().all(is_label) {
+                bail!(
+                    Integrity,
+                    "evaluation_windows.{name}.labels[{index}] has no token or {NOT_PREDICTED} for each position"
+                );
+            }
+        }
+        Ok(Self {
+            window_ids: arm.window_ids.clone(),
+            input_ids: arm.input_ids.clone(),
+            token_counts: counts.clone(),
+            labels: labels.cloned(),
+            losses: arm.logloss.clone(),
+        })
+    }
+}
+
+impl Measured {
+    /// The values of a run report, which is untrusted: [`Self::report`] gives another report if it contradicts itself.
+    ///
+    /// # Errors
+    /// A value is missing or has the wrong type.
+    pub fn read(report: &RunReport) -> Result<Self> {
+        let windows = &report.evaluation_windows;
+        let values = Self::read_without_windows(report)?;
+        Ok(Self {
+            preview: Arm::read("preview", &windows.preview, values.metric)?,
+            final_: Arm::read("final", &windows.final_, values.metric)?,
+            predicted_texts: predicted_texts(values.requested.role, &windows.final_)?,
+            ..values
+        })
+    }
+
+    /// As [`Self::read`], with empty arms and no texts.
+    pub(crate) fn read_without_windows(report: &RunReport) -> Result<Self> {
+        let (meta, data, metrics) = (&report.meta, &report.data, &report.metrics);
+        let role = [Role::Baseline, Role::Subject]
+            .into_iter()
+            .find(|role| report.edit.get("name").and_then(Value::as_str) == Some(edit_name(*role)))
+            .ok_or_else(|| Error::integrity("edit.name is neither `noop` nor `custom`"))?;
+        let kind = &metrics.primary_metric.kind;
+        let metric = metrics::named(kind)
+            .ok_or_else(|| Error::integrity(format!("the primary metric {kind:?} is unknown")))?;
+        let masked = data.more.get("masking").map(|masked| typed::<Masked>(masked, "data.masking"));
+        let program = value(&meta.more, "meta", "evaluator")?;
+        let plan = value(&data.more, "data", "window_plan")?;
+        let stats = value(&metrics.more, "metrics", "stats")?;
+        let guard = report.guards.iter().find(|guard| guard.name == "invariants");
+        let checks = guard.and_then(|guard| guard.details.get("checks"));
+        let Program { version, kernel, threads } = typed(program, "meta.evaluator")?;
+        let Plan { requested_preview, requested_final } = typed(plan, "data.window_plan")?;
+        Ok(Self {
+            requested: Requested {
+                role,
+                model_id: meta.model_id.clone(),
+                profile: typed(value(&report.context, "context", "profile")?, "context.profile")?,
+                tier: typed(member(value(&report.context, "context", "auto")?, "tier"), "context.auto.tier")?,
+                seq_len: data.seq_len,
+                stride: data.stride,
+                preview_n: requested_preview,
+                final_n: requested_final,
+                split: data.split.clone().unwrap_or_default(),
+                seed: meta.seed,
+            },
+            metric,
+            masked: masked.transpose()?,
+            ended_at: meta.ts.clone(),
+            evaluator: Evaluator { version, kernel, threads },
+            facts: typed(program, "meta.evaluator")?,
+            model_profile: meta.model_profile.clone(),
+            checks: typed(checks.unwrap_or(&Value::Null), "details.checks of the invariants guard")?,
+            tokenizer: Tokenizer {
+                hash: meta.tokenizer_hash.clone().unwrap_or_default(),
+                vocab_size: data.vocab_size.unwrap_or_default(),
+                special: SPECIAL
+                    .iter()
+                    .filter_map(|name| Some(((*name).to_owned(), data.more.get(*name)?.clone())))
+                    .collect(),
+            },
+            preview: Arm::default(),
+            final_: Arm::default(),
+            predicted_texts: None,
+            selection: Selection {
+                blank_rows: typed(value(&data.more, "data", "blank_rows")?, "data.blank_rows")?,
+                short_rows: typed(value(&data.more, "data", "short_rows")?, "data.short_rows")?,
+                adjustments: typed::<Option<Vec<Adjustment>>>(
+                    member(stats, "dedupe_adjustments"),
+                    "metrics.stats.dedupe_adjustments",
+                )?
+                .unwrap_or_default()
+                .into_iter()
+                .map(|found| (found.deficit, found.proposed_per_arm))
+                .collect(),
+            },
+            seconds: typed(value(&metrics.more, "metrics", "timings")?, "metrics.timings")?,
+            memory_mb_peak: metrics.more.get("memory_mb_peak").and_then(Value::as_f64),
+        })
+    }
+}
+
+/// Members of a tokenizer's configuration that a report repeats.
+const SPECIAL: [&str; 4] = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
+
+/// The texts of an arm. The tokens follow from no text, so only their number is checked.
+fn predicted_texts(role: Role, arm: &WindowArm) -> Result<Option<Vec<String>>> {
+    let Some(texts) = &arm.predicted_texts else { return Ok(None) };
+    if role == Role::Subject {
+        bail!(Integrity, "evaluation_windows.final of a subject has predicted_texts");
+    }
+    let (count, windows) = (texts.len(), arm.window_ids.len());
+    if count != windows {
+        bail!(Integrity, "evaluation_windows.final.predicted_texts has {count} texts for {windows} windows");
+    }
+    Ok(Some(texts.clone()))
+}
+
+/// `meta.evaluator`, without the facts about the checkpoint.
+#[derive(Deserialize)]
+struct Program {
+    version: String,
+    kernel: String,
+    threads: usize,
+}
+
+#[derive(Deserialize)]
+struct Plan {
+    requested_preview: usize,
+    requested_final: usize,
+}
+
+#[derive(Deserialize)]
+struct Adjustment {
+    deficit: usize,
+    proposed_per_arm: usize,
+}
+
+fn value<'v>(members: &'v Map<String, Value>, path: &str, name: &str) -> Result<&'v Value> {
+    members.get(name).ok_or_else(|| Error::integrity(format!("{path}.{name} is missing")))
+}
+
+fn member<'v>(value: &'v Value, name: &str) -> &'v Value {
+    value.get(name).unwrap_or(&Value::Null)
+}
+
+fn typed<'v, T: Deserialize<'v>>(value: &'v Value, path: &str) -> Result<T> {
+    T::deserialize(value)
+        .map_err(|why| Error::integrity(why.to_string()))
+        .with_context(|| format!("reading {path}"))
+}

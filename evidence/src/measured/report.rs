@@ -1,0 +1,311 @@
+//! The run report that follows from a measurement.
+
+use super::{Arm, EVALUATOR, Evaluator, Measured, edit_name};
+use crate::format::run_report::{
+    EvaluationWindows, Guard, RunData, RunMeta, RunMetrics, RunPrimaryMetric, RunProvenance, RunReport,
+    WindowArm,
+};
+use crate::format::to_value;
+use crate::guards;
+use crate::numerics::NOT_PREDICTED;
+use crate::numerics::digest::{
+    Labelled, dataset_hash, labelled_positions_digest, window_ids_digest, windows_hash,
+};
+use invarlock_error::{Result, bail};
+use serde_json::{Map, Value, json};
+
+fn members(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}
+
+impl Arm {
+    fn tokens(&self) -> u64 {
+        self.token_counts.iter().sum()
+    }
+
+    /// Sum of the weights.
+    fn weight(&self) -> u64 {
+        self.weights().iter().sum()
+    }
+
+    /// The positions with labels.
+    fn labelled(&self) -> Labelled<'_> {
+        match &self.labels {
+            Some(rows) => Labelled::Rows(rows),
+            None => Labelled::First(&self.token_counts),
+        }
+    }
+
+    fn report(&self) -> WindowArm {
+        let real = |row: &[u32], count: u64| (count as usize).min(row.len());
+        let rows = || self.input_ids.iter().zip(&self.token_counts);
+        let mask = |(row, count): (&Vec<u32>, &u64)| {
+            let real = real(row, *count);
+            (0..row.len()).map(|i| u8::from(i < real)).collect()
+        };
+        let own_tokens = |(row, count): (&Vec<u32>, &u64)| {
+            let real = real(row, *count);
+            row.iter()
+                .enumerate()
+                .map(|(i, id)| if i < real { i64::from(*id) } else { NOT_PREDICTED })
+                .collect()
+        };
+        let weights = self.weights();
+        WindowArm {
+            window_ids: self.window_ids.clone(),
+            logloss: self.losses.clone(),
+            input_ids: self.input_ids.clone(),
+            attention_masks: rows().map(mask).collect(),
+            token_counts: weights.to_vec(),
+            masked_token_counts: weights.to_vec(),
+            actual_token_counts: self.token_counts.clone(),
+            labels: self.labels.clone().unwrap_or_else(|| rows().map(own_tokens).collect()),
+            predicted_texts: None,
+            predicted_utf8_bytes: None,
+        }
+    }
+}
+
+impl Measured {
+    /// The run report.
+    ///
+    /// # Errors
+    /// A mean loss whose perplexity is not finite: the checkpoint is damaged.
+    pub fn report(&self) -> Result<RunReport> {
+        let (preview_hash, final_hash) =
+            (windows_hash(&self.preview.input_ids), windows_hash(&self.final_.input_ids));
+        Ok(RunReport {
+            meta: self.meta(),
+            data: self.data(preview_hash, final_hash),
+            edit: self.edit(),
+            guards: self.guards(),
+            metrics: self.metrics()?,
+            artifacts: members(
+                json!({"events_path": "events.jsonl", "logs_path": "", "checkpoint_path": null}),
+            ),
+            flags: Map::new(),
+            context: members(json!({
+                "profile": self.requested.profile,
+                "auto": self.auto(),
+                "eval": {"loss": {"resolved_type": self.metric.objective.loss_type()}},
+            })),
+            provenance: self.provenance(),
+            evaluation_windows: EvaluationWindows {
+                preview: self.preview.report(),
+                final_: WindowArm {
+                    predicted_texts: self.predicted_texts.clone(),
+                    predicted_utf8_bytes: self.predicted_texts.as_deref().map(utf8_bytes),
+                    ..self.final_.report()
+                },
+            },
+        })
+    }
+
+    fn auto(&self) -> Value {
+        json!({"enabled": true, "tier": self.requested.tier, "probes": 0, "target_pm_ratio": 1.0})
+    }
+
+    /// `meta.evaluator`: the program, and facts about the checkpoint.
+    fn program(&self) -> Value {
+        let Evaluator { version, kernel, threads } = &self.evaluator;
+        let mut program =
+            members(json!({"name": EVALUATOR, "version": version, "kernel": kernel, "threads": threads}));
+        program.extend(members(to_value(&self.facts)));
+        program.into()
+    }
+
+    fn meta(&self) -> RunMeta {
+        let (requested, threads) = (&self.requested, self.evaluator.threads);
+        let seed = requested.seed;
+        let seeds = json!({"python": seed, "numpy": seed, "torch": seed});
+        RunMeta {
+            model_id: requested.model_id.clone(),
+            adapter: self.metric.objective.adapter().to_owned(),
+            device: "cpu".to_owned(),
+            commit: String::new(),
+            seed,
+            ts: self.ended_at.clone(),
+            tokenizer_hash: Some(self.tokenizer.hash.clone()),
+            model_profile: self.model_profile.clone(),
+            more: members(json!({
+                "auto": self.auto(),
+                "seeds": seeds,
+                "invarlock_version": self.evaluator.version,
+                "evaluator": self.program(),
+                // The numbers do not depend on threads, so no setting is needed for determinism.
+                "determinism": {"requested": "strict", "level": "strict", "profile": requested.profile,
+                    "device": "cpu", "threads": threads, "seed": seed, "seeds": seeds},
+            })),
+        }
+    }
+
+    fn window_plan(&self) -> Value {
+        let (preview, final_) = (self.preview.window_ids.len(), self.final_.window_ids.len());
+        json!({
+            "profile": self.requested.profile,
+            "requested_preview": self.requested.preview_n,
+            "requested_final": self.requested.final_n,
+            "actual_preview": preview,
+            "actual_final": final_,
+            "coverage_ok": preview == final_,
+            "preview_total_tokens": self.preview.tokens(),
+            "final_total_tokens": self.final_.tokens(),
+        })
+    }
+
+    fn data(&self, preview_hash: String, final_hash: String) -> RunData {
+        let requested = &self.requested;
+        let mut more = self.tokenizer.special.clone();
+        more.extend(members(json!({
+            "loss_type": self.metric.objective.loss_type(),
+            "window_plan": self.window_plan(),
+            "blank_rows": self.selection.blank_rows,
+            "short_rows": self.selection.short_rows,
+        })));
+        if let Some(masked) = &self.masked {
+            more.insert("masking".to_owned(), to_value(masked));
+        }
+        RunData {
+            dataset: self.metric.provider.to_owned(),
+            split: Some(requested.split.clone()),
+            seq_len: requested.seq_len,
+            stride: requested.stride,
+            preview_n: self.preview.window_ids.len(),
+            final_n: self.final_.window_ids.len(),
+            tokenizer_name: Some(requested.model_id.clone()),
+            tokenizer_hash: Some(self.tokenizer.hash.clone()),
+            vocab_size: Some(self.tokenizer.vocab_size),
+            dataset_hash: Some(dataset_hash(&preview_hash, &final_hash)),
+            preview_hash: Some(preview_hash),
+            final_hash: Some(final_hash),
+            preview_total_tokens: self.preview.tokens(),
+            final_total_tokens: self.final_.tokens(),
+            more,
+        }
+    }
+
+    fn edit(&self) -> Map<String, Value> {
+        let name = edit_name(self.requested.role);
+        members(json!({
+            "name": name,
+            "plan_digest": "noop",
+            "deltas": {"params_changed": 0, "sparsity": null, "bitwidth_map": null, "layers_modified": 0},
+            "plan": {},
+            "config": {},
+            "algorithm": name,
+        }))
+    }
+
+    fn guards(&self) -> Vec<Guard> {
+        let checks = to_value(&self.checks);
+        let performed = checks.as_object().map_or(0, Map::len);
+        let empty = |name: &str| Guard {
+            name: name.to_owned(),
+            evaluated: false,
+            passed: None,
+            decision: None,
+            details: Map::new(),
+            metrics: Map::new(),
+            violations: Vec::new(),
+        };
+        let measured = |guard: &guards::Guard| match guard.name {
+            "invariants" => Guard {
+                evaluated: true,
+                // A single side can only violate this guard by weights that are not finite, which are rejected before.
+                passed: Some(true),
+                decision: Some("allow".to_owned()),
+                details: members(json!({"checks": checks})),
+                metrics: members(json!({"checks_performed": performed, "violations_found": 0,
+                    "fatal_violations": 0, "warning_violations": 0})),
+                ..empty(guard.name)
+            },
+            name => empty(name),
+        };
+        guards::TABLE.iter().map(measured).collect()
+    }
+
+    fn metrics(&self) -> Result<RunMetrics> {
+        let (preview, final_) = (self.preview.mean_loss("preview")?, self.final_.mean_loss("final")?);
+        let perplexity = |name: &str, mean: f64| match mean.exp() {
+            ppl if ppl.is_finite() => Ok(ppl),
+            _ => bail!(
+                Input,
+                "the mean loss of the {name} arm is {mean}, so its perplexity is not finite: the checkpoint is damaged"
+            ),
+        };
+        let (metric, tokens) = (self.metric, (self.preview.tokens(), self.final_.tokens()));
+        let all = (tokens.0 + tokens.1) as f64;
+        let eval = self.seconds.eval;
+        let mut stats = members(self.window_plan());
+        stats.remove("profile");
+        let adjustments = self.selection.adjustments.iter();
+        let adjustments: Vec<Value> = adjustments
+            .map(|(deficit, per_arm)| json!({"deficit": deficit, "proposed_per_arm": per_arm}))
+            .collect();
+        stats.insert(
+            "dedupe_adjustments".to_owned(),
+            if adjustments.is_empty() { Value::Null } else { adjustments.into() },
+        );
+        let mut more = members(json!({
+            "logloss_delta": final_ - preview,
+            "latency_ms_per_tok": eval * 1000.0 / all,
+            "throughput_tok_per_s": all / eval,
+            "preview_total_tokens": tokens.0,
+            "final_total_tokens": tokens.1,
+            "masked_tokens_total": self.preview.weight() + self.final_.weight(),
+            "masked_tokens_preview": self.preview.weight(),
+            "masked_tokens_final": self.final_.weight(),
+            "window_plan": self.window_plan(),
+            "stats": stats,
+            "reduction": {"mode": "token_mean", "implementation": "invarlock_cross_entropy"},
+            "loss_type": metric.objective.loss_type(),
+            "timings": self.seconds,
+        }));
+        if let Some(peak) = self.memory_mb_peak {
+            more.insert("memory_mb_peak".to_owned(), peak.into());
+        }
+        Ok(RunMetrics {
+            primary_metric: RunPrimaryMetric {
+                kind: metric.name.to_owned(),
+                preview: Some(perplexity("preview", preview)?),
+                final_: Some(perplexity("final", final_)?),
+                more: members(json!({
+                    "unit": metric.unit,
+                    "direction": metric.direction,
+                    "aggregation_scope": metric.scope,
+                    "paired": true,
+                    "gating_basis": metric.gating_basis,
+                    "supports_bootstrap": true,
+                    "invalid": false,
+                    "degraded": false,
+                })),
+            },
+            logloss_preview: Some(preview),
+            logloss_final: Some(final_),
+            more,
+        })
+    }
+
+    fn provenance(&self) -> RunProvenance {
+        let ids = self.preview.window_ids.iter().chain(&self.final_.window_ids).copied();
+        let mut provider_digest = members(json!({
+            "ids_sha256": window_ids_digest(ids),
+            "tokenizer_sha256": self.tokenizer.hash,
+        }));
+        let digest = labelled_positions_digest(self.preview.labelled(), self.final_.labelled());
+        if let Some(digest) = digest {
+            provider_digest.insert("masking_sha256".to_owned(), digest.into());
+        }
+        let split = &self.requested.split;
+        let more = members(json!({"dataset_split": split, "split_fallback": false, "digest_version": 1}));
+        RunProvenance { provider_digest, more }
+    }
+}
+
+/// Length of each text.
+fn utf8_bytes(texts: &[String]) -> Vec<u64> {
+    texts.iter().map(|text| text.len() as u64).collect()
+}
