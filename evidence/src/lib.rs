@@ -47,6 +47,8 @@ pub mod signing;
 pub mod verify;
 #[cfg(any(feature = "html", feature = "export"))]
 mod visible;
+#[cfg(any(feature = "html", feature = "export"))]
+pub mod window_texts;
 
 pub use format::run_report;
 pub use invarlock_error::{Error, Kind, Result};

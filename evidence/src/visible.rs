@@ -32,6 +32,19 @@ fn is_mark(c: char) -> bool {
         | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
+/// JSON in which the strings have no hidden characters: they are written as escapes of JSON.
+#[cfg(feature = "export")]
+pub(crate) fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_hidden(c) {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out += &format!("\\u{unit:04x}")),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// Splits a string into harmless parts and characters that are shown by code point.
 pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let (mut out, mut start, mut marks) = (Vec::new(), 0, 0);
@@ -84,7 +97,16 @@ pub(crate) fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::*;
+
+    #[cfg(feature = "export")]
+    #[test]
+    fn json_keeps_its_values_without_hidden_characters() {
+        let value = serde_json::json!({"a\u{202e}": "b\u{e0001}\u{85}\n\"\u{1b}é"});
+        let text = escape_json(&value.to_string());
+        assert!(!text.chars().any(is_hidden), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).ok(), Some(value));
+    }
 
     #[test]
     fn hidden_characters_are_shown_and_long_text_is_cut() {

@@ -2,7 +2,10 @@
 #![cfg(feature = "html")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use invarlock_evidence::beside::Beside;
 use invarlock_evidence::html::render;
+use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::window_texts::WindowTexts;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -343,10 +346,30 @@ fn the_boundary_is_folded_and_the_contents_lead_to_every_section() {
 
 #[test]
 fn a_manifest_of_another_report_is_named_and_not_shown() {
-    let text = invarlock_evidence::html::render_unbound(&report(1.01, true)).unwrap();
+    let (beside, texts) = (Beside::OfAnotherReport, WindowTexts::default());
+    let text = invarlock_evidence::html::render_with(&report(1.01, true), beside, &texts).unwrap();
     assert_inert(&text);
     assert!(text.contains("The runtime manifest is not that of this report"));
     assert!(!text.contains("No runtime manifest") && !text.contains("There is no runtime manifest beside"));
+}
+
+#[test]
+fn the_most_changed_windows_are_shown_with_their_text() {
+    let mut report = report(1.05, true);
+    let arm = |losses: [f64; 3]| json!({"final": {"window_ids": [4, 5, 6], "logloss": losses, "token_counts": [8, 8, 8]}});
+    report["baseline_windows"] = arm([1.0, 2.0, 3.0]);
+    report["evaluation_windows"] = arm([1.0, 2.5, 3.1]);
+    let texts = ["one", "two <script>\u{202e}", &"long ".repeat(1000)];
+    let run = json!({"evaluation_windows": {"final": {"window_ids": [4, 5, 6], "predicted_texts": texts}}});
+    let bytes = run.to_string().into_bytes();
+    report["provenance"]["baseline"]["report_sha256"] = json!(sha256_hex(&bytes));
+    let texts = WindowTexts::of(&report, &bytes);
+    let text = invarlock_evidence::html::render_with(&report, Beside::Missing, &texts).unwrap();
+    assert_inert(&text);
+    assert!(
+        text.contains("two &lt;script") && text.contains("U+202E") && text.contains("characters left out")
+    );
+    assert!(!text.contains(">one<"), "the loss of window 4 did not change");
 }
 
 #[test]

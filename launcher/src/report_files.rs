@@ -4,6 +4,9 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::{MANIFEST, write_output};
 use crate::ui;
 use invarlock_evidence::beside::Beside;
+use invarlock_evidence::evaluation::BASELINE_REPORT;
+use invarlock_evidence::verify::RUN_REPORT_LIMIT;
+use invarlock_evidence::window_texts::WindowTexts;
 use invarlock_evidence::{host_execution, verify};
 use serde_json::Value;
 use std::io::Write as _;
@@ -32,6 +35,13 @@ impl ReportFiles {
     /// The manifest, if it is that of the report.
     pub fn beside(&self) -> Beside<'_> {
         Beside::new(self.manifest.as_ref(), &self.sha256)
+    }
+
+    /// The texts of the final windows, if the baseline's run report lies beside the report.
+    pub fn texts(&self) -> WindowTexts {
+        let baseline = verify::read_evidence(&self.path.with_file_name(BASELINE_REPORT), RUN_REPORT_LIMIT);
+        // They only explain the numbers: without the file, they are unknown.
+        baseline.map_or_else(|_| WindowTexts::default(), |bytes| WindowTexts::of(&self.report, &bytes))
     }
 
     /// The sentence about host execution.

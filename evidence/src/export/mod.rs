@@ -13,6 +13,7 @@ mod markdown;
 mod mlflow;
 mod model_card;
 mod summary;
+mod windows;
 
 pub use captured::{Directory, Measurements};
 pub use markdown::render as markdown;
@@ -33,16 +34,21 @@ pub struct Format {
 /// What a format is made of, and how many files it has.
 #[derive(Clone, Copy)]
 pub enum Output {
-    /// One file, which ends with a line feed, from a report that need not verify.
+    /// One file, which ends with a line feed unless it is empty, from a report that need not verify.
     File(fn(&Summary) -> String),
     /// A directory of files, from evidence that does not contradict itself.
     Directory(fn(&Measurements<'_>) -> Result<Directory>),
 }
 
 /// Every format. A new format is a file of this module and an element of this table.
-pub static FORMATS: [Format; 8] = [
+pub static FORMATS: [Format; 9] = [
     Format { name: "md", purpose: "Markdown for readers", output: Output::File(markdown::render) },
     Format { name: "csv", purpose: "one row per window", output: Output::File(csv::render) },
+    Format {
+        name: "windows",
+        purpose: "JSON lines: one object per window, with the text of final windows where it is known",
+        output: Output::File(windows::render),
+    },
     Format {
         name: "junit",
         purpose: "JUnit XML: one test case per gate",

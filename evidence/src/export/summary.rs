@@ -7,6 +7,7 @@ use crate::gates::{self, Ended, Gate};
 use crate::host_execution;
 use crate::paired::{self, Window};
 use crate::visible::plain;
+use crate::window_texts::WindowTexts;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -62,6 +63,9 @@ pub struct Summary {
     /// The paired windows of both arms.
     #[serde(skip)]
     pub(super) windows: Vec<(&'static str, Window)>,
+    /// Texts of the final windows.
+    #[serde(skip)]
+    pub(super) texts: WindowTexts,
 }
 
 /// One side.
@@ -224,6 +228,12 @@ impl Summary {
             manifest_fault: beside.fault(),
             report_sha256: report_sha256.to_owned(),
             windows: windows.collect(),
+            texts: WindowTexts::default(),
         }
+    }
+
+    /// The same with the texts of the final windows.
+    pub fn with_texts(self, texts: WindowTexts) -> Self {
+        Self { texts, ..self }
     }
 }

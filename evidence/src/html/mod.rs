@@ -19,6 +19,7 @@ use crate::beside::Beside;
 use crate::format::untrusted::Node;
 use crate::guards::Outcome;
 use crate::sentences::NOT_EVALUATED;
+use crate::window_texts::WindowTexts;
 use closing::{Command, commands, footer, measured_at, verify_notes};
 use compared::Compared;
 use gates::{Gate, gates};
@@ -41,15 +42,16 @@ const STYLE: &str = include_str!("page.css");
 /// # Errors
 /// The built-in template cannot be rendered, which is a fault of this program.
 pub fn render(report: &Value, manifest: Option<&Value>) -> Result<String, Error> {
-    render_page(Page::new(report, manifest.map_or(Beside::Missing, Beside::OfThisReport)))
+    let beside = manifest.map_or(Beside::Missing, Beside::OfThisReport);
+    render_with(report, beside, &WindowTexts::default())
 }
 
-/// Renders a report beside which lies a manifest of another report. Nothing of the manifest is shown.
+/// As [`render`], with the texts of the windows. Nothing is shown of a manifest of another report.
 ///
 /// # Errors
 /// As [`render`].
-pub fn render_unbound(report: &Value) -> Result<String, Error> {
-    render_page(Page::new(report, Beside::OfAnotherReport))
+pub fn render_with(report: &Value, beside: Beside<'_>, texts: &WindowTexts) -> Result<String, Error> {
+    render_page(Page::new(report, beside, texts))
 }
 
 fn render_page(page: Page) -> Result<String, Error> {
@@ -241,7 +243,7 @@ impl From<Outcome> for Mark {
 }
 
 impl Page {
-    fn new(report: &Value, beside: Beside<'_>) -> Page {
+    fn new(report: &Value, beside: Beside<'_>, texts: &WindowTexts) -> Page {
         let manifest = beside.manifest();
         let metric = Metric::read(report);
         let guards = guards(report);
@@ -282,7 +284,7 @@ impl Page {
             compared: Compared::new(report, manifest),
             metric: MetricView::new(&metric, report),
             gates,
-            windows: WindowsView::new(report),
+            windows: WindowsView::new(report, texts),
             drift: DriftView::new(report, &metric),
             guards,
             boundary,

@@ -3,6 +3,7 @@
 use super::{Fact, at, many, number, or_dash, svg, text};
 use crate::format::untrusted::Node;
 use crate::paired::{self, Window};
+use crate::window_texts::WindowTexts;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -31,9 +32,11 @@ struct Changed {
     subject: String,
     change: String,
     worse: bool,
+    /// The text of the predicted tokens; empty if it is unknown.
+    text: String,
 }
 
-fn changed(windows: &[Window]) -> Vec<Changed> {
+fn changed(windows: &[Window], texts: &WindowTexts) -> Vec<Changed> {
     let loss = |loss: Option<f64>| or_dash(loss.map(|loss| text::significant(loss, 5)));
     let row = |(window, change): (&Window, f64)| Changed {
         id: window.id.clone(),
@@ -42,6 +45,7 @@ fn changed(windows: &[Window]) -> Vec<Changed> {
         subject: loss(window.subject),
         change: text::difference(change),
         worse: change > 0.0,
+        text: texts.of_window(&window.id).unwrap_or_default().to_owned(),
     };
     paired::most_changed(windows, CHANGED).into_iter().map(row).collect()
 }
@@ -60,7 +64,7 @@ pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
 pub(super) const QUANTILES: [(&str, f64); 4] = [("q50", 0.50), ("q90", 0.90), ("q95", 0.95), ("q99", 0.99)];
 
 impl WindowsView {
-    pub(super) fn new(report: &Value) -> WindowsView {
+    pub(super) fn new(report: &Value, texts: &WindowTexts) -> WindowsView {
         let missing = |side: &str, why: &str| WindowsView {
             picture: None,
             missing: format!("The distribution cannot be shown: the {side}’s final windows {why}."),
@@ -138,7 +142,7 @@ impl WindowsView {
                 text::significant((100.0 * worse as f64 / deltas.len() as f64 * 10.0).round() / 10.0, 3),
             ),
             quantiles,
-            changed: changed(&paired.windows),
+            changed: changed(&paired.windows, texts),
             source: "computed by this page from the raw losses; the mean is weighted by tokens",
             notes,
         }

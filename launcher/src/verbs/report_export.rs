@@ -16,7 +16,8 @@ pub fn run(args: &ExportArgs) -> Result<u8> {
     let host_execution = match args.format.output {
         Output::File(render) => {
             let files = ReportFiles::open(&args.report)?;
-            let summary = Summary::new(&files.report, files.beside(), &files.sha256);
+            let summary =
+                Summary::new(&files.report, files.beside(), &files.sha256).with_texts(files.texts());
             files.write(&args.output, render(&summary).as_bytes(), args.force)?;
             summary.host_execution
         }
