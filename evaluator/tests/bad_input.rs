@@ -285,7 +285,7 @@ fn invalid_datasets() {
     rejected(
         rows("{\"text\": \"a\"}\n".repeat(50)),
         "input",
-        &["has 0 usable windows", "50 of them have fewer than 2 tokens"],
+        &["has 0 usable windows", "50 of them have too few tokens to predict one"],
     );
     rejected(rows("{\"text\": \"a b c\"}\n".repeat(50)), "input", &["repeat another"]);
     rejected(rows(letters(20)), "input", &["has 20 usable windows", "max_samples"]);
