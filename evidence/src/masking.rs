@@ -85,7 +85,7 @@ impl<'a> Masker<'a> {
     /// predicted, and [`NOT_PREDICTED`] elsewhere. No token is predicted of a window of special tokens.
     ///
     /// # Errors
-    /// More than [`MAX_DRAWS`] random numbers are needed, or more than [`MAX_PREDICTED`] tokens are predicted.
+    /// More than `MAX_DRAWS` random numbers are needed, or more than `MAX_PREDICTED` tokens are predicted.
     pub fn mask(&mut self, arm: &str, index: usize, tokens: &mut [u32]) -> Result<Vec<i64>> {
         let eligible = eligible(tokens, self.special);
         if self.draws + eligible.len() as u64 > MAX_DRAWS {

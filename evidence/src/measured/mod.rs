@@ -88,7 +88,7 @@ pub struct Measured {
     pub preview: Arm,
     /// The windows that are gated on.
     pub final_: Arm,
-    /// Text of the predicted tokens of each final window ([`WindowArm::predicted_texts`]); none for a subject.
+    /// Text of the predicted tokens of each final window ([`WindowArm::predicted_texts`](crate::format::run_report::WindowArm::predicted_texts)); none for a subject.
     pub predicted_texts: Option<Vec<String>>,
     /// How the windows were selected.
     pub selection: Selection,

@@ -34,7 +34,7 @@ pub(super) fn check(
         plausible(facts, role, measured, faults);
         windows::measures_the_plan(facts, role, measured, faults);
     }
-    windows::same_masking(&sides, faults);
+    windows::same_masking(&sides.baseline, &sides.subject, faults);
     same_tokenizer(&sides, faults);
     inputs(facts, &sides, windows, faults);
     Ok(sides)

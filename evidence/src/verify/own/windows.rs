@@ -1,6 +1,5 @@
 //! What the windows predict: the metric that the plan asks for, and masks that follow from the seed.
 
-use super::run_reports::MeasuredSides;
 use crate::evaluation::Facts;
 use crate::format::masking::Masked;
 use crate::format::metrics;
@@ -61,10 +60,10 @@ pub(super) fn measures_the_plan(facts: &Facts, role: Role, measured: &Measured, 
 }
 
 /// Both sides used the same tokens for masking. The windows are compared elsewhere.
-pub(super) fn same_masking(sides: &MeasuredSides, faults: &mut Vec<String>) {
+pub(super) fn same_masking(baseline: &Measured, subject: &Measured, faults: &mut Vec<String>) {
     let without_draws =
         |measured: &Measured| measured.masked.clone().map(|masked| Masked { draws_before: None, ..masked });
-    if without_draws(&sides.baseline) != without_draws(&sides.subject) {
+    if without_draws(baseline) != without_draws(subject) {
         faults.push("data.masking of baseline and subject differ".to_owned());
     }
 }
