@@ -16,6 +16,13 @@ mod changed;
 
 use changed::{Changed, Stored};
 
+impl Changed {
+    /// The first tensor whose name ends in this way.
+    pub fn tensor(&mut self, end: &str) -> &mut Stored {
+        self.tensors.iter_mut().find(|(name, _)| name.ends_with(end)).expect("the tensor").1
+    }
+}
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights").join(name)
 }

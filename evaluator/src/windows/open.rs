@@ -78,10 +78,8 @@ fn check_request(job: &Job, model: &ModelInfo<'_>) -> Result<()> {
     let checkpoint = || format!("the checkpoint ({}) is a {}", model.model_type, objective.describe());
     if let Some(metric) = job.metric.map(metrics::of).filter(|metric| metric.objective != objective) {
         let (name, measured) = (metric.name, metric.objective.describe());
-        return Err(Error::input(format!("the metric {name} measures a {measured}, but {}", checkpoint())))
-            .map_err(|error| {
-                error.with_hint("leave out the metric and the loss type: the checkpoint decides")
-            });
+        return Err(Error::input(format!("the metric {name} measures a {measured}, but {}", checkpoint()))
+            .with_hint("leave out the metric and the loss type: the checkpoint decides"));
     }
     if job.masking.is_some() && objective != Objective::Masked {
         return Err(Error::input(format!("`eval.loss` has settings of masking, but {}", checkpoint()))

@@ -1,5 +1,4 @@
 //! Copies of fixtures that tests change.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,11 +31,6 @@ impl Changed {
             (name, (t.dtype(), t.shape().to_vec(), t.data().to_vec()))
         };
         Self { config, tensors: file.tensors().into_iter().map(stored).collect() }
-    }
-
-    /// The first tensor whose name ends in this way.
-    pub fn tensor(&mut self, end: &str) -> &mut Stored {
-        self.tensors.iter_mut().find(|(name, _)| name.ends_with(end)).expect("the tensor").1
     }
 
     /// Writes the checkpoint.

@@ -178,15 +178,9 @@ impl<'a> Transformer<'a> {
         })
     }
 
-    /// The losses of examples from the last hidden states.
-    fn head_losses(
-        &self,
-        predictions: &[Vec<Prediction>],
-        spans: &[Range<usize>],
-        hidden: &[f32],
-        work: &mut Work,
-    ) -> Vec<f64> {
-        let head = Head {
+    /// What follows the last layer.
+    fn head(&self) -> Head<'_, 'a> {
+        Head {
             norm: self.norm.as_ref(),
             transform: self.transform.as_ref(),
             lm_head: self.lm_head.as_ref().unwrap_or_else(|| self.embedding.tokens()),
@@ -194,8 +188,7 @@ impl<'a> Transformer<'a> {
             scale: self.logit_scale,
             softcap: self.softcap,
             hidden_size: self.hidden_size,
-        };
-        head.losses(predictions, spans, hidden, work)
+        }
     }
 }
 
@@ -258,7 +251,7 @@ impl ForwardPass for Transformer<'_> {
     fn losses(&self, examples: &[Example<'_>], state: &State, work: &mut Work) -> Vec<f64> {
         let spans = if self.encoder.is_some() { written(examples) } else { read(examples) };
         let predictions: Vec<_> = examples.iter().map(|example| self.predictions(example)).collect();
-        self.head_losses(&predictions, &spans, &state.hidden, work)
+        self.head().losses(&predictions, &spans, &state.hidden, work)
     }
 }
 
