@@ -39,8 +39,7 @@ impl Choice {
                 "{place} {value}: this {what} is not supported; supported: auto, {}",
                 known.join(", ")
             );
-            return Err(Error::unsupported(message))
-                .map_err(|error| error.with_hint(format!("use {place} auto")));
+            return Err(Error::unsupported(message).with_hint(format!("use {place} auto")));
         };
         self.merge(Self(Some((format!("{place} {value}"), metric.kind))))
     }

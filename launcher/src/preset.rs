@@ -167,9 +167,7 @@ pub fn read(path: &Path) -> Result<Preset> {
 /// The preset in a text. `path` is where it was read from.
 pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
-    let mut warnings = Vec::new();
-    let mut adapter = None;
-    let Sections { dataset: section, metric, masking } = sections(document, &mut warnings, &mut adapter)?;
+    let Sections { dataset: section, metric, masking, adapter, mut warnings } = sections(document)?;
     check_members("dataset", &section, &[&SETTINGS[..], &SOURCE_SETTINGS[..]].concat())?;
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
@@ -250,10 +248,12 @@ struct Sections {
     dataset: Value,
     metric: Choice,
     masking: Option<Masking>,
+    adapter: Option<Adapter>,
+    warnings: Vec<Warning>,
 }
 
 /// The sections; an error if the preset has one that is not supported.
-fn sections(document: Value, warnings: &mut Vec<Warning>, adapter: &mut Option<Adapter>) -> Result<Sections> {
+fn sections(document: Value) -> Result<Sections> {
     let hint = "start from demo/preset.yaml, which has a `dataset` section";
     let Value::Mapping(top) = document else {
         return Err(Error::input("not a mapping")).hint(hint);
@@ -262,13 +262,14 @@ fn sections(document: Value, warnings: &mut Vec<Warning>, adapter: &mut Option<A
         Err(Error::unsupported(format!("{what} is not supported"))).hint("remove it from the preset")
     };
     let (mut dataset, mut metric, mut masking) = (None, Choice::default(), None);
+    let (mut adapter, mut warnings) = (None, Vec::new());
     for (key, value) in top {
         match key.as_str() {
             Some("dataset") => dataset = Some(value),
             // The command line replaces the preset's model and output, as in the Python package.
             Some("model") => {
                 warnings.extend(preset_sections::model(&value)?);
-                *adapter = preset_sections::adapter(&value)?;
+                adapter = preset_sections::adapter(&value)?;
             }
             Some("eval") => masking = preset_eval::read(value, &mut metric)?,
             Some("output") => warnings.extend(preset_sections::output(&value)?),
@@ -283,7 +284,7 @@ fn sections(document: Value, warnings: &mut Vec<Warning>, adapter: &mut Option<A
         }
     }
     let dataset = dataset.ok_or_else(|| Error::input("section `dataset` is missing")).hint(hint)?;
-    Ok(Sections { dataset, metric, masking })
+    Ok(Sections { dataset, metric, masking, adapter, warnings })
 }
 
 fn has_only_order(guards: &Value) -> bool {
