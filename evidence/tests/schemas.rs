@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+#[path = "common/published.rs"]
+mod published;
 
 use common::made::honest;
 use invarlock_evidence::attestation::EvaluationResult;
@@ -20,7 +22,7 @@ use invarlock_evidence::signing::dsse::EnvelopeFile;
 use invarlock_evidence::signing::statement::Statement;
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Name and schema of every format that this program writes. The number is that of the format's version.
 fn schemas() -> Vec<(&'static str, Value)> {
@@ -48,30 +50,11 @@ fn schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas")
-}
-
 #[test]
 fn the_published_schemas_are_those_of_the_types() {
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let mut names = Vec::new();
-    for (name, schema) in schemas() {
-        let path = folder().join(format!("{name}.schema.json"));
-        // Links of the documentation of the types.
-        let text = format!("{schema:#}\n").replace("[`", "`").replace("`]", "`");
-        if update {
-            std::fs::write(&path, &text).unwrap();
-        }
-        let published = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(published == text, "{} is not the schema of the type; set UPDATE_GOLDEN=1", path.display());
-        names.push(path.file_name().unwrap().to_owned());
-    }
-    let found = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas");
     // The launcher's tests compare `output`.
-    let other = |name: &std::ffi::OsStr| name == "README.md" || name == "output";
-    let unknown: Vec<_> = found.filter(|name| !other(name) && !names.contains(name)).collect();
-    assert!(unknown.is_empty(), "{unknown:?}");
+    published::check(&folder, schemas(), &["README.md", "output"]);
 }
 
 /// Evidence that an earlier version wrote stays valid.
