@@ -61,10 +61,13 @@ impl Run<'_> {
         }
     }
 
-    /// The cause of an error: if init was killed, everything else failed because of it.
+    /// The cause of an error: if init was killed, everything else failed because of it. A system call that needs a living init is denied
+    /// by then, which looks like a feature that the machine lacks.
     pub(super) fn cause(&self, error: Error) -> Error {
         match (error.kind(), self.early_end()) {
-            (Kind::System, Some(status)) if libc::WIFSIGNALED(status) => self.not_started(status),
+            (Kind::System | Kind::Unsupported, Some(status)) if libc::WIFSIGNALED(status) => {
+                self.not_started(status)
+            }
             _ => error,
         }
     }
