@@ -8,6 +8,7 @@
 //! The same job gives identical numbers with any number of threads. Another processor may change the last digits,
 //! because it may use another matrix kernel.
 
+mod chat;
 pub mod checkpoint;
 pub mod dataset;
 pub mod digests;
@@ -21,6 +22,7 @@ pub mod progress;
 mod report;
 pub mod run;
 pub mod selftest;
+mod source;
 pub mod sys;
 pub mod texts;
 pub mod tokenizer;

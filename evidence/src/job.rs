@@ -1,5 +1,6 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
+use crate::format::dataset::{Packing, Provider};
 use crate::format::plan::Dataset;
 pub use crate::format::role::Role;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ pub struct Job {
     pub checkpoint: String,
     /// Source of the windows.
     pub windows: WindowSource,
+    /// Which rows of a dataset become windows.
+    #[serde(default, skip_serializing_if = "Provider::is_default")]
+    pub provider: Provider,
     /// Tokens a window, 2 or more.
     pub seq_len: usize,
     /// Recorded; windows do not overlap.
@@ -59,7 +63,7 @@ pub struct Job {
     pub final_n: usize,
     /// Dataset split name, recorded.
     pub split: String,
-    /// Dataset seed, recorded (`local_jsonl` takes rows in order).
+    /// Dataset seed. It decides the order of rows for the providers `hf_text` and `wikitext2`.
     pub seed: u64,
     /// Worker threads; absent: one a core. The results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +96,7 @@ impl Job {
                 files: paths.dataset,
                 text_field: dataset.text_field.clone(),
                 max_samples: dataset.max_samples,
+                packing: dataset.packing,
             },
             Role::Subject => WindowSource::Replay { file: paths.windows },
         };
@@ -104,6 +109,7 @@ impl Job {
             tier: policy.1.to_owned(),
             checkpoint: paths.checkpoint,
             windows,
+            provider: dataset.provider,
             seq_len: dataset.seq_len,
             stride: dataset.stride,
             preview_n: dataset.preview_n,
@@ -128,6 +134,9 @@ pub enum WindowSource {
         text_field: String,
         /// Rows read at most, over all files.
         max_samples: usize,
+        /// How their texts lie in windows.
+        #[serde(default, skip_serializing_if = "Packing::is_default")]
+        packing: Packing,
     },
     /// Replay the baseline's windows (subject): a file that contains [`crate::run_report::BaselineWindows`].
     Replay {

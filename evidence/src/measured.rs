@@ -4,11 +4,12 @@
 //! require that they give the same report: a run report then says nothing that contradicts its windows, its losses or itself.
 
 use crate::format::check_report::CheckpointFacts;
+use crate::format::dataset::{Packing, Provider};
 use crate::format::measurement::Measurement;
 pub use crate::format::measurement::{Evaluator, Seconds, Selection, Tokenizer};
 use crate::format::run_report::{
     EvaluationWindows, Guard, InvariantChecks, RunData, RunMeta, RunMetrics, RunPrimaryMetric, RunProvenance,
-    RunReport, WindowArm,
+    RunReport, SPECIAL_TOKENS, WindowArm,
 };
 use crate::format::to_value;
 use crate::guards;
@@ -43,6 +44,8 @@ pub struct Requested {
     pub preview_n: usize,
     /// Final windows asked for.
     pub final_n: usize,
+    /// Which rows of the dataset become windows.
+    pub provider: Provider,
     /// Name of the split.
     pub split: String,
     /// Seed.
@@ -83,6 +86,8 @@ pub struct Measured {
     pub preview: Arm,
     /// The windows that are gated on.
     pub final_: Arm,
+    /// The token of each id that occurs in a text of a window, in the order of the ids; none for a subject.
+    pub used_tokens: Option<Vec<String>>,
     /// Text of the predicted tokens of each final window ([`WindowArm::predicted_texts`]); none for a subject.
     pub predicted_texts: Option<Vec<String>>,
     /// How the windows were selected.
@@ -267,8 +272,14 @@ impl Measured {
             "blank_rows": self.selection.blank_rows,
             "short_rows": self.selection.short_rows,
         })));
+        if self.selection.packing != Packing::default() {
+            more.insert("packing".to_owned(), self.selection.packing.name().into());
+        }
+        if let Some(digest) = &self.selection.chat_template_sha256 {
+            more.insert("chat_template_sha256".to_owned(), digest.as_str().into());
+        }
         RunData {
-            dataset: "local_jsonl".to_owned(),
+            dataset: requested.provider.name().to_owned(),
             split: Some(requested.split.clone()),
             seq_len: requested.seq_len,
             stride: requested.stride,
@@ -277,6 +288,8 @@ impl Measured {
             tokenizer_name: Some(requested.model_id.clone()),
             tokenizer_hash: Some(self.tokenizer.hash.clone()),
             vocab_size: Some(self.tokenizer.vocab_size),
+            tokenizer_mapping_sha256: self.tokenizer.mapping_sha256.clone(),
+            used_tokens: self.used_tokens.clone(),
             dataset_hash: Some(dataset_hash(&preview_hash, &final_hash)),
             preview_hash: Some(preview_hash),
             final_hash: Some(final_hash),
@@ -442,6 +455,10 @@ impl Measured {
                 stride: data.stride,
                 preview_n: requested_preview,
                 final_n: requested_final,
+                provider: Provider::ALL
+                    .into_iter()
+                    .find(|provider| provider.name() == data.dataset)
+                    .ok_or_else(|| Error::integrity(format!("data.dataset is {:?}", data.dataset)))?,
                 split: data.split.clone().unwrap_or_default(),
                 seed: meta.seed,
             },
@@ -453,13 +470,15 @@ impl Measured {
             tokenizer: Tokenizer {
                 hash: meta.tokenizer_hash.clone().unwrap_or_default(),
                 vocab_size: data.vocab_size.unwrap_or_default(),
-                special: SPECIAL
+                mapping_sha256: data.tokenizer_mapping_sha256.clone(),
+                special: SPECIAL_TOKENS
                     .iter()
                     .filter_map(|name| Some(((*name).to_owned(), data.more.get(*name)?.clone())))
                     .collect(),
             },
             preview: Arm::default(),
             final_: Arm::default(),
+            used_tokens: data.used_tokens.clone(),
             predicted_texts: None,
             selection: Selection {
                 blank_rows: typed(value(&data.more, "data", "blank_rows")?, "data.blank_rows")?,
@@ -472,15 +491,21 @@ impl Measured {
                 .into_iter()
                 .map(|found| (found.deficit, found.proposed_per_arm))
                 .collect(),
+                packing: typed::<Option<Packing>>(
+                    data.more.get("packing").unwrap_or(&Value::Null),
+                    "data.packing",
+                )?
+                .unwrap_or_default(),
+                chat_template_sha256: typed(
+                    data.more.get("chat_template_sha256").unwrap_or(&Value::Null),
+                    "data.chat_template_sha256",
+                )?,
             },
             seconds: typed(value(&metrics.more, "metrics", "timings")?, "metrics.timings")?,
             memory_mb_peak: metrics.more.get("memory_mb_peak").and_then(Value::as_f64),
         })
     }
 }
-
-/// Members of a tokenizer's configuration that a report repeats.
-const SPECIAL: [&str; 4] = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
 
 /// Length of each text.
 fn utf8_bytes(texts: &[String]) -> Vec<u64> {

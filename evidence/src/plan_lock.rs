@@ -116,11 +116,11 @@ impl PlanLock {
 }
 
 fn windows(dataset: &Dataset) -> String {
-    let Dataset { preview_n, final_n, seq_len, stride, .. } = dataset;
-    format!("{preview_n} + {final_n} of {seq_len} tokens, stride {stride}")
+    let Dataset { preview_n, final_n, seq_len, stride, packing, .. } = dataset;
+    format!("{preview_n} + {final_n} of {seq_len} tokens, stride {stride}, packing {}", packing.name())
 }
 
 fn records(dataset: &Dataset) -> String {
-    let Dataset { text_field, max_samples, split, .. } = dataset;
-    format!("{max_samples} of member {text_field:?}, split {split:?}")
+    let Dataset { text_field, max_samples, split, provider, .. } = dataset;
+    format!("{max_samples} of member {text_field:?}, split {split:?}, provider {}", provider.name())
 }

@@ -7,6 +7,7 @@ use crate::dataset_files;
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
 use crate::preset_sections;
+use invarlock_evidence::format::dataset::{Packing, Provider};
 use invarlock_evidence::format::plan as format;
 use invarlock_evidence::format::warning::Warning;
 use serde::Deserialize;
@@ -24,6 +25,10 @@ const MAX_LISTS: usize = 1000;
 pub struct Dataset {
     /// Files with rows of text, in order, as the user named them.
     pub files: Vec<PathBuf>,
+    /// Which rows become windows.
+    pub provider: Provider,
+    /// How their texts lie in windows.
+    pub packing: Packing,
     /// Member that contains the text.
     pub text_field: String,
     /// Largest number of lines read.
@@ -47,6 +52,8 @@ impl Dataset {
     pub fn recorded(&self, tree_sha256: String) -> format::Dataset {
         format::Dataset {
             tree_sha256,
+            provider: self.provider,
+            packing: self.packing,
             text_field: self.text_field.clone(),
             max_samples: self.max_samples,
             split: self.split.clone(),
@@ -55,6 +62,19 @@ impl Dataset {
             stride: self.stride,
             preview_n: self.preview_n,
             final_n: self.final_n,
+        }
+    }
+
+    /// Sets how many rows are read, where the preset does not.
+    pub fn set_rows(&mut self, set_by_preset: bool) {
+        let windows = self.preview_n + self.final_n;
+        match (self.provider, self.packing) {
+            // As upstream, whatever the preset says.
+            (Provider::Wikitext2, Packing::Rows) => {
+                self.max_samples = MAX_SAMPLES.max(windows + (windows / 2).max(500));
+            }
+            (_, Packing::Documents) if !set_by_preset => self.max_samples = MAX_DOCUMENTS,
+            _ => {}
         }
     }
 
@@ -69,6 +89,7 @@ impl Dataset {
 #[serde(deny_unknown_fields)]
 struct Section {
     provider: Value,
+    packing: Option<String>,
     id: Option<String>,
     split: Option<String>,
     seq_len: Option<usize>,
@@ -80,20 +101,24 @@ struct Section {
     source: Source,
 }
 
-/// Settings of the `local_jsonl` provider.
+/// Settings of a provider.
 #[derive(Debug, Default, Deserialize)]
 struct Source {
     file: Option<PathBuf>,
     path: Option<PathBuf>,
     data_files: Option<Value>,
+    dataset_name: Option<String>,
+    config_name: Option<String>,
     text_field: Option<String>,
     max_samples: Option<usize>,
 }
 
 /// The settings of [`Section`].
-const SETTINGS: [&str; 8] = ["provider", "id", "split", "seq_len", "stride", "preview_n", "final_n", "seed"];
+const SETTINGS: [&str; 9] =
+    ["provider", "packing", "id", "split", "seq_len", "stride", "preview_n", "final_n", "seed"];
 /// The settings of [`Source`].
-const SOURCE_SETTINGS: [&str; 5] = ["file", "path", "data_files", "text_field", "max_samples"];
+const SOURCE_SETTINGS: [&str; 7] =
+    ["file", "path", "data_files", "dataset_name", "config_name", "text_field", "max_samples"];
 /// Settings that are whole numbers, with their smallest value.
 const NUMBERS: [(&str, u64); 6] =
     [("seq_len", 2), ("stride", 2), ("preview_n", 1), ("final_n", 1), ("seed", 0), ("max_samples", 1)];
@@ -103,23 +128,35 @@ const SEQ_LEN: usize = 512;
 const WINDOWS: usize = 64;
 const SEED: u64 = 43;
 const MAX_SAMPLES: usize = 2000;
+/// Rows that are read where windows are cut from documents: more than the splits of wikitext-2 have.
+const MAX_DOCUMENTS: usize = 100_000;
 /// Largest number of tokens of preview and final windows; a report of more would exceed the verifier's size limit.
 const MAX_TOKENS: usize = 4 << 20;
 
-/// `--dataset FILE`: that file with the built-in defaults.
-pub fn for_file(file: &Path) -> Preset {
+/// `--dataset FILE`: that file with the built-in defaults. `hf:ORG/NAME` and `wikitext2` name datasets in the Hugging Face cache.
+pub fn for_file(file: &Path) -> Result<Preset> {
+    let split = "validation";
+    let (provider, files) = match file.to_str() {
+        Some("wikitext2") if !file.exists() => (Provider::Wikitext2, dataset_files::wikitext2(split)?),
+        Some(name) if name.starts_with(HUB) && !file.exists() => {
+            (Provider::LocalJsonl, dataset_files::in_cache(&name[HUB.len()..], None, split)?)
+        }
+        _ => (Provider::LocalJsonl, vec![file.to_path_buf()]),
+    };
     let dataset = Dataset {
-        files: vec![file.to_path_buf()],
+        files,
+        provider,
+        packing: Packing::Rows,
         text_field: "text".into(),
         max_samples: MAX_SAMPLES,
-        split: "validation".into(),
+        split: split.into(),
         seq_len: SEQ_LEN,
         stride: SEQ_LEN,
         preview_n: WINDOWS,
         final_n: WINDOWS,
         seed: SEED,
     };
-    Preset { dataset, sets_windows: false, warnings: Vec::new(), adapter: None }
+    Ok(Preset { dataset, sets_windows: false, sets_rows: false, warnings: Vec::new(), adapter: None })
 }
 
 /// A preset, read.
@@ -129,6 +166,8 @@ pub struct Preset {
     pub dataset: Dataset,
     /// Whether it sets the number of windows of an arm.
     pub sets_windows: bool,
+    /// Whether it sets the number of rows that are read.
+    pub sets_rows: bool,
     /// Settings that are not obeyed.
     pub warnings: Vec<Warning>,
     /// What it says that the checkpoints are.
@@ -151,14 +190,18 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
     let (kind, inner) = provider(&section.provider)?;
-    if kind != "local_jsonl" {
-        let message = format!("dataset provider `{kind}` is not supported; supported: `local_jsonl`");
+    let Some(provider) = Provider::ALL.into_iter().find(|provider| provider.name() == kind) else {
+        let known = Provider::ALL.map(|provider| format!("`{}`", provider.name())).join(", ");
+        let message = format!("dataset provider `{kind}` is not supported; supported: {known}");
         return Err(Error::unsupported(message)).hint("export the dataset to JSON lines, CSV or Parquet");
-    }
+    };
+    let packing = packing(section.packing.as_deref())?;
     let seq_len = section.seq_len.unwrap_or(SEQ_LEN);
     let split = section.split.unwrap_or_else(|| "validation".into());
     let dataset = Dataset {
-        files: files(path, &inner, &section.source, &split)?,
+        files: files(path, provider, &inner, &section.source, &split)?,
+        provider,
+        packing,
         text_field: inner.text_field.or(section.source.text_field).unwrap_or_else(|| "text".into()),
         max_samples: inner.max_samples.or(section.source.max_samples).unwrap_or(MAX_SAMPLES),
         split,
@@ -171,9 +214,21 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     if section.id.is_some() {
         warnings.push(Warning::preset_settings(&["dataset.id"], "`dataset.provider` names the dataset"));
     }
+    let sets_rows = inner.max_samples.or(section.source.max_samples).is_some();
+    let mut dataset = dataset;
+    dataset.set_rows(sets_rows);
     check(&dataset)?;
     let sets_windows = section.preview_n.is_some() || section.final_n.is_some();
-    Ok(Preset { dataset, sets_windows, warnings, adapter })
+    Ok(Preset { dataset, sets_windows, sets_rows, warnings, adapter })
+}
+
+/// `packing`, as a preset or an option names it.
+pub fn packing(name: Option<&str>) -> Result<Packing> {
+    match name {
+        None | Some("rows") => Ok(Packing::Rows),
+        Some("documents") => Ok(Packing::Documents),
+        Some(other) => Err(Error::input(format!("packing is {other:?}"))).hint("use rows or documents"),
+    }
 }
 
 /// The error for a text that is not YAML.
@@ -269,7 +324,7 @@ fn provider(value: &Value) -> Result<(String, Source)> {
         Value::Mapping(map) => {
             let kind = map.get("kind").and_then(Value::as_str);
             let kind = kind.ok_or_else(|| Error::input("`dataset.provider` has no `kind`"))?;
-            if kind == "local_jsonl" {
+            if Provider::ALL.iter().any(|provider| provider.name() == kind) {
                 check_members("dataset.provider", value, &[&["kind"][..], &SOURCE_SETTINGS[..]].concat())?;
             }
             let source = serde_norway::from_value(value.clone());
@@ -304,16 +359,33 @@ fn check_members(section: &str, value: &Value, known: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn files(preset: &Path, inner: &Source, outer: &Source, split: &str) -> Result<Vec<PathBuf>> {
+/// What starts the name of a dataset in the Hugging Face cache.
+const HUB: &str = "hf:";
+
+fn files(
+    preset: &Path,
+    provider: Provider,
+    inner: &Source,
+    outer: &Source,
+    split: &str,
+) -> Result<Vec<PathBuf>> {
+    let config = inner.config_name.as_deref().or(outer.config_name.as_deref());
+    let cached = |path: &Path| {
+        let name = path.to_str()?.strip_prefix(HUB).filter(|_| !path.exists())?;
+        Some(dataset_files::in_cache(name, config, split))
+    };
+    if let Some(name) = inner.dataset_name.as_ref().or(outer.dataset_name.as_ref()) {
+        return dataset_files::in_cache(name.strip_prefix(HUB).unwrap_or(name), config, split);
+    }
     let resolve = |file: &Path| {
         let beside = preset.parent().unwrap_or_else(|| Path::new("")).join(file);
         if file.is_absolute() || file.exists() || !beside.exists() { file.to_path_buf() } else { beside }
     };
     if let Some(file) = inner.file.as_ref().or(outer.file.as_ref()) {
-        return Ok(vec![resolve(file)]);
+        return cached(file).unwrap_or_else(|| Ok(vec![resolve(file)]));
     }
     if let Some(path) = inner.path.as_ref().or(outer.path.as_ref()) {
-        return dataset_files::expand(&resolve(path), split);
+        return cached(path).unwrap_or_else(|| dataset_files::expand(&resolve(path), split));
     }
     match inner.data_files.as_ref().or(outer.data_files.as_ref()) {
         Some(Value::Sequence(items)) if !items.is_empty() => {
@@ -325,7 +397,11 @@ fn files(preset: &Path, inner: &Source, outer: &Source, split: &str) -> Result<V
         Some(Value::String(_)) => {
             Err(Error::unsupported("a pattern in `data_files` is not supported")).hint("list the files")
         }
-        _ => Err(Error::input("provider `local_jsonl` needs `file`, `path` or `data_files`")),
+        _ if provider == Provider::Wikitext2 => dataset_files::wikitext2(split),
+        _ => Err(Error::input(format!(
+            "provider `{}` needs `file`, `path`, `data_files` or `dataset_name`",
+            provider.name()
+        ))),
     }
 }
 
@@ -383,6 +459,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_are_read_follow_from_provider_and_packing() {
+        let rows = |yaml: &str| read_text(yaml).unwrap().dataset.max_samples;
+        assert_eq!(rows("dataset: {provider: hf_text, file: x}"), 2000);
+        assert_eq!(rows("dataset: {provider: local_jsonl, file: x, packing: documents}"), 100_000);
+        assert_eq!(rows("dataset: {provider: local_jsonl, file: x, packing: documents, max_samples: 7}"), 7);
+        assert_eq!(rows("dataset: {provider: wikitext2, file: x}"), 2000);
+        assert_eq!(
+            rows("dataset: {provider: wikitext2, file: x, seq_len: 8, preview_n: 900, final_n: 900}"),
+            2700
+        );
+    }
+
+    #[test]
     fn warns_of_settings_without_effect() {
         let upstream = "model: {id: gpt2, adapter: hf_causal, device: auto}\noutput: {dir: runs}\n\
             guards: {order: [invariants, spectral]}\n\
@@ -436,7 +525,14 @@ mod tests {
                 "section `edit`",
                 Kind::Unsupported,
             ),
-            ("dataset: {provider: wikitext2}", "`wikitext2`", Kind::Unsupported),
+            ("dataset: {provider: synthetic}", "`synthetic`", Kind::Unsupported),
+            ("dataset: {provider: hf_text}", "needs `file`", Kind::Input),
+            (
+                "dataset: {provider: local_jsonl, file: x, packing: pages}",
+                r#"packing is "pages""#,
+                Kind::Input,
+            ),
+            ("dataset: {provider: local_jsonl, file: 'hf:a/b/c'}", "not the name of a dataset", Kind::Input),
             ("dataset: {provider: {kind: local_jsonl, file: x, shuffle: 1}}", "shuffle", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seqlen: 8}", "dataset.seqlen is not", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seq_len: abc}", r#"seq_len is "abc""#, Kind::Input),

@@ -3,9 +3,11 @@
 use crate::adapter::Adapters;
 use crate::args::{ContainerArgs, EvaluateArgs, LimitArgs, WorkloadArgs};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::hub;
 use crate::image::Choice;
 use crate::limits::Requested;
 use crate::plan::{DataSource, Request};
+use crate::preset;
 use crate::workload::Workload;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
@@ -18,9 +20,15 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
     check_device(&args.device)?;
     let adapters = Adapters::of(args)?;
     Ok(Request {
-        baseline: args.baseline.clone(),
-        subject: args.subject.clone(),
+        baseline: hub::model("--baseline", &args.baseline)?,
+        subject: hub::model("--subject", &args.subject)?,
         data: data_source(args.preset.as_deref(), args.dataset.as_deref())?,
+        packing: args
+            .packing
+            .as_deref()
+            .map(|name| preset::packing(Some(name)))
+            .transpose()
+            .context("reading --packing")?,
         profile,
         tier,
         out: args.out.clone(),

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::Rows;
 use super::source::{RowLimit, Source, too_long};
+use super::{Found, Rows};
 use invarlock_error::{Context as _, Error, Result, bail};
 
 /// Reads an object from each line.
@@ -15,9 +15,9 @@ pub fn lines(source: Source, field: &str, rows: &mut Rows) -> Result<()> {
 }
 
 /// The text of a line; empty for a blank line.
-fn text_of_line(line: &[u8], field: &str) -> Result<String> {
+fn text_of_line(line: &[u8], field: &str) -> Result<Found> {
     if line.trim_ascii().is_empty() {
-        return Ok(String::new());
+        return Ok(Found::Text(String::new()));
     }
     match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(row)) => text_of_row(row, field),
@@ -29,12 +29,23 @@ fn text_of_line(line: &[u8], field: &str) -> Result<String> {
     }
 }
 
-fn text_of_row(mut row: Map<String, Value>, field: &str) -> Result<String> {
+fn text_of_row(mut row: Map<String, Value>, field: &str) -> Result<Found> {
     match row.get_mut(field).map(Value::take) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => bail!(Input, "the field {field:?} is not a string"),
+        Some(Value::String(text)) => Ok(Found::Text(text)),
+        Some(Value::Array(messages)) if !messages.is_empty() && messages.iter().all(is_message) => {
+            Ok(Found::Conversation(Value::Array(messages).to_string()))
+        }
+        Some(_) => bail!(Input, "the field {field:?} is neither a string nor a conversation (a list of objects with `role` and `content`)"),
+        None if row.get("messages").is_some_and(Value::is_array) => {
+            Err(Error::input(format!("the field {field:?} is missing, but there are `messages`"))
+                .with_hint("set `text_field: messages` in the preset: the tokenizer's chat template then makes texts of conversations"))
+        }
         None => Err(super::table::missing(field)),
     }
+}
+
+fn is_message(message: &Value) -> bool {
+    message.get("role").is_some_and(Value::is_string) && message.get("content").is_some()
 }
 
 /// Reads the objects of an array, until enough rows are there.
@@ -87,7 +98,7 @@ impl<'de> Visitor<'de> for &mut Reading<'_> {
                 Value::Object(row) => text_of_row(row, self.field),
                 _ => Err(Error::input("not a JSON object")),
             };
-            self.outcome = text.and_then(|text| self.rows.add(text));
+            self.outcome = text.and_then(|found| self.rows.add_found(found));
             if self.outcome.is_err() {
                 return Err(A::Error::custom("a wrong row"));
             }

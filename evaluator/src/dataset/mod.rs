@@ -20,16 +20,34 @@ pub struct Texts {
     pub texts: Vec<String>,
     /// Rows and lines without text, which were skipped.
     pub blank: usize,
+    /// Whether the texts are conversations: JSON arrays of messages.
+    pub conversations: bool,
 }
 
-/// Reads up to `max_rows` rows with a text, from the files in order.
+/// Which rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Rows that are read at most.
+    pub rows: usize,
+    /// Whether rows without text count.
+    pub blank_counts: bool,
+}
+
+/// What a row contains in the field.
+pub(crate) enum Found {
+    Text(String),
+    /// A conversation, as JSON.
+    Conversation(String),
+}
+
+/// Reads the first rows with a text, from the files in order.
 ///
 /// A row without the field is an error: skipping it would measure other rows than the user expects.
-pub fn read(paths: &[String], field: &str, max_rows: usize) -> Result<Texts> {
+pub fn read(paths: &[String], field: &str, limit: Limit) -> Result<Texts> {
     if paths.is_empty() || paths.len() > limits::DATASET_FILES {
         bail!(Input, "the dataset has {} files; supported: 1 to {}", paths.len(), limits::DATASET_FILES);
     }
-    let mut rows = Rows { found: Texts::default(), bytes: 0, max_rows };
+    let mut rows = Rows { found: Texts::default(), bytes: 0, limit };
     for path in paths {
         if rows.is_complete() {
             break;
@@ -51,13 +69,28 @@ pub fn read(paths: &[String], field: &str, max_rows: usize) -> Result<Texts> {
 struct Rows {
     found: Texts,
     bytes: usize,
-    max_rows: usize,
+    limit: Limit,
 }
 
 impl Rows {
     /// Whether no further row is needed.
     fn is_complete(&self) -> bool {
-        self.found.texts.len() >= self.max_rows
+        let blank = if self.limit.blank_counts { self.found.blank } else { 0 };
+        self.found.texts.len() + blank >= self.limit.rows
+    }
+
+    /// Adds what a row contains.
+    fn add_found(&mut self, found: Found) -> Result<()> {
+        match found {
+            Found::Text(text) => self.add(text),
+            Found::Conversation(_) if !self.found.conversations && !self.found.texts.is_empty() => {
+                bail!(Input, "a conversation, but rows before it contain texts")
+            }
+            Found::Conversation(messages) => {
+                self.found.conversations = true;
+                self.push(messages)
+            }
+        }
     }
 
     /// Adds the text of a row.
@@ -66,6 +99,13 @@ impl Rows {
             self.found.blank += 1;
             return Ok(());
         }
+        if self.found.conversations {
+            bail!(Input, "a text, but rows before it contain conversations");
+        }
+        self.push(text)
+    }
+
+    fn push(&mut self, text: String) -> Result<()> {
         self.bytes += text.len();
         if self.bytes > limits::TEXT_BYTES {
             bail!(Input, "more than {} bytes of text", limits::TEXT_BYTES);
@@ -94,15 +134,22 @@ mod tests {
             std::fs::write(&path, bytes).expect("written");
             paths.push(path.to_str().expect("text").to_owned());
         }
-        read(&paths, "text", max_rows)
+        read(&paths, "text", limit(max_rows))
+    }
+
+    fn limit(rows: usize) -> Limit {
+        Limit { rows, blank_counts: false }
     }
 
     #[test]
     fn reads_rows_in_order_and_counts_blank_ones() {
         let one = b"{\"text\": \"a\"}\n\n{\"text\": \"  \"}\r\n{\"id\": 1, \"text\": \"b\"}";
         let two = b"{\"text\": \"c\"}\n{\"text\": \"d\"}\n";
-        let texts =
-            |list: &[&str], blank| Texts { texts: list.iter().map(|t| (*t).to_owned()).collect(), blank };
+        let texts = |list: &[&str], blank| Texts {
+            texts: list.iter().map(|t| (*t).to_owned()).collect(),
+            blank,
+            ..Texts::default()
+        };
         assert_eq!(read_all(&[one, two], 10), Ok(texts(&["a", "b", "c", "d"], 2)));
         assert_eq!(read_all(&[one, two], 3), Ok(texts(&["a", "b", "c"], 2)));
         // Rows after the last one needed are not read.
@@ -117,7 +164,7 @@ mod tests {
             (b"{\"text\": \"a\"\n", "line 1: not JSON"),
             (b"[\"text\"]\n", "element 1: not a JSON object"),
             (b"{\"Text\": \"a\"}\n", "line 1: the field \"text\" is missing"),
-            (b"{\"text\": 3}\n", "line 1: the field \"text\" is not a string"),
+            (b"{\"text\": 3}\n", "line 1: the field \"text\" is neither a string nor a conversation"),
             (b"{\"text\": \"\xff\"}\n", "line 1: not JSON"),
         ];
         for (bytes, expected) in cases {
@@ -128,13 +175,47 @@ mod tests {
         let long =
             [&b"{\"text\": \"a\"}\n{\"text\": \""[..], &vec![b'a'; limits::LINE_BYTES], b"\"}"].concat();
         assert!(read_all(&[&long], 10).expect_err("too long").to_string().contains("line 2: longer than"));
-        assert!(read(&[], "text", 1).is_err());
+        assert!(read(&[], "text", limit(1)).is_err());
         assert!(
-            read(&["/nonexistent".to_owned()], "text", 1)
+            read(&["/nonexistent".to_owned()], "text", limit(1))
                 .expect_err("missing")
                 .to_string()
                 .contains("/nonexistent")
         );
+    }
+
+    #[test]
+    fn conversations_are_kept_as_json_and_not_mixed_with_texts() {
+        let talk = b"{\"text\": [{\"role\": \"user\", \"content\": \"a\"}]}\n";
+        let found = read_all(&[talk], 9).expect("read");
+        assert!(found.conversations);
+        assert_eq!(found.texts, [r#"[{"role":"user","content":"a"}]"#]);
+        let text = b"{\"text\": \"a\"}\n";
+        for files in [[&talk[..], &text[..]], [&text[..], &talk[..]]] {
+            let error = read_all(&files, 9).expect_err("mixed");
+            assert!(
+                error.message().contains("1.jsonl: line 1: a ") && error.message().contains("rows before it"),
+                "{error}"
+            );
+        }
+        let invalid = b"{\"text\": [1]}\n";
+        assert!(
+            read_all(&[invalid], 9)
+                .expect_err("no messages")
+                .message()
+                .contains("neither a string nor a conversation")
+        );
+    }
+
+    #[test]
+    fn blank_rows_count_where_a_slice_is_asked_for() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a.txt");
+        std::fs::write(&path, "a\n\n\nb\nc\n").expect("written");
+        let paths = [path.to_str().expect("text").to_owned()];
+        let slice = Limit { rows: 4, blank_counts: true };
+        assert_eq!(read(&paths, "text", slice).expect("read").texts, ["a", "b"]);
+        assert_eq!(read(&paths, "text", limit(4)).expect("read").texts, ["a", "b", "c"]);
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -169,7 +250,8 @@ mod tests {
 
     #[test]
     fn formats_give_the_same_rows() {
-        let truth = Texts { texts: vec!["a \"b\"".to_owned(), "c\u{e9}".to_owned()], blank: 1 };
+        let texts = vec!["a \"b\"".to_owned(), "c\u{e9}".to_owned()];
+        let truth = Texts { texts, blank: 1, ..Texts::default() };
         let lines = "{\"text\": \"a \\\"b\\\"\"}\n{\"text\": \"\"}\n{\"text\": \"c\u{e9}\"}\n";
         let array =
             "[{\"text\": \"a \\\"b\\\"\", \"n\": [1]},\n {\"text\": \"\"}, {\"text\": \"c\u{e9}\"}]\n";
@@ -238,8 +320,10 @@ mod tests {
         let path = dir.path().join("a.parquet");
         std::fs::write(&path, parquet(&[Some("a")])).expect("written");
         let paths = [path.to_str().expect("text").to_owned()];
-        let error = read(&paths, "body", 1).expect_err("missing");
+        let error = read(&paths, "body", limit(1)).expect_err("missing");
         assert!(error.to_string().contains("the columns are: id, text"), "{error}");
-        assert!(read(&paths, "id", 1).expect_err("numbers").message().contains("does not contain strings"));
+        assert!(
+            read(&paths, "id", limit(1)).expect_err("numbers").message().contains("does not contain strings")
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
 
-use super::Rows;
+use super::{Found, Rows};
 use crate::{files, limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
@@ -69,7 +69,7 @@ impl Source {
     }
 
     /// Reads a text from each line, without its line ending, until enough rows are there.
-    pub fn lines(mut self, rows: &mut Rows, text_of: impl Fn(&[u8]) -> Result<String>) -> Result<()> {
+    pub fn lines(mut self, rows: &mut Rows, found_in: impl Fn(&[u8]) -> Result<Found>) -> Result<()> {
         let mut line = Vec::new();
         for number in 1u64.. {
             if rows.is_complete() {
@@ -86,7 +86,7 @@ impl Source {
             if row.len() > limits::LINE_BYTES {
                 return Err(too_long()).with_context(at);
             }
-            text_of(row).and_then(|text| rows.add(text)).with_context(at)?;
+            found_in(row).and_then(|found| rows.add_found(found)).with_context(at)?;
         }
         Ok(())
     }

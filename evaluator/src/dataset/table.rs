@@ -1,7 +1,7 @@
 //! Tables of text: CSV, TSV, and files with a text in each line.
 
-use super::Rows;
 use super::source::{Source, too_long};
+use super::{Found, Rows};
 use invarlock_error::{Context as _, Error, Result, bail};
 
 /// The error for a row without the field.
@@ -42,7 +42,7 @@ pub fn rows(source: Source, delimiter: u8, field: &str, rows: &mut Rows) -> Resu
 /// Reads a text from each line.
 pub fn lines(source: Source, rows: &mut Rows) -> Result<()> {
     source.lines(rows, |line| match std::str::from_utf8(line) {
-        Ok(text) => Ok(text.to_owned()),
+        Ok(text) => Ok(Found::Text(text.to_owned())),
         Err(_) => bail!(Input, "not UTF-8 text"),
     })
 }

@@ -1,10 +1,20 @@
 //! Windows: the token sequences on which a model is measured.
 
+mod documents;
+mod random;
 mod replay;
 mod select;
+mod shuffled;
+mod stratified;
+
+pub use documents::{Documents, documents};
 
 pub use replay::replay;
 pub use select::{WindowRequest, equal_rows, select};
+pub use shuffled::shuffled;
+pub use stratified::stratified;
+
+use invarlock_evidence::format::dataset::Packing;
 
 use crate::limits;
 use invarlock_error::{Error, Result, bail};
@@ -54,8 +64,23 @@ pub struct Windows {
     pub short: usize,
     /// Reductions because of duplicates: number of duplicates, and windows per arm afterwards.
     pub adjustments: Vec<(usize, usize)>,
+    /// How the texts of rows lie in windows.
+    pub packing: Packing,
+    /// Digest of the chat template that made the texts.
+    pub chat_template: Option<String>,
     /// The first two rows that gave the same window, in an order without the skipped blank rows, from 1.
     pub equal_rows: Option<(usize, usize)>,
+}
+
+impl Windows {
+    /// The ids that occur in the texts of the windows, sorted.
+    pub fn used_ids(&self) -> Vec<u32> {
+        let windows = self.preview.windows.iter().chain(&self.final_.windows);
+        let mut used: Vec<u32> = windows.flat_map(|window| window.tokens()).copied().collect();
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
 }
 
 /// An error for a length or a number of windows that would need too much memory.

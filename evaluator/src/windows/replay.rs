@@ -78,7 +78,12 @@ mod tests {
             input_ids: ids.iter().map(|i| vec![first, *i as u32, 5, 0]).collect(),
             attention_masks: ids.iter().map(|_| vec![1, 1, 1, 0]).collect(),
         };
-        BaselineWindows { tokenizer_hash: None, preview: arm(&[0, 1], 3), final_: arm(&[2, 7], 4) }
+        BaselineWindows {
+            tokenizer_hash: None,
+            tokenizer: None,
+            preview: arm(&[0, 1], 3),
+            final_: arm(&[2, 7], 4),
+        }
     }
 
     #[test]

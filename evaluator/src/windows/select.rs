@@ -30,7 +30,7 @@ const RELEASE_FLOOR: usize = 200;
 /// Fewest windows by which duplicates reduce an arm.
 const STEP: usize = 5;
 /// Rows tokenized between two progress events.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 
 /// Selects the first usable rows. `encode` returns the token ids of a row, at most `seq_len`.
 ///
@@ -41,16 +41,7 @@ pub fn select(
     encode: &(dyn Fn(&str) -> Result<Vec<u32>> + Sync),
     progress: &dyn Fn(u64, u64),
 ) -> Result<Windows> {
-    let needed = match request.preview.checked_add(request.final_) {
-        Some(needed) if request.preview > 0 && request.final_ > 0 => needed,
-        _ => bail!(
-            Input,
-            "preview_n {} and final_n {} must both be at least 1",
-            request.preview,
-            request.final_
-        ),
-    };
-    check_size(request.seq_len, needed)?;
+    let needed = needed(request)?;
     progress(0, needed as u64);
     let (mut usable, mut rows): (Vec<Window>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut short = 0;
@@ -59,19 +50,17 @@ pub fn select(
             break;
         }
         let encoded: Vec<Vec<u32>> = chunk.par_iter().map(|text| encode(text)).collect::<Result<_>>()?;
-        for (mut ids, row) in encoded.into_iter().zip(first..) {
+        for (ids, row) in encoded.into_iter().zip(first..) {
             if usable.len() >= needed {
                 break;
             }
-            ids.truncate(request.seq_len);
-            let real = ids.len();
-            if real < 2 {
-                short += 1;
-                continue;
+            match window(ids, request) {
+                Some(window) => {
+                    usable.push(window);
+                    rows.push(row);
+                }
+                None => short += 1,
             }
-            ids.resize(request.seq_len, request.pad);
-            usable.push(Window { ids, real });
-            rows.push(row);
         }
         progress(usable.len() as u64, needed as u64);
     }
@@ -88,19 +77,51 @@ pub fn select(
         ))
         .with_hint(remedy(request, texts)));
     }
-    let Sizes { preview, final_, adjustments } = without_duplicates(&usable, &rows, request)?;
-    let equal_rows = if adjustments.is_empty() { None } else { first_duplicate(&usable, &rows) };
+    let windows = arms(usable, &rows, request)?;
+    Ok(Windows { blank: texts.blank, short, ..windows })
+}
+
+/// Both arms of enough windows, without duplicates. `rows` has the row of each window.
+pub(super) fn arms(mut usable: Vec<Window>, rows: &[usize], request: &WindowRequest<'_>) -> Result<Windows> {
+    let Sizes { preview, final_, adjustments } = without_duplicates(&usable, rows, request)?;
+    let equal_rows = if adjustments.is_empty() { None } else { first_duplicate(&usable, rows) };
     usable.truncate(preview + final_);
-    let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
     let second = usable.split_off(preview);
-    Ok(Windows {
-        preview: Arm { ids: ids(0, preview), windows: usable },
-        final_: Arm { ids: ids(preview, final_), windows: second },
-        blank: texts.blank,
-        short,
-        adjustments,
-        equal_rows,
-    })
+    Ok(Windows { adjustments, equal_rows, ..numbered(usable, second) })
+}
+
+/// Both arms with ids in order.
+pub(super) fn numbered(preview: Vec<Window>, final_: Vec<Window>) -> Windows {
+    let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
+    let (first, second) = (preview.len(), final_.len());
+    Windows {
+        preview: Arm { ids: ids(0, first), windows: preview },
+        final_: Arm { ids: ids(first, second), windows: final_ },
+        ..Windows::default()
+    }
+}
+
+/// The number of windows that a request needs.
+pub(super) fn needed(request: &WindowRequest<'_>) -> Result<usize> {
+    let needed = match request.preview.checked_add(request.final_) {
+        Some(needed) if request.preview > 0 && request.final_ > 0 => needed,
+        _ => bail!(
+            Input,
+            "preview_n {} and final_n {} must both be at least 1",
+            request.preview,
+            request.final_
+        ),
+    };
+    check_size(request.seq_len, needed)?;
+    Ok(needed)
+}
+
+/// A window of the tokens of a row; none where there are fewer than two.
+pub(super) fn window(mut ids: Vec<u32>, request: &WindowRequest<'_>) -> Option<Window> {
+    ids.truncate(request.seq_len);
+    let real = ids.len();
+    ids.resize(request.seq_len, request.pad);
+    (real >= 2).then_some(Window { ids, real })
 }
 
 /// The rows of the first two equal windows; `rows` has the row of each window.
@@ -122,7 +143,7 @@ pub fn equal_rows((one, other): (usize, usize)) -> String {
 }
 
 /// What helps against too few rows. The profiles other than `dev` set the numbers of windows, so lowering them in the preset has no effect.
-fn remedy(request: &WindowRequest<'_>, texts: &Texts) -> String {
+pub(super) fn remedy(request: &WindowRequest<'_>, texts: &Texts) -> String {
     let add = match texts.texts.len() + texts.blank >= request.max_samples {
         true => "raise max_samples in the preset, and add rows if the dataset has no more",
         false => "add rows to the dataset",
@@ -195,7 +216,7 @@ mod tests {
 
     /// Each character of a text is a token.
     fn run(rows: &[String], request: &WindowRequest<'_>) -> Result<Windows> {
-        let texts = Texts { texts: rows.to_vec(), blank: 1 };
+        let texts = Texts { texts: rows.to_vec(), blank: 1, ..Texts::default() };
         select(&texts, request, &|t| Ok(t.chars().map(u32::from).collect()), &|_, _| ())
     }
 

@@ -9,6 +9,7 @@ mod policy;
 mod provenance;
 mod sample;
 mod sides;
+mod tokenizers;
 
 use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, Tail, Validation};
 use crate::format::run_report::RunReport;

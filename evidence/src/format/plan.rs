@@ -1,5 +1,6 @@
 //! The plan of an evaluation (`plan-v2`), as `--dry-run` prints it and the runtime manifest records it.
 
+use super::dataset::{Packing, Provider};
 use super::warning::Warning;
 use crate::numerics::digest::sha256_hex;
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,12 @@ pub struct Layer {
 pub struct Dataset {
     /// SHA-256 over names and digests of the dataset's files.
     pub tree_sha256: String,
+    /// Which rows become windows.
+    #[serde(default, skip_serializing_if = "Provider::is_default")]
+    pub provider: Provider,
+    /// How their texts lie in windows.
+    #[serde(default, skip_serializing_if = "Packing::is_default")]
+    pub packing: Packing,
     /// Member of a dataset record that contains the text.
     pub text_field: String,
     /// Maximum number of dataset records that are read.
