@@ -288,10 +288,13 @@ impl Opened {
     pub fn hash(self, ui: &Ui, signals: &Signals) -> Result<Plan> {
         let digest =
             |label: &str, path: &Path, files: &[InputFile]| inputs::digest(ui, signals, label, path, files);
-        let data_path = self.dataset.files.first().cloned().unwrap_or_default();
+        // As the request names them: `ORG/NAME@REVISION`, or a path.
+        let model = |model: &Model| PathBuf::from(&model.name);
+        let first = || self.dataset.files.first().cloned().unwrap_or_default();
+        let data_path = self.request.data.file().map_or_else(first, Path::to_path_buf);
         let digests = Digests {
-            baseline: digest("baseline", &self.request.baseline.dir, &self.baseline)?,
-            subject: digest("subject", &self.request.subject.dir, &self.subject)?,
+            baseline: digest("baseline", &model(&self.request.baseline), &self.baseline)?,
+            subject: digest("subject", &model(&self.request.subject), &self.subject)?,
             data: digest("dataset", &data_path, &self.data)?,
         };
         Ok(Plan { opened: self, digests })

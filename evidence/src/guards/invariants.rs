@@ -460,7 +460,6 @@ mod tests {
 
     #[test]
     fn severity_follows_the_kind() {
-        let mut changed = base();
         for (tokens, severity) in [(99, Severity::Fatal), (101, Severity::Warning)] {
             let mut changed = base();
             changed["embedding_vocab_sizes"]["wte"] = json!(tokens);
