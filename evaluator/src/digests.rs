@@ -1,11 +1,15 @@
-//! The digest of a tokenizer, after upstream InvarLock. Those of windows are in `invarlock_evidence::numerics::digest`.
+//! The digests of a tokenizer. Those of windows are in `invarlock_evidence::numerics::digest`.
 
 use std::collections::HashMap;
 
 use blake2::Blake2s128;
 use blake2::digest::Digest;
+use serde::Serialize;
+use sha2::Sha256;
 
-/// Digest of a tokenizer: BLAKE2s-128 over each token's UTF-8 bytes and its id, in the order of the tokens. An id is
+use invarlock_error::{Context as _, Foreign as _, Kind, Result};
+
+/// Digest of a vocabulary, after upstream InvarLock: BLAKE2s-128 over each token's UTF-8 bytes and its id, in the order of the tokens. An id is
 /// little-endian without trailing zero bytes, at least one byte.
 ///
 /// Upstream adds the tokenizer's class and its path, so that the same vocabulary has another digest in another
@@ -21,6 +25,43 @@ pub fn vocabulary(vocabulary: &HashMap<String, u32>) -> String {
         hasher.update(&bytes[..used]);
     }
     hex::encode(hasher.finalize())
+}
+
+/// Digest of how a tokenizer makes ids from text: SHA-256 over its normalizer, pre-tokenizer, model (with vocabulary and merges) and
+/// post-processor, each as the tokenizers library writes it and followed by a newline. It does not depend on the form of the file, nor on
+/// added tokens.
+pub fn mapping(tokenizer: &tokenizers::Tokenizer) -> Result<String> {
+    let mut hasher = Hasher(Sha256::new());
+    hasher.add(&tokenizer.get_normalizer())?;
+    hasher.add(&tokenizer.get_pre_tokenizer())?;
+    hasher.add(tokenizer.get_model())?;
+    hasher.add(&tokenizer.get_post_processor())?;
+    Ok(hex::encode(hasher.0.finalize()))
+}
+
+/// Hashes what is written.
+struct Hasher(Sha256);
+
+impl Hasher {
+    /// Adds a value as JSON, and a newline.
+    fn add(&mut self, part: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(std::io::BufWriter::new(&mut *self), part)
+            .err_kind(Kind::Input)
+            .context("serializing the tokenizer")?;
+        self.0.update(b"\n");
+        Ok(())
+    }
+}
+
+impl std::io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -23,5 +23,6 @@ pub fn of(config: &Config, info: &ModelInfo<'_>) -> CheckpointFacts {
         omitted_activations: info.activations.clone(),
         unused_tensors: info.unused.len(),
         unused_tensor_names: info.unused.iter().take(MAX_UNUSED_NAMES).cloned().collect(),
+        tokenizer: None,
     }
 }

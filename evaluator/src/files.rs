@@ -51,6 +51,13 @@ pub fn reject_lfs_pointer(path: &Path, start: &[u8]) -> Result<()> {
     }
 }
 
+/// Reads a whole file of UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(read(path, limit)?)
+        .err_kind(Kind::Input)
+        .with_context(|| format!("{}: not UTF-8", path.display()))
+}
+
 /// Reads a whole file and parses it as JSON. `what` is the kind of document, for messages.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str, limit: u64) -> Result<T> {
     let bytes = read(path, limit)?;

@@ -8,6 +8,7 @@
 //! The same job gives identical numbers with any number of threads. Another processor may change the last digits,
 //! because it may use another matrix kernel.
 
+mod chat;
 pub mod checkpoint;
 pub mod dataset;
 pub mod digests;

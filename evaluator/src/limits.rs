@@ -4,6 +4,12 @@
 pub const CONFIG_BYTES: u64 = 1 << 20;
 /// Bytes of `tokenizer.json`.
 pub const TOKENIZER_BYTES: u64 = 64 << 20;
+/// Bytes of a SentencePiece model. Its pieces take several times their size.
+pub const SENTENCE_PIECE_BYTES: u64 = 16 << 20;
+/// Bytes of a piece of it, whose parts are searched for pairs. The format's own limit is 16 characters by default.
+pub const PIECE_BYTES: usize = 256;
+/// Sentinel tokens of T5.
+pub const EXTRA_IDS: u64 = 10_000;
 /// Bytes of `model.safetensors.index.json`.
 pub const INDEX_BYTES: u64 = 32 << 20;
 /// Files with weights.
@@ -16,6 +22,8 @@ pub const METADATA: u64 = 1 << 16;
 pub const WINDOWS_BYTES: u64 = 2 << 30;
 /// Bytes of a line of a dataset.
 pub const LINE_BYTES: usize = 16 << 20;
+/// Steps of a chat template for one conversation.
+pub const TEMPLATE_STEPS: u64 = 1_000_000;
 /// Bytes of the texts of a dataset together.
 pub const TEXT_BYTES: usize = 1 << 30;
 /// Bytes of the texts of a run report together: as JSON, with its windows, they must fit in the 256 MiB that are read of it.

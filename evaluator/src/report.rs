@@ -11,7 +11,6 @@ use invarlock_evidence::run_report::{ReplayArm, RunReport};
 
 use crate::math::simd;
 use crate::model::ModelInfo;
-use crate::tokenizer::Tokenizer;
 use crate::windows::{Arm, Window, Windows};
 use invarlock_error::Result;
 
@@ -21,7 +20,9 @@ pub struct Measured<'m> {
     pub job: &'m Job,
     pub info: &'m ModelInfo<'m>,
     pub facts: &'m CheckpointFacts,
-    pub tokenizer: &'m Tokenizer,
+    /// The tokenizer that made the windows.
+    pub tokenizer: measured::Tokenizer,
+    pub used_tokens: Option<Vec<String>>,
     pub windows: &'m Windows,
     pub preview: &'m [f64],
     pub final_: &'m [f64],
@@ -49,11 +50,8 @@ impl Measured<'_> {
             facts: self.facts.clone(),
             model_profile: self.info.profile.clone(),
             checks: self.info.checks.clone(),
-            tokenizer: measured::Tokenizer {
-                hash: self.tokenizer.hash.clone(),
-                vocab_size: self.tokenizer.vocab_size,
-                special: self.tokenizer.special.clone(),
-            },
+            tokenizer: self.tokenizer.clone(),
+            used_tokens: self.used_tokens.clone(),
             preview: arm(&self.windows.preview, self.preview),
             final_: arm(&self.windows.final_, self.final_),
             predicted_texts: self.predicted_texts.clone(),
@@ -61,6 +59,8 @@ impl Measured<'_> {
                 blank_rows: self.windows.blank,
                 short_rows: self.windows.short,
                 adjustments: self.windows.adjustments.clone(),
+                packing: self.windows.packing,
+                chat_template_sha256: self.windows.chat_template.clone(),
             },
             seconds: Seconds {
                 load: self.opened.as_secs_f64(),
@@ -84,6 +84,7 @@ impl Measured<'_> {
             stride: job.stride,
             preview_n: job.preview_n,
             final_n: job.final_n,
+            provider: job.provider,
             split: job.split.clone(),
             seed: job.seed,
         }

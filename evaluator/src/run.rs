@@ -13,13 +13,13 @@ use invarlock_evidence::run_report::{BaselineWindows, RunReport};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, scan};
+use crate::checkpoint::{ADAPTER_CONFIG, CONFIG, Checkpoint, exists, scan};
 use crate::measure::{Workers, weighted_mean};
 use crate::model::Model;
 use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
-use crate::windows::{self, Windows, check_size, equal_rows};
+use crate::windows::{self, Windows, WindowsSource, check_size, equal_rows};
 use crate::{facts, files, limits, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
@@ -32,7 +32,7 @@ pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
     check_job(&job)?;
     events.add("start", json!({"role": job.role, "model_id": job.model_id, "version": crate::VERSION}));
     let start = Instant::now();
-    let checkpoint = Checkpoint::open(Path::new(&job.checkpoint))?;
+    let checkpoint = open_checkpoint(Path::new(&job.checkpoint))?;
     let prepared = Prepared::open(&job, &checkpoint, start, progress, &mut events)?;
     match job.task {
         Task::Check => output.write(&[("check.json", &to_json(&prepared.check_report(&job))?)]),
@@ -40,6 +40,14 @@ pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
             let report = to_json(&prepared.measure(&job, progress, &mut events)?)?;
             output.write(&[("events.jsonl", &events.lines), ("report.json", &report)])
         }
+    }
+}
+
+/// Opens a checkpoint. A directory with an adapter beside the weights asks for the sum of both.
+fn open_checkpoint(directory: &Path) -> Result<Checkpoint> {
+    match exists(&directory.join(ADAPTER_CONFIG)) && exists(&directory.join(CONFIG)) {
+        true => Checkpoint::open_with_adapter(directory, directory),
+        false => Checkpoint::open(directory),
     }
 }
 
@@ -55,7 +63,9 @@ struct Prepared<'a> {
     workers: Workers,
     model: Model<'a>,
     facts: CheckpointFacts,
-    tokenizer: Tokenizer,
+    /// None where a subject has none.
+    tokenizer: Option<Tokenizer>,
+    source: WindowsSource,
     windows: Windows,
     opened: Duration,
     tokenized: Duration,
@@ -81,15 +91,18 @@ impl<'a> Prepared<'a> {
         let opened = start.elapsed();
 
         let start = Instant::now();
-        let windows = workers.run(|| windows::open(job, &model.info, &tokenizer, progress))?;
+        let (windows, source) =
+            workers.run(|| windows::open(job, checkpoint, &model.info, tokenizer.as_ref(), progress))?;
         check_sample(job, &windows)?;
         events.add(
             "windows",
             json!({"preview": windows.preview.windows.len(), "final": windows.final_.windows.len(),
                 "blank": windows.blank, "short": windows.short}),
         );
-        let facts = facts::of(&checkpoint.config, &model.info);
-        Ok(Self { checkpoint, workers, model, facts, tokenizer, windows, opened, tokenized: start.elapsed() })
+        let mut facts = facts::of(&checkpoint.config, &model.info);
+        facts.tokenizer = source.subject.clone();
+        let tokenized = start.elapsed();
+        Ok(Self { checkpoint, workers, model, facts, tokenizer, source, windows, opened, tokenized })
     }
 
     fn check_report(&self, job: &Job) -> CheckReport {
@@ -99,7 +112,8 @@ impl<'a> Prepared<'a> {
             objective: self.model.info.objective,
             checkpoint: self.facts.clone(),
             windows: BaselineWindows {
-                tokenizer_hash: Some(self.tokenizer.hash.clone()),
+                tokenizer_hash: Some(self.source.hash.clone()),
+                tokenizer: self.source.described.clone(),
                 objective: self.model.info.objective,
                 preview: report::replay_arm(&self.windows.preview),
                 final_: report::replay_arm(&self.windows.final_),
@@ -149,7 +163,8 @@ impl<'a> Prepared<'a> {
             job,
             info: &model.info,
             facts: &self.facts,
-            tokenizer: &self.tokenizer,
+            tokenizer: self.source.recorded(self.tokenizer.as_ref()),
+            used_tokens: self.source.used_tokens(job.role),
             windows,
             preview: &preview,
             final_: &final_,
@@ -164,10 +179,8 @@ impl<'a> Prepared<'a> {
 
     /// The texts of the baseline's final windows. A measurement does not need them, so it does not fail without them.
     fn predicted_texts(&self, job: &Job, events: &mut Events) -> Option<Vec<String>> {
-        if job.role == Role::Subject {
-            return None;
-        }
-        let texts = self.workers.run(|| texts::predicted(&self.tokenizer, &self.windows.final_));
+        let tokenizer = self.tokenizer.as_ref().filter(|_| job.role == Role::Baseline)?;
+        let texts = self.workers.run(|| texts::predicted(tokenizer, &self.windows.final_));
         if let Err(error) = &texts {
             events.add("no texts", json!({"reason": error.to_string()}));
         }

@@ -241,7 +241,7 @@ fn invalid_tokenizers() {
     rejected(
         |p, _| fs::remove_file(p.join("model/tokenizer.json")).expect("removed"),
         "input",
-        &["no tokenizer.json"],
+        &["no tokenizer"],
     );
     rejected(
         |p, _| fs::write(p.join("model/tokenizer.json"), "{}").expect("written"),

@@ -1,5 +1,6 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
+use crate::format::dataset::{Packing, Provider};
 use crate::format::masking::Masking;
 use crate::format::metrics::MetricKind;
 use crate::format::plan::Dataset;
@@ -51,6 +52,9 @@ pub struct Job {
     pub checkpoint: String,
     /// Source of the windows.
     pub windows: WindowSource,
+    /// Which rows of a dataset become windows.
+    #[serde(default, skip_serializing_if = "Provider::is_default")]
+    pub provider: Provider,
     /// Tokens a window, 2 or more.
     pub seq_len: usize,
     /// Recorded; windows do not overlap.
@@ -61,7 +65,7 @@ pub struct Job {
     pub final_n: usize,
     /// Dataset split name, recorded.
     pub split: String,
-    /// Dataset seed. It seeds the choice of masked tokens, and nothing else of a measurement: rows are taken in order.
+    /// Dataset seed. It decides the order of rows for the providers `hf_text` and `wikitext2`, and which tokens are masked.
     pub seed: u64,
     /// The metric that is wanted; absent: the perplexity of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +105,7 @@ impl Job {
                 text_field: dataset.text_field.clone(),
                 target_field: dataset.target_field.clone(),
                 max_samples: dataset.max_samples,
+                packing: dataset.packing,
             },
             Role::Subject => WindowSource::Replay { file: paths.windows },
         };
@@ -113,6 +118,7 @@ impl Job {
             tier: policy.1.to_owned(),
             checkpoint: paths.checkpoint,
             windows,
+            provider: dataset.provider,
             seq_len: dataset.seq_len,
             stride: dataset.stride,
             preview_n: dataset.preview_n,
@@ -142,6 +148,9 @@ pub enum WindowSource {
         target_field: Option<String>,
         /// Rows read at most, over all files.
         max_samples: usize,
+        /// How their texts lie in windows.
+        #[serde(default, skip_serializing_if = "Packing::is_default")]
+        packing: Packing,
     },
     /// Replay the baseline's windows (subject): a file that contains [`crate::run_report::BaselineWindows`].
     Replay {

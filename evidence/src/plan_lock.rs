@@ -119,14 +119,14 @@ impl PlanLock {
 }
 
 fn windows(dataset: &Dataset) -> String {
-    let Dataset { preview_n, final_n, seq_len, stride, .. } = dataset;
-    format!("{preview_n} + {final_n} of {seq_len} tokens, stride {stride}")
+    let Dataset { preview_n, final_n, seq_len, stride, packing, .. } = dataset;
+    format!("{preview_n} + {final_n} of {seq_len} tokens, stride {stride}, packing {}", packing.name())
 }
 
 fn records(dataset: &Dataset) -> String {
-    let Dataset { text_field, target_field, max_samples, split, .. } = dataset;
+    let Dataset { text_field, target_field, max_samples, split, provider, .. } = dataset;
     let target = target_field.as_ref().map_or_else(String::new, |field| format!(" and {field:?}"));
-    format!("{max_samples} of member {text_field:?}{target}, split {split:?}")
+    format!("{max_samples} of member {text_field:?}{target}, split {split:?}, provider {}", provider.name())
 }
 
 fn metric(dataset: &Dataset) -> String {

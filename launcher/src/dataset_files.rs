@@ -1,6 +1,7 @@
 //! Which files make a dataset, and what they are called in the container.
 
 use crate::error::{Context as _, Error, Result};
+use crate::hub;
 use std::path::{Path, PathBuf};
 
 /// Formats of files, by the ends of their names. The evaluator decides between formats of text by these.
@@ -49,6 +50,45 @@ pub fn expand(path: &Path, split: &str) -> Result<Vec<PathBuf>> {
             .hint(format!("supported: {}", FORMATS.map(|end| format!("*.{end}")).join(", ")));
     }
     of_split(path, files, split)
+}
+
+/// The files of a split of a dataset in the Hugging Face cache. `name` is `ORG/NAME` or `ORG/NAME@REVISION`; `config` names a
+/// configuration, whose files are in a directory of that name.
+pub fn in_cache(name: &str, config: Option<&str>, split: &str) -> Result<Vec<PathBuf>> {
+    let (_, snapshot) = hub::dataset(name)?;
+    let has_files = |dir: &Path| list(dir).is_ok_and(|files| !files.is_empty());
+    let mut configs: Vec<String> = std::fs::read_dir(&snapshot)
+        .into_iter()
+        .flatten()
+        .take(MAX_FILES)
+        .flatten()
+        .filter(|entry| has_files(&entry.path()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "data")
+        .collect();
+    configs.sort();
+    let with_hint = |why: String| {
+        let list = if configs.is_empty() { "none".to_owned() } else { configs.join(", ") };
+        Err(Error::input(format!("dataset `hf:{name}`: {why}")))
+            .hint(format!("set config_name in a preset; configurations of the snapshot: {list}"))
+    };
+    match config {
+        Some(config) if configs.iter().any(|known| known == config) => expand(&snapshot.join(config), split),
+        Some("default") => expand(&snapshot, split),
+        Some(config) => with_hint(format!("the snapshot has no configuration {config:?}")),
+        None if has_files(&snapshot) || has_files(&snapshot.join("data")) => expand(&snapshot, split),
+        None => match configs.as_slice() {
+            [only] => expand(&snapshot.join(only), split),
+            _ => with_hint("it has more than one configuration, or none".to_owned()),
+        },
+    }
+}
+
+/// The files of a split of wikitext-2, as its present and its former name have it.
+pub fn wikitext2(split: &str) -> Result<Vec<PathBuf>> {
+    let [present, former] =
+        ["Salesforce/wikitext", "wikitext"].map(|name| in_cache(name, Some("wikitext-2-raw-v1"), split));
+    former.or(present)
 }
 
 /// The files whose names begin with the split, or all where no name begins with one.

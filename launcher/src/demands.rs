@@ -5,7 +5,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::filter::USER_PROFILE;
 use crate::signals::Signals;
 use crate::ui::Ui;
-use crate::{inputs, keys};
+use crate::{checkpoint_files, hub, inputs, keys};
 use chrono::{TimeDelta, Utc};
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::trust_profile::{TRUST_FORMAT, TrustProfile};
@@ -101,7 +101,17 @@ fn of_options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
     let checkpoint = |flag: &str, pin: &Option<String>| {
         let digest = |text: &String| {
             pinned(flag, text, |path| {
-                let files = inputs::open_checkpoint(flag, path)?;
+                let path = hub::model(&format!("--{flag}"), path)?.dir;
+                let path = path.as_path();
+                // An adapter is measured over the weights of the baseline.
+                let base = args.baseline_checkpoint.as_deref().filter(|base| !base.starts_with("sha256:"));
+                let files = match (flag, base) {
+                    ("subject", Some(base)) => checkpoint_files::open_subject(
+                        path,
+                        &hub::model("--baseline-checkpoint", Path::new(base))?.dir,
+                    )?,
+                    _ => checkpoint_files::open_checkpoint(flag, path)?,
+                };
                 inputs::digest(ui, &signals, flag, path, &files)
             })
         };

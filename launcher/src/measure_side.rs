@@ -177,9 +177,9 @@ fn keep_only(run_dir: RunDir, log: &[u8]) -> Result<()> {
 pub fn check_plausible(name: &str, bytes: &[u8], tokens: usize) -> Result<()> {
     let members = |size: &Size| size.commas + size.colons;
     let containers = |size: &Size| size.objects + size.lists;
-    // Each token is in the ids, the mask and the labels; each window has a few lists.
+    // Each token is in the ids, the mask, the labels and, at most, the used tokens; each window has a few lists.
     let fits = |size: &Size| {
-        members(size) <= 3 * tokens + MAX_MEMBERS && containers(size) <= 4 * tokens + MAX_MEMBERS
+        members(size) <= 4 * tokens + MAX_MEMBERS && containers(size) <= 4 * tokens + MAX_MEMBERS
     };
     Size::check(bytes, fits).map_err(|size| {
         Error::integrity(format!(

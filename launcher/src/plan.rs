@@ -2,8 +2,10 @@
 //! what is digested, and what the manifest records.
 
 use crate::adapter::Adapters;
+use crate::checkpoint_files;
 use crate::error::{Context as _, Error, Result};
 use crate::filter::{CustomProfile, Filter};
+use crate::hub::Model;
 use crate::image::{self, Image};
 use crate::inputs::{self, InputFile};
 use crate::limits;
@@ -13,6 +15,7 @@ use crate::policy::Policy;
 use crate::preset::{self, Dataset, Preset};
 use crate::signals::Signals;
 use crate::ui::Ui;
+use invarlock_evidence::format::dataset::Packing;
 use invarlock_evidence::format::plan::{self as format, Files};
 use invarlock_evidence::format::warning::Warning;
 use invarlock_evidence::job::{Job, JobPaths, Role, Task};
@@ -29,14 +32,16 @@ const LABEL: &str = "org.invarlock.speaks";
 /// What the user asked to evaluate.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Directory of the baseline checkpoint.
-    pub baseline: PathBuf,
-    /// Directory of the subject checkpoint.
-    pub subject: PathBuf,
+    /// The baseline checkpoint.
+    pub baseline: Model,
+    /// The subject checkpoint.
+    pub subject: Model,
     /// Where the windows come from.
     pub data: DataSource,
     /// The metric that the options name.
     pub metric: metric_choice::Choice,
+    /// How texts lie in windows, if not as the preset says.
+    pub packing: Option<Packing>,
     /// The profile.
     pub profile: Profile,
     /// The tier.
@@ -75,8 +80,8 @@ impl Request {
     pub fn recorded(&self, warnings: &[Warning], lock: Option<&LockFile>) -> format::Request {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         format::Request {
-            baseline: text(&self.baseline),
-            subject: text(&self.subject),
+            baseline: self.baseline.name.clone(),
+            subject: self.subject.name.clone(),
             dataset: self.data.file().map(text),
             preset: self.data.preset().map(text),
             out: text(&self.out),
@@ -165,7 +170,7 @@ impl std::ops::Deref for Plan {
 pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
     let lock = request.lock.as_deref().map(LockFile::read).transpose()?;
     let Preset { mut dataset, metric: mut named, warnings: preset_warnings, adapter, .. } =
-        dataset(&request.data, request.profile)?;
+        dataset(&request.data, request.packing, request.profile)?;
     named.merge(request.metric.clone())?;
     dataset.metric = named.kind();
     let request = Request { adapters: request.adapters.or(adapter), ..request };
@@ -179,8 +184,8 @@ pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
 /// Opens the inputs of a request whose dataset settings are resolved.
 pub fn assemble(request: Request, dataset: Dataset, policy: &Policy, ui: &Ui) -> Result<Opened> {
     let (filter, custom_filter) = filter(&request, policy)?;
-    let baseline = inputs::open_checkpoint("baseline", &request.baseline)?;
-    let subject = inputs::open_checkpoint("subject", &request.subject)?;
+    let baseline = checkpoint_files::open_checkpoint("baseline", &request.baseline.dir)?;
+    let subject = checkpoint_files::open_subject(&request.subject.dir, &request.baseline.dir)?;
     let data = inputs::open_dataset(&dataset.files, request.data.preset())?;
     let (image, host_evaluator) = match policy.mode {
         ExecutionMode::Container => {
@@ -208,12 +213,13 @@ pub fn assemble(request: Request, dataset: Dataset, policy: &Policy, ui: &Ui) ->
 }
 
 /// The settings, with the window counts of the profile.
-pub fn dataset(data: &DataSource, profile: Profile) -> Result<Preset> {
+pub fn dataset(data: &DataSource, packing: Option<Packing>, profile: Profile) -> Result<Preset> {
     let mut preset = match data {
         DataSource::Preset(path) => preset::read(path)?,
-        DataSource::File(path) => preset::for_file(path),
+        DataSource::File(path) => preset::for_file(path)?,
     };
-    let Preset { dataset, sets_windows, warnings, .. } = &mut preset;
+    let Preset { dataset, sets_windows, sets_rows, warnings, .. } = &mut preset;
+    dataset.packing = packing.unwrap_or(dataset.packing);
     if let Some((preview, final_)) = profile.window_counts() {
         if *sets_windows && (dataset.preview_n, dataset.final_n) != (preview, final_) {
             let instead = format!("profile {profile} measures {preview} + {final_} windows");
@@ -223,6 +229,7 @@ pub fn dataset(data: &DataSource, profile: Profile) -> Result<Preset> {
         dataset.max_samples = dataset.max_samples.max(preview + final_);
         preset::check(dataset).with_context(|| format!("profile {profile}"))?;
     }
+    dataset.set_rows(*sets_rows);
     Ok(preset)
 }
 
@@ -255,7 +262,7 @@ fn require_measure(image: &Image) -> Result<()> {
 
 fn refuse_outputs_in_checkpoints(request: &Request) -> Result<()> {
     let outputs = [("--out", &request.out), ("--report-out", &request.report_out)];
-    let checkpoints = [("baseline", &request.baseline), ("subject", &request.subject)];
+    let checkpoints = [("baseline", &request.baseline.dir), ("subject", &request.subject.dir)];
     checkpoints.into_iter().try_for_each(|(role, checkpoint)| {
         outputs.into_iter().try_for_each(|(flag, out)| refuse_inside(flag, out, role, checkpoint))
     })
@@ -286,10 +293,13 @@ impl Opened {
     pub fn hash(self, ui: &Ui, signals: &Signals) -> Result<Plan> {
         let digest =
             |label: &str, path: &Path, files: &[InputFile]| inputs::digest(ui, signals, label, path, files);
-        let data_path = self.dataset.files.first().cloned().unwrap_or_default();
+        // As the request names them: `ORG/NAME@REVISION`, or a path.
+        let model = |model: &Model| PathBuf::from(&model.name);
+        let first = || self.dataset.files.first().cloned().unwrap_or_default();
+        let data_path = self.request.data.file().map_or_else(first, Path::to_path_buf);
         let digests = Digests {
-            baseline: digest("baseline", &self.request.baseline, &self.baseline)?,
-            subject: digest("subject", &self.request.subject, &self.subject)?,
+            baseline: digest("baseline", &model(&self.request.baseline), &self.baseline)?,
+            subject: digest("subject", &model(&self.request.subject), &self.subject)?,
             data: digest("dataset", &data_path, &self.data)?,
         };
         Ok(Plan { opened: self, digests })
@@ -303,7 +313,7 @@ impl Opened {
             Role::Subject => &request.subject,
         };
         let policy = (request.profile.as_str(), request.tier.as_str());
-        Job::new(role, task, &model.to_string_lossy(), policy, &self.dataset.recorded(String::new()), paths)
+        Job::new(role, task, &model.name, policy, &self.dataset.recorded(String::new()), paths)
     }
 
     /// The files of the checkpoint of one side.

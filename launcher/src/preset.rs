@@ -7,7 +7,10 @@ use crate::dataset_files;
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
 use crate::metric_choice::Choice;
-use crate::{preset_eval, preset_sections};
+use crate::preset_provider::HUB;
+use crate::preset_sections::check_members;
+use crate::{preset_eval, preset_provider, preset_sections};
+use invarlock_evidence::format::dataset::{Packing, Provider};
 use invarlock_evidence::format::masking::Masking;
 use invarlock_evidence::format::metrics::MetricKind;
 use invarlock_evidence::format::plan as format;
@@ -27,6 +30,10 @@ const MAX_LISTS: usize = 1000;
 pub struct Dataset {
     /// Files with rows of text, in order, as the user named them.
     pub files: Vec<PathBuf>,
+    /// Which rows become windows.
+    pub provider: Provider,
+    /// How their texts lie in windows.
+    pub packing: Packing,
     /// Member that contains the text, or the source of a pair.
     pub text_field: String,
     /// Member that contains the target of a pair; none where rows have one text.
@@ -56,6 +63,8 @@ impl Dataset {
     pub fn recorded(&self, tree_sha256: String) -> format::Dataset {
         format::Dataset {
             tree_sha256,
+            provider: self.provider,
+            packing: self.packing,
             text_field: self.text_field.clone(),
             target_field: self.target_field.clone(),
             metric: self.metric,
@@ -70,6 +79,19 @@ impl Dataset {
         }
     }
 
+    /// Sets how many rows are read, where the preset does not.
+    pub fn set_rows(&mut self, set_by_preset: bool) {
+        let windows = self.preview_n + self.final_n;
+        match (self.provider, self.packing) {
+            // As upstream, whatever the preset says.
+            (Provider::Wikitext2, Packing::Rows) => {
+                self.max_samples = MAX_SAMPLES.max(windows + (windows / 2).max(500));
+            }
+            (_, Packing::Documents) if !set_by_preset => self.max_samples = MAX_DOCUMENTS,
+            _ => {}
+        }
+    }
+
     /// Tokens of preview and final windows together.
     pub fn tokens(&self) -> usize {
         (self.preview_n + self.final_n) * self.seq_len
@@ -81,6 +103,7 @@ impl Dataset {
 #[serde(deny_unknown_fields)]
 struct Section {
     provider: Value,
+    packing: Option<String>,
     id: Option<String>,
     split: Option<String>,
     seq_len: Option<usize>,
@@ -89,58 +112,56 @@ struct Section {
     final_n: Option<usize>,
     seed: Option<u64>,
     #[serde(flatten)]
-    source: Source,
-}
-
-/// Settings of the providers `local_jsonl` and `local_jsonl_pairs`.
-#[derive(Debug, Default, Deserialize)]
-struct Source {
-    file: Option<PathBuf>,
-    path: Option<PathBuf>,
-    data_files: Option<Value>,
-    text_field: Option<String>,
-    src_field: Option<String>,
-    tgt_field: Option<String>,
-    max_samples: Option<usize>,
+    source: preset_provider::Source,
 }
 
 /// The settings of [`Section`].
-const SETTINGS: [&str; 8] = ["provider", "id", "split", "seq_len", "stride", "preview_n", "final_n", "seed"];
-/// The settings of [`Source`].
-const SOURCE_SETTINGS: [&str; 7] =
-    ["file", "path", "data_files", "text_field", "src_field", "tgt_field", "max_samples"];
-/// The provider of rows with one text, and that of pairs.
-const PROVIDERS: [&str; 2] = ["local_jsonl", PAIRS];
-const PAIRS: &str = "local_jsonl_pairs";
-/// Settings that are whole numbers, with their smallest value.
-const NUMBERS: [(&str, u64); 6] =
-    [("seq_len", 2), ("stride", 2), ("preview_n", 1), ("final_n", 1), ("seed", 0), ("max_samples", 1)];
-
+const SETTINGS: [&str; 9] =
+    ["provider", "packing", "id", "split", "seq_len", "stride", "preview_n", "final_n", "seed"];
 /// Defaults of the Python package's built-in preset for causal models.
 const SEQ_LEN: usize = 512;
 const WINDOWS: usize = 64;
 const SEED: u64 = 43;
 const MAX_SAMPLES: usize = 2000;
+/// Rows that are read where windows are cut from documents: more than the splits of wikitext-2 have.
+const MAX_DOCUMENTS: usize = 100_000;
 /// Largest number of tokens of preview and final windows; a report of more would exceed the verifier's size limit.
 const MAX_TOKENS: usize = 4 << 20;
 
-/// `--dataset FILE`: that file with the built-in defaults.
-pub fn for_file(file: &Path) -> Preset {
+/// `--dataset FILE`: that file with the built-in defaults. `hf:ORG/NAME` and `wikitext2` name datasets in the Hugging Face cache.
+pub fn for_file(file: &Path) -> Result<Preset> {
+    let split = "validation";
+    let (provider, files) = match file.to_str() {
+        Some("wikitext2") if !file.exists() => (Provider::Wikitext2, dataset_files::wikitext2(split)?),
+        Some(name) if name.starts_with(HUB) && !file.exists() => {
+            (Provider::LocalJsonl, dataset_files::in_cache(&name[HUB.len()..], None, split)?)
+        }
+        _ => (Provider::LocalJsonl, vec![file.to_path_buf()]),
+    };
     let dataset = Dataset {
-        files: vec![file.to_path_buf()],
+        files,
+        provider,
+        packing: Packing::Rows,
         text_field: "text".into(),
         target_field: None,
         metric: None,
         masking: None,
         max_samples: MAX_SAMPLES,
-        split: "validation".into(),
+        split: split.into(),
         seq_len: SEQ_LEN,
         stride: SEQ_LEN,
         preview_n: WINDOWS,
         final_n: WINDOWS,
         seed: SEED,
     };
-    Preset { dataset, metric: Choice::default(), sets_windows: false, warnings: Vec::new(), adapter: None }
+    Ok(Preset {
+        dataset,
+        metric: Choice::default(),
+        sets_windows: false,
+        sets_rows: false,
+        warnings: Vec::new(),
+        adapter: None,
+    })
 }
 
 /// A preset, read.
@@ -152,6 +173,8 @@ pub struct Preset {
     pub metric: Choice,
     /// Whether it sets the number of windows of an arm.
     pub sets_windows: bool,
+    /// Whether it sets the number of rows that are read.
+    pub sets_rows: bool,
     /// Settings that are not obeyed.
     pub warnings: Vec<Warning>,
     /// What it says that the checkpoints are.
@@ -168,25 +191,22 @@ pub fn read(path: &Path) -> Result<Preset> {
 pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
     let Sections { dataset: section, metric, masking, adapter, mut warnings } = sections(document)?;
-    check_members("dataset", &section, &[&SETTINGS[..], &SOURCE_SETTINGS[..]].concat())?;
+    check_members("dataset", &section, &[&SETTINGS[..], &preset_provider::SETTINGS[..]].concat())?;
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
-    let (kind, inner) = provider(&section.provider)?;
-    if !PROVIDERS.contains(&kind.as_str()) {
-        let message =
-            format!("dataset provider `{kind}` is not supported; supported: {}", PROVIDERS.join(", "));
-        return Err(Error::unsupported(message)).hint("export the dataset to JSON lines, CSV or Parquet");
-    }
-    let (text_field, target_field) = fields(&kind, &inner, &section.source)?;
+    let (provider, source) = preset_provider::read(&section.provider, section.source)?;
+    let (text_field, target_field) = source.fields(provider)?;
     let seq_len = section.seq_len.unwrap_or(SEQ_LEN);
     let split = section.split.unwrap_or_else(|| "validation".into());
     let dataset = Dataset {
-        files: files(path, &inner, &section.source, &split)?,
+        files: source.files(provider, path, &split)?,
+        provider,
+        packing: packing(section.packing.as_deref())?,
         text_field,
         target_field,
         metric: metric.kind(),
         masking,
-        max_samples: inner.max_samples.or(section.source.max_samples).unwrap_or(MAX_SAMPLES),
+        max_samples: source.max_samples.unwrap_or(MAX_SAMPLES),
         split,
         seq_len,
         stride: section.stride.unwrap_or(seq_len),
@@ -197,9 +217,21 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     if section.id.is_some() {
         warnings.push(Warning::preset_settings(&["dataset.id"], "`dataset.provider` names the dataset"));
     }
+    let sets_rows = source.max_samples.is_some();
+    let mut dataset = dataset;
+    dataset.set_rows(sets_rows);
     check(&dataset)?;
     let sets_windows = section.preview_n.is_some() || section.final_n.is_some();
-    Ok(Preset { dataset, metric, sets_windows, warnings, adapter })
+    Ok(Preset { dataset, metric, sets_windows, sets_rows, warnings, adapter })
+}
+
+/// `packing`, as a preset or an option names it.
+pub fn packing(name: Option<&str>) -> Result<Packing> {
+    match name {
+        None | Some("rows") => Ok(Packing::Rows),
+        Some("documents") => Ok(Packing::Documents),
+        Some(other) => Err(Error::input(format!("packing is {other:?}"))).hint("use rows or documents"),
+    }
 }
 
 /// The error for a text that is not YAML.
@@ -221,26 +253,6 @@ fn invalid_yaml(text: &str, error: &serde_norway::Error) -> Error {
         None => "demo/preset.yaml is an example of a preset".to_owned(),
     };
     Error::input(format!("not valid YAML; the YAML parser reports: {error}")).with_hint(hint)
-}
-
-/// The fields with the text, or with source and target of a pair. Settings of the other provider are an error.
-fn fields(kind: &str, inner: &Source, outer: &Source) -> Result<(String, Option<String>)> {
-    let either =
-        |field: fn(&Source) -> &Option<String>| field(inner).clone().or_else(|| field(outer).clone());
-    let (text, source, target) =
-        (either(|from| &from.text_field), either(|from| &from.src_field), either(|from| &from.tgt_field));
-    match (kind == PAIRS, &text, source.is_some() || target.is_some()) {
-        (true, Some(_), _) => Err(Error::input("provider `local_jsonl_pairs` has no `text_field`"))
-            .hint("name the members with src_field and tgt_field"),
-        (false, _, true) => {
-            Err(Error::input("provider `local_jsonl` has neither `src_field` nor `tgt_field`"))
-                .hint("use the provider local_jsonl_pairs for pairs of texts")
-        }
-        (true, None, _) => {
-            Ok((source.unwrap_or_else(|| "source".into()), Some(target.unwrap_or_else(|| "target".into()))))
-        }
-        (false, _, false) => Ok((text.unwrap_or_else(|| "text".into()), None)),
-    }
 }
 
 /// The sections of a preset.
@@ -316,73 +328,6 @@ fn read_bounded(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// `provider: local_jsonl` or `provider: {kind: local_jsonl, file: …}`.
-fn provider(value: &Value) -> Result<(String, Source)> {
-    match value {
-        Value::String(kind) => Ok((kind.clone(), Source::default())),
-        Value::Mapping(map) => {
-            let kind = map.get("kind").and_then(Value::as_str);
-            let kind = kind.ok_or_else(|| Error::input("`dataset.provider` has no `kind`"))?;
-            if PROVIDERS.contains(&kind) {
-                check_members("dataset.provider", value, &[&["kind"][..], &SOURCE_SETTINGS[..]].concat())?;
-            }
-            let source = serde_norway::from_value(value.clone());
-            let source = source.map_err(|e| Error::input(format!("`dataset.provider`: {e}")))?;
-            Ok((kind.to_owned(), source))
-        }
-        _ => Err(Error::input("`dataset.provider` is neither a name nor a mapping")),
-    }
-}
-
-/// Reports an unknown setting, or one that must be a whole number and is not, by its name.
-fn check_members(section: &str, value: &Value, known: &[&str]) -> Result<()> {
-    for (key, value) in value.as_mapping().into_iter().flatten() {
-        let key =
-            key.as_str().ok_or_else(|| Error::input(format!("a setting of {section} is not a string")))?;
-        if !known.contains(&key) {
-            let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
-            let hint = match known.iter().find(|name| plain(name) == plain(key)) {
-                Some(meant) => format!("did you mean {meant}?"),
-                None => format!("known settings: {}", known.join(", ")),
-            };
-            return Err(Error::input(format!("{section}.{key} is not a known setting"))).hint(hint);
-        }
-        let number =
-            NUMBERS.iter().find(|(name, _)| *name == key && !value.is_null() && value.as_u64().is_none());
-        if let Some((_, least)) = number {
-            let written = serde_json::to_string(value).unwrap_or_default();
-            return Err(Error::input(format!("{section}.{key} is {written}")))
-                .hint(format!("use a whole number, {least} or more"));
-        }
-    }
-    Ok(())
-}
-
-fn files(preset: &Path, inner: &Source, outer: &Source, split: &str) -> Result<Vec<PathBuf>> {
-    let resolve = |file: &Path| {
-        let beside = preset.parent().unwrap_or_else(|| Path::new("")).join(file);
-        if file.is_absolute() || file.exists() || !beside.exists() { file.to_path_buf() } else { beside }
-    };
-    if let Some(file) = inner.file.as_ref().or(outer.file.as_ref()) {
-        return Ok(vec![resolve(file)]);
-    }
-    if let Some(path) = inner.path.as_ref().or(outer.path.as_ref()) {
-        return dataset_files::expand(&resolve(path), split);
-    }
-    match inner.data_files.as_ref().or(outer.data_files.as_ref()) {
-        Some(Value::Sequence(items)) if !items.is_empty() => {
-            let names = items.iter().map(|item| item.as_str().map(|name| resolve(Path::new(name))));
-            let names = names.collect::<Option<Vec<_>>>();
-            names.ok_or_else(|| Error::input("`data_files` has an item that is not a path"))
-        }
-        Some(Value::String(name)) if !name.contains(['*', '?', '[']) => Ok(vec![resolve(Path::new(name))]),
-        Some(Value::String(_)) => {
-            Err(Error::unsupported("a pattern in `data_files` is not supported")).hint("list the files")
-        }
-        _ => Err(Error::input("the provider needs `file`, `path` or `data_files`")),
-    }
-}
-
 /// Refuses window settings that can never give evidence.
 pub fn check(dataset: &Dataset) -> Result<()> {
     let Dataset { seq_len, stride, preview_n, final_n, .. } = *dataset;
@@ -449,6 +394,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_are_read_follow_from_provider_and_packing() {
+        let rows = |yaml: &str| read_text(yaml).unwrap().dataset.max_samples;
+        assert_eq!(rows("dataset: {provider: hf_text, file: x}"), 2000);
+        assert_eq!(rows("dataset: {provider: local_jsonl, file: x, packing: documents}"), 100_000);
+        assert_eq!(rows("dataset: {provider: local_jsonl, file: x, packing: documents, max_samples: 7}"), 7);
+        assert_eq!(rows("dataset: {provider: wikitext2, file: x}"), 2000);
+        assert_eq!(
+            rows("dataset: {provider: wikitext2, file: x, seq_len: 8, preview_n: 900, final_n: 900}"),
+            2700
+        );
+    }
+
+    #[test]
     fn warns_of_settings_without_effect() {
         let upstream = "model: {id: gpt2, adapter: hf_causal, device: auto}\noutput: {dir: runs}\n\
             guards: {order: [invariants, spectral]}\n\
@@ -502,7 +460,14 @@ mod tests {
                 "section `edit`",
                 Kind::Unsupported,
             ),
-            ("dataset: {provider: wikitext2}", "`wikitext2`", Kind::Unsupported),
+            ("dataset: {provider: synthetic}", "`synthetic`", Kind::Unsupported),
+            ("dataset: {provider: hf_text}", "needs `file`", Kind::Input),
+            (
+                "dataset: {provider: local_jsonl, file: x, packing: pages}",
+                r#"packing is "pages""#,
+                Kind::Input,
+            ),
+            ("dataset: {provider: local_jsonl, file: 'hf:a/b/c'}", "not the name of a dataset", Kind::Input),
             ("dataset: {provider: {kind: local_jsonl, file: x, shuffle: 1}}", "shuffle", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seqlen: 8}", "dataset.seqlen is not", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, seq_len: abc}", r#"seq_len is "abc""#, Kind::Input),

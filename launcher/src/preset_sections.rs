@@ -1,4 +1,4 @@
-//! The sections `model` and `output` of a preset. The command line replaces what they set. A setting that would be ignored otherwise is an
+//! The sections `model` and `output` of a preset, and the names of settings. The command line replaces what they set. A setting that would be ignored otherwise is an
 //! error that names it.
 
 use crate::adapter::Adapter;
@@ -36,6 +36,34 @@ pub fn output(section: &Value) -> Result<Option<Warning>> {
     let replaced = replaced_settings("output", section, &["dir"], |_, _| false, WRITTEN)?;
     Ok(replaced
         .then(|| Warning::preset_settings(&["output.dir"], "--out and --report-out name the directories")))
+}
+
+/// Settings that are whole numbers, with their smallest value.
+const NUMBERS: [(&str, u64); 6] =
+    [("seq_len", 2), ("stride", 2), ("preview_n", 1), ("final_n", 1), ("seed", 0), ("max_samples", 1)];
+
+/// Reports an unknown setting, or one that must be a whole number and is not, by its name.
+pub fn check_members(section: &str, value: &Value, known: &[&str]) -> Result<()> {
+    for (key, value) in value.as_mapping().into_iter().flatten() {
+        let key =
+            key.as_str().ok_or_else(|| Error::input(format!("a setting of {section} is not a string")))?;
+        if !known.contains(&key) {
+            let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+            let hint = match known.iter().find(|name| plain(name) == plain(key)) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("known settings: {}", known.join(", ")),
+            };
+            return Err(Error::input(format!("{section}.{key} is not a known setting"))).hint(hint);
+        }
+        let number =
+            NUMBERS.iter().find(|(name, _)| *name == key && !value.is_null() && value.as_u64().is_none());
+        if let Some((_, least)) = number {
+            let written = serde_json::to_string(value).unwrap_or_default();
+            return Err(Error::input(format!("{section}.{key} is {written}")))
+                .hint(format!("use a whole number, {least} or more"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a section sets one of the keys that the command line `replaces`. Any other setting is an error, unless it is null, false or

@@ -7,6 +7,7 @@ use crate::args::VerifyArgs;
 use crate::check_sides::Check;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::evaluator_run::EvaluatorRun;
+use crate::hub::{self, Model};
 use crate::measure_side::run_report_of;
 use crate::plan::{self, DataSource, Opened, Request};
 use crate::policy::Policy;
@@ -19,7 +20,7 @@ use invarlock_evidence::format::plan as format;
 use invarlock_evidence::job::{Role, Task};
 use invarlock_evidence::measured::Measured;
 use invarlock_evidence::policy::Profile;
-use invarlock_evidence::run_report::{BaselineWindows, ReplayArm};
+use invarlock_evidence::run_report::{BaselineWindows, ReplayArm, WindowsTokenizer};
 use invarlock_evidence::verify::reproduce::{self, Amount, Reproduction, Verified};
 use invarlock_evidence::verify::{Verdict, consistent_run_report};
 use invarlock_images::Digest;
@@ -47,9 +48,13 @@ impl Inputs {
             }
             None => Err(Error::input(format!("--reproduce: --{flag} is missing"))),
         };
+        let model = |flag: &str, value: &Option<String>| {
+            let path = path(flag, value).hint(HINT)?;
+            Ok::<_, Error>(hub::model(&format!("--{flag}"), &path)?.dir)
+        };
         Ok(Self {
-            baseline: path("baseline-checkpoint", &args.baseline_checkpoint).hint(HINT)?,
-            subject: path("subject", &args.subject).hint(HINT)?,
+            baseline: model("baseline-checkpoint", &args.baseline_checkpoint)?,
+            subject: model("subject", &args.subject)?,
             dataset: path("dataset", &args.dataset).hint(HINT)?,
         })
     }
@@ -115,7 +120,7 @@ impl Run<'_> {
     ) -> Result<Measured> {
         let counts = (chosen.preview.window_ids.len(), chosen.final_.window_ids.len());
         // Fewer windows than another profile requires.
-        let opened = self.open(evidence, (checkpoint, checkpoint), Profile::Dev, counts)?;
+        let opened = self.open(evidence, (&self.inputs.baseline, checkpoint), Profile::Dev, counts)?;
         let (policy, windows) = (self.policy, Some(chosen));
         let run = EvaluatorRun { opened: &opened, policy, role: Role::Subject, task: Task::Measure, windows };
         let name = match role {
@@ -150,6 +155,8 @@ impl Run<'_> {
         let settings = &recorded.dataset;
         let dataset = Dataset {
             files: vec![self.inputs.dataset.clone()],
+            provider: settings.provider,
+            packing: settings.packing,
             text_field: settings.text_field.clone(),
             target_field: settings.target_field.clone(),
             metric: settings.metric,
@@ -163,10 +170,11 @@ impl Run<'_> {
             seed: settings.seed,
         };
         let request = Request {
-            baseline: baseline.to_owned(),
-            subject: subject.to_owned(),
+            baseline: Model::directory(baseline),
+            subject: Model::directory(subject),
             data: DataSource::File(self.inputs.dataset.clone()),
             metric: metric_choice::Choice::default(),
+            packing: None,
             profile,
             tier: evidence.facts.policy()?.1,
             out: PathBuf::new(),
@@ -214,12 +222,20 @@ fn chosen(windows: &BaselineWindows, reproduction: &Reproduction) -> Result<Base
             labels: arm.labels.as_ref().map(|labels| rows(&positions, labels)),
         })
     };
-    Ok(BaselineWindows {
+    let mut chosen = BaselineWindows {
         tokenizer_hash: windows.tokenizer_hash.clone(),
         objective: windows.objective,
+        tokenizer: None,
         preview: arm(&windows.preview)?,
         final_: arm(&windows.final_)?,
-    })
+    };
+    chosen.tokenizer = windows.tokenizer.as_ref().map(|known| {
+        let used = chosen.used_ids();
+        let tokens = windows.used_ids().into_iter().zip(&known.used_tokens);
+        let tokens = tokens.filter(|(id, _)| used.binary_search(id).is_ok());
+        WindowsTokenizer { used_tokens: tokens.map(|(_, token)| token.clone()).collect(), ..known.clone() }
+    });
+    Ok(chosen)
 }
 
 /// The values at these positions.

@@ -3,10 +3,12 @@
 use crate::adapter::Adapters;
 use crate::args::{ContainerArgs, EvaluateArgs, LimitArgs, WorkloadArgs};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::hub;
 use crate::image::Choice;
 use crate::limits::Requested;
 use crate::metric_choice;
 use crate::plan::{DataSource, Request};
+use crate::preset;
 use crate::workload::Workload;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
@@ -21,10 +23,16 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
     let mut metric = metric_choice::Choice::default();
     metric.metric("--metric", &args.metric)?;
     Ok(Request {
-        baseline: args.baseline.clone(),
-        subject: args.subject.clone(),
+        baseline: hub::model("--baseline", &args.baseline)?,
+        subject: hub::model("--subject", &args.subject)?,
         data: data_source(args.preset.as_deref(), args.dataset.as_deref())?,
         metric,
+        packing: args
+            .packing
+            .as_deref()
+            .map(|name| preset::packing(Some(name)))
+            .transpose()
+            .context("reading --packing")?,
         profile,
         tier,
         out: args.out.clone(),

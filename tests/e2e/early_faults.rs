@@ -123,8 +123,8 @@ fn a_fault_of_the_subject_of_a_large_baseline_is_found_in_two_seconds() {
                 });
             },
         ),
-        ("without a tokenizer", 2, &["subject", "tokenizer.json is missing"], |case| {
-            std::fs::remove_file(case.file("subject/tokenizer.json")).unwrap();
+        ("tokenizer is damaged", 2, &["tokenizer.json of the subject: invalid tokenizer"], |case| {
+            std::fs::write(case.file("subject/tokenizer.json"), "{}").unwrap();
         }),
         ("unknown", 3, &["checking the subject", "model_type", "mamba"], |case| {
             case.edit_json("subject/config.json", |config| config["model_type"] = json!("mamba"));
@@ -164,11 +164,10 @@ fn faults_of_the_baseline_and_the_dataset_are_found_by_the_check() {
     let case = Case::new();
     case.edit_json("subject/tokenizer.json", |tokenizer| {
         let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
-        let (first, _) = vocabulary.iter().next().map(|(name, id)| (name.clone(), id.clone())).unwrap();
-        let id = vocabulary.remove(&first).unwrap();
+        let id = vocabulary.remove("\u{120}the").unwrap();
         vocabulary.insert("renamed-token".to_owned(), id);
     });
-    case.refused(2, &["checking the subject", "tokenizer"]);
+    case.refused(2, &["checking the subject", "tokenizer mismatch", "renamed-token"]);
 
     let case = Case::new();
     let preset =

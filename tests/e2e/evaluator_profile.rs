@@ -109,7 +109,12 @@ fn windows(report: &Value) -> Value {
         let arm = &report["evaluation_windows"][name];
         json!({"window_ids": arm["window_ids"], "input_ids": arm["input_ids"], "attention_masks": arm["attention_masks"]})
     };
-    json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "preview": arm("preview"), "final": arm("final")})
+    let mut tokenizer = json!({"vocab_size": report["data"]["vocab_size"], "mapping_sha256": report["data"]["tokenizer_mapping_sha256"]});
+    let special = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
+    tokenizer["special"] =
+        special.map(|name| (name.to_owned(), report["data"][name].clone())).into_iter().collect();
+    tokenizer["used_tokens"] = report["data"]["used_tokens"].clone();
+    json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "tokenizer": tokenizer, "preview": arm("preview"), "final": arm("final")})
 }
 
 #[test]

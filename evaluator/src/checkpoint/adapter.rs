@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, Tensors};
 use invarlock_error::{Error, Result, bail};
 
-pub(super) const CONFIG: &str = "adapter_config.json";
+pub(crate) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// What PEFT puts before the names of the model's modules.
 const PREFIX: &str = "base_model.model.";

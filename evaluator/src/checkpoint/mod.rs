@@ -12,6 +12,7 @@ mod tensors;
 use std::path::{Path, PathBuf};
 
 pub use adapter::Adapter;
+pub(crate) use adapter::CONFIG as ADAPTER_CONFIG;
 pub use block::Block;
 pub use config::Config;
 pub use dtype::Dtype;
@@ -21,6 +22,9 @@ pub(crate) use tensors::FLOAT_WEIGHTS;
 pub use tensors::{Tensor, Tensors};
 
 use invarlock_error::{Context as _, Error, Kind, Result};
+
+/// The configuration of a checkpoint.
+pub(crate) const CONFIG: &str = "config.json";
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl Checkpoint {
                 adapter: None,
             });
         }
-        let config = directory.join("config.json");
+        let config = directory.join(CONFIG);
         if !exists(&config) && exists(&directory.join(adapter::CONFIG)) {
             return Err(adapter::without_base(directory));
         }

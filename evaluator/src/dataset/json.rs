@@ -30,11 +30,28 @@ fn row_of_line(line: &[u8], fields: Fields<'_>) -> Result<Row> {
 }
 
 fn row_of_object(mut row: Map<String, Value>, fields: Fields<'_>) -> Result<Row> {
+    if fields.target.is_none()
+        && let Some(Value::Array(messages)) = row.get(fields.text)
+        && !messages.is_empty()
+        && messages.iter().all(is_message)
+    {
+        return Ok(Row::conversation(messages));
+    }
+    let has_messages = row.get("messages").is_some_and(Value::is_array);
     fields.row(|field| match row.get_mut(field).map(Value::take) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => bail!(Input, "the field {field:?} is not a string"),
+        Some(_) if fields.target.is_some() => bail!(Input, "the field {field:?} is not a string"),
+        Some(_) => bail!(Input, "the field {field:?} is neither a string nor a conversation (a list of objects with `role` and `content`)"),
+        None if has_messages => {
+            Err(Error::input(format!("the field {field:?} is missing, but there are `messages`"))
+                .with_hint("set `text_field: messages` in the preset: the tokenizer's chat template then makes texts of conversations"))
+        }
         None => Err(super::table::missing(field)),
     })
+}
+
+fn is_message(message: &Value) -> bool {
+    message.get("role").is_some_and(Value::is_string) && message.get("content").is_some()
 }
 
 /// Reads the objects of an array, until enough rows are there.

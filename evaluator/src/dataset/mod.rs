@@ -9,6 +9,8 @@ mod table;
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::limits;
 use invarlock_error::{Context as _, Result, bail};
 use source::{Format, Source};
@@ -30,7 +32,8 @@ impl<'a> Fields<'a> {
 
     /// A row from the value of each field.
     fn row(&self, mut value: impl FnMut(&str) -> Result<String>) -> Result<Row> {
-        Ok(Row { text: value(self.text)?, target: self.target.map(value).transpose()? })
+        let text = value(self.text)?;
+        Ok(Row { target: self.target.map(value).transpose()?, ..Row::text(text) })
     }
 }
 
@@ -41,25 +44,54 @@ pub struct Row {
     pub text: String,
     /// The target of a pair.
     pub target: Option<String>,
+    /// Whether the text is a conversation: a JSON array of messages, or what a chat template made of it.
+    pub is_conversation: bool,
+}
+
+impl Row {
+    /// A row with one text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    fn conversation(messages: &[Value]) -> Self {
+        Self { text: json!(messages).to_string(), target: None, is_conversation: true }
+    }
 }
 
 /// Texts in the order of the files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Texts {
-    /// Rows that are not blank.
+    /// Rows that are not blank. Either all of them are conversations, or none is.
     pub rows: Vec<Row>,
     /// Rows and lines without text, and pairs that lack one, which were skipped.
     pub blank: usize,
 }
 
-/// Reads up to `max_rows` rows with a text, from the files in order.
+impl Texts {
+    /// Whether the rows are conversations.
+    pub fn are_conversations(&self) -> bool {
+        self.rows.first().is_some_and(|row| row.is_conversation)
+    }
+}
+
+/// Which rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Rows that are read at most.
+    pub rows: usize,
+    /// Whether rows without text count.
+    pub blank_counts: bool,
+}
+
+/// Reads the first rows with a text, from the files in order.
 ///
 /// A row without the field is an error: skipping it would measure other rows than the user expects.
-pub fn read(paths: &[String], fields: Fields<'_>, max_rows: usize) -> Result<Texts> {
+pub fn read(paths: &[String], fields: Fields<'_>, limit: Limit) -> Result<Texts> {
     if paths.is_empty() || paths.len() > limits::DATASET_FILES {
         bail!(Input, "the dataset has {} files; supported: 1 to {}", paths.len(), limits::DATASET_FILES);
     }
-    let mut rows = Rows { found: Texts::default(), bytes: 0, max_rows };
+    let mut rows = Rows { found: Texts::default(), bytes: 0, limit };
     for path in paths {
         if rows.is_complete() {
             break;
@@ -81,13 +113,14 @@ pub fn read(paths: &[String], fields: Fields<'_>, max_rows: usize) -> Result<Tex
 struct Rows {
     found: Texts,
     bytes: usize,
-    max_rows: usize,
+    limit: Limit,
 }
 
 impl Rows {
     /// Whether no further row is needed.
     fn is_complete(&self) -> bool {
-        self.found.rows.len() >= self.max_rows
+        let blank = if self.limit.blank_counts { self.found.blank } else { 0 };
+        self.found.rows.len() + blank >= self.limit.rows
     }
 
     /// Adds a row.
@@ -96,6 +129,11 @@ impl Rows {
         if is_blank(&row.text) || row.target.as_ref().is_some_and(is_blank) {
             self.found.blank += 1;
             return Ok(());
+        }
+        match (self.found.rows.first().map(|first| first.is_conversation), row.is_conversation) {
+            (Some(false), true) => bail!(Input, "a conversation, but rows before it contain texts"),
+            (Some(true), false) => bail!(Input, "a text, but rows before it contain conversations"),
+            _ => {}
         }
         self.bytes += row.text.len() + row.target.as_ref().map_or(0, String::len);
         if self.bytes > limits::TEXT_BYTES {
@@ -113,8 +151,12 @@ mod tests {
 
     const TEXT: Fields<'_> = Fields { text: "text", target: None };
 
+    fn limit(rows: usize) -> Limit {
+        Limit { rows, blank_counts: false }
+    }
+
     fn rows(texts: &[&str]) -> Vec<Row> {
-        texts.iter().map(|text| Row { text: (*text).to_owned(), target: None }).collect()
+        texts.iter().copied().map(Row::text).collect()
     }
 
     fn read_all(files: &[&[u8]], max_rows: usize) -> Result<Texts> {
@@ -131,7 +173,7 @@ mod tests {
             std::fs::write(&path, bytes).expect("written");
             paths.push(path.to_str().expect("text").to_owned());
         }
-        read(&paths, TEXT, max_rows)
+        read(&paths, TEXT, limit(max_rows))
     }
 
     #[test]
@@ -153,7 +195,7 @@ mod tests {
             (b"{\"text\": \"a\"\n", "line 1: not JSON"),
             (b"[\"text\"]\n", "element 1: not a JSON object"),
             (b"{\"Text\": \"a\"}\n", "line 1: the field \"text\" is missing"),
-            (b"{\"text\": 3}\n", "line 1: the field \"text\" is not a string"),
+            (b"{\"text\": 3}\n", "line 1: the field \"text\" is neither a string nor a conversation"),
             (b"{\"text\": \"\xff\"}\n", "line 1: not JSON"),
         ];
         for (bytes, expected) in cases {
@@ -164,13 +206,47 @@ mod tests {
         let long =
             [&b"{\"text\": \"a\"}\n{\"text\": \""[..], &vec![b'a'; limits::LINE_BYTES], b"\"}"].concat();
         assert!(read_all(&[&long], 10).expect_err("too long").to_string().contains("line 2: longer than"));
-        assert!(read(&[], TEXT, 1).is_err());
+        assert!(read(&[], TEXT, limit(1)).is_err());
         assert!(
-            read(&["/nonexistent".to_owned()], TEXT, 1)
+            read(&["/nonexistent".to_owned()], TEXT, limit(1))
                 .expect_err("missing")
                 .to_string()
                 .contains("/nonexistent")
         );
+    }
+
+    #[test]
+    fn conversations_are_kept_as_json_and_not_mixed_with_texts() {
+        let talk = b"{\"text\": [{\"role\": \"user\", \"content\": \"a\"}]}\n";
+        let found = read_all(&[talk], 9).expect("read");
+        assert!(found.are_conversations());
+        assert_eq!(found.rows[0].text, r#"[{"role":"user","content":"a"}]"#);
+        let text = b"{\"text\": \"a\"}\n";
+        for files in [[&talk[..], &text[..]], [&text[..], &talk[..]]] {
+            let error = read_all(&files, 9).expect_err("mixed");
+            assert!(
+                error.message().contains("1.jsonl: line 1: a ") && error.message().contains("rows before it"),
+                "{error}"
+            );
+        }
+        let invalid = b"{\"text\": [1]}\n";
+        assert!(
+            read_all(&[invalid], 9)
+                .expect_err("no messages")
+                .message()
+                .contains("neither a string nor a conversation")
+        );
+    }
+
+    #[test]
+    fn blank_rows_count_where_a_slice_is_asked_for() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a.txt");
+        std::fs::write(&path, "a\n\n\nb\nc\n").expect("written");
+        let paths = [path.to_str().expect("text").to_owned()];
+        let slice = Limit { rows: 4, blank_counts: true };
+        assert_eq!(read(&paths, TEXT, slice).expect("read").rows, rows(&["a", "b"]));
+        assert_eq!(read(&paths, TEXT, limit(4)).expect("read").rows, rows(&["a", "b", "c"]));
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -247,9 +323,9 @@ mod tests {
         let read_pairs = |name: &str, bytes: &[u8]| {
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).expect("written");
-            read(&[path.to_str().expect("text").to_owned()], pairs, 10)
+            read(&[path.to_str().expect("text").to_owned()], pairs, limit(10))
         };
-        let pair = Row { text: "a".to_owned(), target: Some("b".to_owned()) };
+        let pair = Row { target: Some("b".to_owned()), ..Row::text("a") };
         let lines = "{\"tgt\": \"b\", \"src\": \"a\"}\n{\"src\": \"c\", \"tgt\": \" \"}\n";
         for (name, text) in [("a.jsonl", lines), ("a.csv", "tgt,id,src\nb,1,a\n ,2,c\n")] {
             assert_eq!(read_pairs(name, text.as_bytes()), Ok(Texts { rows: vec![pair.clone()], blank: 1 }));
@@ -293,10 +369,10 @@ mod tests {
         let path = dir.path().join("a.parquet");
         std::fs::write(&path, parquet(&[Some("a")])).expect("written");
         let paths = [path.to_str().expect("text").to_owned()];
-        let error = read(&paths, Fields { text: "body", target: None }, 1).expect_err("missing");
+        let error = read(&paths, Fields { text: "body", target: None }, limit(1)).expect_err("missing");
         assert!(error.to_string().contains("the columns are: id, text"), "{error}");
         assert!(
-            read(&paths, Fields { text: "id", target: None }, 1)
+            read(&paths, Fields { text: "id", target: None }, limit(1))
                 .expect_err("numbers")
                 .message()
                 .contains("does not contain strings")

@@ -37,8 +37,12 @@ pub fn rows(source: Source, delimiter: u8, fields: Fields<'_>, rows: &mut Rows) 
             break;
         }
         let value = |column: usize| record.get(column).unwrap_or_default().to_owned();
-        rows.add(Row { text: text.map(value).unwrap_or_default(), target: target.map(value) })
-            .with_context(at)?;
+        rows.add(Row {
+            text: text.map(value).unwrap_or_default(),
+            target: target.map(value),
+            ..Row::default()
+        })
+        .with_context(at)?;
     }
     Ok(())
 }
@@ -49,7 +53,7 @@ pub fn lines(source: Source, fields: Fields<'_>, rows: &mut Rows) -> Result<()> 
         bail!(Input, "lines of text have no pairs; use JSON lines, CSV, TSV or Parquet");
     }
     source.lines(rows, |line| match std::str::from_utf8(line) {
-        Ok(text) => Ok(Row { text: text.to_owned(), target: None }),
+        Ok(text) => Ok(Row::text(text)),
         Err(_) => bail!(Input, "not UTF-8 text"),
     })
 }

@@ -42,7 +42,14 @@ impl<'a> Parts<'a> {
                 true => "the index names it, but no file contains it",
                 false => "it is missing",
             };
-            bail!(Input, "{}: config.json requires the tensor {name}: {missing}", self.place());
+            let error =
+                Error::input(format!("{}: config.json requires the tensor {name}: {missing}", self.place()));
+            return Err(match self.wrapped(name) {
+                Some((prefix, hint)) => {
+                    error.context(format_args!("the names of tensors start with {prefix}")).with_hint(hint)
+                }
+                None => error,
+            });
         };
         if !shapes.contains(&tensor.shape) {
             let wanted: Vec<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
@@ -58,6 +65,15 @@ impl<'a> Parts<'a> {
             self.taken.push((name.to_owned(), tensor));
         }
         Ok(tensor)
+    }
+
+    /// What wraps a model whose tensors have the names that are wanted, after a prefix, and what to do.
+    fn wrapped(&self, name: &str) -> Option<(&'static str, &'static str)> {
+        let known = [
+            ("_orig_mod.", "the weights of a compiled model were saved: save those of `model._orig_mod`"),
+            ("module.", "the weights of a parallel wrapper were saved: save those of `model.module`"),
+        ];
+        known.into_iter().find(|(prefix, _)| self.contains(&format!("{prefix}{name}")))
     }
 
     /// A tensor with one of these types and shapes.

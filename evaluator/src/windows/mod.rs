@@ -1,16 +1,27 @@
 //! Windows: the token sequences on which a model is measured.
 
+mod documents;
+mod from_dataset;
 mod open;
+mod random;
 mod replay;
 mod select;
+mod shuffled;
+mod source;
+mod stratified;
 
 pub use open::open;
-pub use select::{WindowRequest, equal_rows, select};
+pub use select::equal_rows;
+pub use source::WindowsSource;
+
+use std::collections::BTreeSet;
+
+use invarlock_evidence::format::dataset::Packing;
+use invarlock_evidence::format::masking::Masked;
 
 use crate::limits;
 use crate::model::Example;
 use invarlock_error::{Error, Result, bail};
-use invarlock_evidence::format::masking::Masked;
 
 /// A window: token ids padded to its length, of which the first `real` are tokens of the text, and what a model is to predict in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +93,25 @@ pub struct Windows {
     pub adjustments: Vec<(usize, usize)>,
     /// How they were masked; none unless the model is a masked language model.
     pub masked: Option<Masked>,
+    /// How the texts of rows lie in windows.
+    pub packing: Packing,
+    /// Digest of the chat template that made the texts.
+    pub chat_template: Option<String>,
     /// The first two rows that gave the same window, in an order without the skipped blank rows, from 1.
     pub equal_rows: Option<(usize, usize)>,
+}
+
+impl Windows {
+    /// The ids that occur in the texts of the windows and in their labels, sorted.
+    pub fn used_ids(&self) -> Vec<u32> {
+        let windows = self.preview.windows.iter().chain(&self.final_.windows);
+        let mut used = BTreeSet::new();
+        for window in windows {
+            used.extend(window.tokens());
+            used.extend(window.predicted());
+        }
+        used.into_iter().collect()
+    }
 }
 
 /// An error for a length or a number of windows that would need too much memory.

@@ -6,70 +6,68 @@ use invarlock_evidence::format::masking::Masked;
 use invarlock_evidence::format::metrics;
 use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::job::{Job, Role, WindowSource};
-use invarlock_evidence::masking::{Masker, eligible};
 use invarlock_evidence::run_report::BaselineWindows;
 
+use super::Windows;
+use super::from_dataset::{Rows, Windower};
 use super::replay::replay;
-use super::{Window, WindowRequest, Windows, select};
-use crate::dataset::{self, Fields, Row};
+use super::source::WindowsSource;
+use crate::checkpoint::Checkpoint;
+use crate::dataset::Fields;
 use crate::model::ModelInfo;
 use crate::progress::Progress;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, described, of_subject};
 use crate::{files, limits};
 use invarlock_error::{Error, Result, bail};
 
-/// The windows that a job asks for.
+/// The windows that a job asks for, and what made them. `tokenizer` is that of the checkpoint, if it has one.
 ///
 /// # Errors
 /// The job asks for what the model does not predict, or the dataset or the baseline's windows do not fit.
-pub fn open(job: &Job, model: &ModelInfo<'_>, tokenizer: &Tokenizer, progress: &Progress) -> Result<Windows> {
+pub fn open(
+    job: &Job,
+    checkpoint: &Checkpoint,
+    model: &ModelInfo<'_>,
+    tokenizer: Option<&Tokenizer>,
+    progress: &Progress,
+) -> Result<(Windows, WindowsSource)> {
     check_request(job, model)?;
-    let masked = match model.objective {
+    let objective = model.objective;
+    let own = || tokenizer.ok_or_else(|| Tokenizer::missing(checkpoint));
+    let masked = match objective {
         Objective::Masked => Some(Masked {
             settings: job.masking.unwrap_or_default(),
-            mask_token_id: tokenizer.mask_id()?,
-            special_token_ids: tokenizer.special_ids.clone(),
+            mask_token_id: own()?.mask_id()?,
+            special_token_ids: own()?.special_ids.clone(),
             draws_before: None,
         }),
         Objective::Causal | Objective::Seq2Seq => None,
     };
     match &job.windows {
-        WindowSource::LocalJsonl { files, text_field, target_field, max_samples } => {
-            let fields = Fields { text: text_field, target: target_field.as_deref() };
-            let texts = dataset::read(files, fields, *max_samples)?;
-            let request = WindowRequest {
-                seq_len: job.seq_len,
-                preview: job.preview_n,
-                final_: job.final_n,
-                profile: &job.profile,
+        WindowSource::LocalJsonl { files, text_field, target_field, max_samples, packing } => {
+            let tokenizer = own()?;
+            let rows = Rows {
+                files,
+                fields: Fields { text: text_field, target: target_field.as_deref() },
                 max_samples: *max_samples,
+                packing: *packing,
             };
-            let masker = |masked| Masker::new(masked, tokenizer.vocab_size, job.seed);
-            let mut masker = masked.as_ref().map(masker).transpose()?;
-            let encode = |row: &Row| window(row, model.objective, tokenizer, job.seq_len);
-            let report = |done, total| progress.report("tokenize", done, total);
-            let windows = select(&texts, &request, &encode, masker.as_mut(), &report)?;
-            let draws = masker.map(|masker| masker.draws());
-            // The last pass gave the windows.
-            let pass = [&windows.preview, &windows.final_].into_iter().flat_map(|arm| &arm.windows);
-            let pass = pass.map(|window| draws_of(window, &tokenizer.special_ids)).sum::<u64>();
-            let masked = masked.map(|masked| Masked { draws_before: draws.map(|all| all - pass), ..masked });
-            Ok(Windows { masked, ..windows })
+            let windows =
+                Windower { job, objective, checkpoint, tokenizer, masked }.windows(&rows, progress)?;
+            let described = Some(described(tokenizer, &windows.used_ids())?);
+            Ok((windows, WindowsSource { hash: tokenizer.hash.clone(), described, subject: None }))
         }
         WindowSource::Replay { file } => {
-            let baseline: BaselineWindows =
+            let mut baseline: BaselineWindows =
                 files::read_json(Path::new(file), "windows of the baseline", limits::WINDOWS_BYTES)?;
-            same_kind(&baseline, model, tokenizer)?;
-            Ok(Windows { masked, ..replay(baseline, job.seq_len, model.vocab_size)? })
+            same_objective(&baseline, model)?;
+            let subject = of_subject(tokenizer, &baseline)?;
+            let hash = baseline.tokenizer_hash.clone().unwrap_or_default();
+            let described = baseline.tokenizer.take();
+            let windows = Windows { masked, ..replay(baseline, job.seq_len, model.vocab_size)? };
+            Ok((windows, WindowsSource { hash, described, subject }))
         }
     }
-}
-
-/// Random numbers that decided what is predicted in a masked window.
-fn draws_of(window: &Window, special: &[u32]) -> u64 {
-    let Some(labels) = &window.labels else { return 0 };
-    let original = invarlock_evidence::masking::original(window.tokens(), labels);
-    original.map_or(0, |tokens| eligible(&tokens, special).len() as u64)
 }
 
 /// Fails where the job asks for what the model does not predict.
@@ -99,8 +97,8 @@ fn check_request(job: &Job, model: &ModelInfo<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Fails where the subject does not predict what the baseline predicts, from the same vocabulary.
-fn same_kind(baseline: &BaselineWindows, model: &ModelInfo<'_>, tokenizer: &Tokenizer) -> Result<()> {
+/// Fails where the subject does not predict what the baseline predicts.
+fn same_objective(baseline: &BaselineWindows, model: &ModelInfo<'_>) -> Result<()> {
     if baseline.objective != model.objective {
         bail!(
             Input,
@@ -110,30 +108,5 @@ fn same_kind(baseline: &BaselineWindows, model: &ModelInfo<'_>, tokenizer: &Toke
             model.objective.describe()
         );
     }
-    if baseline.tokenizer_hash.as_deref() != Some(tokenizer.hash.as_str()) {
-        return Err(Error::input(format!(
-            "tokenizer mismatch: the tokenizer of the baseline has the digest {}, that of the subject {}; losses \
-             over different vocabularies cannot be compared",
-            baseline.tokenizer_hash.as_deref().unwrap_or("(none)"),
-            tokenizer.hash
-        ))
-        .with_hint("use the same tokenizer.json in both checkpoints"));
-    }
     Ok(())
-}
-
-/// The window of a row, before it is masked; none where the row has too few tokens to predict one.
-fn window(row: &Row, objective: Objective, tokenizer: &Tokenizer, seq_len: usize) -> Result<Option<Window>> {
-    let mut ids = tokenizer.encode(&row.text)?;
-    ids.truncate(seq_len);
-    let target = row.target.as_deref().map(|text| tokenizer.encode(text)).transpose()?;
-    let labels = target.map(|ids| ids.into_iter().take(seq_len).map(i64::from).collect::<Vec<_>>());
-    let usable = match objective {
-        Objective::Causal => ids.len() > 1,
-        Objective::Masked => !eligible(&ids, &tokenizer.special_ids).is_empty(),
-        Objective::Seq2Seq => !ids.is_empty() && labels.as_ref().is_some_and(|labels| !labels.is_empty()),
-    };
-    let real = ids.len();
-    ids.resize(seq_len, tokenizer.pad_id);
-    Ok(usable.then_some(Window { ids, real, labels }))
 }

@@ -131,7 +131,13 @@ mod tests {
             labels: None,
         };
         let objective = Objective::Causal;
-        BaselineWindows { tokenizer_hash: None, objective, preview: arm(&[0, 1], 3), final_: arm(&[2, 7], 4) }
+        BaselineWindows {
+            tokenizer_hash: None,
+            tokenizer: None,
+            objective,
+            preview: arm(&[0, 1], 3),
+            final_: arm(&[2, 7], 4),
+        }
     }
 
     /// The same with labels.

@@ -30,7 +30,7 @@ const RELEASE_FLOOR: usize = 200;
 /// Fewest windows by which duplicates reduce an arm.
 const STEP: usize = 5;
 /// Rows tokenized between two progress events.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 
 /// Makes the window of a row; none where the row is too short.
 pub type Encode<'a> = &'a (dyn Fn(&Row) -> Result<Option<Window>> + Sync);
@@ -45,16 +45,7 @@ pub fn select(
     masker: Option<&mut Masker<'_>>,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Windows> {
-    let needed = match request.preview.checked_add(request.final_) {
-        Some(needed) if request.preview > 0 && request.final_ > 0 => needed,
-        _ => bail!(
-            Input,
-            "preview_n {} and final_n {} must both be at least 1",
-            request.preview,
-            request.final_
-        ),
-    };
-    check_size(request.seq_len, needed)?;
+    let needed = needed(request)?;
     progress(0, needed as u64);
     let (mut usable, mut rows): (Vec<Window>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut short = 0;
@@ -88,22 +79,44 @@ pub fn select(
         ))
         .with_hint(remedy(request, texts)));
     }
-    let mut selection = Selection { usable, rows, masker };
+    let windows = arms(Selection { usable, rows, masker }, request)?;
+    Ok(Windows { blank: texts.blank, short, ..windows })
+}
+
+/// Both arms of enough windows, without duplicates.
+pub(super) fn arms(mut selection: Selection<'_, '_>, request: &WindowRequest<'_>) -> Result<Windows> {
     let Sizes { preview, final_, adjustments } = selection.without_duplicates(request)?;
     let equal_rows =
         if adjustments.is_empty() { None } else { first_duplicate(&selection.usable, &selection.rows) };
     let mut usable = selection.windows(preview, final_)?.into_owned();
-    let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
     let second = usable.split_off(preview);
-    Ok(Windows {
-        preview: Arm { ids: ids(0, preview), windows: usable },
-        final_: Arm { ids: ids(preview, final_), windows: second },
-        blank: texts.blank,
-        short,
-        adjustments,
-        masked: None,
-        equal_rows,
-    })
+    Ok(Windows { adjustments, equal_rows, ..numbered(usable, second) })
+}
+
+/// Both arms with ids in order.
+pub(super) fn numbered(preview: Vec<Window>, final_: Vec<Window>) -> Windows {
+    let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
+    let (first, second) = (preview.len(), final_.len());
+    Windows {
+        preview: Arm { ids: ids(0, first), windows: preview },
+        final_: Arm { ids: ids(first, second), windows: final_ },
+        ..Windows::default()
+    }
+}
+
+/// The number of windows that a request needs.
+pub(super) fn needed(request: &WindowRequest<'_>) -> Result<usize> {
+    let needed = match request.preview.checked_add(request.final_) {
+        Some(needed) if request.preview > 0 && request.final_ > 0 => needed,
+        _ => bail!(
+            Input,
+            "preview_n {} and final_n {} must both be at least 1",
+            request.preview,
+            request.final_
+        ),
+    };
+    check_size(request.seq_len, needed)?;
+    Ok(needed)
 }
 
 /// The rows of the first two equal windows; `rows` has the row of each window.
@@ -125,7 +138,7 @@ pub fn equal_rows((one, other): (usize, usize)) -> String {
 }
 
 /// What helps against too few rows. The profiles other than `dev` set the numbers of windows, so lowering them in the preset has no effect.
-fn remedy(request: &WindowRequest<'_>, texts: &Texts) -> String {
+pub(super) fn remedy(request: &WindowRequest<'_>, texts: &Texts) -> String {
     let add = match texts.rows.len() + texts.blank >= request.max_samples {
         true => "raise max_samples in the preset, and add rows if the dataset has no more",
         false => "add rows to the dataset",
@@ -150,11 +163,13 @@ struct Sizes {
 }
 
 /// Windows from which both arms are taken.
-struct Selection<'a, 'm> {
-    usable: Vec<Window>,
+pub(super) struct Selection<'a, 'm> {
+    /// The windows, at least as many as both arms need.
+    pub usable: Vec<Window>,
     /// The row of each.
-    rows: Vec<usize>,
-    masker: Option<&'a mut Masker<'m>>,
+    pub rows: Vec<usize>,
+    /// Chooses what is predicted in a masked window.
+    pub masker: Option<&'a mut Masker<'m>>,
 }
 
 impl Selection<'_, '_> {
@@ -211,7 +226,7 @@ impl Selection<'_, '_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use invarlock_error::Kind;
     use invarlock_evidence::format::masking::{Masked, Masking};
@@ -230,15 +245,18 @@ mod tests {
         request: &WindowRequest<'_>,
         masker: Option<&mut Masker<'_>>,
     ) -> Result<Windows> {
-        let row = |text: &String| Row { text: text.clone(), target: None };
-        let texts = Texts { rows: rows.iter().map(row).collect(), blank: 1 };
-        let encode = |row: &Row| {
-            let mut ids: Vec<u32> = row.text.chars().map(u32::from).take(request.seq_len).collect();
+        let texts = Texts { rows: rows.iter().map(Row::text).collect(), blank: 1 };
+        select(&texts, request, &characters(request.seq_len), masker, &|_, _| ())
+    }
+
+    /// Makes a token of each character of a text. The padding is 9.
+    pub(in crate::windows) fn characters(seq_len: usize) -> impl Fn(&Row) -> Result<Option<Window>> + Sync {
+        move |row| {
+            let mut ids: Vec<u32> = row.text.chars().map(u32::from).take(seq_len).collect();
             let real = ids.len();
-            ids.resize(request.seq_len, 9);
+            ids.resize(seq_len, 9);
             Ok((real > 1).then_some(Window { ids, real, labels: None }))
-        };
-        select(&texts, request, &encode, masker, &|_, _| ())
+        }
     }
 
     fn rows(n: usize) -> Vec<String> {

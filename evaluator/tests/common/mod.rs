@@ -95,7 +95,12 @@ pub fn windows_of(report: &Value) -> Value {
         }
         windows
     };
-    let mut windows = json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "preview": arm("preview"), "final": arm("final")});
+    let mut tokenizer = json!({"vocab_size": report["data"]["vocab_size"], "mapping_sha256": report["data"]["tokenizer_mapping_sha256"]});
+    let special = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
+    tokenizer["special"] =
+        special.map(|name| (name.to_owned(), report["data"][name].clone())).into_iter().collect();
+    tokenizer["used_tokens"] = report["data"]["used_tokens"].clone();
+    let mut windows = json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "tokenizer": tokenizer, "preview": arm("preview"), "final": arm("final")});
     if labelled {
         windows["objective"] = report["data"]["loss_type"].clone();
     }

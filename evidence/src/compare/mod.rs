@@ -11,6 +11,7 @@ mod policy;
 mod provenance;
 mod sample;
 mod sides;
+mod tokenizers;
 
 use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, SecondaryMetric, Tail, Validation};
 use crate::format::run_report::RunReport;

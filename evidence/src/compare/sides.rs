@@ -191,6 +191,7 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
         ))
         .with_hint("use a subject with the baseline's tokenizer"));
     }
+    super::tokenizers::check(base, subj)?;
     let (preview, last) = (&base.evaluation_windows.preview, &base.evaluation_windows.final_);
     if preview.window_ids.len() != last.window_ids.len() {
         return Err(Error::input(format!(

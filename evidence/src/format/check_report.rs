@@ -3,6 +3,7 @@
 use super::objective::Objective;
 use super::role::Role;
 use super::run_report::BaselineWindows;
+pub use super::subject_tokenizer::SubjectTokenizer;
 use serde::{Deserialize, Serialize};
 
 /// Contract name that every check report contains.
@@ -52,4 +53,7 @@ pub struct CheckpointFacts {
     /// Names of the first of them.
     #[serde(default)]
     pub unused_tensor_names: Vec<String>,
+    /// The tokenizer of a subject, if it is not the one that made the windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<SubjectTokenizer>,
 }

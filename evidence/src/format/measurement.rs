@@ -1,6 +1,7 @@
 //! What an evaluation report says of the measurement of one side, besides its windows and losses.
 
 use super::check_report::CheckpointFacts;
+use super::dataset::Packing;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -42,7 +43,7 @@ pub struct Evaluator {
     pub threads: usize,
 }
 
-/// The tokenizer of the checkpoint.
+/// The tokenizer that made the windows: the baseline's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -51,6 +52,9 @@ pub struct Tokenizer {
     pub hash: String,
     /// Number of tokens, added ones included.
     pub vocab_size: u64,
+    /// SHA-256 of how it makes ids from text: all of its definition but the vocabulary. Absent in reports of older evaluators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping_sha256: Option<String>,
     /// `bos_token`, `eos_token`, `pad_token` and `add_prefix_space` of its configuration.
     pub special: Map<String, Value>,
 }
@@ -66,6 +70,12 @@ pub struct Selection {
     pub short_rows: usize,
     /// Reductions because of duplicates: number of duplicates, and windows an arm afterwards.
     pub adjustments: Vec<(usize, usize)>,
+    /// How the texts of rows lie in windows.
+    #[serde(default, skip_serializing_if = "Packing::is_default")]
+    pub packing: Packing,
+    /// SHA-256 of the chat template that made texts from conversations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template_sha256: Option<String>,
 }
 
 /// Seconds of each phase.

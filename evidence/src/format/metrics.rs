@@ -27,8 +27,6 @@ pub struct Metric {
     pub name: &'static str,
     /// The models that it measures.
     pub objective: Objective,
-    /// Provider of the dataset.
-    pub provider: &'static str,
     /// Unit of its value.
     pub unit: &'static str,
     /// `lower` or `higher`: which value is better.
@@ -41,20 +39,15 @@ pub struct Metric {
 
 /// Every metric.
 pub static TABLE: [Metric; 3] = [
-    perplexity(MetricKind::PplCausal, "ppl_causal", Objective::Causal, "local_jsonl"),
-    perplexity(MetricKind::PplMlm, "ppl_mlm", Objective::Masked, "local_jsonl"),
-    perplexity(MetricKind::PplSeq2Seq, "ppl_seq2seq", Objective::Seq2Seq, "local_jsonl_pairs"),
+    perplexity(MetricKind::PplCausal, "ppl_causal", Objective::Causal),
+    perplexity(MetricKind::PplMlm, "ppl_mlm", Objective::Masked),
+    perplexity(MetricKind::PplSeq2Seq, "ppl_seq2seq", Objective::Seq2Seq),
 ];
 
 /// The exponential of the mean loss of the predicted tokens.
-const fn perplexity(
-    kind: MetricKind,
-    name: &'static str,
-    objective: Objective,
-    provider: &'static str,
-) -> Metric {
+const fn perplexity(kind: MetricKind, name: &'static str, objective: Objective) -> Metric {
     let (unit, direction, scope, gating_basis) = ("ppl", "lower", "token", "upper");
-    Metric { kind, name, objective, provider, unit, direction, scope, gating_basis }
+    Metric { kind, name, objective, unit, direction, scope, gating_basis }
 }
 
 /// The metric of a kind.

@@ -6,6 +6,7 @@
 #[cfg(feature = "verify")]
 pub(crate) mod canonical;
 pub mod check_report;
+pub mod dataset;
 pub mod evaluation_report;
 pub mod masking;
 pub mod measurement;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod role;
 pub mod run_report;
 pub mod runtime_manifest;
+pub mod subject_tokenizer;
 pub mod trust_profile;
 pub mod untrusted;
 pub mod warning;

@@ -1,5 +1,6 @@
 //! The plan of an evaluation (`plan-v2`), as `--dry-run` prints it and the runtime manifest records it.
 
+use super::dataset::{Packing, Provider};
 use super::masking::Masking;
 use super::metrics::MetricKind;
 use super::warning::Warning;
@@ -124,6 +125,12 @@ pub struct Layer {
 pub struct Dataset {
     /// SHA-256 over names and digests of the dataset's files.
     pub tree_sha256: String,
+    /// Which rows become windows.
+    #[serde(default, skip_serializing_if = "Provider::is_default")]
+    pub provider: Provider,
+    /// How their texts lie in windows.
+    #[serde(default, skip_serializing_if = "Packing::is_default")]
+    pub packing: Packing,
     /// Member of a dataset record that contains the text, or the source of a pair.
     pub text_field: String,
     /// Member that contains the target of a pair; absent where records have one text.

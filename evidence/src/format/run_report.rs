@@ -8,6 +8,9 @@ use super::objective::Objective;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Members of a tokenizer's configuration that a report repeats in `data`.
+pub const SPECIAL_TOKENS: [&str; 4] = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
+
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
@@ -88,6 +91,13 @@ pub struct RunData {
     /// Tokenizer vocabulary size, added tokens included.
     #[serde(default)]
     pub vocab_size: Option<u64>,
+    /// SHA-256 of how the tokenizer makes ids from text: all of its definition but the vocabulary. Absent in reports of older evaluators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_mapping_sha256: Option<String>,
+    /// The token of each id that occurs in a text of a window, in the order of the ids. Baseline only; absent in reports of older
+    /// evaluators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_tokens: Option<Vec<String>>,
     /// BLAKE2s (16 bytes) over length and padded ids of each preview window, little-endian.
     #[serde(default)]
     pub preview_hash: Option<String>,
@@ -260,9 +270,18 @@ impl RunReport {
             attention_masks: arm.attention_masks.clone(),
             labels: labelled.then(|| arm.labels.clone()),
         };
+        let data = &self.data;
+        let special = |name: &&str| Some(((*name).to_owned(), data.more.get(*name)?.clone()));
+        let tokenizer = data.used_tokens.as_ref().map(|tokens| WindowsTokenizer {
+            vocab_size: data.vocab_size.unwrap_or_default(),
+            mapping_sha256: data.tokenizer_mapping_sha256.clone().unwrap_or_default(),
+            special: SPECIAL_TOKENS.iter().filter_map(special).collect(),
+            used_tokens: tokens.clone(),
+        });
         BaselineWindows {
             tokenizer_hash: self.meta.tokenizer_hash.clone(),
             objective,
+            tokenizer,
             preview: arm(&self.evaluation_windows.preview),
             final_: arm(&self.evaluation_windows.final_),
         }
@@ -279,11 +298,60 @@ pub struct BaselineWindows {
     /// What the baseline predicts; absent for causal models.
     #[serde(default, skip_serializing_if = "Objective::is_causal")]
     pub objective: Objective,
+    /// More about that tokenizer. Absent where an older evaluator measured the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<WindowsTokenizer>,
     /// Preview windows.
     pub preview: ReplayArm,
     /// Final windows.
     #[serde(rename = "final")]
     pub final_: ReplayArm,
+}
+
+/// The tokenizer that made the windows: what the subject's report repeats of it, and what its own tokenizer is compared with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WindowsTokenizer {
+    /// As `data.vocab_size` of the baseline's run report.
+    pub vocab_size: u64,
+    /// As `data.tokenizer_mapping_sha256`.
+    pub mapping_sha256: String,
+    /// [`SPECIAL_TOKENS`] as configured.
+    pub special: Map<String, Value>,
+    /// As `data.used_tokens`.
+    pub used_tokens: Vec<String>,
+}
+
+impl BaselineWindows {
+    /// The ids that occur in the texts of the windows and in their labels, sorted. Padding does not count.
+    pub fn used_ids(&self) -> Vec<u32> {
+        let arms = [&self.preview, &self.final_];
+        used_ids(arms.map(|arm| (&arm.input_ids[..], &arm.attention_masks[..], arm.labels.as_deref())))
+    }
+}
+
+impl EvaluationWindows {
+    /// As [`BaselineWindows::used_ids`]. The labels of a causal model repeat its ids.
+    pub fn used_ids(&self) -> Vec<u32> {
+        let arms = [&self.preview, &self.final_];
+        used_ids(arms.map(|arm| (&arm.input_ids[..], &arm.attention_masks[..], Some(&arm.labels[..]))))
+    }
+}
+
+/// Ids, masks and labels of an arm.
+type Rows<'a> = (&'a [Vec<u32>], &'a [Vec<u8>], Option<&'a [Vec<i64>]>);
+
+/// The ids of rows where their masks are 1, and the labels that are tokens, sorted.
+fn used_ids(arms: [Rows<'_>; 2]) -> Vec<u32> {
+    let mut used = std::collections::BTreeSet::new();
+    for (ids, masks, labels) in arms {
+        let tokens = ids.iter().flatten().zip(masks.iter().flatten());
+        used.extend(tokens.filter(|(_, bit)| **bit == 1).map(|(id, _)| *id));
+        let labels = labels.unwrap_or_default().iter().flatten();
+        used.extend(labels.filter_map(|label| u32::try_from(*label).ok()));
+    }
+    used.into_iter().collect()
 }
 
 /// One arm to be replayed.

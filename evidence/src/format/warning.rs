@@ -3,7 +3,7 @@
 //! The same sentence is in the terminal, in JSON, in the report and on the page. Names in it come from checkpoints and are untrusted;
 //! the code that prints them escapes them.
 
-use super::check_report::CheckpointFacts;
+use super::check_report::{CheckpointFacts, SubjectTokenizer};
 use super::role::Role;
 use super::run_report::RunReport;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub enum WarningKind {
     WeightOnly,
     /// A setting of the preset is not obeyed.
     PresetSetting,
+    /// The subject has another tokenizer than the baseline, or none.
+    SubjectTokenizer,
 }
 
 impl Warning {
@@ -57,7 +59,8 @@ impl Warning {
             Self::compute_dtype(side, facts),
             Self::weight_only(side, facts),
         ];
-        all.into_iter().flatten().collect()
+        let tokenizer = facts.tokenizer.as_ref().map_or_else(Vec::new, Self::tokenizer);
+        all.into_iter().flatten().chain(tokenizer).collect()
     }
 
     /// The warnings about the checkpoint of a run report, from `meta.evaluator`. Reports of other programs may lack it.
@@ -82,12 +85,8 @@ impl Warning {
         if count == 0 {
             return None;
         }
-        let shorten = |name: &String| name.chars().take(MAX_NAME).collect::<String>();
-        let names: Vec<String> = facts.unused_tensor_names.iter().take(MAX_NAMES).map(shorten).collect();
-        let mut listed = names.iter().take(SHOWN_NAMES).cloned().collect::<Vec<_>>().join(", ");
-        if count > SHOWN_NAMES {
-            listed += &format!(" and {} more", count - SHOWN_NAMES.min(names.len()));
-        }
+        let names = shortened(&facts.unused_tensor_names);
+        let listed = listed(&names, count);
         let (verb, tensors) = if count == 1 { ("is", "tensor") } else { ("are", "tensors") };
         let adapter = names.iter().any(|name| name.contains("lora_"));
         let advice = if adapter { "; merge the adapter into the weights to measure it" } else { "" };
@@ -128,6 +127,45 @@ impl Warning {
         })
     }
 
+    /// The windows are token ids of the baseline, so a difference in other tokens does not change the losses.
+    fn tokenizer(tokenizer: &SubjectTokenizer) -> Vec<Self> {
+        let warning = |names: Vec<String>, message: String| Self {
+            kind: WarningKind::SubjectTokenizer,
+            side: Some(Role::Subject),
+            names,
+            message,
+        };
+        let (names, added, same_mapping) = match tokenizer {
+            SubjectTokenizer::Missing => {
+                let message =
+                    "the subject has no tokenizer: it is measured on the token ids of the baseline's windows";
+                return vec![warning(Vec::new(), message.to_owned())];
+            }
+            SubjectTokenizer::Other { added_tokens, added_token_names, same_mapping, .. } => {
+                (added_token_names, *added_tokens, *same_mapping)
+            }
+        };
+        let names = shortened(names);
+        let vocabulary = match added {
+            0 => "the tokenizers of baseline and subject have different vocabularies or ids".to_owned(),
+            1 => format!("the tokenizer of the subject has an added token: {}", listed(&names, 1)),
+            _ => {
+                let count = usize::try_from(added).unwrap_or(usize::MAX);
+                format!("the tokenizer of the subject has {added} added tokens: {}", listed(&names, count))
+            }
+        };
+        let mut found = Vec::new();
+        if added > 0 || same_mapping {
+            found.push(warning(names, format!("{vocabulary}; no window uses a token that differs")));
+        }
+        if !same_mapping {
+            let message = "the tokenizers of baseline and subject make different tokens from text (merges, normalizer, pre-tokenizer or \
+                post-processor differ); both are measured on the token ids that the baseline's gives";
+            found.push(warning(Vec::new(), message.to_owned()));
+        }
+        found
+    }
+
     /// Both checkpoints have the same digest.
     pub fn identical_checkpoints() -> Self {
         Self {
@@ -152,6 +190,20 @@ impl Warning {
     }
 }
 
+/// The first names, none of them long.
+fn shortened(names: &[String]) -> Vec<String> {
+    names.iter().take(MAX_NAMES).map(|name| name.chars().take(MAX_NAME).collect()).collect()
+}
+
+/// The first of `count` names, and how many there are besides.
+fn listed(names: &[String], count: usize) -> String {
+    let mut listed = names.iter().take(SHOWN_NAMES).cloned().collect::<Vec<_>>().join(", ");
+    if count > SHOWN_NAMES {
+        listed += &format!(" and {} more", count - SHOWN_NAMES.min(names.len()));
+    }
+    listed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +217,7 @@ mod tests {
             omitted_activations: None,
             unused_tensors: unused.len(),
             unused_tensor_names: unused.iter().map(|name| (*name).to_owned()).collect(),
+            tokenizer: None,
         }
     }
 

@@ -82,7 +82,7 @@ impl Compared {
                     count("dataset.windows.final")
                 ),
             ),
-            Fact::new("Window length", format!("{} tokens", count("dataset.seq_len"))),
+            Fact::new("Window length", format!("{} tokens{}", count("dataset.seq_len"), packing(manifest))),
             Fact::new("Tokens", or_dash(tokens.map(text::whole))),
             Fact::new(
                 "Paired",
@@ -96,6 +96,14 @@ impl Compared {
             Fact::code("Tokenizer digest", first(report, &["meta.tokenizer_hash", "dataset.tokenizer.hash"])),
         ];
         Compared { baseline, subject, settings, dataset }
+    }
+}
+
+/// How the texts of rows lie in windows. The plan leaves out the default.
+fn packing(manifest: &Value) -> &'static str {
+    match at(manifest, "context.plan.content.dataset.packing").as_str() {
+        Some("documents") => "; rows are joined by the end token and cut into full windows",
+        _ => "",
     }
 }
 

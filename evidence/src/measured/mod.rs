@@ -7,6 +7,7 @@ mod read;
 mod report;
 
 use crate::format::check_report::CheckpointFacts;
+use crate::format::dataset::Provider;
 use crate::format::masking::Masked;
 use crate::format::measurement::Measurement;
 pub use crate::format::measurement::{Evaluator, Seconds, Selection, Tokenizer};
@@ -41,6 +42,8 @@ pub struct Requested {
     pub preview_n: usize,
     /// Final windows asked for.
     pub final_n: usize,
+    /// Which rows of the dataset become windows.
+    pub provider: Provider,
     /// Name of the split.
     pub split: String,
     /// Seed.
@@ -88,6 +91,8 @@ pub struct Measured {
     pub preview: Arm,
     /// The windows that are gated on.
     pub final_: Arm,
+    /// The token of each id that occurs in a window or its labels, in the order of the ids; none for a subject.
+    pub used_tokens: Option<Vec<String>>,
     /// Text of the predicted tokens of each final window ([`WindowArm::predicted_texts`](crate::format::run_report::WindowArm::predicted_texts)); none for a subject.
     pub predicted_texts: Option<Vec<String>>,
     /// How the windows were selected.

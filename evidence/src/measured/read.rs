@@ -1,10 +1,11 @@
 //! A measurement, read back from its run report.
 
 use super::{Arm, Evaluator, Measured, Requested, Selection, Tokenizer, edit_name};
+use crate::format::dataset::{Packing, Provider};
 use crate::format::masking::Masked;
 use crate::format::metrics::{self, Metric};
 use crate::format::objective::Objective;
-use crate::format::run_report::{RunReport, WindowArm};
+use crate::format::run_report::{RunReport, SPECIAL_TOKENS, WindowArm};
 use crate::job::Role;
 use crate::numerics::NOT_PREDICTED;
 use invarlock_error::{Context as _, Error, Result, bail};
@@ -91,6 +92,8 @@ impl Measured {
                 stride: data.stride,
                 preview_n: requested_preview,
                 final_n: requested_final,
+                provider: Provider::named(&data.dataset)
+                    .ok_or_else(|| Error::integrity(format!("data.dataset is {:?}", data.dataset)))?,
                 split: data.split.clone().unwrap_or_default(),
                 seed: meta.seed,
             },
@@ -104,13 +107,15 @@ impl Measured {
             tokenizer: Tokenizer {
                 hash: meta.tokenizer_hash.clone().unwrap_or_default(),
                 vocab_size: data.vocab_size.unwrap_or_default(),
-                special: SPECIAL
+                mapping_sha256: data.tokenizer_mapping_sha256.clone(),
+                special: SPECIAL_TOKENS
                     .iter()
                     .filter_map(|name| Some(((*name).to_owned(), data.more.get(*name)?.clone())))
                     .collect(),
             },
             preview: Arm::default(),
             final_: Arm::default(),
+            used_tokens: data.used_tokens.clone(),
             predicted_texts: None,
             selection: Selection {
                 blank_rows: typed(value(&data.more, "data", "blank_rows")?, "data.blank_rows")?,
@@ -123,15 +128,14 @@ impl Measured {
                 .into_iter()
                 .map(|found| (found.deficit, found.proposed_per_arm))
                 .collect(),
+                packing: optional::<Option<Packing>>(&data.more, "data", "packing")?.unwrap_or_default(),
+                chat_template_sha256: optional(&data.more, "data", "chat_template_sha256")?,
             },
             seconds: typed(value(&metrics.more, "metrics", "timings")?, "metrics.timings")?,
             memory_mb_peak: metrics.more.get("memory_mb_peak").and_then(Value::as_f64),
         })
     }
 }
-
-/// Members of a tokenizer's configuration that a report repeats.
-const SPECIAL: [&str; 4] = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
 
 /// The texts of an arm. The tokens follow from no text, so only their number is checked.
 fn predicted_texts(role: Role, arm: &WindowArm) -> Result<Option<Vec<String>>> {
@@ -168,6 +172,11 @@ struct Adjustment {
 
 fn value<'v>(members: &'v Map<String, Value>, path: &str, name: &str) -> Result<&'v Value> {
     members.get(name).ok_or_else(|| Error::integrity(format!("{path}.{name} is missing")))
+}
+
+/// As [`typed`], of a member that may be missing; that reads as `null`.
+fn optional<'v, T: Deserialize<'v>>(members: &'v Map<String, Value>, path: &str, name: &str) -> Result<T> {
+    typed(members.get(name).unwrap_or(&Value::Null), &format!("{path}.{name}"))
 }
 
 fn member<'v>(value: &'v Value, name: &str) -> &'v Value {

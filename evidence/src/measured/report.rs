@@ -1,6 +1,7 @@
 //! The run report that follows from a measurement.
 
 use super::{Arm, EVALUATOR, Evaluator, Measured, edit_name};
+use crate::format::dataset::Packing;
 use crate::format::run_report::{
     EvaluationWindows, Guard, RunData, RunMeta, RunMetrics, RunPrimaryMetric, RunProvenance, RunReport,
     WindowArm,
@@ -165,11 +166,17 @@ impl Measured {
             "blank_rows": self.selection.blank_rows,
             "short_rows": self.selection.short_rows,
         })));
+        if self.selection.packing != Packing::default() {
+            more.insert("packing".to_owned(), self.selection.packing.name().into());
+        }
+        if let Some(digest) = &self.selection.chat_template_sha256 {
+            more.insert("chat_template_sha256".to_owned(), digest.as_str().into());
+        }
         if let Some(masked) = &self.masked {
             more.insert("masking".to_owned(), to_value(masked));
         }
         RunData {
-            dataset: self.metric.provider.to_owned(),
+            dataset: requested.provider.name().to_owned(),
             split: Some(requested.split.clone()),
             seq_len: requested.seq_len,
             stride: requested.stride,
@@ -178,6 +185,8 @@ impl Measured {
             tokenizer_name: Some(requested.model_id.clone()),
             tokenizer_hash: Some(self.tokenizer.hash.clone()),
             vocab_size: Some(self.tokenizer.vocab_size),
+            tokenizer_mapping_sha256: self.tokenizer.mapping_sha256.clone(),
+            used_tokens: self.used_tokens.clone(),
             dataset_hash: Some(dataset_hash(&preview_hash, &final_hash)),
             preview_hash: Some(preview_hash),
             final_hash: Some(final_hash),

@@ -12,6 +12,19 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// SHA-256 over the ids that windows use and their tokens: each id, the length of its token in bytes, both as little-endian `u32`, and
+/// the token in UTF-8. An id without a token has the length 2³² - 1.
+pub fn used_tokens<'t>(tokens: impl IntoIterator<Item = (u32, Option<&'t str>)>) -> String {
+    let mut hasher = Sha256::new();
+    for (id, token) in tokens {
+        hasher.update(id.to_le_bytes());
+        let length = token.and_then(|token| u32::try_from(token.len()).ok()).unwrap_or(u32::MAX);
+        hasher.update(length.to_le_bytes());
+        hasher.update(token.unwrap_or_default());
+    }
+    hex::encode(hasher.finalize())
+}
+
 /// `preview_hash` and `final_hash`: blake2s-16 over length and tokens of each padded window, little-endian.
 pub fn windows_hash(windows: &[Vec<u32>]) -> String {
     let mut hasher = WindowsHasher::default();

@@ -13,18 +13,23 @@ use std::path::PathBuf;
     Exit codes: 0 passed, 1 the subject failed its gates, 2 input or usage, 3 integrity, safety,\n\
     unsupported, system or limit, 128+n stopped by signal n.")]
 pub struct EvaluateArgs {
-    /// Directory of the baseline checkpoint (Hugging Face layout, safetensors)
+    /// Directory of the baseline checkpoint (Hugging Face layout, safetensors), or ORG/NAME[@REVISION] in the Hugging Face cache
     #[arg(long, value_name = "DIR")]
     pub baseline: PathBuf,
-    /// Directory of the subject checkpoint
+    /// The subject checkpoint, as --baseline; or a PEFT LoRA adapter, which is merged over the baseline as it is loaded
     #[arg(long, value_name = "DIR")]
     pub subject: PathBuf,
     /// Preset: dataset and window settings
     #[arg(long, value_name = "FILE.yaml", conflicts_with = "dataset")]
     pub preset: Option<PathBuf>,
-    /// Dataset: rows with a "text" member (JSON lines, JSON, CSV, TSV, Parquet; also .gz, .zst), or lines of text (.txt)
+    /// Dataset: rows with a "text" member (JSON lines, JSON, CSV, TSV, Parquet; also .gz, .zst), or lines of text (.txt). Or
+    /// hf:ORG/NAME[@REV] or wikitext2 in the Hugging Face cache
     #[arg(long, value_name = "FILE")]
     pub dataset: Option<PathBuf>,
+    /// How texts lie in windows: rows (each row gives one window) or documents (rows are joined by the end token and cut into full
+    /// windows, as for published perplexities) [default: that of the preset, else rows]
+    #[arg(long, value_name = "NAME")]
+    pub packing: Option<String>,
     /// Profile: dev (the preset's windows), ci (240 + 240), release (400 + 400)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,

@@ -7,7 +7,7 @@ use crate::preset::Preset;
 use crate::record::now;
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
-use crate::{inputs, keys, plan, request};
+use crate::{checkpoint_files, hub, inputs, keys, plan, request};
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::plan_lock::PlanLock;
 use invarlock_evidence::signing::dsse::Envelope;
@@ -18,14 +18,15 @@ pub fn run(args: &LockArgs) -> Result<u8> {
     let key = keys::signing(&args.signing_key)?;
     let (profile, tier) = request::profile_and_tier(&args.profile, &args.tier)?;
     let source = request::data_source(args.preset.as_deref(), args.dataset.as_deref())?;
-    let Preset { dataset, warnings, .. } = plan::dataset(&source, profile)?;
+    let Preset { dataset, warnings, .. } = plan::dataset(&source, None, profile)?;
     warnings.iter().for_each(|warning| ui.warn(&warning.message));
     let opened = inputs::open_dataset(&dataset.files, source.preset())?;
     let path = dataset.files.first().cloned().unwrap_or_default();
     let files = inputs::digest(&ui, &signals, "dataset", &path, &opened)?;
     let baseline = args.baseline.as_deref().map(|path| {
-        let opened = inputs::open_checkpoint("baseline", path)?;
-        inputs::digest(&ui, &signals, "baseline", path, &opened)
+        let path = hub::model("--baseline", path)?.dir;
+        let opened = checkpoint_files::open_checkpoint("baseline", &path)?;
+        inputs::digest(&ui, &signals, "baseline", &path, &opened)
     });
     let baseline = baseline.transpose()?;
     let settings = dataset.recorded(files.tree_sha256.clone());

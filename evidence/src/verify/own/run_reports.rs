@@ -2,9 +2,11 @@
 
 use super::windows;
 use crate::evaluation::Facts;
+use crate::format::dataset::Packing;
 use crate::format::json_length;
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::Side;
+use crate::format::subject_tokenizer::SubjectTokenizer;
 use crate::job::Role;
 use crate::measured::{Measured, Requested};
 use crate::verify::differences::differences;
@@ -80,6 +82,7 @@ fn answers_the_plan(facts: &Facts, role: Role, side: &Side, measured: &Measured,
         stride: dataset.stride,
         preview_n: dataset.preview_n,
         final_n: dataset.final_n,
+        provider: dataset.provider,
         split: dataset.split.clone(),
         seed: dataset.seed,
     };
@@ -87,7 +90,7 @@ fn answers_the_plan(facts: &Facts, role: Role, side: &Side, measured: &Measured,
         let show = |requested: &Requested| {
             json!({"role": requested.role.name(), "model_id": requested.model_id, "profile": requested.profile,
                 "tier": requested.tier, "seq_len": requested.seq_len, "stride": requested.stride,
-                "preview_n": requested.preview_n, "final_n": requested.final_n, "split": requested.split,
+                "preview_n": requested.preview_n, "final_n": requested.final_n, "split": requested.split, "provider": requested.provider.name(),
                 "seed": requested.seed})
         };
         let name = format!("{} report: request", role.name());
@@ -106,10 +109,18 @@ fn plausible(facts: &Facts, role: Role, measured: &Measured, faults: &mut Vec<St
     let mut ids =
         [&measured.preview, &measured.final_].into_iter().flat_map(|arm| arm.input_ids.iter().flatten());
     require(ids.all(|id| u64::from(*id) < embedded), "a token id is not below the number of embedded tokens");
+    let own_tokens = match &measured.facts.tokenizer {
+        Some(SubjectTokenizer::Missing) => 0,
+        Some(SubjectTokenizer::Other { vocab_size, .. }) => *vocab_size,
+        None => measured.tokenizer.vocab_size,
+    };
+    require(own_tokens <= embedded, "the tokenizer has more tokens than the checkpoint embeds");
+    let (packing, planned) = (measured.selection.packing, facts.plan.dataset.packing);
     require(
-        measured.tokenizer.vocab_size <= embedded,
-        "the tokenizer has more tokens than the checkpoint embeds",
+        role == Role::Subject || packing == planned,
+        "the windows are packed in another way than planned",
     );
+    require(role == Role::Baseline || packing == Packing::default(), "a subject packs no windows");
     let rows = measured.selection.blank_rows + measured.selection.short_rows;
     require(rows <= facts.plan.dataset.max_samples, "more rows were skipped than could be read");
     require(measured.checks.non_finite.is_empty(), "a tensor contains a NaN or an infinity");
@@ -124,10 +135,12 @@ fn plausible(facts: &Facts, role: Role, measured: &Measured, faults: &mut Vec<St
     require(measured.memory_mb_peak.is_none_or(|peak| peak > 0.0 && peak < 1e9), "no such amount of memory");
 }
 
-/// The subject was measured with its own tokenizer, which must be the baseline's.
+/// The subject is measured on windows of the baseline's tokenizer.
 fn same_tokenizer(sides: &MeasuredSides, faults: &mut Vec<String>) {
     let (one, other) = (&sides.baseline.tokenizer, &sides.subject.tokenizer);
-    if (&one.hash, one.vocab_size) != (&other.hash, other.vocab_size) {
+    if (&one.hash, one.vocab_size, &one.mapping_sha256)
+        != (&other.hash, other.vocab_size, &other.mapping_sha256)
+    {
         faults.push("the tokenizers of baseline and subject differ".to_owned());
     }
 }

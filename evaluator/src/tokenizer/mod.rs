@@ -1,23 +1,35 @@
-//! Tokenizers: `tokenizer.json` or the tokenizer in a GGUF file, and the special tokens in `tokenizer_config.json`.
+//! Tokenizers: `tokenizer.json`, the older files of slow tokenizers, or the tokenizer in a GGUF file. Rules: as transformers 5.
+
+mod byte_level;
+mod definition;
+mod sentence_piece;
+mod special;
+mod subject;
+mod word_piece;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use definition::Definition;
 use invarlock_evidence::format::objective::Objective;
 use serde_json::{Map, Value};
-use tokenizers::{TruncationDirection, TruncationParams};
+use special::token_text;
+pub use subject::{described, of_subject};
+use tokenizers::{PostProcessorWrapper, TruncationDirection, TruncationParams};
 
-use crate::checkpoint::{Checkpoint, Config, EmbeddedTokenizer, exists};
+use crate::checkpoint::{Checkpoint, Config};
+use crate::digests;
 use crate::model::ModelInfo;
-use crate::{digests, files, limits};
-use invarlock_error::{Context as _, Error, Result, bail};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 /// A tokenizer that truncates texts to a window.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The token with which every window starts, if any.
-    bos: Option<u32>,
+    pub bos: Option<u32>,
+    /// The token at the end of a text: as the tokenizer says, else as the model's configuration says.
+    pub eos: Option<u32>,
     seq_len: usize,
     /// Which end of a text is cut off here, instead of by the library: for masked language models, whose windows upstream cuts after the
     /// special tokens were added.
@@ -32,85 +44,64 @@ pub struct Tokenizer {
     pub vocab_size: u64,
     /// Digest of the vocabulary, see [`digests::vocabulary`].
     pub hash: String,
+    /// Digest of how ids are made from text, see [`digests::mapping`].
+    pub mapping: String,
     /// `bos_token`, `eos_token`, `pad_token`, `add_prefix_space` as configured.
     pub special: Map<String, Value>,
 }
 
-/// Members of a configuration that name special tokens.
-const NAMED: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
 /// What a tokenizer must know about its model.
-struct Model {
-    objective: Objective,
+#[derive(Debug, Clone, Copy)]
+pub struct ForModel {
+    /// What the model predicts.
+    pub objective: Objective,
     /// Tokens in its embedding.
-    embedded: usize,
-    /// As [`ModelInfo::starts_with_bos`].
-    with_bos: bool,
-}
-
-/// The file of a tokenizer.
-const FILE: &str = "tokenizer.json";
-
-/// What the files of a tokenizer contain.
-struct Definition {
-    /// For messages.
-    path: PathBuf,
-    /// `tokenizer.json`.
-    bytes: Vec<u8>,
-    /// `tokenizer_config.json`.
-    settings: Map<String, Value>,
-}
-
-impl Definition {
-    fn open(directory: &Path) -> Result<Self> {
-        let path = directory.join(FILE);
-        if !exists(&path) {
-            return Err(Error::input(format!("{}: no {FILE}", directory.display())).with_hint(
-                "save the tokenizer with the checkpoint; it must be a fast tokenizer of Hugging Face",
-            ));
-        }
-        let bytes = files::read(&path, limits::TOKENIZER_BYTES)?;
-        let config_path = directory.join("tokenizer_config.json");
-        let settings = match exists(&config_path) {
-            true => files::read_json(&config_path, "tokenizer configuration", limits::CONFIG_BYTES)?,
-            false => Map::new(),
-        };
-        Ok(Self { path, bytes, settings })
-    }
-
-    /// The tokenizer in a file of weights.
-    fn embedded(directory: &Path, embedded: &Result<EmbeddedTokenizer>) -> Result<Self> {
-        let EmbeddedTokenizer { definition, settings } = embedded.as_ref().map_err(Clone::clone)?;
-        let bytes = definition.to_string().into_bytes();
-        if bytes.len() as u64 > limits::TOKENIZER_BYTES {
-            bail!(Input, "{}: the tokenizer has {} bytes", directory.display(), bytes.len());
-        }
-        Ok(Self { path: directory.to_owned(), bytes, settings: settings.clone() })
-    }
+    pub embedded: usize,
+    /// Whether every window starts with the begin token.
+    pub with_bos: bool,
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer of a checkpoint for windows of `seq_len` tokens.
-    pub fn open(checkpoint: &Checkpoint, info: &ModelInfo<'_>, seq_len: usize) -> Result<Self> {
-        let directory = checkpoint.directory();
-        let definition = match &checkpoint.tokenizer {
-            Some(embedded) if !exists(&directory.join(FILE)) => Definition::embedded(directory, embedded)?,
-            _ => Definition::open(directory)?,
-        };
+    /// Opens the tokenizer of a checkpoint for windows of `seq_len` tokens; none where the checkpoint has no tokenizer.
+    pub fn open(checkpoint: &Checkpoint, info: &ModelInfo<'_>, seq_len: usize) -> Result<Option<Self>> {
+        let Some(definition) = Definition::find(checkpoint)? else { return Ok(None) };
         let model =
-            Model { objective: info.objective, embedded: info.vocab_size, with_bos: info.starts_with_bos };
-        Self::new(definition, &checkpoint.config, seq_len, model)
+            ForModel { objective: info.objective, embedded: info.vocab_size, with_bos: info.starts_with_bos };
+        Self::new(definition, &checkpoint.config, seq_len, model).map(Some)
     }
 
-    fn new(definition: Definition, config: &Config, seq_len: usize, model: Model) -> Result<Self> {
-        let Model { objective, embedded, with_bos } = model;
+    /// The tokenizer in the files of a directory, for windows of `seq_len` tokens; none where there is none.
+    pub fn in_directory(
+        directory: &Path,
+        config: &Config,
+        seq_len: usize,
+        model: ForModel,
+    ) -> Result<Option<Self>> {
+        let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let Some(definition) = Definition::open(directory, model_type)? else { return Ok(None) };
+        Self::new(definition, config, seq_len, model).map(Some)
+    }
+
+    /// The error for a baseline without a tokenizer.
+    pub fn missing(checkpoint: &Checkpoint) -> Error {
+        let directory = checkpoint.directory().display();
+        Error::input(format!("{directory}: no tokenizer: none of {} exists", definition::FILES.join(", ")))
+            .with_hint("save the tokenizer with the checkpoint; `save_pretrained` of a fast tokenizer of Hugging Face writes tokenizer.json")
+    }
+
+    fn new(definition: Definition, config: &Config, seq_len: usize, model: ForModel) -> Result<Self> {
+        let ForModel { objective, embedded, with_bos } = model;
         let Definition { path, bytes, settings } = definition;
         let invalid = || format!("{}: invalid tokenizer", path.display());
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
             .map_err(|error| describe(&bytes, error))
             .with_context(invalid)?;
         drop(bytes);
+        if let Some(post_processor) = special::post_processor(&settings, &|token| inner.token_to_id(token)) {
+            let post_processor: PostProcessorWrapper =
+                serde_json::from_value(post_processor).err_kind(Kind::Input).with_context(invalid)?;
+            inner.with_post_processor(Some(post_processor));
+        }
 
         let left = settings.get("truncation_side").and_then(Value::as_str) == Some("left");
         let direction = if left { TruncationDirection::Left } else { TruncationDirection::Right };
@@ -143,11 +134,42 @@ impl Tokenizer {
         let bos = token_text(&settings, "bos_token")
             .filter(|_| with_bos)
             .and_then(|token| inner.token_to_id(token));
-        let hash = digests::vocabulary(&vocabulary);
+        let eos = token_text(&settings, "eos_token")
+            .and_then(|token| inner.token_to_id(token))
+            .or_else(|| eos_id(config, embedded));
         let mask_id = token_text(&settings, "mask_token").and_then(|token| inner.token_to_id(token));
-        let special_ids = special_ids(&inner, &settings);
-        let vocab_size = vocabulary.len() as u64;
-        Ok(Self { bos, seq_len, cut, mask_id, special_ids, pad_id, vocab_size, hash, special, inner })
+        Ok(Self {
+            bos,
+            eos,
+            seq_len,
+            cut,
+            mask_id,
+            special_ids: special::ids(&inner, &settings),
+            pad_id,
+            vocab_size: vocabulary.len() as u64,
+            hash: digests::vocabulary(&vocabulary),
+            mapping: digests::mapping(&inner)?,
+            special,
+            inner,
+        })
+    }
+
+    /// The token with an id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The tokens with ids from `first` on, by id.
+    fn tokens_from(&self, first: u64) -> Vec<String> {
+        let mut tokens: Vec<(u32, String)> = self
+            .inner
+            .get_vocab(true)
+            .into_iter()
+            .map(|(token, id)| (id, token))
+            .filter(|(id, _)| u64::from(*id) >= first)
+            .collect();
+        tokens.sort_unstable();
+        tokens.into_iter().map(|(_, token)| token).collect()
     }
 
     /// Token ids of a text with special tokens, truncated to the window.
@@ -175,6 +197,19 @@ impl Tokenizer {
             Error::input("the tokenizer has no mask token")
                 .with_hint("name it as `mask_token` in tokenizer_config.json")
         })
+    }
+
+    /// Token ids of a text without the special tokens that the tokenizer adds; not truncated unless the tokenizer was opened for windows.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = guarded(|| self.inner.encode_fast(text, false));
+        Ok(encoding.context("tokenizing a row")?.get_ids().to_vec())
+    }
+
+    /// The same tokenizer, which truncates nothing.
+    pub fn whole(&self) -> Result<Self> {
+        let mut whole = self.clone();
+        guarded(|| whole.inner.with_truncation(None).map(|_| ()))?;
+        Ok(whole)
     }
 
     /// The text of tokens. Special tokens are written as their text, bytes that are no UTF-8 as U+FFFD.
@@ -206,32 +241,11 @@ fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     }
 }
 
-/// The text of a special token, which is stored as a string or as an object with `content`.
-fn token_text<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    text_of(settings.get(key)?)
-}
-
-fn text_of(token: &Value) -> Option<&str> {
-    match token {
-        Value::String(text) => Some(text),
-        Value::Object(token) => token.get("content")?.as_str(),
-        _ => None,
-    }
-}
-
-/// Tokens that stand for no text, ascending.
-fn special_ids(tokenizer: &tokenizers::Tokenizer, settings: &Map<String, Value>) -> Vec<u32> {
-    let named = NAMED.iter().filter_map(|key| token_text(settings, key));
-    let more =
-        ["additional_special_tokens", "extra_special_tokens"].iter().filter_map(|key| settings.get(*key));
-    let more = more.filter_map(Value::as_array).flatten().filter_map(text_of);
-    let added = tokenizer.get_added_tokens_decoder();
-    let added = added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
-    let mut ids: Vec<u32> =
-        named.chain(more).filter_map(|text| tokenizer.token_to_id(text)).chain(added).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
+/// `eos_token_id` of a configuration: a number, or a list whose first counts.
+fn eos_id(config: &Config, embedded: usize) -> Option<u32> {
+    let value = config.get("eos_token_id")?;
+    let id = value.as_u64().or_else(|| value.as_array()?.first()?.as_u64())?;
+    u32::try_from(id).ok().filter(|id| (*id as usize) < embedded)
 }
 
 fn pad_id(
@@ -261,7 +275,6 @@ fn pad_id(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use invarlock_error::Kind;
     use serde_json::json;
 
     /// A word-level tokenizer of the letters a to z with ids from 1; 0 is `<pad>`.
@@ -294,8 +307,8 @@ pub(crate) mod tests {
             true => Objective::Masked,
             false => Objective::Causal,
         };
-        let model = Model { objective, embedded, with_bos: true };
-        Tokenizer::new(Definition::open(dir.path())?, &config, 4, model)
+        let model = ForModel { objective, embedded, with_bos: true };
+        Tokenizer::new(Definition::open(dir.path(), "")?.expect("a tokenizer"), &config, 4, model)
     }
 
     /// The tokenizers of masked language models name a mask token.
@@ -358,8 +371,5 @@ pub(crate) mod tests {
         assert!(message(open(b"\xff\xff", None, json!({}), 27)).contains("invalid tokenizer"));
         assert!(message(open(&bytes, Some(json!({"pad_token": "??"})), json!({}), 27)).contains("pad token"));
         assert!(message(open(&bytes, None, json!({"pad_token_id": 99}), 27)).contains("pad_token_id"));
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let missing = Definition::open(dir.path()).map(|_| ()).expect_err("an input error");
-        assert!(missing.message().contains("no tokenizer.json"), "{missing}");
     }
 }

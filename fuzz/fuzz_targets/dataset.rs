@@ -1,0 +1,22 @@
+//! Reads a file of a dataset: a byte that chooses the end of its name, and the file.
+#![no_main]
+
+use invarlock_evaluator::dataset::{self, Fields, Limit};
+
+const NAMES: [&str; 8] =
+    ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.txt", "a.parquet", "a.jsonl.gz", "a.jsonl.zst"];
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Some((chosen, file)) = bytes.split_first() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(NAMES[usize::from(*chosen) % NAMES.len()]);
+    std::fs::write(&path, file).expect("a file");
+    let paths = [path.to_str().expect("a path").to_owned()];
+    let limit = Limit { rows: 100, blank_counts: chosen & 128 != 0 };
+    let target = (chosen & 64 != 0).then_some("target");
+    if let Ok(texts) = dataset::read(&paths, Fields { text: "text", target }, limit) {
+        assert!(texts.rows.len() <= limit.rows);
+        assert!(texts.rows.iter().all(|row| !row.text.trim().is_empty()));
+        assert!(texts.rows.iter().all(|row| row.is_conversation == texts.are_conversations()));
+    }
+});
