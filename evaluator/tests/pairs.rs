@@ -46,6 +46,7 @@ fn inputs(name: &str) -> (TempDir, Value, Value) {
     let mut job = baseline(&dir.path().join("checkpoint"), &dir.path().join("pairs.jsonl"), 64, 3);
     job["windows"]["text_field"] = json!("a");
     job["windows"]["target_field"] = json!("b");
+    job["provider"] = json!("local_jsonl_pairs");
     (dir, job, expected)
 }
 
@@ -81,23 +82,33 @@ fn losses_of_pairs_are_those_of_transformers() {
             again["evaluation_windows"]["final"]["labels"]
         );
         assert_eq!(report["evaluation_windows"]["final"]["predicted_texts"][1], "w5 w2");
+        // Targets count as well: w5 and w2 are in no source.
+        let used = report["data"]["used_tokens"].as_array().unwrap();
+        assert!(["w2", "w5", "w7", "w9"].iter().all(|token| used.contains(&json!(token))), "{used:?}");
     }
 }
 
 #[test]
 fn datasets_and_settings_that_do_not_fit_the_model_are_refused() {
     let (dir, job, _) = inputs("t5");
-    let refused = |change: &dyn Fn(&mut Value), words: &[&str]| {
+    let refused_as = |expected: &str, change: &dyn Fn(&mut Value), words: &[&str]| {
         let mut job = job.clone();
         change(&mut job);
         let (kind, message) = run(dir.path(), &job).error();
-        assert_eq!(kind, "input", "{message}");
+        assert_eq!(kind, expected, "{message}");
         words.iter().for_each(|word| assert!(message.contains(word), "{message}"));
     };
+    let refused = |change: &dyn Fn(&mut Value), words: &[&str]| refused_as("input", change, words);
+    refused_as(
+        "unsupported",
+        &|job| job["windows"]["packing"] = json!("documents"),
+        &["packing: documents is not supported for a sequence-to-sequence model"],
+    );
     refused(
         &|job| drop(job["windows"].as_object_mut().unwrap().remove("target_field")),
         &["the dataset has single texts", "(t5) is a sequence-to-sequence model", "local_jsonl_pairs"],
     );
+    refused(&|job| job["provider"] = json!("local_jsonl"), &["provider local_jsonl, which does not fit"]);
     refused(
         &|job| job["metric"] = json!("ppl_mlm"),
         &["the metric ppl_mlm measures a masked language model"],

@@ -80,7 +80,7 @@ pub fn subject(dir: &Path, checkpoint: &Path, baseline: &Value) -> Value {
         "checkpoint": checkpoint, "windows": {"kind": "replay", "file": file},
         "seq_len": baseline["data"]["seq_len"], "stride": baseline["data"]["seq_len"],
         "preview_n": baseline["data"]["preview_n"], "final_n": baseline["data"]["final_n"],
-        "split": "validation", "seed": 43,
+        "provider": baseline["data"]["dataset"], "split": "validation", "seed": 43,
     })
 }
 
