@@ -22,7 +22,8 @@ pub struct Source {
     text_field: Option<String>,
     src_field: Option<String>,
     tgt_field: Option<String>,
-    max_samples: Option<usize>,
+    /// Rows that are read at most.
+    pub max_samples: Option<usize>,
 }
 
 /// The settings of [`Source`].

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::definition::{Built, Source, unsupported};
+use super::parts::{Built, Source, unsupported};
 use super::special::{pair, token_text};
 use crate::checkpoint::exists;
 use crate::{files, limits};

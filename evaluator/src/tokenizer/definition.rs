@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::parts::{Built, Source, unsupported};
 use super::{byte_level, sentence_piece, special, word_piece};
 use crate::checkpoint::{Checkpoint, EmbeddedTokenizer, exists};
 use crate::{files, limits};
-use invarlock_error::{Error, Result, bail};
+use invarlock_error::{Result, bail};
 
 /// The files of tokenizers, each of which suffices. `vocab.json` needs `merges.txt` as well.
 pub(super) const FILES: [&str; 6] = [
@@ -29,30 +30,6 @@ pub(super) struct Definition {
     pub bytes: Vec<u8>,
     /// `tokenizer_config.json`, with what other files say of special tokens.
     pub settings: Map<String, Value>,
-}
-
-/// What the parts of a definition are made from.
-pub(super) struct Source<'s> {
-    /// Directory of the checkpoint.
-    pub directory: &'s Path,
-    /// The file of the vocabulary.
-    pub path: &'s Path,
-    /// Name of the tokenizer's class in transformers, without `Fast`.
-    pub class: &'s str,
-    /// `tokenizer_config.json`, with what other files say of special tokens.
-    pub settings: &'s Map<String, Value>,
-}
-
-/// A definition without its added tokens.
-pub(super) struct Built {
-    /// `normalizer`, `pre_tokenizer`, `model`, `post_processor`, `decoder`.
-    pub members: Value,
-    /// The id of each token of the model.
-    pub ids: Vec<(String, u32)>,
-    /// Added tokens that the file itself names: id, token, whether it is special.
-    pub added: Vec<(u32, String, bool)>,
-    /// Special tokens of the class, where the settings name none: `(name, token)`.
-    pub defaults: Vec<(&'static str, &'static str)>,
 }
 
 impl Definition {
@@ -88,7 +65,7 @@ impl Definition {
             "vocab.txt" => word_piece::read(&source)?,
             _ => sentence_piece::read(&source)?,
         };
-        let bytes = built.members_with_added_tokens(&source)?.to_string().into_bytes();
+        let bytes = with_added_tokens(&built, &source)?.to_string().into_bytes();
         let mut settings = settings;
         for (name, token) in built.defaults {
             if settings.get(name).is_none_or(Value::is_null) {
@@ -126,21 +103,12 @@ fn class(settings: &Map<String, Value>, model_type: &str) -> String {
     class.to_owned()
 }
 
-/// The error for a tokenizer that cannot be read.
-pub(super) fn unsupported(path: &Path, what: &str) -> Error {
-    Error::unsupported(format!("{}: {what} is not supported", path.display())).with_hint(
-        "load the tokenizer with AutoTokenizer of transformers and save it with `save_pretrained`, which writes tokenizer.json",
-    )
-}
-
-impl Built {
-    /// The definition, with the added tokens of all files.
-    fn members_with_added_tokens(&self, source: &Source<'_>) -> Result<Value> {
-        let ids = self.ids.iter().map(|(token, id)| (token.as_str(), *id)).collect();
-        let mut members = self.members.clone();
-        members["version"] = json!("1.0");
-        members["added_tokens"] =
-            Value::Array(special::added_tokens(source, &ids, &self.added, &self.defaults)?);
-        Ok(members)
-    }
+/// The definition, with the added tokens of all files.
+fn with_added_tokens(built: &Built, source: &Source<'_>) -> Result<Value> {
+    let ids = built.ids.iter().map(|(token, id)| (token.as_str(), *id)).collect();
+    let mut members = built.members.clone();
+    members["version"] = json!("1.0");
+    members["added_tokens"] =
+        Value::Array(special::added_tokens(source, &ids, &built.added, &built.defaults)?);
+    Ok(members)
 }

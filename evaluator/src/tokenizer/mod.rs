@@ -2,6 +2,7 @@
 
 mod byte_level;
 mod definition;
+mod parts;
 mod sentence_piece;
 mod special;
 mod subject;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 use serde_json::{Map, Value, json};
 
-use super::definition::{Built, Source, unsupported};
+use super::parts::{Built, Source, unsupported};
 use super::special::pair;
 use crate::{files, limits};
 use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::definition::Source;
+use super::parts::Source;
 use crate::checkpoint::exists;
 use crate::{files, limits};
 use invarlock_error::{Result, bail};

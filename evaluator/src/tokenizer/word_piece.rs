@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::definition::{Built, Source, unsupported};
+use super::parts::{Built, Source, unsupported};
 use super::special::{pair, token_text};
 use crate::{files, limits};
 use invarlock_error::{Error, Result};
