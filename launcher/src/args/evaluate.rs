@@ -13,7 +13,7 @@ use std::path::PathBuf;
     Exit codes: 0 passed, 1 the subject failed its gates, 2 input or usage, 3 integrity, safety,\n\
     unsupported, system or limit, 128+n stopped by signal n.")]
 pub struct EvaluateArgs {
-    /// Directory of the baseline checkpoint (Hugging Face layout, safetensors), or ORG/NAME[@REVISION] in the Hugging Face cache
+    /// Directory of the baseline checkpoint (Hugging Face layout, safetensors), or ORG/NAME or ORG/NAME@REVISION in the Hugging Face cache
     #[arg(long, value_name = "DIR")]
     pub baseline: PathBuf,
     /// The subject checkpoint, as --baseline; or a PEFT LoRA adapter, which is merged over the baseline as it is loaded
@@ -23,7 +23,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "FILE.yaml", conflicts_with = "dataset")]
     pub preset: Option<PathBuf>,
     /// Dataset: rows with a "text" member (JSON lines, JSON, CSV, TSV, Parquet; also .gz, .zst), or lines of text (.txt). Or
-    /// hf:ORG/NAME[@REV] or wikitext2 in the Hugging Face cache
+    /// hf:ORG/NAME, hf:ORG/NAME@REVISION or wikitext2 in the Hugging Face cache
     #[arg(long, value_name = "FILE")]
     pub dataset: Option<PathBuf>,
     /// How texts lie in windows: rows (each row gives one window) or documents (rows are joined by the end token and cut into full
