@@ -94,7 +94,8 @@ fn as_gnu_tar_lists(entry: &Entry) -> (char, u64, String) {
     match entry.kind.as_str() {
         "directory" => ('d', 0, entry.name.clone()),
         "symlink" => ('l', 0, format!("{} -> {}", entry.name, entry.link)),
-        "hardlink" => ('h', 0, format!("{} link to {}", entry.name, entry.link)),
+        // It lists the target as it uses it, without leading slashes.
+        "hardlink" => ('h', 0, format!("{} link to {}", entry.name, entry.link.trim_start_matches('/'))),
         _ => ('-', entry.size, entry.name.clone()),
     }
 }
@@ -131,28 +132,29 @@ fn extracted(archive: &[u8]) -> Option<BTreeMap<String, Entry>> {
     Some(all)
 }
 
-fn trimmed(name: &str) -> &str {
-    let name = name.trim_start_matches("./").trim_end_matches('/');
-    if name == "." { "" } else { name }
+/// A name without the parts that have no effect.
+fn trimmed(name: &str) -> String {
+    let parts = name.split('/').filter(|part| !matches!(*part, "" | "."));
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// The first difference between the extracted files and the entries.
 fn difference(tree: &BTreeMap<String, Entry>, entries: &[Entry]) -> Option<String> {
-    let mut seen: BTreeMap<&str, &Entry> = BTreeMap::new();
+    let mut seen: BTreeMap<String, &Entry> = BTreeMap::new();
     for entry in entries {
         let name = trimmed(&entry.name);
         if name.is_empty() {
             continue;
         }
-        let Some(found) = tree.get(name) else { return Some(format!("{name} was not extracted")) };
+        let Some(found) = tree.get(&name) else { return Some(format!("{name} was not extracted")) };
         let expected = match entry.kind.as_str() {
             "hardlink" => {
-                let Some(target) = seen.get(trimmed(&entry.link)) else {
+                let Some(target) = seen.get(&trimmed(&entry.link)) else {
                     return Some(format!("{name} links to nothing"));
                 };
-                Entry { name: name.to_owned(), ..(*target).clone() }
+                Entry { name: name.clone(), ..(*target).clone() }
             }
-            _ => Entry { name: name.to_owned(), ..entry.clone() },
+            _ => Entry { name: name.clone(), ..entry.clone() },
         };
         let same = match expected.kind.as_str() {
             "file" => {
@@ -167,7 +169,8 @@ fn difference(tree: &BTreeMap<String, Entry>, entries: &[Entry]) -> Option<Strin
         if !same {
             return Some(format!("{expected:?} became {found:?}"));
         }
-        seen.insert(name, if entry.kind == "hardlink" { seen[trimmed(&entry.link)] } else { entry });
+        let seen_as = if entry.kind == "hardlink" { seen[&trimmed(&entry.link)] } else { entry };
+        seen.insert(name, seen_as);
     }
     let extra = tree.values().find(|file| file.kind != "directory" && !seen.contains_key(file.name.as_str()));
     extra.map(|file| format!("{file:?} is in no listing"))
@@ -308,6 +311,7 @@ fn damaged_archives_have_the_same_meaning_or_are_rejected() {
     // Small archives, so that most changes affect a header.
     let small: Vec<Vec<u8>> = vec![
         Tar::default().dir("d/").file("d/f", "content").symlink("l", "d/f").hardlink("h", "d/f").end(),
+        Tar::default().dir("/d/").file("/d/f", "content").symlink("//l", "d/f").hardlink("./h", "/l").end(),
         Tar::default()
             .pax(&[("path", "long/name"), ("size", "7"), ("mtime", "1")])
             .file("x", "content")
@@ -358,13 +362,12 @@ fn damaged_archives_have_the_same_meaning_or_are_rejected() {
                 difference(&tree, &entries)
             }
             Some(entries) => difference(&tree, &entries).or_else(|| {
-                let says =
-                    entries.iter().map(as_gnu_tar_lists).map(|(k, s, n)| (k, s, trimmed(&n).to_owned()));
+                let says = entries.iter().map(as_gnu_tar_lists).map(|(k, s, n)| (k, s, trimmed(&n)));
                 match gnu_tar(&path) {
                     None => Some("GNU tar rejects it".to_owned()),
                     Some(listed) => {
                         let listed: Vec<_> =
-                            listed.into_iter().map(|(k, s, n)| (k, s, trimmed(&n).to_owned())).collect();
+                            listed.into_iter().map(|(k, s, n)| (k, s, trimmed(&n))).collect();
                         let says: Vec<_> = says.collect();
                         (listed != says).then(|| format!("GNU tar has {listed:?}, Python {says:?}"))
                     }

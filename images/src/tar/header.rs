@@ -44,13 +44,15 @@ impl Header {
         let blank = |field: &[u8]| field.iter().all(|byte| matches!(byte, b' ' | 0));
         // A negative time that fits into the type of every reader.
         let negative = |field: &[u8]| field[..4] == [0xff; 4] && field[4] >= 0x80;
+        // Some writers leave owner, group and time blank, which all readers take for 0.
+        let can_be_blank = |at: usize| matches!(at, 108 | 116 | 136) || at > 300;
         // Mode, owner, group, time, and both numbers of a device.
         let fields =
             [100..108, 108..116, 116..124, 136..148, 329..337, 337..345].map(|at| (at.start, &self.0[at]));
         let is_extension = matches!(self.kind(), b'L' | b'K' | b'x' | b'g');
         let good = fields.iter().all(|(at, field)| {
             number(field).is_some()
-                || (is_extension || *at > 300) && blank(field)
+                || (is_extension || can_be_blank(*at)) && blank(field)
                 || *at == 136 && negative(field)
         });
         match good {

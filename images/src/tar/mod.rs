@@ -232,11 +232,10 @@ fn item(
     if path.is_empty() && kind != Kind::Directory {
         return Err(Error::safety("a root entry that is not a directory"));
     }
+    // The name makes a whiteout, whatever the type: some writers link equal whiteouts to each other.
     let (path, kind) = match path::whiteout(&path)? {
         None => (path, kind),
-        Some(_) if kind != Kind::File || size != 0 => {
-            return Err(Error::safety("a whiteout that is not an empty file"));
-        }
+        Some(_) if size != 0 => return Err(Error::safety("a whiteout with content")),
         Some(WhiteoutMark::Whiteout(path)) => (path, Kind::Whiteout),
         Some(WhiteoutMark::Opaque(path)) => (path, Kind::Opaque),
     };

@@ -22,40 +22,29 @@ pub(super) enum WhiteoutMark {
 }
 
 /// A path as names joined by `/`; empty for the root.
+///
+/// A path is relative to the root of its own layer. So a leading `/`, empty names and `.` have no effect, as for GNU tar and for other
+/// readers of images. A name `..` is refused, wherever it is.
 pub(super) fn clean(raw: &[u8]) -> Result<String> {
     let text = std::str::from_utf8(raw).map_err(|_| not_utf8())?;
     let bad = |why: &str| Err(Error::safety(format!("a path that {why}")));
     if text.is_empty() || text.contains('\0') {
         return bad("is empty or contains a NUL");
     }
-    if text.starts_with('/') {
-        return bad("is absolute");
-    }
     if text.len() > MAX_PATH {
         return bad("is too long");
     }
-    let mut rest = text;
-    while let Some(tail) = rest.strip_prefix("./") {
-        rest = tail;
-    }
-    let rest = if rest == "." { "" } else { rest };
-    // A leading slash was refused above, so "//" does not occur.
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.is_empty() {
-        return Ok(String::new());
-    }
-    if rest.split('/').count() > MAX_DEPTH {
+    let names: Vec<&str> = text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    if names.len() > MAX_DEPTH {
         return bad("is too deep");
     }
-    for name in rest.split('/') {
-        match name {
-            ".." => return bad("contains '..'"),
-            "" | "." => return bad("contains an empty name or '.'"),
-            _ if name.len() > MAX_NAME => return bad("contains a name that is too long"),
-            _ => {}
-        }
+    if names.contains(&"..") {
+        return bad("contains '..'");
     }
-    Ok(rest.to_owned())
+    if names.iter().any(|name| name.len() > MAX_NAME) {
+        return bad("contains a name that is too long");
+    }
+    Ok(names.join("/"))
 }
 
 /// The whiteout that a clean path means, if any. A whiteout of nothing, and a path below a whiteout, are refused.
@@ -89,4 +78,29 @@ pub(super) fn target(raw: Vec<u8>) -> Result<String> {
 
 fn not_utf8() -> Error {
     Error::unsupported("a name that is not UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean;
+
+    #[test]
+    fn paths_are_relative_to_the_root() {
+        for (raw, path) in [
+            ("/", ""),
+            (".", ""),
+            ("./", ""),
+            ("/etc/passwd", "etc/passwd"),
+            ("//x/", "x"),
+            ("./a/./b", "a/b"),
+            (".//c", "c"),
+            ("d//e", "d/e"),
+            ("...", "..."),
+        ] {
+            assert_eq!(clean(raw.as_bytes()).expect(raw), path);
+        }
+        for up in ["..", "/..", "a/..", "/../a", "a/../b", "./../a", "//../a"] {
+            assert!(clean(up.as_bytes()).is_err(), "{up}");
+        }
+    }
 }
