@@ -211,6 +211,8 @@ mod tests {
             "oci:dir:tag".to_owned(),
             "oci:dir:with:colon:tag".to_owned(),
             "oci-archive:image.tar".to_owned(),
+            "oci:dir:docker.io/library/tool:1.2".to_owned(),
+            "oci-archive:/some/image.tar:localhost:5000/tool:1.2".to_owned(),
             format!("oci-archive:/some/image.tar:tag@{digest}"),
             "docker-archive:image.tar".to_owned(),
             "docker-archive:image.tar:localhost:5000/some/name:tag".to_owned(),
@@ -223,6 +225,21 @@ mod tests {
         }
         assert!(matches!(Reference::parse("oci:a:b"), Ok(Reference::Layout { tag: Some(_), .. })));
         assert!(matches!(Reference::parse("localhost:5000/a:b"), Ok(Reference::Registry(_))));
+        for (text, path, name) in [
+            ("oci:l:docker.io/library/tool:1.2", "l", "docker.io/library/tool:1.2"),
+            ("oci:l:localhost:5000/tool:1.2", "l", "localhost:5000/tool:1.2"),
+            ("oci:l:localhost/tool:1.2", "l", "localhost/tool:1.2"),
+            ("oci:/a:b/c:tag", "/a:b/c", "tag"),
+            ("oci:/a:./c:tag", "/a:./c", "tag"),
+            ("oci:/a:../c:tag", "/a:../c", "tag"),
+        ] {
+            let parsed = Reference::parse(text).expect(text);
+            let expected = (PathBuf::from(path), Some(name.to_owned()));
+            assert!(
+                matches!(&parsed, Reference::Layout { dir, tag, .. } if (dir, tag) == (&expected.0, &expected.1)),
+                "{parsed:?}"
+            );
+        }
     }
 
     #[test]

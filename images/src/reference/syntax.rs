@@ -21,12 +21,25 @@ pub(super) fn split_path(rest: &str) -> Option<Result<(PathBuf, Option<String>, 
         },
         None => (rest, None),
     };
+    if let Some((path, name)) = split_full_name(rest) {
+        return (!path.is_empty()).then(|| Ok((PathBuf::from(path), Some(name.to_owned()), digest)));
+    }
     // A tag has no '/', so a path that contains a colon needs a tag after it.
     let (path, tag) = match rest.rsplit_once(':') {
         Some((path, tag)) if is_tag(tag) => (path, Some(tag.to_owned())),
         _ => (rest, None),
     };
     (!path.is_empty()).then(|| Ok((PathBuf::from(path), tag, digest)))
+}
+
+/// Splits `PATH:HOST/NAME:TAG`, the full name of an image in a layout, as other tools write it. Only a part with a dot or a colon, and
+/// `localhost`, is a host: so a path with a colon is rarely taken for a name.
+fn split_full_name(rest: &str) -> Option<(&str, &str)> {
+    let is_full_name = |text: &str| {
+        let host = text.split_once('/').map_or("", |(host, _)| host);
+        (host.contains(['.', ':']) || host == "localhost") && is_docker_name(text)
+    };
+    rest.match_indices(':').map(|(at, _)| (&rest[..at], &rest[at + 1..])).find(|(_, name)| is_full_name(name))
 }
 
 /// Whether it is a name with a tag, as other tools write it: several parts, the first of which can be a host and port.
