@@ -11,6 +11,10 @@ use std::time::Duration;
 /// What fails where a result cannot be written as JSON.
 const WRITING_JSON: &str = "writing a result as JSON";
 
+/// What is printed about an image that names no platform.
+pub const PLATFORM_ASSUMED: &str =
+    "invarlock: the image names no architecture or no operating system; those of this machine are assumed";
+
 /// How much is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum Level {

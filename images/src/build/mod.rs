@@ -24,7 +24,7 @@ use crate::layer::create::{Options, create};
 use crate::layer::limits::Limits;
 use crate::layer::{LeftOut, Policy};
 use crate::oci::compression::MAGIC_LENGTH;
-use crate::oci::descriptor::{architecture, descriptor, platform_descriptor};
+use crate::oci::descriptor::{architecture, descriptor, mark_devices_dropped, platform_descriptor};
 use crate::oci::json::{parse, to_bytes};
 use crate::oci::{Compression, Digest, Hashing};
 use crate::progress::Progress;
@@ -33,6 +33,7 @@ use crate::sbom::Sbom;
 use crate::sbom::packages::Packages;
 use crate::tar::{is_archive, read_error};
 use crate::transport::import::copy_blobs;
+use crate::transport::local::lacks_devices;
 use crate::transport::{LocalImages, ResolvedImage, resolve};
 use crate::{Error, Result};
 
@@ -132,8 +133,11 @@ impl LocalImages {
         // A whiteout can remove a package.
         sbom = sbom.filter(|_| extracted[first_own..].iter().all(|layer| layer.totals.removals == 0));
         layout.sync()?;
-        let manifest =
+        let mut manifest =
             platform_descriptor(&MediaType::ImageManifest, &image.manifest_digest, image.manifest_size);
+        if lacks_devices(&extracted) {
+            mark_devices_dropped(&mut manifest);
+        }
         layout.tag(Some(&tag), manifest)?;
         if let Some(sbom) = sbom.and_then(|sbom| packages.add_to(sbom)) {
             let name = tag.split(':').next().unwrap_or_default();
@@ -247,7 +251,7 @@ fn add_archive(layout: &LockedLayout<'_>, path: &Path, progress: Progress<'_>) -
         return Err(Error::integrity(format!("{} is not a tar archive, or is corrupt", path.display()))
             .with_hint("pass a directory, or a tar archive: uncompressed, or compressed with gzip or zstd"));
     }
-    let mut hashing = Hashing::bounded(std::io::sink(), Limits::default().max_decompressed(size));
+    let mut hashing = Hashing::bounded(std::io::sink(), Limits::default().max_archive(size));
     hashing.read_all(compression.decompress(blob()?)?).map_err(read_error)?;
     let diff_id = hashing.finish().2;
     Ok(Added { descriptor: descriptor(&compression.media_type(), &digest, size), diff_id })

@@ -4,28 +4,44 @@ use super::entry::Totals;
 use crate::{Error, Result};
 
 /// Limits of one layer.
+///
+/// Blocks of zeros are written as holes. They cost time but no disk space, and many images have long runs of them (`/var/log/lastlog`), so they
+/// have a higher limit than other bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Most bytes of the uncompressed archive, and of all files.
     pub bytes: u64,
     /// Most entries, including directories that the archive only implies.
     pub entries: u64,
-    /// Most bytes of the archive per byte of the blob, above [`Limits::always_allowed`].
+    /// Most bytes of the archive per byte of the blob, above what is always allowed.
     pub ratio: u64,
-    /// Bytes of the archive that are allowed for a blob of any size.
+    /// Bytes of the archive, without the holes in files, that are allowed for a blob of any size.
     pub always_allowed: u64,
+    /// Bytes of the archive, and of all files, that are allowed for a blob of any size.
+    pub always_allowed_with_holes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 1_000_000, ratio: 200, always_allowed: 64 << 20 }
+        Self {
+            bytes: 64 << 30,
+            entries: 1_000_000,
+            ratio: 200,
+            always_allowed: 64 << 20,
+            always_allowed_with_holes: 4 << 30,
+        }
     }
 }
 
 impl Limits {
-    /// The most bytes to which a blob of `size` may be decompressed.
-    pub fn max_decompressed(&self, size: u64) -> u64 {
+    /// The most bytes of the archive, without the holes in files, for a blob of `size` bytes.
+    pub fn max_data(&self, size: u64) -> u64 {
         self.bytes.min(self.always_allowed.max(size.saturating_mul(self.ratio)))
+    }
+
+    /// The most bytes of the archive, and of all files with their holes, for a blob of `size` bytes.
+    pub fn max_archive(&self, size: u64) -> u64 {
+        self.bytes.min(self.max_data(size).max(self.always_allowed_with_holes))
     }
 }
 
@@ -52,6 +68,10 @@ pub enum SpecialFilePolicy {
     Drop,
 }
 
+/// What the user can do about devices.
+pub(crate) const DROP_DEVICES: &str = "containers have their own /dev: leave out the devices and fifos of the image with `--drop-devices` of \
+     `invarlock runtime image import`, `pull` or `build`, which is remembered for the image";
+
 /// What is done with contents of an image that no container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -74,7 +94,8 @@ impl Policy {
             true => Err(Error::safety(format!("it contains {what}, which this command refuses"))),
             false => Ok(()),
         };
-        check("devices or fifos", self.devices, totals.dropped_devices)?;
+        check("devices or fifos", self.devices, totals.dropped_devices)
+            .map_err(|error| error.with_hint(DROP_DEVICES))?;
         check("set-id programs", self.set_id, totals.dropped_set_id)
     }
 }

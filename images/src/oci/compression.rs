@@ -3,16 +3,24 @@
 //! Blobs are untrusted: the memory for decompression is bounded, and truncated or trailing data is an error of the reader.
 
 use std::io::{self, BufRead, Read};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use invarlock_error::Context as _;
-use oci_spec::image::{MediaType, ToDockerV2S2 as _};
-use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
+use oci_spec::image::MediaType;
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
 use crate::{Error, Result};
 
-/// Largest zstd window, as a power of two: 8 MiB, which the zstd specification recommends every decoder to support. Larger ones would
-/// exceed the memory bound of an extraction.
-const MAX_WINDOW_LOG: u32 = 23;
+/// Largest zstd window of a layer that is decompressed beside others, as a power of two: 8 MiB, which the zstd specification recommends
+/// every decoder to support.
+const SMALL_WINDOW_LOG: u32 = 23;
+/// Largest zstd window: 128 MiB, that of `zstd --ultra -22`, and what the `zstd` program accepts without `--long`.
+const MAX_WINDOW_LOG: u32 = 27;
+/// Bytes of the longest header of a zstd frame (`ZSTD_FRAMEHEADERSIZE_MAX`).
+const MAX_FRAME_HEADER: usize = 18;
+
+/// Held while a frame with a large window is decompressed: windows are memory, so a process has only one of them at a time.
+static LARGE_WINDOW: Mutex<()> = Mutex::new(());
 
 /// `ZSTD_error_frameParameter_windowTooLarge`, as the functions of libzstd return it.
 const WINDOW_TOO_LARGE: usize = 0_usize.wrapping_sub(16);
@@ -28,19 +36,26 @@ pub(crate) enum Compression {
 /// Bytes at the start of a file by which its compression is recognized.
 pub(crate) const MAGIC_LENGTH: usize = 10;
 
+/// Media types of layers: those of the image specification, then Docker's. Layers that must not be distributed are like others here: their
+/// bytes are read from the source of the image, and never from the addresses in their descriptor. Each with the separator before the name of a compression.
+const LAYER_TYPES: [(&str, char); 4] = [
+    ("application/vnd.oci.image.layer.v1.tar", '+'),
+    ("application/vnd.oci.image.layer.nondistributable.v1.tar", '+'),
+    ("application/vnd.docker.image.rootfs.diff.tar", '.'),
+    ("application/vnd.docker.image.rootfs.foreign.diff.tar", '.'),
+];
+
 impl Compression {
-    /// The compression that the media type of a layer names.
-    pub fn from_media_type(media_type: &MediaType) -> Option<Self> {
-        match media_type {
-            MediaType::ImageLayer => Some(Self::None),
-            MediaType::ImageLayerGzip => Some(Self::Gzip),
-            MediaType::ImageLayerZstd => Some(Self::Zstd),
-            other => {
-                let is_docker_gzip =
-                    MediaType::ImageLayerGzip.to_docker_v2s2().is_ok_and(|docker| other.as_ref() == docker);
-                is_docker_gzip.then_some(Self::Gzip)
-            }
-        }
+    /// The compression that the media type of a layer names. It is a claim: [`decompress`] reads what the blob contains.
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        LAYER_TYPES.iter().find_map(|(archive, separator)| match media_type.strip_prefix(archive)? {
+            "" => Some(Self::None),
+            rest => match rest.strip_prefix(*separator)? {
+                "gzip" => Some(Self::Gzip),
+                "zstd" => Some(Self::Zstd),
+                _ => None,
+            },
+        })
     }
 
     /// The OCI media type of a layer with this compression.
@@ -81,6 +96,18 @@ impl Compression {
     }
 }
 
+/// A reader of the uncompressed bytes of the layer `blob`, by its first bytes: the media types that tools write are often wrong, and the
+/// digest of the uncompressed bytes is verified. No archive starts like a compressed file: the names in it are UTF-8.
+pub(crate) fn decompress<'a>(mut blob: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::new();
+    blob.by_ref().take(MAGIC_LENGTH as u64).read_to_end(&mut start).context("reading a layer")?;
+    if let Some(command) = Compression::unsupported_decompressor(&start) {
+        return Err(Error::unsupported("its compression is not supported; supported: none, gzip and zstd")
+            .with_hint(format!("the layer is compressed for `{command}`: compress it with gzip or zstd")));
+    }
+    Compression::from_magic(&start).decompress(io::Cursor::new(start).chain(blob))
+}
+
 /// Decompresses the frames of a zstd stream. `zstd::Decoder` reports every failure as text, so that a window that is too large could not
 /// be told apart from corrupt data; this one reads the error code of libzstd.
 struct ZstdDecoder<R> {
@@ -88,6 +115,10 @@ struct ZstdDecoder<R> {
     context: DCtx<'static>,
     /// Whether the last frame is complete and flushed.
     at_frame_end: bool,
+    /// The first bytes of the current frame that were consumed, up to the length of a header.
+    frame_start: Vec<u8>,
+    /// Allows a large window.
+    large_window: Option<MutexGuard<'static, ()>>,
 }
 
 impl<R: BufRead> ZstdDecoder<R> {
@@ -95,11 +126,27 @@ impl<R: BufRead> ZstdDecoder<R> {
         let mut context =
             DCtx::try_create().ok_or_else(|| Error::system("creating a zstd decoder: out of memory"))?;
         context
-            .set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG))
+            .set_parameter(DParameter::WindowLogMax(SMALL_WINDOW_LOG))
             .map_err(zstd_error)
             .context("limiting the zstd window")?;
-        Ok(Self { source, context, at_frame_end: false })
+        let (frame_start, large_window) = (Vec::with_capacity(MAX_FRAME_HEADER), None);
+        Ok(Self { source, context, at_frame_end: false, frame_start, large_window })
     }
+}
+
+/// Starts the current frame again with the largest window, when no other large window is in use. `start`: the bytes of the frame that were
+/// consumed.
+fn allow_large_window(context: &mut DCtx<'static>, start: &[u8]) -> io::Result<MutexGuard<'static, ()>> {
+    // The mutex protects no data that a panic could have left inconsistent.
+    let guard = LARGE_WINDOW.lock().unwrap_or_else(PoisonError::into_inner);
+    context.reset(ResetDirective::SessionOnly).map_err(zstd_error)?;
+    context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(zstd_error)?;
+    let mut input = InBuffer::around(start);
+    while input.pos() < start.len() {
+        // The header of a frame has no content.
+        context.decompress_stream(&mut OutBuffer::around(&mut [0; 1][..]), &mut input).map_err(zstd_error)?;
+    }
+    Ok(guard)
 }
 
 impl<R: BufRead> Read for ZstdDecoder<R> {
@@ -115,10 +162,21 @@ impl<R: BufRead> Read for ZstdDecoder<R> {
             }
             let mut input = InBuffer::around(available);
             let mut output = OutBuffer::around(&mut *buffer);
-            let remaining = self.context.decompress_stream(&mut output, &mut input).map_err(zstd_error)?;
+            let remaining = match self.context.decompress_stream(&mut output, &mut input) {
+                Err(WINDOW_TOO_LARGE) if self.large_window.is_none() => {
+                    self.large_window = Some(allow_large_window(&mut self.context, &self.frame_start)?);
+                    continue;
+                }
+                other => other.map_err(zstd_error)?,
+            };
             let (consumed, written) = (input.pos(), output.pos());
+            let missing = MAX_FRAME_HEADER.saturating_sub(self.frame_start.len());
+            self.frame_start.extend(&available[..consumed.min(missing)]);
             self.source.consume(consumed);
             self.at_frame_end = remaining == 0;
+            if self.at_frame_end {
+                self.frame_start.clear();
+            }
             if written > 0 {
                 return Ok(written);
             }
@@ -138,12 +196,12 @@ fn zstd_error(code: usize) -> io::Error {
 
 /// The cause of the error of a zstd stream whose window exceeds the limit.
 #[derive(Debug, thiserror::Error)]
-#[error("a zstd frame needs a window of more than 8 MiB")]
+#[error("a zstd frame needs a window of more than 128 MiB")]
 pub(crate) struct WindowTooLarge;
 
 impl WindowTooLarge {
     /// What the user can do about it.
-    pub const HINT: &str = "compress the layer with a level up to 19 and without --long";
+    pub const HINT: &str = "compress the layer without --long, or with --long=27 at most";
 }
 
 #[cfg(test)]
@@ -185,13 +243,67 @@ mod tests {
     }
 
     #[test]
-    fn rejects_zstd_window_above_the_limit() {
+    fn zstd_windows_are_limited_and_large_ones_used_one_at_a_time() {
         let is_too_large = |result: io::Result<Vec<u8>>| {
             result.is_err_and(|error| error.get_ref().is_some_and(|cause| cause.is::<WindowTooLarge>()))
         };
         let content: Vec<u8> =
             (0..3_000_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-        assert!(is_too_large(decompress(&frame(&content, MAX_WINDOW_LOG + 1))));
-        assert!(decompress(&frame(&content, MAX_WINDOW_LOG)).expect("content") == content);
+        let frame = |window_log| frame(&content, window_log);
+        assert!(is_too_large(decompress(&frame(MAX_WINDOW_LOG + 1))));
+        // The first frame fits into a small window.
+        let stream = [frame(SMALL_WINDOW_LOG), frame(SMALL_WINDOW_LOG + 1), frame(MAX_WINDOW_LOG)].concat();
+        assert!(decompress(&stream).expect("content") == [&content[..]; 3].concat());
+
+        let large = frame(SMALL_WINDOW_LOG + 1);
+        let mut first = ZstdDecoder::new(&large[..]).expect("decoder");
+        first.read_exact(&mut [0; 1]).expect("content");
+        let second = std::thread::spawn({
+            let large = large.clone();
+            move || decompress(&large).expect("content").len()
+        });
+        let small = frame(SMALL_WINDOW_LOG);
+        assert!(decompress(&small).expect("a small window does not wait") == content);
+        assert!(!second.is_finished(), "two large windows at once");
+        drop(first);
+        assert_eq!(second.join().expect("second"), content.len());
+    }
+
+    #[test]
+    fn decompresses_by_content_and_names_unsupported_compression() {
+        let read = |blob: &[u8]| -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            super::decompress(io::BufReader::with_capacity(3, blob))?.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let content = b"some content that is longer than a magic number".as_slice();
+        for blob in [content.to_vec(), frame(content, 20)] {
+            assert_eq!(read(&blob).expect("content"), content);
+        }
+        assert_eq!(read(b"short").expect("content"), b"short");
+        for magic in [b"\xfd7zXZ\0....".as_slice(), b"BZh91AY&SY.."] {
+            assert!(read(magic).is_err_and(|error| error.kind() == invarlock_error::Kind::Unsupported));
+        }
+    }
+
+    #[test]
+    fn media_types_of_layers_are_known_with_their_compression() {
+        use Compression::{Gzip, None as Plain, Zstd};
+        for (media_type, expected) in [
+            ("application/vnd.oci.image.layer.v1.tar", Some(Plain)),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", Some(Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", Some(Zstd)),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", Some(Gzip)),
+            ("application/vnd.docker.image.rootfs.diff.tar", Some(Plain)),
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip", Some(Gzip)),
+            ("application/vnd.docker.image.rootfs.diff.tar.zstd", Some(Zstd)),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Some(Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+xz", None),
+            ("application/vnd.oci.image.layer.v1.tar++gzip", None),
+            ("application/vnd.oci.image.layer.v1.tar.gzip", None),
+            ("application/x-what", None),
+        ] {
+            assert_eq!(Compression::from_media_type(media_type), expected, "{media_type}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a manifest and its configuration contain, as far as it is used.
 
-use oci_spec::image::{Arch, Config, MediaType, Os, RootFs};
+use oci_spec::image::{Config, MediaType, RootFs};
 use serde::{Deserialize, Serialize};
 
 use super::{Compression, Digest, Hashing};
@@ -42,11 +42,11 @@ impl Layer {
         }
     }
 
-    /// The compression that the media type names.
+    /// The compression that the media type names. It is a claim, which the blob need not keep.
     pub(crate) fn compression(&self) -> Result<Compression> {
-        Compression::from_media_type(&self.media_type.as_str().into()).ok_or_else(|| {
+        Compression::from_media_type(&self.media_type).ok_or_else(|| {
             Error::unsupported(format!(
-                "layer {} has media type {}; supported: uncompressed, gzip and zstd",
+                "layer {} has media type {}; supported: those of OCI and Docker for archives, uncompressed or with gzip or zstd",
                 self.digest, self.media_type
             ))
         })
@@ -56,8 +56,12 @@ impl Layer {
 /// The parts of a configuration that are used. The history is not read: it can be long.
 #[derive(Deserialize)]
 pub(crate) struct Configuration {
-    pub architecture: Arch,
-    pub os: Os,
+    /// Some writers leave it out.
+    #[serde(default)]
+    pub architecture: String,
+    /// Some writers leave it out.
+    #[serde(default)]
+    pub os: String,
     pub config: Option<Config>,
     pub rootfs: RootFs,
 }

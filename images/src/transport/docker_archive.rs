@@ -66,10 +66,11 @@ struct Config {
     diff_ids: Vec<Digest>,
 }
 
-/// The size of a layer, and its digest if it is compressed.
+/// The size of a layer, its compression, and its digest if it is compressed.
 #[derive(Clone, Copy)]
 struct Member {
     size: u64,
+    compression: Compression,
     compressed_digest: Option<Digest>,
 }
 
@@ -223,30 +224,31 @@ impl Opener {
             Some(known) => *known,
             None => self.member(name)?,
         };
-        let media_type = match member.compressed_digest {
-            Some(_) => MediaType::ImageLayerGzip,
-            None => MediaType::ImageLayer,
-        };
+        let media_type = member.compression.media_type();
         let digest = member.compressed_digest.unwrap_or(diff_id);
         self.archive.layers.insert(digest, name.to_owned());
         Ok(descriptor(&media_type, &digest, member.size))
     }
 
-    /// Reads the start of a member that is a layer. The format has no compressed layers, but Docker accepts them. The digest of a compressed
-    /// layer is not its diff id and is computed.
+    /// Reads the start of a member that is a layer. The format has no compressed layers, but `docker save` writes them where images are kept
+    /// compressed. The digest of a compressed layer is not its diff id and is computed.
     fn member(&mut self, name: &str) -> Result<Member> {
         let mut blob = self.archive.file.open_member(name)?;
         let size = blob.len();
-        let mut magic = [0; 2];
+        let mut magic = [0; 4];
+        let mut compression = Compression::None;
         let mut compressed_digest = None;
-        if blob.read_exact(&mut magic).is_ok() && Compression::from_magic(&magic) == Compression::Gzip {
+        if blob.read_exact(&mut magic).is_ok() {
+            compression = Compression::from_magic(&magic);
+        }
+        if compression != Compression::None {
             self.charge(name)?;
             let mut hashing = Hashing::new(());
             let all = self.archive.file.open_member(name)?;
             hashing.read_all(all).with_context(|| format!("reading {name}"))?;
             compressed_digest = Some(hashing.finish().2);
         }
-        let member = Member { size, compressed_digest };
+        let member = Member { size, compression, compressed_digest };
         self.layers.insert(name.to_owned(), member);
         Ok(member)
     }

@@ -21,7 +21,7 @@ use crate::cas::layout::LAYOUT;
 use crate::cas::{BlobSource, Layout, LockedLayout};
 use crate::layer::limits::Limits;
 use crate::oci::descriptor::{TAG, without_annotations};
-use crate::oci::{Digest, Hashing, Layer};
+use crate::oci::{Digest, Hashing, Layer, compression};
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::tar::read_error;
@@ -268,8 +268,8 @@ fn docker_archive(
             let mut blob =
                 BufReader::new(Hashing::bounded(source.blob(&layer.digest, layer.size)?, layer.size));
             let decompressed = Hashing::bounded(
-                layer.compression()?.decompress(&mut blob)?,
-                Limits::default().max_decompressed(layer.size),
+                compression::decompress(&mut blob)?,
+                Limits::default().max_archive(layer.size),
             );
             let (_, found) = archive.stream(&member(layer), decompressed)?;
             io::copy(&mut blob, &mut io::sink()).context("reading a layer")?;

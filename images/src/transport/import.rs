@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::local::LocalImages;
+use super::local::{LocalImages, lacks_devices};
 use super::resolve::{self, ResolvedImage};
 use crate::cas::{Blob, BlobSource, LayerReader, LockedLayout};
 use crate::layer::Policy;
-use crate::oci::descriptor::{platform, without_annotations};
+use crate::oci::descriptor::{mark_devices_dropped, platform, without_annotations};
 use crate::oci::{Digest, Layer};
 use crate::progress::Progress;
 use crate::reference::Reference;
@@ -26,6 +26,8 @@ pub struct Imported {
     pub manifest_digest: Digest,
     /// Size of all blobs in bytes.
     pub bytes: u64,
+    /// The configuration names no architecture or no operating system; those of this machine were assumed.
+    pub platform_assumed: bool,
 }
 
 impl LocalImages {
@@ -56,7 +58,10 @@ impl LocalImages {
             // Layers whose blobs exist are verified first. The others are extracted while they are copied.
             let exists = |layer: &Layer| self.layout.blob_size(&layer.digest).is_some();
             copy_layers(source, &layout, image.layers.iter().filter(|layer| exists(layer)), progress)?;
-            drop(self.extracted(&CopyingSource { source, layout: &layout, progress }, &image, policy)?);
+            let copying = CopyingSource { source, layout: &layout, progress };
+            if lacks_devices(&self.extracted(&copying, &image, policy)?) {
+                mark_devices_dropped(&mut descriptor);
+            }
             // Layers that were extracted before were not read above.
             copy_layers(source, &layout, image.layers.iter().filter(|layer| !exists(layer)), progress)?;
             copy_rest(source, &layout, &image, progress)?;
@@ -69,6 +74,7 @@ impl LocalImages {
                 reference: tag.unwrap_or_else(|| image.manifest_digest.to_string()),
                 manifest_digest: image.manifest_digest,
                 bytes: image.bytes,
+                platform_assumed: image.is_platform_assumed,
             })
         })
     }

@@ -1,13 +1,15 @@
 //! The images of a store, and the layouts and archives from which images can also be read.
 
 use invarlock_error::{Context as _, Kind};
+use oci_spec::image::Descriptor;
 
 use super::docker_archive::DockerArchive;
 use super::oci_archive::OciArchive;
 use super::resolve::{self, ResolvedImage};
 use crate::cas::{BlobSource, Layout};
-use crate::layer::Policy;
+use crate::layer::{Policy, SpecialFilePolicy};
 use crate::oci::Layer;
+use crate::oci::descriptor::{DEVICES_DROPPED, annotation};
 use crate::reference::Reference;
 use crate::rootfs::{ExtractedLayer, Level, RootfsCache, RootfsOptions, VerifiedRootfs, Verify};
 use crate::{Error, Result};
@@ -75,9 +77,26 @@ impl LocalImages {
     /// Extracts the layers of an image if necessary, and verifies them.
     pub fn rootfs(&self, image: &ResolvedImage, options: RootfsOptions) -> Result<VerifiedRootfs> {
         self.with_source(&image.reference, |source| {
-            let extracted = self.extracted(source, image, options.policy)?;
+            let mut policy = options.policy;
+            if self.has_devices_dropped(image)? {
+                policy.devices = SpecialFilePolicy::Drop;
+            }
+            let extracted = self.extracted(source, image, policy)?;
             self.rootfs.verify_image(source, &image.layers, extracted, options.verify)
         })
+    }
+
+    /// Whether the user agreed, when the image was added to the store, that its devices and fifos are left out. The agreement is kept for the
+    /// image and not for its layers: another image with the same layer needs its own. An index outside the store is not trusted to contain it.
+    fn has_devices_dropped(&self, image: &ResolvedImage) -> Result<bool> {
+        if !matches!(image.reference, Reference::Tag { .. } | Reference::Digest(_) | Reference::Registry(_)) {
+            return Ok(false);
+        }
+        let digest = image.manifest_digest.to_string();
+        let is_marked = |entry: &Descriptor| {
+            entry.digest().to_string() == digest && annotation(entry, DEVICES_DROPPED) == Some("true")
+        };
+        Ok(self.layout.index()?.manifests().iter().any(is_marked))
     }
 
     /// Verifies an extracted layer in full. `None` if the layer is not extracted.
@@ -85,6 +104,11 @@ impl LocalImages {
         let extracted = self.rootfs.find(&layer.diff_id)?;
         extracted.map(|extracted| self.rootfs.verify(&extracted, Verify::Full)).transpose()
     }
+}
+
+/// Whether devices or fifos of the layers were left out.
+pub(crate) fn lacks_devices(layers: &[ExtractedLayer]) -> bool {
+    layers.iter().any(|layer| layer.totals.dropped_devices > 0)
 }
 
 /// How a corrupt image can be replaced.

@@ -9,6 +9,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod local;
 pub(crate) mod oci_archive;
+mod platform;
 pub(crate) mod pull;
 mod push;
 mod remote;

@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use invarlock_error::Context as _;
 
-use super::local::LocalImages;
+use super::local::{LocalImages, lacks_devices};
 use super::remote::{Document, MAX_CONNECTIONS, Remote};
 use super::resolve::{self, ResolvedImage};
 use crate::cas::{Blob, BlobSource, LockedLayout, Sink};
 use crate::layer::Policy;
-use crate::oci::descriptor::{CHOSEN_FROM, platform, without_annotations};
+use crate::oci::descriptor::{CHOSEN_FROM, mark_devices_dropped, platform, without_annotations};
 use crate::oci::json::MAX_DOCUMENT;
 use crate::oci::{Digest, Layer};
 use crate::progress::TransferProgress;
@@ -40,6 +40,8 @@ pub struct Pulled {
     pub index_digest: Option<Digest>,
     /// Size of all blobs in bytes.
     pub bytes: u64,
+    /// The configuration names no architecture or no operating system; those of this machine were assumed.
+    pub platform_assumed: bool,
 }
 
 impl LocalImages {
@@ -60,20 +62,20 @@ impl LocalImages {
             let pull = Pull::begin(name, remote, &layout)?;
             let image = resolve::resolve(&pull, &Reference::Digest(pull.root))?;
             pull.total.store(image.bytes, Ordering::Relaxed);
-            self.fetch(&pull, &image, policy, progress)?;
-            self.record(&pull, &image, name, tag)
+            let lacks_devices = self.fetch(&pull, &image, policy, progress)?;
+            self.record(&pull, &image, name, tag, lacks_devices)
         };
         work().with_context(|| format!("pulling {name}"))
     }
 
-    /// Downloads the layers, and extracts each one when it is complete.
+    /// Downloads the layers, and extracts each one when it is complete. Returns whether devices were left out.
     fn fetch(
         &self,
         pull: &Pull<'_>,
         image: &ResolvedImage,
         policy: Option<Policy>,
         progress: TransferProgress<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         // In the order in which they are extracted.
         let mut queue: Vec<&Layer> = image.layers.iter().collect();
         queue.sort_by_key(|it| it.diff_id);
@@ -89,8 +91,10 @@ impl LocalImages {
         std::thread::scope(|scope| {
             parallel::start_up_to(scope, MAX_CONNECTIONS.min(queue.len()), fetch)?;
             let extracted = match policy {
-                Some(policy) => self.rootfs.get(pull, &image.layers, policy).map(drop),
-                None => Ok(()),
+                Some(policy) => {
+                    self.rootfs.get(pull, &image.layers, policy).map(|layers| lacks_devices(&layers))
+                }
+                None => Ok(false),
             };
             if extracted.is_err() {
                 pull.stop.store(true, Ordering::Relaxed);
@@ -112,6 +116,7 @@ impl LocalImages {
         image: &ResolvedImage,
         name: &RegistryName,
         tag: Option<String>,
+        lacks_devices: bool,
     ) -> Result<Pulled> {
         let index_digest = Some(pull.root).filter(|root| *root != image.manifest_digest);
         for digest in
@@ -127,6 +132,9 @@ impl LocalImages {
         if let Some(index) = index_digest {
             descriptor["annotations"] = json!({ CHOSEN_FROM: index });
         }
+        if lacks_devices {
+            mark_devices_dropped(&mut descriptor);
+        }
         let names: Vec<String> = name.store_tag().into_iter().chain(tag).collect();
         for name in &names {
             pull.layout.tag(Some(name), descriptor.clone())?;
@@ -140,6 +148,7 @@ impl LocalImages {
             manifest_digest: image.manifest_digest,
             index_digest,
             bytes: image.bytes,
+            platform_assumed: image.is_platform_assumed,
         })
     }
 }

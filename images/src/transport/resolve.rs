@@ -5,10 +5,11 @@ use invarlock_error::{Context as _, bail};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use serde::Serialize;
 
+use super::platform;
 use crate::cas::BlobSource;
 use crate::layer::limits::Limits;
 use crate::oci::descriptor::{
-    CHOSEN_FROM, TAG, annotation, architecture, digest_of, is_artifact, platform_descriptor,
+    CHOSEN_FROM, CONTAINERD_NAME, TAG, annotation, architecture, digest_of, is_artifact, platform_descriptor,
 };
 use crate::oci::json::{parse, refuse_keys};
 use crate::oci::manifest::{Configuration, LABEL, MAX_LAYERS};
@@ -44,6 +45,8 @@ pub struct ResolvedImage {
     pub env: Vec<(String, String)>,
     /// The absolute path of the working directory.
     pub cwd: String,
+    /// The configuration has no architecture or no operating system. Those of this machine are assumed.
+    pub is_platform_assumed: bool,
     /// The user in the configuration, which is not used: the boundary decides the user.
     pub user: Option<String>,
     /// Size of all blobs in bytes.
@@ -79,14 +82,18 @@ pub(crate) fn index_entry(source: &dyn BlobSource, reference: &Reference) -> Res
     let mut found: Vec<&Descriptor> = index
         .manifests()
         .iter()
-        .filter(|entry| !is_artifact(entry))
+        .filter(|entry| !is_artifact(entry) && !platform::is_attestation(entry))
         .filter(|entry| match &tag {
-            Some(tag) => annotation(entry, TAG).is_some_and(|found| is_same_tag(found, tag, reference)),
+            Some(tag) => is_named(entry, tag, reference),
             None => digest.is_none_or(|digest| has_digest(entry, &digest, reference)) && has_name(entry),
         })
         .collect();
     found.sort_by_key(|entry| entry.digest().to_string());
     found.dedup_by_key(|entry| entry.digest().to_string());
+    if found.len() > 1 {
+        // Some writers list the images of all platforms in the layout itself.
+        found.retain(|entry| !platform::is_of_another_machine(entry));
+    }
     match found.as_slice() {
         [one] => match digest {
             Some(wanted) if !has_digest(one, &wanted, reference) => Err(Error::integrity(format!(
@@ -98,10 +105,29 @@ pub(crate) fn index_entry(source: &dyn BlobSource, reference: &Reference) -> Res
             Some(wanted) if one.digest().to_string() != wanted.to_string() => stored_index(source, &wanted),
             _ => Ok((*one).clone()),
         },
-        [] => Err(not_found(reference, &index)),
+        [] => match digest.filter(|_| tag.is_none()) {
+            Some(wanted) => {
+                nested_entry(source, &index, &wanted)?.ok_or_else(|| not_found(reference, &index))
+            }
+            None => Err(not_found(reference, &index)),
+        },
         several => Err(Error::input(format!("{reference} is ambiguous: {}", digests(several)))
             .with_hint("name one of the images by its digest")),
     }
+}
+
+/// The descriptor with a digest in one of the indexes that `index` lists. An index in the layout that is corrupt is passed over here: it is
+/// an error for those who name it.
+fn nested_entry(source: &dyn BlobSource, index: &ImageIndex, digest: &Digest) -> Result<Option<Descriptor>> {
+    let is_wanted = |entry: &&Descriptor| entry.digest().to_string() == digest.to_string();
+    for entry in index.manifests().iter().filter(|entry| is_index(entry.media_type())) {
+        let Ok(bytes) = source.json(&digest_of(entry)?, entry.size()) else { continue };
+        let nested: ImageIndex = parse(format_args!("index {}", entry.digest()), &bytes)?;
+        if let Some(found) = nested.manifests().iter().find(is_wanted) {
+            return Ok(Some(found.clone()));
+        }
+    }
+    Ok(None)
 }
 
 fn not_found(reference: &Reference, index: &ImageIndex) -> Error {
@@ -150,10 +176,14 @@ fn stored_index(source: &dyn BlobSource, digest: &Digest) -> Result<Descriptor> 
     Ok(Descriptor::new(MediaType::ImageIndex, size, digest))
 }
 
-/// Whether a tag in the index is the wanted one. In Docker archives, some writers prefix short names with the default registry.
-fn is_same_tag(found: &str, wanted: &str, reference: &Reference) -> bool {
+/// Whether the name of an entry in the index is the wanted one. In Docker archives, some writers prefix short names with the default registry.
+/// containerd and BuildKit write the full name to an annotation of their own.
+fn is_named(entry: &Descriptor, wanted: &str, reference: &Reference) -> bool {
     let can_be_prefixed = matches!(reference, Reference::DockerArchive { .. });
-    found == wanted || can_be_prefixed && found.strip_prefix("docker.io/library/") == Some(wanted)
+    let is_foreign = matches!(reference, Reference::Layout { .. } | Reference::Archive { .. });
+    annotation(entry, TAG).is_some_and(|found| {
+        found == wanted || can_be_prefixed && found.strip_prefix("docker.io/library/") == Some(wanted)
+    }) || is_foreign && annotation(entry, CONTAINERD_NAME) == Some(wanted)
 }
 
 /// Follows indexes to the manifest for this machine.
@@ -176,21 +206,9 @@ fn follow_indexes(source: &dyn BlobSource, descriptor: Descriptor, depth: u32) -
     let bytes = source.json(&digest_of(&descriptor)?, descriptor.size())?;
     refuse_keys(&what, &bytes, &["layers", "config"])?;
     let index: ImageIndex = parse(&what, &bytes)?;
-    let is_for_this_machine = |entry: &Descriptor| {
-        entry.platform().as_ref().is_some_and(|platform| {
-            platform.os().to_string() == "linux" && platform.architecture().to_string() == architecture()
-        })
-    };
-    let matching: Vec<&Descriptor> =
-        index.manifests().iter().filter(|entry| is_for_this_machine(entry)).collect();
-    match matching.as_slice() {
-        [one] => follow_indexes(source, (*one).clone(), depth),
-        [] => Err(Error::unsupported(format!("{what} has no image for linux/{}", architecture()))),
-        several => Err(Error::input(format!(
-            "{what} has several images for linux/{}: {}",
-            architecture(),
-            digests(several)
-        ))),
+    match platform::choose(index.manifests()) {
+        Some(chosen) => follow_indexes(source, chosen.clone(), depth),
+        None => Err(Error::unsupported(format!("{what} has no image for linux/{}", architecture()))),
     }
 }
 
@@ -208,7 +226,10 @@ fn from_manifest(
         format_args!("configuration {config_digest}"),
         &source.json(&config_digest, manifest.config().size())?,
     )?;
-    let (os, arch) = (config.os.to_string(), config.architecture.to_string());
+    // A configuration without a platform is taken for one of this machine, as other tools do.
+    let own_or =
+        |named: &str, own: &'static str| if named.is_empty() { own.to_owned() } else { named.to_owned() };
+    let (os, arch) = (own_or(&config.os, "linux"), own_or(&config.architecture, architecture()));
     if (os.as_str(), arch.as_str()) != ("linux", architecture()) {
         bail!(Unsupported, "{what} is for {os}/{arch}; this machine runs linux/{}", architecture());
     }
@@ -222,6 +243,7 @@ fn from_manifest(
     let env = run.env().iter().flatten().filter_map(|variable| variable.split_once('='));
     Ok(ResolvedImage {
         reference,
+        is_platform_assumed: config.os.is_empty() || config.architecture.is_empty(),
         manifest_digest,
         manifest_size: descriptor.size(),
         config_digest,

@@ -33,15 +33,19 @@ fn names() -> Vec<Attack> {
         case("parent alone", tar().dir(".."), Safety),
         case("parent at the end", tar().dir("a/.."), Safety),
         case("many parents", tar().file(&format!("{}tmp/x", "../".repeat(25)), "x"), Safety),
-        case("absolute", tar().file("/tmp/invarlock-x", "x"), Safety),
-        case("absolute directory", tar().dir("//x/"), Safety),
-        case("absolute behind a dot", tar().file(".//tmp/invarlock-x", "x"), Safety),
-        case("dot inside", tar().file("a/./b", "x"), Safety),
-        case("empty name inside", tar().file("a//b", "x"), Safety),
+        case("parent behind a leading slash", tar().file("/../canary/x", "x"), Safety),
+        case("parent behind two slashes and a dot", tar().file("//./../canary/x", "x"), Safety),
+        case("parent of an absolute directory", tar().dir("/a/../../canary2/"), Safety),
+        case("one file, absolute and relative", tar().file("a", "1").file("/a", "2"), Safety),
+        case("one file, with an empty name and without", tar().file("a/b", "1").file("a//b", "2"), Safety),
+        case("one file, with '.' and without", tar().file("a/b", "1").file("a/./b", "2"), Safety),
+        case("absolute file over a directory", tar().dir("a/").file("/a", "x"), Safety),
         case("empty", tar().file("", "x"), Safety),
         case("nul in a pax path", tar().pax(&[("path", "a\0b")]).file("a", "x"), Safety),
         case("empty pax path", tar().pax(&[("path", "")]).file("a", "x"), Safety),
         case("root as a file", tar().file(".", "x"), Safety),
+        case("root as a file, by a slash", tar().raw(b'0', b"/", b"", 0o644, 0, b""), Safety),
+        case("root as a link, by a slash", tar().symlink("/", "../../../../canary"), Safety),
         case("root as a link, CVE-2021-29136", tar().symlink(".", "/"), Safety),
         case(
             "root as a link, dot slash",
@@ -95,6 +99,14 @@ fn links() -> Vec<Attack> {
     vec![
         case("file through a link", tar().symlink("a", "../../../../canary").file("a/file", "dead")),
         case("file through an absolute link", tar().symlink("a", "/tmp").file("a/invarlock-x", "dead")),
+        case(
+            "absolute file through a link",
+            tar().symlink("a", "../../../../canary").file("/a/file", "dead"),
+        ),
+        case(
+            "absolute file through an absolute link",
+            tar().symlink("/a", "/tmp").file("/a/invarlock-x", "dead"),
+        ),
         case("file through an inner link", tar().dir("b/").symlink("a", "b").file("a/x", "x")),
         case(
             "file through a link of links",
@@ -126,7 +138,15 @@ fn links() -> Vec<Attack> {
         case("hard link to nothing", tar().hardlink("a", "b")),
         case("hard link to a later entry", tar().hardlink("a", "b").file("b", "x")),
         case("hard link through a link", tar().symlink("s", "/etc").hardlink("a", "s/passwd")),
-        case("hard link to a link", tar().symlink("s", "/etc/passwd").hardlink("a", "s")),
+        case("hard link up behind a slash", tar().hardlink("a", "/../../../../canary/file")),
+        case(
+            "file through a hard link to a link",
+            tar().symlink("s", "../../../../canary").hardlink("a", "s").file("a/file", "dead"),
+        ),
+        case(
+            "directory over a hard link to a link",
+            tar().symlink("s", "../../../../canary").hardlink("a", "s").dir("a/"),
+        ),
         case(
             "hard link to a link, then written",
             tar().symlink("s", "../../../../canary/file").hardlink("a", "s").file("a", "dead"),
@@ -353,11 +373,17 @@ fn whiteouts() -> Vec<Attack> {
         case("opaque as a parent", tar().file(".wh..wh..opq/x", ""), Safety),
         case("of a whiteout", tar().file(".wh..wh.a", ""), Unsupported),
         case("twice", tar().file(".wh.a", "").file(".wh.a", ""), Safety),
+        case("twice, of two types", tar().symlink(".wh.a", "/etc").dir(".wh.a/"), Safety),
         case("with content", tar().file(".wh.a", "x"), Safety),
-        case("that is a directory", tar().dir(".wh.a/"), Safety),
-        case("that is a link", tar().symlink(".wh.a", "/etc"), Safety),
-        case("opaque that is a link", tar().symlink("d/.wh..wh..opq", "/etc"), Safety),
-        case("that is a hard link", tar().file("b", "").hardlink(".wh.a", "b"), Safety),
+        case("that is a directory with an entry", tar().dir(".wh.a/").file(".wh.a/x", ""), Safety),
+        case(
+            "that is a link, as a parent",
+            tar().symlink(".wh.a", "../../../../canary").file(".wh.a/file", "dead"),
+            Safety,
+        ),
+        case("that is a hard link up", tar().hardlink(".wh.a", "../../../../canary/file"), Safety),
+        case("that is a link, linked", tar().symlink(".wh.a", "/etc/passwd").hardlink("b", ".wh.a"), Safety),
+        case("of a path outside, absolute", tar().file("/../.wh.canary", ""), Safety),
     ]
 }
 
@@ -460,7 +486,7 @@ fn compression() -> Vec<Attack> {
     };
     let archive = tar().file("a", "content").end();
     let other = tar().file("a", "evil").end();
-    let zeros = tar().file("zeros", &"\0".repeat(100 << 20)).end();
+    let bomb = tar().file("bytes", &"x".repeat(100 << 20)).end();
     let with_tail = |blob: Vec<u8>, tail: &[u8]| [blob, tail.to_vec()].concat();
     // A zstd frame with a window of 2 GiB and one empty block.
     let window = [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3][..], &[1, 0, 0]].concat();
@@ -535,12 +561,31 @@ fn compression() -> Vec<Attack> {
             archive.clone(),
             Integrity,
         ),
-        case("uncompressed, declared as gzip", GZIP, archive.clone(), archive.clone(), Integrity),
-        case("uncompressed, declared as zstd", ZSTD, archive.clone(), archive.clone(), Integrity),
-        case("gzip, declared as uncompressed", TAR, gzip(&archive), archive.clone(), Integrity),
-        case("zstd, declared as gzip", GZIP, zstd(&archive), archive.clone(), Integrity),
-        case("gzip bomb", GZIP, gzip(&zeros), zeros.clone(), Safety),
-        case("zstd bomb", ZSTD, zstd(&zeros), zeros, Safety),
+        case(
+            "uncompressed of another archive, declared as gzip",
+            GZIP,
+            other.clone(),
+            archive.clone(),
+            Integrity,
+        ),
+        case(
+            "gzip of another archive, declared as uncompressed",
+            TAR,
+            gzip(&other),
+            archive.clone(),
+            Integrity,
+        ),
+        case("zstd of another archive, declared as gzip", GZIP, zstd(&other), archive.clone(), Integrity),
+        case("gzip bomb", GZIP, gzip(&bomb), bomb.clone(), Safety),
+        case("gzip bomb, declared as uncompressed", TAR, gzip(&bomb), bomb.clone(), Safety),
+        case("zstd bomb", ZSTD, zstd(&bomb), bomb, Safety),
+        case(
+            "xz, declared as gzip",
+            GZIP,
+            b"\xfd7zXZ\0 and what follows".to_vec(),
+            archive.clone(),
+            Unsupported,
+        ),
         case("zstd window of 2 GiB", ZSTD, window, archive.clone(), Unsupported),
         case("gzip of gzip", GZIP, gzip(&gzip(&archive)), gzip(&archive), Integrity),
         case("xz", "application/vnd.oci.image.layer.v1.tar+xz", archive.clone(), archive, Unsupported),

@@ -98,9 +98,10 @@ fn documents() -> Vec<Attack> {
             Unsupported,
             |_, valid| json!({"layers": [with_field(&valid.layer, "mediaType", "application/x-what")]}),
         ),
-        manifest("layer with a foreign URL", Unsupported, |_, valid| {
+        manifest("layer that only a foreign URL has", Integrity, move |_, valid| {
             let kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
-            json!({"layers": [with_field(&with_field(&valid.layer, "mediaType", kind), "urls", json!(["http://192.0.2.1/x"]))]})
+            let layer = with_field(&with_field(&valid.layer, "mediaType", kind), "digest", none());
+            json!({"layers": [with_field(&layer, "urls", json!(["http://192.0.2.1/x"]))]})
         }),
         manifest(
             "layer of another size",
@@ -260,13 +261,13 @@ fn indexes() -> Vec<Attack> {
             let other = with_platform(&valid(layout), "linux", "s390x");
             vec![layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [other]}))]
         }),
-        index("two images for this machine", Input, |layout| {
-            let one = with_platform(&valid(layout), "linux", arch());
+        index("two images for this machine in the layout itself", Input, |layout| {
             let two = layout.image(&[(TAR, Tar::default().end(), Tar::default().end())]);
-            let two = with_platform(&two, "linux", arch());
-            vec![
-                layout.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [one, two]})),
-            ]
+            [valid(layout), two].map(|image| with_platform(&image, "linux", arch())).to_vec()
+        }),
+        index("attestation alone", Input, |layout| {
+            let attestation = json!({"vnd.docker.reference.type": "attestation-manifest"});
+            vec![with_field(&valid(layout), "annotations", attestation)]
         }),
         index("index in an index, five levels deep", Safety, |layout| {
             let mut nested = with_platform(&valid(layout), "linux", arch());
@@ -407,6 +408,42 @@ pub fn harmless() -> Vec<(&'static str, Create)> {
                 tar().file(".wh.a", "").end(),
                 tar().file("a/file", "dead").end(),
             ]),
+        ),
+        (
+            "absolute names, which are relative to the layer",
+            layers(vec![
+                tar().dir("/").dir("//d/").file("/d/file", "x").file(".//tmp/invarlock-x", "x").end(),
+                tar().file("/etc/passwd", "root::0:0").hardlink("/etc/shadow", "/etc/passwd").end(),
+                tar().file("a/./b", "x").file("a//c", "x").end(),
+            ]),
+        ),
+        (
+            "hard link to a link that leads out",
+            layers(vec![tar().symlink("s", "../../../../canary/file").hardlink("a", "s").end()]),
+        ),
+        (
+            "whiteouts that are links out, directories and devices",
+            layers(vec![
+                tar().file("a", "x").end(),
+                tar()
+                    .symlink(".wh.a", "../../../../canary/file")
+                    .dir("d/.wh.b/")
+                    .hardlink("d/.wh.c", "no/such/file")
+                    .raw(b'3', b".wh.null", b"", 0o666, 0, b"")
+                    .symlink("e/.wh..wh..opq", "../../../../canary")
+                    .end(),
+            ]),
+        ),
+        (
+            "layer with a foreign URL",
+            in_layout(|layout| {
+                let valid = ValidImage::new(layout);
+                let mut manifest = valid.manifest();
+                manifest["layers"][0]["mediaType"] =
+                    json!("application/vnd.docker.image.rootfs.foreign.diff.tar");
+                manifest["layers"][0]["urls"] = json!(["http://192.0.2.1/x"]);
+                layout.index(&[layout.json(MANIFEST, &manifest)]);
+            }),
         ),
         (
             "link to the layer's own root and out",

@@ -7,11 +7,12 @@
 //! What a layer removes from lower layers is represented as overlayfs expects: a device 0:0 for a whiteout, an extended attribute for an
 //! opaque directory.
 
+mod content;
 mod create;
 
 use invarlock_error::Context as _;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
@@ -20,20 +21,23 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use self::content::{Content, too_much_data};
 use self::create::{count_entry, create_entry, creating, duplicate, enter, stat, too_many_entries};
 use super::cursor::{Cursor, directory, split};
 use super::entry::{Line, Totals};
 use super::inspect::{file_type, is_whiteout, permissions, walk};
-use super::limits::{Limits, Policy, SpecialFilePolicy};
+use super::limits::{DROP_DEVICES, Limits, Policy, SpecialFilePolicy};
 use super::pipe::{PipeWriter, pipe};
 use super::xattr;
-use crate::oci::{Digest, Hashing, Layer};
+use crate::oci::{Digest, Hashing, Layer, compression};
 use crate::parallel::join_with;
 use crate::tar::{self, Extent, Item, Kind, read_error};
 use crate::{Error, Result};
 
 /// Most bytes of a blob that are read after the end of its archive, only to report whether its digest is right.
 const MAX_TRAILING: u64 = 256 << 20;
+/// Bytes that an entry counts for, besides its content: those of its header in the archive, and about those of its inode.
+const HEADER: u64 = 512;
 
 /// Extracts `blob` to the empty directory `root` and calls `record` with a line for each entry. One thread reads, hashes and decompresses;
 /// this thread hashes and writes the result. After an error the caller deletes the directory.
@@ -45,7 +49,7 @@ pub(crate) fn extract(
     limits: Limits,
     policy: Policy,
 ) -> Result<Totals> {
-    let max_bytes = limits.max_decompressed(layer.size);
+    let max_bytes = limits.max_archive(layer.size);
     let cursor = || Cursor::new(root).map_err(creating("the extracted layer"));
     let mut extraction = Extraction {
         cursor: cursor()?,
@@ -54,6 +58,8 @@ pub(crate) fn extract(
         totals: Totals { entries: 1, ..Totals::default() },
         buffer: vec![0; 256 << 10],
         seen: 0,
+        data: 0,
+        max_data: limits.max_data(layer.size),
         max_bytes,
         limits,
         policy,
@@ -82,8 +88,7 @@ pub(crate) fn extract(
 /// archive that the digest was not computed.
 fn decompress(writer: PipeWriter, blob: impl Read, layer: &Layer) -> Result<bool> {
     let mut blob = BufReader::with_capacity(1 << 17, Hashing::bounded(blob, layer.size));
-    let decompressed =
-        layer.compression()?.decompress(&mut blob).map(|archive| writer.write_all_from(archive));
+    let decompressed = compression::decompress(&mut blob).map(|archive| writer.write_all_from(archive));
     let trailing =
         std::io::copy(&mut (&mut blob).take(MAX_TRAILING), &mut std::io::sink()).map_err(read_error)?;
     if trailing == MAX_TRAILING {
@@ -103,7 +108,11 @@ struct Extraction<'a> {
     buffer: Vec<u8>,
     /// Number of entries of the archive that were read.
     seen: u64,
-    /// Most bytes of all files.
+    /// Bytes of the archive that were read, without the holes in files.
+    data: u64,
+    /// Most of them.
+    max_data: u64,
+    /// Most bytes of all files, holes included.
     max_bytes: u64,
     limits: Limits,
     policy: Policy,
@@ -125,6 +134,7 @@ impl Extraction<'_> {
         if self.seen > self.limits.entries {
             return Err(too_many_entries(self.limits));
         }
+        self.charge(HEADER + item.attributes.iter().map(|(_, value)| value.len() as u64).sum::<u64>())?;
         match &item.kind {
             Kind::Directory => self.directory(&item),
             Kind::File => self.file(&item, None, content),
@@ -134,13 +144,19 @@ impl Extraction<'_> {
             Kind::Whiteout => self.whiteout(&item.path),
             Kind::Opaque => self.opaque(&item.path),
             Kind::Special(what) => match self.policy.devices {
-                SpecialFilePolicy::Refuse => Err(Error::safety((*what).to_owned())),
+                SpecialFilePolicy::Refuse => Err(Error::safety((*what).to_owned()).with_hint(DROP_DEVICES)),
                 SpecialFilePolicy::Drop => {
                     self.totals.dropped_devices += 1;
                     Ok(())
                 }
             },
         }
+    }
+
+    /// Counts bytes of the archive that take space on the disk.
+    fn charge(&mut self, bytes: u64) -> Result<()> {
+        self.data = self.data.saturating_add(bytes);
+        if self.data <= self.max_data { Ok(()) } else { Err(too_much_data(self.max_data)) }
     }
 
     /// A directory may follow its contents, and is the only type of entry that may occur again.
@@ -167,7 +183,11 @@ impl Extraction<'_> {
     fn file(&mut self, item: &Item, extents: Option<&[Extent]>, content: &mut dyn Read) -> Result<()> {
         self.totals.bytes = self.totals.bytes.saturating_add(item.size);
         if self.totals.bytes > self.max_bytes {
-            return Err(Error::safety(format!("files with more than the {} bytes allowed", self.max_bytes)));
+            return Err(Error::safety(format!(
+                "files with more than the {} bytes allowed for a layer of this size, holes included",
+                self.max_bytes
+            ))
+            .with_hint("remove the file from the image (`useradd --no-log-init` does not write a large /var/log/lastlog)"));
         }
         let flags = OFlags::WRONLY
             | OFlags::CREATE
@@ -179,7 +199,10 @@ impl Extraction<'_> {
             openat(parent, name, flags, Mode::from_raw_mode(0o600))
         })?);
         let whole = [Extent { offset: 0, length: item.size }];
-        let sha256 = write_file(&file, item.size, extents.unwrap_or(&whole), content, &mut self.buffer)?;
+        let mut content =
+            Content { source: content, buffer: &mut self.buffer, max_data: self.max_data - self.data };
+        let (sha256, data) = content.write_to(&file, item.size, extents.unwrap_or(&whole))?;
+        self.charge(data)?;
         xattr::write(&file, &item.attributes)?;
         // Set-id bits are dropped. The owner must be able to read the file, in order to verify it.
         let mode = item.mode & 0o755 | 0o400;
@@ -202,7 +225,9 @@ impl Extraction<'_> {
 
     fn hardlink(&mut self, path: &str, target: &str) -> Result<()> {
         let not_a_file = || {
-            Error::safety(format!("a hard link to {target:?}, which is not an earlier file of this layer"))
+            Error::safety(format!(
+                "a hard link to {target:?}, which is not an earlier file or link of this layer"
+            ))
         };
         let (parent, target_name) = split(target);
         let target_parent =
@@ -211,7 +236,8 @@ impl Extraction<'_> {
                 other => other.map_err(creating("a hard link")),
             })?;
         match statat(target_parent, target_name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if file_type(&stat) == FileType::RegularFile => {}
+            // The second name of a symbolic link is the same link: it is not followed here either.
+            Ok(stat) if matches!(file_type(&stat), FileType::RegularFile | FileType::Symlink) => {}
             Ok(_) | Err(Errno::NOENT) => return Err(not_a_file()),
             Err(error) => return Err(creating("a hard link")(error)),
         }
@@ -293,46 +319,6 @@ impl Extraction<'_> {
         })?;
         Ok(totals)
     }
-}
-
-/// Writes the extents of a file of `size` bytes, with holes between them. Returns the digest of the whole file.
-fn write_file(
-    mut file: &File,
-    size: u64,
-    extents: &[Extent],
-    content: &mut dyn Read,
-    buffer: &mut [u8],
-) -> Result<Digest> {
-    let mut hashing = Hashing::new(());
-    let (mut position, mut written) = (0, 0);
-    for extent in extents {
-        hashing.update_zeros(extent.offset - position);
-        if extent.offset != position {
-            file.seek(SeekFrom::Start(extent.offset)).context("writing a file")?;
-        }
-        let mut left = extent.length;
-        while left > 0 {
-            let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = match content.read(&mut buffer[..length]) {
-                Ok(0) => return Err(Error::integrity("the archive ends inside a file")),
-                Ok(read) => read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(read_error(error)),
-            };
-            hashing.update(&buffer[..read]);
-            file.write_all(&buffer[..read]).context("writing a file")?;
-            left -= read as u64;
-        }
-        position = extent.offset + extent.length;
-        if extent.length > 0 {
-            written = position;
-        }
-    }
-    hashing.update_zeros(size - position);
-    if written != size {
-        file.set_len(size).context("writing a file")?;
-    }
-    Ok(hashing.finish().2)
 }
 
 /// Sets the modification time: Python compares those of source and byte code. A time that the file system cannot represent is ignored.

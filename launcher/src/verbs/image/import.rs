@@ -29,6 +29,9 @@ pub fn run(from: &str, name: Option<&str>, special_files: SpecialFiles, json: bo
     let step = image::copy_step("importing", &store, &reference)?;
     let imported = store.import(&reference, name, special_files, &|bytes| step.add(bytes))?;
     drop(step);
+    if imported.platform_assumed {
+        ui::on_stderr(ui::PLATFORM_ASSUMED);
+    }
     let text = match name {
         Some(name) => format!("{name} {}", imported.manifest_digest),
         None => imported.reference.clone(),

@@ -33,6 +33,9 @@ pub fn run(args: &PullArgs, network: &NetworkPolicy) -> Result<u8> {
     let add = |bytes, total| step.add_of(bytes, total);
     let pulled = store.pull(&name, &client, args.tag.as_deref(), extract, &add)?;
     drop(step);
+    if pulled.platform_assumed {
+        ui::on_stderr(ui::PLATFORM_ASSUMED);
+    }
     let text = format!("{} {}", ui::printable(&pulled.reference), pulled.manifest_digest);
     let output = PullOutput { pulled, format_version: "runtime-image-pull-v1" };
     ui::result(args.json, &output, &text)?;
