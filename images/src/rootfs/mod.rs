@@ -8,6 +8,7 @@ pub(crate) mod cache;
 mod change_stamps;
 mod fs_verity;
 mod image;
+mod image_file;
 mod level;
 mod partial;
 pub(crate) mod record;
@@ -15,4 +16,5 @@ pub(crate) mod verify;
 
 pub(crate) use cache::{ExtractedLayer, RootfsCache};
 pub use image::{RootfsOptions, VerifiedRootfs};
+pub use image_file::ImageFile;
 pub use level::{Level, Verify};

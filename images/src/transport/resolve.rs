@@ -39,15 +39,17 @@ pub struct ResolvedImage {
     pub layers: Vec<Layer>,
     /// The protocol of the image by its label: `measure` or `delegate`.
     pub speaks: Option<String>,
-    /// The program and its first arguments.
+    /// The program and its first arguments, to which those of the user are added.
     pub entrypoint: Vec<String>,
+    /// The arguments if the user names none; the whole command if there is no entrypoint.
+    pub cmd: Vec<String>,
     /// The environment.
     pub env: Vec<(String, String)>,
     /// The absolute path of the working directory.
     pub cwd: String,
     /// The configuration has no architecture or no operating system. Those of this machine are assumed.
     pub is_platform_assumed: bool,
-    /// The user in the configuration, which is not used: the boundary decides the user.
+    /// The user in the configuration, `USER[:GROUP]` by names or numbers. Measurements do not use it: the boundary decides their user.
     pub user: Option<String>,
     /// Size of all blobs in bytes.
     pub bytes: u64,
@@ -251,6 +253,7 @@ fn from_manifest(
         layers,
         speaks: run.labels().as_ref().and_then(|labels| labels.get(LABEL)).cloned(),
         entrypoint: run.entrypoint().clone().unwrap_or_default(),
+        cmd: run.cmd().clone().unwrap_or_default(),
         env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         cwd: run.working_dir().clone().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
         user: run.user().clone(),
