@@ -69,7 +69,7 @@ python-image: build ## Build an image with upstream's Python package and PyTorch
 	bash images/recipes/python/image.sh $(INVARLOCK) $${PYTHON_ROOT:-/var/tmp/invarlock-python-root} 0.8.0 0.12.1
 
 runtime-smoke: runtime-image ## Start the default image and run its self-test
-	$(INVARLOCK) runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test
+	$(INVARLOCK) runtime run invarlock-runtime:local -- --self-test
 
 container-default-smoke: build ## Check that evaluate runs in a container by default
 	bash tests/tools/smoke.sh $(INVARLOCK) default

@@ -100,6 +100,7 @@ impl EvaluatorRun<'_> {
             filter: opened.filter.clone(),
             limits: opened.limits.clone(),
             collect_output: true,
+            runtime_files: None,
         })
     }
 

@@ -64,13 +64,23 @@ pub fn build(evaluator: &Path) -> Result<ResolvedImage> {
     store.resolve(&Reference::parse(DEFAULT_IMAGE)?)
 }
 
-/// An image of the store as it is. Only a missing default image is built first.
-pub fn existing(ui: &Ui, reference: &str, verify: Verify, network: &NetworkPolicy) -> Result<Image> {
+/// An image of the store as it is. Only a missing default image is built first. `on_resolved` is called before the layers are verified, which
+/// can take longer.
+pub fn existing(
+    ui: &Ui,
+    reference: &str,
+    verify: Verify,
+    network: &NetworkPolicy,
+    on_resolved: &mut dyn FnMut(&ResolvedImage) -> Result<()>,
+) -> Result<Image> {
     let store = store()?;
     let parsed = Reference::parse(reference)?;
     registry::pull_missing(ui, &store, &parsed, network)?;
     match store.resolve(&parsed) {
-        Ok(resolved) => Ok(Image { rootfs: store.rootfs(&resolved, options(verify))?, resolved }),
+        Ok(resolved) => {
+            on_resolved(&resolved)?;
+            Ok(Image { rootfs: store.rootfs(&resolved, options(verify))?, resolved })
+        }
         Err(error) if error.kind() == Kind::Input && reference == DEFAULT_IMAGE => {
             prepare(ui, &Choice { verify, ..Choice::default() }, network)
         }

@@ -50,8 +50,10 @@ pub mod schemas;
 mod signals;
 mod ui;
 mod usage;
+mod user;
 mod verbs;
 mod workload;
+mod workload_changes;
 
 use std::process::ExitCode;
 

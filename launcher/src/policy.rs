@@ -22,6 +22,8 @@ pub struct Needs {
     pub can_run_on_host: bool,
     /// How many containers it starts.
     pub containers: usize,
+    /// Its containers have the ids of the image's user, which is not known yet.
+    pub has_image_user: bool,
     /// The user supplies a system-call profile for evidence.
     pub user_profile: bool,
 }
@@ -39,6 +41,8 @@ pub struct Policy {
     pub network: NetworkPolicy,
     /// Supervisors started before the network was denied.
     supervisors: RefCell<Vec<Supervisor>>,
+    /// Starts another one.
+    start: fn() -> Result<Supervisor>,
 }
 
 /// Resolves the policy and enforces it on this process.
@@ -59,7 +63,9 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
     // Supervisors start before the network is denied. They prepare while this process works, and they must not inherit its network
     // filter: a workload would inherit it too, and calls that it denies are not reported to the supervisor. A start that fails here is
     // repeated, and its error reported, when the supervisor is needed.
-    let supervisors = (0..containers).map_while(|_| Supervisor::for_container().ok()).collect();
+    let start =
+        if needs.has_image_user { Supervisor::for_container_with_ids } else { Supervisor::for_container };
+    let supervisors = (0..containers).map_while(|_| start().ok()).collect();
     let network = NetworkPolicy::enforce(allowances.network())?;
     Ok(Policy {
         allowances,
@@ -67,13 +73,14 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
         user_profile: needs.user_profile,
         network,
         supervisors: RefCell::new(supervisors),
+        start,
     })
 }
 
 impl Policy {
     /// A supervisor for the next container.
     pub fn supervisor(&self) -> Result<Supervisor> {
-        self.supervisors.borrow_mut().pop().map_or_else(Supervisor::for_container, Ok)
+        self.supervisors.borrow_mut().pop().map_or_else(self.start, Ok)
     }
 
     /// The exceptions that disable a control, each with the flag or variable that granted it. Remote code and third-party plug-ins are

@@ -10,6 +10,7 @@ use crate::metric_choice;
 use crate::plan::{DataSource, Request};
 use crate::preset;
 use crate::workload::Workload;
+use crate::workload_changes::Changes;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
 use std::path::Path;
@@ -52,6 +53,13 @@ pub fn of_workload(args: &WorkloadArgs) -> Workload {
     Workload {
         image: args.image.clone(),
         argv: args.argv.clone(),
+        changes: Changes {
+            env_files: args.env_file.clone(),
+            env: args.env.clone(),
+            workdir: args.workdir.clone(),
+            entrypoint: args.entrypoint.clone(),
+            user: args.user.clone(),
+        },
         verify: args.verify.verify_image,
         seccomp: args.seccomp.clone(),
         limits: limits(&args.limits),

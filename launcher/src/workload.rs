@@ -7,8 +7,10 @@ use crate::limits;
 use crate::policy::Policy;
 use crate::signals::Signals;
 use crate::ui::{self, Ui};
-use invarlock_images::{Digest, Level, VerifiedRootfs, Verify};
-use invarlock_runtime::{ContainerSpec, Outcome, Status};
+use crate::user::{self, User};
+use crate::workload_changes::Changes;
+use invarlock_images::{Digest, Level, ResolvedImage, VerifiedRootfs, Verify};
+use invarlock_runtime::{ContainerSpec, Outcome, RuntimeFiles, Status, Supervisor};
 use invarlock_seccomp::BuiltinProfile;
 use serde::Serialize;
 use std::io::Write as _;
@@ -21,8 +23,10 @@ const KEPT: &str = "nothing is kept";
 pub struct Workload {
     /// Image reference.
     pub image: String,
-    /// Command and arguments; empty means the image's entrypoint.
+    /// Arguments of the image's entrypoint, or the command if it has none; empty means those of the image.
     pub argv: Vec<String>,
+    /// What the options change in the configuration of the image.
+    pub changes: Changes,
     /// How the extracted layers are verified.
     pub verify: Verify,
     /// A user profile of system calls.
@@ -33,6 +37,8 @@ pub struct Workload {
 
 /// A container ready to run.
 pub struct Prepared {
+    /// Its supervisor.
+    pub supervisor: Supervisor,
     /// The container.
     pub spec: ContainerSpec,
     /// The profile that its filter was made from.
@@ -63,19 +69,28 @@ impl Workload {
             return Err(Error::input(format!("{}: the first argument must be an image", self.image)))
                 .hint("put the image before the command: IMAGE -- ARGV…; `invarlock runtime image ls` lists the images");
         }
+        let added = self.changes.variables()?;
+        let entrypoint = self.changes.entrypoint()?;
+        let mut supervisor = policy.supervisor()?;
+        let wanted_user = |image: &ResolvedImage| self.changes.user.clone().or_else(|| image.user.clone());
+        let mut prepare_early =
+            |image: &ResolvedImage| match user::ids_without_lookup(wanted_user(image).as_deref()) {
+                Some(ids) => supervisor.prepare(ids),
+                None => Ok(()),
+            };
+        let ui = Ui::new(ui::Level::Quiet);
         let Image { resolved, rootfs } =
-            image::existing(&Ui::new(ui::Level::Quiet), &self.image, self.verify, &policy.network)?;
+            image::existing(&ui, &self.image, self.verify, &policy.network, &mut prepare_early)?;
         policy.network.close()?;
+        let user = User::of_image(&rootfs, wanted_user(&resolved).as_deref())
+            .with_context(|| format!("image {}", resolved.reference))?;
+        supervisor.prepare(user.ids)?;
         let image = ImageOutput {
             reference: resolved.reference.to_string(),
             manifest_digest: resolved.manifest_digest,
             verification: rootfs.level,
         };
-        let argv = if self.argv.is_empty() { resolved.entrypoint } else { self.argv.clone() };
-        if argv.is_empty() {
-            return Err(Error::input(format!("image {} has no entrypoint", self.image)))
-                .hint("add the command: `-- ARGV…`");
-        }
+        let argv = self.command(&resolved, entrypoint)?;
         // The evaluator has a profile of its own, which allows less than the general one.
         let builtin = match resolved.speaks.as_deref() {
             Some("measure") => BuiltinProfile::Evaluator,
@@ -85,14 +100,30 @@ impl Workload {
         let spec = ContainerSpec {
             rootfs: rootfs.layers.clone(),
             argv,
-            env: resolved.env,
-            cwd: resolved.cwd,
+            env: user.complete(Changes::merged(resolved.env, added)),
+            cwd: self.changes.workdir.clone().unwrap_or(resolved.cwd),
             inputs: Vec::new(),
             filter: filter.program.clone(),
             limits: self.limits.resolve(limits::OUTPUT_BYTES),
             collect_output: false,
+            runtime_files: Some(RuntimeFiles { passwd: user.passwd }),
         };
-        Ok(Prepared { spec, filter, rootfs, image })
+        Ok(Prepared { supervisor, spec, filter, rootfs, image })
+    }
+
+    /// The command: an entrypoint and its arguments. `entrypoint`: that of the options, which has other arguments than that of the image.
+    fn command(&self, image: &ResolvedImage, entrypoint: Option<Vec<String>>) -> Result<Vec<String>> {
+        let arguments = match self.argv.is_empty() {
+            true if entrypoint.is_some() => &[][..],
+            true => &image.cmd,
+            false => &self.argv,
+        };
+        let argv = [entrypoint.as_ref().unwrap_or(&image.entrypoint), arguments].concat();
+        match argv.is_empty() {
+            true => Err(Error::input(format!("image {} has no command", self.image)))
+                .hint("add the command: `-- ARGV…`"),
+            false => Ok(argv),
+        }
     }
 
     /// The workload's exit code, or an error if a limit or a signal ended it. Other reached limits are printed, unless `quiet`.

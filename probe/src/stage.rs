@@ -67,6 +67,7 @@ impl Stage {
             filter: Profile::general().compile().context("compiling the filter of the probe")?,
             limits: limits(part),
             collect_output: true,
+            runtime_files: None,
         })
     }
 

@@ -93,7 +93,8 @@ impl Builder {
                 .in_control("namespaces")?;
         }
         Reply::IdsMapped.wait(&self.socket).context("waiting for the id maps")?;
-        let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+        let own = self.identity.init_inside();
+        let (uid, gid) = (rustix::process::Uid::from_raw(own.uid), rustix::process::Gid::from_raw(own.gid));
         rustix::thread::set_thread_res_gid(gid, gid, gid).context("changing to the group of the run")?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).context("changing to the user of the run")?;
         // Changing ids cleared the parent death signal.
@@ -142,7 +143,7 @@ impl Builder {
         stdout: OwnedFd,
         stderr: OwnedFd,
     ) -> Result<std::convert::Infallible> {
-        let spec = oci::config(&build.request)?;
+        let spec = oci::config(&build.request, self.identity.init_inside())?;
         let notify_listener = NotifyListener::new(Path::new("/state/notify"))
             .err_kind(Kind::System)
             .context("creating a socket for libcontainer")?;

@@ -44,11 +44,11 @@ fn identity() -> Value {
     let identity = Identity::of_own_run();
     if identity.by_root {
         let host_ids = [HOST_IDS.start(), HOST_IDS.end()];
-        return json!({"inside": identity.inside, "host_ids": host_ids, "setgroups": SETGROUPS});
+        return json!({"inside": identity.inside.uid, "host_ids": host_ids, "setgroups": SETGROUPS});
     }
     let (uid_map, gid_map) = identity.maps();
     json!({
-        "inside": identity.inside,
+        "inside": identity.inside.uid,
         "host_uid": identity.host_uid,
         "host_gid": identity.host_gid,
         "uid_map": uid_map.lines().collect::<Vec<_>>(),

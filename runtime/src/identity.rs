@@ -5,6 +5,9 @@
 //! | root | init 0, workload 65532 | two random ids of [`HOST_IDS`] |
 //! | a user | 0 for both, without any capability | the user's own ids |
 //!
+//! A run of a user's command can have other ids inside ([`IdsInside`]): those of the image's user. If the workload is 0, init of root's run is
+//! 65533. The ids on the host are the same.
+//!
 //! The kernel counts many resources for each user of the host (inotify instances, pending signals, pages of pipes). So each of root's runs
 //! has its own ids: a random pair. Process ids would be the same in two pid namespaces that share the host's users.
 //!
@@ -37,6 +40,26 @@ static PAIR: LazyLock<u32> = LazyLock::new(|| {
 /// The workload's id inside, in a run started by root: `nonroot` of distroless images.
 pub const INSIDE: u32 = 65_532;
 
+/// Init's id inside, in a run started by root whose workload is 0.
+const INIT_BESIDE_0: u32 = 65_533;
+
+/// The workload's ids inside. They decide only how the ids are named inside: no id of a run has a privilege on the host, and the workload has
+/// no capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdsInside {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+impl IdsInside {
+    /// Those of an image without a user.
+    pub const ROOT: Self = IdsInside { uid: 0, gid: 0 };
+    /// The largest id: the kernel and many programs give the two above it a meaning of their own.
+    pub const MAX: u32 = u32::MAX - 2;
+}
+
 /// The ids of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -46,20 +69,31 @@ pub struct Identity {
     pub host_uid: u32,
     /// The workload's group id on the host.
     pub host_gid: u32,
-    /// The workload's user and group id inside.
-    pub inside: u32,
+    /// The workload's ids inside.
+    pub inside: IdsInside,
 }
 
 impl Identity {
-    /// The identity of a run whose supervisor is this process.
+    /// The identity of a measurement whose supervisor is this process.
     pub fn of_own_run() -> Self {
+        Self::of_own_run_as(None)
+    }
+
+    /// The identity of a run whose supervisor is this process, with these ids inside.
+    pub(crate) fn of_own_run_as(inside: Option<IdsInside>) -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         match uid.is_root() {
             true => {
                 let id = FIRST_HOST_ID + 2 * *PAIR + 1;
-                Identity { by_root: true, host_uid: id, host_gid: id, inside: INSIDE }
+                let inside = inside.unwrap_or(IdsInside { uid: INSIDE, gid: INSIDE });
+                Identity { by_root: true, host_uid: id, host_gid: id, inside }
             }
-            false => Identity { by_root: false, host_uid: uid.as_raw(), host_gid: gid.as_raw(), inside: 0 },
+            false => Identity {
+                by_root: false,
+                host_uid: uid.as_raw(),
+                host_gid: gid.as_raw(),
+                inside: inside.unwrap_or(IdsInside::ROOT),
+            },
         }
     }
 
@@ -71,6 +105,15 @@ impl Identity {
     /// Init's user and group id on the host, in a run started by root.
     fn init(self) -> u32 {
         self.host_uid - 1
+    }
+
+    /// Init's ids inside: those of the workload in a run started by a user, which can map only one id.
+    pub(crate) fn init_inside(self) -> IdsInside {
+        let beside = |workload| if workload == 0 { INIT_BESIDE_0 } else { 0 };
+        match self.by_root {
+            true => IdsInside { uid: beside(self.inside.uid), gid: beside(self.inside.gid) },
+            false => self.inside,
+        }
     }
 
     /// Fails for the root user of a user namespace that does not map the two host ids.
@@ -100,10 +143,14 @@ impl Identity {
     pub(crate) fn maps(self) -> (String, String) {
         match self.by_root {
             true => {
-                let map = format!("0 {} 1\n{INSIDE} {} 1\n", self.init(), self.host_uid);
-                (map.clone(), map)
+                let (init, first) = (self.init_inside(), self.init());
+                let map = |init, workload, host| format!("{init} {first} 1\n{workload} {host} 1\n");
+                (map(init.uid, self.inside.uid, self.host_uid), map(init.gid, self.inside.gid, self.host_gid))
             }
-            false => (format!("0 {} 1\n", self.host_uid), format!("0 {} 1\n", self.host_gid)),
+            false => (
+                format!("{} {} 1\n", self.inside.uid, self.host_uid),
+                format!("{} {} 1\n", self.inside.gid, self.host_gid),
+            ),
         }
     }
 

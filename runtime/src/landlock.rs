@@ -1,7 +1,7 @@
 //! A second wall: Landlock, where the kernel has it. The mounts of the container already allow no more than this.
 //!
-//! The workload may read and execute everything in its root, write in `/out`, `/tmp`, `/dev` and `/proc` (as far as mounts and modes allow),
-//! and nothing else. From Linux 6.12 it cannot send signals to init or connect to abstract sockets of other processes.
+//! The workload may read and execute everything in its root, write in `/out`, `/tmp`, `/run`, `/var/tmp`, `/dev` and `/proc` (as far as mounts
+//! and modes allow), and nothing else. From Linux 6.12 it cannot send signals to init or connect to abstract sockets of other processes.
 
 use crate::hooks;
 use ::landlock::{
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// The newest version of Landlock whose restrictions are requested; an older kernel applies those that it knows.
 const VERSION: ABI = ABI::V6;
 /// Where the workload may write.
-const WRITABLE: [&str; 4] = ["/out", "/tmp", "/dev", "/proc"];
+const WRITABLE: [&str; 6] = ["/out", "/tmp", "/dev", "/proc", "/run", "/var/tmp"];
 
 /// How much of the requested restrictions the kernel applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -49,6 +49,7 @@ pub mod reexec;
 mod rlimit;
 mod rootfs;
 mod run;
+mod runtime_files;
 mod seal;
 mod spec;
 mod state;
@@ -59,7 +60,7 @@ mod user_limits;
 pub use boundary::{DEVICES, MASKED as MASKED_PATHS, READ_ONLY as READ_ONLY_PATHS, TMP_INODES};
 pub use core_dumps::{CoreDumps, CoreHandler};
 pub use describe::describe;
-pub use identity::{HOST_IDS, INSIDE, Identity};
+pub use identity::{HOST_IDS, INSIDE, Identity, IdsInside};
 pub use invarlock_error::{Error, Kind, Result};
 pub use landlock::Landlock;
 pub use observations::{
@@ -71,4 +72,4 @@ pub use outcome::{DeniedCall, Outcome, OutputFile, ProfileTrace, Sink, Status, U
 pub use printable::printable;
 pub use rlimit::RlimitValue;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
-pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits};
+pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, RuntimeFiles};

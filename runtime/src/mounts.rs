@@ -127,6 +127,14 @@ pub(crate) fn attach_at(mount: &OwnedFd, path: &str) -> rustix::io::Result<()> {
     rustix::mount::move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
+/// A directory below `root`, if its path leads through no link or mount point.
+pub(crate) fn plain_directory(root: &OwnedFd, path: &str) -> Result<Option<OwnedFd>> {
+    match real_directory(root, path) {
+        Err(error) if error.kind() == invarlock_error::Kind::Safety => Ok(None),
+        other => other,
+    }
+}
+
 /// A directory directly below `root`, which must not be a link or mount point. None if the name does not exist.
 pub(crate) fn real_directory(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

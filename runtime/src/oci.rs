@@ -1,10 +1,11 @@
 //! The container's OCI configuration, as far as libcontainer's init reads it. Only the command differs between runs.
 //!
-//! The builder was cloned into the namespaces and is id 0 of the user namespace. The mount namespace is named, because libcontainer
+//! The builder was cloned into the namespaces and has all capabilities in the user namespace. The mount namespace is named, because libcontainer
 //! calls pivot_root(2) only in a mount namespace of the configuration. The filter is not in the configuration, because this build of libcontainer ignores it.
 
 use crate::boundary::{MASKED, READ_ONLY, UMASK};
 use crate::hooks::off;
+use crate::identity::IdsInside;
 use crate::protocol::Request;
 use invarlock_error::{Context as _, Foreign as _, Kind, Result};
 use oci_spec::runtime::{
@@ -17,11 +18,11 @@ const INIT: [Capability; 4] =
     [Capability::SysAdmin, Capability::Setuid, Capability::Setgid, Capability::Setpcap];
 
 /// The configuration of a run.
-pub(crate) fn config(request: &Request) -> Result<Spec> {
-    build(request).err_kind(Kind::System).context("creating the container's configuration")
+pub(crate) fn config(request: &Request, init: IdsInside) -> Result<Spec> {
+    build(request, init).err_kind(Kind::System).context("creating the container's configuration")
 }
 
-fn build(request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError> {
+fn build(request: &Request, ids: IdsInside) -> std::result::Result<Spec, oci_spec::OciSpecError> {
     let init = INIT.into_iter().collect::<std::collections::HashSet<_>>();
     let none = std::collections::HashSet::new();
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -33,7 +34,7 @@ fn build(request: &Request) -> std::result::Result<Spec, oci_spec::OciSpecError>
         .build()?;
     let process = ProcessBuilder::default()
         .terminal(false)
-        .user(UserBuilder::default().uid(0u32).gid(0u32).umask(UMASK).build()?)
+        .user(UserBuilder::default().uid(ids.uid).gid(ids.gid).umask(UMASK).build()?)
         .args(request.argv.clone())
         // Without HOME libcontainer asks libc for the home of id 0; libc would read files of the image, which can make it load code.
         .env(vec!["HOME=/".to_owned()])

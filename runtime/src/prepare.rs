@@ -28,11 +28,7 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
     let mut out = Vec::with_capacity(fds.len());
     for (i, fd) in fds.into_iter().enumerate() {
         let mount = match i.checked_sub(layers).and_then(|i| request.inputs.get(i)) {
-            None => {
-                let layer = mounts::clone_handle(fd.as_fd()).context("mounting a layer of the image")?;
-                mounts::restrict(&layer, mounts::layer()).context("making a layer read-only")?;
-                layer
-            }
+            None => namespaces.layer(&fd, request, identity)?,
             Some(input) => match &input.path {
                 None => fd,
                 Some(path) => namespaces
@@ -47,6 +43,27 @@ pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -
 }
 
 impl IdMapped {
+    /// A layer of the image. With the files of an OCI runtime its owner is mapped to the workload, as in a run started by a user: images have
+    /// directories that only their owner can enter.
+    fn layer(&mut self, fd: &OwnedFd, request: &Request, identity: Identity) -> Result<OwnedFd> {
+        let layer = mounts::clone_handle(fd.as_fd()).context("mounting a layer of the image")?;
+        mounts::restrict(&layer, mounts::layer()).context("making a layer read-only")?;
+        if request.runtime_files.is_some() && can_stack_id_mapped() {
+            let (uid, gid, _) = mounts::owner(fd.as_fd())?;
+            // Without support of the file system, the files belong to no id of the container, and those that all users can read are readable.
+            _ = mounts::map_ids(&layer, self.namespace(uid, gid, identity)?);
+        }
+        Ok(layer)
+    }
+
+    /// The user namespace that maps an owner to the workload.
+    fn namespace(&mut self, uid: u32, gid: u32, identity: Identity) -> Result<&OwnedFd> {
+        Ok(match self.0.entry((uid, gid)) {
+            std::collections::btree_map::Entry::Occupied(existing) => existing.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(namespace(uid, gid, identity)?),
+        })
+    }
+
     fn input(&mut self, fd: OwnedFd, identity: Identity) -> Result<OwnedFd> {
         let (uid, gid, world_readable) = mounts::owner(fd.as_fd())?;
         let mount = match mounts::clone_handle(fd.as_fd()) {
@@ -57,17 +74,21 @@ impl IdMapped {
         };
         mounts::restrict(&mount, mounts::input()).context("making the mount read-only")?;
         if !world_readable {
-            let namespace = match self.0.entry((uid, gid)) {
-                std::collections::btree_map::Entry::Occupied(existing) => existing.into_mut(),
-                std::collections::btree_map::Entry::Vacant(new) => new.insert(namespace(uid, gid, identity)?),
-            };
-            mounts::map_ids(&mount, namespace).or_unsupported(
+            mounts::map_ids(&mount, self.namespace(uid, gid, identity)?).or_unsupported(
                 || "its file system does not support id-mapped mounts".into(),
                 "make the file readable by everybody, copy it to ext4, xfs, btrfs or (Linux 6.3 or newer) tmpfs, or run as the file's owner",
             )?;
         }
         Ok(mount)
     }
+}
+
+/// Whether id-mapped layers can be stacked: from Linux 5.19 on.
+fn can_stack_id_mapped() -> bool {
+    let names = rustix::system::uname();
+    let release = names.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(19))
 }
 
 /// Tries an id-mapped mount on the file system of a handle.

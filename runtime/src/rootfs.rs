@@ -9,9 +9,10 @@ use crate::hooks::off;
 use crate::identity::Identity;
 use crate::mounts;
 use crate::protocol::Request;
+use crate::runtime_files::{self, SHARED_MEMORY};
 use crate::spec::{round_to_pages, target_components};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::MountFlags;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -25,24 +26,32 @@ const MOUNT_POINTS: [&str; 5] = ["dev", "in", "out", "proc", "tmp"];
 /// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`. Returns the handle of `/out`.
 pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<OwnedFd>) -> Result<OwnedFd> {
     let inputs = handles.split_off(request.rootfs.len());
-    image(handles)?;
+    image(handles, request)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(ROOT, flags, Mode::empty()).context("opening the image")?;
+    // libcontainer mounts it later.
+    mounts::real_directory(&root, "proc")?;
     let limits = &request.limits;
     // 0 means no limit.
     let size =
         |bytes: u64, control| ("size", if off(control) { 0 } else { round_to_pages(bytes) }.to_string());
     let nodes = |count: u64, control| ("nr_inodes", if off(control) { 0 } else { count }.to_string());
     let mode = |mode: &str| ("mode", mode.to_owned());
-    let inside = identity.inside.to_string();
+    let inside = identity.inside;
 
     let tmp = mounts::tmpfs(
         &[size(limits.tmp_bytes, "scratch size"), nodes(TMP_INODES, "scratch inodes"), mode("1777")],
         mounts::scratch(),
     )?;
-    mount_in(&tmp, &root, "tmp")?;
+    let shared_memory = match request.runtime_files.is_some() {
+        true => Some(shared_scratch(&tmp, &root, identity)?),
+        false => {
+            mount_in(&tmp, &root, "tmp")?;
+            None
+        }
+    };
     // One inode for the directory itself.
-    let owner = [("uid", inside.clone()), ("gid", inside), mode("0700")];
+    let owner = [("uid", inside.uid.to_string()), ("gid", inside.gid.to_string()), mode("0700")];
     let capacity =
         [size(limits.output_bytes, "output size"), nodes(limits.output_files + 1, "output inodes")];
     let out = [capacity.to_vec(), owner.to_vec()].concat();
@@ -53,6 +62,11 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
     )?;
     mount_in(&dev, &root, "dev")?;
+    if let Some(shared_memory) = shared_memory {
+        rustix::fs::mkdirat(&dev, SHARED_MEMORY, Mode::from_raw_mode(0o755)).context("creating /dev/shm")?;
+        mounts::attach_at(&shared_memory, &format!("{ROOT}/dev/{SHARED_MEMORY}"))
+            .context("mounting /dev/shm")?;
+    }
     input(request, inputs, &root)?;
     rustix::fs::openat(&out, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context("opening the output directory")
@@ -64,22 +78,85 @@ fn mount_in(mount: &OwnedFd, root: &OwnedFd, name: &str) -> Result<()> {
     mounts::attach(mount, &target).with_context(|| format!("mounting /{name}"))
 }
 
+/// Mounts `/tmp`, `/run` and `/var/tmp`, each a directory of the file system `scratch`. Returns the mount of a further one, for `/dev/shm`.
+fn shared_scratch(scratch: &OwnedFd, root: &OwnedFd, identity: Identity) -> Result<OwnedFd> {
+    const AT: &str = "/l/t";
+    let doing = || "creating the writable directories".to_owned();
+    fs::create_dir_all(AT).with_context(doing)?;
+    mounts::attach_at(scratch, AT).with_context(doing)?;
+    let mount_of = |name: &str, mode: u32| {
+        let path = format!("{AT}/{}", name.replace('/', "-"));
+        fs::create_dir(&path).with_context(doing)?;
+        rustix::fs::chmod(&path, Mode::from_raw_mode(mode)).with_context(doing)?;
+        let (uid, gid) = (identity.inside.uid, identity.inside.gid);
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::chown(&path, Some(uid), Some(gid)).with_context(doing)?;
+        mounts::clone_path(&path, false).with_context(doing)
+    };
+    mount_in(&mount_of("tmp", 0o1777)?, root, "tmp")?;
+    for (name, mode) in runtime_files::DIRECTORIES {
+        if let Some(target) = mounts::plain_directory(root, name)? {
+            mounts::attach(&mount_of(name, mode)?, &target).with_context(|| format!("mounting /{name}"))?;
+        }
+    }
+    mount_of(SHARED_MEMORY, 0o1777)
+}
+
+/// Whether a layer has everything that the container needs of its image, so that nothing has to be stacked below it.
+fn is_complete(layer: &OwnedFd, request: &Request) -> Result<bool> {
+    for name in MOUNT_POINTS {
+        if mounts::real_directory(layer, name)?.is_none() {
+            return Ok(false);
+        }
+    }
+    let exists = |path: &str| {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(layer, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).is_ok()
+    };
+    Ok(request.runtime_files.as_ref().is_none_or(|files| files.passwd.is_none())
+        && (request.runtime_files.is_none()
+            || runtime_files::DIRECTORIES.iter().all(|(name, _)| exists(name))
+                && runtime_files::files().iter().all(|(name, _)| exists(name))
+                && exists(&request.cwd)))
+}
+
+/// The lowest layer: mount points, and the files of an OCI runtime. A path that the image has hides that of this layer.
+fn create_lowest_layer(at: &str, request: &Request) -> Result<()> {
+    let doing = || "creating the mount points of the image".to_owned();
+    for name in MOUNT_POINTS {
+        fs::create_dir_all(format!("{at}/{name}")).with_context(doing)?;
+    }
+    if request.runtime_files.is_none() {
+        return Ok(());
+    }
+    for (name, _) in runtime_files::DIRECTORIES {
+        fs::create_dir_all(format!("{at}/{name}")).with_context(doing)?;
+    }
+    fs::create_dir_all(format!("{at}/etc")).with_context(doing)?;
+    for (name, content) in runtime_files::files() {
+        fs::write(format!("{at}/{name}"), content).with_context(doing)?;
+    }
+    // Its components were checked: there is no `..`.
+    fs::create_dir_all(format!("{at}/{}", request.cwd))
+        .with_context(|| format!("creating the working directory {:?}", request.cwd))
+        .kind(Kind::Input)
+}
+
 /// A single layer with all mount points is mounted directly. Otherwise the layers are stacked over a layer with the mount points.
-fn image(mut layers: Vec<OwnedFd>) -> Result<()> {
-    if let [only] = layers.as_slice() {
-        let mut complete = true;
-        for name in MOUNT_POINTS {
-            complete &= mounts::real_directory(only, name)?.is_some();
-        }
-        if complete {
-            return mounts::attach_at(only, ROOT).context("mounting the image");
-        }
+fn image(mut layers: Vec<OwnedFd>, request: &Request) -> Result<()> {
+    if let [only] = layers.as_slice()
+        && is_complete(only, request)?
+    {
+        return mounts::attach_at(only, ROOT).context("mounting the image");
     }
     let doing = || "stacking the layers of the image".to_owned();
-    for name in MOUNT_POINTS {
-        fs::create_dir_all(format!("/l/s/{name}")).with_context(doing)?;
-    }
+    create_lowest_layer("/l/s", request)?;
     let mut stack = Vec::new();
+    if let Some(passwd) = request.runtime_files.as_ref().and_then(|files| files.passwd.as_ref()) {
+        fs::create_dir_all("/l/u/etc").with_context(doing)?;
+        fs::write("/l/u/etc/passwd", passwd).with_context(doing)?;
+        stack.push("/l/u".to_owned());
+    }
     layers.reverse();
     for (i, layer) in layers.iter().enumerate() {
         let path = format!("/l/{i}");

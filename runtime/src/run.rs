@@ -1,6 +1,7 @@
 //! The launcher's side of a run: starts a supervisor, sends it the request and the handles, relays the workload's output, receives the outcome.
 
 use crate::hooks::{self, Hooks};
+use crate::identity::IdsInside;
 use crate::outcome::{Outcome, OutputFile, Sink};
 use crate::protocol::{self, Answer, Done, Order, Prepare, Request, RequestInput};
 use crate::spec::{ContainerSpec, HostSpec, Input, InputSource, check_limits, check_strings};
@@ -29,6 +30,8 @@ const BLOCK: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Supervisor {
     socket: UnixStream,
+    /// Whether it was told the ids of the workload, and so prepares the run.
+    is_prepared: bool,
     child: Reaper,
     /// The mount that it was started through. Unmounting needs a grace period of the kernel, so it is dropped during the run.
     mount: Option<OwnedFd>,
@@ -41,23 +44,44 @@ pub fn run(spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> 
 
 /// Runs a trusted program as a plain child with a filter and limits.
 pub fn run_on_host(spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
-    Supervisor::start(true)?.run_on_host(spec, cancel, sink)
+    let mut supervisor = Supervisor::start()?;
+    supervisor.send_prepare(true, None)?;
+    supervisor.run_on_host(spec, cancel, sink)
 }
 
 impl Supervisor {
-    /// Starts a supervisor for a container.
+    /// Starts a supervisor for a container with the ids of a measurement.
     pub fn for_container() -> Result<Self> {
-        Supervisor::start(false)
+        let mut supervisor = Supervisor::start()?;
+        supervisor.send_prepare(false, None)?;
+        Ok(supervisor)
     }
 
-    fn start(host: bool) -> Result<Self> {
+    /// Starts a supervisor for a container whose ids are not known yet: it waits for [`Supervisor::prepare`].
+    pub fn for_container_with_ids() -> Result<Self> {
+        Supervisor::start()
+    }
+
+    /// Prepares the run of a workload with these ids inside. Only the first call has an effect.
+    pub fn prepare(&mut self, inside: IdsInside) -> Result<()> {
+        match self.is_prepared {
+            true => Ok(()),
+            false => self.send_prepare(false, Some(inside)),
+        }
+    }
+
+    fn start() -> Result<Self> {
         let (socket, supervisor_end) = UnixStream::pair().context("creating a socket")?;
         let (child, mount) = executable::spawn(supervisor_end)?;
-        let supervisor = Supervisor { socket, child: Reaper(Some(child)), mount };
         hooks::step("launcher: supervisor started");
-        let prepare = Prepare { state: state::directory()?, host, hooks: Hooks::from_environment() };
-        protocol::send(&supervisor.socket, &prepare, &[]).context("preparing the supervisor")?;
-        Ok(supervisor)
+        Ok(Supervisor { socket, is_prepared: false, child: Reaper(Some(child)), mount })
+    }
+
+    fn send_prepare(&mut self, host: bool, inside: Option<IdsInside>) -> Result<()> {
+        let prepare = Prepare { state: state::directory()?, host, inside, hooks: Hooks::from_environment() };
+        protocol::send(&self.socket, &prepare, &[]).context("preparing the supervisor")?;
+        self.is_prepared = true;
+        Ok(())
     }
 
     /// Runs a container like [`run()`].
@@ -109,6 +133,7 @@ impl Supervisor {
             filter: spec.filter,
             limits: spec.limits,
             collect_output: spec.collect_output,
+            runtime_files: spec.runtime_files,
             host: None,
             trace,
         };
@@ -134,6 +159,7 @@ impl Supervisor {
             filter: spec.filter,
             limits: spec.limits,
             collect_output: true,
+            runtime_files: None,
             host: Some(spec.output),
             trace: None,
         };
@@ -141,12 +167,15 @@ impl Supervisor {
     }
 
     fn run_request(
-        self,
+        mut self,
         request: Request,
         inputs: Vec<OwnedFd>,
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
+        if !self.is_prepared {
+            self.send_prepare(false, None)?;
+        }
         let ((stdout, out_end), (stderr, err_end)) = (output_pipe()?, output_pipe()?);
         let descriptors: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
         let fds: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();

@@ -18,7 +18,7 @@ const MAX_TARGET: usize = 1024;
 pub struct ContainerSpec {
     /// Extracted layers, lowest first. All users must be able to read them.
     pub rootfs: Vec<PathBuf>,
-    /// Program (absolute path inside the image) and arguments.
+    /// Program and arguments. The program is a path inside the image, or a name that is searched in `PATH` of `env`.
     pub argv: Vec<String>,
     /// The whole environment of the workload.
     pub env: Vec<(String, String)>,
@@ -32,6 +32,21 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Whether the files of `/out` are read after the run.
     pub collect_output: bool,
+    /// What programs expect of an OCI runtime beside their image. Measurements have none of it.
+    pub runtime_files: Option<RuntimeFiles>,
+}
+
+/// What programs expect of an OCI runtime beside their image: writable `/run`, `/var/tmp` and `/dev/shm`, which share the limit of `/tmp`;
+/// `/dev/fd` and `/dev/std*`; the working directory, and basic files of `/etc`, where the image has none.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RuntimeFiles {
+    /// The content of `/etc/passwd`, which replaces that of the image.
+    pub passwd: Option<String>,
+}
+
+impl RuntimeFiles {
+    /// `/etc/passwd` of an image without one.
+    pub const PASSWD: &'static str = "root:x:0:0:root:/root:/bin/sh\n";
 }
 
 /// One read-only file of the container.
@@ -198,8 +213,8 @@ impl ContainerSpec {
         if let Some(layer) = self.rootfs.iter().find(|l| !l.is_absolute()) {
             bail!(Input, "layer {} is not an absolute path", layer.display());
         }
-        if !self.argv.first().is_some_and(|program| program.starts_with('/')) {
-            bail!(Input, "the program of the command must be an absolute path inside the image");
+        if self.argv.first().is_none_or(String::is_empty) {
+            bail!(Input, "the command names no program");
         }
         if !self.cwd.starts_with('/')
             || self.cwd.split('/').any(|p| p == "..")

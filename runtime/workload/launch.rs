@@ -270,6 +270,7 @@ fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
         filter: filter(plan),
         limits: limits(plan),
         collect_output: true,
+        runtime_files: None,
     })
 }
 

@@ -24,6 +24,8 @@ fn main() -> ExitCode {
             println!("{}", serde_json::to_string_pretty(&invarlock_runtime::doctor::check()).expect("JSON"))
         }
         ["noop"] => {}
+        ["ids"] => println!("{}", inspect::user()),
+        ["fill-files", paths @ ..] => println!("{:?}", resources::fill_files(paths)),
         ["see"] => println!("{}", inspect::boundary()),
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a number")),
         ["cat", path] => print!("{}", std::fs::read_to_string(path).expect("a readable file")),

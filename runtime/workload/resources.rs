@@ -64,3 +64,18 @@ pub fn use_some() {
     }
     std::process::exit(0)
 }
+
+/// Writes to all files in turn until there is no space. Returns the bytes of each.
+pub fn fill_files(paths: &[&str]) -> Vec<u64> {
+    use std::io::Write as _;
+    let mut files: Vec<_> =
+        paths.iter().map(|path| (std::fs::File::create(path).expect("a file"), 0)).collect();
+    loop {
+        for (file, written) in &mut files {
+            match file.write_all(&[7; 4096]) {
+                Ok(()) => *written += 4096,
+                Err(_) => return files.iter().map(|(_, written)| *written).collect(),
+            }
+        }
+    }
+}

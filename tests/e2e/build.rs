@@ -70,8 +70,7 @@ fn image_of_a_directory_is_reproducible_and_runs() {
     for user in both() {
         let place = Place::new(user);
         let flags = ["--label", "b=2", "--label", "a=1", "--env", "X=1", "--env", "X=2"];
-        let flags =
-            [&flags[..], &["--entrypoint", r#"["/bin/link", "--self-test"]"#, "--workdir", "/"]].concat();
+        let flags = [&flags[..], &["--cmd", r#"["/bin/link", "--self-test"]"#, "--workdir", "/"]].concat();
         for (name, creation_order) in [("one", [0, 1, 2]), ("other-place", [2, 1, 0])] {
             let root = root_with_all_file_types(&place, name, creation_order);
             let from = ["--from", root.to_str().unwrap(), "--name", "own:1"];
@@ -168,7 +167,7 @@ fn layers_add_and_remove_files() {
             assert!(status.success());
             place.give(&archive);
             build(&place, &["--layer", archive.to_str().unwrap(), "--name", "more:1"]).expect(0);
-            place.run(&["runtime", "run", "more:1", "--", "/invarlock-evaluator", "--self-test"]).expect(0);
+            place.run(&["runtime", "run", "more:1", "--", "--self-test"]).expect(0);
             assert_eq!(
                 inspect(&place, "more:1")["config"]["config"]["Labels"]["org.invarlock.speaks"],
                 "measure"

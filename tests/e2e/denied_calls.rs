@@ -13,7 +13,7 @@ fn place_with_workload(user: As) -> Place {
 
 fn run(place: &Place, flags: &[&str], command: &[&str]) -> Ran {
     let start = ["runtime", "run", "invarlock-runtime:local"];
-    place.run(&[&start, flags, &["--", "/invarlock-evaluator"], command].concat())
+    place.run(&[&start, flags, &["--"], command].concat())
 }
 
 /// The JSON object among the lines of standard error.

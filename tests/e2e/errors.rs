@@ -80,7 +80,7 @@ const CASES: &[Case] = &[
     case(VERIFY, &["--profile", "lenient", "eval"], "input", 2, "--profile"),
     case(HTML, &["-i", "nowhere", "-o", "page.html"], "input", 2, "nowhere").json(Json::None),
     case(RUN, &["nosuch:1"], "input", 125, "image nosuch:1: it is not in the store, which contains: ").help("image import").json(Json::Error),
-    case(RUN, &["invarlock-runtime:local", "/nothing"], "input", 125, "/nothing").help("dynamic loader").json(Json::Error),
+    case(RUN, &["--entrypoint", "/nothing", "invarlock-runtime:local"], "input", 125, "/nothing").help("dynamic loader").json(Json::Error),
     case(RUN, &["/bin/true"], "input", 125, "the first argument must be an image").help("IMAGE -- ARGV").json(Json::Error),
     case(LEARN, &["nosuch:1"], "input", 125, "nosuch:1"),
     case(&["runtime", "image", "build"], &["--evaluator", "nowhere"], "input", 2, "nowhere not found").help("--evaluator FILE"),
@@ -188,7 +188,7 @@ fn usage_errors_exit_with_2_or_125() {
 #[test]
 fn reached_time_limit_is_a_system_error() {
     let place = Place::holding(As::Caller, "invarlock-workload");
-    let args = [RUN, &["--timeout=1", "invarlock-runtime:local", "/invarlock-evaluator", "sleep"]].concat();
+    let args = [RUN, &["--timeout=1", "invarlock-runtime:local", "sleep"]].concat();
     let (error, hint) = error_and_hint(&place.run(&args).expect(125));
     assert!(error.starts_with("error[system]: running invarlock-runtime:local: "), "{error}");
     assert!(error.ends_with("the wall-time limit (1 s) was reached"), "{error}");

@@ -366,15 +366,11 @@ fn html_report_does_not_overwrite_evidence() {
 fn runtime_run_needs_no_separator_and_returns_the_exit_code_of_the_workload() {
     for user in both() {
         let place = Place::new(user);
-        let ran = place
-            .run(&["runtime", "run", "invarlock-runtime:local", "/invarlock-evaluator", "--self-test"])
-            .expect(0);
+        let ran = place.run(&["runtime", "run", "invarlock-runtime:local", "--self-test"]).expect(0);
         assert_eq!(ran.json()["self_test"], "ok");
+        place.run(&["runtime", "run", "invarlock-runtime:local", "--", "--nonsense"]).expect(2);
         place
-            .run(&["runtime", "run", "invarlock-runtime:local", "--", "/invarlock-evaluator", "--nonsense"])
-            .expect(2);
-        place
-            .run(&["runtime", "run", "invarlock-runtime:local", "/nothing"])
+            .run(&["runtime", "run", "--entrypoint", "/nothing", "invarlock-runtime:local"])
             .expect(125)
             .one_error(&["/nothing"]);
         place.run(&["runtime", "run", "invarlock-runtime:nosuch"]).expect(125);

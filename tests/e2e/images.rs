@@ -43,8 +43,7 @@ fn run_all_verbs(user: As) {
         // The format of Docker has no manifest. The import creates the same manifest as the build.
         assert_eq!(manifest_digest(&image(&["import", from, "again:1", "--json"])), built, "{to}");
         for run in ["again:1", from] {
-            let args =
-                ["runtime", "run", "--verify-image=full", run, "--", "/invarlock-evaluator", "--self-test"];
+            let args = ["runtime", "run", "--verify-image=full", run, "--", "--self-test"];
             let ran = place.run(&args);
             assert_eq!(ran.code, 0, "{run}: {}{}", ran.out, ran.err);
         }

@@ -112,7 +112,7 @@ fn outputs_of_runs_are_valid() {
     assert_eq!(done["format_version"], "evaluate-v1");
 
     let image = "invarlock-runtime:local";
-    let command = [image, "--", "/invarlock-evaluator", "--version"];
+    let command = [image, "--", "--version"];
     let ran = place.run(&[&["runtime", "run", "--json"][..], &command].concat()).expect(0);
     let line = ran.err.lines().find(|line| line.starts_with('{')).unwrap();
     check_output(&serde_json::from_str(line).unwrap());

@@ -6,7 +6,7 @@ use invarlock_tests::{As, Place, Ran, both, read_json, root};
 use serde_json::{Value, json};
 
 fn runtime(place: &Place, verb: &str, flags: &[&str], command: &[&str]) -> Ran {
-    let image = ["invarlock-runtime:local", "--", "/invarlock-evaluator"];
+    let image = ["invarlock-runtime:local", "--"];
     place.run(&[&["runtime", verb][..], flags, &image, command].concat())
 }
 

@@ -21,7 +21,7 @@ fn sample() -> Value {
 
 fn run(place: &Place, flags: &[&str], command: &[&str]) -> Ran {
     let start = ["runtime", "run", "invarlock-runtime:local"];
-    place.run(&[&start, flags, &["--", "/invarlock-evaluator"], command].concat())
+    place.run(&[&start, flags, &["--"], command].concat())
 }
 
 fn outcome(ran: &Ran) -> Value {

@@ -17,13 +17,31 @@ pub struct Layout {
 /// runs under the general profile.
 pub fn of_program(place: &Place, name: &str, program: &Path) -> String {
     let fill = |rootfs: &Path| _ = std::fs::copy(program, rootfs.join("workload")).unwrap();
-    let config = json!({"Entrypoint": ["/workload"], "Env": ["PATH=/", "ODD=\u{9b}31m\u{202e}"]});
+    let config = json!({"Cmd": ["/workload"], "Env": ["PATH=/", "ODD=\u{9b}31m\u{202e}"]});
     Layout::of_tree(place, name, fill).image("test", &config)
 }
 
 impl Layout {
     /// Creates the layout `name`. `fill` writes the content of its layer.
     pub fn of_tree(place: &Place, name: &str, fill: impl FnOnce(&Path)) -> Self {
+        Self::archive(place, name, fill, "--mode=a+rX")
+    }
+
+    /// The same, and the modes that `restrict` sets are kept.
+    pub fn of_tree_with_modes(
+        place: &Place,
+        name: &str,
+        fill: impl FnOnce(&Path),
+        restrict: impl FnOnce(&Path),
+    ) -> Self {
+        let fill = |rootfs: &Path| {
+            fill(rootfs);
+            restrict(rootfs);
+        };
+        Self::archive(place, name, fill, "--mode=u+rX")
+    }
+
+    fn archive(place: &Place, name: &str, fill: impl FnOnce(&Path), mode: &str) -> Self {
         let dir = place.path(name);
         std::fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
         std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -32,7 +50,7 @@ impl Layout {
         fill(rootfs.path());
         let names = std::fs::read_dir(rootfs.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut tar = Command::new("tar");
-        tar.args(["--owner=0", "--group=0", "--mode=a+rX", "--sort=name", "-cf", "-", "--"]).args(names);
+        tar.args(["--owner=0", "--group=0", mode, "--sort=name", "-cf", "-", "--"]).args(names);
         let tar = tar.current_dir(rootfs.path()).output().unwrap();
         assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
         let layer = blob(&dir, &tar.stdout, "layer.v1.tar");

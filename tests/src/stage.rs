@@ -54,7 +54,7 @@ impl Stage {
 
     /// `runtime run` of the default image, whose program prints [`RAN`].
     pub fn run(&self, flags: &[&str]) -> Command {
-        let image = ["invarlock-runtime:local", "--", "/invarlock-evaluator", "--self-test"];
+        let image = ["invarlock-runtime:local", "--", "--self-test"];
         self.command(&[&["runtime", "run"], flags, &image].concat())
     }
 

@@ -169,6 +169,7 @@ fn in_process(layer: &Path, runs: usize) -> ExitCode {
             filter: filter.clone(),
             limits: Limits::for_machine(),
             collect_output: true,
+            runtime_files: None,
         };
         let outcome = invarlock_runtime::run(spec, cancel.as_fd(), &mut Discard).unwrap();
         assert_eq!(outcome.status, Status::Exited(0));

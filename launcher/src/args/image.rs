@@ -32,13 +32,13 @@ pub struct BuildArgs {
     /// Program and first arguments: words, or a JSON array of strings
     #[arg(long, value_name = "WORDS", value_parser = parse_words, requires = "name")]
     pub entrypoint: Option<Words>,
-    /// Further arguments, used by other runtimes: words, or a JSON array of strings
+    /// Arguments of the entrypoint, or the command if there is none, unless a run names others: words, or a JSON array of strings
     #[arg(long, value_name = "WORDS", value_parser = parse_words, requires = "name")]
     pub cmd: Option<Words>,
     /// Working directory
     #[arg(long, value_name = "PATH", requires = "name")]
     pub workdir: Option<String>,
-    /// User, used by other runtimes; invarlock sets the user of its containers itself
+    /// User of the commands of the image; measurements have one of their own
     #[arg(long, value_name = "UID[:GID]", value_parser = parse_user, requires = "name")]
     pub user: Option<String>,
     /// Leave out devices, fifos and sockets; without this flag they are an error

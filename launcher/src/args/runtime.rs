@@ -16,12 +16,12 @@ pub enum RuntimeCommand {
     Image(ImageCommand),
     /// Run a command of an image in a container; exits with the command's exit code, or 125 when invarlock itself fails
     #[command(after_help = "Examples:\n  \
-        invarlock runtime run invarlock-runtime:local -- /invarlock-evaluator --self-test\n  \
+        invarlock runtime run invarlock-runtime:local -- --self-test\n  \
         invarlock runtime run oci:layout@sha256:… -- /bin/true")]
     Run(RunArgs),
     /// Trace a command: print which rules of its system-call profile it used and which calls were denied. Slower than `runtime run`
     #[command(after_help = "Examples:\n  \
-        invarlock runtime learn invarlock-runtime:local -- /invarlock-evaluator --self-test\n  \
+        invarlock runtime learn invarlock-runtime:local -- --self-test\n  \
         invarlock runtime learn --seccomp profile.json oci:layout@sha256:… -- /bin/true\n\n\
         The list of rules is printed to standard output, for review. The command's own output goes to standard error.\n\
         Calls that the profile denies stay denied.")]
@@ -67,9 +67,24 @@ pub struct ProbeArgs {
 pub struct WorkloadArgs {
     /// Image reference
     pub image: String,
-    /// Command and arguments [default: the image's entrypoint]
+    /// Arguments of the entrypoint of the image, or the command if it has none [default: those of the image]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
     pub argv: Vec<String>,
+    /// Environment variable; can be repeated. NAME alone takes the value from the environment of invarlock
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// File with a variable a line, NAME=VALUE or NAME; can be repeated. Empty lines and lines that start with # are skipped
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory [default: that of the image]
+    #[arg(short = 'w', long, value_name = "PATH")]
+    pub workdir: Option<String>,
+    /// Program that replaces the entrypoint and Cmd of the image: a word, or a JSON array of words; empty for none
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// User inside, by name or number [default: that of the image]. It has no privilege on the host
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
     /// Verification of the image.
     #[command(flatten)]
     pub verify: VerifyImageArgs,

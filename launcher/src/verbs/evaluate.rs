@@ -48,6 +48,7 @@ pub fn needs(args: &EvaluateArgs) -> Needs {
         }),
         can_run_on_host: true,
         containers: checked + measured,
+        has_image_user: false,
         user_profile: args.container.seccomp.is_some(),
     }
 }

@@ -41,9 +41,9 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Report(ReportCommand::Export(args)) => Verb::new(|_| report_export::run(args)),
         Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),
         Command::Runtime(RuntimeCommand::Run(args)) => Verb::new(|policy| runtime_run::run(args, policy))
-            .json_on_stderr(args.json).network(args.workload.allow_network).containers(1).own_exit_code(),
+            .json_on_stderr(args.json).network(args.workload.allow_network).workload().own_exit_code(),
         Command::Runtime(RuntimeCommand::Learn(args)) => Verb::new(|policy| runtime_learn::run(args, policy))
-            .json(args.json).network(args.workload.allow_network).containers(1).own_exit_code(),
+            .json(args.json).network(args.workload.allow_network).workload().own_exit_code(),
         // The probe starts its containers itself.
         Command::Runtime(RuntimeCommand::Probe(args)) => Verb::new(|_| runtime_probe::run(args)).json(args.json).own_exit_code(),
         Command::Doctor(args) => Verb::new(|_| doctor::run(args)).json(args.json),

@@ -57,6 +57,12 @@ impl<'a> Verb<'a> {
         self
     }
 
+    /// It starts one container, with the ids of the image's user.
+    pub fn workload(mut self) -> Self {
+        self.needs.has_image_user = true;
+        self.containers(1)
+    }
+
     /// The number of containers that it starts.
     pub fn containers(mut self, count: usize) -> Self {
         self.needs.containers = count;

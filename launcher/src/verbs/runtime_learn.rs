@@ -82,12 +82,11 @@ impl<'a> CountedCall<'a> {
 pub fn run(args: &LearnArgs, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
     let workload = request::of_workload(&args.workload);
-    let Prepared { spec, filter, rootfs: _in_use, .. } = workload.prepare(policy)?;
+    let Prepared { supervisor, spec, filter, rootfs: _in_use, .. } = workload.prepare(policy)?;
     let profile = filter.resolved()?;
     let mut output = PassThrough::to_stderr(&signals);
-    let outcome = policy
-        .supervisor()
-        .and_then(|supervisor| supervisor.trace_profile(spec, profile.clone(), signals.fd(), &mut output))
+    let outcome = supervisor
+        .trace_profile(spec, profile.clone(), signals.fd(), &mut output)
         .map_err(|error| or_interrupted(error, &signals))?;
     output.check()?;
     let trace =

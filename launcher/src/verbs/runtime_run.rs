@@ -47,9 +47,9 @@ pub struct RunOutput<'a> {
 pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
     let workload = request::of_workload(&args.workload);
-    let Prepared { spec, filter, rootfs: _in_use, image } = workload.prepare(policy)?;
+    let Prepared { supervisor, spec, filter, rootfs: _in_use, image } = workload.prepare(policy)?;
     let mut output = PassThrough::new(&signals);
-    let outcome = policy.supervisor().and_then(|supervisor| supervisor.run(spec, signals.fd(), &mut output));
+    let outcome = supervisor.run(spec, signals.fd(), &mut output);
     let outcome = outcome.map_err(|error| or_interrupted(error, &signals))?;
     output.check()?;
     denied_calls::show(outcome.denied_calls.as_ref(), None);

@@ -38,7 +38,7 @@ pub(super) const IDENTITY: &[Attack] = &[
         IDENTITY_CONTROL,
         "inside-id",
         "have another id inside than planned",
-        Expect::TextOf(|findings| ids_line(findings.identity.inside)),
+        Expect::TextOf(|findings| ids_line(findings.identity.inside.uid)),
         Some(|| Answer::Text(format!("uid {}; gid {}", status("Uid"), status("Gid")))),
     ),
     attack(
@@ -55,7 +55,7 @@ pub(super) const IDENTITY: &[Attack] = &[
         IDENTITY_CONTROL,
         "set-uid-program",
         "become root through a set-uid program",
-        Expect::TextOf(|findings| findings.identity.inside.to_string()),
+        Expect::TextOf(|findings| findings.identity.inside.uid.to_string()),
         // The attacker's own executable is set-uid for the id that is root inside.
         Some(|| Answer::Text(rustix::process::geteuid().as_raw().to_string())),
     ),

@@ -1,21 +1,26 @@
 //! `/dev` of the container.
 
 use crate::boundary::DEVICES;
+use crate::runtime_files::{LINKS, SHARED_MEMORY};
 use crate::{hooks, mounts};
 use invarlock_error::{Context as _, Result, bail};
 use rustix::mount::UnmountFlags;
 
 const CLEARING: &str = "removing unneeded entries";
 
-/// Removes everything but the five devices that programs need, and makes `/dev` read-only.
-pub(super) fn clear() -> Result<()> {
+/// Removes everything but the five devices that programs need, and makes `/dev` read-only. With `runtime_files`, the links to open files and
+/// the directory for shared memory stay; the latter stays writable.
+pub(super) fn clear(runtime_files: bool) -> Result<()> {
     let entries = match hooks::off("five devices") {
         true => None,
         false => Some(std::fs::read_dir("/dev").context(CLEARING)?),
     };
     for entry in entries.into_iter().flatten() {
         let entry = entry.context(CLEARING)?;
-        if DEVICES.iter().any(|(name, _)| entry.file_name() == *name) {
+        let name = entry.file_name();
+        if DEVICES.iter().any(|(device, _)| name == *device)
+            || runtime_files && (name == SHARED_MEMORY || LINKS.iter().any(|link| name == *link))
+        {
             continue;
         }
         let path = entry.path();
@@ -29,8 +34,17 @@ pub(super) fn clear() -> Result<()> {
     if hooks::off("closed /dev") {
         return Ok(());
     }
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let dev = rustix::fs::open("/dev", flags, rustix::fs::Mode::empty()).context("opening it")?;
+    let open = |path: &str| {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, rustix::fs::Mode::empty()).context("opening it")
+    };
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    mounts::restrict_recursively(&dev, attributes).context("making it read-only")
+    if !runtime_files {
+        return mounts::restrict_recursively(&open("/dev")?, attributes).context("making it read-only");
+    }
+    let devices = DEVICES.iter().map(|(name, _)| format!("/dev/{name}"));
+    for path in devices.chain(["/dev".to_owned()]) {
+        mounts::restrict(&open(&path)?, attributes).with_context(|| format!("making {path} read-only"))?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 //! Its own end is the end of every process of the container.
 
 mod dev;
+mod program;
 mod workload;
 
 use crate::boundary::SECURE_BITS;
@@ -40,6 +41,8 @@ pub(crate) struct Init {
     processors: Option<usize>,
     /// Whether the filter reports every call, because the profile is traced.
     trace: bool,
+    /// Whether the container has the files of an OCI runtime.
+    runtime_files: bool,
     /// Whether the workload is a plain child, without ids and capabilities of its own.
     host: bool,
     /// The socket to the supervisor.
@@ -78,6 +81,7 @@ impl Init {
             identity,
             rlimits: build.rlimits,
             processors: build.processors,
+            runtime_files: request.runtime_files.is_some(),
             host: request.host.is_some(),
             trace: request.trace.is_some(),
             socket: socket.as_raw_fd(),
@@ -135,7 +139,7 @@ impl Init {
             false => DumpableBehavior::NotDumpable,
         };
         rustix::process::set_dumpable_behavior(dumpable).context("making init not dumpable")?;
-        dev::clear().in_control("/dev")?;
+        dev::clear(self.runtime_files).in_control("/dev")?;
         let ready = FromInit::Ready(Some(report()?));
         hooks::step("init: boundary finished");
         protocol::send(&self.connection(self.socket)?, &ready, &[])?;

@@ -1,6 +1,6 @@
 //! The future workload: a clone of init that drops everything, reports, installs its filter, waits, and executes the program.
 
-use super::{Init, drop_capabilities};
+use super::{Init, drop_capabilities, program};
 use crate::landlock::{self, Landlock};
 use crate::observations::{ContainerIds, WorkloadReport};
 use crate::process::close_descriptors_on_exec;
@@ -10,8 +10,6 @@ use crate::sys::{self, Vector};
 use crate::{core_dumps, hooks};
 use invarlock_error::{Context as _, Error, Kind, Result};
 use invarlock_seccomp::{Listener, TRACE_FD};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
@@ -25,15 +23,15 @@ impl Init {
         let env = self.env.iter().cloned().chain(inherited.filter(|_| hooks::off("environment")));
         let env: Vec<String> = env.collect();
         let socket = WorkloadSocket(supervisor);
-        let reported = self.drop_everything().and_then(|landlock| {
+        let reported = self.drop_everything().and_then(|(program, landlock)| {
             let moved = self.move_for_trace(supervisor)?;
             socket.report(&report(&env, landlock)?)?;
-            Ok(moved)
+            Ok((program, moved))
         });
         match reported {
-            Ok(moved) => {
+            Ok((program, moved)) => {
                 hooks::step("workload: given up everything");
-                self.execute_with_filter(moved.as_ref().unwrap_or(supervisor), env)
+                self.execute_with_filter(moved.as_ref().unwrap_or(supervisor), program, env)
             }
             Err(error) => {
                 socket.failed(error);
@@ -42,8 +40,9 @@ impl Init {
         }
     }
 
-    /// Everything before the filter: session, signals, ids, limits, capabilities, working directory, descriptors, Landlock.
-    fn drop_everything(&self) -> Result<Landlock> {
+    /// Everything before the filter: session, signals, ids, limits, capabilities, working directory, descriptors, Landlock. Returns the path of
+    /// the program.
+    fn drop_everything(&self) -> Result<(String, Landlock)> {
         if !hooks::off("session") {
             rustix::process::setsid().context("creating a session for the workload")?;
         }
@@ -72,39 +71,21 @@ impl Init {
         rustix::process::chdir(self.cwd.as_str())
             .with_context(|| format!("changing to the working directory {:?} of the image", self.cwd))
             .kind(Kind::Input)?;
+        let program = program::find(&self.argv, &self.env)?;
         if !self.host {
-            self.reject_magic_link()?;
+            program::reject_magic_link(&program)?;
         }
         close_descriptors_on_exec()?;
         if hooks::off("descriptors") {
             sys::keep_open_from_3().context("keeping descriptors open")?;
         }
-        match self.host {
-            true => Ok(Landlock::None),
-            false => landlock::restrict(),
-        }
-    }
-
-    /// `/proc/self/exe`, or a link to it, is the launcher's executable and not a program of the image.
-    fn reject_magic_link(&self) -> Result<()> {
-        let Some(program) = self.argv.first() else { return Ok(()) };
-        let open = |resolve| {
-            let (flags, mode) = (OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-            rustix::fs::openat2(rustix::fs::CWD, program.as_str(), flags, mode, resolve)
-        };
-        // If it cannot be opened at all, execve gives the reason.
-        match (open(ResolveFlags::NO_MAGICLINKS), open(ResolveFlags::empty())) {
-            (Err(Errno::LOOP), Ok(_)) => Err(Error::input(format!(
-                "starting {program:?} in the container: its path leads through a magic link of /proc"
-            ))
-            .with_hint("name a program of the image")),
-            _ => Ok(()),
-        }
+        let landlock = if self.host { Landlock::None } else { landlock::restrict()? };
+        Ok((program, landlock))
     }
 
     fn change_ids(&self) -> Result<()> {
         // Supplementary groups were dropped before the user namespace was created; inside it setgroups is denied.
-        let (uid, gid) = (Uid::from_raw(self.identity.inside), Gid::from_raw(self.identity.inside));
+        let (uid, gid) = (Uid::from_raw(self.identity.inside.uid), Gid::from_raw(self.identity.inside.gid));
         rustix::thread::set_thread_res_gid(gid, gid, gid).context("changing the group")?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).context("changing the user")
     }
@@ -138,10 +119,9 @@ impl Init {
 
     /// Installs the filter and executes the program. After the filter there are only read, write, execve and exit, on memory allocated
     /// before.
-    fn execute_with_filter(&self, supervisor: &UnixStream, env: Vec<String>) -> ! {
+    fn execute_with_filter(&self, supervisor: &UnixStream, program: String, env: Vec<String>) -> ! {
         let prepared = (|| {
-            let program = CString::new(self.argv.first().map(String::as_str).unwrap_or_default()).ok()?;
-            Some((program, Vector::new(self.argv.clone()).ok()?, Vector::new(env).ok()?))
+            Some((CString::new(program).ok()?, Vector::new(self.argv.clone()).ok()?, Vector::new(env).ok()?))
         })();
         let Some((program, argv, env)) = prepared else { sys::exit_now(1) };
         let socket = WorkloadSocket(supervisor);

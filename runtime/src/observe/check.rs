@@ -7,7 +7,7 @@ use crate::hooks::unchecked;
 use crate::observations::{ContainerObservations, HostName, MountObservation, Observations, Seccomp};
 use crate::procfs::{self, Status};
 use crate::protocol::Request;
-use crate::user_limits;
+use crate::{runtime_files, user_limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::fmt::Debug;
 
@@ -92,7 +92,11 @@ impl View<'_> {
     fn check_files(&self, mounts: &[MountObservation], observed: &ContainerObservations) -> Result<()> {
         let proc = &observed.proc.value;
         check_mounts(mounts, self.request, &proc.absent)?;
-        require("devices", observed.devices.value == expected_devices(), &observed.devices.value)?;
+        require(
+            "devices",
+            observed.devices.value == expected_devices(self.request),
+            &observed.devices.value,
+        )?;
         // Init and the workload.
         require("proc", proc.processes == [1, 2], &proc.processes)?;
         require("inputs", observed.inputs.value == self.inputs, &observed.inputs.value)
@@ -105,7 +109,7 @@ impl View<'_> {
         let secure_bits = format!("{:#x}", SECURE_BITS.bits());
         require("secure_bits", observed.secure_bits.value == secure_bits, &observed.secure_bits.value)?;
         let (ids, inside) = (&observed.container_ids.value, self.identity.inside);
-        require("ids_inside", ids.uid == [inside; 4] && ids.gid == [inside; 4], ids)?;
+        require("ids_inside", ids.uid == [inside.uid; 4] && ids.gid == [inside.gid; 4], ids)?;
         let names = HostName { host: HOST_NAME.into(), domain: DOMAIN_NAME.into() };
         require("host_name", observed.host_name.value == names, &observed.host_name.value)?;
         let process = &observed.process.value;
@@ -136,6 +140,9 @@ fn own_oom_score() -> Result<i32> {
     text.trim().parse().err_kind(Kind::System).with_context(|| format!("observing {path}"))
 }
 
+/// The options of a directory that the workload can write.
+const SCRATCH: &[&str] = &["rw", "nosuid", "nodev", "noexec"];
+
 /// The required mounts and the options that each must have. `absent` are paths that this kernel does not have.
 fn required_mounts<'a>(
     request: &'a Request,
@@ -145,8 +152,8 @@ fn required_mounts<'a>(
     let mut required: Vec<(&str, &'static [&'static str])> = vec![
         ("/", &["ro", "nosuid", "nodev"]),
         ("/in", CLOSED),
-        ("/out", &["rw", "nosuid", "nodev", "noexec"]),
-        ("/tmp", &["rw", "nosuid", "nodev", "noexec"]),
+        ("/out", SCRATCH),
+        ("/tmp", SCRATCH),
         ("/dev", &["ro", "nosuid", "noexec"]),
         ("/proc", &["nosuid", "nodev", "noexec"]),
     ];
@@ -174,8 +181,13 @@ fn check_mounts(mounts: &[MountObservation], request: &Request, absent: &[String
         }
     }
     for mount in mounts {
+        let is_scratch =
+            request.runtime_files.is_some() && runtime_files::MOUNTS.contains(&mount.target.as_str());
+        if is_scratch && !(mount.kind == "tmpfs" && SCRATCH.iter().all(|option| mount.has(option))) {
+            return bad(format!("{} is a {} that is {}", mount.target, mount.kind, mount.options));
+        }
         let device = DEVICES.iter().any(|(name, _)| mount.target == format!("/dev/{name}"));
-        if !device && !required.iter().any(|(target, _)| *target == mount.target) {
+        if !device && !is_scratch && !required.iter().any(|(target, _)| *target == mount.target) {
             return bad(format!("unexpected mount {}", mount.target));
         }
         if device && !["ro", "nosuid", "noexec"].iter().all(|option| mount.has(option)) {

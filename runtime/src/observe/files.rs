@@ -3,6 +3,7 @@
 use crate::boundary::{DEVICES, MASKED, READ_ONLY};
 use crate::observations::{InputObservation, ProcFiles};
 use crate::protocol::{Request, RequestInput};
+use crate::runtime_files::{LINKS, SHARED_MEMORY};
 use invarlock_error::{Context as _, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::BTreeMap;
@@ -104,6 +105,9 @@ fn numbers(device: u64) -> String {
 }
 
 /// The expected value of [`Root::devices`].
-pub(super) fn expected_devices() -> BTreeMap<String, String> {
-    DEVICES.iter().map(|(name, numbers)| ((*name).to_owned(), (*numbers).to_owned())).collect()
+pub(super) fn expected_devices(request: &Request) -> BTreeMap<String, String> {
+    let links = LINKS.map(|link| (link, "Symlink"));
+    let more =
+        links.into_iter().chain([(SHARED_MEMORY, "Directory")]).filter(|_| request.runtime_files.is_some());
+    DEVICES.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -9,10 +9,11 @@ mod frame;
 pub(crate) use bytes::{FromWorkload, Reply, WorkloadSocket};
 pub(crate) use frame::{receive, send};
 
+use crate::identity::IdsInside;
 use crate::observations::{InitReport, Observations};
 use crate::outcome::{ProfileTrace, Status, Usage};
 use crate::rlimit::Rlimit;
-use crate::spec::Limits;
+use crate::spec::{Limits, RuntimeFiles};
 use invarlock_error::Error;
 use invarlock_seccomp::{Program, ResolvedProfile};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub(crate) struct Prepare {
     pub(crate) state: PathBuf,
     /// Whether a plain child will be run instead of a container.
     pub(crate) host: bool,
+    /// The workload's ids inside; none for those of a measurement.
+    pub(crate) inside: Option<IdsInside>,
     /// Fault hooks of a test; empty otherwise.
     pub(crate) hooks: crate::hooks::Hooks,
 }
@@ -42,6 +45,7 @@ pub(crate) struct Request {
     pub(crate) filter: Program,
     pub(crate) limits: Limits,
     pub(crate) collect_output: bool,
+    pub(crate) runtime_files: Option<RuntimeFiles>,
     /// For a plain child: its output directory.
     pub(crate) host: Option<PathBuf>,
     /// The profile to trace. The filter then reports every call, and the supervisor answers by this profile.

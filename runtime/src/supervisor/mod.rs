@@ -88,7 +88,7 @@ fn supervise(prepare: &Prepare, launcher: &UnixStream) -> Result<Report> {
     let lock = Lock::take(&directory, &id, &cgroup.dirs())?;
     cgroup.create();
     hooks::step("supervisor: cgroup made");
-    let result = Run::new(prepare.host, &cgroup, launcher).and_then(|mut run| {
+    let result = Run::new(prepare.host, prepare.inside, &cgroup, launcher).and_then(|mut run| {
         let result = run.go();
         hooks::step("supervisor: workload ended");
         let ended = run.end();

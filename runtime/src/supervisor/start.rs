@@ -94,6 +94,15 @@ impl Run<'_> {
         core_dumps::require(&limits.rlimits)?;
         hooks::step("supervisor: limits set");
         let handles = fds.split_off(2);
+        if self.identity.by_root && request.runtime_files.is_some() {
+            // Programs open their standard output again, by `/dev/stdout`.
+            let (uid, gid) = (self.identity.host_uid, self.identity.host_gid);
+            let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+            for pipe in &fds {
+                rustix::fs::fchown(pipe, Some(owner.0), Some(owner.1))
+                    .context("changing the owner of a pipe")?;
+            }
+        }
         let inputs = expected_inputs(&request, &handles[request.rootfs.len()..])?;
         let handles = match self.identity.by_root {
             true => prepare::mounts(&request, self.identity, handles).in_control("root file system")?,

@@ -4,7 +4,7 @@ use super::first_process::FirstProcess;
 use super::memory_watchdog::MemoryWatchdog;
 use super::seccomp_notify::DeniedCalls;
 use crate::cgroup::RunCgroup;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdsInside};
 use crate::limits::{Capacity, Enforcement};
 use crate::observations::{InitReport, InputObservation, Observations, WorkloadReport};
 use crate::outcome::Usage;
@@ -141,8 +141,13 @@ impl Running {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(host: bool, cgroup: &'a RunCgroup, launcher: &'a UnixStream) -> Result<Self> {
-        let identity = Identity::of_own_run();
+    pub(super) fn new(
+        host: bool,
+        inside: Option<IdsInside>,
+        cgroup: &'a RunCgroup,
+        launcher: &'a UnixStream,
+    ) -> Result<Self> {
+        let identity = Identity::of_own_run_as(inside);
         if !host {
             identity.check()?;
         }

@@ -135,7 +135,7 @@ const SECRETS: [&str; 20] = [
     "RUST_LOG",
 ];
 
-/// The workload gets exactly the environment variables of the image.
+/// The workload gets the environment variables of the image and of its account, and no other.
 fn secrets_in_the_environment(user: As) {
     let stage = Stage::new(user);
     let image = stage.image("environment", |_| {});
@@ -144,7 +144,7 @@ fn secrets_in_the_environment(user: As) {
         command.env(name, if name.starts_with("LISTEN") { "3" } else { "a secret" });
     }
     let ran = invarlock_tests::Ran::from(command.output().unwrap()).expect(0);
-    assert_eq!(printed_json(&ran)["environment"], json!(["PATH=/"]));
+    assert_eq!(printed_json(&ran)["environment"], json!(["HOME=/root", "PATH=/", "USER=root"]));
     assert_eq!(printed_json(&ran)["descriptors"], json!([0, 1, 2]));
 }
 

@@ -86,7 +86,8 @@ fn terminals_of_the_image(user: As) {
     let shown = String::from_utf8_lossy(&shown);
     let line = shown.lines().find(|line| line.contains('{')).unwrap_or_else(|| panic!("{shown}"));
     let printed: Value = serde_json::from_str(line.trim()).unwrap();
-    assert_eq!(printed["/dev"], json!(["full", "null", "random", "urandom", "zero"]));
+    let expected = ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"];
+    assert_eq!(printed["/dev"], json!(expected));
     stage.assert_unchanged();
 }
 

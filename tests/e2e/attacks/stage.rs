@@ -119,7 +119,7 @@ impl Stage {
 
 /// The image configuration that runs the workload, with the members of `more`.
 pub fn config(more: &Value) -> Value {
-    let mut config = json!({"Entrypoint": ["/workload"], "Env": ["PATH=/"]});
+    let mut config = json!({"Cmd": ["/workload"], "Env": ["PATH=/"]});
     let Value::Object(members) = more else { panic!("not an object: {more}") };
     members.iter().for_each(|(key, value)| config[key] = value.clone());
     config
@@ -132,11 +132,11 @@ pub fn printed_json(ran: &Ran) -> Value {
     line.unwrap_or_else(|| panic!("{ran:?}"))
 }
 
-/// The id of a run's workload in the container.
-pub fn inside_id(user: As) -> u32 {
+/// The ids in the container of a workload with the identity of a measurement.
+pub fn inside_ids(user: As) -> (u32, u32) {
     match (user, is_root()) {
-        (As::Caller, true) => 65_532,
-        _ => 0,
+        (As::Caller, true) => (65_532, 65_532),
+        _ => (0, 0),
     }
 }
 

@@ -269,8 +269,14 @@ impl Running {
         let entries = fs::read_dir(self.proc_path("root/dev")).unwrap().map(|e| e.unwrap());
         let name_and_number = |entry: fs::DirEntry| {
             let meta = entry.path().symlink_metadata().unwrap();
-            assert!(meta.file_type().is_char_device(), "{entry:?}");
-            (entry.file_name().to_string_lossy().into_owned(), json!(device(meta.rdev())))
+            let kind = meta.file_type();
+            let value = match (kind.is_char_device(), kind.is_dir(), kind.is_symlink()) {
+                (true, ..) => device(meta.rdev()),
+                (_, true, _) => "Directory".to_owned(),
+                (.., true) => "Symlink".to_owned(),
+                _ => panic!("{entry:?}"),
+            };
+            (entry.file_name().to_string_lossy().into_owned(), json!(value))
         };
         entries.map(name_and_number).collect::<Map<_, _>>().into()
     }

@@ -70,5 +70,5 @@ fn podman_and_invarlock_agree_on_digests() {
     let pushed = std::fs::read_to_string(dir.join("digest")).unwrap();
     let other_image = registry.image("other/it:2");
     assert_eq!(digest(&image(&["pull", "--allow-network", &other_image, "--json"])), pushed.trim());
-    ann.run(&["runtime", "run", &other_image, "--", "/invarlock-evaluator", "--self-test"]).expect(0);
+    ann.run(&["runtime", "run", &other_image, "--", "--self-test"]).expect(0);
 }

@@ -105,8 +105,7 @@ fn image_build(who: Who) {
 fn run(who: Who) {
     let places = places(who);
     let before = places.snapshot();
-    let ran =
-        invarlock(who, &["runtime", "run", "--json", IMAGE, "--", "/invarlock-evaluator", "noop"]).expect(0);
+    let ran = invarlock(who, &["runtime", "run", "--json", IMAGE, "--", "noop"]).expect(0);
     let seen: Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
     held_by_cgroup(who, &seen["observations"]);
     places.left_since(&before).is_nothing("a run");
@@ -116,8 +115,7 @@ fn run(who: Who) {
 fn fs_verity(who: Who) {
     let verified = |how: &str, code: i32| {
         let how = format!("--verify-image={how}");
-        invarlock(who, &["runtime", "run", "--json", &how, IMAGE, "--", "/invarlock-evaluator", "noop"])
-            .expect(code)
+        invarlock(who, &["runtime", "run", "--json", &how, IMAGE, "--", "noop"]).expect(code)
     };
     for _ in 0..2 {
         let ran = verified("fsverity", 0);
@@ -146,7 +144,7 @@ fn fs_verity(who: Who) {
 }
 
 fn memory_flag(who: Who) {
-    let args = ["runtime", "run", "--memory", "64M", IMAGE, "--", "/invarlock-evaluator", "eat", "300000000"];
+    let args = ["runtime", "run", "--memory", "64M", IMAGE, "--", "eat", "300000000"];
     let ran = invarlock(who, &args).expect(125);
     match who {
         Who::Outsider => {
