@@ -20,6 +20,8 @@ pub const TENSORS: u64 = 1 << 20;
 pub const METADATA: u64 = 1 << 16;
 /// Bytes of the file with the baseline's windows.
 pub const WINDOWS_BYTES: u64 = 2 << 30;
+/// Bytes of a journal: a loss of each window.
+pub const JOURNAL_BYTES: u64 = 1 << 30;
 /// Bytes of a line of a dataset.
 pub const LINE_BYTES: usize = 16 << 20;
 /// Steps of a chat template for one conversation.

@@ -3,13 +3,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use invarlock_evidence::journal::EVENT_LOSSES;
 use rayon::prelude::*;
 
 use crate::limits;
 use crate::model::{Example, Model, State, Work};
 use crate::weights::RESIDENT;
 use crate::windows::{Arm, Window};
-use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 /// Tokens that pass through the model together, so that short windows share the cost of converting weights. The groups
 /// depend on the windows only, so the numbers do not depend on threads.
@@ -95,12 +96,20 @@ impl Workers {
         examples: &[Example<'_>],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Vec<f64> {
-        let groups = group(examples);
+        self.losses_of_blocks(model, &group(examples), progress).flatten().collect()
+    }
+
+    /// The losses of one block after the other.
+    fn losses_of_blocks<'a>(
+        &'a self,
+        model: &'a Model<'_>,
+        groups: &'a [Group<'_, '_>],
+        progress: &'a (dyn Fn(u64) + Sync),
+    ) -> impl Iterator<Item = Vec<f64>> {
         let mut states = Vec::new();
         let meter = Meter::new(model, progress);
-        let block = |block: &[Group<'_, '_>]| self.run(|| self.block(model, block, &mut states, &meter));
         let most = self.memory.block.min(self.memory.state / model.state_bytes());
-        blocks(&groups, most).flat_map(block).collect()
+        blocks(groups, most).map(move |block| self.run(|| self.block(model, block, &mut states, &meter)))
     }
 
     /// The losses of a block. `states` is working memory.
@@ -157,23 +166,49 @@ impl Workers {
         block.par_iter().zip(states).with_max_len(1).map(one).collect()
     }
 
-    /// The loss of each window of an arm. An error when one is not finite.
+    /// The loss of each window of an arm, of which the first are `known` from an interrupted measurement. `finished` gets the position of the
+    /// first window and the losses of each block. An error when a loss is not finite.
     pub fn losses_of_arm(
         &self,
         model: &Model<'_>,
         name: &str,
         arm: &Arm,
+        known: &[f64],
         progress: &(dyn Fn(u64) + Sync),
+        finished: &mut dyn FnMut(usize, &[f64]),
     ) -> Result<Vec<f64>> {
         let examples: Vec<Example<'_>> = arm.windows.iter().map(Window::example).collect();
-        let losses = self.losses(model, &examples, progress);
-        match losses.iter().zip(&arm.ids).find(|(loss, _)| !loss.is_finite()) {
-            Some((loss, id)) => {
-                bail!(Input, "{name} window {id} has the loss {loss}: the checkpoint's weights overflow")
+        check_known(name, &examples, known)?;
+        let mut losses = known.to_vec();
+        for block in self.losses_of_blocks(model, &group(&examples[known.len()..]), progress) {
+            let first = losses.len();
+            if let Some((loss, id)) = block.iter().zip(&arm.ids[first..]).find(|(loss, _)| !loss.is_finite())
+            {
+                bail!(Input, "{name} window {id} has the loss {loss}: the checkpoint's weights overflow");
             }
-            None => Ok(losses),
+            finished(first, &block);
+            losses.extend(block);
         }
+        Ok(losses)
     }
+}
+
+/// Fails if there are not losses of the first windows of an arm up to the end of a group: a window that is measured in another group can have
+/// another loss in its last digits. JSON has no infinite numbers, so the losses are finite.
+fn check_known(name: &str, examples: &[Example<'_>], known: &[f64]) -> Result<()> {
+    let groups = group(examples);
+    let mut ends = groups.iter().scan(0, |end, group| {
+        *end += group.len();
+        Some(*end)
+    });
+    if !known.is_empty() && !ends.any(|end| end == known.len()) {
+        let (known, all) = (known.len(), examples.len());
+        return Err(Error::input(format!(
+            "the journal has {known} losses of the {all} {name} windows, which is not the end of a group"
+        ))
+        .with_hint("pass --no-resume to measure all windows again"));
+    }
+    Ok(())
 }
 
 /// Consecutive examples that pass through the model together.
@@ -201,16 +236,18 @@ fn rows(group: Group<'_, '_>) -> usize {
     group.iter().map(Example::rows).sum()
 }
 
-/// Consecutive blocks of groups, of about equal size and with at most `most` rows; a larger group is a block of its own.
+/// Consecutive blocks of groups, of about equal size and with at most `most` rows; a larger group is a block of its own. The losses of a
+/// block fit in one event.
 fn blocks<'g, 'e, 'w>(groups: &'g [Group<'e, 'w>], most: usize) -> impl Iterator<Item = &'g [Group<'e, 'w>]> {
     let all: usize = groups.iter().map(|group| rows(group)).sum();
     let size = all.div_ceil(all.div_ceil(most.max(1)).max(1));
     let mut rest = groups;
     std::iter::from_fn(move || {
         let mut sum = 0;
+        let mut windows = 0;
         let fits = |group: &&Group<'_, '_>| {
-            sum += rows(group);
-            sum <= size
+            (sum, windows) = (sum + rows(group), windows + group.len());
+            sum <= size && windows <= EVENT_LOSSES
         };
         let count = rest.iter().take_while(fits).count().max(1);
         let (block, others) = rest.split_at_checked(count)?;

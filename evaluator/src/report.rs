@@ -27,6 +27,8 @@ pub struct Measured<'m> {
     pub preview: &'m [f64],
     pub final_: &'m [f64],
     pub predicted_texts: Option<Vec<String>>,
+    /// Numbers of windows of both arms whose losses an interrupted run measured.
+    pub resumed: [usize; 2],
     pub threads: usize,
     pub opened: Duration,
     pub tokenized: Duration,
@@ -62,6 +64,7 @@ impl Measured<'_> {
                 packing: self.windows.packing,
                 chat_template_sha256: self.windows.chat_template.clone(),
             },
+            resumed: self.resumed,
             seconds: Seconds {
                 load: self.opened.as_secs_f64(),
                 tokenize: self.tokenized.as_secs_f64(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use invarlock_evidence::compare::Sample;
+use invarlock_evidence::events::ArmName;
 use invarlock_evidence::format::check_report::{CHECK_CONTRACT, CheckReport, CheckpointFacts};
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
@@ -20,7 +21,7 @@ use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
 use crate::windows::{self, Windows, WindowsSource, check_size, equal_rows};
-use crate::{facts, files, limits, texts};
+use crate::{facts, files, journal, limits, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 /// Runs the job in a file and writes its output into `out`: `events.jsonl` and `report.json`, or `check.json` of a check. On failure no
@@ -124,6 +125,10 @@ impl<'a> Prepared<'a> {
     /// Reads the weights and computes the losses.
     fn measure(&self, job: &Job, progress: &Progress, events: &mut Events) -> Result<RunReport> {
         let Self { checkpoint, workers, model, windows, .. } = self;
+        let journal = journal::open(job)?;
+        if !journal.is_empty() {
+            events.add("resumed", json!({"preview": journal.preview.len(), "final": journal.final_.len()}));
+        }
         let start = Instant::now();
         let total = model.info.tensors.iter().map(|(_, t)| t.bytes.len() as u64).sum();
         let done = AtomicU64::new(0);
@@ -143,12 +148,20 @@ impl<'a> Prepared<'a> {
 
         let start = Instant::now();
         let mut arms = [Vec::new(), Vec::new()];
-        for ((name, arm), losses) in
-            [("preview", &windows.preview), ("final", &windows.final_)].into_iter().zip(&mut arms)
+        for ((name, part, arm, known), losses) in [
+            ("preview", ArmName::Preview, &windows.preview, &journal.preview),
+            ("final", ArmName::Final, &windows.final_, &journal.final_),
+        ]
+        .into_iter()
+        .zip(&mut arms)
         {
             let (n, tokens) = (arm.windows.len(), arm.tokens());
-            progress.report(name, 0, tokens);
-            *losses = workers.losses_of_arm(model, name, arm, &|done| progress.report(name, done, tokens))?;
+            let rest = arm.windows.iter().skip(known.len()).map(|window| window.real as u64).sum();
+            progress.report(name, 0, rest);
+            let report = |done| progress.report(name, done, rest);
+            let finished =
+                &mut |first, losses: &[f64]| progress.line(&journal::finished(part, first, losses));
+            *losses = workers.losses_of_arm(model, name, arm, known, &report, finished)?;
             let mean = weighted_mean(losses, arm);
             events.add(name, json!({"windows": n, "tokens": tokens, "logloss": mean}));
         }
@@ -169,6 +182,7 @@ impl<'a> Prepared<'a> {
             preview: &preview,
             final_: &final_,
             predicted_texts,
+            resumed: [journal.preview.len(), journal.final_.len()],
             threads: workers.threads(),
             opened: loaded,
             tokenized: self.tokenized + decoded,

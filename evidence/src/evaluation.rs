@@ -28,6 +28,9 @@ pub const SUBJECT_REPORT: &str = "subject.report.json";
 /// Name of a run's report in its output.
 pub const RUN_REPORT: &str = "report.json";
 
+/// Path of the [`Journal`](crate::journal::Journal) in a container that resumes a measurement.
+pub const JOURNAL: &str = "/in/journal.json";
+
 /// `command` in the context of an evaluation's manifest.
 const COMMAND: &str = "evaluate";
 
@@ -98,7 +101,7 @@ impl Facts {
         }
     }
 
-    /// The job of the container of one side, whose checkpoint the user named `model_id`.
+    /// The planned job of the container of one side, whose checkpoint the user named `model_id`. A plan resumes nothing.
     pub fn job(&self, role: Role, model_id: &str) -> Job {
         let plan = &self.plan;
         let dataset = plan.dataset_files.files.iter();
@@ -106,6 +109,7 @@ impl Facts {
             checkpoint: "/in/checkpoint".to_owned(),
             dataset: dataset.map(|file| format!("/in/dataset/{}", file.name)).collect(),
             windows: "/in/windows.json".to_owned(),
+            journal: None,
         };
         Job::new(role, Task::Measure, model_id, (&plan.profile, &plan.tier), &plan.dataset, paths)
     }

@@ -17,6 +17,8 @@ pub enum Event {
         /// Units in all.
         total: u64,
     },
+    /// Windows are finished. The launcher keeps their losses, so that a measurement that is interrupted can resume.
+    Losses(Finished),
     /// The run failed; nothing was written to `/out`.
     Error {
         /// The kind of failure.
@@ -31,6 +33,33 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<Cause>,
     },
+}
+
+/// Consecutive finished windows of an arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct Finished {
+    /// The arm.
+    pub arm: ArmName,
+    /// Position of the first window in the arm.
+    pub first: usize,
+    /// The loss of each, nats a predicted token; at most [`EVENT_LOSSES`](crate::journal::EVENT_LOSSES).
+    pub losses: Vec<f64>,
+    /// Version of the evaluator.
+    pub evaluator: String,
+    /// Its matrix kernel.
+    pub kernel: String,
+}
+
+/// An arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ArmName {
+    /// The windows that check drift.
+    Preview,
+    /// The windows that are gated on.
+    Final,
 }
 
 /// A cause of a failure that the launcher handles.

@@ -76,6 +76,9 @@ pub struct Job {
     /// Worker threads; absent: one a core. The results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// A file with the losses of an interrupted measurement ([`crate::journal::Journal`]), which is resumed; absent: every window is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
 }
 
 /// The paths of a job's inputs, as the evaluator sees them.
@@ -87,6 +90,8 @@ pub struct JobPaths {
     pub dataset: Vec<String>,
     /// Windows of the baseline.
     pub windows: String,
+    /// Losses of an interrupted measurement, if it is resumed.
+    pub journal: Option<String>,
 }
 
 impl Job {
@@ -128,6 +133,7 @@ impl Job {
             metric: dataset.metric,
             masking: dataset.masking,
             threads: None,
+            journal: paths.journal,
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod host_execution;
 #[cfg(feature = "html")]
 pub mod html;
 pub mod job;
+pub mod journal;
 pub mod json;
 pub mod manifest;
 pub mod masking;

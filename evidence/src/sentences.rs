@@ -21,6 +21,11 @@ pub fn weaker_profile(made: Profile, required: Profile) -> String {
     format!("made with profile {made}; use --profile {made}{measure}")
 }
 
+/// How many windows of a side were resumed.
+pub fn resumed(windows: u64, of: u64) -> String {
+    format!("{windows} of {of} windows were measured by an earlier, interrupted run")
+}
+
 /// [`NOT_EVALUATED`] with its reason, if there is one.
 pub fn not_evaluated(reason: Option<&str>) -> String {
     reason.map_or_else(|| NOT_EVALUATED.to_owned(), |reason| format!("{NOT_EVALUATED}: {reason}"))

@@ -15,6 +15,7 @@ use invarlock_evidence::format::run_report::{BaselineWindows, RunReport};
 use invarlock_evidence::format::runtime_manifest::{Context, RuntimeManifest};
 use invarlock_evidence::format::trust_profile::TrustProfile;
 use invarlock_evidence::job::Job;
+use invarlock_evidence::journal::Journal;
 use invarlock_evidence::pack::{FinalVerdict, PackManifest, SignatureFile};
 use invarlock_evidence::plan_lock::PlanLock;
 use invarlock_evidence::receipt::VerificationSummary;
@@ -37,6 +38,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("run-report-v1", of::<RunReport>()),
         ("job-v1", of::<Job>()),
         ("windows-v1", of::<BaselineWindows>()),
+        ("journal-v1", of::<Journal>()),
         ("check-report-v1", of::<CheckReport>()),
         ("event-v1", of::<Event>()),
         ("evaluation-result-v1", of::<Statement<EvaluationResult>>()),

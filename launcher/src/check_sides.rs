@@ -46,7 +46,14 @@ impl Check<'_> {
         signals: &Signals,
     ) -> Result<CheckReport> {
         let step = ui.step(&format!("checking {}", role.name()), 1, false);
-        let run = EvaluatorRun { opened: self.opened, policy: self.policy, role, task: Task::Check, windows };
+        let run = EvaluatorRun {
+            opened: self.opened,
+            policy: self.policy,
+            role,
+            task: Task::Check,
+            windows,
+            journal: None,
+        };
         let mut sink = Progress::hidden(ui, role.name());
         let checked = run.run(&mut sink, signals, KEPT).and_then(|outcome| self.report(role, &outcome));
         let report = checked.map_err(|error| self.with_log(error, role, &sink))?;

@@ -12,7 +12,8 @@ use crate::progress::{Progress, ReportedError};
 use crate::signals::Signals;
 use invarlock_error::Foreign as _;
 use invarlock_evidence::events::Cause;
-use invarlock_evidence::job::{Role, Task};
+use invarlock_evidence::job::{Job, JobPaths, Role, Task};
+use invarlock_evidence::journal::Journal;
 use invarlock_evidence::run_report::BaselineWindows;
 use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Status};
 use std::path::Path;
@@ -29,6 +30,8 @@ pub struct EvaluatorRun<'a> {
     pub task: Task,
     /// The baseline's windows, for the subject.
     pub windows: Option<&'a BaselineWindows>,
+    /// Losses of an interrupted measurement, if it is resumed.
+    pub journal: Option<&'a Journal>,
 }
 
 impl EvaluatorRun<'_> {
@@ -64,6 +67,11 @@ impl EvaluatorRun<'_> {
         SideInputs::new(self.opened, self.role, root)
     }
 
+    fn job(&self, inputs: &SideInputs<'_>) -> Job {
+        let journal = self.journal.map(|_| inputs.journal());
+        self.opened.job(self.role, self.task, JobPaths { journal, ..inputs.job_paths() })
+    }
+
     fn in_container(
         &self,
         inputs: &SideInputs<'_>,
@@ -86,9 +94,13 @@ impl EvaluatorRun<'_> {
         if self.role == Role::Baseline {
             mounts.extend(mount_all(&inputs.dataset)?);
         }
-        mounts.push(mount_bytes(inputs.job(), &opened.job(self.role, self.task, inputs.job_paths()))?);
+        mounts.push(mount_bytes(inputs.job(), &self.job(inputs))?);
         if self.role == Role::Subject {
             mounts.push(mount_bytes(inputs.windows(), &self.windows)?);
+        }
+        if let Some(journal) = self.journal {
+            let source = InputSource::Bytes(journal.to_bytes());
+            mounts.push(Mount { target: inputs.journal(), source });
         }
         let argv = ["/invarlock-evaluator", "--job", &inputs.job(), "--out", "/out"].map(String::from);
         Ok(ContainerSpec {
@@ -133,8 +145,10 @@ impl EvaluatorRun<'_> {
         for mount in inputs.checkpoint.iter().chain(&inputs.dataset) {
             std::os::unix::fs::symlink(&mount.file.path, &mount.target)?;
         }
-        let job = self.opened.job(self.role, self.task, inputs.job_paths());
-        std::fs::write(inputs.job(), to_json(&job)?)?;
+        std::fs::write(inputs.job(), to_json(&self.job(inputs))?)?;
+        if let Some(journal) = self.journal {
+            std::fs::write(inputs.journal(), journal.to_bytes())?;
+        }
         std::fs::write(inputs.windows(), to_json(&self.windows)?)?;
         Ok(())
     }

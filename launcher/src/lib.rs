@@ -21,6 +21,7 @@ mod filter;
 mod hub;
 mod image;
 mod inputs;
+mod journal;
 mod keys;
 mod limits;
 mod measure_side;

@@ -1,8 +1,9 @@
 //! One side of an evaluation: the evaluator measures one checkpoint. Its output is untrusted.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::evaluator_run::EvaluatorRun;
 use crate::evidence_dir::RunDir;
+use crate::journal::JournalFile;
 use crate::limits;
 use crate::plan::Plan;
 use crate::policy::Policy;
@@ -12,9 +13,11 @@ use crate::signals::Signals;
 use crate::ui::{Level, Ui, printable};
 use invarlock_evidence::evaluation::RUN_REPORT;
 use invarlock_evidence::format::runtime_manifest::{self as manifest, File};
+use invarlock_evidence::format::to_value;
 use invarlock_evidence::job::{Role, Task};
+use invarlock_evidence::journal::Journal;
 use invarlock_evidence::json::{Size, parse_run_report};
-use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
 use invarlock_evidence::run_report::{BaselineWindows, RunReport};
 use invarlock_evidence::verify::consistent_run_report;
 use invarlock_runtime::Outcome;
@@ -61,31 +64,87 @@ pub struct Measurement<'a> {
 
 impl Measurement<'_> {
     /// Measures the side. Its files are in the run directory, which the caller commits together with the manifest.
-    pub fn measure(&self, ui: &Ui, signals: &Signals) -> Result<(Side, RunDir)> {
+    ///
+    /// With `resume`, windows that an interrupted command measured are not measured again.
+    pub fn measure(&self, ui: &Ui, signals: &Signals, resume: bool) -> Result<(Side, RunDir, JournalFile)> {
         let side = self.role.name();
-        let run_dir = RunDir::begin(&self.plan.request.out, directory(self.role))?;
+        let out = &self.plan.request.out;
+        let run_dir = RunDir::begin(out, directory(self.role))?;
+        let windows = self.window_counts();
+        let mut kept = JournalFile::open(&out.join(directory(self.role)), self.key()?, windows, resume);
+        if let Some(why) = &kept.damage {
+            ui.warn(&format!(
+                "{side}: the journal of an interrupted run is not used, because it is damaged: {why}"
+            ));
+        }
+        let known = Some(kept.losses.clone()).filter(|losses| !losses.is_empty());
+        let of: usize = windows.iter().sum();
+        if let Some(known) = &known {
+            ui.say(
+                Level::Normal,
+                &format!("resuming {side}: {} of {of} windows are measured", known.windows()),
+            );
+        }
         let mut sink = Progress::new(ui, side);
-        let measured = self.run().run(&mut sink, signals, KEPT).and_then(|outcome| {
+        sink.journal = Some(&mut kept);
+        let run = EvaluatorRun { journal: known.as_ref(), ..self.run() };
+        let measured = run.run(&mut sink, signals, KEPT).and_then(|outcome| {
             let reached = limits::reached(&outcome);
             limits::notices(&reached).for_each(|line| ui.say(Level::Normal, &format!("{side}: {line}")));
-            self.collect(outcome, &run_dir)
+            self.collect(outcome, &run_dir, known.as_ref())
         });
-        match (measured, log_of(&sink)) {
-            (Ok(measured), _) => Ok((measured, run_dir)),
+        let log = log_of(&sink);
+        drop(sink);
+        if let Some(why) = &kept.failure {
+            ui.warn(&format!("{side}: finished windows are not kept for a later command: {why}"));
+        }
+        let measured = measured.map_err(|error| match kept.losses.windows() {
+            0 => error,
+            n => error.with_note(format!(
+                "{n} of {of} windows of the {side} are measured; the same command resumes there"
+            )),
+        });
+        match (measured, log) {
+            (Ok(measured), _) => Ok((measured, run_dir, kept)),
             (Err(error), None) => Err(error),
             (Err(error), Some(log)) => Err(keep_log_in(error, run_dir, &log)),
         }
     }
 
+    /// Number of preview and final windows; a baseline can have fewer where its dataset repeats some.
+    fn window_counts(&self) -> [usize; 2] {
+        match self.windows {
+            Some(windows) => [windows.preview.window_ids.len(), windows.final_.window_ids.len()],
+            None => [self.plan.dataset.preview_n, self.plan.dataset.final_n],
+        }
+    }
+
+    /// SHA-256 of everything that decides the losses but the processor, which the journal names itself.
+    fn key(&self) -> Result<String> {
+        let plan = self.plan;
+        let evaluator =
+            plan.host_evaluator.as_ref().map(|path| std::fs::read(path).map(|bytes| sha256_hex(&bytes)));
+        let decides = json!({
+            "format": "journal-v1",
+            "role": self.role.name(),
+            "image": plan.image.as_ref().map(|image| image.resolved.manifest_digest.to_string()),
+            "evaluator": evaluator.transpose().context("hashing the evaluator")?,
+            "checkpoint": plan.digest(self.role).tree_sha256,
+            "dataset": plan.dataset_settings(),
+            "windows": self.windows.map(|windows| sha256_hex(canonical_json(&to_value(windows)).as_bytes())),
+        });
+        Ok(sha256_hex(canonical_json(&decides).as_bytes()))
+    }
+
     /// The run of the evaluator.
     pub fn run(&self) -> EvaluatorRun<'_> {
         let Self { plan, policy, role, windows } = *self;
-        EvaluatorRun { opened: plan, policy, role, task: Task::Measure, windows }
+        EvaluatorRun { opened: plan, policy, role, task: Task::Measure, windows, journal: None }
     }
 
     /// Checks and keeps what the run wrote to `/out`.
-    fn collect(&self, outcome: Outcome, run_dir: &RunDir) -> Result<Side> {
-        let (report, bytes) = self.report(&outcome).map_err(|error| {
+    fn collect(&self, outcome: Outcome, run_dir: &RunDir, known: Option<&Journal>) -> Result<Side> {
+        let (report, bytes) = self.report(&outcome, known).map_err(|error| {
             let doing = format!("reading the output of the {} container", self.role.name());
             error.with_kind(Kind::Integrity).context(doing).with_note("the output is not used")
         })?;
@@ -103,6 +162,7 @@ impl Measurement<'_> {
             report_path: path.to_string_lossy().into_owned(),
             checkpoint: self.plan.digest(self.role).clone(),
             dataset: (self.role == Role::Baseline).then(|| self.plan.digests.data.clone()),
+            resumed: known.map(manifest::Resumed::of),
             outputs: outputs.collect(),
             filter_digest: self.plan.filter.digest.clone(),
             refused: outcome.denied_calls.clone(),
@@ -115,9 +175,12 @@ impl Measurement<'_> {
     }
 
     /// The run report in the output, which is untrusted.
-    fn report<'o>(&self, outcome: &'o Outcome) -> Result<(RunReport, &'o [u8])> {
+    fn report<'o>(&self, outcome: &'o Outcome, known: Option<&Journal>) -> Result<(RunReport, &'o [u8])> {
         let (report, bytes) = run_report_of(outcome, self.plan.dataset.tokens())?;
-        consistent_run_report(RUN_REPORT, &report, 0.0)?;
+        let measured = consistent_run_report(RUN_REPORT, &report, 0.0)?;
+        if measured.journal().as_ref() != known {
+            return Err(Error::integrity(format!("{RUN_REPORT} has other losses than the resumed ones")));
+        }
         Ok((report, bytes))
     }
 }

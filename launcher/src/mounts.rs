@@ -48,6 +48,7 @@ impl<'a> SideInputs<'a> {
             checkpoint: format!("{}/checkpoint", self.root),
             dataset: self.dataset.iter().map(|mount| mount.target.clone()).collect(),
             windows: self.windows(),
+            journal: None,
         }
     }
 
@@ -61,12 +62,18 @@ impl<'a> SideInputs<'a> {
         format!("{}/windows.json", self.root)
     }
 
+    /// The path of the losses of an interrupted measurement.
+    pub fn journal(&self) -> String {
+        format!("{}/journal.json", self.root)
+    }
+
     /// An evaluator's message with the user's words in place of the evaluator's paths.
     pub fn in_users_words(&self, message: &str) -> String {
         let files = self.checkpoint.iter().chain(&self.dataset);
         let files = files.map(|mount| (mount.target.clone(), mount.words.clone()));
         let mut table: Vec<(String, String)> = files.collect();
         table.push((self.windows(), "the windows of the baseline".into()));
+        table.push((self.journal(), "the journal of the interrupted measurement".into()));
         table.push((format!("{}/checkpoint", self.root), format!("the {} checkpoint", self.role.name())));
         // `model.safetensors.index.json` before `model.safetensors`, files before their directory.
         table.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));

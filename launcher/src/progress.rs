@@ -1,12 +1,13 @@
 //! The progress that a measuring container prints. Every line is untrusted and its length is bounded.
 
 use crate::error::Error;
+use crate::journal::JournalFile;
 use crate::ui::{Level, Step, Ui, printable};
 use invarlock_evidence::events::{Cause, Event};
 use invarlock_runtime::Sink;
 
 /// Longest accepted line of a container in bytes.
-const MAX_LINE: usize = 64 << 10;
+const MAX_LINE: usize = 512 << 10;
 /// How many bytes of a container's standard error are kept for the log.
 const MAX_STDERR: usize = 1 << 20;
 
@@ -29,6 +30,8 @@ pub struct Progress<'a> {
     step: Option<Step>,
     /// Phase of the step.
     phase: &'static str,
+    /// Keeps the losses of finished windows; none if they are not needed again.
+    pub journal: Option<&'a mut JournalFile>,
     /// The failure that the evaluator reported.
     pub error: Option<ReportedError>,
     /// Standard output that is not an event.
@@ -48,6 +51,7 @@ impl<'a> Progress<'a> {
             shown: true,
             step: None,
             phase: "",
+            journal: None,
             error: None,
             not_events: Vec::new(),
             stderr: Vec::new(),
@@ -63,6 +67,11 @@ impl<'a> Progress<'a> {
         match serde_json::from_slice::<Event>(line) {
             Ok(Event::Progress { .. }) if !self.shown => {}
             Ok(Event::Progress { phase, done, total }) => self.progress(&phase, done, total),
+            Ok(Event::Losses(finished)) => {
+                if let Some(journal) = &mut self.journal {
+                    journal.append(&finished);
+                }
+            }
             Ok(Event::Error { kind, message, hint, cause }) => {
                 let one_line = |text: &str| printable(&text.replace('\n', " "));
                 let error = Error::new(kind, one_line(&message));

@@ -122,7 +122,14 @@ impl Run<'_> {
         // Fewer windows than another profile requires.
         let opened = self.open(evidence, (&self.inputs.baseline, checkpoint), Profile::Dev, counts)?;
         let (policy, windows) = (self.policy, Some(chosen));
-        let run = EvaluatorRun { opened: &opened, policy, role: Role::Subject, task: Task::Measure, windows };
+        let run = EvaluatorRun {
+            opened: &opened,
+            policy,
+            role: Role::Subject,
+            task: Task::Measure,
+            windows,
+            journal: None,
+        };
         let name = match role {
             Role::Baseline => "baseline again",
             Role::Subject => "subject again",

@@ -6,6 +6,8 @@
 use super::observations::{Observations, Status, Usage};
 use super::plan::{Allowances, Dataset, Image, Plan};
 pub use super::plan::{ExecutionMode, File, Files};
+use crate::journal::Journal;
+use crate::numerics::digest::sha256_hex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -183,6 +185,9 @@ pub struct Side {
     /// The dataset's files; of the baseline only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<Files>,
+    /// The losses of an earlier, interrupted run that this one resumed; absent: it measured every window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
     /// Files that the run wrote.
     pub outputs: Vec<File>,
     /// `sha256:` and the digest of the seccomp filter's program.
@@ -195,4 +200,33 @@ pub struct Side {
     pub observations: Observations,
     /// What the run used.
     pub usage: Usage,
+}
+
+/// The journal of an interrupted run, an input of the run that resumed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resumed {
+    /// Number of preview windows that it had the losses of.
+    pub preview: usize,
+    /// Number of final windows.
+    #[serde(rename = "final")]
+    pub final_: usize,
+    /// SHA-256 of the input.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+impl Resumed {
+    /// What is recorded of a journal.
+    pub fn of(journal: &Journal) -> Self {
+        let bytes = journal.to_bytes();
+        Self {
+            preview: journal.preview.len(),
+            final_: journal.final_.len(),
+            sha256: sha256_hex(&bytes),
+            bytes: bytes.len() as u64,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::text::DASH;
 use super::{Fact, at, first, number, or_dash, text};
 use crate::format::untrusted::Node;
+use crate::sentences;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,6 +29,10 @@ impl Compared {
             facts.push(Fact::code("Digest", or_dash(tree(side).map(|digest| format!("sha256:{digest}")))));
             facts.extend(model(Node::root("", report).get("measurements").get(side)));
             facts.push(Fact::code("Run", first(report, &[run])));
+            facts.extend(resumed(
+                report,
+                Node::root("", manifest).at("context.sides").get(side).get("resumed"),
+            ));
         }
         subject.push(Fact::new("Edit", first(report, &["edit_name", "edit.name"])));
         baseline.push(Fact::new(
@@ -97,6 +102,15 @@ impl Compared {
         ];
         Compared { baseline, subject, settings, dataset }
     }
+}
+
+/// What of a side an interrupted run measured, if it was resumed.
+fn resumed(report: &Value, resumed: Node<'_>) -> Option<Fact> {
+    let count = |name| resumed.get(name).u64();
+    let windows = count("preview")?.saturating_add(count("final")?);
+    let all = |arm: &str| number(report, &format!("dataset.windows.{arm}")).unwrap_or_default();
+    let of = all("preview") + all("final");
+    Some(Fact::new("Resumed", sentences::resumed(windows, of as u64)))
 }
 
 /// How the texts of rows lie in windows. The plan leaves out the default.

@@ -14,6 +14,7 @@ pub use crate::format::measurement::{Evaluator, Seconds, Selection, Tokenizer};
 use crate::format::metrics::Metric;
 use crate::format::run_report::InvariantChecks;
 use crate::job::Role;
+use crate::journal::Journal;
 use crate::numerics::NOT_PREDICTED;
 use crate::numerics::stats::weighted_mean;
 use invarlock_error::{Error, Result};
@@ -97,6 +98,8 @@ pub struct Measured {
     pub predicted_texts: Option<Vec<String>>,
     /// How the windows were selected.
     pub selection: Selection,
+    /// The numbers of the first preview and final windows whose losses an earlier, interrupted run measured.
+    pub resumed: [usize; 2],
     /// How long it took.
     pub seconds: Seconds,
     /// Peak resident memory, MiB; none if unknown.
@@ -128,6 +131,18 @@ impl Arm {
 }
 
 impl Measured {
+    /// The journal that it resumed; none if it measured every window, or if there are fewer windows than resumed ones.
+    pub fn journal(&self) -> Option<Journal> {
+        let [preview, final_] = self.resumed;
+        let journal = Journal {
+            evaluator: self.evaluator.version.clone(),
+            kernel: self.evaluator.kernel.clone(),
+            preview: self.preview.losses.get(..preview)?.to_vec(),
+            final_: self.final_.losses.get(..final_)?.to_vec(),
+        };
+        Some(journal).filter(|journal| !journal.is_empty())
+    }
+
     /// What an evaluation report says of it.
     pub fn describe(&self) -> Measurement {
         Measurement {

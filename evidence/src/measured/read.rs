@@ -113,6 +113,7 @@ impl Measured {
                     .filter_map(|name| Some(((*name).to_owned(), data.more.get(*name)?.clone())))
                     .collect(),
             },
+            resumed: metrics.more.get("resumed").map_or(Ok([0; 2]), resumed)?,
             preview: Arm::default(),
             final_: Arm::default(),
             used_tokens: data.used_tokens.clone(),
@@ -148,6 +149,16 @@ fn predicted_texts(role: Role, arm: &WindowArm) -> Result<Option<Vec<String>>> {
         bail!(Integrity, "evaluation_windows.final.predicted_texts has {count} texts for {windows} windows");
     }
     Ok(Some(texts.clone()))
+}
+
+/// `metrics.resumed`.
+fn resumed(value: &Value) -> Result<[usize; 2]> {
+    #[derive(Deserialize)]
+    struct Windows {
+        preview: usize,
+        r#final: usize,
+    }
+    typed(value, "metrics.resumed").map(|Windows { preview, r#final }| [preview, r#final])
 }
 
 /// `meta.evaluator`, without the facts about the checkpoint.

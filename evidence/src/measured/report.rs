@@ -27,6 +27,11 @@ impl Arm {
         self.token_counts.iter().sum()
     }
 
+    /// Number of tokens of the windows from position `first`.
+    fn tokens_from(&self, first: usize) -> u64 {
+        self.token_counts.iter().skip(first).sum()
+    }
+
     /// Sum of the weights.
     fn weight(&self) -> u64 {
         self.weights().iter().sum()
@@ -246,7 +251,8 @@ impl Measured {
             ),
         };
         let (metric, tokens) = (self.metric, (self.preview.tokens(), self.final_.tokens()));
-        let all = (tokens.0 + tokens.1) as f64;
+        let own =
+            (self.preview.tokens_from(self.resumed[0]) + self.final_.tokens_from(self.resumed[1])) as f64;
         let eval = self.seconds.eval;
         let mut stats = members(self.window_plan());
         stats.remove("profile");
@@ -260,8 +266,8 @@ impl Measured {
         );
         let mut more = members(json!({
             "logloss_delta": final_ - preview,
-            "latency_ms_per_tok": eval * 1000.0 / all,
-            "throughput_tok_per_s": all / eval,
+            "latency_ms_per_tok": (own > 0.0).then(|| eval * 1000.0 / own),
+            "throughput_tok_per_s": (own > 0.0).then(|| own / eval),
             "preview_total_tokens": tokens.0,
             "final_total_tokens": tokens.1,
             "masked_tokens_total": self.preview.weight() + self.final_.weight(),
@@ -273,6 +279,10 @@ impl Measured {
             "loss_type": metric.objective.loss_type(),
             "timings": self.seconds,
         }));
+        if self.resumed != [0; 2] {
+            let [preview, final_] = self.resumed;
+            more.insert("resumed".to_owned(), json!({"preview": preview, "final": final_}));
+        }
         if let Some(peak) = self.memory_mb_peak {
             more.insert("memory_mb_peak".to_owned(), peak.into());
         }

@@ -3,6 +3,8 @@
 use crate::evaluation::Facts;
 use crate::format::plan::{ExecutionMode, Files};
 use crate::job::Role;
+use crate::measured::Measured;
+use crate::sentences::resumed;
 use serde::Serialize;
 
 /// A directory or file with its digest.
@@ -37,6 +39,8 @@ pub struct About {
     pub profile: String,
     /// Whether the baseline was measured in an earlier evaluation.
     pub baseline_reused: bool,
+    /// What earlier, interrupted runs measured; empty if there was none, or the run reports do not verify.
+    pub resumed: Vec<Resumed>,
     /// When it was measured, UTC.
     pub measured_at: String,
     /// Operating system and architecture.
@@ -55,6 +59,31 @@ pub struct Signer {
     pub key: String,
     /// Whether the verifier trusts the key, and the signature is right. The signature of another key was not checked.
     pub trusted: bool,
+}
+
+/// Windows that an earlier, interrupted run measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub struct Resumed {
+    /// The side.
+    pub side: Role,
+    /// Their number, in both arms.
+    pub windows: usize,
+    /// The number of all windows.
+    pub of: usize,
+}
+
+impl Resumed {
+    /// What a side resumed, if anything.
+    pub(super) fn of(side: Role, measured: &Measured) -> Option<Self> {
+        let windows = measured.resumed.iter().sum();
+        let of = measured.preview.losses.len() + measured.final_.losses.len();
+        (windows > 0).then_some(Self { side, windows, of })
+    }
+
+    fn line(&self) -> String {
+        format!("{}: {}", self.side.name(), resumed(self.windows as u64, self.of as u64))
+    }
 }
 
 /// A plan lock.
@@ -114,6 +143,7 @@ impl About {
             tier: plan.tier.clone(),
             profile: plan.profile.clone(),
             baseline_reused: facts.side(Role::Baseline).is_ok_and(|side| side.reused),
+            resumed: Vec::new(),
             measured_at: facts.finished_at.clone(),
             machine: format!("Linux {}, {}", facts.machine.kernel, facts.machine.arch),
             signers: Vec::new(),
@@ -131,7 +161,7 @@ impl About {
             None => "none: measured on the host".to_owned(),
         };
         let launcher = &self.launcher;
-        vec![
+        let mut lines = vec![
             ("baseline", named(&self.baseline) + reused),
             ("subject", named(&self.subject) + same),
             ("dataset", named(&self.dataset)),
@@ -141,7 +171,11 @@ impl About {
             ("measured", format!("{} on {}", self.measured_at, self.machine)),
             ("lock", self.lock.as_ref().map_or_else(|| "none".to_owned(), Lock::line)),
             ("signed by", signed_by(&self.signers)),
-        ]
+        ];
+        // After the time of the measurement.
+        let at = lines.iter().position(|(name, _)| *name == "lock").unwrap_or(lines.len());
+        lines.splice(at..at, self.resumed.iter().map(|resumed| ("resumed", resumed.line())));
+        lines
     }
 }
 

@@ -72,6 +72,9 @@ pub struct EvaluateArgs {
     /// Check both sides, print the plan as JSON and measure nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Measure all windows, also those that an interrupted command measured
+    #[arg(long)]
+    pub no_resume: bool,
     /// Exit 0 even when the subject fails its gates
     #[arg(long)]
     pub no_gate: bool,

@@ -5,6 +5,7 @@ use crate::check_sides::Check;
 use crate::denied_calls::DeniedOfSides;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::Evidence;
+use crate::journal::JournalFile;
 use crate::measure_side::{Measurement, Side};
 use crate::output::{Resolution, ShownPath};
 use crate::plan::Plan;
@@ -88,14 +89,16 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         ui::indented_json(&DryRunOutput { plan: record.plan()?, warnings: &warnings })?;
         return Ok(0);
     }
+    let mut measuring =
+        Measuring { record: &record, ui: &ui, signals: &signals, resume: !args.no_resume, journals: vec![] };
     let baseline = match &plan.request.baseline_report {
         Some(path) => baseline_reuse::baseline(path, &plan)?,
-        None => measure(&record, Role::Baseline, None, &ui, &signals)?,
+        None => measuring.side(Role::Baseline, None)?,
     };
     compare::check_baseline_drift(&baseline.report, plan.request.profile)
         .context("judging the baseline before the subject is measured")?;
     let baseline_done = started.elapsed();
-    let measured = measure(&record, Role::Subject, Some(&baseline), &ui, &signals);
+    let measured = measuring.side(Role::Subject, Some(&baseline));
     let subject = measured.map_err(|error| keeping(error, &plan, &baseline))?;
     let subject_done = started.elapsed();
     let facts =
@@ -104,6 +107,7 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         facts.compare(&baseline.report, &subject.report).map_err(|error| keeping(error, &plan, &baseline))?;
     let finished = Finished { plan: &plan, facts: &facts, report: &report, sides: [&baseline, &subject] };
     let (path, manifest) = finished.write(signing_key.as_ref(), &signals)?;
+    measuring.journals.into_iter().for_each(JournalFile::remove);
     let verdict = verify(&path, &record, signing_key.as_ref());
     let timings = Timings {
         baseline: baseline_done.as_secs_f64(),
@@ -166,21 +170,30 @@ fn level(args: &EvaluateArgs) -> Level {
     }
 }
 
-/// Measures a side and writes the runtime manifest of its run report.
-fn measure(
-    record: &Record<'_>,
-    role: Role,
-    baseline: Option<&Side>,
-    ui: &Ui,
-    signals: &Signals,
-) -> Result<Side> {
-    let windows = baseline.map(|baseline| baseline.report.windows());
-    let Record { plan, policy, .. } = *record;
-    let (side, run_dir) =
-        Measurement { plan, policy, role, windows: windows.as_ref() }.measure(ui, signals)?;
-    run_dir.write(evidence_dir::MANIFEST, &record.side_manifest(role, &side)?)?;
-    run_dir.commit()?;
-    Ok(side)
+/// The measurement of both sides.
+struct Measuring<'a> {
+    record: &'a Record<'a>,
+    ui: &'a Ui,
+    signals: &'a Signals,
+    /// Whether interrupted measurements are resumed.
+    resume: bool,
+    /// The journals of the finished sides. They are needed until the evidence is written: a command that is interrupted while it measures the
+    /// subject does not measure the baseline again.
+    journals: Vec<JournalFile>,
+}
+
+impl Measuring<'_> {
+    /// Measures a side and writes the runtime manifest of its run report.
+    fn side(&mut self, role: Role, baseline: Option<&Side>) -> Result<Side> {
+        let windows = baseline.map(|baseline| baseline.report.windows());
+        let Record { plan, policy, .. } = *self.record;
+        let measurement = Measurement { plan, policy, role, windows: windows.as_ref() };
+        let (side, run_dir, journal) = measurement.measure(self.ui, self.signals, self.resume)?;
+        run_dir.write(evidence_dir::MANIFEST, &self.record.side_manifest(role, &side)?)?;
+        run_dir.commit()?;
+        self.journals.push(journal);
+        Ok(side)
+    }
 }
 
 /// A measured and compared evaluation.

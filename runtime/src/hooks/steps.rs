@@ -64,8 +64,9 @@ pub const HOST: [&str; 4] = [
 pub const WORKLOAD: [&str; 1] = ["workload: given up everything"];
 
 /// The steps of the launcher around a run, which writes its files atomically.
-pub const FILES: [&str; 8] = [
+pub const FILES: [&str; 9] = [
     "files: run directory begun",
+    "files: windows journaled",
     "files: run directory filled",
     "files: run directory named",
     "files: evidence staged",

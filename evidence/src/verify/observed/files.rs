@@ -1,6 +1,7 @@
 //! Mounts, inputs and `/proc` as the workload had them.
 
 use super::{Found, Side, is, strings, unexpected};
+use crate::evaluation::JOURNAL;
 use crate::format::untrusted::Node;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +142,10 @@ pub(super) fn inputs(side: &Side<'_>, value: Node<'_>) -> Found {
         return Err(format!("{} lacks {target}, which is mounted", value.path()));
     }
     let Some(planned) = side.planned else { return Ok(()) };
-    let planned: BTreeSet<&str> = targets(planned.get("mounts")).filter(|t| t.starts_with("/in/")).collect();
+    // Whether a run resumes another one is not known when it is planned.
+    let journal = side.side.get("resumed").exists().then_some(JOURNAL);
+    let planned = targets(planned.get("mounts")).filter(|t| t.starts_with("/in/"));
+    let planned: BTreeSet<&str> = planned.chain(journal).collect();
     match listed == planned {
         true => Ok(()),
         false => Err(format!("{} lists {listed:?}, expected {planned:?} as planned", value.path())),

@@ -152,6 +152,7 @@ impl Check<'_> {
         )?;
         let runs = [baseline.report, subject.report];
         times::faults(&facts, &measured, &mut self.faults);
+        about.resumed = measured.resumed();
         // The evidence says that a report was made of these measurements.
         let derived = facts.compare(&runs[0], &runs[1]).map_err(|error| error.with_kind(Kind::Integrity))?;
         self.derived_report(&recorded, &derived);

@@ -1,14 +1,15 @@
 //! Each run report against itself, against the plan that it answers, and against the other one.
 
 use super::windows;
-use crate::evaluation::Facts;
+use crate::evaluation::{Facts, JOURNAL};
 use crate::format::dataset::Packing;
 use crate::format::json_length;
 use crate::format::run_report::RunReport;
-use crate::format::runtime_manifest::Side;
+use crate::format::runtime_manifest::{Resumed, Side};
 use crate::format::subject_tokenizer::SubjectTokenizer;
-use crate::job::Role;
+use crate::job::{Job, Role};
 use crate::measured::{Measured, Requested};
+use crate::verify::about;
 use crate::verify::differences::differences;
 use invarlock_error::Result;
 use serde_json::json;
@@ -17,6 +18,14 @@ use serde_json::json;
 pub(super) struct MeasuredSides {
     pub(super) baseline: Measured,
     pub(super) subject: Measured,
+}
+
+impl MeasuredSides {
+    /// What each side resumed.
+    pub(super) fn resumed(&self) -> Vec<about::Resumed> {
+        let sides = [(Role::Baseline, &self.baseline), (Role::Subject, &self.subject)];
+        sides.into_iter().filter_map(|(role, measured)| about::Resumed::of(role, measured)).collect()
+    }
 }
 
 /// Checks the values of both, and the size of the windows of the baseline; contradictions are added to `faults`.
@@ -35,6 +44,7 @@ pub(super) fn check(
         answers_the_plan(facts, role, side, measured, faults);
         plausible(facts, role, measured, faults);
         windows::measures_the_plan(facts, role, measured, faults);
+        resumed(role, side, measured, faults);
     }
     windows::same_masking(&sides.baseline, &sides.subject, faults);
     same_tokenizer(&sides, faults);
@@ -48,11 +58,17 @@ fn inputs(facts: &Facts, sides: &MeasuredSides, baseline: &RunReport, faults: &m
     for (role, measured) in [(Role::Baseline, &sides.baseline), (Role::Subject, &sides.subject)] {
         let Ok(side) = facts.side(role) else { continue };
         let Some(contained) = &side.observations.contained else { continue };
-        let job = json_length(&facts.job(role, &measured.requested.model_id));
+        let journal = side.resumed.as_ref().map(|_| JOURNAL.to_owned());
+        let job = json_length(&Job { journal, ..facts.job(role, &measured.requested.model_id) });
+        let has_journal = contained.inputs.value.iter().any(|input| input.target == JOURNAL);
+        if has_journal != side.resumed.is_some() {
+            faults.push(format!("{JOURNAL} of the {} container contradicts what it resumed", role.name()));
+        }
         for input in &contained.inputs.value {
             let expected = match input.target.as_str() {
                 "/in/job.json" => job,
                 "/in/windows.json" => windows,
+                JOURNAL => side.resumed.as_ref().map_or(0, |resumed| resumed.bytes),
                 _ => continue,
             };
             if input.bytes != expected {
@@ -62,6 +78,17 @@ fn inputs(facts: &Facts, sides: &MeasuredSides, baseline: &RunReport, faults: &m
                 ));
             }
         }
+    }
+}
+
+/// The journal that a run resumed has the losses of its report.
+fn resumed(role: Role, side: &Side, measured: &Measured, faults: &mut Vec<String>) {
+    let derived = measured.journal().as_ref().map(Resumed::of);
+    if side.resumed != derived || (derived.is_none() && measured.resumed != [0; 2]) {
+        let name = role.name();
+        faults.push(format!(
+            "context.sides.{name}.resumed is not the journal that the resumed windows of the {name} report give"
+        ));
     }
 }
 
