@@ -1,7 +1,7 @@
 //! The user of a command of an image: the ids, and what programs find out about them. The image is untrusted; its files are read as text of
 //! bounded length and never executed or followed.
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use invarlock_images::{ImageFile, VerifiedRootfs};
 use invarlock_runtime::{IdsInside, RuntimeFiles};
 
@@ -53,8 +53,8 @@ fn number(text: &str) -> Option<u32> {
 impl User {
     /// The user that the configuration of an image names: `USER[:GROUP]`, each a name or a number; none is root.
     pub fn of_image(rootfs: &VerifiedRootfs, user: Option<&str>) -> Result<Self> {
-        let passwd = rootfs.read("etc/passwd").context("reading /etc/passwd of the image")?;
-        let group = || rootfs.read("etc/group").context("reading /etc/group of the image");
+        let passwd = rootfs.read("etc/passwd")?;
+        let group = || rootfs.read("etc/group");
         Self::find(&passwd, user.unwrap_or_default(), group)
     }
 

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use invarlock_error::Context as _;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use super::image::VerifiedRootfs;
@@ -54,19 +54,19 @@ impl VerifiedRootfs {
 fn read_in(layer: &Path, path: &str) -> Result<Option<ImageFile>> {
     let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
     let root = openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    // The parent is one name below the root, so that no link is followed.
+    debug_assert!(!parent.contains('/'), "{path} is not in a directory of the root");
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = match openat2(&root, parent, flags, Mode::empty(), resolve) {
+    let directory = match openat(&root, parent, flags, Mode::empty()) {
         Ok(handle) => handle,
         Err(Errno::NOENT) => return Ok(None),
-        // A link, or something that is no directory, hides what lower layers have.
-        Err(Errno::LOOP | Errno::NOTDIR) => return Ok(Some(ImageFile::Other)),
         Err(error) => return Err(error.into()),
     };
     let stat = fstat(&directory)?;
     match file_type(&stat) {
         FileType::Directory => {}
         _ if is_whiteout(&stat) => return Ok(Some(ImageFile::Absent)),
+        // A link, or something that is no directory, hides what lower layers have.
         _ => return Ok(Some(ImageFile::Other)),
     }
     // The handle of an `O_PATH` directory has no extended attributes.
