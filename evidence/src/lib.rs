@@ -44,6 +44,8 @@ pub mod receipt;
 pub mod sentences;
 #[cfg(feature = "signing")]
 pub mod signing;
+#[cfg(feature = "export")]
+pub mod sweep;
 #[cfg(feature = "verify")]
 pub mod verify;
 #[cfg(any(feature = "html", feature = "export"))]

@@ -11,6 +11,7 @@ mod registry;
 mod report;
 mod runtime;
 mod special_files;
+mod sweep;
 mod verify;
 
 pub use attest::{
@@ -28,6 +29,7 @@ pub use report::{
 };
 pub use runtime::{LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, WorkloadArgs};
 pub use special_files::SpecialFileArgs;
+pub use sweep::SweepArgs;
 pub use verify::{AdvancedCommand, Provenance, RuntimeVerifyArgs, VerifyArgs, parse_age};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -57,6 +59,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure baseline and subject in containers, compare them, write the evidence and verify it
     Evaluate(EvaluateArgs),
+    /// Evaluate many subjects, presets and seeds from one plan, and compare them in one table
+    Sweep(SweepArgs),
     /// Verify evaluation reports and their runtime manifests
     Verify(VerifyArgs),
     /// Fix the criteria of an evaluation before it runs

@@ -65,6 +65,14 @@ impl Kind {
         }
     }
 
+    /// What helps where it is not in the cache. A model may as well be a directory whose path is wrong.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Model => "pass the directory that contains config.json, or download the model first",
+            Self::Dataset => "download it first",
+        }
+    }
+
     /// What the downloading command needs besides the name.
     fn option(self) -> &'static str {
         match self {
@@ -113,7 +121,7 @@ fn snapshot(
     let wanted = name.revision.as_deref();
     let download = {
         let revision = wanted.map_or_else(String::new, |revision| format!(" --revision {revision}"));
-        format!("download it first: hf download{} {}{revision}", kind.option(), name.repository)
+        format!("{}: hf download{} {}{revision}", kind.remedy(), kind.option(), name.repository)
     };
     if !repository.is_dir() {
         return Err(Error::input(format!(
@@ -208,7 +216,12 @@ mod tests {
         assert_eq!(find(&format!("acme/tiny@{two}")).unwrap().0, two);
         let error = find("acme/tiny@evil").unwrap_err();
         assert!(error.message().contains("no snapshot of the revision evil"), "{error}");
-        assert_eq!(error.hint(), Some("download it first: hf download acme/tiny --revision evil"));
+        assert_eq!(
+            error.hint(),
+            Some(
+                "pass the directory that contains config.json, or download the model first: hf download acme/tiny --revision evil"
+            )
+        );
         let error = find("acme/other").unwrap_err();
         assert!(error.message().contains("hub/models--acme--other does not exist"), "{error}");
         let error = snapshot(Kind::Dataset, &Name::parse("acme/tiny").unwrap(), &|_| None).unwrap_err();

@@ -49,6 +49,7 @@ mod request;
 #[cfg(feature = "schemas")]
 pub mod schemas;
 mod signals;
+mod sweep;
 mod ui;
 mod usage;
 mod user;

@@ -9,6 +9,9 @@ use invarlock_security::{Network, deny_network_for_this_process};
 pub enum NetworkPolicy {
     /// The kernel denies sockets to this process and its children; the digest of the filter.
     Denied(String),
+    /// This process starts others of this program, each of which enforces the policy on itself. It opens no socket. A filter of its own
+    /// would be inherited by the supervisors of their containers, see [`crate::policy::enter`].
+    LeftToPrograms,
     /// The user allowed the network, to reach a registry.
     Allowed(Network),
 }
@@ -25,7 +28,7 @@ impl NetworkPolicy {
     /// The right to open sockets, if the user allowed it.
     pub fn network(&self) -> Option<Network> {
         match self {
-            Self::Denied(_) => None,
+            Self::Denied(_) | Self::LeftToPrograms => None,
             Self::Allowed(network) => Some(*network),
         }
     }
@@ -41,7 +44,7 @@ impl NetworkPolicy {
     /// Denies the network from here on: only the image needed it.
     pub fn close(&self) -> Result<()> {
         match self {
-            Self::Denied(_) => Ok(()),
+            Self::Denied(_) | Self::LeftToPrograms => Ok(()),
             Self::Allowed(_) => deny_network_for_this_process().map(drop),
         }
     }
@@ -50,7 +53,7 @@ impl NetworkPolicy {
     pub fn filter_digest(&self) -> Option<&str> {
         match self {
             Self::Denied(digest) => Some(digest),
-            Self::Allowed(_) => None,
+            Self::Allowed(_) | Self::LeftToPrograms => None,
         }
     }
 }

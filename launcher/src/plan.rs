@@ -40,8 +40,8 @@ pub struct Request {
     pub data: DataSource,
     /// The metric that the options name.
     pub metric: metric_choice::Choice,
-    /// How texts lie in windows, if not as the preset says.
-    pub packing: Option<Packing>,
+    /// What options change in the settings of the preset.
+    pub changes: DatasetChanges,
     /// The profile.
     pub profile: Profile,
     /// The tier.
@@ -64,6 +64,15 @@ pub struct Request {
     pub seccomp: Option<PathBuf>,
     /// The limits that the user set.
     pub limits: limits::Requested,
+}
+
+/// What options change in the settings of a preset.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DatasetChanges {
+    /// How texts lie in windows.
+    pub packing: Option<Packing>,
+    /// The seed that draws the windows.
+    pub draw: Option<u64>,
 }
 
 /// Where the windows come from.
@@ -169,10 +178,7 @@ impl std::ops::Deref for Plan {
 /// Resolves the request and opens its inputs: cheap checks first.
 pub fn open(request: Request, policy: &Policy, ui: &Ui) -> Result<Opened> {
     let lock = request.lock.as_deref().map(LockFile::read).transpose()?;
-    let Preset { mut dataset, metric: mut named, warnings: preset_warnings, adapter, .. } =
-        dataset(&request.data, request.packing, request.profile)?;
-    named.merge(request.metric.clone())?;
-    dataset.metric = named.kind();
+    let Preset { dataset, warnings: preset_warnings, adapter, .. } = settings(&request)?;
     let request = Request { adapters: request.adapters.or(adapter), ..request };
     refuse_outputs_in_checkpoints(&request)?;
     if policy.mode == ExecutionMode::HostBypass {
@@ -212,14 +218,25 @@ pub fn assemble(request: Request, dataset: Dataset, policy: &Policy, ui: &Ui) ->
     })
 }
 
+/// The settings of a request, with its metric.
+pub fn settings(request: &Request) -> Result<Preset> {
+    let mut preset = dataset(&request.data, request.changes, request.profile)?;
+    preset.metric.merge(request.metric.clone())?;
+    preset.dataset.metric = preset.metric.kind();
+    Ok(preset)
+}
+
 /// The settings, with the window counts of the profile.
-pub fn dataset(data: &DataSource, packing: Option<Packing>, profile: Profile) -> Result<Preset> {
+pub fn dataset(data: &DataSource, changes: DatasetChanges, profile: Profile) -> Result<Preset> {
     let mut preset = match data {
         DataSource::Preset(path) => preset::read(path)?,
         DataSource::File(path) => preset::for_file(path)?,
     };
     let Preset { dataset, sets_windows, sets_rows, warnings, .. } = &mut preset;
-    dataset.packing = packing.unwrap_or(dataset.packing);
+    dataset.packing = changes.packing.unwrap_or(dataset.packing);
+    if let Some(seed) = changes.draw {
+        dataset.draw_windows(seed)?;
+    }
     if let Some((preview, final_)) = profile.window_counts() {
         if *sets_windows && (dataset.preview_n, dataset.final_n) != (preview, final_) {
             let instead = format!("profile {profile} measures {preview} + {final_} windows");
@@ -234,7 +251,7 @@ pub fn dataset(data: &DataSource, packing: Option<Packing>, profile: Profile) ->
 }
 
 /// The filter, and what is recorded of a user profile.
-fn filter(request: &Request, policy: &Policy) -> Result<(Program, Option<CustomProfile>)> {
+pub fn filter(request: &Request, policy: &Policy) -> Result<(Program, Option<CustomProfile>)> {
     match (policy.mode, &request.seccomp) {
         (ExecutionMode::Container, user_profile) => {
             let filter = Filter::choose(user_profile.as_deref(), BuiltinProfile::Evaluator)?;

@@ -26,6 +26,8 @@ pub struct Needs {
     pub has_image_user: bool,
     /// The user supplies a system-call profile for evidence.
     pub user_profile: bool,
+    /// It starts processes of this program, each of which denies itself the network.
+    pub starts_programs: bool,
 }
 
 /// The policy of one command.
@@ -66,7 +68,10 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
     let start =
         if needs.has_image_user { Supervisor::for_container_with_ids } else { Supervisor::for_container };
     let supervisors = (0..containers).map_while(|_| start().ok()).collect();
-    let network = NetworkPolicy::enforce(allowances.network())?;
+    let network = match needs.starts_programs {
+        true => NetworkPolicy::LeftToPrograms,
+        false => NetworkPolicy::enforce(allowances.network())?,
+    };
     Ok(Policy {
         allowances,
         mode,

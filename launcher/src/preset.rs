@@ -92,6 +92,26 @@ impl Dataset {
         }
     }
 
+    /// Lets a seed draw the windows, instead of taking the first rows.
+    pub fn draw_windows(&mut self, seed: u64) -> Result<()> {
+        let refused = |what: &str| {
+            Err(Error::unsupported(format!("seeds draw rows with one text, but {what}")))
+                .hint("leave out the seeds, so that the first rows are measured")
+        };
+        match (self.provider, self.packing) {
+            (_, Packing::Documents) => refused("packing: documents joins all rows"),
+            (Provider::LocalJsonlPairs, _) => refused("the dataset has pairs"),
+            (Provider::Wikitext2, _) => {
+                self.seed = seed;
+                Ok(())
+            }
+            (Provider::LocalJsonl | Provider::HfText, _) => {
+                (self.provider, self.seed) = (Provider::HfText, seed);
+                Ok(())
+            }
+        }
+    }
+
     /// Tokens of preview and final windows together.
     pub fn tokens(&self) -> usize {
         (self.preview_n + self.final_n) * self.seq_len

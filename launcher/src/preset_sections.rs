@@ -42,6 +42,9 @@ pub fn output(section: &Value) -> Result<Option<Warning>> {
 const NUMBERS: [(&str, u64); 6] =
     [("seq_len", 2), ("stride", 2), ("preview_n", 1), ("final_n", 1), ("seed", 0), ("max_samples", 1)];
 
+/// How alike a setting and a known one are, at least, to be taken for the same: from 0 to 1, as clap proposes options.
+const ALIKE: f64 = 0.8;
+
 /// Reports an unknown setting, or one that must be a whole number and is not, by its name.
 pub fn check_members(section: &str, value: &Value, known: &[&str]) -> Result<()> {
     for (key, value) in value.as_mapping().into_iter().flatten() {
@@ -49,7 +52,9 @@ pub fn check_members(section: &str, value: &Value, known: &[&str]) -> Result<()>
             key.as_str().ok_or_else(|| Error::input(format!("a setting of {section} is not a string")))?;
         if !known.contains(&key) {
             let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
-            let hint = match known.iter().find(|name| plain(name) == plain(key)) {
+            let likeness = |name: &str| strsim::jaro_winkler(&plain(name), &plain(key));
+            let meant = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+            let hint = match meant.filter(|name| likeness(name) > ALIKE) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => format!("known settings: {}", known.join(", ")),
             };

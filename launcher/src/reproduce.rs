@@ -9,7 +9,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::evaluator_run::EvaluatorRun;
 use crate::hub::{self, Model};
 use crate::measure_side::run_report_of;
-use crate::plan::{self, DataSource, Opened, Request};
+use crate::plan::{self, DataSource, DatasetChanges, Opened, Request};
 use crate::policy::Policy;
 use crate::preset::Dataset;
 use crate::progress::Progress;
@@ -181,7 +181,7 @@ impl Run<'_> {
             subject: Model::directory(subject),
             data: DataSource::File(self.inputs.dataset.clone()),
             metric: metric_choice::Choice::default(),
-            packing: None,
+            changes: DatasetChanges::default(),
             profile,
             tier: evidence.facts.policy()?.1,
             out: PathBuf::new(),

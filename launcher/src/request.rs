@@ -7,7 +7,7 @@ use crate::hub;
 use crate::image::Choice;
 use crate::limits::Requested;
 use crate::metric_choice;
-use crate::plan::{DataSource, Request};
+use crate::plan::{DataSource, DatasetChanges, Request};
 use crate::preset;
 use crate::workload::Workload;
 use crate::workload_changes::Changes;
@@ -28,12 +28,15 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         subject: hub::model("--subject", &args.subject)?,
         data: data_source(args.preset.as_deref(), args.dataset.as_deref())?,
         metric,
-        packing: args
-            .packing
-            .as_deref()
-            .map(|name| preset::packing(Some(name)))
-            .transpose()
-            .context("reading --packing")?,
+        changes: DatasetChanges {
+            packing: args
+                .packing
+                .as_deref()
+                .map(|name| preset::packing(Some(name)))
+                .transpose()
+                .context("reading --packing")?,
+            draw: args.draw_windows,
+        },
         profile,
         tier,
         out: args.out.clone(),

@@ -66,6 +66,17 @@ impl Signals {
     }
 }
 
+/// Has this process get SIGTERM when the process that started it ends, even if that is killed.
+pub fn end_with_parent(parent: u32) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("following the process that started this one")?;
+    let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    match i64::from(now) == i64::from(parent) {
+        true => Ok(()),
+        false => Err(interrupted(SIGTERM, "the process that started it has ended")),
+    }
+}
+
 /// Waits for a signal, and ends this process if it lives long after it.
 fn end_late(mut waiting: &UnixStream, signal: &AtomicUsize) {
     if matches!(waiting.read(&mut [0]), Ok(1)) {

@@ -61,7 +61,7 @@ const LEARN: &[&str] = &["runtime", "learn"];
 /// Commands that fail in the directory of [`place_with_inputs`].
 #[rustfmt::skip]
 const CASES: &[Case] = &[
-    case(EVALUATE, &["--baseline", "nowhere", "--subject", "base", "--dataset", "data.jsonl"], "input", 2, "opening baseline checkpoint nowhere: no such directory").help("contains config.json"),
+    case(EVALUATE, &["--baseline", "nowhere", "--subject", "base", "--dataset", "data.jsonl"], "input", 2, "--baseline nowhere: no such directory").help("contains config.json"),
     case(EVALUATE, &["--baseline", "base", "--subject", "base"], "input", 2, "no dataset").help("--dataset FILE.jsonl"),
     case(EVALUATE, &["--baseline", "base", "--subject", "base", "--dataset", "data.jsonl", "--report-out", "base/eval"], "input", 2, "inside the baseline checkpoint").help("outside the checkpoint"),
     case(EVALUATE, &["--baseline", "base", "--subject", "base", "--dataset", "short.jsonl"], "input", 2, "checking the baseline"),

@@ -13,6 +13,7 @@ mod markdown;
 mod mlflow;
 mod model_card;
 mod summary;
+pub mod sweep;
 mod windows;
 
 pub use captured::{Directory, Measurements};

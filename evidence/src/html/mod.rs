@@ -10,6 +10,8 @@ mod gates;
 mod guards;
 mod metric;
 mod svg;
+#[cfg(feature = "export")]
+pub mod sweep;
 mod text;
 mod verdict;
 mod windows;
@@ -56,11 +58,15 @@ pub fn render_with(report: &Value, beside: Beside<'_>, texts: &WindowTexts) -> R
 
 fn render_page(page: Page) -> Result<String, Error> {
     let fault = |e: minijinja::Error| Error::system(format!("the HTML page could not be rendered: {e:#}"));
-    let syntax = minijinja::syntax::SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build()
-        .map_err(fault)?;
+    let mut templates = environment().map_err(fault)?;
+    templates.add_template("page", TEMPLATE).map_err(fault)?;
+    let template = templates.get_template("page").map_err(fault)?;
+    template.render(minijinja::value::Serde(page)).map_err(fault)
+}
+
+/// An environment without templates, in which no untrusted text becomes markup.
+fn environment<'s>() -> Result<Environment<'s>, minijinja::Error> {
+    let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let mut templates = Environment::new();
     templates.set_syntax(syntax);
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -70,9 +76,7 @@ fn render_page(page: Page) -> Result<String, Error> {
         Some(text) if !value.is_safe() => text::write(out, text).map_err(minijinja::Error::from),
         _ => minijinja::escape_formatter(out, state, value),
     });
-    templates.add_template("page", TEMPLATE).map_err(fault)?;
-    let template = templates.get_template("page").map_err(fault)?;
-    template.render(minijinja::value::Serde(page)).map_err(fault)
+    Ok(templates)
 }
 
 // ---------------------------------------------------------------------------------------------------- reading

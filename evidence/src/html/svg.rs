@@ -342,3 +342,38 @@ pub(super) fn histogram(h: &Histogram<'_>) -> Option<String> {
     );
     Some(out)
 }
+/// What [`strip`] draws: a value with its interval and its limit, in the row of a table.
+#[cfg(feature = "export")]
+pub(super) struct Strip {
+    /// The value.
+    pub value: f64,
+    /// Its confidence interval.
+    pub interval: Option<(f64, f64)>,
+    /// Upper end of the accepted range.
+    pub limit: Option<f64>,
+    /// Whether it is accepted.
+    pub good: bool,
+}
+
+/// A small picture of ratios on the axis that shows all of `points`, which the other rows share.
+#[cfg(feature = "export")]
+pub(super) fn strip(strip: &Strip, points: &[f64]) -> Option<String> {
+    let axis = Axis::around(points)?;
+    let (height, middle) = (28.0, 14.0);
+    let mut out =
+        format!(r#"<svg class="picture" role="img" width="100%" height="{height}" aria-hidden="true">"#);
+    line(&mut out, "axis", (LEFT, middle), (RIGHT, middle));
+    line(&mut out, "unity", (axis.at(1.0), 2.0), (axis.at(1.0), height - 2.0));
+    if let Some(limit) = strip.limit {
+        line(&mut out, "limit", (axis.at(limit), 2.0), (axis.at(limit), height - 2.0));
+    }
+    let tone = if strip.good { "good" } else { "bad" };
+    if let Some((low, high)) = strip.interval.filter(|(low, high)| *low > 0.0 && low <= high) {
+        let _ = write!(out, r#"<g class="whisker {tone}">"#);
+        line(&mut out, "", (axis.at(low), middle), (axis.at(high), middle));
+        out.push_str("</g>");
+    }
+    let x = axis.at(strip.value);
+    let _ = write!(out, r#"<circle class="point {tone}" cx="{x:.2}%" cy="{middle}" r="5"/></svg>"#);
+    Some(out)
+}

@@ -81,6 +81,12 @@ pub struct EvaluateArgs {
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Set by `sweep`: this seed draws the windows
+    #[arg(long, value_name = "SEED", hide = true)]
+    pub draw_windows: Option<u64>,
+    /// Set by `sweep`: the process with which this one ends
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<u32>,
     /// Print only the result
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,

@@ -14,7 +14,7 @@ use crate::record::{self, Record};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
 use crate::verbs::evaluate_output::{DryRunOutput, EvaluateOutput, GateOutput, Timings};
-use crate::{baseline_reuse, denied_calls, evidence_dir, keys, plan, request};
+use crate::{baseline_reuse, denied_calls, evidence_dir, keys, plan, request, signals};
 use console::style;
 use invarlock_evidence::attestation::{self, Digests};
 use invarlock_evidence::compare;
@@ -51,6 +51,7 @@ pub fn needs(args: &EvaluateArgs) -> Needs {
         containers: checked + measured,
         has_image_user: false,
         user_profile: args.container.seccomp.is_some(),
+        starts_programs: false,
     }
 }
 
@@ -68,6 +69,7 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     let started = Instant::now();
     let ui = Ui::new(level(args));
     let signals = Signals::catch()?;
+    args.parent.map(signals::end_with_parent).transpose()?;
     // Before anything runs, and whatever --quiet.
     if let Some(sentence) = policy.host_execution() {
         match args.json || args.dry_run {

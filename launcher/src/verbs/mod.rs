@@ -18,6 +18,7 @@ mod runtime_learn;
 mod runtime_probe;
 mod runtime_run;
 mod runtime_verify;
+mod sweep;
 mod verify;
 mod version;
 
@@ -31,6 +32,7 @@ use row::Verb;
 pub fn of(command: &Command) -> Verb<'_> {
     match command {
         Command::Evaluate(args) => Verb::new(|policy| evaluate::run(args, policy)).json(args.json).needs(evaluate::needs(args)),
+        Command::Sweep(args) => Verb::new(|policy| sweep::run(args, policy)).json(args.json).needs(sweep::needs(args)),
         Command::Verify(args) => Verb::new(|policy| verify::run(args, policy)).json(args.json)
             .containers(if args.reproduce.is_some() { 3 } else { 0 }),
         Command::Plan(PlanCommand::Lock(args)) => Verb::new(|_| plan_lock::run(args)),
@@ -61,6 +63,8 @@ pub fn schemas() -> Vec<NamedSchema> {
     let mut schemas = vec![
         schema::<evaluate_output::EvaluateOutput<'_>>("evaluate-v1"),
         schema::<evaluate_output::DryRunOutput<'_>>("evaluate-dry-run-v2"),
+        schema::<invarlock_evidence::sweep::Table>("sweep-v1"),
+        schema::<sweep::SweepDryRunOutput>("sweep-dry-run-v1"),
         schema::<invarlock_evidence::verify::VerifyOutput>("verify-v1"),
         schema::<invarlock_evidence::verify::RuntimeVerifyOutput>("runtime-verify-v1"),
         schema::<report_explain::ExplainOutput<'_>>("report-explain-v1"),

@@ -3,6 +3,7 @@
 use crate::args::LockArgs;
 use crate::error::Result;
 use crate::evidence_dir::write_output;
+use crate::plan::DatasetChanges;
 use crate::preset::Preset;
 use crate::record::now;
 use crate::signals::Signals;
@@ -18,7 +19,7 @@ pub fn run(args: &LockArgs) -> Result<u8> {
     let key = keys::signing(&args.signing_key)?;
     let (profile, tier) = request::profile_and_tier(&args.profile, &args.tier)?;
     let source = request::data_source(args.preset.as_deref(), args.dataset.as_deref())?;
-    let Preset { dataset, warnings, .. } = plan::dataset(&source, None, profile)?;
+    let Preset { dataset, warnings, .. } = plan::dataset(&source, DatasetChanges::default(), profile)?;
     warnings.iter().for_each(|warning| ui.warn(&warning.message));
     let opened = inputs::open_dataset(&dataset.files, source.preset())?;
     let path = dataset.files.first().cloned().unwrap_or_default();
