@@ -113,8 +113,7 @@ reproduction-trials: ## Verify by measuring again, 100 times each: honest, inven
 	$(CARGO) test --locked -p invarlock-tests --test reproduce a_hundred_trials -- --ignored --nocapture
 
 fuzz: ## Fuzz the parsers of untrusted input, FUZZ_SECONDS (180) each, from the seeds in fuzz/ (needs a nightly compiler and cargo-fuzz)
-	for target in index manifest config reference bundle unpack whiteouts registry \
-	    report run_report runtime_manifest envelope trust_profile pack preset; do \
+	for target in $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))); do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    CARGO_TARGET_DIR=$(CURDIR)/fuzz/target $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$${FUZZ_SECONDS:-180} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 2>&1 | tail -n 12; \
