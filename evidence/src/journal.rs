@@ -1,6 +1,6 @@
 //! The losses of an interrupted measurement (`/in/journal.json`), from which the next one of the same plan resumes.
 //!
-//! They reach the launcher as events ([`Event::Losses`]) and the evaluator as this document. Both are untrusted when read.
+//! They reach the launcher as events ([`Event::Losses`](crate::events::Event::Losses)) and the evaluator as this document. Both are untrusted when read.
 
 use crate::events::{ArmName, Finished};
 use invarlock_error::{Result, bail};
