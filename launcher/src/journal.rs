@@ -71,6 +71,11 @@ impl JournalFile {
 
     /// Removes it: the evidence is written.
     pub fn remove(self) {
+        self.unlink();
+    }
+
+    /// Removes the file, if it is this command's.
+    fn unlink(&self) {
         if self.file.is_some() {
             // The file may not exist.
             drop(std::fs::remove_file(&self.path));
@@ -124,6 +129,15 @@ impl JournalFile {
             read().with_context(|| format!("line {}", number + 1))?;
         }
         Ok(losses)
+    }
+}
+
+impl Drop for JournalFile {
+    /// A measurement that finished nothing leaves nothing.
+    fn drop(&mut self) {
+        if self.losses.is_empty() {
+            self.unlink();
+        }
     }
 }
 
@@ -198,7 +212,7 @@ mod tests {
     #[test]
     fn losses_are_found_again_and_continued() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = written(dir.path()).path;
+        let path = written(dir.path()).path.clone();
         let mut again = open(dir.path(), "key");
         assert_eq!((again.losses.windows(), &again.losses.final_[..]), (4, &[0.1 + 0.2][..]));
         again.append(&finished(ArmName::Preview, 3, &[0.5]));
@@ -212,7 +226,7 @@ mod tests {
     #[test]
     fn a_line_that_was_not_written_completely_is_dropped() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = written(dir.path()).path;
+        let path = written(dir.path()).path.clone();
         let bytes = std::fs::read(&path).expect("read");
         std::fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
         let mut again = open(dir.path(), "key");
@@ -224,14 +238,14 @@ mod tests {
     #[test]
     fn damaged_and_foreign_journals_are_not_used() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = written(dir.path()).path;
+        let path = written(dir.path()).path.clone();
         let bytes = std::fs::read(&path).expect("read");
         let reopened = |content: &[u8]| {
             std::fs::write(&path, content).expect("written");
             let journal = open(dir.path(), "key");
             assert!(journal.losses.is_empty() && journal.failure.is_none());
             assert_eq!(path.metadata().expect("kept").len(), 0);
-            journal.damage.expect("a reason")
+            journal.damage.clone().expect("a reason")
         };
         let position = bytes.windows(3).position(|text| text == b"0.2").expect("a loss");
         let mut changed = bytes.clone();
