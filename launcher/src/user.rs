@@ -50,6 +50,16 @@ fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| text.bytes().all(|byte| byte.is_ascii_digit()) && *id <= IdsInside::MAX)
 }
 
+/// The id of a group, by name or by number.
+fn group_id(group: &str, groups: &ImageFile) -> Option<u32> {
+    let named = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        fields.first().filter(|name| **name == group)?;
+        number(fields.get(2)?)
+    };
+    groups.text().unwrap_or_default().lines().filter_map(named).next().or_else(|| number(group))
+}
+
 impl User {
     /// The user that the configuration of an image names: `USER[:GROUP]`, each a name or a number; none is root.
     pub fn of_image(rootfs: &VerifiedRootfs, user: Option<&str>) -> Result<Self> {
@@ -67,38 +77,41 @@ impl User {
             other => other.text().unwrap_or_default(),
         };
         let accounts = || text.lines().filter_map(Account::parse);
-        let account = accounts()
-            .find(|account| account.name == user)
-            .or_else(|| number(user).and_then(|uid| accounts().find(|account| account.uid == uid)));
+        let by_uid = |uid| accounts().find(|account| account.uid == uid);
+        let stated = ids_without_lookup(Some(wanted));
+        let account = match stated {
+            Some(ids) => by_uid(ids.uid),
+            None => accounts().find(|account| account.name == user).or_else(|| number(user).and_then(by_uid)),
+        };
         let unknown = |what: &str, file: &str| {
             Error::input(format!("user {wanted:?} of the image: {what} is not in its {file}"))
                 .with_hint("name the user by numbers, `--user UID:GID`")
         };
-        let uid = match (&account, number(user)) {
-            (Some(account), _) if account.uid <= IdsInside::MAX => account.uid,
-            (None, Some(uid)) => uid,
-            _ => return Err(unknown(user, "/etc/passwd")),
-        };
-        let gid = match group.filter(|group| !group.is_empty()) {
-            Some(group) => {
-                let groups = groups()?;
-                let lines = groups.text().unwrap_or_default().lines();
-                let named = |line: &str| {
-                    let fields: Vec<&str> = line.split(':').collect();
-                    fields.first().filter(|name| **name == group)?;
-                    number(fields.get(2)?)
+        let ids = match stated {
+            Some(ids) => ids,
+            None => {
+                let uid = match (&account, number(user)) {
+                    (Some(account), _) if account.uid <= IdsInside::MAX => account.uid,
+                    (None, Some(uid)) => uid,
+                    _ => return Err(unknown(user, "/etc/passwd")),
                 };
-                let found = lines.filter_map(named).next().or_else(|| number(group));
-                found.ok_or_else(|| unknown(group, "/etc/group"))?
+                let gid = match (group.filter(|group| !group.is_empty()), &account) {
+                    (Some(group), _) => {
+                        group_id(group, &groups()?).ok_or_else(|| unknown(group, "/etc/group"))?
+                    }
+                    (None, Some(account)) if account.gid > IdsInside::MAX => {
+                        return Err(unknown(user, "/etc/passwd"));
+                    }
+                    (None, account) => account.as_ref().map_or(0, |account| account.gid),
+                };
+                IdsInside { uid, gid }
             }
-            None => account.as_ref().map_or(0, |account| account.gid).min(IdsInside::MAX),
         };
-        let ids = IdsInside { uid, gid };
         let home = account.as_ref().map(|account| account.home).filter(|home| home.starts_with('/'));
         Ok(User {
             ids,
             name: account.as_ref().map(|account| account.name.to_owned()),
-            home: home.unwrap_or(if uid == 0 { "/root" } else { "/" }).to_owned(),
+            home: home.unwrap_or(if ids.uid == 0 { "/root" } else { "/" }).to_owned(),
             passwd: (account.is_none() && *passwd != ImageFile::Other).then(|| with_account(text, ids)),
         })
     }
@@ -152,6 +165,8 @@ mod tests {
             ("1001", 7, 8, Some("1001"), "/"),
             ("2000", 2000, 0, None, "/"),
             ("2000:3000", 2000, 3000, None, "/"),
+            // Numbers are taken as they are: the container was made with them.
+            ("1001:8", 1001, 8, None, "/"),
         ] {
             let user = find(Some(PASSWD), wanted).expect(wanted);
             assert_eq!(user.ids, IdsInside { uid, gid }, "{wanted}");
@@ -160,6 +175,8 @@ mod tests {
         }
         let added = find(Some(PASSWD), "2000:3000").expect("user").passwd.expect("an account");
         assert_eq!(added, format!("{PASSWD}\n2000:*:2000:3000:container user:/:/bin/sh\n"));
+        let wheel = find(Some("root:x:0:5:root:/root:/bin/sh\n"), "").expect("root");
+        assert_eq!(wheel.ids, IdsInside::ROOT);
         for root in ["", "0", "root"] {
             let user = find(None, root).expect("root");
             assert_eq!(
