@@ -10,11 +10,14 @@ use ::landlock::{
 };
 use invarlock_error::{Context as _, Foreign as _, Kind, Result};
 use serde::{Deserialize, Serialize};
+use std::os::unix::fs::MetadataExt as _;
 
 /// The newest version of Landlock whose restrictions are requested; an older kernel applies those that it knows.
 const VERSION: ABI = ABI::V6;
 /// Where the workload may write.
-const WRITABLE: [&str; 6] = ["/out", "/tmp", "/dev", "/proc", "/run", "/var/tmp"];
+const WRITABLE: [&str; 4] = ["/out", "/tmp", "/dev", "/proc"];
+/// Where it may write too, if this is the file system of `/tmp`. Else the image decides what is there: a link to `/`, for instance.
+const LIKE_TMP: [&str; 2] = ["/run", "/var/tmp"];
 
 /// How much of the requested restrictions the kernel applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,9 @@ pub(crate) fn restrict() -> Result<Landlock> {
 }
 
 fn build() -> std::result::Result<RulesetStatus, ::landlock::RulesetError> {
+    let file_system = |path: &str| std::fs::metadata(path).ok().map(|found| found.dev());
+    let temporary = file_system("/tmp");
+    let like_tmp = LIKE_TMP.into_iter().filter(|path| temporary.is_some() && file_system(path) == temporary);
     // A path that cannot be opened gets no rule, so nothing below it is allowed.
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -49,7 +55,7 @@ fn build() -> std::result::Result<RulesetStatus, ::landlock::RulesetError> {
         .scope(Scope::from_all(VERSION))?
         .create()?
         .add_rules(path_beneath_rules(["/"], AccessFs::from_read(VERSION)))?
-        .add_rules(path_beneath_rules(WRITABLE, AccessFs::from_all(VERSION)))?
+        .add_rules(path_beneath_rules(WRITABLE.into_iter().chain(like_tmp), AccessFs::from_all(VERSION)))?
         .restrict_self()?;
     Ok(status.ruleset)
 }
