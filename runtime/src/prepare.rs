@@ -15,6 +15,9 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+/// What `mount_setattr` gives where a file system has no id-mapped mounts, or does not belong to this user namespace.
+const NOT_SUPPORTED: [i32; 3] = [libc::EINVAL, libc::EPERM, libc::EOPNOTSUPP];
+
 const CREATING: &str = "creating a user namespace for id-mapped mounts";
 
 /// The user namespaces created so far, by owner of the file.
@@ -51,7 +54,12 @@ impl IdMapped {
         if request.runtime_files.is_some() && can_stack_id_mapped() {
             let (uid, gid, _) = mounts::owner(fd.as_fd())?;
             // Without support of the file system, the files belong to no id of the container, and those that all users can read are readable.
-            _ = mounts::map_ids(&layer, self.namespace(uid, gid, identity)?);
+            match mounts::map_ids(&layer, self.namespace(uid, gid, identity)?) {
+                Err(error) if !NOT_SUPPORTED.contains(&error.raw_os_error().unwrap_or_default()) => {
+                    return Err(error).context("mapping the ids of a layer of the image");
+                }
+                _ => {}
+            }
         }
         Ok(layer)
     }

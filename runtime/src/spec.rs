@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest path below `/in`.
@@ -218,7 +218,7 @@ impl ContainerSpec {
         }
         if !self.cwd.starts_with('/')
             || self.cwd.split('/').any(|p| p == "..")
-            || self.cwd.starts_with("/proc")
+            || Path::new(&self.cwd).starts_with("/proc")
         {
             bail!(Input, "the working directory {:?} must be an absolute path inside the image", self.cwd);
         }
