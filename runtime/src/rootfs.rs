@@ -169,7 +169,7 @@ fn image(mut layers: Vec<OwnedFd>, request: &Request) -> Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("overlay", ROOT, "overlay", flags, Some(options.as_c_str())).or_unsupported(
         doing,
-        "install Linux 5.11 or newer for overlay mounts in user namespaces, or use an image of one layer with /dev /in /out /proc /tmp",
+        "install Linux 5.11 or newer for overlay mounts in user namespaces, or use an image of one layer with /dev /in /out /proc /tmp; `runtime run` also needs /run, /var/tmp, its working directory, and group, hostname, hosts, passwd and resolv.conf in /etc",
     )
 }
 

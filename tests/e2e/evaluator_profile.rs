@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Calls that no run on this machine uses, and the machine that needs them.
-const NEEDED_ELSEWHERE: [(&str, &str); 7] = [
+const NEEDED_ELSEWHERE: [(&str, &str); 9] = [
+    ("exit", "a thread that ends before its process, which depends on who is faster"),
+    ("madvise", "glibc, which frees the stack of such a thread"),
     ("fstat", "glibc from 2.39 on, in which the evaluator may have been built"),
     ("readlinkat", "aarch64, which has no readlink"),
     ("renameat", "aarch64, which has no rename"),

@@ -74,7 +74,7 @@ const NEWER: &str = "install Linux 5.15 or newer";
 const ALLOW: &str = "in a container, allow clone, unshare and mount";
 const LISTENER: &str = "SECCOMP_FILTER_FLAG_NEW_LISTENER";
 
-const TEST_CASES: [TestCase; 42] = [
+const TEST_CASES: [TestCase; 41] = [
     missing_call("openat2").error(ROOT, ENOSYS, NEWER),
     missing_call("open_tree").error(ROOT, ENOSYS, NEWER),
     missing_call("move_mount").error(ROOT, ENOSYS, NEWER),
@@ -158,7 +158,6 @@ const TEST_CASES: [TestCase; 42] = [
         EINVAL,
         "Linux 5.11 or newer",
     ),
-    TestCase::of("overlay", "overlay"),
 ];
 
 /// A stage with the program `without` and an image of several layers.
