@@ -3,26 +3,15 @@
 
 mod common;
 
-use common::{baseline, run, subject};
-use serde_json::{Map, Value, json};
+use common::{baseline, checkpoint_of_words, run, subject};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// A checkpoint of the fixtures with a tokenizer whose word `w7` is token 7, and whose mask token is 4.
+/// A checkpoint whose mask token is 4.
 fn checkpoint(dir: &Path) {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/bert");
-    fs::create_dir(dir).unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(fixture.join(file), dir.join(file)).unwrap();
-    }
-    let vocabulary: Map<String, Value> = (0..113).map(|id| (format!("w{id}"), json!(id))).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w3"},
-    });
-    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    checkpoint_of_words("bert", dir);
     fs::write(dir.join("tokenizer_config.json"), r#"{"mask_token": "w4"}"#).unwrap();
 }
 

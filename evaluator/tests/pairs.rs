@@ -3,41 +3,22 @@
 
 mod common;
 
-use common::{baseline, run, subject};
-use serde_json::{Map, Value, json};
+use common::{baseline, checkpoint_of_words, family, run, subject};
+use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(name)
-}
-
-/// A text that the tokenizer of [`checkpoint`] turns into these tokens.
+/// A text that the tokenizer of [`checkpoint_of_words`] turns into these tokens.
 fn text(ids: &Value) -> String {
     ids.as_array().unwrap().iter().map(|id| format!("w{id} ")).collect()
-}
-
-/// A checkpoint of the fixtures with a tokenizer whose word `w7` is token 7.
-fn checkpoint(name: &str, dir: &Path) -> Value {
-    fs::create_dir(dir).unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        fs::copy(fixture(name).join(file), dir.join(file)).unwrap();
-    }
-    let vocabulary: Map<String, Value> = (0..113).map(|id| (format!("w{id}"), json!(id))).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w3"},
-    });
-    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    serde_json::from_slice(&fs::read(fixture(name).join("expected.json")).unwrap()).unwrap()
 }
 
 /// Each pair of the fixture once in each arm. Arms must not be equal, so the final one has other sources of two pairs.
 fn inputs(name: &str) -> (TempDir, Value, Value) {
     let dir = tempfile::tempdir().unwrap();
-    let expected = checkpoint(name, &dir.path().join("checkpoint"));
+    checkpoint_of_words(name, &dir.path().join("checkpoint"));
+    let expected: Value =
+        serde_json::from_slice(&fs::read(family(name).join("expected.json")).unwrap()).unwrap();
     let pair = |i: usize| json!({"a": text(&expected["sources"][i]), "b": text(&expected["targets"][i])});
     let other = |source: &str| json!({"a": source, "b": "w5 w2"});
     let rows = [pair(0), pair(1), other("w9 w8"), pair(2), other("w7"), other("w9")];

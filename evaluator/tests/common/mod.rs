@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The result of a run.
 pub struct Ran {
@@ -105,6 +105,26 @@ pub fn windows_of(report: &Value) -> Value {
         windows["objective"] = report["data"]["loss_type"].clone();
     }
     windows
+}
+
+/// A directory of the fixtures of model families.
+pub fn family(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(name)
+}
+
+/// A checkpoint of the fixtures, in a new directory, with a tokenizer whose word `w7` is token 7.
+pub fn checkpoint_of_words(name: &str, dir: &Path) {
+    fs::create_dir(dir).expect("created");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(family(name).join(file), dir.join(file)).expect("copied");
+    }
+    let vocabulary: Map<String, Value> = (0..113).map(|id| (format!("w{id}"), json!(id))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w3"},
+    });
+    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).expect("written");
 }
 
 /// A tiny Llama with the letters a to z as its vocabulary.
