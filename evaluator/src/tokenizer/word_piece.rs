@@ -25,7 +25,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Built> {
         other => return Err(unsupported(source.path, &format!("vocab.txt of the class {other}"))),
     }
     let text = files::read_text(source.path, limits::TOKENIZER_BYTES)?;
-    // Of a token that is there twice, the last line counts.
+    // If a token occurs twice, its last line counts.
     let vocabulary: HashMap<String, u32> = text.lines().map(str::to_owned).zip(0..).collect();
     let flag = |name: &str| source.settings.get(name).and_then(Value::as_bool);
     let special = |name: &str| {
