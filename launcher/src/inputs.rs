@@ -98,6 +98,12 @@ pub fn open_dataset(paths: &[PathBuf], preset: Option<&Path>) -> Result<Vec<Inpu
     paths.iter().enumerate().map(open).collect()
 }
 
+/// A path that the file `names_it` contains: a relative one is looked up in the current directory, then next to that file.
+pub fn here_or_beside(path: &Path, names_it: &Path) -> PathBuf {
+    let beside = names_it.parent().unwrap_or_else(|| Path::new("")).join(path);
+    if path.is_absolute() || path.exists() || !beside.exists() { path.to_path_buf() } else { beside }
+}
+
 /// The places where a relative dataset file of a preset was looked up.
 fn tried(path: &Path, preset: &Path) -> String {
     let absolute = |dir: &Path| {

@@ -5,6 +5,8 @@ use crate::filter;
 use crate::network::NetworkPolicy;
 use invarlock_evidence::host_execution;
 use invarlock_evidence::manifest::ExecutionMode;
+use invarlock_evidence::policy::{Profile, Tier};
+use invarlock_evidence::verify::{RuntimeProvenance, VerifyOptions};
 use invarlock_runtime::Supervisor;
 use invarlock_security::{Allowance, Allowances, Flags};
 use std::cell::RefCell;
@@ -101,6 +103,22 @@ impl Policy {
     pub fn host_execution(&self) -> Option<String> {
         let allowed_by = self.allowances.source(Allowance::HostExecution).map(|source| source.to_string());
         (self.mode == ExecutionMode::HostBypass).then(|| host_execution::sentence(allowed_by.as_deref()))
+    }
+
+    /// How evidence is verified that a command with this policy made, with the image of this digest: as a reviewer would, but the exceptions
+    /// that the command was granted are accepted.
+    pub fn own_evidence(&self, profile: Profile, tier: Tier, image: Option<String>) -> VerifyOptions {
+        VerifyOptions {
+            profile,
+            tier: Some(tier),
+            runtime_provenance: match image {
+                Some(_) => RuntimeProvenance::Container,
+                None => RuntimeProvenance::Host,
+            },
+            expected_image_digest: image,
+            granted: self.loosened(),
+            ..VerifyOptions::default()
+        }
     }
 
     /// The names of the exceptions, as manifests list them.

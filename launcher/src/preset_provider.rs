@@ -2,6 +2,7 @@
 
 use crate::dataset_files;
 use crate::error::{Error, Result};
+use crate::inputs;
 use crate::preset_sections::check_members;
 use invarlock_evidence::format::dataset::Provider;
 use serde::Deserialize;
@@ -105,10 +106,7 @@ impl Source {
         if let Some(name) = &self.dataset_name {
             return dataset_files::in_cache(name.strip_prefix(HUB).unwrap_or(name), config, split);
         }
-        let resolve = |file: &Path| {
-            let beside = preset.parent().unwrap_or_else(|| Path::new("")).join(file);
-            if file.is_absolute() || file.exists() || !beside.exists() { file.to_path_buf() } else { beside }
-        };
+        let resolve = |file: &Path| inputs::here_or_beside(file, preset);
         if let Some(file) = &self.file {
             return cached(file).unwrap_or_else(|| Ok(vec![resolve(file)]));
         }

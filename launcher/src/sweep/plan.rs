@@ -57,10 +57,7 @@ fn parse(path: &Path, text: &str) -> Result<SweepPlan> {
     check_members("the plan", &value, &MEMBERS)?;
     let Members { baseline, subjects, presets, seeds } =
         serde_norway::from_value(value).map_err(|why| Error::input(why.to_string()))?;
-    let resolve = |file: &Path| {
-        let beside = path.parent().unwrap_or_else(|| Path::new("")).join(file);
-        if file.is_absolute() || file.exists() || !beside.exists() { file.to_path_buf() } else { beside }
-    };
+    let resolve = |file: &Path| inputs::here_or_beside(file, path);
     let plan = SweepPlan {
         baseline: resolve(&baseline),
         subjects: axis("subjects", &subjects, &resolve)?,

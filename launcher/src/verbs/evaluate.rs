@@ -26,7 +26,7 @@ use invarlock_evidence::job::Role;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::signing::dsse::Envelope;
 use invarlock_evidence::signing::keys::SigningKey;
-use invarlock_evidence::verify::{Assurance, RuntimeProvenance, Verdict, VerifyOptions, verify_report};
+use invarlock_evidence::verify::{Assurance, Verdict, VerifyOptions, verify_report};
 use invarlock_evidence::{gates, manifest};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -229,20 +229,13 @@ impl Finished<'_> {
 
 /// Verifies the written evidence as a reviewer would, and accepts only the exceptions that this command was granted.
 fn verify(path: &Path, record: &Record<'_>, key: Option<&SigningKey>) -> Verdict {
-    let image = record.plan.image.as_ref();
+    let request = &record.plan.request;
+    let image = record.plan.image.as_ref().map(|image| image.resolved.manifest_digest.to_string());
     let options = VerifyOptions {
-        profile: record.plan.request.profile,
-        tier: Some(record.plan.request.tier),
-        runtime_provenance: match image {
-            Some(_) => RuntimeProvenance::Container,
-            None => RuntimeProvenance::Host,
-        },
-        expected_image_digest: image.map(|image| image.resolved.manifest_digest.to_string()),
-        granted: record.policy.loosened(),
         keys: key.map(SigningKey::public).into_iter().collect(),
         require: key.map(|_| Assurance::Signed),
         lock: record.plan.lock.as_ref().map(|lock| lock.sha256.clone()),
-        ..VerifyOptions::default()
+        ..record.policy.own_evidence(request.profile, request.tier, image)
     };
     verify_report(path, &options)
 }
