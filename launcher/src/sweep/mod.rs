@@ -8,4 +8,4 @@ mod runs;
 pub use found::read as read_evidence;
 pub use plan::SweepPlan;
 pub use pool::{Ended, Pool};
-pub use runs::{Run, Runs, arguments, wrong_options};
+pub use runs::{Run, Runs, shared_arguments, wrong_options};

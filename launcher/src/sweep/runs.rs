@@ -48,7 +48,7 @@ pub struct Runs {
 }
 
 /// What decides the numbers of a run. A run with an equal one need not be repeated.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 struct Identity<'a> {
     profile: &'a str,
     tier: &'a str,
@@ -68,15 +68,17 @@ impl Identity<'_> {
 }
 
 /// The arguments of a run.
-pub fn arguments(
-    options: &[OsString],
-    shared: &[OsString],
-) -> std::result::Result<EvaluateArgs, clap::Error> {
+fn arguments(options: &[OsString], shared: &[OsString]) -> std::result::Result<EvaluateArgs, clap::Error> {
     let words = ["invarlock", "evaluate"].map(OsString::from);
     match Cli::try_parse_from(words.iter().chain(options).chain(shared))?.command {
         Command::Evaluate(args) => Ok(args),
         _ => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
     }
+}
+
+/// The options that all runs share, parsed: with placeholders for the checkpoints of a run.
+pub fn shared_arguments(shared: &[OsString]) -> std::result::Result<EvaluateArgs, clap::Error> {
+    arguments(&["--baseline", "-", "--subject", "-"].map(OsString::from), shared)
 }
 
 /// The error for options after `--` that `evaluate` does not take.
@@ -97,62 +99,84 @@ impl Runs {
         ui: &Ui,
         signals: &Signals,
     ) -> Result<Self> {
-        let mut digests = Digests { ui, signals, known: BTreeMap::new() };
-        let mut image = None;
+        let digests = Digests { ui, signals, known: BTreeMap::new() };
+        let mut expansion = Expansion { plan, shared, out, policy, digests, image: None };
         let mut runs = Vec::new();
-        for (preset, file) in &plan.presets {
+        for preset in &plan.presets {
             for seed in &plan.seeds {
-                for (subject, checkpoint) in &plan.subjects {
-                    let mut options = Vec::new();
-                    let mut option = |name: &str, value: &Path| {
-                        options.extend([OsString::from(name), value.as_os_str().to_owned()]);
-                    };
-                    option("--baseline", &plan.baseline);
-                    option("--subject", checkpoint);
-                    option("--preset", file);
-                    if let Some(seed) = seed {
-                        option("--draw-windows", Path::new(&seed.to_string()));
-                    }
-                    options.push("--json".into());
-                    let args = arguments(&options, shared).map_err(|error| wrong_options(&error))?;
-                    let request = request::of_evaluate(&args)?;
-                    let (filter, _) = plan::filter(&request, policy)?;
-                    let settings = plan::settings(&request)?.dataset;
-                    if policy.mode == ExecutionMode::Container && image.is_none() {
-                        let prepared = image::prepare(ui, &request.image, &policy.network)?;
-                        image = Some(prepared.resolved.manifest_digest.to_string());
-                    }
-                    let of_all = Identity {
-                        profile: request.profile.as_str(),
-                        tier: request.tier.as_str(),
-                        mode: policy.mode,
-                        image: image.as_deref(),
-                        filter: &filter.digest,
-                        dataset: &settings.recorded(digests.dataset(&settings, file)?),
-                        baseline: &digests.baseline(&args.baseline)?,
-                        subject: None,
-                        edit_label: None,
-                    };
-                    let group = of_all.digest();
-                    let subject_digest = digests.subject(&args.subject, &args.baseline)?;
-                    let own = Identity {
-                        subject: Some(&subject_digest),
-                        edit_label: args.edit_label.as_deref(),
-                        ..of_all
-                    };
-                    let evidence = Path::new("runs").join(own.digest());
-                    let measured = Path::new("measured").join(group);
-                    let mut option = |name: &str, value: &Path| {
-                        options.extend([OsString::from(name), out.join(value).into_os_string()]);
-                    };
-                    option("--report-out", &evidence);
-                    option("--out", &measured);
-                    let (subject, preset) = (subject.clone(), preset.clone());
-                    runs.push(Run { subject, preset, seed: *seed, options, args, evidence, measured });
-                }
+                runs.extend(expansion.group(preset, *seed)?);
             }
         }
-        Ok(Self { runs, image })
+        Ok(Self { runs, image: expansion.image })
+    }
+}
+
+/// A plan while it is expanded.
+struct Expansion<'a> {
+    plan: &'a SweepPlan,
+    shared: &'a [OsString],
+    out: &'a Path,
+    policy: &'a Policy,
+    digests: Digests<'a>,
+    /// Digest of the image, once it is known.
+    image: Option<String>,
+}
+
+impl Expansion<'_> {
+    /// The runs of a preset and a seed: one for each subject, all with the same windows and the same baseline.
+    fn group(&mut self, (preset, file): &(String, PathBuf), seed: Option<u64>) -> Result<Vec<Run>> {
+        let mut subjects = Vec::new();
+        for (name, checkpoint) in &self.plan.subjects {
+            let options = self.options(checkpoint, file, seed);
+            let args = arguments(&options, self.shared).map_err(|error| wrong_options(&error))?;
+            subjects.push((name, options, args));
+        }
+        let Some((_, _, first)) = subjects.first() else { return Ok(Vec::new()) };
+        let (request, edit_label) = (request::of_evaluate(first)?, first.edit_label.clone());
+        let (filter, _) = plan::filter(&request, self.policy)?;
+        let settings = plan::settings(&request)?.dataset;
+        if self.policy.mode == ExecutionMode::Container && self.image.is_none() {
+            let prepared = image::prepare(self.digests.ui, &request.image, &self.policy.network)?;
+            self.image = Some(prepared.resolved.manifest_digest.to_string());
+        }
+        let shared = Identity {
+            profile: request.profile.as_str(),
+            tier: request.tier.as_str(),
+            mode: self.policy.mode,
+            image: self.image.as_deref(),
+            filter: &filter.digest,
+            dataset: &settings.recorded(self.digests.dataset(&settings, file)?),
+            baseline: &self.digests.baseline(&request.baseline.dir)?,
+            subject: None,
+            edit_label: None,
+        };
+        let measured = Path::new("measured").join(shared.digest());
+        let mut runs = Vec::new();
+        for (name, mut options, args) in subjects {
+            let digest = self.digests.subject(&args.subject, &request.baseline.dir)?;
+            let own = Identity { subject: Some(&digest), edit_label: edit_label.as_deref(), ..shared };
+            let evidence = Path::new("runs").join(own.digest());
+            for (option, directory) in [("--report-out", &evidence), ("--out", &measured)] {
+                options.extend([option.into(), self.out.join(directory).into_os_string()]);
+            }
+            let (subject, preset, measured) = (name.clone(), preset.clone(), measured.clone());
+            runs.push(Run { subject, preset, seed, options, args, evidence, measured });
+        }
+        Ok(runs)
+    }
+
+    /// The options of a run, without its directories.
+    fn options(&self, subject: &Path, preset: &Path, seed: Option<u64>) -> Vec<OsString> {
+        let paths = [("--baseline", &*self.plan.baseline), ("--subject", subject), ("--preset", preset)];
+        let mut options: Vec<OsString> = paths
+            .into_iter()
+            .flat_map(|(option, path)| [option.into(), path.as_os_str().to_owned()])
+            .collect();
+        if let Some(seed) = seed {
+            options.extend(["--draw-windows".into(), seed.to_string().into()]);
+        }
+        options.push("--json".into());
+        options
     }
 }
 
@@ -179,14 +203,15 @@ impl Digests<'_> {
         Ok(digest)
     }
 
-    fn baseline(&mut self, path: &Path) -> Result<String> {
-        let dir = hub::model("--baseline", path)?.dir;
-        self.get(vec![dir.clone()], "baseline", || checkpoint_files::open_checkpoint("baseline", &dir))
+    /// `dir` is the directory of the checkpoint.
+    fn baseline(&mut self, dir: &Path) -> Result<String> {
+        self.get(vec![dir.to_owned()], "baseline", || checkpoint_files::open_checkpoint("baseline", dir))
     }
 
-    fn subject(&mut self, path: &Path, baseline: &Path) -> Result<String> {
-        let (dir, base) = (hub::model("--subject", path)?.dir, hub::model("--baseline", baseline)?.dir);
-        self.get(vec![dir.clone(), base.clone()], "subject", || checkpoint_files::open_subject(&dir, &base))
+    /// `path` is as the plan names it, `base` the directory of the baseline.
+    fn subject(&mut self, path: &Path, base: &Path) -> Result<String> {
+        let dir = hub::model("--subject", path)?.dir;
+        self.get(vec![dir.clone(), base.to_owned()], "subject", || checkpoint_files::open_subject(&dir, base))
     }
 
     fn dataset(&mut self, dataset: &Dataset, preset: &Path) -> Result<String> {

@@ -6,7 +6,7 @@ use crate::evidence_dir::{check_writable, write_output};
 use crate::inputs;
 use crate::policy::{Needs, Policy};
 use crate::signals::Signals;
-use crate::sweep::{Ended, Pool, Run, Runs, SweepPlan, arguments, read_evidence, wrong_options};
+use crate::sweep::{Ended, Pool, Run, Runs, SweepPlan, read_evidence, shared_arguments, wrong_options};
 use crate::ui::{self, Level, Ui};
 use crate::verbs::evaluate;
 use console::style;
@@ -16,8 +16,7 @@ use invarlock_evidence::{format, html};
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,8 +37,7 @@ pub struct SweepDryRunOutput {
 
 /// What the verb needs of the policy. Its runs are processes of their own, which deny themselves the network.
 pub fn needs(args: &SweepArgs) -> Needs {
-    let sides = ["--baseline", "-", "--subject", "-"].map(OsString::from);
-    match arguments(&sides, &args.evaluate) {
+    match shared_arguments(&args.evaluate) {
         Ok(shared) => Needs { containers: 0, starts_programs: true, ..evaluate::needs(&shared) },
         // The error is reported when the verb runs.
         Err(_) => Needs::default(),
@@ -48,8 +46,7 @@ pub fn needs(args: &SweepArgs) -> Needs {
 
 /// Exits 0 when every subject passed, 1 when one failed its gates, 3 when a run failed.
 pub fn run(args: &SweepArgs, policy: &Policy) -> Result<u8> {
-    let sides = ["--baseline", "-", "--subject", "-"].map(OsString::from);
-    arguments(&sides, &args.evaluate).map_err(|error| wrong_options(&error))?;
+    shared_arguments(&args.evaluate).map_err(|error| wrong_options(&error))?;
     let ui = Ui::new(if args.quiet || args.json { Level::Quiet } else { Level::Normal });
     let signals = Signals::catch()?;
     if let Some(sentence) = policy.host_execution() {
@@ -150,21 +147,17 @@ impl Sweep<'_> {
                 &format!("{there} of {} runs are there and are not repeated", rows.len()),
             );
         }
-        let mut failures = Vec::new();
+        // By directory of the evidence.
+        let mut measured = BTreeMap::new();
         let mut meter = Meter { total: missing.len(), started: Instant::now(), done: 0 };
         let ended = |ended: Ended| {
             let run = &self.runs.runs[ended.index];
-            let row = self.row(run);
-            let line = match (&row.result, ended.code) {
-                (Some(_), _) => describe(&row),
-                (None, _) => {
-                    let why = self.why(run, &ended);
-                    let line = format!("ERROR {why}");
-                    failures.push((ended.index, why));
-                    line
-                }
-            };
-            self.ui.say(Level::Normal, &meter.line(run, &line, ended.took));
+            let mut row = self.row(run);
+            if row.result.is_none() {
+                (row.status, row.error) = (Status::Error, Some(self.why(run, &ended)));
+            }
+            self.ui.say(Level::Normal, &meter.line(run, &describe(&row), ended.took));
+            measured.insert(row.evidence.clone(), row);
         };
         let pool = Pool {
             out: &self.args.out,
@@ -173,13 +166,9 @@ impl Sweep<'_> {
             signals: self.signals,
         };
         pool.run(&missing, usize::from(self.args.jobs), ended)?;
-        for (row, run) in rows.iter_mut().zip(&self.runs.runs).filter(|(row, _)| !row.found) {
-            *row = Row { found: false, ..self.row(run) };
-        }
-        for (index, why) in failures {
-            let directory = rows[index].evidence.clone();
-            for row in rows.iter_mut().filter(|row| row.evidence == directory) {
-                (row.status, row.error) = (Status::Error, Some(why.clone()));
+        for row in rows.iter_mut().filter(|row| !row.found) {
+            if let Some(Row { status, result, error, .. }) = measured.get(&row.evidence).cloned() {
+                (row.status, row.result, row.error) = (status, result, error);
             }
         }
         Ok(Table::new(rows))
@@ -254,9 +243,12 @@ fn print_rows(rows: &[Row]) {
 
 /// A result in a few words.
 fn describe(row: &Row) -> String {
-    let Columns { ratio, failed, .. } = Columns::of(row);
-    let failed = if failed.is_empty() { failed } else { format!(" ({failed})") };
-    format!("{} {ratio}{failed}", row.status.word())
+    let (word, Columns { ratio, failed, .. }) = (row.status.word(), Columns::of(row));
+    match &row.error {
+        Some(error) => format!("{word} {error}"),
+        None if failed.is_empty() => format!("{word} {ratio}"),
+        None => format!("{word} {ratio} ({failed})"),
+    }
 }
 
 /// Counts finished runs and estimates the time left.
