@@ -20,6 +20,7 @@ pub mod runtime_manifest;
 pub mod subject_tokenizer;
 pub mod trust_profile;
 pub mod untrusted;
+mod used_ids;
 pub mod warning;
 
 use serde::Serialize;

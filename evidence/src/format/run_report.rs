@@ -7,6 +7,7 @@ use super::metrics;
 use super::objective::Objective;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use super::used_ids::used_ids;
 
 /// Members of a tokenizer's configuration that a report repeats in `data`.
 pub const SPECIAL_TOKENS: [&str; 4] = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
@@ -337,21 +338,6 @@ impl EvaluationWindows {
         let arms = [&self.preview, &self.final_];
         used_ids(arms.map(|arm| (&arm.input_ids[..], &arm.attention_masks[..], Some(&arm.labels[..]))))
     }
-}
-
-/// Ids, masks and labels of an arm.
-type Rows<'a> = (&'a [Vec<u32>], &'a [Vec<u8>], Option<&'a [Vec<i64>]>);
-
-/// The ids of rows where their masks are 1, and the labels that are tokens, sorted.
-fn used_ids(arms: [Rows<'_>; 2]) -> Vec<u32> {
-    let mut used = std::collections::BTreeSet::new();
-    for (ids, masks, labels) in arms {
-        let tokens = ids.iter().flatten().zip(masks.iter().flatten());
-        used.extend(tokens.filter(|(_, bit)| **bit == 1).map(|(id, _)| *id));
-        let labels = labels.unwrap_or_default().iter().flatten();
-        used.extend(labels.filter_map(|label| u32::try_from(*label).ok()));
-    }
-    used.into_iter().collect()
 }
 
 /// One arm to be replayed.
