@@ -6,6 +6,7 @@
 use crate::run_report::RunReport;
 use invarlock_error::Error;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -175,11 +176,12 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            if map.contains_key(&name) {
-                return Err(duplicate(&name));
+            match map.entry(name) {
+                Entry::Occupied(member) => return Err(duplicate(member.key())),
+                Entry::Vacant(place) => {
+                    place.insert(members.next_value_seed(self)?);
+                }
             }
-            let member = members.next_value_seed(self)?;
-            map.insert(name, member);
         }
         Ok(Value::Object(map))
     }
