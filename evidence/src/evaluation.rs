@@ -15,7 +15,7 @@ use crate::manifest::{Config, ManifestInput, build};
 use crate::numerics::digest::{canonical_json, sha256_hex};
 use crate::policy::{Profile, Tier};
 use invarlock_error::{Context as _, Error, Result};
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ impl Facts {
     /// # Errors
     /// The context is not that of an evaluation of this program.
     pub fn read(manifest: &RuntimeManifest) -> Result<Self> {
-        let context: Context = serde_json::from_value(Value::Object(manifest.context.clone()))
+        let context = Context::deserialize(&manifest.context)
             .map_err(|why| Error::integrity(why.to_string()))
             .context("reading `context` of the runtime manifest")?;
         let plan =
@@ -214,7 +214,7 @@ impl Facts {
             Value::Object(members) => members,
             _ => Map::new(),
         };
-        build(&ManifestInput {
+        build(ManifestInput {
             generated_at_utc: self.finished_at.clone(),
             report_path: self.report_path.clone(),
             report_filename: file_name(&self.report_path).to_owned(),

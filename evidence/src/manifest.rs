@@ -4,7 +4,7 @@ pub use crate::format::runtime_manifest::ExecutionMode;
 
 use crate::format::runtime_manifest::{ConfigRef, ConfigSource, ReportRef, Runtime, RuntimeManifest};
 use crate::format::to_value;
-use crate::numerics::digest::{canonical_json, sha256_hex, write_ascii_string};
+use crate::numerics::digest::{canonical_json, sha256_hex, write_ascii_string, write_canonical};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -60,34 +60,34 @@ pub struct ManifestInput {
 }
 
 /// The manifest.
-pub fn build(input: &ManifestInput) -> RuntimeManifest {
-    let (path, sha256, source) = match &input.config {
-        Config::File { path, sha256 } => (Some(path.clone()), Some(sha256.clone()), ConfigSource::File),
+pub fn build(input: ManifestInput) -> RuntimeManifest {
+    let (path, sha256, source) = match input.config {
+        Config::File { path, sha256 } => (Some(path), Some(sha256), ConfigSource::File),
         Config::Inline(value) => {
-            (None, Some(sha256_hex(canonical_json(value).as_bytes())), ConfigSource::Inline)
+            (None, Some(sha256_hex(canonical_json(&value).as_bytes())), ConfigSource::Inline)
         }
         Config::Missing => (None, None, ConfigSource::Missing),
     };
     RuntimeManifest {
         manifest_version: 1,
-        generated_at_utc: input.generated_at_utc.clone(),
+        generated_at_utc: input.generated_at_utc,
         verifier_contract_version: CONTRACT.to_owned(),
         report: ReportRef {
-            path: input.report_path.clone(),
-            filename: input.report_filename.clone(),
-            sha256: input.report_sha256.clone(),
+            path: input.report_path,
+            filename: input.report_filename,
+            sha256: input.report_sha256,
         },
         config: ConfigRef { path, sha256, source },
         execution_mode: input.execution_mode,
         runtime: Runtime {
             image_ref: pinned_reference(&input.image_ref, input.image_digest.as_deref()),
-            image_digest: input.image_digest.clone(),
+            image_digest: input.image_digest,
             container_execution: input.execution_mode == ExecutionMode::Container,
             allow_network: input.allow_network,
             allow_remote_code: input.allow_remote_code,
             allow_third_party_plugins: input.allow_third_party_plugins,
         },
-        context: input.context.clone(),
+        context: input.context,
     }
 }
 
@@ -104,8 +104,22 @@ fn pinned_reference(reference: &str, digest: Option<&str>) -> String {
 
 /// The bytes of the file: two spaces of indentation, sorted keys, ASCII, a newline at the end.
 pub fn to_bytes(manifest: &impl Serialize) -> Vec<u8> {
+    value_to_bytes(&to_value(manifest))
+}
+
+/// As [`to_bytes`], of a manifest that is needed no more.
+#[cfg(feature = "verify")]
+pub(crate) fn into_bytes(mut manifest: RuntimeManifest) -> Vec<u8> {
+    // Nearly all of a manifest is its context, which is JSON already.
+    let context = std::mem::take(&mut manifest.context);
+    let mut value = to_value(&manifest);
+    value["context"] = context.into();
+    value_to_bytes(&value)
+}
+
+fn value_to_bytes(value: &Value) -> Vec<u8> {
     let mut text = String::new();
-    write_indented(&to_value(manifest), 0, &mut text);
+    write_indented(value, 0, &mut text);
     text.push('\n');
     text.into_bytes()
 }
@@ -144,6 +158,6 @@ fn write_indented(value: &Value, depth: usize, out: &mut String) {
             line(out, depth);
             out.push(']');
         }
-        leaf => out.push_str(&canonical_json(leaf)),
+        leaf => write_canonical(leaf, out),
     }
 }

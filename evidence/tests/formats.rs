@@ -36,7 +36,7 @@ fn report() -> EvaluationReport {
 }
 
 fn runtime_manifest(report: &Value, user: &str) -> RuntimeManifest {
-    manifest::build(&ManifestInput {
+    manifest::build(ManifestInput {
         generated_at_utc: "2026-11-22T08:20:05.266460+00:00".to_owned(),
         report_path: "/x/evaluation.report.json".to_owned(),
         report_filename: "evaluation.report.json".to_owned(),

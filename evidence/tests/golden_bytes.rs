@@ -97,7 +97,7 @@ fn manifest_of(report: &Value, who: &str, name: &str) -> Value {
         "noop" => Config::Missing,
         _ => Config::Inline(json!({"command": "evaluate", "profile": "ci"})),
     };
-    to_value(&manifest::build(&ManifestInput {
+    to_value(&manifest::build(ManifestInput {
         generated_at_utc: "2026-11-22T08:20:05.266460+00:00".to_owned(),
         report_path: "/x/evaluation.report.json".to_owned(),
         report_filename: "evaluation.report.json".to_owned(),

@@ -175,6 +175,11 @@ pub fn canonical_json(value: &Value) -> String {
     python_json(value, ",", ":")
 }
 
+/// Appends [`canonical_json`].
+pub(crate) fn write_canonical(value: &Value, out: &mut String) {
+    write_python(value, &Style { item: ",", key: ":", string: write_ascii_string }, out);
+}
+
 /// `json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)` and a line feed: what InvarLock 0.13 and newer digest.
 pub fn canonical_utf8_line(value: &Value) -> String {
     // Python and serde_json escape the same characters.
@@ -230,16 +235,23 @@ fn write_python(value: &Value, style: &Style<'_>, out: &mut String) {
         Value::String(text) => (style.string)(text, out),
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
             Some(float) => out.push_str(&python_float(float)),
-            None => out.push_str(&number.to_string()),
+            None => {
+                let _ = write!(out, "{number}");
+            }
         },
-        Value::Null | Value::Bool(_) => out.push_str(&value.to_string()),
+        Value::Null => out.push_str("null"),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
     }
 }
 
 /// A JSON string in ASCII; other characters are `\u` escapes, as Python writes them.
 pub fn write_ascii_string(text: &str, out: &mut String) {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     out.push('"');
-    for character in text.chars() {
+    // Most texts have no character that is escaped.
+    let (before, rest) = text.split_at(text.bytes().position(|byte| !plain(&byte)).unwrap_or(text.len()));
+    out.push_str(before);
+    for character in rest.chars() {
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
