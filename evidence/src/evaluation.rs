@@ -129,23 +129,17 @@ impl Facts {
     /// As [`compare`].
     pub fn compare(&self, baseline: &RunReport, subject: &RunReport) -> Result<EvaluationReport> {
         let (profile, tier) = self.policy()?;
-        self.compare_as(profile, tier, baseline, subject)
+        compare(baseline, subject, &self.compare_context(profile, tier)?)
     }
 
-    /// The evaluation report that another profile or tier gives.
+    /// What the comparison must know besides the run reports, under a profile and a tier.
     ///
     /// # Errors
-    /// As [`compare`].
-    pub fn compare_as(
-        &self,
-        profile: Profile,
-        tier: Tier,
-        baseline: &RunReport,
-        subject: &RunReport,
-    ) -> Result<EvaluationReport> {
+    /// The manifest lacks a side or its run report.
+    pub(crate) fn compare_context(&self, profile: Profile, tier: Tier) -> Result<CompareContext> {
         let (request, dataset) = (&self.plan.request, &self.plan.dataset);
         let (base, subj) = (self.side(Role::Baseline)?, self.side(Role::Subject)?);
-        let context = CompareContext {
+        Ok(CompareContext {
             profile,
             tier,
             baseline_model_id: request.baseline.clone(),
@@ -163,8 +157,7 @@ impl Facts {
             edit_label: request.edit_label.clone(),
             events_path: events_path(&subj.report_path),
             warnings: request.warnings.clone(),
-        };
-        compare(baseline, subject, &context)
+        })
     }
 
     /// The runtime manifest of an evaluation report with this digest.

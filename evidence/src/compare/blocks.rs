@@ -233,8 +233,8 @@ impl Comparison<'_> {
                 stats: self.window_stats(),
             },
             hash: DatasetHash {
-                preview: format!("blake2s:{}", side.preview_hash),
-                final_: format!("blake2s:{}", side.final_hash),
+                preview: format!("blake2s:{}", side.hashes.preview),
+                final_: format!("blake2s:{}", side.hashes.final_),
                 dataset: side.dataset_hash.clone(),
                 preview_tokens: side.preview.tokens,
                 final_tokens: side.last.tokens,

@@ -20,6 +20,7 @@ pub use crate::format::to_bytes;
 use crate::format::warning::Warning;
 use crate::gates;
 use crate::guards::{self, Evaluations};
+use crate::measured::digests::WindowHashes;
 use crate::numerics::bootstrap::Method;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::{ALPHA, Profile, Tier};
@@ -84,8 +85,19 @@ pub fn compare(
     subject: &RunReport,
     context: &CompareContext,
 ) -> Result<EvaluationReport, Error> {
-    let base = Side::check("baseline", baseline)?;
-    let subj = Side::check("subject", subject)?;
+    let hashes = [baseline, subject].map(|report| WindowHashes::of(&report.evaluation_windows));
+    compare_hashed(baseline, subject, hashes.each_ref(), context)
+}
+
+/// As [`compare`]; `hashes` are those of the windows of both reports.
+pub(crate) fn compare_hashed(
+    baseline: &RunReport,
+    subject: &RunReport,
+    hashes: [&WindowHashes; 2],
+    context: &CompareContext,
+) -> Result<EvaluationReport, Error> {
+    let base = Side::check("baseline", baseline, hashes[0])?;
+    let subj = Side::check("subject", subject, hashes[1])?;
     sides::check_pair(&base, &subj)?;
     let guards = Evaluations::new(baseline, subject);
     let numbers = Numbers::derive(&base, &subj, context, &guards)?;
@@ -108,7 +120,8 @@ pub fn compare(
 /// # Errors
 /// The run report contradicts itself, or its drift is outside the band of a profile that decides on drift.
 pub fn check_baseline_drift(baseline: &RunReport, profile: Profile) -> Result<(), Error> {
-    let side = Side::check("baseline", baseline)?;
+    let hashes = WindowHashes::of(&baseline.evaluation_windows);
+    let side = Side::check("baseline", baseline, &hashes)?;
     let (drift, (low, high)) = (side.last.perplexity / side.preview.perplexity, profile.drift_band());
     if !profile.decides("preview_final_drift_acceptable") || (low..=high).contains(&drift) {
         return Ok(());

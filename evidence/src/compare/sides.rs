@@ -3,6 +3,7 @@
 use super::arms::{Arm, contradiction};
 use crate::format::metrics::{self, Metric};
 use crate::format::objective::Objective;
+use crate::measured::digests::WindowHashes;
 use crate::numerics::digest;
 use crate::run_report::RunReport;
 use invarlock_error::Error;
@@ -18,16 +19,15 @@ pub(super) struct Side<'a> {
     pub(super) metric: &'static Metric,
     pub(super) preview: Arm,
     pub(super) last: Arm,
-    pub(super) preview_hash: String,
-    pub(super) final_hash: String,
+    pub(super) hashes: &'a WindowHashes,
     pub(super) dataset_hash: String,
     pub(super) ids_digest: String,
     pub(super) tokenizer_hash: Option<String>,
 }
 
 impl<'a> Side<'a> {
-    /// Checks one side.
-    pub(super) fn check(role: &str, report: &'a RunReport) -> Result<Self, Error> {
+    /// Checks one side; `hashes` are those of its windows.
+    pub(super) fn check(role: &str, report: &'a RunReport, hashes: &'a WindowHashes) -> Result<Self, Error> {
         let kind = &report.metrics.primary_metric.kind;
         let Some(metric) = metrics::named(kind) else {
             let known = metrics::TABLE.each_ref().map(|metric| metric.name).join(", ");
@@ -76,16 +76,14 @@ impl<'a> Side<'a> {
         stated("logloss_preview", measured.logloss_preview, preview.mean_loss)?;
         stated("logloss_final", measured.logloss_final, last.mean_loss)?;
 
-        let preview_hash = digest::windows_hash(&windows.preview.input_ids);
-        let final_hash = digest::windows_hash(&windows.final_.input_ids);
-        let dataset_hash = digest::dataset_hash(&preview_hash, &final_hash);
+        let dataset_hash = digest::dataset_hash(&hashes.preview, &hashes.final_);
         let all_ids = windows.preview.window_ids.iter().chain(&windows.final_.window_ids).copied();
         let ids_digest = digest::window_ids_digest(all_ids);
         let provider = &report.provenance.provider_digest;
         let text = |name: &str| provider.get(name).and_then(|value| value.as_str()).map(str::to_owned);
         for (name, stated, found) in [
-            ("data.preview_hash", data.preview_hash.clone(), &preview_hash),
-            ("data.final_hash", data.final_hash.clone(), &final_hash),
+            ("data.preview_hash", data.preview_hash.clone(), &hashes.preview),
+            ("data.final_hash", data.final_hash.clone(), &hashes.final_),
             ("data.dataset_hash", data.dataset_hash.clone(), &dataset_hash),
             ("provenance.provider_digest.ids_sha256", text("ids_sha256"), &ids_digest),
         ] {
@@ -94,13 +92,13 @@ impl<'a> Side<'a> {
             }
         }
 
-        let hashes = [
+        let stated = [
             ("meta.tokenizer_hash", report.meta.tokenizer_hash.clone()),
             ("data.tokenizer_hash", data.tokenizer_hash.clone()),
             ("provenance.provider_digest.tokenizer_sha256", text("tokenizer_sha256")),
         ];
         let mut tokenizer_hash: Option<(&str, String)> = None;
-        for (name, hash) in hashes {
+        for (name, hash) in stated {
             let Some(hash) = hash.filter(|hash| !hash.is_empty()) else { continue };
             match &tokenizer_hash {
                 Some((first, known)) if *known != hash => {
@@ -111,17 +109,7 @@ impl<'a> Side<'a> {
             }
         }
         let tokenizer_hash = tokenizer_hash.map(|(_, hash)| hash);
-        Ok(Side {
-            report,
-            metric,
-            preview,
-            last,
-            preview_hash,
-            final_hash,
-            dataset_hash,
-            ids_digest,
-            tokenizer_hash,
-        })
+        Ok(Side { report, metric, preview, last, hashes, dataset_hash, ids_digest, tokenizer_hash })
     }
 }
 

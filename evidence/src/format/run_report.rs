@@ -3,11 +3,13 @@
 //! The layout is that of InvarLock 0.8 to 0.12, whose tools can read it. Unknown members are kept, because reports of those versions are read, too. A run report never contains
 //! a `validation` object: that marks an evaluation report. Losses are in nats a token, digests in lower-case hexadecimal.
 
+#[cfg(feature = "verify")]
+use super::json_length;
 use super::metrics;
 use super::objective::Objective;
+use super::used_ids::used_ids;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use super::used_ids::used_ids;
 
 /// Members of a tokenizer's configuration that a report repeats in `data`.
 pub const SPECIAL_TOKENS: [&str; 4] = ["bos_token", "eos_token", "pad_token", "add_prefix_space"];
@@ -215,7 +217,7 @@ pub struct RunProvenance {
 }
 
 /// Raw windows of both arms.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct EvaluationWindows {
     /// Windows that check drift.
@@ -259,18 +261,78 @@ pub struct WindowArm {
 }
 
 impl RunReport {
+    /// Whether everything but the windows is that of another report.
+    #[cfg(feature = "verify")]
+    pub(crate) fn same_but_windows(&self, other: &Self) -> bool {
+        let Self {
+            meta,
+            data,
+            edit,
+            guards,
+            metrics,
+            artifacts,
+            flags,
+            context,
+            provenance,
+            evaluation_windows: _,
+        } = self;
+        (meta, data, edit, guards, metrics, artifacts, flags, context, provenance)
+            == (
+                &other.meta,
+                &other.data,
+                &other.edit,
+                &other.guards,
+                &other.metrics,
+                &other.artifacts,
+                &other.flags,
+                &other.context,
+                &other.provenance,
+            )
+    }
+
     /// The windows without their losses, as the subject's container gets those of the baseline.
     pub fn windows(&self) -> BaselineWindows {
-        let metric = metrics::named(&self.metrics.primary_metric.kind);
-        let objective = metric.map_or(Objective::Causal, |metric| metric.objective);
-        // The labels of a causal model follow from its ids.
-        let labelled = objective != Objective::Causal;
+        let labelled = self.labelled();
         let arm = |arm: &WindowArm| ReplayArm {
             window_ids: arm.window_ids.clone(),
             input_ids: arm.input_ids.clone(),
             attention_masks: arm.attention_masks.clone(),
             labels: labelled.then(|| arm.labels.clone()),
         };
+        let EvaluationWindows { preview, final_ } = &self.evaluation_windows;
+        self.baseline_windows([arm(preview), arm(final_)])
+    }
+
+    /// The number of bytes of [`Self::windows`] as JSON.
+    #[cfg(feature = "verify")]
+    pub(crate) fn windows_length(&self) -> u64 {
+        let labelled = self.labelled();
+        let empty = |arm: &WindowArm| ReplayArm {
+            window_ids: arm.window_ids.clone(),
+            labels: labelled.then(Vec::new),
+            ..ReplayArm::default()
+        };
+        // Nearly all of it are rows, whose length is counted without writing them.
+        let rows = |arm: &WindowArm| {
+            let labels = if labelled { rows_length(&arm.labels) - EMPTY } else { 0 };
+            rows_length(&arm.input_ids) + rows_length(&arm.attention_masks) - 2 * EMPTY + labels
+        };
+        let EvaluationWindows { preview, final_ } = &self.evaluation_windows;
+        let others = json_length(&self.baseline_windows([empty(preview), empty(final_)]));
+        others + rows(preview) + rows(final_)
+    }
+
+    /// Whether the labels do not follow from the ids, as those of a causal model do.
+    fn labelled(&self) -> bool {
+        self.objective() != Objective::Causal
+    }
+
+    fn objective(&self) -> Objective {
+        let metric = metrics::named(&self.metrics.primary_metric.kind);
+        metric.map_or(Objective::Causal, |metric| metric.objective)
+    }
+
+    fn baseline_windows(&self, [preview, final_]: [ReplayArm; 2]) -> BaselineWindows {
         let data = &self.data;
         let special = |name: &&str| Some(((*name).to_owned(), data.more.get(*name)?.clone()));
         let tokenizer = data.used_tokens.as_ref().map(|tokens| WindowsTokenizer {
@@ -281,12 +343,28 @@ impl RunReport {
         });
         BaselineWindows {
             tokenizer_hash: self.meta.tokenizer_hash.clone(),
-            objective,
+            objective: self.objective(),
             tokenizer,
-            preview: arm(&self.evaluation_windows.preview),
-            final_: arm(&self.evaluation_windows.final_),
+            preview,
+            final_,
         }
     }
+}
+
+/// The bytes of an empty list.
+#[cfg(feature = "verify")]
+const EMPTY: u64 = 2;
+
+/// The number of bytes of rows as JSON.
+#[cfg(feature = "verify")]
+fn rows_length<T: Copy + Into<i64>>(rows: &[Vec<T>]) -> u64 {
+    let list = |elements: usize| EMPTY + elements.saturating_sub(1) as u64;
+    let digits = |value: T| -> u64 {
+        let value: i64 = value.into();
+        u64::from(value.unsigned_abs().checked_ilog10().unwrap_or(0) + 1) + u64::from(value < 0)
+    };
+    let row = |row: &Vec<T>| list(row.len()) + row.iter().map(|value| digits(*value)).sum::<u64>();
+    list(rows.len()) + rows.iter().map(row).sum::<u64>()
 }
 
 /// The baseline's windows, as the subject's container gets them: without losses.
@@ -354,4 +432,23 @@ pub struct ReplayArm {
     /// The token to predict at each position, else -100; absent for causal models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<Vec<i64>>>,
+}
+
+#[cfg(all(test, feature = "verify"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_of_windows_is_that_of_their_json() {
+        let text = include_str!("../../tests/data/honest/root/baseline.report.json");
+        let mut report: RunReport = serde_json::from_str(text).expect("a run report");
+        for kind in ["ppl_causal", "ppl_mlm"] {
+            report.metrics.primary_metric.kind = kind.to_owned();
+            let arms = &mut report.evaluation_windows;
+            arms.preview.labels.push(vec![-100, 0, 9, 10, i64::MAX, i64::MIN]);
+            arms.final_.input_ids.push(Vec::new());
+            arms.final_.attention_masks.clear();
+            assert_eq!(report.windows_length(), json_length(&report.windows()), "{kind}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! The evaluator writes what [`Measured::report`] gives. The launcher and the verifier read the values back with [`Measured::read`], and
 //! require that they give the same report: a run report then says nothing that contradicts its windows, its losses or itself.
 
+pub(crate) mod digests;
 mod read;
 mod report;
 
@@ -107,6 +108,14 @@ pub struct Measured {
 }
 
 impl Arm {
+    /// Whether the windows are those of another arm; their losses may differ.
+    #[cfg(feature = "verify")]
+    fn same_windows(&self, other: &Self) -> bool {
+        let Self { window_ids, input_ids, token_counts, labels, losses: _ } = self;
+        (window_ids, input_ids, token_counts, labels)
+            == (&other.window_ids, &other.input_ids, &other.token_counts, &other.labels)
+    }
+
     /// The weight of each window: the number of its labels. Without labels, upstream counts all tokens, the first one included.
     pub fn weights(&self) -> Cow<'_, [u64]> {
         let labelled = |row: &Vec<i64>| row.iter().filter(|label| **label != NOT_PREDICTED).count() as u64;
@@ -131,6 +140,12 @@ impl Arm {
 }
 
 impl Measured {
+    /// Whether the windows are those of another measurement; their losses may differ.
+    #[cfg(feature = "verify")]
+    pub(crate) fn same_windows(&self, other: &Self) -> bool {
+        self.preview.same_windows(&other.preview) && self.final_.same_windows(&other.final_)
+    }
+
     /// The journal that it resumed; none if it measured every window, or if there are fewer windows than resumed ones.
     pub fn journal(&self) -> Option<Journal> {
         let [preview, final_] = self.resumed;

@@ -1,5 +1,6 @@
 //! The run report that follows from a measurement.
 
+use super::digests::{WindowDigests, WindowHashes};
 use super::{Arm, EVALUATOR, Evaluator, Measured, edit_name};
 use crate::format::dataset::Packing;
 use crate::format::run_report::{
@@ -9,9 +10,7 @@ use crate::format::run_report::{
 use crate::format::to_value;
 use crate::guards;
 use crate::numerics::NOT_PREDICTED;
-use crate::numerics::digest::{
-    Labelled, dataset_hash, labelled_positions_digest, window_ids_digest, windows_hash,
-};
+use crate::numerics::digest::{Labelled, dataset_hash, window_ids_digest};
 use invarlock_error::{Result, bail};
 use serde_json::{Map, Value, json};
 
@@ -38,40 +37,76 @@ impl Arm {
     }
 
     /// The positions with labels.
-    fn labelled(&self) -> Labelled<'_> {
+    pub(super) fn labelled(&self) -> Labelled<'_> {
         match &self.labels {
             Some(rows) => Labelled::Rows(rows),
             None => Labelled::First(&self.token_counts),
         }
     }
 
+    /// The tokens of each window, and how many of them are those of its text.
+    fn rows(&self) -> impl Iterator<Item = (&[u32], usize)> {
+        let real = |row: &[u32], count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(row.len());
+        self.input_ids.iter().zip(&self.token_counts).map(move |(row, count)| (&row[..], real(row, *count)))
+    }
+
     fn report(&self) -> WindowArm {
-        let real = |row: &[u32], count: u64| (count as usize).min(row.len());
-        let rows = || self.input_ids.iter().zip(&self.token_counts);
-        let mask = |(row, count): (&Vec<u32>, &u64)| {
-            let real = real(row, *count);
-            (0..row.len()).map(|i| u8::from(i < real)).collect()
-        };
-        let own_tokens = |(row, count): (&Vec<u32>, &u64)| {
-            let real = real(row, *count);
-            row.iter()
-                .enumerate()
-                .map(|(i, id)| if i < real { i64::from(*id) } else { NOT_PREDICTED })
-                .collect()
+        let mask = |(row, real): (&[u32], usize)| (0..row.len()).map(|i| u8::from(i < real)).collect();
+        let own_tokens = |(row, real): (&[u32], usize)| {
+            let token = |(i, id): (usize, &u32)| if i < real { i64::from(*id) } else { NOT_PREDICTED };
+            row.iter().enumerate().map(token).collect()
         };
         let weights = self.weights();
         WindowArm {
             window_ids: self.window_ids.clone(),
             logloss: self.losses.clone(),
             input_ids: self.input_ids.clone(),
-            attention_masks: rows().map(mask).collect(),
+            attention_masks: self.rows().map(mask).collect(),
             token_counts: weights.to_vec(),
             masked_token_counts: weights.to_vec(),
             actual_token_counts: self.token_counts.clone(),
-            labels: self.labels.clone().unwrap_or_else(|| rows().map(own_tokens).collect()),
+            labels: self.labels.clone().unwrap_or_else(|| self.rows().map(own_tokens).collect()),
             predicted_texts: None,
             predicted_utf8_bytes: None,
         }
+    }
+
+    /// Whether [`Self::report`] gives this arm. Texts are not compared.
+    #[cfg(feature = "verify")]
+    fn gives(&self, arm: &WindowArm) -> bool {
+        let WindowArm {
+            window_ids,
+            logloss,
+            input_ids,
+            attention_masks,
+            token_counts,
+            masked_token_counts,
+            actual_token_counts,
+            labels,
+            predicted_texts: _,
+            predicted_utf8_bytes: _,
+        } = arm;
+        let is_mask = |((row, real), mask): ((&[u32], usize), &Vec<u8>)| {
+            let (ones, zeros) = mask.split_at(real.min(mask.len()));
+            mask.len() == row.len() && ones.iter().all(|bit| *bit == 1) && zeros.iter().all(|bit| *bit == 0)
+        };
+        let are_tokens = |((row, real), labels): ((&[u32], usize), &Vec<i64>)| {
+            let (tokens, padding) = labels.split_at(real.min(labels.len()));
+            labels.len() == row.len()
+                && tokens.iter().zip(row).all(|(label, id)| *label == i64::from(*id))
+                && padding.iter().all(|label| *label == NOT_PREDICTED)
+        };
+        let (weights, rows) = (self.weights(), self.rows().count());
+        (window_ids, logloss, input_ids, actual_token_counts)
+            == (&self.window_ids, &self.losses, &self.input_ids, &self.token_counts)
+            && token_counts[..] == weights[..]
+            && masked_token_counts[..] == weights[..]
+            && attention_masks.len() == rows
+            && self.rows().zip(attention_masks).all(is_mask)
+            && match &self.labels {
+                Some(own) => own == labels,
+                None => labels.len() == rows && self.rows().zip(labels).all(are_tokens),
+            }
     }
 }
 
@@ -81,11 +116,39 @@ impl Measured {
     /// # Errors
     /// A mean loss whose perplexity is not finite: the checkpoint is damaged.
     pub fn report(&self) -> Result<RunReport> {
-        let (preview_hash, final_hash) =
-            (windows_hash(&self.preview.input_ids), windows_hash(&self.final_.input_ids));
+        let evaluation_windows = EvaluationWindows {
+            preview: self.preview.report(),
+            final_: WindowArm {
+                predicted_texts: self.predicted_texts.clone(),
+                predicted_utf8_bytes: self.predicted_texts.as_deref().map(utf8_bytes),
+                ..self.final_.report()
+            },
+        };
+        Ok(RunReport { evaluation_windows, ..self.without_windows(&WindowDigests::of(self))? })
+    }
+
+    /// Whether [`Self::report`] gives this report. `digests` are those of the windows.
+    ///
+    /// # Errors
+    /// As [`Self::report`].
+    #[cfg(feature = "verify")]
+    pub(crate) fn gives(&self, report: &RunReport, digests: &WindowDigests) -> Result<bool> {
+        let EvaluationWindows { preview, final_ } = &report.evaluation_windows;
+        let texts = [&preview.predicted_texts, &final_.predicted_texts] == [&None, &self.predicted_texts];
+        let lengths = [&preview.predicted_utf8_bytes, &final_.predicted_utf8_bytes]
+            == [&None, &self.predicted_texts.as_deref().map(utf8_bytes)];
+        Ok(self.without_windows(digests)?.same_but_windows(report)
+            && texts
+            && lengths
+            && self.preview.gives(preview)
+            && self.final_.gives(final_))
+    }
+
+    /// The run report with empty lists of windows.
+    fn without_windows(&self, digests: &WindowDigests) -> Result<RunReport> {
         Ok(RunReport {
             meta: self.meta(),
-            data: self.data(preview_hash, final_hash),
+            data: self.data(&digests.hashes),
             edit: self.edit(),
             guards: self.guards(),
             metrics: self.metrics()?,
@@ -98,15 +161,8 @@ impl Measured {
                 "auto": self.auto(),
                 "eval": {"loss": {"resolved_type": self.metric.objective.loss_type()}},
             })),
-            provenance: self.provenance(),
-            evaluation_windows: EvaluationWindows {
-                preview: self.preview.report(),
-                final_: WindowArm {
-                    predicted_texts: self.predicted_texts.clone(),
-                    predicted_utf8_bytes: self.predicted_texts.as_deref().map(utf8_bytes),
-                    ..self.final_.report()
-                },
-            },
+            provenance: self.provenance(digests),
+            evaluation_windows: EvaluationWindows::default(),
         })
     }
 
@@ -162,7 +218,7 @@ impl Measured {
         })
     }
 
-    fn data(&self, preview_hash: String, final_hash: String) -> RunData {
+    fn data(&self, hashes: &WindowHashes) -> RunData {
         let requested = &self.requested;
         let mut more = self.tokenizer.special.clone();
         more.extend(members(json!({
@@ -192,9 +248,9 @@ impl Measured {
             vocab_size: Some(self.tokenizer.vocab_size),
             tokenizer_mapping_sha256: self.tokenizer.mapping_sha256.clone(),
             used_tokens: self.used_tokens.clone(),
-            dataset_hash: Some(dataset_hash(&preview_hash, &final_hash)),
-            preview_hash: Some(preview_hash),
-            final_hash: Some(final_hash),
+            dataset_hash: Some(dataset_hash(&hashes.preview, &hashes.final_)),
+            preview_hash: Some(hashes.preview.clone()),
+            final_hash: Some(hashes.final_.clone()),
             preview_total_tokens: self.preview.tokens(),
             final_total_tokens: self.final_.tokens(),
             more,
@@ -308,15 +364,14 @@ impl Measured {
         })
     }
 
-    fn provenance(&self) -> RunProvenance {
+    fn provenance(&self, digests: &WindowDigests) -> RunProvenance {
         let ids = self.preview.window_ids.iter().chain(&self.final_.window_ids).copied();
         let mut provider_digest = members(json!({
             "ids_sha256": window_ids_digest(ids),
             "tokenizer_sha256": self.tokenizer.hash,
         }));
-        let digest = labelled_positions_digest(self.preview.labelled(), self.final_.labelled());
-        if let Some(digest) = digest {
-            provider_digest.insert("masking_sha256".to_owned(), digest.into());
+        if let Some(digest) = &digests.labelled {
+            provider_digest.insert("masking_sha256".to_owned(), digest.as_str().into());
         }
         let split = &self.requested.split;
         let more = members(json!({"dataset_split": split, "split_fallback": false, "digest_version": 1}));
@@ -327,4 +382,89 @@ impl Measured {
 /// Length of each text.
 fn utf8_bytes(texts: &[String]) -> Vec<u64> {
     texts.iter().map(|text| text.len() as u64).collect()
+}
+
+#[cfg(all(test, feature = "verify"))]
+mod tests {
+    use super::*;
+
+    const REPORTS: [&str; 2] = [
+        include_str!("../../tests/data/honest/root/baseline.report.json"),
+        include_str!("../../tests/data/honest/root/subject.report.json"),
+    ];
+
+    /// Changes a leaf, or removes or repeats an element; gives each changed document.
+    fn changed(document: &Value) -> Vec<Value> {
+        let mut pointers = Vec::new();
+        leaves(document, String::new(), &mut pointers);
+        let mut found = Vec::new();
+        for pointer in pointers {
+            let mut other = document.clone();
+            let leaf = other.pointer_mut(&pointer).expect("a leaf");
+            *leaf = match &*leaf {
+                Value::Number(number) if number.is_f64() => json!(number.as_f64().unwrap_or_default() + 1.0),
+                Value::Number(number) => json!(number.as_i64().unwrap_or_default() + 1),
+                Value::String(text) => json!(format!("{text}x")),
+                Value::Bool(value) => json!(!value),
+                _ => json!(1),
+            };
+            found.push(other);
+            let (list, last) = pointer.rsplit_once('/').expect("a path");
+            if let (Some(Value::Array(_)), Ok(index)) = (document.pointer(list), last.parse::<usize>()) {
+                for repeat in [false, true] {
+                    let mut other = document.clone();
+                    if let Some(Value::Array(list)) = other.pointer_mut(list) {
+                        let element = list.remove(index);
+                        list.extend(std::iter::repeat_n(element, if repeat { 2 } else { 0 }));
+                    }
+                    found.push(other);
+                }
+            }
+        }
+        found
+    }
+
+    fn leaves(value: &Value, path: String, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                members.iter().for_each(|(name, value)| leaves(value, format!("{path}/{name}"), found));
+            }
+            Value::Array(list) => {
+                list.iter()
+                    .enumerate()
+                    .for_each(|(index, value)| leaves(value, format!("{path}/{index}"), found));
+            }
+            _ => found.push(path),
+        }
+    }
+
+    /// Whether a report gives itself, compared in place, as [`Measured::report`] decides.
+    fn is_given(measured: &Measured, report: &RunReport) -> bool {
+        let given = measured.gives(report, &WindowDigests::of(measured)).expect("a finite perplexity");
+        assert_eq!(given, measured.report().expect("a finite perplexity") == *report);
+        given
+    }
+
+    #[test]
+    fn comparing_in_place_decides_as_the_report() {
+        for text in REPORTS {
+            let document: Value = serde_json::from_str(text).expect("JSON");
+            let report: RunReport = serde_json::from_str(text).expect("a run report");
+            let measured = Measured::read(&report).expect("a measurement");
+            assert!(is_given(&measured, &report));
+            let mut compared = 0;
+            for other in changed(&document) {
+                let Ok(other) = serde_json::from_value::<RunReport>(other) else { continue };
+                assert!(!is_given(&measured, &other) || other == report);
+                // Its own values need not give it either.
+                if let Ok(own) = Measured::read(&other)
+                    && own.report().is_ok()
+                {
+                    is_given(&own, &other);
+                    compared += 1;
+                }
+            }
+            assert!(compared > 100, "{compared}");
+        }
+    }
 }

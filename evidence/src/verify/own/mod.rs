@@ -7,7 +7,9 @@
 //! 5. An attestation must be the statement that follows from the rest, and a plan lock must be kept.
 //! 6. The gates are judged again, with the profile and the tier of the verifier.
 
+mod consistent;
 mod demands;
+mod documents;
 mod plan;
 mod run_reports;
 mod signed;
@@ -16,27 +18,25 @@ mod windows;
 
 use super::about::About;
 use super::provenance::{Issue, ProvenanceResult, ProvenanceStatus};
-use super::read::{RUN_REPORT_LIMIT, read_evidence};
 use super::summary::Summary;
 use super::{Assurance, Judged, MAX_LISTED, Reason, RuntimeProvenance, Verdict, VerifyOptions, observed};
-use crate::compare;
-use crate::evaluation::{BASELINE_REPORT, Facts, SUBJECT_REPORT};
+use crate::evaluation::Facts;
 use crate::format::evaluation_report::EvaluationReport;
 use crate::format::plan::ExecutionMode;
-use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::RuntimeManifest;
+use crate::format::to_value;
 use crate::format::untrusted::Node;
-use crate::format::{canonical, to_value};
 use crate::host_execution;
 use crate::job::Role;
 use crate::manifest::{self, FILE_NAME};
-use crate::measured::Measured;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::Profile;
 use crate::sentences::weaker_profile;
 use crate::verify::differences::differences;
 use crate::verify::reproduce::Verified;
-use crate::{gates, guards, json as strict};
+use crate::{gates, guards};
+pub use consistent::consistent_run_report;
+use consistent::{Compared, Consistent};
 use demands::Demands;
 use invarlock_error::{Context as _, Error, Kind, Result};
 use run_reports::MeasuredSides;
@@ -46,8 +46,6 @@ use std::path::Path;
 
 /// Name of the evaluation report in messages.
 const REPORT: &str = "evaluation.report";
-/// Largest relative difference of a number that a run report repeats: its machine may have another mathematical library.
-const TOLERANCE: f64 = 1e-9;
 /// Name of the manifest in messages.
 const MANIFEST: &str = "runtime.manifest";
 
@@ -123,23 +121,17 @@ struct Check<'a> {
     found: Assurance,
 }
 
-/// A run report and its values, or why it is not the report that they give.
-struct Run {
-    report: RunReport,
+impl Check<'_> {
+    /// Runs every check. An error ends the checks that need the missing value; it is a fault, too.
+    fn all(&mut self, verdict: &mut Verdict) -> Result<()> {
+        verdict.host_execution = host_execution::recorded(&Value::Null, Some(self.files.parsed));
+        let manifest = self.manifest()?;
         let facts = Facts::read(&manifest);
         // The same bytes are written in the same way and have the same values.
         let derived = facts.as_ref().is_ok_and(|facts| self.is_derived(&manifest, facts));
         if !derived {
             self.written_by_this_program(&manifest);
         }
-    measured: Result<Measured>,
-}
-
-impl Check<'_> {
-    /// Runs every check. An error ends the checks that need the missing value; it is a fault, too.
-    fn all(&mut self, verdict: &mut Verdict) -> Result<()> {
-        verdict.host_execution = host_execution::recorded(&Value::Null, Some(self.files.parsed));
-        let manifest = self.manifest()?;
         self.observations(manifest.execution_mode);
         let facts = facts?;
         let mut about = About::of(&facts);
@@ -149,29 +141,32 @@ impl Check<'_> {
             self.derived_manifest(&facts);
         }
         plan::faults(&facts, &mut self.faults);
-        let recorded = self.report()?;
+        let documents = documents::read(self.files, &facts);
+        let recorded = documents.report.unpack(&mut self.faults)?;
         verdict.summary = Some(Summary::of(&recorded));
-        let [baseline, subject] = self.run_reports(&facts)?;
-        let measured = run_reports::check(
-            &facts,
-            &baseline.report,
-            [baseline.measured?, subject.measured?],
-            &mut self.faults,
-        )?;
-        let runs = [baseline.report, subject.report];
+        let baseline = documents.baseline.unpack(&mut self.faults);
+        let subject = documents.subject.unpack(&mut self.faults);
+        let ((baseline, before), subject) = (baseline?, subject?);
+        let before = before?;
+        let after = Consistent::check(Role::Subject, &subject, Some(&before))?;
+        let hashes = [before.digests.hashes, after.digests.hashes];
+        let measured =
+            run_reports::check(&facts, &baseline, [before.measured, after.measured], &mut self.faults)?;
+        let compared = Compared { baseline, subject, hashes };
         times::faults(&facts, &measured, &mut self.faults);
         about.resumed = measured.resumed();
         // The evidence says that a report was made of these measurements.
-        let derived = facts.compare(&runs[0], &runs[1]).map_err(|error| error.with_kind(Kind::Integrity))?;
+        let (profile, tier) = facts.policy()?;
+        let derived =
+            compared.report(&facts, profile, tier).map_err(|error| error.with_kind(Kind::Integrity))?;
         self.derived_report(&recorded, &derived);
-        let (statement, signers) = self.attestation(&facts, &recorded, verdict)?;
+        let signers = self.attestation(&facts, &recorded, verdict)?;
         self.found = signed::assurance(&signers);
         self.demands.unmet.extend(signed::unmet(self.found, self.options));
         about.signers = signers;
         about.lock = self.lock(&facts)?;
         verdict.about = Some(about);
-        verdict.statement = self.options.keep_verified.then_some(statement);
-        verdict.judged = Some(self.judge(&facts, &runs, derived)?);
+        verdict.judged = Some(self.judge(&facts, &compared, derived)?);
         let MeasuredSides { baseline, subject } = measured;
         if self.options.keep_verified {
             verdict.verified = Some(Box::new(Verified { facts, baseline, subject }));
@@ -252,84 +247,6 @@ impl Check<'_> {
         }
     }
 
-    /// The recorded report, if it is written as this program writes it.
-    fn report(&mut self) -> Result<EvaluationReport> {
-        let bytes = self.files.report;
-        strict::check_size("evaluation.report.json", bytes)?;
-        if let Some(report) = canonical::read(bytes) {
-            return Ok(report);
-        }
-        let report: EvaluationReport = serde_json::from_slice(bytes)
-            .map_err(|why| Error::input(why.to_string()))
-            .context("reading evaluation.report.json")?;
-        if compare::to_bytes(&report) != bytes {
-            self.faults.push(
-                "evaluation.report.json is not written as this program writes it: members, order or spelling differ"
-                    .to_owned(),
-            );
-        }
-        Ok(report)
-    }
-
-    /// Both run reports, read by a thread each.
-    fn run_reports(&mut self, facts: &Facts) -> Result<[Run; 2]> {
-        let read = |role, name| {
-            let mut faults = Vec::new();
-            let report = self.run_report(facts, role, name, &mut faults);
-            (report.map(|report| Run::of(role, report)), faults)
-        };
-        let sides = std::thread::scope(|scope| {
-            let baseline = scope.spawn(|| read(Role::Baseline, BASELINE_REPORT));
-            let subject = read(Role::Subject, SUBJECT_REPORT);
-            [baseline.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), subject]
-        });
-        let [baseline, subject] = sides.map(|(run, faults)| {
-            self.faults.extend(faults);
-            run
-        });
-        Ok([baseline?, subject?])
-    }
-
-    /// The run report of one side, which lies beside the evaluation report.
-    fn run_report(
-        &self,
-        facts: &Facts,
-        role: Role,
-        name: &str,
-        faults: &mut Vec<String>,
-    ) -> Result<RunReport> {
-        let path = self.files.path.with_file_name(name);
-        let bytes = read_evidence(&path, RUN_REPORT_LIMIT).map_err(|why| match why.kind() {
-            std::io::ErrorKind::NotFound => Error::integrity(format!(
-                "{name} is missing: it must be in the same directory as the evaluation report"
-            )),
-            _ => Error::input(format!("reading {name}: {why}")),
-        })?;
-        let output = facts.run_report(role)?;
-        let (actual, stated) = (sha256_hex(&bytes), &output.sha256);
-        if output.bytes != bytes.len() as u64 {
-            faults.push(format!("{name} has {} bytes, its container wrote {}", bytes.len(), output.bytes));
-        }
-        if actual != *stated {
-            faults.push(format!(
-                "{name} was changed, or is not the report of this manifest: its SHA-256 is {actual}, \
-                 context.sides.{}.outputs has {stated}",
-                role.name()
-            ));
-        }
-        strict::check_size(name, &bytes)?;
-        if let Some(report) = canonical::read(&bytes) {
-            return Ok(report);
-        }
-        let report = strict::parse_run_report(name, &bytes)?;
-        if compare::to_bytes(&report) != bytes {
-            // Another program may write it otherwise, but not with other members.
-            let recorded = strict::parse(name, &bytes)?;
-            faults.extend(differences(name, &recorded, &to_value(&report), 0.0));
-        }
-        Ok(report)
-    }
-
     fn derived_report(&mut self, recorded: &EvaluationReport, derived: &EvaluationReport) {
         if recorded == derived {
             return;
@@ -340,12 +257,12 @@ impl Check<'_> {
     }
 
     /// The gates, with the profile and the tier of the verifier.
-    fn judge(&mut self, facts: &Facts, runs: &[RunReport; 2], derived: EvaluationReport) -> Result<Judged> {
+    fn judge(&mut self, facts: &Facts, compared: &Compared, derived: EvaluationReport) -> Result<Judged> {
         let (made, tier) = facts.policy()?;
         let (profile, required) = (self.options.profile, self.options.tier.unwrap_or(tier));
         let judged = match (profile, required) == (made, tier) {
             true => Ok(derived),
-            false => facts.compare_as(profile, required, &runs[0], &runs[1]),
+            false => compared.report(facts, profile, required),
         };
         if profile.needs_all_guards() {
             let missing = guards::TABLE.iter().filter(|guard| guard.evaluate.is_none());
@@ -374,28 +291,4 @@ impl Check<'_> {
 /// The first reason why evidence of a weaker profile fails.
 fn not_met(made: Profile, required: Profile) -> Option<String> {
     (made < required).then(|| weaker_profile(made, required))
-}
-
-impl Run {
-    fn of(role: Role, report: RunReport) -> Self {
-        let name = format!("{}.report", role.name());
-        let measured = consistent_run_report(&name, &report, TOLERANCE);
-        Self { report, measured }
-    }
-}
-
-/// The values of a run report, if it is the report that they give.
-///
-/// # Errors
-/// It is not.
-pub fn consistent_run_report(name: &str, report: &RunReport, tolerance: f64) -> Result<Measured> {
-    let measured = Measured::read(report).with_context(|| format!("reading {name}"))?;
-    let derived = measured.report()?;
-    if derived == *report {
-        return Ok(measured);
-    }
-    match differences(name, &to_value(report), &to_value(&derived), tolerance).first() {
-        None => Ok(measured),
-        Some(first) => Err(Error::integrity(format!("{name} contradicts itself: {first}"))),
-    }
 }

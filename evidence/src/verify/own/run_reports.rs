@@ -54,7 +54,7 @@ pub(super) fn check(
 
 /// The sizes of the job and the windows that each container had.
 fn inputs(facts: &Facts, sides: &MeasuredSides, baseline: &RunReport, faults: &mut Vec<String>) {
-    let windows = json_length(&baseline.windows());
+    let windows = baseline.windows_length();
     for (role, measured) in [(Role::Baseline, &sides.baseline), (Role::Subject, &sides.subject)] {
         let Ok(side) = facts.side(role) else { continue };
         let Some(contained) = &side.observations.contained else { continue };

@@ -15,7 +15,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 impl Check<'_> {
-    /// The statement about the evidence, and the keys that signed it. An attestation of anything else is a fault.
+    /// The keys that signed the statement about the evidence. An attestation of anything else is a fault.
     ///
     /// # Errors
     /// The file is unreadable or no envelope.
@@ -24,13 +24,16 @@ impl Check<'_> {
         facts: &Facts,
         recorded: &EvaluationReport,
         verdict: &mut Verdict,
-    ) -> Result<(Vec<u8>, Vec<Signer>)> {
+    ) -> Result<Vec<Signer>> {
+        let found = beside(self.files.path, attestation::FILE_NAME)?;
+        if found.is_none() && !self.options.keep_verified {
+            return Ok(Vec::new());
+        }
         let manifest = sha256_hex(self.files.manifest);
         let digests = Digests { report: &self.files.sha256, manifest: &manifest };
         let statement = attestation::statement(facts, recorded, digests)?.to_bytes();
-        let Some(bytes) = beside(self.files.path, attestation::FILE_NAME)? else {
-            return Ok((statement, Vec::new()));
-        };
+        verdict.statement = self.options.keep_verified.then(|| statement.clone());
+        let Some(bytes) = found else { return Ok(Vec::new()) };
         verdict.attestation = Some(sha256_hex(&bytes));
         let reading = || format!("reading {}", attestation::FILE_NAME);
         let envelope = Envelope::parse(&bytes).with_context(reading)?;
@@ -40,8 +43,7 @@ impl Check<'_> {
                 attestation::FILE_NAME
             ));
         }
-        let signers = self.signers(attestation::FILE_NAME, &envelope);
-        Ok((statement, signers))
+        Ok(self.signers(attestation::FILE_NAME, &envelope))
     }
 
     /// The lock that the plan names.
