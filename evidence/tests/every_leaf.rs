@@ -11,18 +11,46 @@ use invarlock_evidence::measured::Measured;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::Profile;
 use invarlock_evidence::verify::{VerifyOptions, verify_report};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 const REPORT: &str = "evaluation.report.json";
 const MANIFEST: &str = "runtime.manifest.json";
 const BASELINE: &str = "baseline.report.json";
 const SUBJECT: &str = "subject.report.json";
 
-/// The files of one evaluation.
+/// A document, with the bytes of its file and their digest.
+struct Document {
+    name: &'static str,
+    value: Value,
+    bytes: OnceCell<Vec<u8>>,
+    sha256: OnceCell<String>,
+}
+
+impl Document {
+    fn new(name: &'static str, value: Value) -> Rc<Self> {
+        Rc::new(Self { name, value, bytes: OnceCell::new(), sha256: OnceCell::new() })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get_or_init(|| match self.name {
+            MANIFEST => invarlock_evidence::manifest::to_bytes(&self.value),
+            _ => invarlock_evidence::compare::to_bytes(&self.value),
+        })
+    }
+
+    fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| sha256_hex(self.bytes()))
+    }
+}
+
+/// The files of one evaluation. Those that are not edited are shared with the evidence that they come from.
 #[derive(Clone)]
-struct Evidence(BTreeMap<&'static str, Value>);
+struct Evidence(BTreeMap<&'static str, Rc<Document>>);
 
 impl Evidence {
     fn honest(run: &str) -> Self {
@@ -39,26 +67,35 @@ impl Evidence {
     fn read(directory: &Path) -> Self {
         let read = |name: &'static str| {
             let bytes = std::fs::read(directory.join(name)).unwrap();
-            (name, serde_json::from_slice(&bytes).unwrap())
+            (name, Document::new(name, serde_json::from_slice(&bytes).unwrap()))
         };
         Self([REPORT, MANIFEST, BASELINE, SUBJECT].map(read).into())
     }
 
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        match name {
-            MANIFEST => invarlock_evidence::manifest::to_bytes(&self.0[name]),
-            _ => invarlock_evidence::compare::to_bytes(&self.0[name]),
-        }
+    fn value(&self, name: &str) -> &Value {
+        &self.0[name].value
+    }
+
+    fn replace(&mut self, name: &'static str, value: Value) {
+        self.0.insert(name, Document::new(name, value));
+    }
+
+    fn edit(&mut self, name: &'static str, edit: impl FnOnce(&mut Value)) {
+        let mut value = self.value(name).clone();
+        edit(&mut value);
+        self.replace(name, value);
     }
 
     /// The same with a text for each final window of the baseline, as newer evaluators write it.
     fn with_texts(run: &str) -> Self {
         let mut evidence = Self::honest(run);
-        let windows = &mut evidence.0.get_mut(BASELINE).unwrap()["evaluation_windows"]["final"];
-        let count = windows["window_ids"].as_array().unwrap().len();
-        let texts: Vec<String> = (0..count).map(|index| format!("{run} \u{e4} {index}")).collect();
-        windows["predicted_utf8_bytes"] = texts.iter().map(String::len).collect();
-        windows["predicted_texts"] = texts.into();
+        evidence.edit(BASELINE, |baseline| {
+            let windows = &mut baseline["evaluation_windows"]["final"];
+            let count = windows["window_ids"].as_array().unwrap().len();
+            let texts: Vec<String> = (0..count).map(|index| format!("{run} \u{e4} {index}")).collect();
+            windows["predicted_utf8_bytes"] = texts.iter().map(String::len).collect();
+            windows["predicted_texts"] = texts.into();
+        });
         evidence.reseal();
         evidence.compare();
         evidence
@@ -66,57 +103,84 @@ impl Evidence {
 
     /// Derives the report again.
     fn compare(&mut self) {
-        let facts = Facts::read(&serde_json::from_value(self.0[MANIFEST].clone()).unwrap()).unwrap();
+        let facts = Facts::read(&serde_json::from_value(self.value(MANIFEST).clone()).unwrap()).unwrap();
         let [baseline, subject] =
-            [BASELINE, SUBJECT].map(|name| serde_json::from_value(self.0[name].clone()).unwrap());
-        self.0.insert(REPORT, to_value(&facts.compare(&baseline, &subject).unwrap()));
+            [BASELINE, SUBJECT].map(|name| serde_json::from_value(self.value(name).clone()).unwrap());
+        self.replace(REPORT, to_value(&facts.compare(&baseline, &subject).unwrap()));
         self.reseal();
+    }
+
+    /// Sets a member that exists, of the value at a pointer.
+    fn set(&mut self, name: &'static str, pointer: &str, member: &str, new: Value) {
+        let found = self.value(name).pointer(pointer).and_then(|value| value.get(member));
+        if found.is_some_and(|found| *found != new) {
+            self.edit(name, |document| document.pointer_mut(pointer).unwrap()[member] = new);
+        }
     }
 
     /// Computes the digests again that depend on the bytes of a file or on the plan.
     fn reseal(&mut self) {
         for (name, side, provenance) in [(BASELINE, "baseline", "baseline"), (SUBJECT, "subject", "edited")] {
-            let bytes = self.bytes(name);
-            let sha256 = sha256_hex(&bytes);
-            let manifest = self.0.get_mut(MANIFEST).unwrap();
-            let outputs = manifest.pointer_mut(&format!("/context/sides/{side}/outputs"));
-            for output in outputs.and_then(Value::as_array_mut).into_iter().flatten() {
-                if output.get("name") == Some(&json!("report.json")) {
-                    set(output, "sha256", json!(sha256));
-                    set(output, "bytes", json!(bytes.len()));
+            let document = self.0[name].clone();
+            let outputs = format!("/context/sides/{side}/outputs");
+            let count = self.value(MANIFEST).pointer(&outputs).and_then(Value::as_array).map_or(0, Vec::len);
+            for output in (0..count).map(|index| format!("{outputs}/{index}")) {
+                let name = self.value(MANIFEST).pointer(&format!("{output}/name"));
+                if name == Some(&json!("report.json")) {
+                    self.set(MANIFEST, &output, "sha256", json!(document.sha256()));
+                    self.set(MANIFEST, &output, "bytes", json!(document.bytes().len()));
                 }
             }
-            let report = self.0.get_mut(REPORT).unwrap();
-            if let Some(reference) = report.pointer_mut(&format!("/provenance/{provenance}")) {
-                set(reference, "report_sha256", json!(sha256));
-                set(reference, "report_hash", json!(sha256[..16]));
-            }
+            let reference = format!("/provenance/{provenance}");
+            self.set(REPORT, &reference, "report_sha256", json!(document.sha256()));
+            self.set(REPORT, &reference, "report_hash", json!(document.sha256()[..16]));
         }
-        let sha256 = sha256_hex(&self.bytes(REPORT));
-        let manifest = self.0.get_mut(MANIFEST).unwrap();
-        if let Some(report) = manifest.get_mut("report") {
-            set(report, "sha256", json!(sha256));
+        let report = self.0[REPORT].clone();
+        self.set(MANIFEST, "/report", "sha256", json!(report.sha256()));
+        let content = self.value(MANIFEST).pointer("/context/plan/content");
+        if let Some(plan) = content.and_then(|content| Plan::deserialize(content).ok()) {
+            self.set(MANIFEST, "/context/plan", "digest", json!(plan_digest(&plan)));
         }
-        if let Some(plan) = manifest.pointer_mut("/context/plan")
-            && let Ok(content) = serde_json::from_value::<Plan>(plan["content"].clone())
-        {
-            set(plan, "digest", json!(plan_digest(&content)));
+    }
+
+    fn write(&self, directory: &Path) {
+        for (name, document) in &self.0 {
+            std::fs::write(directory.join(name), document.bytes()).unwrap();
         }
     }
 
     fn accepted(&self, directory: &Path) -> bool {
-        for name in self.0.keys() {
-            std::fs::write(directory.join(name), self.bytes(name)).unwrap();
-        }
-        let options = VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() };
-        verify_report(&directory.join(REPORT), &options).ok()
+        self.write(directory);
+        is_accepted(directory)
     }
 }
 
-/// Sets a member that exists.
-fn set(value: &mut Value, member: &str, new: Value) {
-    if let Some(found) = value.get_mut(member) {
-        *found = new;
+fn is_accepted(directory: &Path) -> bool {
+    let options = VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() };
+    verify_report(&directory.join(REPORT), &options).ok()
+}
+
+/// A directory with evidence; only files that differ from those there are written.
+struct Directory {
+    path: tempfile::TempDir,
+    written: Evidence,
+}
+
+impl Directory {
+    fn new(evidence: &Evidence) -> Self {
+        let path = tempfile::tempdir().unwrap();
+        evidence.write(path.path());
+        Self { path, written: evidence.clone() }
+    }
+
+    fn accepts(&mut self, evidence: &Evidence) -> bool {
+        for (name, document) in &evidence.0 {
+            if !Rc::ptr_eq(document, &self.written.0[name]) {
+                std::fs::write(self.path.path().join(name), document.bytes()).unwrap();
+            }
+        }
+        self.written = evidence.clone();
+        is_accepted(self.path.path())
     }
 }
 
@@ -202,26 +266,28 @@ fn short(name: &str) -> &str {
 
 /// Every edit of a value below `below` that is accepted: file, pointer and edit.
 fn survivors(honest: &Evidence, other: &Evidence, below: &str) -> Vec<(&'static str, String, &'static str)> {
-    let directory = tempfile::tempdir().unwrap();
-    assert!(honest.accepted(directory.path()), "the honest evidence must verify");
+    let mut directory = Directory::new(honest);
+    assert!(directory.accepts(honest), "the honest evidence must verify");
     let mut survivors = Vec::new();
     for name in [REPORT, MANIFEST, BASELINE, SUBJECT] {
         let mut pointers = Vec::new();
-        leaves(&honest.0[name], "", &mut pointers);
+        leaves(honest.value(name), "", &mut pointers);
         for pointer in pointers.into_iter().filter(|pointer| pointer.starts_with(below)) {
-            let leaf = honest.0[name].pointer(&pointer).unwrap();
-            let swapped = other.0[name].pointer(&pointer).filter(|value| *value != leaf).cloned();
+            let leaf = honest.value(name).pointer(&pointer).unwrap();
+            let swapped = other.value(name).pointer(&pointer).filter(|value| *value != leaf).cloned();
             let edits = [("removed", None), ("altered", Some(altered(leaf))), ("swapped", swapped)];
             for (edit, value) in edits {
-                let mut forged = honest.clone();
-                let document = forged.0.get_mut(name).unwrap();
-                match value {
-                    Some(value) => *document.pointer_mut(&pointer).unwrap() = value,
-                    None if edit == "removed" => remove(document, &pointer),
-                    None => continue,
+                if value.is_none() && edit != "removed" {
+                    continue;
                 }
+                let mut forged = honest.clone();
+                forged.edit(name, |document| match value {
+                    Some(value) => *document.pointer_mut(&pointer).unwrap() = value,
+                    None => remove(document, &pointer),
+                });
                 forged.reseal();
-                if forged.0 != honest.0 && forged.accepted(directory.path()) {
+                let changed = forged.0.keys().any(|name| forged.value(name) != honest.value(name));
+                if changed && directory.accepts(&forged) {
                     survivors.push((name, pointer.clone(), edit));
                 }
             }
@@ -267,17 +333,15 @@ fn masks_follow_from_the_seed() {
     let forged = |change: &dyn Fn(&mut Value)| {
         let mut evidence = Evidence::masked("root");
         for name in [BASELINE, SUBJECT] {
-            let mut run = evidence.0[name].clone();
+            let mut run = evidence.value(name).clone();
             change(&mut run["evaluation_windows"]["final"]);
             let read = serde_json::from_value(run).unwrap();
             let report = Measured::read(&read).unwrap().report().unwrap();
-            evidence.0.insert(name, to_value(&report));
+            evidence.replace(name, to_value(&report));
         }
         evidence.reseal();
         evidence.compare();
-        for name in evidence.0.keys() {
-            std::fs::write(directory.path().join(name), evidence.bytes(name)).unwrap();
-        }
+        evidence.write(directory.path());
         let options = VerifyOptions { profile: Profile::Dev, ..VerifyOptions::default() };
         let verdict = verify_report(&directory.path().join(REPORT), &options);
         verdict.all_errors().any(|error| error.contains("its masks do not follow from the seed"))
@@ -315,10 +379,10 @@ fn only_the_text_of_a_window_can_be_edited() {
         forged.reseal();
         !forged.accepted(directory.path())
     };
-    let windows = |evidence: &mut Evidence, file: &str, arm: &str, member: &str, value: Value| {
-        evidence.0.get_mut(file).unwrap()["evaluation_windows"][arm][member] = value;
+    let windows = |evidence: &mut Evidence, file, arm: &str, member: &str, value: Value| {
+        evidence.edit(file, |document| document["evaluation_windows"][arm][member] = value);
     };
-    let texts = honest.0[BASELINE].pointer("/evaluation_windows/final").unwrap().clone();
+    let texts = honest.value(BASELINE).pointer("/evaluation_windows/final").unwrap().clone();
     for (file, arm) in [(SUBJECT, "final"), (BASELINE, "preview"), (SUBJECT, "preview")] {
         let edit = |evidence: &mut Evidence| {
             for member in ["predicted_texts", "predicted_utf8_bytes"] {
