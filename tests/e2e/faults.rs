@@ -6,6 +6,7 @@
 use invarlock_runtime::hooks;
 use invarlock_tests::leaks::{self, Places, Snapshot};
 use invarlock_tests::{As, Place, Ran, both, demo, set_mode};
+use serde_json::json;
 use std::sync::{Mutex, MutexGuard};
 
 /// Runs one test at a time, because leftovers are searched among all descendants of this process
@@ -32,6 +33,9 @@ impl Stage {
             place.give(&place.path(name));
         }
         place.hold("noop");
+        let data = demo("valid.jsonl");
+        let preset = json!({"dataset": {"provider": {"kind": "local_jsonl", "file": data}, "seq_len": 32, "preview_n": 4, "final_n": 4}});
+        place.write("preset.yaml", preset.to_string().as_bytes());
         let places = Places { states: vec![place.path("run/invarlock")], temporary: vec![place.path("tmp")] };
         let before = places.snapshot();
         Stage { place, places, before }
@@ -51,11 +55,12 @@ impl Stage {
         Ran::from(self.command(&["runtime", "run", "invarlock-runtime:local"], step).output().unwrap())
     }
 
-    /// `evaluate` of two checkpoints, with a kill at `step`.
+    /// `evaluate` of two checkpoints on a few windows, with a kill at `step`.
     fn evaluate(&self, mode: &str, step: Option<&str>) -> Ran {
-        let mut command = self.command(&["evaluate", "--quiet", "--execution-mode", mode], step);
+        let args = ["evaluate", "--quiet", "--profile", "dev", "--execution-mode", mode];
+        let mut command = self.command(&args, step);
         command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
-        Ran::from(command.arg("--preset").arg(demo("preset.yaml")).output().unwrap())
+        Ran::from(command.args(["--preset", "preset.yaml"]).output().unwrap())
     }
 
     /// Checks that nothing is left behind. If the supervisor or the launcher was killed, files that
@@ -178,7 +183,8 @@ fn evidence_is_complete_or_absent_after_a_kill_at_any_step() {
             let evidence: Vec<&str> =
                 reports.iter().map(String::as_str).filter(|n| !n.starts_with('.')).collect();
             let report = "work/reports/eval/evaluation.report.json";
-            let verify = || stage.command(&["verify", stage.place.path(report).to_str().unwrap()], None);
+            let report = stage.place.path(report);
+            let verify = || stage.command(&["verify", "--profile", "dev", report.to_str().unwrap()], None);
             const EVIDENCE: &[&str] = &[
                 "baseline.report.json",
                 "evaluation.report.json",
