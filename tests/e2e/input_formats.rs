@@ -165,9 +165,21 @@ fn a_lora_adapter_is_merged_over_the_baseline() {
     assert!(ran.code == 0 || ran.code == 1, "{}", ran.err);
     assert!(!ran.err.contains("checkpoint"), "{}", ran.err);
 
-    // As a baseline it has no weights; without its weights it is no adapter.
-    let ran = evaluate(&place, "adapter", "base", &[]).expect(2);
-    ran.one_error(&["a PEFT adapter (LoRA), which has no weights of its own", "as --subject"]);
+    // Some programs copy the configuration of the base model into the folder. As a baseline it has no weights, with or without it.
+    let ratio = report["primary_metric"]["ratio_vs_baseline"].clone();
+    let refused = |place: &Place| {
+        let ran = evaluate(place, "adapter", "base", &[]).expect(2);
+        ran.one_error(&["a PEFT adapter (LoRA), which has no weights of its own", "as --subject"]);
+    };
+    refused(&place);
+    place.write("adapter/config.json", config.to_string().as_bytes());
+    evaluate(&place, "base", "adapter", &["--no-gate"]).expect(0);
+    let report = read_json(&place.work("eval/evaluation.report.json"));
+    assert_eq!(report["primary_metric"]["ratio_vs_baseline"], ratio);
+    refused(&place);
+    std::fs::remove_file(place.work("adapter/config.json")).unwrap();
+
+    // Without its weights it is no adapter.
     std::fs::rename(place.work("adapter/adapter_model.safetensors"), place.work("adapter/adapter_model.bin"))
         .unwrap();
     evaluate(&place, "base", "adapter", &[])

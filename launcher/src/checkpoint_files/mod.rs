@@ -7,7 +7,7 @@ mod root;
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::inputs::InputFile;
-use root::{ADAPTER_CONFIG, CONFIG, INDEX, Root, SINGLE};
+use root::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, Root, SINGLE};
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -27,7 +27,6 @@ const OLDER_TOKENIZERS: [&str; 9] = [
     "vocab.json",
     "vocab.txt",
 ];
-const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 const MAX_INDEX_BYTES: u64 = 16 << 20;
 const MAX_SHARDS: usize = 1024;
 

@@ -21,15 +21,20 @@ pub(super) fn adapter_without(root: &Root<'_>, name: &str) -> Error {
     }
 }
 
+/// The error for an adapter that was not passed as the subject.
+fn adapter(root: &Root<'_>) -> Error {
+    error(root, "a PEFT adapter (LoRA), which has no weights of its own").with_hint(
+        "pass the model that it adapts as --baseline and the adapter as --subject: it is merged as it is loaded; \
+         or merge it with `merge_and_unload` of peft and pass the result",
+    )
+}
+
 /// The error for a directory without `config.json`.
 pub(super) fn without_config(root: &Root<'_>) -> Error {
     let names = root.names();
     let has = |name: &str| names.iter().any(|found| found == name);
     if has(ADAPTER_CONFIG) {
-        return error(root, "a PEFT adapter (LoRA), which has no weights of its own").with_hint(
-            "pass the model that it adapts as --baseline and the adapter as --subject: it is merged as it is loaded; \
-             or merge it with `merge_and_unload` of peft and pass the result",
-        );
+        return adapter(root);
     }
     if has("snapshots") {
         let revision = hub::reference(&root.dir.join("refs/main"));
@@ -64,6 +69,9 @@ fn pickle(names: &[String]) -> Option<&String> {
 /// The error for a directory without usable weights. Pickles are named and never opened.
 pub(super) fn without_weights(root: &Root<'_>) -> Error {
     let names = root.names();
+    if names.iter().any(|name| name == ADAPTER_CONFIG) {
+        return adapter(root);
+    }
     match names.iter().find(|name| name.ends_with(".safetensors")) {
         Some(name) if name.contains("-of-") => {
             return error(root, format!("{INDEX}, which names shards such as {name:?}, is missing"))

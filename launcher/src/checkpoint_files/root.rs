@@ -15,6 +15,7 @@ pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The files of a PEFT adapter.
 pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub(super) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
 /// A checkpoint directory, opened.
 pub(super) struct Root<'a> {
@@ -113,11 +114,12 @@ impl<'a> Root<'a> {
         snapshots.parent()
     }
 
-    /// Whether the directory is a PEFT adapter: changes of weights, without the weights.
+    /// Whether the directory is a PEFT adapter: changes of weights, without the weights. Some programs copy `config.json` of the base model
+    /// into it.
     pub fn is_adapter(&self) -> Result<bool> {
-        Ok(self.open_file(ADAPTER_CONFIG)?.is_some()
-            && self.open_file(CONFIG)?.is_none()
-            && self.open_gguf()?.is_none())
+        let alone = self.open_file(CONFIG)?.is_none() || self.open_file(ADAPTER_WEIGHTS)?.is_some();
+        let full = self.open_file(SINGLE)?.is_some() || self.open_file(INDEX)?.is_some();
+        Ok(self.open_file(ADAPTER_CONFIG)?.is_some() && alone && !full && self.open_gguf()?.is_none())
     }
 
     /// The GGUF file of a directory without safetensors weights.
