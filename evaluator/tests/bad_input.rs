@@ -272,6 +272,34 @@ fn invalid_tokenizers() {
 }
 
 #[test]
+fn weights_that_were_saved_in_another_state_are_named_for_what_they_are() {
+    let renamed = |name: &'static dyn Fn(&str) -> String| {
+        move |tiny: &mut Tiny| tiny.tensors.iter_mut().for_each(|tensor| tensor.0 = name(&tensor.0))
+    };
+    let missing = "requires the tensor model.";
+    let compiled = renamed(&|name| format!("_orig_mod.{name}"));
+    rejected_model(compiled, "input", &["start with _orig_mod.", missing, "save those of `model._orig_mod`"]);
+    let parallel = renamed(&|name| format!("module.{name}"));
+    rejected_model(parallel, "input", &["start with module.", missing, "save those of `model.module`"]);
+    let adapted = renamed(&|name| {
+        format!("base_model.model.{}", name.replace("q_proj.weight", "q_proj.base_layer.weight"))
+    });
+    rejected_model(
+        adapted,
+        "input",
+        &["start with base_model.model.", missing, "`model.merge_and_unload()`"],
+    );
+    let pruned = |tiny: &mut Tiny| {
+        let weight = tiny.tensor("model.layers.0.self_attn.q_proj.weight");
+        weight.0 += "_orig";
+        let mut mask = weight.clone();
+        mask.0 = mask.0.replace("_orig", "_mask");
+        tiny.tensors.push(mask);
+    };
+    rejected_model(pruned, "input", &["q_proj.weight_orig", "in its place", "`torch.nn.utils.prune.remove`"]);
+}
+
+#[test]
 fn invalid_datasets() {
     let rows =
         |text: String| move |p: &Path, _: &mut Value| fs::write(p.join("rows.jsonl"), text).expect("written");

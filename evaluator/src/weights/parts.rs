@@ -44,10 +44,8 @@ impl<'a> Parts<'a> {
             };
             let error =
                 Error::input(format!("{}: config.json requires the tensor {name}: {missing}", self.place()));
-            return Err(match self.wrapped(name) {
-                Some((prefix, hint)) => {
-                    error.context(format_args!("the names of tensors start with {prefix}")).with_hint(hint)
-                }
+            return Err(match self.saved_otherwise(name) {
+                Some((found, hint)) => error.context(found).with_hint(hint),
                 None => error,
             });
         };
@@ -67,13 +65,27 @@ impl<'a> Parts<'a> {
         Ok(tensor)
     }
 
-    /// What wraps a model whose tensors have the names that are wanted, after a prefix, and what to do.
-    fn wrapped(&self, name: &str) -> Option<(&'static str, &'static str)> {
-        let known = [
+    /// What the names of the tensors are like, if the model was saved in another state than the one that is measured, and what to do.
+    fn saved_otherwise(&self, name: &str) -> Option<(String, &'static str)> {
+        let prefixes = [
             ("_orig_mod.", "the weights of a compiled model were saved: save those of `model._orig_mod`"),
             ("module.", "the weights of a parallel wrapper were saved: save those of `model.module`"),
+            (
+                "base_model.model.",
+                "a model with an adapter of PEFT was saved: save `model.merge_and_unload()`, or save the adapter alone and pass it as --subject",
+            ),
         ];
-        known.into_iter().find(|(prefix, _)| self.contains(&format!("{prefix}{name}")))
+        let wrapped = prefixes.into_iter().find(|(prefix, _)| self.contains(&format!("{prefix}{name}")));
+        let pruned = || ["_orig", "_mask"].iter().all(|end| self.contains(&format!("{name}{end}")));
+        match wrapped {
+            Some((prefix, hint)) => Some((format!("the names of tensors start with {prefix}"), hint)),
+            None => pruned().then(|| {
+                (
+                    format!("{name}_orig and {name}_mask are in its place"),
+                    "the weights were saved while they were being pruned: call `torch.nn.utils.prune.remove` for each, and save again",
+                )
+            }),
+        }
     }
 
     /// A tensor with one of these types and shapes.
