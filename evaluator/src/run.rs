@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use invarlock_evidence::compare::Sample;
 use invarlock_evidence::events::ArmName;
 use invarlock_evidence::format::check_report::{CHECK_CONTRACT, CheckReport, CheckpointFacts};
+use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::run_report::{BaselineWindows, RunReport};
@@ -20,7 +21,7 @@ use crate::model::Model;
 use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
-use crate::windows::{self, Windows, WindowsSource, check_size, equal_rows};
+use crate::windows::{self, JOIN, Windows, WindowsSource, check_size, equal_rows, joinable};
 use crate::{facts, files, journal, limits, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
@@ -94,7 +95,7 @@ impl<'a> Prepared<'a> {
         let start = Instant::now();
         let (windows, source) =
             workers.run(|| windows::open(job, checkpoint, &model.info, tokenizer.as_ref(), progress))?;
-        check_sample(job, &windows)?;
+        check_sample(job, model.info.objective, &windows)?;
         events.add(
             "windows",
             json!({"preview": windows.preview.windows.len(), "final": windows.final_.windows.len(),
@@ -214,19 +215,25 @@ fn check_positions(job: &Job, model: &Model<'_>) -> Result<()> {
 }
 
 /// Fails where the windows do not suffice for the profile, or no comparison of them is possible.
-fn check_sample(job: &Job, windows: &Windows) -> Result<()> {
+fn check_sample(job: &Job, objective: Objective, windows: &Windows) -> Result<()> {
     let profile: Profile = job.profile.parse().err_kind(Kind::Input)?;
     let tier: Tier = job.tier.parse().err_kind(Kind::Input)?;
     let (preview, final_) = (&windows.preview, &windows.final_);
     let tokens = preview.tokens() + final_.tokens();
     let sample = Sample { preview: preview.windows.len(), final_: final_.windows.len(), tokens };
-    sample.check(profile, tier).map_err(|error| match windows.equal_rows {
-        // A larger dataset does not help: the first windows are used.
-        Some(rows) => error.with_hint(format!(
-            "repeated windows make both arms smaller: replace repeated rows by rows with other texts; {}",
-            equal_rows(rows)
-        )),
-        None => error,
+    sample.check(profile, tier).map_err(|error| {
+        let hint = match (windows.equal_rows, error.hint()) {
+            // A larger dataset does not help: the first windows are used.
+            (Some(rows), _) => format!(
+                "repeated windows make both arms smaller: replace repeated rows by rows with other texts; {}",
+                equal_rows(rows)
+            ),
+            (None, Some(hint)) => hint.to_owned(),
+            (None, None) => return error,
+        };
+        let packed =
+            matches!(job.windows, WindowSource::LocalJsonl { packing, .. } if joinable(objective, packing));
+        error.without_hint().with_hint(if packed { hint + JOIN } else { hint })
     })
 }
 

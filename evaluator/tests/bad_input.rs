@@ -300,6 +300,28 @@ fn weights_that_were_saved_in_another_state_are_named_for_what_they_are() {
 }
 
 #[test]
+fn short_and_repeated_rows_can_be_joined() {
+    const JOINED: &str = "or pass --packing documents";
+    let twice = |p: &Path, _: &mut Value| {
+        fs::write(p.join("rows.jsonl"), letters(20) + &letters(20)).expect("written");
+    };
+    rejected(twice, "input", &["repeat another one", "give the same window", JOINED]);
+    let gated = |rows: String| {
+        move |p: &Path, job: &mut Value| {
+            fs::write(p.join("rows.jsonl"), rows).expect("written");
+            (job["profile"], job["preview_n"], job["final_n"]) = (json!("ci"), json!(240), json!(240));
+        }
+    };
+    let letter = |i: usize| char::from(b'a' + (i % 26) as u8);
+    let short = |i: usize| format!("{{\"text\": \"{} {}\"}}\n", letter(i / 26), letter(i));
+    let rows = (0..500).map(short).collect();
+    rejected(gated(rows), "input", &["tokens; profile ci and tier balanced need", "longer rows", JOINED]);
+    // Rows that repeat make both arms smaller than the tier allows.
+    let words = ["without duplicates", "repeated windows make both arms smaller", JOINED];
+    rejected(gated(letters(500)), "input", &words);
+}
+
+#[test]
 fn invalid_datasets() {
     let rows =
         |text: String| move |p: &Path, _: &mut Value| fs::write(p.join("rows.jsonl"), text).expect("written");

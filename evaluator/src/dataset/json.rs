@@ -22,10 +22,25 @@ fn row_of_line(line: &[u8], fields: Fields<'_>) -> Result<Row> {
     match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(row)) => row_of_object(row, fields),
         Ok(_) => bail!(Input, "not a JSON object"),
-        Err(error) => {
-            Err(Error::input(format!("not JSON; the fault is at byte {} of the line", error.column()))
-                .with_hint("each line must be a JSON object, such as {\"text\": \"…\"}"))
+        Err(error) => Err(not_json(line, &error)),
+    }
+}
+
+fn not_json(line: &[u8], error: &serde_json::Error) -> Error {
+    let fault = match std::str::from_utf8(line) {
+        Ok(_) => Error::input(format!("not JSON; the fault is at byte {} of the line", error.column())),
+        Err(found) => {
+            let at = found.valid_up_to() + 1;
+            return Error::input(format!("not UTF-8 text; the fault is at byte {at} of the line"))
+                .with_hint("convert the file to UTF-8");
         }
+    };
+    // Python's `json` writes them.
+    match ["NaN", "Infinity"].iter().find(|name| {
+        line.get(error.column().saturating_sub(1)..).is_some_and(|rest| rest.starts_with(name.as_bytes()))
+    }) {
+        Some(name) => fault.with_hint(format!("JSON has no {name}: write null, or leave the member out")),
+        None => fault.with_hint("each line must be a JSON object, such as {\"text\": \"…\"}"),
     }
 }
 

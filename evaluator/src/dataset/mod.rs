@@ -196,13 +196,19 @@ mod tests {
             (b"[\"text\"]\n", "element 1: not a JSON object"),
             (b"{\"Text\": \"a\"}\n", "line 1: the field \"text\" is missing"),
             (b"{\"text\": 3}\n", "line 1: the field \"text\" is neither a string nor a conversation"),
-            (b"{\"text\": \"\xff\"}\n", "line 1: not JSON"),
+            (b"{\"text\": \"\xff\"}\n", "line 1: not UTF-8 text; the fault is at byte 11 of the line"),
         ];
         for (bytes, expected) in cases {
             let error = read_all(&[bytes], 10).expect_err(expected);
             assert_eq!(error.kind(), Kind::Input, "{error}");
             assert!(error.message().contains(&format!("0.jsonl: {expected}")), "{error}");
         }
+        let hint = |bytes: &[u8]| read_all(&[bytes], 10).expect_err("not JSON").hint().map(str::to_owned);
+        assert!(
+            hint(b"{\"text\": \"a\", \"score\": NaN}").is_some_and(|hint| hint.contains("JSON has no NaN"))
+        );
+        assert!(hint(b"{\"text\": NaN1}").is_some_and(|hint| hint.contains("JSON has no NaN")));
+        assert!(hint(b"{\"text\": nan}").is_some_and(|hint| hint.contains("must be a JSON object")));
         let long =
             [&b"{\"text\": \"a\"}\n{\"text\": \""[..], &vec![b'a'; limits::LINE_BYTES], b"\"}"].concat();
         assert!(read_all(&[&long], 10).expect_err("too long").to_string().contains("line 2: longer than"));

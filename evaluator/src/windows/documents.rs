@@ -85,6 +85,7 @@ mod tests {
             final_: windows,
             profile: "dev",
             max_samples: 2000,
+            joinable: false,
         };
         documents(&texts, Documents { end: 0, begin, encode: &encode }, &request, &|_, _| ())
     }

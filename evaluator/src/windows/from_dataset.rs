@@ -26,6 +26,11 @@ pub(super) struct Rows<'a> {
     pub packing: Packing,
 }
 
+/// Whether rows that are packed like this could be joined into full windows instead.
+pub fn joinable(objective: Objective, packing: Packing) -> bool {
+    objective == Objective::Causal && packing == Packing::Rows
+}
+
 /// What turns rows into windows.
 pub(super) struct Windower<'a> {
     pub job: &'a Job,
@@ -88,6 +93,7 @@ impl Windower<'_> {
             final_: job.final_n,
             profile: &job.profile,
             max_samples: rows.max_samples,
+            joinable: joinable(objective, rows.packing),
         };
         let encode = |row: &Row| window(row, objective, tokenizer, job.seq_len);
         let report = |done, total| progress.report("tokenize", done, total);

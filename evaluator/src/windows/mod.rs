@@ -10,6 +10,7 @@ mod shuffled;
 mod source;
 mod stratified;
 
+pub use from_dataset::joinable;
 pub use open::open;
 pub use select::equal_rows;
 pub use source::WindowsSource;
@@ -113,6 +114,9 @@ impl Windows {
         used.into_iter().collect()
     }
 }
+
+/// The end of a hint where the rows of a dataset are short or repeat each other.
+pub const JOIN: &str = "; or pass --packing documents, which joins the rows into full windows";
 
 /// An error for a length or a number of windows that would need too much memory.
 pub fn check_size(seq_len: usize, windows: usize) -> Result<()> {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use invarlock_evidence::masking::Masker;
 use rayon::prelude::*;
 
-use super::{Arm, Window, Windows, check_size};
+use super::{Arm, JOIN, Window, Windows, check_size};
 use crate::dataset::{Row, Texts};
 use invarlock_error::{Error, Result, bail};
 
@@ -23,6 +23,8 @@ pub struct WindowRequest<'a> {
     pub profile: &'a str,
     /// Limit of the rows that were read, for messages.
     pub max_samples: usize,
+    /// Whether the rows could be joined into full windows instead, for messages.
+    pub joinable: bool,
 }
 
 /// Fewest windows per arm with the profile `release`.
@@ -215,8 +217,9 @@ impl Selection<'_, '_> {
                     self.usable.len(),
                 ))
                 .with_hint(format!(
-                    "replace repeated rows by rows with other texts, or raise seq_len: {}",
-                    first_duplicate(&self.usable, &self.rows).map(equal_rows).unwrap_or_default()
+                    "replace repeated rows by rows with other texts, or raise seq_len: {}{}",
+                    first_duplicate(&self.usable, &self.rows).map(equal_rows).unwrap_or_default(),
+                    if request.joinable { JOIN } else { "" }
                 )));
             }
             (preview, final_) = (smaller, smaller);
@@ -232,7 +235,7 @@ pub(super) mod tests {
     use invarlock_evidence::format::masking::{Masked, Masking};
 
     fn request(preview: usize, final_: usize) -> WindowRequest<'static> {
-        WindowRequest { seq_len: 4, preview, final_, profile: "ci", max_samples: 2000 }
+        WindowRequest { seq_len: 4, preview, final_, profile: "ci", max_samples: 2000, joinable: false }
     }
 
     /// Each character of a text is a token.

@@ -66,7 +66,14 @@ mod tests {
     fn rows_are_taken_in_the_order_of_python() {
         let row = |row| Row::text(format!("{}b", char::from(b'a' + row)));
         let texts = Texts { rows: (0..12).map(row).collect(), blank: 0 };
-        let request = WindowRequest { seq_len: 4, preview: 2, final_: 2, profile: "dev", max_samples: 2000 };
+        let request = WindowRequest {
+            seq_len: 4,
+            preview: 2,
+            final_: 2,
+            profile: "dev",
+            max_samples: 2000,
+            joinable: false,
+        };
         let encode = characters(4);
         let found = shuffled(&texts, 42, &request, &encode, &|_, _| ()).expect("windows");
         let first =

@@ -246,8 +246,14 @@ mod tests {
     fn arms_are_sorted_and_balanced() {
         let row = |i: usize| Row::text(format!("row number {i} with words {}", "abc ".repeat(i * 7919 % 23)));
         let texts = Texts { rows: (0..200).map(row).collect(), blank: 0 };
-        let request =
-            WindowRequest { seq_len: 8, preview: 20, final_: 20, profile: "dev", max_samples: 2000 };
+        let request = WindowRequest {
+            seq_len: 8,
+            preview: 20,
+            final_: 20,
+            profile: "dev",
+            max_samples: 2000,
+            joinable: false,
+        };
         let encode = characters(8);
         let found = stratified(&texts, 42, &request, &encode, &|_, _| ()).expect("windows");
         assert_eq!((found.preview.windows.len(), found.final_.windows.len()), (20, 20));
