@@ -28,13 +28,21 @@ pub struct Check<'a> {
     pub keep_logs: bool,
 }
 
+/// What the check of both sides found.
+pub struct Checked {
+    /// Warnings about both checkpoints.
+    pub warnings: Vec<Warning>,
+    /// Numbers of preview and final windows that are measured; fewer than requested where rows of the dataset repeat.
+    pub windows: [usize; 2],
+}
+
 impl Check<'_> {
-    /// Checks the baseline, then the subject with the baseline's windows. Gives the warnings about both.
-    pub fn both(&self, ui: &Ui, signals: &Signals) -> Result<Vec<Warning>> {
+    /// Checks the baseline, then the subject with the baseline's windows.
+    pub fn both(&self, ui: &Ui, signals: &Signals) -> Result<Checked> {
         let baseline = self.side(Role::Baseline, None, ui, signals)?;
         let subject = self.side(Role::Subject, Some(&baseline.windows), ui, signals)?;
         let warnings = [&baseline, &subject].map(|side| Warning::of_checkpoint(side.role, &side.checkpoint));
-        Ok(warnings.concat())
+        Ok(Checked { warnings: warnings.concat(), windows: baseline.windows.counts() })
     }
 
     /// Checks one side; the subject needs the baseline's windows.

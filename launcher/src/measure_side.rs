@@ -65,12 +65,17 @@ pub struct Measurement<'a> {
 impl Measurement<'_> {
     /// Measures the side. Its files are in the run directory, which the caller commits together with the manifest.
     ///
-    /// With `resume`, windows that an interrupted command measured are not measured again.
-    pub fn measure(&self, ui: &Ui, signals: &Signals, resume: bool) -> Result<(Side, RunDir, JournalFile)> {
+    /// `windows` are the numbers of preview and final windows. With `resume`, those that an interrupted command measured are not measured again.
+    pub fn measure(
+        &self,
+        ui: &Ui,
+        signals: &Signals,
+        windows: [usize; 2],
+        resume: bool,
+    ) -> Result<(Side, RunDir, JournalFile)> {
         let side = self.role.name();
         let out = &self.plan.request.out;
         let run_dir = RunDir::begin(out, directory(self.role))?;
-        let windows = self.window_counts();
         let mut kept = JournalFile::open(&out.join(directory(self.role)), self.key()?, windows, resume);
         if let Some(why) = &kept.damage {
             ui.warn(&format!(
@@ -108,14 +113,6 @@ impl Measurement<'_> {
             (Ok(measured), _) => Ok((measured, run_dir, kept)),
             (Err(error), None) => Err(error),
             (Err(error), Some(log)) => Err(keep_log_in(error, run_dir, &log)),
-        }
-    }
-
-    /// Number of preview and final windows; a baseline can have fewer where its dataset repeats some.
-    fn window_counts(&self) -> [usize; 2] {
-        match self.windows {
-            Some(windows) => [windows.preview.window_ids.len(), windows.final_.window_ids.len()],
-            None => [self.plan.dataset.preview_n, self.plan.dataset.final_n],
         }
     }
 

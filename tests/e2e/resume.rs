@@ -97,6 +97,74 @@ fn resumed() -> Place {
 }
 
 #[test]
+fn windows_that_repeat_are_not_counted() {
+    let place = Place::new(As::Caller);
+    let text = std::fs::read_to_string(demo("valid.jsonl")).unwrap();
+    let mut rows: Vec<&str> = text.lines().take(60).collect();
+    rows[47] = rows[0];
+    place.write("rows.jsonl", (rows.join("\n") + "\n").as_bytes());
+    let dataset =
+        "dataset: {provider: {kind: local_jsonl, file: rows.jsonl}, seq_len: 64, preview_n: 24, final_n: 24}";
+    place.write("repeated.yaml", dataset.as_bytes());
+    let evaluate = |step: Option<&str>| {
+        let mut command = place.command(&["evaluate", "--profile", "dev", "--preset", "repeated.yaml"]);
+        command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy"));
+        if let Some(step) = step {
+            command.env("INVARLOCK_TEST_KILL_AT", step);
+        }
+        Ran::from(command.output().unwrap())
+    };
+    // The preview arm is a block.
+    assert_eq!(evaluate(Some(JOURNALED)).code, -1);
+    let ran = evaluate(None).expect(0);
+    assert!(ran.err.contains("resuming baseline: 19 of 38 windows are measured"), "{}", ran.err);
+}
+
+#[test]
+fn host_execution_resumes_with_the_same_bits() {
+    let place = Place::new(As::User);
+    let host = ["--execution-mode", "host"];
+    evaluate(&place, "whole", &host, None).expect(0);
+    while journal(&place, "out", "edited").is_none_or(|journal| windows(&place, &journal) == 0) {
+        assert_eq!(evaluate(&place, "out", &host, Some(JOURNALED)).code, -1);
+    }
+    let before = windows(&place, &journal(&place, "out", "edited").unwrap());
+    let ran = evaluate(&place, "out", &host, None).expect(0);
+    for line in [
+        "resuming baseline: 480 of 480 windows are measured".to_owned(),
+        format!("resuming subject: {before} of 480 windows are measured"),
+    ] {
+        assert!(ran.err.contains(&line), "{}", ran.err);
+    }
+    for side in ["baseline", "subject"] {
+        assert_eq!(losses(&place, "out", side), losses(&place, "whole", side), "{side}");
+    }
+    let ran = place.run(&["verify", "--runtime-provenance", "host", "out/eval"]).expect(0);
+    let sentence = format!("subject: {before} of 480 windows were measured by an earlier, interrupted run");
+    assert!(ran.out.contains(&sentence), "{}", ran.out);
+    for side in ["source", "edited"] {
+        assert_eq!(journal(&place, "out", side), None, "nothing is left after success");
+    }
+    // A journal of the host is not one of a container, whose losses were measured by another program.
+    assert_eq!(evaluate(&place, "other", &host, Some(JOURNALED)).code, -1);
+    let ran = evaluate(&place, "other", &[], None).expect(0);
+    assert!(!ran.err.contains("resuming"), "{}", ran.err);
+}
+
+#[test]
+fn resumed_evidence_is_reproduced() {
+    let place = resumed();
+    evaluate(&place, "out", &[], None).expect(0);
+    let (baseline, subject, dataset) = (demo("baseline"), demo("healthy"), demo("valid.jsonl"));
+    let mut command = place.command(&["verify", "--reproduce=all", "--json", "out/eval"]);
+    command.arg("--baseline-checkpoint").arg(baseline).arg("--subject").arg(subject);
+    let ran = Ran::from(command.arg("--dataset").arg(dataset).output().unwrap()).expect(0);
+    let row = &ran.json()["results"][0];
+    assert_eq!((&row["assurance"], &row["reproduction"]["bit_equal"]), (&json!("reproduced"), &json!(true)));
+    assert_eq!(row["about"]["resumed"][0]["windows"], 480);
+}
+
+#[test]
 fn what_was_resumed_is_recorded_shown_and_checked() {
     let place = resumed();
     let before = windows(&place, &journal(&place, "out", "edited").unwrap());

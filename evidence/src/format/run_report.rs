@@ -403,6 +403,11 @@ pub struct WindowsTokenizer {
 }
 
 impl BaselineWindows {
+    /// Numbers of preview and final windows.
+    pub fn counts(&self) -> [usize; 2] {
+        [self.preview.window_ids.len(), self.final_.window_ids.len()]
+    }
+
     /// The ids that occur in the texts of the windows and in their labels, sorted. Padding does not count.
     pub fn used_ids(&self) -> Vec<u32> {
         let arms = [&self.preview, &self.final_];

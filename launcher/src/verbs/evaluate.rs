@@ -1,7 +1,7 @@
 //! `invarlock evaluate`: plan, measure both sides, compare, write the evidence, verify the written evidence.
 
 use crate::args::{EvaluateArgs, ExecutionMode};
-use crate::check_sides::Check;
+use crate::check_sides::{Check, Checked};
 use crate::denied_calls::DeniedOfSides;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::Evidence;
@@ -24,6 +24,7 @@ use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::warning::Warning;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::run_report::BaselineWindows;
 use invarlock_evidence::signing::dsse::Envelope;
 use invarlock_evidence::signing::keys::SigningKey;
 use invarlock_evidence::verify::{Assurance, Verdict, VerifyOptions, verify_report};
@@ -82,7 +83,7 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         evidence_dir::check_writable("--report-out", &args.report_out)?;
     }
     let signing_key = args.signing_key.as_deref().map(keys::signing).transpose()?;
-    let (plan, warnings) = checked_plan(args, policy, &ui, &signals)?;
+    let (plan, Checked { warnings, windows }) = checked_plan(args, policy, &ui, &signals)?;
     let record = Record { plan: &plan, policy, started_at: record::now() };
     if let Some(lock) = &plan.lock {
         lock.check(&record.plan()?)?;
@@ -91,8 +92,8 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         ui::indented_json(&DryRunOutput { plan: record.plan()?, warnings: &warnings })?;
         return Ok(0);
     }
-    let mut measuring =
-        Measuring { record: &record, ui: &ui, signals: &signals, resume: !args.no_resume, journals: vec![] };
+    let (resume, journals) = (!args.no_resume, Vec::new());
+    let mut measuring = Measuring { record: &record, ui: &ui, signals: &signals, windows, resume, journals };
     let baseline = match &plan.request.baseline_report {
         Some(path) => baseline_reuse::baseline(path, &plan)?,
         None => measuring.side(Role::Baseline, None)?,
@@ -128,13 +129,8 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
     Ok(u8::from(!passed && !args.no_gate))
 }
 
-/// Opens and checks both sides, then hashes them. Gives the plan and the warnings, which are printed as soon as they are known.
-fn checked_plan(
-    args: &EvaluateArgs,
-    policy: &Policy,
-    ui: &Ui,
-    signals: &Signals,
-) -> Result<(Plan, Vec<Warning>)> {
+/// Opens and checks both sides, then hashes them. Gives the plan and what the check found, with all warnings, which are printed as soon as they are known.
+fn checked_plan(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) -> Result<(Plan, Checked)> {
     // JSON output contains them.
     let warn = |found: &[Warning]| match args.json {
         true => {}
@@ -142,7 +138,8 @@ fn checked_plan(
     };
     let opened = plan::open(request::of_evaluate(args)?, policy, ui)?;
     let mut warnings = opened.preset_warnings.clone();
-    warnings.extend(Check { opened: &opened, policy, keep_logs: !args.dry_run }.both(ui, signals)?);
+    let checked = Check { opened: &opened, policy, keep_logs: !args.dry_run }.both(ui, signals)?;
+    warnings.extend(checked.warnings);
     warn(&warnings);
     let plan = opened.hash(ui, signals)?;
     if plan.digests.baseline.tree_sha256 == plan.digests.subject.tree_sha256 {
@@ -150,7 +147,7 @@ fn checked_plan(
         warn(std::slice::from_ref(&identical));
         warnings.push(identical);
     }
-    Ok((plan, warnings))
+    Ok((plan, Checked { warnings, ..checked }))
 }
 
 /// The error of a subject, with how the measured baseline is used again.
@@ -177,6 +174,8 @@ struct Measuring<'a> {
     record: &'a Record<'a>,
     ui: &'a Ui,
     signals: &'a Signals,
+    /// Numbers of preview and final windows of the baseline.
+    windows: [usize; 2],
     /// Whether interrupted measurements are resumed.
     resume: bool,
     /// The journals of the finished sides. They are needed until the evidence is written: a command that is interrupted while it measures the
@@ -188,9 +187,10 @@ impl Measuring<'_> {
     /// Measures a side and writes the runtime manifest of its run report.
     fn side(&mut self, role: Role, baseline: Option<&Side>) -> Result<Side> {
         let windows = baseline.map(|baseline| baseline.report.windows());
+        let counts = windows.as_ref().map_or(self.windows, BaselineWindows::counts);
         let Record { plan, policy, .. } = *self.record;
         let measurement = Measurement { plan, policy, role, windows: windows.as_ref() };
-        let (side, run_dir, journal) = measurement.measure(self.ui, self.signals, self.resume)?;
+        let (side, run_dir, journal) = measurement.measure(self.ui, self.signals, counts, self.resume)?;
         run_dir.write(evidence_dir::MANIFEST, &self.record.side_manifest(role, &side)?)?;
         run_dir.commit()?;
         self.journals.push(journal);
