@@ -15,6 +15,7 @@ use crate::policy::Policy;
 use crate::preset::{self, Dataset, Preset};
 use crate::signals::Signals;
 use crate::ui::Ui;
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::dataset::Packing;
 use invarlock_evidence::format::plan::{self as format, Files};
 use invarlock_evidence::format::warning::Warning;
@@ -40,6 +41,8 @@ pub struct Request {
     pub data: DataSource,
     /// The metric that the options name.
     pub metric: metric_choice::Choice,
+    /// The type of numbers that losses are computed in.
+    pub dtype: ComputeDtype,
     /// What options change in the settings of the preset.
     pub changes: DatasetChanges,
     /// The profile.

@@ -3,6 +3,7 @@
 
 use crate::adapter::Adapter;
 use crate::error::{Context as _, Error, Result};
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::warning::Warning;
 use serde_norway::Value;
 
@@ -14,7 +15,7 @@ pub fn model(section: &Value) -> Result<Option<Warning>> {
         // Read by `adapter`.
         "adapter" => true,
         "device" => ["auto", "cpu"].contains(&value),
-        "dtype" | "torch_dtype" => ["float32", "torch.float32"].contains(&value),
+        "dtype" | "torch_dtype" => value.trim_start_matches("torch.").parse::<ComputeDtype>().is_ok(),
         _ => false,
     };
     let replaced = replaced_settings("model", section, &["id"], obeyed, MEASURED)?;

@@ -181,6 +181,7 @@ impl Run<'_> {
             subject: Model::directory(subject),
             data: DataSource::File(self.inputs.dataset.clone()),
             metric: metric_choice::Choice::default(),
+            dtype: recorded.compute_dtype.unwrap_or_default(),
             changes: DatasetChanges::default(),
             profile,
             tier: evidence.facts.policy()?.1,

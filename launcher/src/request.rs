@@ -11,6 +11,7 @@ use crate::plan::{DataSource, DatasetChanges, Request};
 use crate::preset;
 use crate::workload::Workload;
 use crate::workload_changes::Changes;
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
 use std::path::Path;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
     let (profile, tier) = profile_and_tier(&args.profile, &args.tier)?;
     check_device(&args.device)?;
+    let dtype = args.dtype.parse::<ComputeDtype>().map_err(|error| error.context("--dtype"))?;
     let adapters = Adapters::of(args)?;
     let mut metric = metric_choice::Choice::default();
     metric.metric("--metric", &args.metric)?;
@@ -28,6 +30,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         subject: hub::model("--subject", &args.subject)?,
         data: data_source(args.preset.as_deref(), args.dataset.as_deref())?,
         metric,
+        dtype,
         changes: DatasetChanges {
             packing: args
                 .packing

@@ -249,6 +249,8 @@ fn documents_are_packed_into_full_windows() {
     // The plan says so, too: a report that hides it contradicts the plan.
     let manifest = read_json(&place.work("eval/runtime.manifest.json"));
     assert_eq!(manifest["context"]["plan"]["content"]["dataset"]["packing"], "documents");
+    assert_eq!(manifest["context"]["plan"]["content"]["compute_dtype"], "float32");
+    assert_eq!(baseline["meta"]["evaluator"]["compute_dtype"], "float32");
 }
 
 #[test]

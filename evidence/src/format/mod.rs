@@ -6,6 +6,7 @@
 #[cfg(feature = "verify")]
 pub(crate) mod canonical;
 pub mod check_report;
+pub mod compute_dtype;
 pub mod dataset;
 pub mod evaluation_report;
 pub mod masking;

@@ -1,5 +1,6 @@
 //! The plan of an evaluation (`plan-v2`), as `--dry-run` prints it and the runtime manifest records it.
 
+use super::compute_dtype::ComputeDtype;
 use super::dataset::{Packing, Provider};
 use super::masking::Masking;
 use super::metrics::MetricKind;
@@ -27,6 +28,9 @@ pub struct Plan {
     pub profile: String,
     /// Name of the tier.
     pub tier: String,
+    /// `--dtype`: the type of numbers that losses are computed in. Absent in plans of older versions, which have float32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_dtype: Option<ComputeDtype>,
     /// Controls that the user disabled.
     pub allowances: Allowances,
     /// The image; null for a host run.

@@ -60,6 +60,9 @@ pub struct EvaluateArgs {
     /// Metric: auto (the perplexity of the kind of model), ppl_causal, ppl_mlm or ppl_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub metric: String,
+    /// Type of numbers that losses are computed in: float32, to which stored weights are converted
+    #[arg(long, default_value = "float32", value_name = "NAME")]
+    pub dtype: String,
     /// What the checkpoints must be: auto (anything), hf_causal, hf_mlm or hf_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub adapter: String,

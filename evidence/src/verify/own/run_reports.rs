@@ -152,7 +152,11 @@ fn plausible(facts: &Facts, role: Role, measured: &Measured, faults: &mut Vec<St
     require(rows <= facts.plan.dataset.max_samples, "more rows were skipped than could be read");
     require(measured.checks.non_finite.is_empty(), "a tensor contains a NaN or an infinity");
     require(measured.checks.parameter_count > 0, "the model has no parameters");
-    require(measured.facts.compute_dtype == "float32", "the losses were not computed in float32");
+    let planned = facts.plan.compute_dtype.unwrap_or_default().name();
+    require(
+        measured.facts.compute_dtype == planned,
+        "the losses were not computed in the type of numbers of the plan",
+    );
     require(
         measured.facts.unused_tensors >= measured.facts.unused_tensor_names.len(),
         "more unused tensors are named than counted",

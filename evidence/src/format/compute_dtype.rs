@@ -1,0 +1,64 @@
+//! The type of numbers that losses are computed in.
+
+use invarlock_error::Error;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// A type of numbers of the arithmetic. Stored weights are converted to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+pub enum ComputeDtype {
+    /// IEEE 754 single precision.
+    #[default]
+    #[serde(rename = "float32")]
+    Float32,
+}
+
+/// Types of other evaluators, and of products on other units of a processor.
+const OTHERS: [&str; 6] = ["auto", "float64", "float16", "bfloat16", "tf32", "bf16x3"];
+
+impl ComputeDtype {
+    /// PyTorch's name, which reports have.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+        }
+    }
+}
+
+impl FromStr for ComputeDtype {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let error = match name {
+            "float32" => return Ok(Self::Float32),
+            "bf16x3" => Error::unsupported(format!("{name}: products on AMX are not supported")),
+            other if OTHERS.contains(&other) => {
+                Error::unsupported(format!("{name}: losses are computed in float32 only"))
+            }
+            _ => Error::input(format!("{name}: unknown type of numbers")),
+        };
+        Err(error.with_hint("use float32, in which every checkpoint is measured"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use invarlock_error::Kind;
+
+    #[test]
+    fn other_types_are_refused_by_name() {
+        assert_eq!("float32".parse::<ComputeDtype>().expect("supported"), ComputeDtype::default());
+        assert_eq!(serde_json::to_value(ComputeDtype::Float32).expect("JSON"), ComputeDtype::Float32.name());
+        for name in OTHERS {
+            let error = name.parse::<ComputeDtype>().expect_err(name);
+            assert_eq!(error.kind(), Kind::Unsupported);
+            assert!(error.message().starts_with(name), "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("float32")));
+        }
+        for name in ["fp16", "half", "F32", ""] {
+            assert_eq!(name.parse::<ComputeDtype>().expect_err(name).kind(), Kind::Input);
+        }
+    }
+}
