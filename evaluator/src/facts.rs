@@ -19,6 +19,7 @@ pub fn of(config: &Config, info: &ModelInfo<'_>) -> CheckpointFacts {
         model_type: info.model_type.clone(),
         checkpoint_dtype: dtype.map(|name| name.strip_prefix("torch.").unwrap_or(name).to_owned()),
         compute_dtype: "float32".to_owned(),
+        largest_activation: None,
         weights: info.weights.clone(),
         omitted_activations: info.activations.clone(),
         unused_tensors: info.unused.len(),

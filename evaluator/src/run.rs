@@ -25,6 +25,9 @@ use crate::windows::{self, JOIN, Windows, WindowsSource, check_size, equal_rows,
 use crate::{facts, files, journal, limits, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
+/// The type of numbers whose range is smaller than that of float32.
+const NARROW: &str = "float16";
+
 /// Runs the job in a file and writes its output into `out`: `events.jsonl` and `report.json`, or `check.json` of a check. On failure no
 /// file is left there.
 pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
@@ -147,6 +150,10 @@ impl<'a> Prepared<'a> {
         let loaded = self.opened + start.elapsed();
         events.add("loaded", json!({"bytes": total}));
 
+        // float32 has the range of every other type that checkpoints run in.
+        if self.facts.checkpoint_dtype.as_deref() == Some(NARROW) {
+            model.watch_activations();
+        }
         let start = Instant::now();
         let mut arms = [Vec::new(), Vec::new()];
         for ((name, part, arm, known), losses) in [
@@ -168,6 +175,10 @@ impl<'a> Prepared<'a> {
         }
         let [preview, final_] = arms;
         let evaluated = start.elapsed();
+        // The windows of an interrupted run were not looked at.
+        let largest = model.largest_activation().filter(|_| journal.is_empty());
+        let largest_activation = largest.map(|largest| f64::from(largest.min(f32::MAX)));
+        let facts = CheckpointFacts { largest_activation, ..self.facts.clone() };
         let start = Instant::now();
         let predicted_texts = self.predicted_texts(job, events);
         let decoded = start.elapsed();
@@ -176,7 +187,7 @@ impl<'a> Prepared<'a> {
         Measured {
             job,
             info: &model.info,
-            facts: &self.facts,
+            facts: &facts,
             tokenizer: self.source.recorded(self.tokenizer.as_ref()),
             used_tokens: self.source.used_tokens(job.role),
             windows,

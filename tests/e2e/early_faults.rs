@@ -267,9 +267,41 @@ fn identical_checkpoints_and_float16_are_warned_of() {
         config.as_object_mut().unwrap().remove("dtype");
         config["torch_dtype"] = json!("float16");
     });
-    let json = case.evaluate(&["--json"]).expect(0).json();
-    assert_eq!(kinds(&json), [("compute_dtype".to_owned(), "subject".to_owned())]);
-    assert!(json["warnings"][0]["message"].as_str().unwrap().contains("float16"), "{json}");
+    // A check does not know the activations.
+    let float16 = [("compute_dtype".to_owned(), "subject".to_owned())];
+    assert_eq!(kinds(&case.evaluate(&["--dry-run"]).expect(0).json()), float16);
+    assert_eq!(kinds(&case.evaluate(&["--json"]).expect(0).json()), Vec::new());
+    let ran = case.evaluate(&[]).expect(0);
+    assert!(!ran.err.contains("float16"), "{}", ran.err);
+
+    // The same function of larger activations.
+    scale(&case.file("subject/model.safetensors"), "mlp.up_proj.weight", 17);
+    scale(&case.file("subject/model.safetensors"), "mlp.down_proj.weight", -17);
+    let ran = case.evaluate(&[]).expect(0);
+    let warning =
+        "warning: the subject is a float16 checkpoint, but it is measured in float32; its activations reach ";
+    assert_eq!(ran.err.matches(warning).count(), 1, "{}", ran.err);
+    let report = read_json(&case.file("reports/eval/evaluation.report.json"));
+    assert_eq!(kinds(&report), float16);
+    assert!((report["primary_metric"]["ratio_vs_baseline"].as_f64().unwrap() - 1.0).abs() < 1e-3);
+    case.place.run(&["verify", "--profile", "dev", "reports/eval"]).expect(0);
+}
+
+/// Multiplies bfloat16 tensors, whose names end like this, by a power of two.
+fn scale(path: &Path, end: &str, exponent: i16) {
+    let (header, mut data) = split(path);
+    for (_, tensor) in header.as_object().unwrap().iter().filter(|(name, _)| name.ends_with(end)) {
+        assert_eq!(tensor["dtype"], "BF16");
+        let [from, to] = [0, 1].map(|i| tensor["data_offsets"][i].as_u64().unwrap() as usize);
+        for bytes in data[from..to].as_chunks_mut().0 {
+            // The exponent is above the 7 bits of the mantissa.
+            let bits = u16::from_le_bytes(*bytes);
+            let scaled = if bits << 1 == 0 { bits } else { bits.wrapping_add_signed(exponent << 7) };
+            *bytes = scaled.to_le_bytes();
+        }
+    }
+    let size = data.len() as u64;
+    write_tensors(path, &header, &data, size);
 }
 
 #[test]

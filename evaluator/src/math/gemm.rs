@@ -95,6 +95,15 @@ impl<'a> ViewMut<'a> {
     pub fn rows(&self) -> usize {
         self.rows
     }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> &[f32] {
+        assert!(row < self.rows, "{OUT_OF_BOUNDS}");
+        &self.data[row * self.row..][..self.columns]
+    }
 }
 
 /// c ← scale · a · b.

@@ -94,6 +94,7 @@ impl<'a> Matrix<'a> {
         self.multiply(x, outputs, out, panel);
         if let Some(pages) = &self.pages {
             pages.used(elements * self.element_bytes());
+            pages.peak.see((0..x.rows()).flat_map(|row| [x.row(row), out.row(row)]));
         }
     }
 

@@ -146,6 +146,21 @@ impl<'a> Model<'a> {
     /// Replaces the state by the output of a layer.
     pub fn layer(&self, index: usize, examples: &[Example<'_>], state: &mut State, work: &mut Work) {
         self.forward.layer(index, examples, state, work);
+        self.steps[index].peak.see([&*state.hidden, &*state.source].into_iter());
+    }
+
+    /// Looks at the activations of all windows that are measured from now on.
+    pub fn watch_activations(&self) {
+        self.steps.iter().for_each(|step| step.peak.watch());
+    }
+
+    /// The largest magnitude of inputs and outputs of linear layers and of the states between layers; none without
+    /// [`Self::watch_activations`]. Attention scores do not count.
+    pub fn largest_activation(&self) -> Option<f32> {
+        self.steps.iter().filter_map(|step| step.peak.largest()).reduce(|one, other| {
+            // A NaN counts as larger than every number.
+            if other > one || other.is_nan() { other } else { one }
+        })
     }
 
     /// The loss of each example after the last layer: mean cross-entropy over the predicted tokens, in nats; NaN where none is predicted.

@@ -21,6 +21,7 @@ mod nibbles;
 mod packed;
 mod pages;
 mod parts;
+mod peak;
 mod scaled;
 mod sparse;
 
@@ -32,6 +33,7 @@ pub use members::{choice, ignore};
 pub use modules::Numbers;
 pub use pages::{Pages, RESIDENT};
 pub use parts::Parts;
+pub use peak::Peak;
 
 use crate::checkpoint::{Checkpoint, Storage};
 use invarlock_error::{Error, Result};

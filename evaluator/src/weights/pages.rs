@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Peak;
 use crate::checkpoint::Tensors;
 
 /// Bytes of weights that may be resident within one step. A checkpoint that is not larger stays resident.
@@ -18,12 +19,14 @@ pub struct Pages<'a> {
     limit: usize,
     /// Bytes that were read since the last release.
     used: AtomicUsize,
+    /// The largest input or output of these weights, or state between steps.
+    pub peak: Peak,
 }
 
 impl<'a> Pages<'a> {
     /// The pages of a step whose weights are not known yet; [`RESIDENT`] is the usual limit.
     pub fn new(tensors: &'a Tensors, limit: usize) -> Self {
-        Self { tensors, limit, ranges: OnceLock::new(), used: AtomicUsize::new(0) }
+        Self { tensors, limit, ranges: OnceLock::new(), used: AtomicUsize::new(0), peak: Peak::default() }
     }
 
     /// Sets the weights. Later calls are ignored.

@@ -28,7 +28,7 @@ pub struct CheckReport {
 }
 
 /// Facts about a checkpoint that follow from its configuration and its headers. Members that are absent are unknown.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct CheckpointFacts {
     /// `model_type` of its configuration.
@@ -41,6 +41,10 @@ pub struct CheckpointFacts {
     /// The type of numbers it is measured in.
     #[serde(default)]
     pub compute_dtype: String,
+    /// The largest magnitude of activations, of a checkpoint that runs in float16: inputs and outputs of linear layers, and what one layer
+    /// leaves to the next. Absent in a check, and where an interrupted run measured some of the windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_activation: Option<f64>,
     /// How weights are quantised, in words. Absent where all are plain numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,

@@ -13,6 +13,8 @@ use serde_json::Value;
 const SHOWN_NAMES: usize = 3;
 /// Names in a warning.
 const MAX_NAMES: usize = 32;
+/// The largest number of float16.
+const FLOAT16_MAX: f64 = 65504.0;
 /// Characters of a name.
 const MAX_NAME: usize = 200;
 
@@ -98,18 +100,25 @@ impl Warning {
     }
 
     /// float32 holds every number of bfloat16 and float16. Only float16 has a smaller range, so a model that overflows there does not
-    /// overflow when it is measured.
+    /// overflow when it is measured. Without a measurement of its activations, any model could.
     fn compute_dtype(side: Role, facts: &CheckpointFacts) -> Option<Self> {
         let dtype = facts.checkpoint_dtype.as_deref()?;
-        (dtype == "float16" && facts.compute_dtype == "float32").then(|| Self {
+        if dtype != "float16" || facts.compute_dtype != "float32" {
+            return None;
+        }
+        let why = match facts.largest_activation {
+            Some(largest) if largest <= FLOAT16_MAX => return None,
+            Some(largest) => {
+                format!("its activations reach {largest:.0}, and overflow in {dtype} above {FLOAT16_MAX}")
+            }
+            None => format!("numbers above {FLOAT16_MAX} overflow in {dtype} only"),
+        };
+        let (name, computed) = (side.name(), &facts.compute_dtype);
+        Some(Self {
             kind: WarningKind::ComputeDtype,
             side: Some(side),
             names: Vec::new(),
-            message: format!(
-                "the {} is a {dtype} checkpoint, but it is measured in {}; numbers above 65504 overflow in {dtype} only",
-                side.name(),
-                facts.compute_dtype
-            ),
+            message: format!("the {name} is a {dtype} checkpoint, but it is measured in {computed}; {why}"),
         })
     }
 
@@ -213,6 +222,7 @@ mod tests {
             model_type: "llama".to_owned(),
             checkpoint_dtype: dtype.map(str::to_owned),
             compute_dtype: "float32".to_owned(),
+            largest_activation: None,
             weights: None,
             omitted_activations: None,
             unused_tensors: unused.len(),
@@ -248,6 +258,21 @@ mod tests {
             assert_eq!(!found.is_empty(), warned, "{dtype:?}");
             assert!(found.iter().all(|warning| warning.message.contains("float16")));
         }
+    }
+
+    #[test]
+    fn activations_that_were_measured_decide() {
+        let found = |dtype, largest| {
+            let facts = CheckpointFacts { largest_activation: Some(largest), ..facts(&[], Some(dtype)) };
+            Warning::of_checkpoint(Role::Subject, &facts)
+        };
+        assert_eq!(found("float16", 65504.0), Vec::new());
+        assert_eq!(found("bfloat16", 1e30), Vec::new());
+        let overflows = found("float16", 1.25e6);
+        assert!(
+            overflows[0].message.contains("its activations reach 1250000, and overflow"),
+            "{overflows:?}"
+        );
     }
 
     #[test]

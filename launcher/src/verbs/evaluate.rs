@@ -21,7 +21,7 @@ use invarlock_evidence::compare;
 use invarlock_evidence::evaluation::Facts;
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::to_value;
-use invarlock_evidence::format::warning::Warning;
+use invarlock_evidence::format::warning::{Warning, WarningKind};
 use invarlock_evidence::job::Role;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::run_report::BaselineWindows;
@@ -108,6 +108,9 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         record.evaluation(&plan.request.report_out.join(evidence_dir::REPORT), &baseline, &subject)?;
     let report =
         facts.compare(&baseline.report, &subject.report).map_err(|error| keeping(error, &plan, &baseline))?;
+    if !args.json {
+        report.warnings.iter().filter(|found| decided_later(found)).for_each(|found| ui.warn(&found.message));
+    }
     let finished = Finished { plan: &plan, facts: &facts, report: &report, sides: [&baseline, &subject] };
     let (path, manifest) = finished.write(signing_key.as_ref(), &signals)?;
     measuring.journals.into_iter().for_each(JournalFile::remove);
@@ -132,9 +135,11 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
 /// Opens and checks both sides, then hashes them. Gives the plan and what the check found, with all warnings, which are printed as soon as they are known.
 fn checked_plan(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) -> Result<(Plan, Checked)> {
     // JSON output contains them.
+    // A measurement decides what follows from a type of numbers.
+    let shown = |warning: &&Warning| args.dry_run || !decided_later(warning);
     let warn = |found: &[Warning]| match args.json {
         true => {}
-        false => found.iter().for_each(|warning| ui.warn(&warning.message)),
+        false => found.iter().filter(shown).for_each(|warning| ui.warn(&warning.message)),
     };
     let opened = plan::open(request::of_evaluate(args)?, policy, ui)?;
     let mut warnings = opened.preset_warnings.clone();
@@ -148,6 +153,11 @@ fn checked_plan(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals
         warnings.push(identical);
     }
     Ok((plan, Checked { warnings, ..checked }))
+}
+
+/// Whether a warning about a checkpoint is replaced by one about its measurement.
+fn decided_later(warning: &Warning) -> bool {
+    warning.kind == WarningKind::ComputeDtype
 }
 
 /// The error of a subject, with how the measured baseline is used again.

@@ -152,6 +152,12 @@ fn plausible(facts: &Facts, role: Role, measured: &Measured, faults: &mut Vec<St
     require(rows <= facts.plan.dataset.max_samples, "more rows were skipped than could be read");
     require(measured.checks.non_finite.is_empty(), "a tensor contains a NaN or an infinity");
     require(measured.checks.parameter_count > 0, "the model has no parameters");
+    let largest = measured.facts.largest_activation;
+    require(largest.is_none_or(|largest| largest >= 0.0), "the largest magnitude of activations is negative");
+    require(
+        largest.is_none() || measured.resumed == [0; 2],
+        "the largest magnitude of activations of windows that an interrupted run measured is not known",
+    );
     let planned = facts.plan.compute_dtype.unwrap_or_default().name();
     require(
         measured.facts.compute_dtype == planned,
