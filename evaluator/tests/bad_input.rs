@@ -296,7 +296,16 @@ fn weights_that_were_saved_in_another_state_are_named_for_what_they_are() {
         mask.0 = mask.0.replace("_orig", "_mask");
         tiny.tensors.push(mask);
     };
-    rejected_model(pruned, "input", &["q_proj.weight_orig", "in its place", "`torch.nn.utils.prune.remove`"]);
+    rejected_model(
+        pruned,
+        "input",
+        &[
+            "it is missing; model.",
+            "q_proj.weight_orig",
+            "are there instead",
+            "`torch.nn.utils.prune.remove`",
+        ],
+    );
 }
 
 #[test]

@@ -42,11 +42,10 @@ impl<'a> Parts<'a> {
                 true => "the index names it, but no file contains it",
                 false => "it is missing",
             };
-            let error =
-                Error::input(format!("{}: config.json requires the tensor {name}: {missing}", self.place()));
+            let error = format!("{}: config.json requires the tensor {name}: {missing}", self.place());
             return Err(match self.saved_otherwise(name) {
-                Some((found, hint)) => error.context(found).with_hint(hint),
-                None => error,
+                Some((found, hint)) => Error::input(format!("{error}; {found}")).with_hint(hint),
+                None => Error::input(error),
             });
         };
         if !shapes.contains(&tensor.shape) {
@@ -78,10 +77,10 @@ impl<'a> Parts<'a> {
         let wrapped = prefixes.into_iter().find(|(prefix, _)| self.contains(&format!("{prefix}{name}")));
         let pruned = || ["_orig", "_mask"].iter().all(|end| self.contains(&format!("{name}{end}")));
         match wrapped {
-            Some((prefix, hint)) => Some((format!("the names of tensors start with {prefix}"), hint)),
+            Some((prefix, hint)) => Some((format!("the names of its tensors start with {prefix}"), hint)),
             None => pruned().then(|| {
                 (
-                    format!("{name}_orig and {name}_mask are in its place"),
+                    format!("{name}_orig and {name}_mask are there instead"),
                     "the weights were saved while they were being pruned: call `torch.nn.utils.prune.remove` for each, and save again",
                 )
             }),
