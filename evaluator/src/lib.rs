@@ -14,6 +14,7 @@ pub mod dataset;
 pub mod digests;
 mod facts;
 mod files;
+pub mod guards;
 mod journal;
 pub mod limits;
 pub mod math;

@@ -7,7 +7,7 @@ use invarlock_evidence::journal::EVENT_LOSSES;
 use rayon::prelude::*;
 
 use crate::limits;
-use crate::model::{Example, Model, State, Work};
+use crate::model::{Example, Model, Output, State, Work};
 use crate::weights::RESIDENT;
 use crate::windows::{Arm, Window};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
@@ -122,43 +122,78 @@ impl Workers {
     ) -> Vec<f64> {
         states.resize_with(block.len().max(states.len()), State::default);
         let states = &mut states[..block.len()];
-        let streamed = !self.keeps(model);
         self.each(block, states, |group, state, work| {
             model.embed(group, state, work);
         });
-        for (index, step) in model.steps().iter().enumerate() {
-            if let Some(next) = model.steps().get(index + 1).filter(|_| streamed) {
-                next.prefetch();
-            }
-            if index < model.layers() {
-                self.each(block, states, |group, state, work| {
-                    model.layer(index, group, state, work);
-                    meter.add(index, rows(group));
-                });
-                if streamed {
-                    step.release();
-                }
-            }
-        }
+        self.layers(model, |index| {
+            self.each(block, states, |group, state, work| {
+                model.layer(index, group, state, work);
+                meter.add(index, rows(group));
+            });
+        });
         let losses = self.each(block, states, |group, state, work| {
             let losses = model.losses(group, state, work);
             meter.add(model.layers(), rows(group));
             losses
         });
-        if let Some(head) = model.steps().last().filter(|_| streamed) {
+        if let Some(head) = model.steps().last().filter(|_| !self.keeps(model)) {
             head.release();
         }
         losses.into_iter().flatten().collect()
     }
 
+    /// Runs `layer` for the number of each layer, and has the weights of one layer at a time in memory.
+    fn layers(&self, model: &Model<'_>, mut layer: impl FnMut(usize)) {
+        let streamed = !self.keeps(model);
+        for (index, step) in model.steps().iter().enumerate() {
+            if let Some(next) = model.steps().get(index + 1).filter(|_| streamed) {
+                next.prefetch();
+            }
+            if index < model.layers() {
+                layer(index);
+                if streamed {
+                    step.release();
+                }
+            }
+        }
+    }
+
+    /// Calls `keep` with the number of each example and the outputs of each module in it; `step` after each layer.
+    pub fn outputs(
+        &self,
+        model: &Model<'_>,
+        examples: &[Example<'_>],
+        step: &(dyn Fn() + Sync),
+        keep: &(dyn Fn(usize, Output) + Sync),
+    ) {
+        let groups: Vec<Group<'_, '_>> = examples.chunks(1).collect();
+        let mut states: Vec<(usize, State)> =
+            (0..groups.len()).map(|example| (example, State::default())).collect();
+        let mut run = |layer: Option<usize>| {
+            self.each(&groups, &mut states, |group, (example, state), work| {
+                work.outputs.start();
+                match layer {
+                    None => model.embed(group, state, work),
+                    Some(index) => model.layer(index, group, state, work),
+                }
+                work.outputs.stop().into_iter().for_each(|output| keep(*example, output));
+            });
+            step();
+        };
+        self.run(|| {
+            run(None);
+            self.layers(model, |index| run(Some(index)));
+        });
+    }
+
     /// Runs `work` for each group and its state.
-    fn each<T: Send>(
+    fn each<S: Send, T: Send>(
         &self,
         block: &[Group<'_, '_>],
-        states: &mut [State],
-        work: impl Fn(Group<'_, '_>, &mut State, &mut Work) -> T + Sync,
+        states: &mut [S],
+        work: impl Fn(Group<'_, '_>, &mut S, &mut Work) -> T + Sync,
     ) -> Vec<T> {
-        let one = |(group, state): (&Group<'_, '_>, &mut State)| {
+        let one = |(group, state): (&Group<'_, '_>, &mut S)| {
             let worker = rayon::current_thread_index().unwrap_or(0);
             let mut scratch = self.scratch[worker].lock().unwrap_or_else(|e| e.into_inner());
             work(group, state, &mut scratch)

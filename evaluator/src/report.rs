@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use invarlock_evidence::format::check_report::CheckpointFacts;
 use invarlock_evidence::format::metrics;
+use invarlock_evidence::format::statistics::GuardStatistics;
 use invarlock_evidence::job::Job;
 use invarlock_evidence::measured::{self, Evaluator, Requested, Seconds, Selection};
 use invarlock_evidence::numerics::NOT_PREDICTED;
@@ -16,9 +17,9 @@ use invarlock_error::Result;
 
 /// The results from which a report is built.
 #[derive(Debug)]
-pub struct Measured<'m> {
+pub struct Measured<'m, 'i> {
     pub job: &'m Job,
-    pub info: &'m ModelInfo<'m>,
+    pub info: &'m ModelInfo<'i>,
     pub facts: &'m CheckpointFacts,
     /// The tokenizer that made the windows.
     pub tokenizer: measured::Tokenizer,
@@ -33,12 +34,14 @@ pub struct Measured<'m> {
     pub opened: Duration,
     pub tokenized: Duration,
     pub evaluated: Duration,
+    pub statistics: GuardStatistics,
+    pub guarded: Duration,
 }
 
-impl Measured<'_> {
+impl Measured<'_, '_> {
     /// The run report.
     pub fn report(&self) -> Result<RunReport> {
-        let total = self.opened + self.tokenized + self.evaluated;
+        let total = self.opened + self.tokenized + self.evaluated + self.guarded;
         measured::Measured {
             requested: self.requested(),
             metric: metrics::perplexity_of(self.info.objective),
@@ -65,10 +68,12 @@ impl Measured<'_> {
                 chat_template_sha256: self.windows.chat_template.clone(),
             },
             resumed: self.resumed,
+            statistics: Some(self.statistics.clone()),
             seconds: Seconds {
                 load: self.opened.as_secs_f64(),
                 tokenize: self.tokenized.as_secs_f64(),
                 eval: self.evaluated.as_secs_f64().max(1e-9),
+                guards: Some(self.guarded.as_secs_f64()),
                 total: total.as_secs_f64(),
             },
             memory_mb_peak: peak_memory_mib(),

@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
 use crate::windows::{self, JOIN, Windows, WindowsSource, check_size, equal_rows, joinable};
-use crate::{facts, files, journal, limits, texts};
+use crate::{facts, files, guards, journal, limits, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 /// The type of numbers whose range is smaller than that of float32.
@@ -182,7 +182,11 @@ impl<'a> Prepared<'a> {
         let start = Instant::now();
         let predicted_texts = self.predicted_texts(job, events);
         let decoded = start.elapsed();
-        progress.report("guards", 1, 1);
+        let start = Instant::now();
+        let statistics =
+            guards::measure(workers, model, windows, &|done, total| progress.report("guards", done, total));
+        let guarded = start.elapsed();
+        events.add("guards", json!({"modules": statistics.weights.len()}));
         events.add("done", json!({}));
         Measured {
             job,
@@ -199,6 +203,8 @@ impl<'a> Prepared<'a> {
             opened: loaded,
             tokenized: self.tokenized + decoded,
             evaluated,
+            statistics,
+            guarded,
         }
         .report()
     }

@@ -4,24 +4,10 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use common::{baseline, run, subject};
+use common::{baseline, extract, run, subject};
 use serde_json::{Value, json};
-
-/// Extracts an archive of the fixtures into `dir`.
-fn extract(archive: &str, dir: &Path) {
-    let archive = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/upstream").join(archive);
-    let command =
-        r#"set -e; zstd -dc --long=27 -- "$0" > "$1/archive.tar"; tar -xf "$1/archive.tar" -C "$1""#;
-    let status = Command::new("sh").args(["-c", command]).arg(&archive).arg(dir).status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "extracting {} failed; this test needs zstd and tar",
-        archive.display()
-    );
-}
 
 /// A report of upstream.
 fn golden(path: &Path) -> Value {

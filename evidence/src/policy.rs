@@ -238,8 +238,10 @@ pub fn token_floor(least: f64, tolerance: f64, covered: bool) -> f64 {
     if covered { (least * (1.0 - tolerance)).floor() } else { least }
 }
 
+/// How much larger the perplexity with guards may be than without.
+pub const GUARD_OVERHEAD_THRESHOLD: f64 = 0.01;
 /// Largest ratio of guarded to bare perplexity.
-pub const GUARD_OVERHEAD_MAX: f64 = 1.01;
+pub const GUARD_OVERHEAD_MAX: f64 = 1.0 + GUARD_OVERHEAD_THRESHOLD;
 /// Windows from which on the tail is evaluated.
 pub const TAIL_MIN_WINDOWS: usize = 50;
 /// The quantile that is limited.

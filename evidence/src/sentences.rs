@@ -5,20 +5,15 @@ use crate::policy::Profile;
 /// Outcome of a gate or guard that was not evaluated; a colon and the reason may follow.
 pub const NOT_EVALUATED: &str = "not evaluated";
 
-/// Why a guard that this version lacks was not evaluated.
-pub const GUARD_NOT_BUILT: &str = "this version does not evaluate this guard";
+/// Why a guard was not evaluated whose statistics an older evaluator did not measure. The reports of that time say it in these words.
+pub const GUARD_NOT_MEASURED: &str = "this version does not evaluate this guard";
 
 /// Why the guard overhead was not evaluated.
 pub const NO_GUARD_OVERHEAD: &str = "this version does not measure guard overhead";
 
 /// Why evidence of the profile `made` does not satisfy the stricter profile `required`.
 pub fn weaker_profile(made: Profile, required: Profile) -> String {
-    let measure = match required.needs_all_guards() {
-        // This version cannot measure with a profile that needs every guard.
-        true => String::new(),
-        false => format!(", or measure with {required}"),
-    };
-    format!("made with profile {made}; use --profile {made}{measure}")
+    format!("made with profile {made}; use --profile {made}, or measure with {required}")
 }
 
 /// How many windows of a side were resumed.

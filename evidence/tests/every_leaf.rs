@@ -6,6 +6,9 @@ mod common;
 
 use invarlock_evidence::evaluation::{Facts, plan_digest};
 use invarlock_evidence::format::plan::Plan;
+use invarlock_evidence::format::statistics::{
+    ActivationStatistics, GuardStatistics, ModuleActivations, WeightStatistics,
+};
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::measured::Measured;
 use invarlock_evidence::numerics::digest::sha256_hex;
@@ -101,6 +104,21 @@ impl Evidence {
         evidence
     }
 
+    /// The same with statistics of the guards, as newer evaluators measure them.
+    fn with_statistics(run: &str) -> Self {
+        let mut evidence = Self::honest(run);
+        for (side, name) in [BASELINE, SUBJECT].into_iter().enumerate() {
+            let report = serde_json::from_value(evidence.value(name).clone()).unwrap();
+            let mut measured = Measured::read(&report).unwrap();
+            measured.statistics = Some(statistics(run.len() + side));
+            measured.seconds.guards = Some(0.0);
+            evidence.replace(name, to_value(&measured.report().unwrap()));
+        }
+        evidence.reseal();
+        evidence.compare();
+        evidence
+    }
+
     /// Derives the report again.
     fn compare(&mut self) {
         let facts = Facts::read(&serde_json::from_value(self.value(MANIFEST).clone()).unwrap()).unwrap();
@@ -181,6 +199,31 @@ impl Directory {
         }
         self.written = evidence.clone();
         is_accepted(self.path.path())
+    }
+}
+
+/// Statistics of two modules, which depend on a number.
+fn statistics(number: usize) -> GuardStatistics {
+    let number = 1.0 + number as f64 / 100.0;
+    let weights = |module: &str| WeightStatistics {
+        module: module.to_owned(),
+        shape: [4, 8],
+        spectral_norm: 2.0 * number,
+        frobenius_norm: 3.0 * number,
+        weakest: 0.5,
+        sketch: (0..64).map(|lane| ((lane * 7 % 64) as f64 / 256.0 * number * 1e4).round() / 1e4).collect(),
+    };
+    let activations = |module: &str| ModuleActivations {
+        module: module.to_owned(),
+        edge: 4.0 * number,
+        mean_square: 0.25 * number,
+    };
+    GuardStatistics {
+        weights: ["h.0.attn.c_proj", "h.0.mlp.c_proj"].map(weights).to_vec(),
+        activations: ActivationStatistics {
+            windows: vec![0, 1],
+            modules: ["h.0.attn.c_proj", "h.0.mlp.c_proj"].map(activations).to_vec(),
+        },
     }
 }
 
@@ -398,6 +441,21 @@ fn only_the_text_of_a_window_can_be_edited() {
                 "{member}"
             );
         }
+    }
+}
+
+/// Evidence with statistics is accepted, and none of their numbers, or of what follows from them, can be edited.
+#[test]
+fn numbers_of_the_guards_cannot_be_edited() {
+    let (honest, other) = (Evidence::with_statistics("root"), Evidence::with_statistics("user"));
+    for block in ["spectral", "rmt", "variance"] {
+        assert_eq!(honest.value(REPORT)[block]["evaluated"], true, "{block}");
+    }
+    let places =
+        ["/guards", "/spectral", "/rmt", "/variance", "/guard_overhead", "/resolved_policy", "/assurance"];
+    for place in places {
+        let found = undocumented(&honest, &other, place);
+        assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
     }
 }
 

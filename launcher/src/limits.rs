@@ -6,8 +6,10 @@ use invarlock_runtime::{LimitName, Limits, Outcome};
 use std::fmt;
 use std::time::Duration;
 
-/// Default size of `/out` in bytes, without the tokens of a run report.
+/// Default size of `/out` in bytes.
 pub const OUTPUT_BYTES: u64 = 8 << 20;
+/// Bytes of `/out` for what the guards measure: about 1 KiB for each module, of which a mixture of experts has up to twenty thousand.
+const OUTPUT_BYTES_OF_GUARDS: u64 = 24 << 20;
 /// Bytes of `/out` per token: its id, its mask and its label as text.
 const OUTPUT_BYTES_PER_TOKEN: u64 = 24;
 /// Files that an evaluator may leave in `/out`.
@@ -32,7 +34,7 @@ pub struct Requested {
 
 /// The default size of `/out` in bytes for a report of `tokens`.
 pub fn output_bytes(tokens: usize) -> u64 {
-    OUTPUT_BYTES + tokens as u64 * OUTPUT_BYTES_PER_TOKEN
+    OUTPUT_BYTES + OUTPUT_BYTES_OF_GUARDS + tokens as u64 * OUTPUT_BYTES_PER_TOKEN
 }
 
 impl Requested {

@@ -101,13 +101,9 @@ fn choice(args: &ContainerArgs) -> Result<Choice> {
 
 pub fn profile_and_tier(profile: &str, tier: &str) -> Result<(Profile, Tier)> {
     let profile = profile.parse().map_err(|e| Error::input(format!("--profile: {e}")));
-    let profile: Profile = profile.hint("use --profile dev or --profile ci")?;
+    let profile: Profile = profile.hint("use --profile dev, --profile ci or --profile release")?;
     let tier = tier.parse().map_err(|e| Error::input(format!("--tier: {e}")));
     let tier: Tier = tier.hint("use --tier conservative, --tier balanced or --tier aggressive")?;
-    if profile.needs_all_guards() {
-        let message = "--profile release: the spectral, rmt and variance guards are not supported yet";
-        return Err(Error::unsupported(message)).hint("use --profile ci");
-    }
     Ok((profile, tier))
 }
 

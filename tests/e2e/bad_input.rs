@@ -287,18 +287,6 @@ fn rejects_unsupported_options_before_any_run() {
     case.evaluate(&["--adapter", "hf_multimodal"]).expect(3).one_error(&["hf_multimodal"]);
     case.evaluate(&["--metric", "bleu"]).expect(3).one_error(&["--metric bleu", "ppl_seq2seq"]);
     case.evaluate(&["--metric", "ppl_mlm"]).expect(2).one_error(&["ppl_mlm", "causal language model"]);
-    let release = [
-        "evaluate",
-        "--baseline",
-        "checkpoint",
-        "--subject",
-        "checkpoint",
-        "--preset",
-        "preset.yaml",
-        "--profile",
-        "release",
-    ];
-    case.place.run(&release).expect(3).one_error(&["release", "guards"]);
     case.evaluate(&["--tier", "lenient"]).expect(2).one_error(&["lenient", "balanced"]);
     case.evaluate(&["--image", "registry.invalid/name:tag"]).expect(2);
     case.evaluate(&["--image", "invarlock-runtime:nosuch"]).expect(2).one_error(&["nosuch"]);

@@ -74,7 +74,6 @@ const CASES: &[Case] = &[
     case(EVALUATE, &["--baseline", "base", "--subject", "base", "--dataset", "data.jsonl", "--profile", "strict"], "input", 2, "--profile").help("--profile ci"),
     case(EVALUATE, &["--baseline", "linked", "--subject", "base", "--dataset", "data.jsonl"], "safety_violation", 3, "leaves the checkpoint").help("copy the file"),
     case(EVALUATE, &["--baseline", "base", "--subject", "base", "--dataset", "data.jsonl", "--device", "cuda"], "unsupported", 3, "--device cuda").help("--device cpu"),
-    case(EVALUATE, &["--baseline", "base", "--subject", "base", "--dataset", "data.jsonl", "--profile", "release"], "unsupported", 3, "--profile release").help("--profile ci"),
     case(EVALUATE, &["--baseline", "base", "--subject", "base", "--dataset", "data.jsonl", "--output-size", "8K"], "system", 3, "checking the baseline").help("raise --output-size"),
     case(VERIFY, &["--tolerance", "5", "eval"], "input", 2, "--tolerance 5").help("from 0 to 0.001"),
     case(VERIFY, &["--profile", "lenient", "eval"], "input", 2, "--profile"),

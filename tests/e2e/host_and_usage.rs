@@ -91,9 +91,7 @@ fn explicit_container_mode_overrides_the_variable() {
 
     // A report made with dev is judged again with the verifier's profile: it was measured on as many windows as ci needs.
     place.run(&["verify", "c/eval"]).expect(0);
-    let verdict = place.run(&["verify", "--profile", "release", "c/eval"]).expect(1);
-    let first = verdict.out.lines().nth(1).unwrap();
-    assert_eq!(first, "  - made with profile dev; use --profile dev", "{}", verdict.out);
+    place.run(&["verify", "--profile", "release", "c/eval"]).expect(0);
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn check(version: &str, verify_flags: &[&[&str]]) {
 
 #[test]
 fn upstream_0_12_1_accepts_the_evidence() {
-    check("0.12.1", &[&["--assurance", "off"], &["--assurance", "report"]]);
+    check("0.12.1", &[&["--assurance", "off"], &["--assurance", "report"], &["--assurance", "strict"]]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::adapter::Lora;
 use super::families::{OTHER_HEADS, OTHER_MODALITIES};
 use super::matrix::{Layout, Linear, Matrix};
+use super::modules::{Elements, Module};
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::math::norm::Norm;
@@ -32,6 +33,7 @@ pub struct Loader<'a, 'f> {
     /// Names and shapes of parameters in Hugging Face's model, as if none were quantised.
     parameters: BTreeMap<String, Vec<usize>>,
     norms: Vec<String>,
+    modules: Vec<Module<'a>>,
     /// The step of the forward pass whose parameters are taken.
     pages: Arc<Pages<'a>>,
 }
@@ -76,6 +78,7 @@ impl<'a, 'f> Loader<'a, 'f> {
             prefix,
             parameters: BTreeMap::new(),
             norms: Vec::new(),
+            modules: Vec::new(),
         }
     }
 
@@ -96,6 +99,11 @@ impl<'a, 'f> Loader<'a, 'f> {
         let own = self.parts.taken_since(0).into_iter().filter(|bytes| !others.contains(&bytes.as_ptr()));
         self.pages.set(own.collect());
         Arc::clone(&self.pages)
+    }
+
+    /// The name of a module in Hugging Face's model.
+    pub fn module(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     fn prefixed(&self, name: &str) -> Names {
@@ -125,7 +133,19 @@ impl<'a, 'f> Loader<'a, 'f> {
             (Some(adapter), Some(module)) => adapter.apply(module, weight, &mut self.parts)?,
             _ => weight,
         };
-        Ok(weight.in_step(&self.pages))
+        let weight = weight.in_step(&self.pages);
+        self.add_module(&names.name, spec.slice, Elements::Stored(weight.clone()));
+        Ok(weight)
+    }
+
+    /// Remembers the weights of a parameter's module.
+    fn add_module(&mut self, parameter: &str, slice: Option<(usize, usize)>, weights: Elements<'a>) {
+        let name = parameter.strip_suffix(".weight").unwrap_or(parameter);
+        let name = match slice {
+            Some((index, _)) => format!("{name}[{index}]"),
+            None => name.to_owned(),
+        };
+        self.modules.push(Module { name, weights });
     }
 
     /// A weight matrix, quantised or plain.
@@ -168,7 +188,9 @@ impl<'a, 'f> Loader<'a, 'f> {
     ) -> Result<Matrix<'a>> {
         let names = self.prefixed(name);
         let floats = self.plain(&names, &layout.shape(inputs, outputs), None)?;
-        Ok(Matrix::new(floats, inputs, outputs, layout))
+        let matrix = Matrix::new(floats, inputs, outputs, layout);
+        self.add_module(&names.name, None, Elements::Stored(matrix.clone()));
+        Ok(matrix)
     }
 
     /// Takes tensors that are named like the output projection, without the prefix of others.
@@ -226,7 +248,7 @@ impl<'a, 'f> Loader<'a, 'f> {
     pub fn norm_of_shape(&mut self, spec: &spec::Norm, shape: &[usize]) -> Result<Norm> {
         let spec::Norm { module, kind, epsilon } = spec;
         let count = shape.iter().product();
-        self.norms.push(format!("{}{module}", self.prefix));
+        self.norms.push(self.module(module));
         let weight = match kind {
             spec::NormKind::LayerPlain => vec![1.0; count],
             _ => self.norm_values(module, ["weight", "gamma"], shape)?,
@@ -235,12 +257,14 @@ impl<'a, 'f> Loader<'a, 'f> {
             spec::NormKind::Layer => self.norm_values(module, ["bias", "beta"], shape)?,
             _ => vec![0.0; count],
         };
+        let weight = match kind {
+            spec::NormKind::RmsPlusOne => weight.into_iter().map(|w| 1.0 + w).collect(),
+            _ => weight,
+        };
+        self.add_module(&self.module(module), None, Elements::row(weight.clone()));
         let epsilon = *epsilon;
         Ok(match kind {
-            spec::NormKind::Rms => Norm::Rms { weight, epsilon },
-            spec::NormKind::RmsPlusOne => {
-                Norm::Rms { weight: weight.into_iter().map(|w| 1.0 + w).collect(), epsilon }
-            }
+            spec::NormKind::Rms | spec::NormKind::RmsPlusOne => Norm::Rms { weight, epsilon },
             _ => Norm::Layer { weight, bias, epsilon },
         })
     }
@@ -257,6 +281,21 @@ impl<'a, 'f> Loader<'a, 'f> {
     ///
     /// Where the configuration ties them, one of them suffices; a checkpoint with two different ones has both, as transformers 5 does it.
     pub fn embeddings(
+        &mut self,
+        embedding: &spec::Embedding,
+        head: &spec::Head,
+        vocab_size: usize,
+    ) -> Result<(Matrix<'a>, Option<Matrix<'a>>)> {
+        let (tokens, projection) = self.stored_embeddings(embedding, head, vocab_size)?;
+        if projection.is_none() {
+            // The guards compare the projection with that of another checkpoint, which may store it.
+            self.add_module(head.module, None, Elements::Stored(tokens.clone()));
+        }
+        Ok((tokens, projection))
+    }
+
+    /// The token embedding, and the output projection where it is another matrix.
+    fn stored_embeddings(
         &mut self,
         embedding: &spec::Embedding,
         head: &spec::Head,
@@ -401,7 +440,11 @@ impl<'a, 'f> Loader<'a, 'f> {
             structure_hash: hex::encode(&digest[..8]),
             non_finite: Vec::new(),
         };
-        Loaded { checks, tensors: self.parts.into_taken(), unused }
+        // Layers may share their modules.
+        let mut seen = BTreeSet::new();
+        let mut modules = self.modules;
+        modules.retain(|module| seen.insert(module.name.clone()));
+        Loaded { checks, tensors: self.parts.into_taken(), modules, unused }
     }
 }
 
@@ -424,6 +467,8 @@ pub struct Loaded<'a> {
     pub checks: InvariantChecks,
     /// The stored tensors of parameters.
     pub tensors: Vec<(String, Tensor<'a>)>,
+    /// The weights by module, in the order in which they were taken.
+    pub modules: Vec<Module<'a>>,
     /// Tensors of the checkpoint that were not taken.
     pub unused: Vec<String>,
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::scratch::sized;
 use crate::math::gemm::{View, ViewMut, multiply};
 pub use crate::weights::Layout;
 use crate::weights::{Floats, Pages, Quantised};
@@ -83,6 +84,19 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Parts of a range of outputs that are converted at once; their widths are multiples of 64, but for the last.
+    pub fn panels(&self, outputs: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let width = (PANEL / self.inputs).next_multiple_of(64).max(64);
+        outputs.clone().step_by(width).map(move |first| first..outputs.end.min(first + width))
+    }
+
+    /// Releases the pages of the step that the matrix is part of. The next access reads them again.
+    pub fn release(&self) {
+        if let Some(pages) = &self.pages {
+            pages.release();
+        }
+    }
+
     /// out ← x · W, all outputs.
     pub fn apply(&self, x: View<'_>, out: &mut ViewMut<'_>, panel: &mut Vec<f32>) {
         self.apply_to(x, 0..self.outputs, out, panel);
@@ -115,18 +129,15 @@ impl<'a> Matrix<'a> {
             };
             return multiply(out, x, weights, 1.0);
         }
-        let width = (PANEL / inputs).next_multiple_of(64).clamp(64, count.max(64));
-        panel.resize(panel.len().max(inputs * width.min(count)), 0.0);
-        for first in (0..count).step_by(width) {
-            let last = count.min(first + width);
-            let n = last - first;
-            let panel = &mut panel[..inputs * n];
-            self.fill(outputs.start + first..outputs.start + last, panel);
+        for part in self.panels(outputs.clone()) {
+            let n = part.len();
+            let panel = sized(panel, inputs * n);
+            self.fill(part.clone(), panel);
             let weights = match self.layout {
                 Layout::InOut => View::dense(panel, inputs, n),
                 Layout::OutIn => View::dense(panel, n, inputs).transposed(),
             };
-            multiply(&mut out.columns(first..last), x, weights, 1.0);
+            multiply(&mut out.columns(part.start - outputs.start..part.end - outputs.start), x, weights, 1.0);
         }
     }
 }

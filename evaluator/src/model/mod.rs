@@ -9,6 +9,8 @@ mod families;
 mod head;
 mod loader;
 mod matrix;
+mod modules;
+mod outputs;
 mod profile;
 mod relative;
 mod rope;
@@ -26,6 +28,8 @@ use crate::weights::{self, Pages};
 pub use example::Example;
 use families::FAMILIES;
 use invarlock_error::{Result, bail};
+pub use modules::{Elements, Module, Panel};
+pub use outputs::Output;
 pub use scratch::{State, Work};
 
 /// The forward pass of a model family, in steps: many examples pass a layer before the weights of the next one are read.
@@ -73,6 +77,8 @@ pub struct ModelInfo<'a> {
     pub profile: Map<String, Value>,
     /// The stored tensors of the parameters; tied parameters once.
     pub tensors: Vec<(String, Tensor<'a>)>,
+    /// The weights by module.
+    pub modules: Vec<Module<'a>>,
     /// How weights are quantised, in words.
     pub weights: Option<String>,
     /// What the configuration asks to be done with the inputs of layers, and is not done, in words.

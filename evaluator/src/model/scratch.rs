@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::outputs::Outputs;
+
 /// What one layer leaves to the next, for some examples.
 #[derive(Debug, Default)]
 pub struct State {
@@ -32,6 +34,8 @@ pub struct Work {
     pub(super) row: Vec<f32>,
     /// Working memory of a feed-forward module.
     pub(super) feed_forward: FeedForwardWork,
+    /// What modules add to the hidden state, where that is asked for.
+    pub outputs: Outputs,
 }
 
 /// Working memory of a feed-forward module.

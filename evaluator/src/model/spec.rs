@@ -355,6 +355,16 @@ pub enum FeedForward {
     Experts(Box<Experts>),
 }
 
+impl FeedForward {
+    /// The tensor of the projection whose output is added to the hidden state; of experts, that of their router.
+    pub fn output(&self) -> &str {
+        match self {
+            Self::Mlp(mlp) => &mlp.output.weight,
+            Self::Experts(experts) => &experts.router.weight,
+        }
+    }
+}
+
 /// output · gating(input · x).
 #[derive(Debug)]
 pub struct Mlp {

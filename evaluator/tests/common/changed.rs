@@ -1,4 +1,5 @@
 //! Copies of fixtures that tests change.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,8 +23,12 @@ pub struct Changed {
 impl Changed {
     /// Reads `NAME` of a set of fixtures, such as `families`.
     pub fn open(set: &str, name: &str) -> Self {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(set).join(name);
-        let read = |file: &str| fs::read(fixture.join(file)).expect("the fixture");
+        Self::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(set).join(name))
+    }
+
+    /// Reads a checkpoint.
+    pub fn read(directory: &Path) -> Self {
+        let read = |file: &str| fs::read(directory.join(file)).expect("the fixture");
         let config = serde_json::from_slice(&read("config.json")).expect("JSON");
         let bytes = read("model.safetensors");
         let file = SafeTensors::deserialize(&bytes).expect("safetensors");

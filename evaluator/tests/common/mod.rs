@@ -220,3 +220,16 @@ pub fn letters(n: usize) -> String {
     };
     (0..n).map(|i| row(i) + "\n").collect()
 }
+
+/// Extracts an archive of `tests/fixtures/upstream/` of the workspace into `dir`.
+pub fn extract(archive: &str, dir: &Path) {
+    let archive = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/upstream").join(archive);
+    let command =
+        r#"set -e; zstd -dc --long=27 -- "$0" > "$1/archive.tar"; tar -xf "$1/archive.tar" -C "$1""#;
+    let status = Command::new("sh").args(["-c", command]).arg(&archive).arg(dir).status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "extracting {} failed; this test needs zstd and tar",
+        archive.display()
+    );
+}

@@ -5,19 +5,25 @@ use super::{Comparison, derive};
 use crate::format::evaluation_report::{
     Assurance, BaselineMetric, BaselineRef, Bootstrap, Context, ContextAssurance, ContextAuto,
     ContextBootstrap, ContextEval, ContextMetric, ContextRuntime, Dataset, DatasetHash, DatasetTokenizer,
-    DatasetWindows, Edit, EvaluationReport, GuardOverhead, LossWindows, Measurements, Meta, Overhead,
-    PrimaryMetric, QualityOverhead, ReportArm, ReportWindows, SystemOverhead, Telemetry, Verdict,
-    WindowStats,
+    DatasetWindows, Edit, EvaluatedOverhead, EvaluationReport, GuardOverhead, LossWindows, Measurements,
+    Meta, Overhead, PrimaryMetric, QualityOverhead, ReportArm, ReportWindows, SkippedOverhead,
+    SystemOverhead, Telemetry, Verdict, WindowStats,
 };
 use crate::format::objective::Objective;
 use crate::format::run_report::RunReport;
 use crate::format::warning::Warning;
-use crate::guards::Evaluations;
+use crate::guards::{self, Evaluations};
 use crate::job::Role;
 use crate::measured::Measured;
-use crate::policy::{ALPHA, BOOTSTRAP_METHOD, CI_BAND};
+use crate::policy::{ALPHA, BOOTSTRAP_METHOD, CI_BAND, GUARD_OVERHEAD_THRESHOLD, Tier};
 use crate::sentences::NO_GUARD_OVERHEAD;
 use serde_json::{Map, Number, Value};
+
+/// The assurance mode of a report that claims everything.
+const STRICT: &str = "strict";
+
+/// What InvarLock 0.12 calls that claim.
+const CLAIM_SET: &str = "invarlock-weight-edit-regression-v1";
 
 impl Comparison<'_> {
     /// The report.
@@ -46,7 +52,7 @@ impl Comparison<'_> {
             },
             edit_name,
             plugins: Map::new(),
-            context: self.settings(&guards.observed),
+            context: self.settings(&guards),
             primary_metric: self.primary_metric(),
             primary_metric_tail: numbers.tail.clone(),
             validation: numbers.validation.clone(),
@@ -73,13 +79,8 @@ impl Comparison<'_> {
             measurements: measurements(baseline, subject),
             structure: self.structure.clone(),
             invariants,
+            guard_overhead: self.guard_overhead(&guards),
             guards: guards.entries,
-            guard_overhead: GuardOverhead {
-                mode: "skipped".to_owned(),
-                skipped: true,
-                evaluated: false,
-                skip_reason: NO_GUARD_OVERHEAD.to_owned(),
-            },
             warnings: self.warnings(),
             guard_blocks: guards.blocks,
             auto: self.policy.auto.clone(),
@@ -132,12 +133,12 @@ impl Comparison<'_> {
         }
     }
 
-    fn settings(&self, observed: &[String]) -> Context {
+    fn settings(&self, guards: &Evaluations) -> Context {
         let (context, numbers) = (self.context, &self.numbers);
         Context {
             profile: context.profile.as_str().to_owned(),
             auto: ContextAuto { enabled: true, tier: context.tier.as_str().to_owned(), probes: 0 },
-            assurance: ContextAssurance { mode: "off".to_owned() },
+            assurance: ContextAssurance { mode: self.assurance_mode(guards).to_owned() },
             run: Map::new(),
             eval: ContextEval {
                 bootstrap: ContextBootstrap {
@@ -148,7 +149,7 @@ impl Comparison<'_> {
             },
             primary_metric: ContextMetric { acceptance_range: Map::new(), drift_band: numbers.drift_band },
             runtime: ContextRuntime { execution_mode: context.execution_mode.report_name().to_owned() },
-            guard_chain_observed: observed.to_vec(),
+            guard_chain_observed: guards.chain(),
         }
     }
 
@@ -196,16 +197,17 @@ impl Comparison<'_> {
     fn assurance(&self, guards: &Evaluations) -> Assurance {
         let context = self.context;
         let verdict = if self.numbers.passed { Verdict::Pass } else { Verdict::Fail };
-        let chain = ["invariants", "spectral", "rmt", "variance", "invariants"];
+        let mode = self.assurance_mode(guards);
         Assurance {
-            mode: "off".to_owned(),
+            mode: mode.to_owned(),
+            claim_set: (mode == STRICT).then(|| CLAIM_SET.to_owned()),
             profile: context.profile.as_str().to_owned(),
             tier: context.tier.as_str().to_owned(),
-            canonical_guard_chain: chain.map(str::to_owned).to_vec(),
-            canonical_guard_chain_enforced: false,
-            guard_chain_observed: guards.observed.clone(),
+            canonical_guard_chain: guards::CHAIN.map(str::to_owned).to_vec(),
+            canonical_guard_chain_enforced: guards.missing.is_empty(),
+            guard_chain_observed: guards.chain(),
             blocking_reasons: guards
-                .not_built
+                .missing
                 .iter()
                 .map(|guard| format!("{guard} was not evaluated"))
                 .collect(),
@@ -216,6 +218,35 @@ impl Comparison<'_> {
             runtime_provenance_verification_status: "pending".to_owned(),
             runtime_provenance_verified: false,
         }
+    }
+
+    /// The assurance mode of InvarLock 0.12: it accepts strict reports of some tiers only.
+    fn assurance_mode(&self, guards: &Evaluations) -> &'static str {
+        let context = self.context;
+        let strict = context.profile.gated() && context.tier != Tier::Aggressive && guards.missing.is_empty();
+        if strict { STRICT } else { "off" }
+    }
+
+    fn guard_overhead(&self, guards: &Evaluations) -> GuardOverhead {
+        if !guards.missing.is_empty() {
+            return GuardOverhead::Skipped(SkippedOverhead {
+                mode: "skipped".to_owned(),
+                skipped: true,
+                evaluated: false,
+                skip_reason: NO_GUARD_OVERHEAD.to_owned(),
+            });
+        }
+        let perplexity = self.subj.last.perplexity;
+        GuardOverhead::Evaluated(EvaluatedOverhead {
+            mode: "same_run".to_owned(),
+            skipped: false,
+            evaluated: true,
+            passed: true,
+            bare_ppl: perplexity,
+            guarded_ppl: perplexity,
+            overhead_ratio: 1.0,
+            overhead_threshold: GUARD_OVERHEAD_THRESHOLD,
+        })
     }
 
     fn dataset(&self) -> Dataset {

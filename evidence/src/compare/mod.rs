@@ -19,8 +19,9 @@ use crate::format::runtime_manifest::ExecutionMode;
 pub use crate::format::to_bytes;
 use crate::format::warning::Warning;
 use crate::gates;
-use crate::guards::{self, Evaluations};
+use crate::guards::{self, Evaluations, Sides};
 use crate::measured::digests::WindowHashes;
+use crate::measured::read_statistics;
 use crate::numerics::bootstrap::Method;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::{ALPHA, Profile, Tier};
@@ -99,10 +100,15 @@ pub(crate) fn compare_hashed(
     let base = Side::check("baseline", baseline, hashes[0])?;
     let subj = Side::check("subject", subject, hashes[1])?;
     sides::check_pair(&base, &subj)?;
-    let guards = Evaluations::new(baseline, subject);
+    let statistics = [read_statistics(baseline)?, read_statistics(subject)?];
+    let statistics = match &statistics {
+        [Some(before), Some(after)] => Some([before, after]),
+        _ => None,
+    };
+    let guards = Evaluations::new(&Sides { baseline, subject, statistics, tier: context.tier });
     let numbers = Numbers::derive(&base, &subj, context, &guards)?;
     let comparison = Comparison {
-        policy: Policy::new(context),
+        policy: Policy::new(context, &guards),
         structure: guards::invariants::structure(baseline, subject),
         run_id: run_id(subject, &context.subject_model_id),
         baseline_run_id: run_id(baseline, &context.baseline_model_id),

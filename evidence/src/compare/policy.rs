@@ -2,9 +2,11 @@
 
 use super::CompareContext;
 use crate::format::evaluation_report::{
-    Auto, Hysteresis, InvariantsPolicy, PolicyDigest, PolicyProvenance, ResolvedPolicy,
+    Auto, Hysteresis, InvariantsPolicy, PolicyDigest, PolicyProvenance, ResolvedPolicy, RmtPolicy,
+    SpectralPolicy, VariancePolicy,
 };
 use crate::format::to_value;
+use crate::guards::Evaluations;
 use crate::numerics::digest::{compact_json_hash, spaced_json_hash};
 use crate::policy::HYSTERESIS_RATIO;
 use serde_json::json;
@@ -18,11 +20,19 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    pub(super) fn new(context: &CompareContext) -> Self {
+    pub(super) fn new(context: &CompareContext, guards: &Evaluations) -> Self {
         let tier = context.tier.as_str().to_owned();
         let metrics = context.tier.metrics_policy();
         let thresholds_hash = compact_json_hash(&to_value(&metrics));
-        let resolved = ResolvedPolicy { metrics, invariants: InvariantsPolicy::default() };
+        let evaluated =
+            |name: &str| guards.observed.iter().any(|guard| guard == name).then_some(context.tier);
+        let resolved = ResolvedPolicy {
+            metrics,
+            invariants: InvariantsPolicy::default(),
+            spectral: evaluated("spectral").map(SpectralPolicy::of),
+            rmt: evaluated("rmt").map(RmtPolicy::of),
+            variance: evaluated("variance").map(VariancePolicy::of),
+        };
         let digest = spaced_json_hash(&json!({"resolved_policy": to_value(&resolved), "overrides": []}));
         Policy {
             auto: Auto { tier: tier.clone(), probes_used: 0, policy_digest: digest.clone() },

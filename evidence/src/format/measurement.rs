@@ -89,6 +89,9 @@ pub struct Seconds {
     pub tokenize: f64,
     /// Computing the losses.
     pub eval: f64,
+    /// Measuring for the guards; absent where an older evaluator measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guards: Option<f64>,
     /// All of them.
     pub total: f64,
 }

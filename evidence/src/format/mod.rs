@@ -18,6 +18,7 @@ pub mod plan;
 pub mod role;
 pub mod run_report;
 pub mod runtime_manifest;
+pub mod statistics;
 pub mod subject_tokenizer;
 pub mod trust_profile;
 pub mod untrusted;

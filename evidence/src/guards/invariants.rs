@@ -1,6 +1,6 @@
 //! The invariants guard: structure, vocabulary and tied weights of the subject are those of the baseline.
 
-use super::{Check, Evaluation, Fact, Finding, Guard, GuardGate, Limit, Outcome, object};
+use super::{Check, Decision, Evaluation, Fact, Finding, Guard, GuardGate, Limit, Outcome, Sides, object};
 use crate::format::evaluation_report::{InvariantsPolicy, ParameterCount, Structure};
 use crate::format::run_report::{self, RunReport};
 use crate::format::untrusted::Node;
@@ -21,8 +21,9 @@ pub(super) const GUARD: Guard = Guard {
         },
         detail,
     }),
-    evaluate: Some(evaluate),
-    not_built: &[],
+    evaluate: |sides| Some(evaluate(sides)),
+    needs_statistics: false,
+    not_evaluated: &[],
     verify,
     outcome: |block, _| match block.get("status").str() {
         Some("pass") => Outcome::Passed,
@@ -114,19 +115,6 @@ pub enum Status {
     Error,
 }
 
-/// What follows from an outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Decision {
-    /// No failure.
-    Allow,
-    /// Warnings only.
-    Monitor,
-    /// A fatal failure.
-    Block,
-}
-
 /// Number of checks and failures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
@@ -182,7 +170,9 @@ pub enum Severity {
     Warning,
 }
 
-fn evaluate(baseline: &RunReport, subject: &RunReport) -> Evaluation {
+fn evaluate(sides: &Sides<'_>) -> Evaluation {
+    let Sides { baseline, subject, .. } = *sides;
+    let entry = sides.measured("invariants");
     let (Some((before, base_guard)), Some((after, guard))) = (checks(baseline), checks(subject)) else {
         return Evaluation {
             block: object(&Block::Missing(Missing {
@@ -192,6 +182,7 @@ fn evaluate(baseline: &RunReport, subject: &RunReport) -> Evaluation {
                 failures: Vec::new(),
             })),
             passed: false,
+            entry,
         };
     };
     let mut failures = own_violations(base_guard, "baseline");
@@ -224,7 +215,7 @@ fn evaluate(baseline: &RunReport, subject: &RunReport) -> Evaluation {
         failures,
         policy: InvariantsPolicy::default(),
     };
-    Evaluation { block: object(&Block::Evaluated(Box::new(block))), passed: fatal == 0 }
+    Evaluation { block: object(&Block::Evaluated(Box::new(block))), passed: fatal == 0, entry }
 }
 
 /// Parameters of both checkpoints, for the report's `structure`; nothing unless both sides have checks.

@@ -5,17 +5,23 @@
 // Without its features, this crate only writes blocks.
 #![cfg_attr(not(all(feature = "html", feature = "verify")), allow(dead_code))]
 
+mod contract;
+mod family;
 pub mod invariants;
-mod not_built;
-mod rmt;
-mod spectral;
-mod variance;
+mod limits;
+mod not_evaluated;
+pub mod rmt;
+pub mod spectral;
+pub mod variance;
 
-use crate::format::evaluation_report::{GuardBlock, GuardEntry, NotEvaluated};
-use crate::format::run_report::RunReport;
+use crate::format::evaluation_report::{EvaluationReport, GuardBlock, GuardEntry, NotEvaluated};
+use crate::format::run_report::{self, RunReport};
+use crate::format::statistics::GuardStatistics;
 use crate::format::to_value;
 use crate::format::untrusted::Node;
+use crate::numerics::digest::sha256_hex;
 use crate::policy::{Profile, Tier};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Every guard, in the order of reports and pages. A new guard is a file of this module and an element of this table.
@@ -31,10 +37,12 @@ pub struct Guard {
     pub purpose: &'static str,
     /// The gate that it decides, if any.
     pub gate: Option<GuardGate>,
-    /// Evaluates both sides; none for a guard that this version lacks.
-    pub(crate) evaluate: Option<fn(&RunReport, &RunReport) -> Evaluation>,
-    /// Members of the block of a guard that this version lacks, besides those of [`not_built::Block`].
-    pub(crate) not_built: &'static [(&'static str, bool)],
+    /// Evaluates both sides; none where an older evaluator did not measure for it.
+    pub(crate) evaluate: fn(&Sides<'_>) -> Option<Evaluation>,
+    /// Whether it needs [`GuardStatistics`]. A report in which such a guard was not evaluated is complete.
+    pub(crate) needs_statistics: bool,
+    /// Members of its block where it was not evaluated, besides those of [`not_evaluated::Block`].
+    pub(crate) not_evaluated: &'static [(&'static str, bool)],
     /// Checks its block against what the block states of both sides.
     pub(crate) verify: fn(&Check<'_>) -> Vec<Finding>,
     /// Its outcome, from its block and, where the block has none, from its flag.
@@ -57,12 +65,96 @@ pub struct GuardGate {
     pub(crate) detail: fn(Node<'_>) -> String,
 }
 
+/// What a guard judges from.
+pub(crate) struct Sides<'a> {
+    /// The baseline's run report.
+    pub(crate) baseline: &'a RunReport,
+    /// The subject's run report.
+    pub(crate) subject: &'a RunReport,
+    /// The statistics of both, if both have them.
+    pub(crate) statistics: Option<[&'a GuardStatistics; 2]>,
+    /// The tier, which the limits depend on.
+    pub(crate) tier: Tier,
+}
+
+impl Sides<'_> {
+    /// A guard's element of the subject's run report.
+    fn measured(&self, name: &str) -> Option<run_report::Guard> {
+        self.subject.guards.iter().find(|guard| guard.name == name).cloned()
+    }
+
+    /// The same with an outcome, and without the statistics, which the run report has.
+    fn entry(&self, name: &str, passed: bool, decision: Decision) -> Option<run_report::Guard> {
+        let decision = Some(decision.name().to_owned());
+        self.measured(name).map(|guard| run_report::Guard {
+            passed: Some(passed),
+            decision,
+            details: Map::new(),
+            ..guard
+        })
+    }
+}
+
+/// Digests of the statistics from which a guard judged, as the run reports have them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct StatisticsDigests {
+    /// SHA-256 of the baseline's as compact JSON.
+    pub baseline: String,
+    /// The same of the subject's.
+    pub subject: String,
+}
+
+impl StatisticsDigests {
+    /// Of these statistics.
+    fn of<T: Serialize>([baseline, subject]: [&T; 2]) -> Self {
+        // A value of these types is always written.
+        let digest = |statistics: &T| sha256_hex(&serde_json::to_vec(statistics).unwrap_or_default());
+        Self { baseline: digest(baseline), subject: digest(subject) }
+    }
+}
+
 /// The result of a guard on both sides.
 pub(crate) struct Evaluation {
     /// Its block in the report.
     pub(crate) block: GuardBlock,
     /// Whether the subject passes.
     pub(crate) passed: bool,
+    /// Its element of the report's `guards`.
+    pub(crate) entry: Option<run_report::Guard>,
+}
+
+/// What follows from a guard's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// No failure.
+    Allow,
+    /// Warnings only.
+    Monitor,
+    /// A fatal failure.
+    Block,
+}
+
+impl Decision {
+    /// Of a guard that passed or not, with or without a finding.
+    fn of(passed: bool, clean: bool) -> Self {
+        match (passed, clean) {
+            (false, _) => Decision::Block,
+            (true, false) => Decision::Monitor,
+            (true, true) => Decision::Allow,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Decision::Allow => "allow",
+            Decision::Monitor => "monitor",
+            Decision::Block => "block",
+        }
+    }
 }
 
 /// An outcome of a guard, read from a report.
@@ -160,9 +252,9 @@ impl Guard {
     }
 }
 
-/// Flags of the guards that this version evaluates, as their blocks in a report state the outcome.
+/// Flags of the guards that every report evaluates, as their blocks state the outcome.
 pub(crate) fn stated_flags(report: Node<'_>) -> Vec<(&'static str, bool)> {
-    let evaluated = TABLE.iter().filter(|guard| guard.evaluate.is_some());
+    let evaluated = TABLE.iter().filter(|guard| !guard.needs_statistics);
     let flag = |guard: &'static Guard| {
         let outcome = (guard.outcome)(guard.block(report), None);
         Some((guard.gate.as_ref()?.flag, matches!(outcome, Outcome::Passed | Outcome::Warned)))
@@ -178,47 +270,70 @@ pub(crate) struct Evaluations {
     pub(crate) flags: Vec<(&'static str, bool)>,
     /// Elements of the report's `guards`.
     pub(crate) entries: Vec<GuardEntry>,
-    /// Names of the guards that this version evaluates.
+    /// Names of the guards that were evaluated.
     pub(crate) observed: Vec<String>,
-    /// Names of those that it does not.
-    pub(crate) not_built: Vec<&'static str>,
+    /// Names of the others.
+    pub(crate) missing: Vec<&'static str>,
 }
 
 impl Evaluations {
     /// Evaluates every guard of the table.
-    pub(crate) fn new(baseline: &RunReport, subject: &RunReport) -> Self {
+    pub(crate) fn new(sides: &Sides<'_>) -> Self {
         let mut found = Evaluations {
             blocks: Map::new(),
             flags: Vec::new(),
             entries: Vec::new(),
             observed: Vec::new(),
-            not_built: Vec::new(),
+            missing: Vec::new(),
         };
         for guard in &TABLE {
-            let block = match guard.evaluate {
-                Some(evaluate) => {
-                    let evaluation = evaluate(baseline, subject);
+            let block = match (guard.evaluate)(sides) {
+                Some(evaluation) => {
                     found.flags.extend(guard.gate.as_ref().map(|gate| (gate.flag, evaluation.passed)));
-                    let measured = subject.guards.iter().find(|measured| measured.name == guard.name);
-                    found.entries.extend(measured.cloned().map(GuardEntry::Evaluated));
+                    found.entries.extend(evaluation.entry.map(GuardEntry::Evaluated));
                     found.observed.push(guard.name.to_owned());
                     evaluation.block
                 }
                 None => {
-                    // A container's claim to have run a guard that this version cannot judge is not repeated.
+                    // A container's claim to have run a guard is not repeated.
                     found.entries.push(GuardEntry::NotEvaluated(NotEvaluated {
                         name: guard.name.to_owned(),
                         evaluated: false,
                         passed: None,
                     }));
-                    found.not_built.push(guard.name);
-                    not_built::block(guard.not_built)
+                    found.missing.push(guard.name);
+                    not_evaluated::block(guard.not_evaluated)
                 }
             };
             found.blocks.insert(guard.name.to_owned(), Value::Object(block));
         }
+        if found.missing.is_empty() {
+            found.flags.push(("guard_overhead_acceptable", true));
+        }
         found
     }
+}
+
+/// The order of guards in InvarLock 0.12, which checks the invariants before and after an edit.
+pub(crate) const CHAIN: [&str; 5] = ["invariants", "spectral", "rmt", "variance", "invariants"];
+
+impl Evaluations {
+    /// The guards that were evaluated, as [`CHAIN`] if all were: the invariants of the baseline are checked first, those of the subject last.
+    pub(crate) fn chain(&self) -> Vec<String> {
+        match self.missing.is_empty() {
+            true => CHAIN.map(str::to_owned).to_vec(),
+            false => self.observed.clone(),
+        }
+    }
+}
+
+/// Names of the guards that were not evaluated in a report of this program.
+pub(crate) fn missing(report: &EvaluationReport) -> Vec<&'static str> {
+    let evaluated = |guard: &&Guard| {
+        let block = report.guard_blocks.get(guard.name);
+        !guard.needs_statistics || block.is_some_and(|block| block["evaluated"] == true)
+    };
+    TABLE.iter().filter(|guard| !evaluated(guard)).map(|guard| guard.name).collect()
 }
 
 /// A typed block as an object.

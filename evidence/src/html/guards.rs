@@ -62,7 +62,16 @@ fn view(report: Node<'_>, guard: &Guard) -> GuardView {
         decision: block.get("decision").str().unwrap_or_default().to_owned(),
         facts,
         more: problems.len().saturating_sub(SHOWN),
-        problems: problems.iter().take(SHOWN).map(|problem| text::compact("", problem)).collect(),
+        problems: problems.iter().take(SHOWN).map(problem).collect(),
+    }
+}
+
+/// A violation in words, where its guard states them.
+fn problem(problem: &Value) -> String {
+    let text = |name: &str| problem.get(name).and_then(Value::as_str);
+    match (text("module"), text("message")) {
+        (Some(module), Some(message)) => text::compact("", &format!("{module}: {message}").into()),
+        _ => text::compact("", problem),
     }
 }
 

@@ -14,11 +14,13 @@ use crate::format::measurement::Measurement;
 pub use crate::format::measurement::{Evaluator, Seconds, Selection, Tokenizer};
 use crate::format::metrics::Metric;
 use crate::format::run_report::InvariantChecks;
+use crate::format::statistics::GuardStatistics;
 use crate::job::Role;
 use crate::journal::Journal;
 use crate::numerics::NOT_PREDICTED;
 use crate::numerics::stats::weighted_mean;
 use invarlock_error::{Error, Result};
+pub(crate) use read::read_statistics;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
@@ -101,6 +103,8 @@ pub struct Measured {
     pub selection: Selection,
     /// The numbers of the first preview and final windows whose losses an earlier, interrupted run measured.
     pub resumed: [usize; 2],
+    /// What the guards measured; none where an older evaluator measured.
+    pub statistics: Option<GuardStatistics>,
     /// How long it took.
     pub seconds: Seconds,
     /// Peak resident memory, MiB; none if unknown.

@@ -6,6 +6,7 @@ use crate::format::masking::Masked;
 use crate::format::metrics::{self, Metric};
 use crate::format::objective::Objective;
 use crate::format::run_report::{RunReport, SPECIAL_TOKENS, WindowArm};
+use crate::format::statistics::GuardStatistics;
 use crate::job::Role;
 use crate::numerics::NOT_PREDICTED;
 use invarlock_error::{Context as _, Error, Result, bail};
@@ -132,6 +133,7 @@ impl Measured {
                 packing: optional::<Option<Packing>>(&data.more, "data", "packing")?.unwrap_or_default(),
                 chat_template_sha256: optional(&data.more, "data", "chat_template_sha256")?,
             },
+            statistics: read_statistics(report)?,
             seconds: typed(value(&metrics.more, "metrics", "timings")?, "metrics.timings")?,
             memory_mb_peak: metrics.more.get("memory_mb_peak").and_then(Value::as_f64),
         })
@@ -149,6 +151,20 @@ fn predicted_texts(role: Role, arm: &WindowArm) -> Result<Option<Vec<String>>> {
         bail!(Integrity, "evaluation_windows.final.predicted_texts has {count} texts for {windows} windows");
     }
     Ok(Some(texts.clone()))
+}
+
+/// What the guards measured; none where an older evaluator measured.
+pub(crate) fn read_statistics(report: &RunReport) -> Result<Option<GuardStatistics>> {
+    let details =
+        |name: &str| report.guards.iter().find(|guard| guard.name == name).map(|guard| &guard.details);
+    let (Some(spectral), Some(rmt)) = (details("spectral"), details("rmt")) else { return Ok(None) };
+    match (spectral.get("modules"), rmt.get("activations")) {
+        (Some(weights), Some(activations)) => Ok(Some(GuardStatistics {
+            weights: typed(weights, "details.modules of the spectral guard")?,
+            activations: typed(activations, "details.activations of the rmt guard")?,
+        })),
+        _ => Ok(None),
+    }
 }
 
 /// `metrics.resumed`.

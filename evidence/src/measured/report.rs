@@ -281,8 +281,15 @@ impl Measured {
             metrics: Map::new(),
             violations: Vec::new(),
         };
-        let measured = |guard: &guards::Guard| match guard.name {
-            "invariants" => Guard {
+        let statistics = self.statistics.as_ref();
+        // What follows from the statistics is judged where those of both sides are at hand.
+        let with_details = |name: &str, member: &str, details: Value| Guard {
+            evaluated: true,
+            details: Map::from_iter([(member.to_owned(), details)]),
+            ..empty(name)
+        };
+        let measured = |guard: &guards::Guard| match (guard.name, statistics) {
+            ("invariants", _) => Guard {
                 evaluated: true,
                 // A single side can only violate this guard by weights that are not finite, which are rejected before.
                 passed: Some(true),
@@ -292,7 +299,9 @@ impl Measured {
                     "fatal_violations": 0, "warning_violations": 0})),
                 ..empty(guard.name)
             },
-            name => empty(name),
+            ("spectral", Some(found)) => with_details("spectral", "modules", to_value(&found.weights)),
+            ("rmt", Some(found)) => with_details("rmt", "activations", to_value(&found.activations)),
+            (name, _) => empty(name),
         };
         guards::TABLE.iter().map(measured).collect()
     }

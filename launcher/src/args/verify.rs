@@ -23,7 +23,7 @@ pub struct VerifyArgs {
     /// Evaluation reports, or directories that contain evaluation.report.json
     #[arg(required = true, value_name = "REPORT|DIR")]
     pub reports: Vec<PathBuf>,
-    /// Profile: dev (ratio and invariants), ci (every gate) or release (every gate and guard; this version cannot measure for it)
+    /// Profile: dev (ratio and invariants), ci (every gate) or release (every gate and guard)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
     /// Tier that the gates are judged with [default: that of the report]

@@ -30,6 +30,8 @@ pub struct Layer<'a> {
 
 #[derive(Debug)]
 struct Sublayer<T> {
+    /// Name of the module whose output is added to the hidden state.
+    name: String,
     module: T,
     before: Option<Norm>,
     output: Option<Norm>,
@@ -50,14 +52,26 @@ impl<'a> Layer<'a> {
             None => None,
             Some(cross) => {
                 let module = CrossAttention::load(&cross.module, loader)?;
-                Some(Sublayer::load(cross, module, hidden_size, loader)?)
+                Some(Sublayer::load(cross, &cross.module.output.weight, module, hidden_size, loader)?)
             }
         };
         Ok(Self {
             hidden_size,
-            attention: Sublayer::load(&spec.attention, attention, hidden_size, loader)?,
+            attention: Sublayer::load(
+                &spec.attention,
+                &spec.attention.module.output.weight,
+                attention,
+                hidden_size,
+                loader,
+            )?,
             cross,
-            feed_forward: Sublayer::load(&spec.feed_forward, feed_forward, hidden_size, loader)?,
+            feed_forward: Sublayer::load(
+                &spec.feed_forward,
+                spec.feed_forward.module.output(),
+                feed_forward,
+                hidden_size,
+                loader,
+            )?,
             parallel: spec.parallel,
             normed_residual: spec.normed_residual,
             residual_scale: spec.residual_scale,
@@ -145,13 +159,14 @@ impl<'a> Layer<'a> {
         work: &mut Work,
     ) {
         let (size, width) = (self.hidden_size, output.weight.inputs());
-        let Work { update, attended, panel, row, .. } = work;
+        let Work { update, attended, panel, row, outputs, .. } = work;
         for block in row_blocks(hidden.len() / size) {
             let n = block.len();
             let hidden = &mut hidden[block.start * size..block.end * size];
             let attended = View::dense(&attended[block.start * width..block.end * width], n, width);
             let update = sized(update, n * size);
             output.weight.apply(attended, &mut ViewMut::dense(update, n, size), panel);
+            outputs.add(&sublayer.name, update, size, output.bias.as_deref());
             sublayer.add(update, output.bias.as_deref(), self.residual_scale, hidden, row);
         }
     }
@@ -159,7 +174,7 @@ impl<'a> Layer<'a> {
     /// Adds the output of the feed-forward module.
     fn feed_forward(&self, hidden: &mut [f32], work: &mut Work) {
         let size = self.hidden_size;
-        let Work { normed, update, scores, panel, feed_forward, .. } = work;
+        let Work { normed, update, scores, panel, feed_forward, outputs, .. } = work;
         for block in row_blocks(hidden.len() / size) {
             let n = block.len();
             let hidden = &mut hidden[block.start * size..block.end * size];
@@ -169,6 +184,7 @@ impl<'a> Layer<'a> {
             let output = sized(update, n * size);
             let bias =
                 self.feed_forward.module.run(View::dense(x, n, size), output, scores, feed_forward, panel);
+            outputs.add(&self.feed_forward.name, output, size, bias);
             if self.normed_residual {
                 hidden.copy_from_slice(&normed[..n * size]);
             }
@@ -186,14 +202,23 @@ fn normalised<'h>(norm: Option<&Norm>, rows: &'h [f32], width: usize, out: &'h m
 }
 
 impl<T> Sublayer<T> {
+    /// `output` is the tensor of the projection whose output is added to the hidden state.
     fn load<'a, S>(
         spec: &spec::Sublayer<S>,
+        output: &str,
         module: T,
         width: usize,
         loader: &mut Loader<'a, '_>,
     ) -> Result<Self> {
+        let name = loader.module(output.strip_suffix(".weight").unwrap_or(output));
         let mut norm = |spec: &Option<spec::Norm>| spec.as_ref().map(|s| loader.norm(s, width)).transpose();
-        Ok(Self { module, before: norm(&spec.before)?, output: norm(&spec.output)?, sum: norm(&spec.sum)? })
+        Ok(Self {
+            name,
+            module,
+            before: norm(&spec.before)?,
+            output: norm(&spec.output)?,
+            sum: norm(&spec.sum)?,
+        })
     }
 
     /// The module's input.

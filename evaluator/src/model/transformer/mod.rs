@@ -27,6 +27,10 @@ use invarlock_error::{Result, bail};
 use invarlock_evidence::format::objective::Objective;
 use layer::Layer;
 
+/// Names of the first hidden states, of the model or its decoder and of the encoder, for the guards.
+const EMBEDDINGS: &str = "embeddings";
+const ENCODER_EMBEDDINGS: &str = "encoder.embeddings";
+
 /// The weights of each step of the forward pass.
 type Steps<'a> = Vec<Arc<Pages<'a>>>;
 
@@ -83,6 +87,7 @@ pub fn load<'a>(
         checks: loaded.checks,
         profile: spec.profile.members(),
         tensors: loaded.tensors,
+        modules: loaded.modules,
         weights: stored_weights(format, lora.as_ref()),
         activations: format.and_then(|format| format.activations()),
         unused: loaded.unused,
@@ -221,13 +226,19 @@ impl ForwardPass for Transformer<'_> {
         let State { hidden, source } = state;
         let tokens: Vec<&[u32]> = examples.iter().map(|example| example.tokens).collect();
         let Some(encoder) = &self.encoder else {
-            return self.embedding.run(&tokens, size, rows_of(hidden, &spans(&tokens), size), work);
+            let hidden = rows_of(hidden, &spans(&tokens), size);
+            self.embedding.run(&tokens, size, hidden, work);
+            return work.outputs.add(EMBEDDINGS, hidden, size, None);
         };
-        encoder.embedding.run(&tokens, size, rows_of(source, &spans(&tokens), size), work);
+        let source = rows_of(source, &spans(&tokens), size);
+        encoder.embedding.run(&tokens, size, source, work);
+        work.outputs.add(ENCODER_EMBEDDINGS, source, size, None);
         let targets: Vec<Vec<u32>> =
             examples.iter().map(|example| encoder.shifted(labels(example))).collect();
         let targets: Vec<&[u32]> = targets.iter().map(Vec::as_slice).collect();
-        self.embedding.run(&targets, size, rows_of(hidden, &spans(&targets), size), work);
+        let hidden = rows_of(hidden, &spans(&targets), size);
+        self.embedding.run(&targets, size, hidden, work);
+        work.outputs.add(EMBEDDINGS, hidden, size, None);
     }
 
     fn layer(&self, index: usize, examples: &[Example<'_>], state: &mut State, work: &mut Work) {

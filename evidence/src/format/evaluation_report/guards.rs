@@ -37,8 +37,43 @@ pub type Evaluated = Guard;
 /// `guard_overhead`: perplexity with guards against perplexity without.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum GuardOverhead {
+    /// The guards were measured after the losses.
+    Evaluated(EvaluatedOverhead),
+    /// An older evaluator measured no guards.
+    Skipped(SkippedOverhead),
+}
+
+/// `guard_overhead` of a report in which every guard was evaluated. The losses are measured before the guards, which change no weight, so
+/// both perplexities are the same number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct GuardOverhead {
+pub struct EvaluatedOverhead {
+    /// `same_run`.
+    pub mode: String,
+    /// Always false.
+    pub skipped: bool,
+    /// Always true.
+    pub evaluated: bool,
+    /// Always true.
+    pub passed: bool,
+    /// Perplexity of the subject's final arm without guards.
+    pub bare_ppl: f64,
+    /// The same with guards.
+    pub guarded_ppl: f64,
+    /// Always 1.
+    pub overhead_ratio: f64,
+    /// Largest ratio, less 1.
+    pub overhead_threshold: f64,
+}
+
+/// `guard_overhead` of a report in which a guard was not evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SkippedOverhead {
     /// `skipped`.
     pub mode: String,
     /// Always true.

@@ -14,14 +14,17 @@ pub use dataset::{
     LossWindows, Overhead, PairedDeltaSummary, ReportArm, ReportWindows, SystemOverhead, Telemetry,
     WindowStats,
 };
-pub use guards::{Evaluated, GuardBlock, GuardEntry, GuardOverhead, NotEvaluated, ParameterCount, Structure};
+pub use guards::{
+    Evaluated, EvaluatedOverhead, GuardBlock, GuardEntry, GuardOverhead, NotEvaluated, ParameterCount,
+    SkippedOverhead, Structure,
+};
 pub use metric::{
     Band, BaselineMetric, BaselineRef, Confidence, ConfidenceLabel, PrimaryMetric, QualityOverhead,
     SecondaryMetric, Tail, TailStats, TailViolation, Validation, Verdict,
 };
 pub use policy::{
     AccuracyPolicy, Auto, Hysteresis, InvariantsPolicy, MetricsPolicy, PolicyDigest, PolicyProvenance,
-    RatioPolicy, ResolvedPolicy, TailPolicy,
+    RatioPolicy, ResolvedPolicy, RmtPolicy, SpectralPolicy, TailPolicy, VariancePolicy,
 };
 pub use provenance::{
     Artifacts, BaselineProviderDigest, EditDigest, Generator, Provenance, ProviderDigest, ReportBuild,
@@ -274,17 +277,20 @@ pub struct ContextRuntime {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Assurance {
-    /// Always `off`.
+    /// `strict` if every guard was evaluated, under a profile and a tier that InvarLock 0.12 accepts for it; else `off`.
     pub mode: String,
+    /// What a strict report claims, as InvarLock 0.12 names it; absent if `mode` is `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_set: Option<String>,
     /// Name of the profile.
     pub profile: String,
     /// Name of the tier.
     pub tier: String,
     /// The full guard chain of upstream.
     pub canonical_guard_chain: Vec<String>,
-    /// Always false.
+    /// Whether every guard was evaluated.
     pub canonical_guard_chain_enforced: bool,
-    /// Guards that ran.
+    /// Guards that were evaluated. The invariants come first for the baseline and, if all were evaluated, last for the subject.
     pub guard_chain_observed: Vec<String>,
     /// What keeps the report from full assurance.
     pub blocking_reasons: Vec<String>,

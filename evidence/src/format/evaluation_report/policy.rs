@@ -1,7 +1,7 @@
 //! The thresholds of a comparison.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// `resolved_policy`: thresholds that were applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,15 @@ pub struct ResolvedPolicy {
     pub metrics: MetricsPolicy,
     /// Settings of the invariants guard.
     pub invariants: InvariantsPolicy,
+    /// Limits of the spectral guard; absent where it was not evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectral: Option<SpectralPolicy>,
+    /// Limits of the RMT guard; absent where it was not evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rmt: Option<RmtPolicy>,
+    /// Limits of the variance guard; absent where it was not evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance: Option<VariancePolicy>,
 }
 
 /// `resolved_policy.metrics`.
@@ -91,6 +100,61 @@ impl Default for InvariantsPolicy {
     fn default() -> Self {
         Self { strict_mode: false, on_fail: "monitor".to_owned() }
     }
+}
+
+/// Limits of the spectral guard. A subject fails by one fatal violation, or if more than `max_caps` modules have another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SpectralPolicy {
+    /// `compare`: each module is compared with the baseline's.
+    pub mode: String,
+    /// `all`: every module.
+    pub scope: String,
+    /// Modules that may have a violation that is not fatal.
+    pub max_caps: u64,
+    /// Largest ratio of the spectral norms of both sides, the larger divided by the smaller.
+    pub norm_ratio_max: f64,
+    /// A larger one is fatal.
+    pub norm_ratio_fatal: f64,
+    /// Smallest correlation with the weights of the baseline.
+    pub correlation_min: f64,
+    /// A smaller one is fatal.
+    pub correlation_fatal: f64,
+    /// Smallest ratio of the stable ranks, the subject's divided by the baseline's.
+    pub stable_rank_ratio_min: f64,
+    /// A smaller one is fatal.
+    pub stable_rank_ratio_fatal: f64,
+    /// Smallest ratio of the shortest rows or columns, the subject's divided by the baseline's.
+    pub weakest_ratio_min: f64,
+    /// How the numbers are measured.
+    pub measurement_contract: Map<String, Value>,
+}
+
+/// Limits of the RMT guard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RmtPolicy {
+    /// `compare`: each module is compared with the baseline's.
+    pub mode: String,
+    /// How far an edge may be from the baseline's: the larger may be 1 + epsilon times the smaller.
+    pub epsilon_default: f64,
+    /// How the numbers are measured.
+    pub measurement_contract: Map<String, Value>,
+}
+
+/// Limits of the variance guard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VariancePolicy {
+    /// `compare`: each module is compared with the baseline's.
+    pub mode: String,
+    /// Always true: the guard decides nothing.
+    pub monitor_only: bool,
+    /// A factor closer to 1 is not reported.
+    pub deadband: f64,
 }
 
 /// `auto`: the tier.

@@ -1,7 +1,7 @@
 //! Evidence of this program: what `evaluate` derived when it wrote, is derived again from the raw records with the same code.
 //!
 //! 1. The manifest must be the one that its own facts give ([`Facts::manifest`]).
-//! 2. Each run report must be the one that its own values give ([`Measured::report`]), and the answer to the plan.
+//! 2. Each run report must be the one that its own values give ([`Measured::report`](crate::measured::Measured::report)), and the answer to the plan.
 //! 3. The report must be the one that facts and run reports give ([`Facts::compare`]).
 //! 4. Plan, observations, outcomes and times must be those of two finished, isolated runs.
 //! 5. An attestation must be the statement that follows from the rest, and a plan lock must be kept.
@@ -174,7 +174,9 @@ impl Check<'_> {
         verdict
             .recomputed
             .push("every value of the report, from the run reports and the manifest".to_owned());
-        verdict.not_recomputed.push("losses: they need the weights and the evaluator".to_owned());
+        verdict
+            .not_recomputed
+            .push("losses and statistics of the guards: they need the weights and the evaluator".to_owned());
         Ok(())
     }
 
@@ -260,16 +262,18 @@ impl Check<'_> {
     fn judge(&mut self, facts: &Facts, compared: &Compared, derived: EvaluationReport) -> Result<Judged> {
         let (made, tier) = facts.policy()?;
         let (profile, required) = (self.options.profile, self.options.tier.unwrap_or(tier));
+        let missing = guards::missing(&derived);
         let judged = match (profile, required) == (made, tier) {
             true => Ok(derived),
             false => compared.report(facts, profile, required),
         };
-        if profile.needs_all_guards() {
-            let missing = guards::TABLE.iter().filter(|guard| guard.evaluate.is_none());
+        if profile.needs_all_guards() && !missing.is_empty() {
             self.gates.extend(not_met(made, profile));
-            self.gates.extend(missing.map(|guard| {
-                format!("{} was not evaluated; profile {profile} requires every guard", guard.name)
-            }));
+            self.gates.extend(
+                missing
+                    .iter()
+                    .map(|name| format!("{name} was not evaluated; profile {profile} requires every guard")),
+            );
             return Ok(Judged { profile, tier: required });
         }
         let failed = match judged {

@@ -58,7 +58,7 @@ pub(super) fn faults(facts: &Facts, measured: &MeasuredSides, faults: &mut Vec<S
 /// The phases that the evaluator states against the time that its container ran.
 fn of_container(name: &str, side: &Side, measured: &Measured) -> Option<String> {
     let seconds = &measured.seconds;
-    let phases = [seconds.load, seconds.tokenize, seconds.eval];
+    let phases = [seconds.load, seconds.tokenize, seconds.eval, seconds.guards.unwrap_or_default()];
     let possible = phases.iter().all(|phase| phase.is_finite() && *phase >= 0.0) && seconds.eval > 0.0;
     let sum: f64 = phases.iter().sum();
     if !possible || (sum - seconds.total).abs() > 1e-6 + 1e-9 * sum {

@@ -64,7 +64,7 @@ impl Check<'_> {
         let mut flags = Vec::new();
         for guard in &guards::TABLE {
             let flag = guard.gate.as_ref().map(|gate| gate.flag);
-            if guard.evaluate.is_some() || is_evaluated(guard.block(self.report)) {
+            if !guard.needs_statistics || is_evaluated(guard.block(self.report)) {
                 flags.extend(flag);
                 self.guard(tier, guard);
             } else if profile.needs_all_guards() {

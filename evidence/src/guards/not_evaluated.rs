@@ -1,8 +1,8 @@
-//! The block of a guard that this version lacks.
+//! The block of a guard that was not evaluated: an older evaluator, which did not measure for it, measured a side.
 
-use super::{Check, Finding, object};
+use super::object;
 use crate::format::evaluation_report::GuardBlock;
-use crate::sentences::GUARD_NOT_BUILT;
+use crate::sentences::GUARD_NOT_MEASURED;
 use serde::{Deserialize, Serialize};
 
 /// Block of a guard that was not evaluated.
@@ -25,13 +25,8 @@ pub(super) fn block(more: &[(&'static str, bool)]) -> GuardBlock {
         evaluated: false,
         supported: false,
         status: "not_evaluated".to_owned(),
-        reason: GUARD_NOT_BUILT.to_owned(),
+        reason: GUARD_NOT_MEASURED.to_owned(),
     });
     block.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())));
     block
-}
-
-/// Nothing of it can be recomputed.
-pub(super) fn verify(_: &Check<'_>) -> Vec<Finding> {
-    Vec::new()
 }

@@ -1,6 +1,9 @@
-//! The RMT guard: the random-matrix edge of the activations. Not evaluated by this version; shown and checked in reports of upstream.
+//! The RMT guard: the random-matrix edge of what each module adds to the hidden state against that of the baseline.
+
+pub mod compare;
 
 use super::{Check, Fact, Finding, Guard, GuardGate, Limit};
+use crate::format::untrusted::Node;
 
 /// The guard.
 pub(super) const GUARD: Guard = Guard {
@@ -18,10 +21,11 @@ pub(super) const GUARD: Guard = Guard {
                 block.get("epsilon_default").f64().map(Limit::Epsilon),
             )
         },
-        detail: |_| "evaluated".to_owned(),
+        detail,
     }),
-    evaluate: None,
-    not_built: &[],
+    evaluate: compare::evaluate,
+    needs_statistics: true,
+    not_evaluated: &[],
     verify,
     outcome: |block, _| block.get("stable").bool().or_else(|| block.get("passed").bool()).into(),
     facts: |block| {
@@ -43,4 +47,28 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
         found.push(Finding::Gate("rmt.stable is false".to_owned()));
     }
     found
+}
+
+/// One line for the terminal.
+fn detail(block: Node<'_>) -> String {
+    let modules = block.get("modules_checked").u64();
+    let (Some(modules), Some(epsilon)) = (modules, block.get("epsilon_default").f64()) else {
+        return "evaluated".to_owned();
+    };
+    let limit = 1.0 + epsilon;
+    let violations: Vec<Node<'_>> = block.get("epsilon_violations").elements().collect();
+    let number = |node: Node<'_>| node.f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.3}"));
+    match violations.first() {
+        Some(first) => format!(
+            "{} of {modules} modules changed by more than a factor of {limit:.2}; {}: edge {} in the baseline, {} in the subject",
+            violations.len(),
+            first.get("module").str().unwrap_or_default(),
+            number(first.get("edge_base")),
+            number(first.get("edge_cur")),
+        ),
+        None => {
+            let ratio = number(block.get("max_edge_ratio"));
+            format!("{modules} modules, largest ratio of edges {ratio}, limit {limit:.2}")
+        }
+    }
 }

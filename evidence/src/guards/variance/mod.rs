@@ -1,16 +1,20 @@
-//! The variance guard: whether equalising variance would have helped. Not evaluated by this version; it decides no gate.
+//! The variance guard: the scale of what each module adds to the hidden state against that of the baseline. It decides no gate.
 
-use super::{Fact, Guard, Outcome, not_built};
+pub mod compare;
+
+use super::{Fact, Guard, Outcome};
 
 /// The guard.
 pub(super) const GUARD: Guard = Guard {
     name: "variance",
     title: "Variance",
-    purpose: "whether equalising variance would have helped",
+    purpose: "scale of what modules add to the hidden state",
     gate: None,
-    evaluate: None,
-    not_built: &[("enabled", false)],
-    verify: not_built::verify,
+    evaluate: compare::evaluate,
+    needs_statistics: true,
+    not_evaluated: &[("enabled", false)],
+    // Nothing of it can be recomputed without the run reports.
+    verify: |_| Vec::new(),
     outcome: |block, _| match block.get("passed").bool() {
         Some(false) => Outcome::Failed,
         _ if block.get("monitor_only").bool() == Some(true) || block.get("enabled").bool() == Some(false) => {
@@ -23,8 +27,11 @@ pub(super) const GUARD: Guard = Guard {
         let correction = |enabled| if enabled { "correction enabled" } else { "correction not applied" };
         let gain = block.get("gain").f64();
         let reason = block.at("predictive_gate.reason").str();
+        let compared = block.get("mode").str() == Some("compare");
+        let scales = block.get("proposed_scales").object().filter(|_| compared);
         [
-            enabled.map(|enabled| Fact::Text(correction(enabled))),
+            scales.map(|scales| Fact::Count(scales.len() as f64, "modules with another scale")),
+            enabled.filter(|_| !compared).map(|enabled| Fact::Text(correction(enabled))),
             gain.map(|gain| Fact::Number("gain", gain, 3)),
             reason.map(|reason| Fact::Value("predictive gate:", reason.to_owned())),
         ]

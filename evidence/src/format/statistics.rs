@@ -1,0 +1,59 @@
+//! What the guards measure of one side: the numbers from which they judge, in the run report.
+
+use serde::{Deserialize, Serialize};
+
+/// Numbers of a [`WeightStatistics::sketch`].
+pub const SKETCH: usize = 64;
+
+/// The measurements of all guards but the invariants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuardStatistics {
+    /// Of the weights.
+    pub weights: Vec<WeightStatistics>,
+    /// Of what modules add to the hidden state.
+    pub activations: ActivationStatistics,
+}
+
+/// Statistics of the weights of one module: a linear layer, an embedding or a normalisation. Quantised weights are taken as the values they
+/// stand for. Biases are not part of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WeightStatistics {
+    /// Name of the module in Hugging Face's model.
+    pub module: String,
+    /// Rows and columns as Hugging Face's model has them; a normalisation has one row.
+    pub shape: [u64; 2],
+    /// Estimate of the largest singular value: four power iterations from a vector of ones, as InvarLock 0.12 does.
+    pub spectral_norm: f64,
+    /// Square root of the sum of squares.
+    pub frobenius_norm: f64,
+    /// The length of the shortest row divided by the median of all, or that of columns: the smaller one.
+    pub weakest: f64,
+    /// A count sketch of the elements, divided by the Frobenius norm: [`SKETCH`] numbers.
+    pub sketch: Vec<f64>,
+}
+
+/// Statistics of what modules add to the hidden state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ActivationStatistics {
+    /// Ids of the windows that were measured, at most the first 512 tokens of each.
+    pub windows: Vec<u64>,
+    /// The modules, sorted by name.
+    pub modules: Vec<ModuleActivations>,
+}
+
+/// Statistics of what one module adds to the hidden state, as a matrix with a row for each token. Means over windows, weighted by tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ModuleActivations {
+    /// Name of the module whose output is added; `embeddings` for the first hidden states.
+    pub module: String,
+    /// Estimate of the largest singular value of the matrix with mean 0 and variance 1, divided by √rows + √columns, that of random numbers.
+    pub edge: f64,
+    /// Mean of the squares.
+    pub mean_square: f64,
+}

@@ -1,0 +1,91 @@
+//! The spectral guard: the weights of each module against those of the baseline.
+
+pub mod compare;
+
+use super::{Check, Fact, Finding, Guard, GuardGate, Limit};
+use crate::format::untrusted::Node;
+use serde_json::Value;
+
+/// The guard.
+pub(super) const GUARD: Guard = Guard {
+    name: "spectral",
+    title: "Spectral",
+    purpose: "weights of each module are like those of the baseline",
+    gate: Some(GuardGate {
+        flag: "spectral_stable",
+        label: "Spectral Stable",
+        title: "Spectral stability",
+        measured: |block| {
+            let caps = block.get("max_caps").f64().or_else(|| block.at("summary.max_caps").f64());
+            (Fact::count(block, "caps_applied", "caps applied"), caps.map(Limit::AtMost))
+        },
+        detail,
+    }),
+    evaluate: compare::evaluate,
+    needs_statistics: true,
+    not_evaluated: &[],
+    verify,
+    outcome: |block, flag| block.get("passed").bool().or(flag).into(),
+    facts: |block| {
+        let modules = Fact::count(block, "summary.modules_checked", "modules checked");
+        let caps = Fact::count(block, "caps_applied", "caps applied");
+        let number = |path, name| block.at(path).f64().map(|number| Fact::Number(name, number, 4));
+        let norm = number("summary.max_spectral_norm", "largest norm");
+        let ratio = number("summary.max_sigma_ratio", "largest ratio of norms");
+        let correlation = number("summary.min_correlation", "smallest correlation");
+        // Only the comparison of both sides has a correlation.
+        let ratio = ratio.filter(|_| correlation.is_some());
+        [modules, caps, norm, ratio, correlation].into_iter().flatten().collect()
+    },
+};
+
+fn verify(check: &Check<'_>) -> Vec<Finding> {
+    let mut found = vec![Finding::NotRecomputed("spectral: its numbers need the weights".to_owned())];
+    let caps = check.tier.spectral_caps();
+    let applied = whole(check.block.get("caps_applied").value()).unwrap_or(0);
+    let exceeded = check.block.get("caps_exceeded").value();
+    let exceeded = !matches!(exceeded, Value::Null | Value::Bool(false)) && exceeded.as_f64() != Some(0.0);
+    if check.profile.gated() && (applied > caps || exceeded) {
+        let tier = check.tier;
+        found.push(Finding::Gate(format!(
+            "spectral.caps_applied is {applied}, the {tier} tier allows {caps}"
+        )));
+    }
+    found
+}
+
+/// A number of 0 or more without its fraction, or a string that is one: upstream writes both.
+fn whole(value: &Value) -> Option<u64> {
+    let float = |value: &Value| {
+        value.as_f64().filter(|float| (0.0..1.8e19).contains(float)).map(|float| float as u64)
+    };
+    value.as_u64().or_else(|| float(value)).or_else(|| value.as_str()?.trim().parse().ok())
+}
+
+/// One line for the terminal.
+fn detail(block: Node<'_>) -> String {
+    let compared = block
+        .get("summary")
+        .get("modules_checked")
+        .u64()
+        .filter(|_| block.get("mode").str() == Some("compare"));
+    let Some(modules) = compared else { return "evaluated".to_owned() };
+    let violations: Vec<Node<'_>> = block.get("violations").elements().collect();
+    let caps = block.get("caps_applied").u64().unwrap_or_default();
+    let most = block.get("max_caps").u64().unwrap_or_default();
+    let number = |name: &str| block.get("summary").get(name).f64();
+    match violations.first() {
+        Some(first) => {
+            let text = |name: &str| first.get(name).str().unwrap_or_default().to_owned();
+            let fatal = number("fatal_violations").unwrap_or_default();
+            let counts = format!("{fatal} fatal violations, {caps} modules with others of at most {most}");
+            format!("{counts}; {}: {}", text("module"), text("message"))
+        }
+        None => {
+            let shown =
+                |name: &str| number(name).map_or_else(|| "-".to_owned(), |number| format!("{number:.3}"));
+            let (ratio, correlation) = (shown("max_sigma_ratio"), shown("min_correlation"));
+            format!("{modules} modules, largest ratio of norms {ratio}, smallest correlation {correlation}")
+        }
+    }
+}
