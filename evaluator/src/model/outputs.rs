@@ -10,7 +10,7 @@ pub struct Output {
     pub module: String,
     /// Elements of a row.
     pub width: usize,
-    /// A row for each of the first tokens, at most [`ROWS`].
+    /// A row for each of the first tokens, at most 512.
     pub values: Vec<f32>,
 }
 
