@@ -112,6 +112,7 @@ impl EvaluatorRun<'_> {
             filter: opened.filter.clone(),
             limits: opened.limits.clone(),
             collect_output: true,
+            stdio: invarlock_runtime::Stdio::Output,
             runtime_files: None,
         })
     }

@@ -49,6 +49,7 @@ mod request;
 #[cfg(feature = "schemas")]
 pub mod schemas;
 mod signals;
+mod stdio;
 mod sweep;
 mod ui;
 mod usage;

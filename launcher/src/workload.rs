@@ -106,6 +106,7 @@ impl Workload {
             filter: filter.program.clone(),
             limits: self.limits.resolve(limits::OUTPUT_BYTES),
             collect_output: false,
+            stdio: invarlock_runtime::Stdio::Output,
             runtime_files: Some(RuntimeFiles { passwd: user.passwd }),
         };
         Ok(Prepared { supervisor, spec, filter, rootfs, image })

@@ -67,6 +67,7 @@ impl Stage {
             filter: Profile::general().compile().context("compiling the filter of the probe")?,
             limits: limits(part),
             collect_output: true,
+            stdio: invarlock_runtime::Stdio::Output,
             runtime_files: None,
         })
     }

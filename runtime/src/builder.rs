@@ -12,7 +12,7 @@ use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::process::{die_with_supervisor, null_device};
-use crate::protocol::{self, Build, FromInit, Reply};
+use crate::protocol::{self, Build, FromInit, Reply, Request};
 use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, sys, user_limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use libcontainer::notify_socket::NotifyListener;
@@ -43,6 +43,27 @@ pub(crate) struct Builder {
     pub(crate) workload_socket: UnixStream,
 }
 
+/// The workload's standard streams.
+struct Streams {
+    input: OwnedFd,
+    output: OwnedFd,
+    error: OwnedFd,
+}
+
+impl Streams {
+    fn of(request: &Request, fds: &mut impl Iterator<Item = OwnedFd>) -> Result<Self> {
+        let mut next = || {
+            fds.next().ok_or_else(|| Error::system("the supervisor's message came without its descriptors"))
+        };
+        let (output, error) = (next()?, next()?);
+        let input = match request.streams {
+            protocol::Streams::Output => null_device()?,
+            protocol::Streams::Input => next()?,
+        };
+        Ok(Streams { input, output, error })
+    }
+}
+
 impl Builder {
     /// Runs in the new process. Never returns.
     pub(crate) fn run(mut self) -> ! {
@@ -68,9 +89,7 @@ impl Builder {
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
         let mut fds = fds.into_iter();
-        let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
-            return Err(Error::system("the supervisor's message came without its descriptors"));
-        };
+        let streams = Streams::of(&build.request, &mut fds)?;
         let handles = fds.collect();
         let handles = self.mounts(&build, handles).in_control("root file system")?;
         hooks::step("builder: mounts made");
@@ -81,7 +100,7 @@ impl Builder {
         protocol::send(&self.socket, &FromInit::Output, &[out.as_fd()])?;
         drop(out);
         hooks::step("builder: output handed over");
-        self.become_init(build, stdout, stderr)
+        self.become_init(build, streams)
     }
 
     /// The parts that clone cannot create: the cgroup namespace, whose root is this process's current cgroup, and the id maps, which
@@ -137,12 +156,7 @@ impl Builder {
     }
 
     /// libcontainer mounts `/proc` and `/dev`, masks paths, calls pivot_root, drops most capabilities, and calls [`Init`], which never returns.
-    fn become_init(
-        &self,
-        build: Build<'_>,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-    ) -> Result<std::convert::Infallible> {
+    fn become_init(&self, build: Build<'_>, streams: Streams) -> Result<std::convert::Infallible> {
         let spec = oci::config(&build.request, self.identity.init_inside())?;
         let notify_listener = NotifyListener::new(Path::new("/state/notify"))
             .err_kind(Kind::System)
@@ -167,9 +181,9 @@ impl Builder {
             executor: Box::new(Init::new(build, self.identity, &self.socket, &self.workload_socket)),
             no_pivot: false,
             // libcontainer closes them after it has duplicated them.
-            stdin: Some(null_device()?.into_raw_fd()),
-            stdout: Some(stdout.into_raw_fd()),
-            stderr: Some(stderr.into_raw_fd()),
+            stdin: Some(streams.input.into_raw_fd()),
+            stdout: Some(streams.output.into_raw_fd()),
+            stderr: Some(streams.error.into_raw_fd()),
             as_sibling: false,
             pid_file: None,
         };

@@ -3,8 +3,9 @@
 use crate::hooks::{self, Hooks};
 use crate::identity::IdsInside;
 use crate::outcome::{Outcome, OutputFile, Sink};
-use crate::protocol::{self, Answer, Done, Order, Prepare, Request, RequestInput};
+use crate::protocol::{self, Answer, Done, Order, Prepare, Request, RequestInput, Streams};
 use crate::spec::{ContainerSpec, HostSpec, Input, InputSource, check_limits, check_strings};
+use crate::stdio::{Feed, Stdio};
 use crate::{executable, seal, state};
 use invarlock_error::{Context as _, Error, Kind, Result, bail};
 use invarlock_seccomp::ResolvedProfile;
@@ -130,6 +131,10 @@ impl Supervisor {
             env: spec.env,
             cwd: spec.cwd,
             inputs,
+            streams: match &spec.stdio {
+                Stdio::Output => Streams::Output,
+                Stdio::Input(_) => Streams::Input,
+            },
             filter: spec.filter,
             limits: spec.limits,
             collect_output: spec.collect_output,
@@ -137,7 +142,7 @@ impl Supervisor {
             host: None,
             trace,
         };
-        self.run_request(request, fds, cancel, sink)
+        self.run_request(request, spec.stdio, fds, cancel, sink)
     }
 
     fn run_on_host(self, spec: HostSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
@@ -156,6 +161,7 @@ impl Supervisor {
             env: spec.env,
             cwd: "/".into(),
             inputs: Vec::new(),
+            streams: Streams::Output,
             filter: spec.filter,
             limits: spec.limits,
             collect_output: true,
@@ -163,12 +169,13 @@ impl Supervisor {
             host: Some(spec.output),
             trace: None,
         };
-        self.run_request(request, Vec::new(), cancel, sink)
+        self.run_request(request, Stdio::Output, Vec::new(), cancel, sink)
     }
 
     fn run_request(
         mut self,
         request: Request,
+        stdio: Stdio,
         inputs: Vec<OwnedFd>,
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
@@ -177,7 +184,16 @@ impl Supervisor {
             self.send_prepare(false, None)?;
         }
         let ((stdout, out_end), (stderr, err_end)) = (output_pipe()?, output_pipe()?);
-        let descriptors: Vec<OwnedFd> = [out_end, err_end].into_iter().chain(inputs).collect();
+        let mut descriptors = vec![out_end, err_end];
+        let feed = match stdio {
+            Stdio::Output => None,
+            Stdio::Input(from) => {
+                let (read, write) = pipe()?;
+                descriptors.push(read);
+                Some(Feed::start(from, write)?)
+            }
+        };
+        descriptors.extend(inputs);
         let fds: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
         let sent = protocol::send(&self.socket, &Order::Run(Box::new(request)), &fds);
         drop(descriptors);
@@ -191,6 +207,7 @@ impl Supervisor {
         };
         hooks::step("launcher: outcome received");
         let (done, files) = result?;
+        feed.map_or(Ok(()), |feed| feed.check())?;
         self.child.reap_later();
         outcome(done, files, &relay)
     }
@@ -236,11 +253,14 @@ impl Drop for Reaper {
     }
 }
 
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("creating a pipe")
+}
+
 /// A pipe for output of the workload: the end to read and the end to write. Reading never waits: the workload can open its pipe for reading
 /// and empty it between poll(2) and read(2).
 fn output_pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let (read, write) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("creating a pipe")?;
+    let (read, write) = pipe()?;
     rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK).context("creating a pipe")?;
     Ok((read, write))
 }

@@ -1,6 +1,7 @@
 //! The description of a run, as the caller supplies it, and its validation before any process is started.
 
 use crate::procfs;
+use crate::stdio::Stdio;
 use invarlock_error::{Error, Result, bail};
 use invarlock_seccomp::Program;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub struct ContainerSpec {
     pub cwd: String,
     /// Files below `/in`.
     pub inputs: Vec<Input>,
+    /// What its standard streams are connected with.
+    pub stdio: Stdio,
     /// System-call filter of the workload. Denied calls are counted if the filter reports them.
     pub filter: Program,
     /// Resource limits.

@@ -270,6 +270,7 @@ fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
         filter: filter(plan),
         limits: limits(plan),
         collect_output: true,
+        stdio: invarlock_runtime::Stdio::Output,
         runtime_files: None,
     })
 }

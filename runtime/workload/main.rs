@@ -7,6 +7,7 @@ mod inspect;
 mod launch;
 mod misbehavior;
 mod resources;
+mod streams;
 mod sys;
 
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
         ["fill-files", paths @ ..] => println!("{:?}", resources::fill_files(paths)),
         ["see"] => println!("{}", inspect::boundary()),
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a number")),
+        ["cat"] => streams::copy(),
+        ["count"] => println!("{}", streams::count()),
+        ["take", count] => streams::take(count.parse().expect("a number")),
         ["cat", path] => print!("{}", std::fs::read_to_string(path).expect("a readable file")),
         ["write", name, text] => std::fs::write(format!("/out/{name}"), text).expect("writing to /out"),
         ["exhaust", name] => resources::exhaust(name),

@@ -169,6 +169,7 @@ fn in_process(layer: &Path, runs: usize) -> ExitCode {
             filter: filter.clone(),
             limits: Limits::for_machine(),
             collect_output: true,
+            stdio: invarlock_runtime::Stdio::Output,
             runtime_files: None,
         };
         let outcome = invarlock_runtime::run(spec, cancel.as_fd(), &mut Discard).unwrap();

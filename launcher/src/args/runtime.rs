@@ -37,6 +37,9 @@ pub struct RunArgs {
     /// The command.
     #[command(flatten)]
     pub workload: WorkloadArgs,
+    /// Pass standard input on to the command. Without it, the command reads an empty input
+    #[arg(short = 'i', long)]
+    pub interactive: bool,
     /// Print outcome and observations as JSON on standard error
     #[arg(long)]
     pub json: bool,

@@ -8,6 +8,7 @@ use crate::pass_through::PassThrough;
 use crate::policy::Policy;
 use crate::request;
 use crate::signals::Signals;
+use crate::stdio;
 use crate::ui;
 use crate::workload::{ImageOutput, Prepared, or_interrupted};
 use invarlock_runtime::{Observations, Status, Usage};
@@ -46,8 +47,10 @@ pub struct RunOutput<'a> {
 /// Returns the exit code of the command.
 pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
+    let stdio = stdio::of(args.interactive)?;
     let workload = request::of_workload(&args.workload);
-    let Prepared { supervisor, spec, filter, rootfs: _in_use, image } = workload.prepare(policy)?;
+    let Prepared { supervisor, mut spec, filter, rootfs: _in_use, image } = workload.prepare(policy)?;
+    spec.stdio = stdio;
     let mut output = PassThrough::new(&signals);
     let outcome = supervisor.run(spec, signals.fd(), &mut output);
     let outcome = outcome.map_err(|error| or_interrupted(error, &signals))?;

@@ -188,9 +188,10 @@ impl Init {
         if !self.host {
             drop_capabilities()?;
         }
-        // Init keeps no end of the workload's pipes.
+        // Init keeps no end of the workload's pipes: their last reader and writer is the workload.
         let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
             .context("opening /dev/null")?;
+        rustix::stdio::dup2_stdin(&null).context("closing the standard input of init")?;
         rustix::stdio::dup2_stdout(&null).context("closing the standard output of init")?;
         rustix::stdio::dup2_stderr(&null).context("closing the standard error of init")?;
         drop(null);

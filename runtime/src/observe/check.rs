@@ -6,7 +6,7 @@ use crate::boundary::{DEVICES, DOMAIN_NAME, HOST_NAME, MASKED, READ_ONLY, SECURE
 use crate::hooks::unchecked;
 use crate::observations::{ContainerObservations, HostName, MountObservation, Observations, Seccomp};
 use crate::procfs::{self, Status};
-use crate::protocol::Request;
+use crate::protocol::{Request, Streams};
 use crate::{runtime_files, user_limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::fmt::Debug;
@@ -34,7 +34,11 @@ impl View<'_> {
         require("seccomp", self.has_filter(&observed.seccomp.value), &observed.seccomp.value)?;
         let descriptors = &observed.descriptors.value;
         let inherited = descriptors.iter().map(|d| (d.fd, d.what.as_str()));
-        require("descriptors", inherited.eq([(0, "/dev/null"), (1, "pipe"), (2, "pipe")]), descriptors)?;
+        let input = match self.request.streams {
+            Streams::Output => "/dev/null",
+            Streams::Input => "pipe",
+        };
+        require("descriptors", inherited.eq([(0, input), (1, "pipe"), (2, "pipe")]), descriptors)?;
         let resources = &observed.rlimits.value;
         require("rlimits", self.rlimits == self.requested_rlimits, resources)?;
         let core_dumps = &observed.core_dumps.value;

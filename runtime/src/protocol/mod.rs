@@ -34,7 +34,7 @@ pub(crate) struct Prepare {
     pub(crate) hooks: crate::hooks::Hooks,
 }
 
-/// The run. Descriptors: standard output, standard error, then one for each layer and input.
+/// The run. Descriptors: those of `streams`, then one for each layer and input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) rootfs: Vec<PathBuf>,
@@ -42,6 +42,7 @@ pub(crate) struct Request {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: String,
     pub(crate) inputs: Vec<RequestInput>,
+    pub(crate) streams: Streams,
     pub(crate) filter: Program,
     pub(crate) limits: Limits,
     pub(crate) collect_output: bool,
@@ -50,6 +51,25 @@ pub(crate) struct Request {
     pub(crate) host: Option<PathBuf>,
     /// The profile to trace. The filter then reports every call, and the supervisor answers by this profile.
     pub(crate) trace: Option<ResolvedProfile>,
+}
+
+/// What the workload's standard streams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Streams {
+    /// `/dev/null`, and pipes for both outputs.
+    Output,
+    /// Pipes. Descriptors: output, error output, input.
+    Input,
+}
+
+impl Streams {
+    /// The number of descriptors that come with it.
+    pub(crate) fn descriptors(self) -> usize {
+        match self {
+            Streams::Output => 2,
+            Streams::Input => 3,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -84,7 +84,8 @@ impl Run<'_> {
     /// Handles the launcher's request.
     pub(super) fn begin(&mut self, request: Request, mut fds: Vec<OwnedFd>) -> Result<()> {
         hooks::step("supervisor: request received");
-        let expected = 2 + request.rootfs.len() + request.inputs.len();
+        let streams = request.streams.descriptors();
+        let expected = streams + request.rootfs.len() + request.inputs.len();
         let preparing = matches!(self.state, State::Preparing(_));
         if !preparing || request.host.is_some() != self.host || fds.len() != expected {
             bail!(System, "the launcher sent an invalid request");
@@ -93,9 +94,9 @@ impl Run<'_> {
         limits.require(&request.limits)?;
         core_dumps::require(&limits.rlimits)?;
         hooks::step("supervisor: limits set");
-        let handles = fds.split_off(2);
+        let handles = fds.split_off(streams);
         if self.identity.by_root && request.runtime_files.is_some() {
-            // Programs open their standard output again, by `/dev/stdout`.
+            // Programs open their standard streams again, by `/dev/stdout`.
             let (uid, gid) = (self.identity.host_uid, self.identity.host_gid);
             let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
             for pipe in &fds {
