@@ -79,6 +79,7 @@ const CASES: &[Case] = &[
     case(VERIFY, &["--profile", "lenient", "eval"], "input", 2, "--profile"),
     case(HTML, &["-i", "nowhere", "-o", "page.html"], "input", 2, "nowhere").json(Json::None),
     case(RUN, &["nosuch:1"], "input", 125, "image nosuch:1: it is not in the store, which contains: ").help("image import").json(Json::Error),
+    case(RUN, &["invarlock-runtime"], "input", 125, "image invarlock-runtime:latest: it is not in the store, which contains: invarlock-runtime:local").help("name one of these").json(Json::Error),
     case(RUN, &["--entrypoint", "/nothing", "invarlock-runtime:local"], "input", 125, "/nothing").help("dynamic loader").json(Json::Error),
     case(RUN, &["/bin/true"], "input", 125, "the first argument must be an image").help("IMAGE -- ARGV").json(Json::Error),
     case(LEARN, &["nosuch:1"], "input", 125, "nosuch:1"),

@@ -14,11 +14,15 @@ use syntax::{is_docker_name, is_name, is_tag, split_digest, split_path};
 
 pub use registry_name::RegistryName;
 
+/// The tag of a name without tag and digest.
+const LATEST: &str = "latest";
+
 /// A reference to an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reference {
-    /// `NAME:TAG`, `NAME:TAG@sha256:HEX` or `NAME@sha256:HEX`: an image of the store. If there is a digest, the image must have it.
+    /// `NAME:TAG`, `NAME:TAG@sha256:HEX` or `NAME@sha256:HEX`: an image of the store. If there is a digest, the image must have it. `NAME` alone
+    /// has the tag `latest`.
     Tag {
         /// The name.
         name: String,
@@ -119,12 +123,11 @@ impl Reference {
                 "has a name with characters other than lower-case letters, digits, '.', '_' and '-'",
             );
         }
-        match tag {
-            None if digest.is_none() => invalid("has neither tag nor digest"),
+        match tag.or_else(|| digest.is_none().then_some(LATEST)) {
             Some(tag) if !is_tag(tag) => {
                 invalid("has a tag with characters other than letters, digits, '.', '_' and '-'")
             }
-            _ => Ok(Self::Tag { name: name.to_owned(), tag: tag.map(str::to_owned), digest }),
+            tag => Ok(Self::Tag { name: name.to_owned(), tag: tag.map(str::to_owned), digest }),
         }
     }
 
@@ -243,11 +246,22 @@ mod tests {
     }
 
     #[test]
+    fn name_alone_means_latest() {
+        let parsed = Reference::parse("name").expect("a name");
+        assert_eq!(parsed, Reference::parse("name:latest").expect("a name"));
+        assert_eq!(parsed.to_string(), "name:latest");
+        assert_eq!(Reference::parse_new_tag("name").expect("a name"), "name:latest");
+        let digest = Digest::of(b"x");
+        let parsed = Reference::parse(&format!("name@{digest}")).expect("a name");
+        assert!(matches!(parsed, Reference::Tag { tag: None, .. }));
+    }
+
+    #[test]
     fn rejects_malformed_references() {
         for text in [
             "",
-            "name",
             "Name:tag",
+            "Name",
             "name:",
             ":tag",
             "name:t g",

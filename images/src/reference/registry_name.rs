@@ -57,7 +57,7 @@ impl RegistryName {
             true => format!("library/{repository}"),
             false => repository.to_owned(),
         };
-        let tag = tag.or_else(|| digest.is_none().then_some("latest")).map(str::to_owned);
+        let tag = tag.or_else(|| digest.is_none().then_some(super::LATEST)).map(str::to_owned);
         let host = if is_hub { "docker.io" } else { host }.to_owned();
         Ok(Self { host, repository, tag, digest, text: text.to_owned() })
     }

@@ -139,8 +139,17 @@ fn not_found(reference: &Reference, index: &ImageIndex) -> Error {
              that option"
         ));
     }
+    if let Reference::Tag { name, tag: Some(_), .. } = reference {
+        let is_of_name = |tag: &&str| tag.split_once(':').is_some_and(|(found, _)| found == name);
+        let mut tags: Vec<&str> = tags(index).filter(is_of_name).collect();
+        tags.sort_unstable();
+        if !tags.is_empty() {
+            return Error::input(format!("it is not in the store, which contains: {}", tags.join(", ")))
+                .with_hint("name one of these, or import or pull the image");
+        }
+    }
     let images = || index.manifests().iter().filter(|entry| !is_artifact(entry));
-    let tags: Vec<&str> = images().filter_map(|entry| annotation(entry, TAG)).take(10).collect();
+    let tags: Vec<&str> = tags(index).take(10).collect();
     let contents = match tags.is_empty() {
         true if images().next().is_none() => "no image".to_owned(),
         true => "only images without a name".to_owned(),
@@ -157,6 +166,11 @@ fn not_found(reference: &Reference, index: &ImageIndex) -> Error {
         }
     };
     Error::input(format!("it is not in the {place}, which contains: {contents}")).with_hint(hint)
+}
+
+fn tags(index: &ImageIndex) -> impl Iterator<Item = &str> {
+    let images = index.manifests().iter().filter(|entry| !is_artifact(entry));
+    images.filter_map(|entry| annotation(entry, TAG))
 }
 
 fn digests(descriptors: &[&Descriptor]) -> String {

@@ -50,6 +50,8 @@ fn source(from: &str) -> Result<Reference> {
     let is_wrong = match &parsed {
         _ if has_format => false,
         Ok(Reference::Registry(_)) => Path::new(from).exists(),
+        // A name alone means an image of the store, which is no source.
+        Ok(Reference::Tag { .. }) => !from.contains([':', '@']),
         Ok(_) => false,
         Err(error) => error.kind() == Kind::Input,
     };
