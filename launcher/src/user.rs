@@ -87,8 +87,15 @@ impl User {
             Error::input(format!("user {wanted:?} of the image: {what} is not in its {file}"))
                 .with_hint("name the user by numbers, `--user UID:GID`")
         };
+        let too_long = |file: &str| {
+            Error::safety(format!(
+                "user {wanted:?} of the image: its {file} is longer than the 1 MiB allowed"
+            ))
+            .with_hint("name the user by numbers, `--user UID:GID`")
+        };
         let ids = match stated {
             Some(ids) => ids,
+            None if *passwd == ImageFile::TooLong => return Err(too_long("/etc/passwd")),
             None => {
                 let uid = match (&account, number(user)) {
                     (Some(account), _) if account.uid <= IdsInside::MAX => account.uid,
@@ -97,7 +104,11 @@ impl User {
                 };
                 let gid = match (group.filter(|group| !group.is_empty()), &account) {
                     (Some(group), _) => {
-                        group_id(group, &groups()?).ok_or_else(|| unknown(group, "/etc/group"))?
+                        let groups = groups()?;
+                        group_id(group, &groups).ok_or_else(|| match groups {
+                            ImageFile::TooLong => too_long("/etc/group"),
+                            _ => unknown(group, "/etc/group"),
+                        })?
                     }
                     (None, Some(account)) if account.gid > IdsInside::MAX => {
                         return Err(unknown(user, "/etc/passwd"));
@@ -112,7 +123,8 @@ impl User {
             ids,
             name: account.as_ref().map(|account| account.name.to_owned()),
             home: home.unwrap_or(if ids.uid == 0 { "/root" } else { "/" }).to_owned(),
-            passwd: (account.is_none() && *passwd != ImageFile::Other).then(|| with_account(text, ids)),
+            passwd: (account.is_none() && matches!(passwd, ImageFile::Absent | ImageFile::Text(_)))
+                .then(|| with_account(text, ids)),
         })
     }
 
@@ -190,6 +202,23 @@ mod tests {
         {
             assert!(find(Some(PASSWD), unknown).is_err(), "{unknown}");
         }
+    }
+
+    #[test]
+    fn accounts_that_are_too_long_to_read_need_numbers() {
+        let find = |passwd, groups, wanted: &str| User::find(&passwd, wanted, || Ok(groups));
+        let text = || ImageFile::Text(PASSWD.to_owned());
+        for numbers in ["", "7:8", "1000:100"] {
+            let user = find(ImageFile::TooLong, text(), numbers).expect(numbers);
+            assert_eq!((user.name, user.passwd), (None, None), "{numbers}");
+        }
+        for wanted in ["app", "1000", "app:8"] {
+            let error = find(ImageFile::TooLong, text(), wanted).expect_err(wanted);
+            assert!(error.to_string().contains("/etc/passwd is longer"), "{error}");
+        }
+        assert_eq!(find(text(), ImageFile::TooLong, "app:8").expect("numbers").ids.gid, 8);
+        let error = find(text(), ImageFile::TooLong, "app:staff").expect_err("a name");
+        assert!(error.to_string().contains("/etc/group is longer"), "{error}");
     }
 
     #[test]

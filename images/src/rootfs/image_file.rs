@@ -9,9 +9,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use super::image::VerifiedRootfs;
+use crate::Result;
 use crate::layer::inspect::{file_type, is_whiteout};
 use crate::layer::xattr;
-use crate::{Error, Result};
 
 /// Most bytes of a file.
 const MAX_LENGTH: u64 = 1 << 20;
@@ -25,6 +25,8 @@ pub enum ImageFile {
     Text(String),
     /// It is not a plain text file: a link, a file below a link, or not UTF-8.
     Other,
+    /// It is longer than 1 MiB.
+    TooLong,
 }
 
 impl ImageFile {
@@ -32,13 +34,13 @@ impl ImageFile {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Absent | Self::Other => None,
+            Self::Absent | Self::Other | Self::TooLong => None,
         }
     }
 }
 
 impl VerifiedRootfs {
-    /// Reads the file `path` in a directory of the root, such as `etc/passwd`. A file of more than 1 MiB is an error.
+    /// Reads the file `path` in a directory of the root, such as `etc/passwd`.
     pub fn read(&self, path: &str) -> Result<ImageFile> {
         for layer in self.layers.iter().rev() {
             let found = read_in(layer, path).with_context(|| format!("reading /{path} of the image"))?;
@@ -88,7 +90,7 @@ fn read_in(layer: &Path, path: &str) -> Result<Option<ImageFile>> {
     let file = File::from(openat(&directory, name, flags, Mode::empty())?);
     file.take(MAX_LENGTH + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_LENGTH {
-        return Err(Error::safety(format!("it is longer than the {MAX_LENGTH} bytes allowed")));
+        return Ok(Some(ImageFile::TooLong));
     }
     Ok(Some(String::from_utf8(bytes).map_or(ImageFile::Other, ImageFile::Text)))
 }
