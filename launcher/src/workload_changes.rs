@@ -1,6 +1,7 @@
 //! What the options of `runtime run` change in the configuration of an image.
 
 use crate::error::{Context as _, Error, Kind, Result};
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -43,13 +44,14 @@ impl Changes {
         Ok(variables)
     }
 
-    /// The environment of an image with other variables, which replace those of the same name.
-    pub fn merged(mut env: Vec<(String, String)>, variables: Vec<(String, String)>) -> Vec<(String, String)> {
-        for (name, value) in variables {
-            env.retain(|(found, _)| *found != name);
-            env.push((name, value));
-        }
-        env
+    /// The environment of an image and other variables. Of those of the same name, also in the image, only the last is left: programs disagree
+    /// about which of two counts.
+    pub fn merged(env: Vec<(String, String)>, variables: Vec<(String, String)>) -> Vec<(String, String)> {
+        let mut names = HashSet::new();
+        let last_first = variables.into_iter().rev().chain(env.into_iter().rev());
+        let mut merged: Vec<_> = last_first.filter(|(name, _)| names.insert(name.clone())).collect();
+        merged.reverse();
+        merged
     }
 
     /// The words that replace the entrypoint of the image.
@@ -119,6 +121,17 @@ mod tests {
         for wrong in ["", "=x", "A B=1", "A\t=1", "A=\0"] {
             assert!(variable(wrong, &own).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_last_variable_of_a_name_is_left() {
+        let list = |text: &[&str]| -> Vec<(String, String)> {
+            let pairs = text.iter().filter_map(|pair| pair.split_once('='));
+            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        let merged =
+            Changes::merged(list(&["PATH=/a", "A=1", "PATH=/b", "B=1"]), list(&["A=2", "C=1", "A=3"]));
+        assert_eq!(merged, list(&["PATH=/b", "B=1", "C=1", "A=3"]));
     }
 
     #[test]
