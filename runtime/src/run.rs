@@ -31,8 +31,8 @@ const BLOCK: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Supervisor {
     socket: UnixStream,
-    /// Whether it was told the ids of the workload, and so prepares the run.
-    is_prepared: bool,
+    /// The ids of the workload that it was told, and for which it prepares the run; none for those of a measurement.
+    prepared: Option<Option<IdsInside>>,
     child: Reaper,
     /// The mount that it was started through. Unmounting needs a grace period of the kernel, so it is dropped during the run.
     mount: Option<OwnedFd>,
@@ -63,11 +63,12 @@ impl Supervisor {
         Supervisor::start()
     }
 
-    /// Prepares the run of a workload with these ids inside. Only the first call has an effect.
+    /// Prepares the run of a workload with these ids inside. It can be called again with the same ids.
     pub fn prepare(&mut self, inside: IdsInside) -> Result<()> {
-        match self.is_prepared {
-            true => Ok(()),
-            false => self.send_prepare(false, Some(inside)),
+        match self.prepared {
+            None => self.send_prepare(false, Some(inside)),
+            Some(ids) if ids == Some(inside) => Ok(()),
+            Some(_) => bail!(System, "the supervisor already prepares a run with other ids than {inside:?}"),
         }
     }
 
@@ -75,13 +76,13 @@ impl Supervisor {
         let (socket, supervisor_end) = UnixStream::pair().context("creating a socket")?;
         let (child, mount) = executable::spawn(supervisor_end)?;
         hooks::step("launcher: supervisor started");
-        Ok(Supervisor { socket, is_prepared: false, child: Reaper(Some(child)), mount })
+        Ok(Supervisor { socket, prepared: None, child: Reaper(Some(child)), mount })
     }
 
     fn send_prepare(&mut self, host: bool, inside: Option<IdsInside>) -> Result<()> {
         let prepare = Prepare { state: state::directory()?, host, inside, hooks: Hooks::from_environment() };
         protocol::send(&self.socket, &prepare, &[]).context("preparing the supervisor")?;
-        self.is_prepared = true;
+        self.prepared = Some(inside);
         Ok(())
     }
 
@@ -180,7 +181,7 @@ impl Supervisor {
         cancel: BorrowedFd<'_>,
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
-        if !self.is_prepared {
+        if self.prepared.is_none() {
             self.send_prepare(false, None)?;
         }
         let ((stdout, out_end), (stderr, err_end)) = (output_pipe()?, output_pipe()?);

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Caller, assert_leaves_nothing, callers, is_root_or_skip, launch, launcher, plan};
+use common::{
+    Caller, assert_error, assert_leaves_nothing, callers, is_root_or_skip, launch, launcher, plan, printed,
+};
 use serde_json::{Value, json};
 use std::io::BufRead as _;
 use std::process::{Child, Command};
@@ -38,6 +40,20 @@ fn children_of(pid: u32) -> Vec<u32> {
 fn kill(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("killing");
+}
+
+#[test]
+fn supervisor_is_prepared_for_one_pair_of_ids() {
+    assert_leaves_nothing(|| {
+        for caller in callers("supervisor_is_prepared_for_one_pair_of_ids") {
+            let mut same = plan(&["ids"]);
+            same["ids"] = json!([[7, 8], [7, 8]]);
+            assert_eq!(printed(&launch(caller, &same))["ids"], json!([7, 8]));
+            let mut other = same.clone();
+            other["ids"] = json!([[7, 8], [7, 9]]);
+            assert_error(&launch(caller, &other), "system", &["already prepares a run with other ids"]);
+        }
+    });
 }
 
 #[test]

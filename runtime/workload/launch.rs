@@ -1,7 +1,8 @@
 //! A small launcher: reads a plan, runs its containers and prints one JSON object for each run.
 
 use invarlock_runtime::{
-    ContainerSpec, Error, HostSpec, Input, InputSource, LimitName, Limits, Outcome, Sink, Supervisor,
+    ContainerSpec, Error, HostSpec, IdsInside, Input, InputSource, LimitName, Limits, Outcome, Sink,
+    Supervisor,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -61,6 +62,9 @@ struct Plan {
     /// Install a filter in the launcher first, as `invarlock` does.
     #[serde(default)]
     filtered: bool,
+    /// Tells the supervisor these ids, one after the other.
+    #[serde(default)]
+    ids: Vec<[u32; 2]>,
     /// Trace the profile: the filter reports every call.
     #[serde(default)]
     learn: bool,
@@ -161,6 +165,12 @@ fn run(plan: &Plan) -> Value {
             match plan.learn {
                 true => {
                     Supervisor::for_container()?.trace_profile(spec, meaning(plan), cancel.as_fd(), &mut kept)
+                }
+                false if !plan.ids.is_empty() => {
+                    let mut supervisor = Supervisor::for_container_with_ids()?;
+                    let mut ids = plan.ids.iter().map(|[uid, gid]| IdsInside { uid: *uid, gid: *gid });
+                    ids.try_for_each(|ids| supervisor.prepare(ids))?;
+                    supervisor.run(spec, cancel.as_fd(), &mut kept)
                 }
                 false => invarlock_runtime::run(spec, cancel.as_fd(), &mut kept),
             }
