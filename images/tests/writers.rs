@@ -332,6 +332,19 @@ fn dropped_devices_are_remembered_for_the_image() {
     fs::write(layout.dir.join("index.json"), annotated.to_string()).expect("index");
     refused(resolve_in(dir.path(), &layout.reference()).expect_err("an annotation of the image"));
     refused(import(Some("d:1"), SpecialFilePolicy::Refuse).expect_err("an annotation of the image"));
+    // Nor is it taken over from an image that needs none.
+    let harmless_dir = scratch();
+    let harmless = with_config(harmless_dir.path(), &tar().file("a", "x").end(), &json!({}));
+    let index = fs::read_to_string(harmless.dir.join("index.json")).expect("index");
+    let mut index: Value = serde_json::from_str(&index).expect("index");
+    index["manifests"][0]["annotations"] = json!({"org.invarlock.devices-dropped": "true"});
+    fs::write(harmless.dir.join("index.json"), index.to_string()).expect("index");
+    store.import(&harmless.reference(), Some("f:1"), Policy::default(), &|_| ()).expect("imported");
+    let index = fs::read_to_string(dir.path().join("store/index.json")).expect("index");
+    let index: Value = serde_json::from_str(&index).expect("index");
+    let is_new = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == "f:1";
+    let entry = index["manifests"].as_array().expect("images").iter().find(is_new).expect("the image");
+    assert_eq!(entry["annotations"].as_object().map(|annotations| annotations.len()), Some(1), "{entry}");
     let other_dir = scratch();
     let other = with_config(other_dir.path(), &archive, &json!({"author": "two"}));
     let import_other = store.import(&other.reference(), Some("e:1"), Policy::default(), &|_| ());

@@ -13,13 +13,18 @@ use crate::runtime_files::{self, SHARED_MEMORY};
 use crate::spec::{round_to_pages, target_components};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::mount::MountFlags;
-use std::ffi::CString;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 /// Where the builder assembles it.
 pub(crate) const ROOT: &str = "/rootfs";
+const STACKING: &str = "stacking the layers of the image";
+/// Most links on the path of the working directory, as the kernel allows.
+const MAX_LINKS: usize = 40;
 /// Mount points. Images without them get them from an additional layer.
 const MOUNT_POINTS: [&str; 5] = ["dev", "in", "out", "proc", "tmp"];
 
@@ -109,10 +114,7 @@ fn is_complete(layer: &OwnedFd, request: &Request) -> Result<bool> {
             return Ok(false);
         }
     }
-    let exists = |path: &str| {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(layer, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).is_ok()
-    };
+    let exists = |path: &str| exists(layer, path);
     Ok(request.runtime_files.as_ref().is_none_or(|files| files.passwd.is_none())
         && (request.runtime_files.is_none()
             || runtime_files::DIRECTORIES.iter().all(|(name, _)| exists(name))
@@ -136,10 +138,52 @@ fn create_lowest_layer(at: &str, request: &Request) -> Result<()> {
     for (name, content) in runtime_files::files() {
         fs::write(format!("{at}/{name}"), content).with_context(doing)?;
     }
-    // Its components were checked: there is no `..`.
-    fs::create_dir_all(format!("{at}/{}", request.cwd))
-        .with_context(|| format!("creating the working directory {:?}", request.cwd))
-        .kind(Kind::Input)
+    Ok(())
+}
+
+/// The path, relative to the root, of the working directory that the image does not have. The links of the image that lead to it are
+/// followed; what does not exist is taken as it is.
+fn missing_directory(root: &OwnedFd, cwd: &str) -> Result<Option<PathBuf>> {
+    if exists(root, cwd) {
+        return Ok(None);
+    }
+    let doing = || format!("finding the working directory {cwd:?}");
+    let parts = |path: &str| path.rsplit('/').map(str::to_owned).collect::<Vec<_>>();
+    let (mut path, mut rest, mut links) = (PathBuf::new(), parts(cwd), 0);
+    while let Some(part) = rest.pop() {
+        match part.as_str() {
+            "" | "." => continue,
+            ".." => {
+                path.pop();
+                continue;
+            }
+            name => path.push(name),
+        }
+        // There is no link before the last part.
+        match rustix::fs::readlinkat(root, &path, Vec::new()) {
+            Ok(target) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Error::input(format!("{}: too many symbolic links", doing())));
+                }
+                let target = target.into_string().err_kind(Kind::Input).with_context(doing)?;
+                if target.starts_with('/') {
+                    path.clear();
+                } else {
+                    path.pop();
+                }
+                rest.extend(parts(&target));
+            }
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(error).with_context(doing).kind(Kind::Input),
+        }
+    }
+    Ok(Some(path))
+}
+
+fn exists(root: &OwnedFd, path: &str) -> bool {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).is_ok()
 }
 
 /// A single layer with all mount points is mounted directly. Otherwise the layers are stacked over a layer with the mount points.
@@ -149,7 +193,7 @@ fn image(mut layers: Vec<OwnedFd>, request: &Request) -> Result<()> {
     {
         return mounts::attach_at(only, ROOT).context("mounting the image");
     }
-    let doing = || "stacking the layers of the image".to_owned();
+    let doing = || STACKING.to_owned();
     create_lowest_layer("/l/s", request)?;
     let mut stack = Vec::new();
     if let Some(passwd) = request.runtime_files.as_ref().and_then(|files| files.passwd.as_ref()) {
@@ -166,9 +210,27 @@ fn image(mut layers: Vec<OwnedFd>, request: &Request) -> Result<()> {
     }
     let options = format!("lowerdir={}:/l/s,userxattr", stack.join(":"));
     let options = CString::new(options).err_kind(Kind::System).with_context(doing)?;
+    stack_layers(&options)?;
+    if request.runtime_files.is_some() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(ROOT, flags, Mode::empty()).with_context(doing)?;
+        if let Some(missing) = missing_directory(&root, &request.cwd)? {
+            drop(root);
+            // The kernel forbids changes of a layer while it is mounted.
+            rustix::mount::unmount(ROOT, UnmountFlags::empty()).with_context(doing)?;
+            fs::create_dir_all(Path::new("/l/s").join(missing))
+                .with_context(|| format!("creating the working directory {:?}", request.cwd))
+                .kind(Kind::Input)?;
+            stack_layers(&options)?;
+        }
+    }
+    Ok(())
+}
+
+fn stack_layers(options: &CStr) -> Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("overlay", ROOT, "overlay", flags, Some(options.as_c_str())).or_unsupported(
-        doing,
+    rustix::mount::mount("overlay", ROOT, "overlay", flags, Some(options)).or_unsupported(
+        || STACKING.into(),
         "install Linux 5.11 or newer for overlay mounts in user namespaces, or use an image of one layer with /dev /in /out /proc /tmp; `runtime run` also needs /run, /var/tmp, its working directory, and group, hostname, hosts, passwd and resolv.conf in /etc",
     )
 }

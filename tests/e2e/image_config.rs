@@ -126,6 +126,71 @@ fn missing_working_directory_and_files_of_etc_are_supplied() {
 }
 
 #[test]
+fn working_directory_below_a_link_is_created_behind_it() {
+    let config = |directory: &str| json!({"Entrypoint": ["workload"], "WorkingDir": directory});
+    let linked = |rootfs: &Path| {
+        fill(rootfs);
+        fs::create_dir_all(rootfs.join("data/deep")).unwrap();
+        std::os::unix::fs::symlink("/data/deep", rootfs.join("absolute")).unwrap();
+        std::os::unix::fs::symlink("../data", rootfs.join("home/relative")).unwrap();
+        std::os::unix::fs::symlink("/absolute/../deep/not-there", rootfs.join("twice")).unwrap();
+        std::os::unix::fs::symlink("round", rootfs.join("round")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/cwd", rootfs.join("magic")).unwrap();
+    };
+    for user in both() {
+        let place = Place::new(user);
+        let layout = Layout::of_tree(&place, "image", linked);
+        for (i, (directory, expected)) in [
+            ("/absolute", "/data/deep"),
+            ("/absolute/new/below", "/data/deep/new/below"),
+            ("/home/relative/new", "/data/new"),
+            ("/twice", "/data/deep/not-there"),
+            ("/home/app/../../data/new", ""),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let image = layout.image(&format!("t{i}"), &config(directory));
+            let ran = place.run(&["runtime", "run", &image, "--", "ids"]);
+            if expected.is_empty() {
+                ran.expect(125).one_error(&["absolute path"]);
+                continue;
+            }
+            let printed: Value = serde_json::from_str(ran.expect(0).out.trim()).unwrap();
+            assert_eq!(printed["cwd"], expected, "{directory}");
+        }
+        // The last one is behind a magic link: a handle of whatever the process had open.
+        for directory in ["/round", "/round/new", "/magic"] {
+            let image = layout.image(&directory.replace('/', "-")[1..], &config(directory));
+            let ran = place.run(&["runtime", "run", &image, "--", "ids"]);
+            ran.expect(125).one_error(&["error[input]", "working directory"]);
+        }
+    }
+}
+
+#[test]
+fn long_accounts_and_repeated_variables_of_an_image() {
+    let long = |rootfs: &Path| {
+        fill(rootfs);
+        fs::write(rootfs.join("etc/passwd"), "a:x:5:5::/:/bin/sh\n".repeat(1 << 16)).unwrap();
+    };
+    for user in both() {
+        let place = Place::new(user);
+        let layout = Layout::of_tree(&place, "image", long);
+        let config = json!({"Cmd": ["workload", "ids"], "Env": ["PATH=/none", "A=1", "PATH=/bin", "A=2"]});
+        let image = layout.image("test", &config);
+        for (flags, ids) in [(&[][..], [0, 0]), (&["-u", "7:8"], [7, 8])] {
+            let ran = place.run(&[&["runtime", "run"][..], flags, &[&image]].concat()).expect(0);
+            let printed: Value = serde_json::from_str(ran.out.trim()).unwrap();
+            assert_eq!(printed["ids"], json!(ids));
+            assert_eq!((&printed["env"]["PATH"], &printed["env"]["A"]), (&json!("/bin"), &json!("2")));
+        }
+        let refused = place.run(&["runtime", "run", "-u", "a", &image]).expect(125);
+        refused.one_error(&["/etc/passwd is longer than the 1 MiB", "UID:GID"]);
+    }
+}
+
+#[test]
 fn scratch_directories_are_writable_and_share_one_limit() {
     let config = json!({"Entrypoint": ["workload"], "User": "app"});
     let result = |verb: &str, paths: &[&str]| -> Value {

@@ -10,6 +10,7 @@ use crate::sys::{self, Vector};
 use crate::{core_dumps, hooks};
 use invarlock_error::{Context as _, Error, Kind, Result};
 use invarlock_seccomp::{Listener, TRACE_FD};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::process::DumpableBehavior;
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
@@ -68,7 +69,7 @@ impl Init {
             .context("making the workload dumpable")?;
         // The file belongs to the workload only while it is dumpable.
         core_dumps::exclude_memory()?;
-        rustix::process::chdir(self.cwd.as_str())
+        self.enter_directory()
             .with_context(|| format!("changing to the working directory {:?} of the image", self.cwd))
             .kind(Kind::Input)?;
         let program = program::find(&self.argv, &self.env)?;
@@ -81,6 +82,16 @@ impl Init {
         }
         let landlock = if self.host { Landlock::None } else { landlock::restrict()? };
         Ok((program, landlock))
+    }
+
+    /// The path may lead through links of the image, but not through the magic links of `/proc`, behind which are files of other processes.
+    fn enter_directory(&self) -> rustix::io::Result<()> {
+        if self.host {
+            return rustix::process::chdir(self.cwd.as_str());
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_MAGICLINKS;
+        rustix::process::fchdir(rustix::fs::openat2(CWD, &self.cwd, flags, Mode::empty(), resolve)?)
     }
 
     fn change_ids(&self) -> Result<()> {
