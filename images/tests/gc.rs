@@ -46,7 +46,7 @@ fn gc_frees_objects_without_a_tag() {
     let two = evaluator_image(dir.path(), &store, "two", "b:1");
     assert_eq!(store.tag(&reference("a:1"), "a:2").expect("tag"), one.manifest_digest);
     assert_eq!(store.tag(&Reference::Digest(two.manifest_digest), "b:2").expect("tag"), two.manifest_digest);
-    assert!(matches!(store.tag(&reference("a:1"), "no-tag"), Err(error) if error.kind() == Kind::Input));
+    assert!(matches!(store.tag(&reference("a:1"), "no tag:1"), Err(error) if error.kind() == Kind::Input));
     assert!(matches!(store.tag(&reference("none:1"), "a:3"), Err(error) if error.kind() == Kind::Input));
     let names = || store.list().expect("list").into_iter().map(|image| image.reference).collect::<Vec<_>>();
     assert_eq!(names(), ["a:1", "a:2", "b:1", "b:2"]);

@@ -230,7 +230,7 @@ fn rejects_unsupported_files_by_path_and_invalid_options() {
     assert_eq!(built["left_out"]["devices"], 1);
     let own = ["--from", root, "--drop-devices"];
     for invalid in [
-        &["--name", "no-tag"][..],
+        &["--name", "no tag:1"][..],
         &["--name", "a:1", "--workdir", "relative"],
         &["--name", "a:1", "--label", "nothing"],
         &["--name", "a:1", "--entrypoint", "sh -c 'x'"],
