@@ -11,6 +11,8 @@
 #[cfg(feature = "signing")]
 pub mod attestation;
 pub mod beside;
+#[cfg(feature = "export")]
+pub mod calibration;
 pub mod compare;
 pub mod evaluation;
 pub mod events;

@@ -20,7 +20,7 @@ use crate::journal::Journal;
 use crate::numerics::NOT_PREDICTED;
 use crate::numerics::stats::weighted_mean;
 use invarlock_error::{Error, Result};
-pub(crate) use read::read_statistics;
+pub use read::read_statistics;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 

@@ -154,7 +154,7 @@ fn predicted_texts(role: Role, arm: &WindowArm) -> Result<Option<Vec<String>>> {
 }
 
 /// What the guards measured; none where an older evaluator measured.
-pub(crate) fn read_statistics(report: &RunReport) -> Result<Option<GuardStatistics>> {
+pub fn read_statistics(report: &RunReport) -> Result<Option<GuardStatistics>> {
     let details =
         |name: &str| report.guards.iter().find(|guard| guard.name == name).map(|guard| &guard.details);
     let (Some(spectral), Some(rmt)) = (details("spectral"), details("rmt")) else { return Ok(None) };

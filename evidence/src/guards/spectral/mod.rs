@@ -1,6 +1,7 @@
 //! The spectral guard: the weights of each module against those of the baseline.
 
 pub mod compare;
+pub mod multiple_testing;
 
 use super::{Check, Fact, Finding, Guard, GuardGate, Limit};
 use crate::format::untrusted::Node;
