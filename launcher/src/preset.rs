@@ -181,6 +181,7 @@ pub fn for_file(file: &Path) -> Result<Preset> {
         sets_rows: false,
         warnings: Vec::new(),
         adapter: None,
+        model: None,
     })
 }
 
@@ -199,6 +200,8 @@ pub struct Preset {
     pub warnings: Vec<Warning>,
     /// What it says that the checkpoints are.
     pub adapter: Option<Adapter>,
+    /// The model that it names.
+    pub model: Option<PathBuf>,
 }
 
 /// `--preset FILE`. A relative data file is resolved in the current directory, as in the Python package, then next to the preset.
@@ -210,7 +213,7 @@ pub fn read(path: &Path) -> Result<Preset> {
 /// The preset in a text. `path` is where it was read from.
 pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
-    let Sections { dataset: section, metric, masking, adapter, mut warnings } = sections(document)?;
+    let Sections { dataset: section, metric, masking, adapter, model, mut warnings } = sections(document)?;
     check_members("dataset", &section, &[&SETTINGS[..], &preset_provider::SETTINGS[..]].concat())?;
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
@@ -242,7 +245,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     dataset.set_rows(sets_rows);
     check(&dataset)?;
     let sets_windows = section.preview_n.is_some() || section.final_n.is_some();
-    Ok(Preset { dataset, metric, sets_windows, sets_rows, warnings, adapter })
+    Ok(Preset { dataset, metric, sets_windows, sets_rows, warnings, adapter, model })
 }
 
 /// `packing`, as a preset or an option names it.
@@ -281,6 +284,7 @@ struct Sections {
     metric: Choice,
     masking: Option<Masking>,
     adapter: Option<Adapter>,
+    model: Option<PathBuf>,
     warnings: Vec<Warning>,
 }
 
@@ -294,7 +298,7 @@ fn sections(document: Value) -> Result<Sections> {
         Err(Error::unsupported(format!("{what} is not supported"))).hint("remove it from the preset")
     };
     let (mut dataset, mut metric, mut masking) = (None, Choice::default(), None);
-    let (mut adapter, mut warnings) = (None, Vec::new());
+    let (mut adapter, mut model, mut warnings) = (None, None, Vec::new());
     for (key, value) in top {
         match key.as_str() {
             Some("dataset") => dataset = Some(value),
@@ -302,21 +306,23 @@ fn sections(document: Value) -> Result<Sections> {
             Some("model") => {
                 warnings.extend(preset_sections::model(&value)?);
                 adapter = preset_sections::adapter(&value)?;
+                model = preset_sections::model_id(&value);
             }
             Some("eval") => masking = preset_eval::read(value, &mut metric)?,
             Some("output") => warnings.extend(preset_sections::output(&value)?),
+            Some("edit") => preset_sections::edit(&value)?,
+            Some("auto") => warnings.extend(preset_sections::auto(&value)?),
+            Some("context") => warnings.extend(preset_sections::context(&value)?),
             // The Python package always runs the guards in its canonical order.
-            Some("guards") if has_only_order(&value) => warnings.push(Warning::preset_settings(
-                &["guards.order"],
-                "this version evaluates the guard invariants only",
-            )),
+            Some("guards") if has_only_order(&value) => warnings
+                .push(Warning::preset_settings(&["guards.order"], "every guard is evaluated, in one order")),
             Some("guards") => return unsupported("a setting in section `guards` other than `order`"),
             Some(other) => return unsupported(&format!("section `{other}`")),
             None => return Err(Error::input("a section name is not a string")),
         }
     }
     let dataset = dataset.ok_or_else(|| Error::input("section `dataset` is missing")).hint(hint)?;
-    Ok(Sections { dataset, metric, masking, adapter, warnings })
+    Ok(Sections { dataset, metric, masking, adapter, model, warnings })
 }
 
 fn has_only_order(guards: &Value) -> bool {
@@ -429,11 +435,22 @@ mod tests {
     #[test]
     fn warns_of_settings_without_effect() {
         let upstream = "model: {id: gpt2, adapter: hf_causal, device: auto}\noutput: {dir: runs}\n\
-            guards: {order: [invariants, spectral]}\n\
+            guards: {order: [invariants, spectral]}\nedit: {name: noop, plan: {}}\n\
+            auto: {enabled: true, tier: balanced, probes: 0}\ncontext: {profile: ci}\n\
             dataset: {provider: {kind: local_jsonl, file: x}, id: wikitext}\n";
         let warned = read_text(upstream).unwrap().warnings;
         let names: Vec<_> = warned.iter().flat_map(|warning| warning.names.clone()).collect();
-        assert_eq!(names, ["model.id", "output.dir", "guards.order", "dataset.id"]);
+        let expected = [
+            "model.id",
+            "output.dir",
+            "guards.order",
+            "auto.enabled",
+            "auto.tier",
+            "auto.probes",
+            "context.profile",
+            "dataset.id",
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]
@@ -477,7 +494,7 @@ mod tests {
         let cases = [
             (
                 "edit: {name: quant_rtn}\ndataset: {provider: local_jsonl, file: x}",
-                "section `edit`",
+                "the edit `quant_rtn` is not made here",
                 Kind::Unsupported,
             ),
             ("dataset: {provider: synthetic}", "`synthetic`", Kind::Unsupported),
@@ -503,8 +520,8 @@ mod tests {
             ),
             (
                 "context: {run: {tiny_relax: true}}\ndataset: {provider: local_jsonl, file: x}",
-                "`context`",
-                Kind::Unsupported,
+                "`context.run`",
+                Kind::Input,
             ),
             ("dataset: {provider: local_jsonl}", "needs `file`", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, src_field: a}", "`src_field`", Kind::Input),

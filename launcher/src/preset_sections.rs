@@ -1,4 +1,4 @@
-//! The sections `model` and `output` of a preset, and the names of settings. The command line replaces what they set. A setting that would be ignored otherwise is an
+//! The sections `model`, `output`, `edit`, `auto` and `context` of a preset, and the names of settings. The command line replaces what they set. A setting that would be ignored otherwise is an
 //! error that names it.
 
 use crate::adapter::Adapter;
@@ -6,6 +6,7 @@ use crate::error::{Context as _, Error, Result};
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::warning::Warning;
 use serde_norway::Value;
+use std::path::PathBuf;
 
 /// `model`: what it sets must be what is done anyway, or what the command line replaces.
 pub fn model(section: &Value) -> Result<Option<Warning>> {
@@ -37,6 +38,43 @@ pub fn output(section: &Value) -> Result<Option<Warning>> {
     let replaced = replaced_settings("output", section, &["dir"], |_, _| false, WRITTEN)?;
     Ok(replaced
         .then(|| Warning::preset_settings(&["output.dir"], "--out and --report-out name the directories")))
+}
+
+/// `model.id`.
+pub fn model_id(section: &Value) -> Option<PathBuf> {
+    section.get("id").and_then(Value::as_str).map(PathBuf::from)
+}
+
+/// `edit`: only that there is none. The subject is edited before it comes here.
+pub fn edit(section: &Value) -> Result<()> {
+    match section.get("name").and_then(Value::as_str) {
+        None if section.is_null() => Ok(()),
+        Some("noop") => Ok(()),
+        Some(name) => Err(Error::unsupported(format!("section `edit`: the edit `{name}` is not made here")))
+            .hint("make the edited checkpoint with your tool, pass it with --subject, and remove `edit`"),
+        None => Err(Error::input("section `edit` has no `name`")).hint("remove it from the preset"),
+    }
+}
+
+/// `auto`: the tier, which the command line replaces.
+pub fn auto(section: &Value) -> Result<Option<Warning>> {
+    named_settings("auto", section, &["enabled", "tier", "probes"], "--tier chooses the limits")
+}
+
+/// `context`: profile and tier, which the command line replaces.
+pub fn context(section: &Value) -> Result<Option<Warning>> {
+    named_settings("context", section, &["profile", "tier"], "--profile and --tier set them")
+}
+
+/// A warning that names the settings of a section, which the command line replaces. Any other setting is an error.
+fn named_settings(section: &str, value: &Value, replaces: &[&str], fact: &str) -> Result<Option<Warning>> {
+    if !replaced_settings(section, value, replaces, |_, _| false, fact)? {
+        return Ok(None);
+    }
+    let set = replaces.iter().filter(|name| value.get(**name).is_some());
+    let names: Vec<String> = set.map(|name| format!("{section}.{name}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(Some(Warning::preset_settings(&names, fact)))
 }
 
 /// Settings that are whole numbers, with their smallest value.
