@@ -8,7 +8,9 @@ use crate::format::evaluation_report::EvaluationReport;
 use crate::format::metrics::{self, MetricKind};
 use crate::format::plan::{Plan, Request};
 use crate::format::run_report::RunReport;
-use crate::format::runtime_manifest::{Context, File, Launcher, Machine, PlanRecord, RuntimeManifest, Side};
+use crate::format::runtime_manifest::{
+    Boundary, Context, File, Launcher, Machine, PlanRecord, RuntimeManifest, Side,
+};
 use crate::format::to_value;
 use crate::job::{Job, JobPaths, Role, Task};
 use crate::manifest::{Config, ManifestInput, build};
@@ -47,6 +49,8 @@ pub struct Facts {
     pub launcher: Launcher,
     /// The machine that it ran on.
     pub machine: Machine,
+    /// Who isolated a host run.
+    pub boundary: Option<Boundary>,
     /// What was measured, by role.
     pub sides: BTreeMap<String, Side>,
     /// Absolute path that the report, or the run report of [`Self::side_manifest`], was written to.
@@ -70,6 +74,7 @@ impl Facts {
             finished_at: context.finished_at_utc,
             launcher: context.launcher,
             machine: context.machine,
+            boundary: context.boundary,
             sides: context.sides,
             report_path: manifest.report.path.clone(),
         })
@@ -186,6 +191,7 @@ impl Facts {
             profile: plan.profile.clone(),
             tier: plan.tier.clone(),
             execution_mode: plan.execution_mode.report_name().to_owned(),
+            boundary: self.boundary,
             allowances: plan.allowances.clone(),
             dataset: plan.dataset.clone(),
             loosened: plan.allowances.granted_by.keys().cloned().collect(),

@@ -1,8 +1,9 @@
 //! The policy of one command: flags and variables become allowances once, before any work.
 
-use crate::error::Result;
+use crate::error::{Context as _, Error, Result};
 use crate::filter;
 use crate::network::NetworkPolicy;
+use invarlock_evidence::format::runtime_manifest::Boundary;
 use invarlock_evidence::host_execution;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::policy::{Profile, Tier};
@@ -10,6 +11,7 @@ use invarlock_evidence::verify::{RuntimeProvenance, VerifyOptions};
 use invarlock_runtime::Supervisor;
 use invarlock_security::{Allowance, Allowances, Flags};
 use std::cell::RefCell;
+use std::ffi::OsString;
 
 /// What a verb needs and what its flags allow.
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ pub struct Policy {
     pub allowances: Allowances,
     /// Where the evaluator runs.
     pub mode: ExecutionMode,
+    /// Who isolates it, where this program does not.
+    pub boundary: Option<Boundary>,
     /// Whether the user supplies a system-call profile.
     pub user_profile: bool,
     /// The network of this process.
@@ -63,6 +67,7 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
         true => ExecutionMode::HostBypass,
         false => ExecutionMode::Container,
     };
+    let boundary = boundary(std::env::var_os(BOUNDARY), mode)?;
     let containers = if mode == ExecutionMode::Container { needs.containers } else { 0 };
     // Supervisors start before the network is denied. They prepare while this process works, and they must not inherit its network
     // filter: a workload would inherit it too, and calls that it denies are not reported to the supervisor. A start that fails here is
@@ -77,11 +82,24 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
     Ok(Policy {
         allowances,
         mode,
+        boundary,
         user_profile: needs.user_profile,
         network,
         supervisors: RefCell::new(supervisors),
         start,
     })
+}
+
+/// Says who isolates a host run.
+const BOUNDARY: &str = "INVARLOCK_BOUNDARY";
+
+/// The boundary that the variable names. It is recorded, and nothing is allowed because of it.
+fn boundary(named: Option<OsString>, mode: ExecutionMode) -> Result<Option<Boundary>> {
+    let Some(name) = named.filter(|_| mode == ExecutionMode::HostBypass) else { return Ok(None) };
+    match name.to_str() {
+        Some("kubernetes") => Ok(Some(Boundary::Kubernetes)),
+        _ => Err(Error::input(format!("{BOUNDARY} is {name:?}"))).hint("use `kubernetes`, or unset it"),
+    }
 }
 
 impl Policy {

@@ -93,6 +93,7 @@ impl Record<'_> {
                 network_filter: self.policy.network.filter_digest().map(str::to_owned),
             },
             machine: machine(),
+            boundary: self.policy.boundary,
             sides,
             report_path: absolute.to_string_lossy().into_owned(),
         })

@@ -106,6 +106,9 @@ pub struct Context {
     pub tier: String,
     /// `container` or `host`.
     pub execution_mode: String,
+    /// Who isolated a host run, as its environment says; nobody observed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<Boundary>,
     /// Controls that the user disabled.
     pub allowances: Allowances,
     /// Settings that decide which windows are measured.
@@ -132,6 +135,15 @@ pub struct Context {
     pub plan: Option<PlanRecord>,
     /// What was measured, by role.
     pub sides: BTreeMap<String, Side>,
+}
+
+/// Who isolated a run that this program did not isolate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Boundary {
+    /// The kubelet and container runtime of a Kubernetes node.
+    Kubernetes,
 }
 
 /// The plan and its digest.

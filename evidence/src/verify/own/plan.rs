@@ -76,6 +76,9 @@ impl Check<'_> {
         self.require(host == granted(host_execution::ALLOWANCE), || {
             "context.plan.content.execution_mode contradicts its allowances".to_owned()
         });
+        self.require(host || self.facts.boundary.is_none(), || {
+            "context.boundary contradicts its execution_mode".to_owned()
+        });
         self.require(host == plan.image.is_none(), || {
             "context.plan.content.image contradicts its execution_mode".to_owned()
         });
