@@ -16,7 +16,7 @@ CRATES_OF_OURS := error seccomp security images registry runtime probe evidence 
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack attack-images reproduction-trials fuzz bench bench-eval bench-eval-plots bench-beside bench-verify bench-images soak test-vm install clean
+        attack attack-images reproduction-trials slurm fuzz bench bench-eval bench-eval-plots bench-beside bench-verify bench-images soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -119,6 +119,10 @@ fuzz: ## Fuzz the parsers of untrusted input, FUZZ_SECONDS (180) each, from the 
 	    CARGO_TARGET_DIR=$(CURDIR)/fuzz/target $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$${FUZZ_SECONDS:-180} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 2>&1 | tail -n 12; \
 	done
+
+slurm: ## Sweep 50 runs through Slurm against the same here, and lose a node of two in the middle (needs slurm-wlm, munge; three minutes)
+	$(CARGO) build --locked --workspace --all-features --bins
+	$(CARGO) test --locked -p invarlock-tests --test slurm -- --ignored --nocapture --test-threads=1
 
 soak: build ## 1,000 runs in a row, 50 at once, and killed runs: print what they leave behind
 	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins

@@ -6,6 +6,7 @@ mod attest;
 mod container;
 mod evaluate;
 mod evidence_pack;
+mod export;
 mod image;
 mod registry;
 mod report;
@@ -22,6 +23,7 @@ pub use evaluate::{EvaluateArgs, ExecutionMode};
 pub use evidence_pack::{
     BuildPackArgs, EvidencePackCommand, InspectPackArgs, PackKeygenArgs, ReportArgs, VerifyPackArgs,
 };
+pub use export::{BatchArgs, ExportCommand, ExportKubernetesArgs, ExportSlurmArgs};
 pub use image::{BuildArgs, ImageCommand};
 pub use registry::{PullArgs, PushArgs};
 pub use report::{
@@ -29,7 +31,7 @@ pub use report::{
 };
 pub use runtime::{LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, WorkloadArgs};
 pub use special_files::SpecialFileArgs;
-pub use sweep::SweepArgs;
+pub use sweep::{Executor, SweepArgs};
 pub use verify::{AdvancedCommand, Provenance, RuntimeVerifyArgs, VerifyArgs, parse_age};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -61,6 +63,9 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Evaluate many subjects, presets and seeds from one plan, and compare them in one table
     Sweep(SweepArgs),
+    /// Print a sweep as a job of Slurm or Kubernetes
+    #[command(subcommand)]
+    Export(ExportCommand),
     /// Verify evaluation reports and their runtime manifests
     Verify(VerifyArgs),
     /// Fix the criteria of an evaluation before it runs

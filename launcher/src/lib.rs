@@ -30,6 +30,7 @@ mod mounts;
 mod network;
 mod output;
 mod pack;
+mod part;
 mod pass_through;
 mod plan;
 mod plan_lock;

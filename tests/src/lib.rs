@@ -15,6 +15,7 @@ pub mod attacks;
 pub mod fixtures;
 pub mod layout;
 pub mod leaks;
+pub mod slurm;
 pub mod small;
 pub mod stage;
 

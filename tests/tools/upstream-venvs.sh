@@ -4,7 +4,7 @@
 #   ${CARGO_TARGET_DIR:-target}/upstream/<version>/bin/invarlock
 #
 # one virtual environment for each version, without PyTorch (verification and
-# 0.17.1's publication do not need it), and upstream/dsse, which reads signed envelopes. Run it from the root of the repository. Existing environments are
+# 0.17.1's publication do not need it), upstream/dsse, which reads signed envelopes, and upstream/kubernetes, which validates Jobs. Run it from the root of the repository. Existing environments are
 # kept. If one cannot be created, the script prints `skipped: ...` and exits 0,
 # and the tests that need it skip too: upstream is a reference, not a dependency.
 set -eu
@@ -37,11 +37,31 @@ has_dsse() {
     "$root/dsse/bin/python" -c 'import securesystemslib.dsse, in_toto_attestation.v1.statement' 2>/dev/null
 }
 
+kubernetes="kubernetes-validate==1.37.0"
+
+has_kubernetes() {
+    "$root/kubernetes/bin/kubernetes-validate" --version >/dev/null 2>&1
+}
+
+# environment NAME REQUIREMENT...
+environment() {
+    name=$1
+    shift
+    rm -rf "${root:?}/$name"
+    if ! "$python" -m venv "$root/$name" ||
+        ! "$root/$name/bin/pip" install --quiet --disable-pip-version-check "$@" >"$root/$name.log" 2>&1; then
+        rm -rf "${root:?}/$name"
+        echo "skipped: pip cannot install $* (see $root/$name.log)"
+        exit 0
+    fi
+    rm -f "$root/$name.log"
+}
+
 missing=""
 for version in $versions; do
     installed "$root/$version" "$version" || missing="$missing $version"
 done
-if [ -z "$missing" ] && has_dsse; then
+if [ -z "$missing" ] && has_dsse && has_kubernetes; then
     echo "upstream verifiers are in $root"
     exit 0
 fi
@@ -69,15 +89,7 @@ for version in $missing; do
         exit 1
     fi
 done
-if ! has_dsse; then
-    rm -rf "${root:?}/dsse"
-    # shellcheck disable=SC2086 # three requirements
-    if ! "$python" -m venv "$root/dsse" ||
-        ! "$root/dsse/bin/pip" install --quiet --disable-pip-version-check $dsse >"$root/dsse.log" 2>&1; then
-        rm -rf "${root:?}/dsse"
-        echo "skipped: pip cannot install $dsse (see $root/dsse.log)"
-        exit 0
-    fi
-    rm -f "$root/dsse.log"
-fi
+# shellcheck disable=SC2086 # three requirements
+has_dsse || environment dsse $dsse
+has_kubernetes || environment kubernetes "$kubernetes"
 echo "upstream verifiers are in $root"

@@ -6,6 +6,7 @@ use crate::preset_sections::check_members;
 use serde::Deserialize;
 use serde_norway::Value;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 const MAX_BYTES: u64 = 1 << 20;
@@ -26,6 +27,17 @@ pub struct SweepPlan {
     pub presets: Vec<(String, PathBuf)>,
     /// Seeds that draw windows; one `None` where the first rows are taken.
     pub seeds: Vec<Option<u64>>,
+    /// Options that parts of the runs have; of a plan in a file, one without options.
+    pub variants: Vec<Variant>,
+}
+
+/// Options of `evaluate` that a part of the runs has.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Variant {
+    /// For progress; may be empty.
+    pub name: String,
+    /// The options.
+    pub options: Vec<OsString>,
 }
 
 #[derive(Deserialize)]
@@ -45,6 +57,21 @@ impl SweepPlan {
         text.and_then(|text| parse(path, &text))
             .with_context(|| format!("sweep plan {}", path.display()))
             .hint("`invarlock sweep --help` shows a plan")
+    }
+
+    /// The number of runs.
+    pub fn runs(&self) -> usize {
+        let axes = [self.subjects.len(), self.presets.len(), self.seeds.len(), self.variants.len()];
+        axes.into_iter().fold(1, usize::saturating_mul)
+    }
+
+    /// Whether there is a run, and not too many.
+    pub fn check(&self) -> Result<()> {
+        match self.runs() {
+            0 => Err(Error::input("an axis is empty, so there is no run")),
+            1..=MAX_RUNS => Ok(()),
+            runs => Err(Error::input(format!("{runs} runs; at most {MAX_RUNS} are supported"))),
+        }
     }
 }
 
@@ -66,13 +93,10 @@ fn parse(path: &Path, text: &str) -> Result<SweepPlan> {
             None => vec![None],
             Some(seeds) => distinct("seeds", seeds)?.into_iter().map(Some).collect(),
         },
+        variants: vec![Variant::default()],
     };
-    let runs = plan.subjects.len().saturating_mul(plan.presets.len()).saturating_mul(plan.seeds.len());
-    match runs {
-        0 => Err(Error::input("an axis is empty, so there is no run")),
-        1..=MAX_RUNS => Ok(plan),
-        _ => Err(Error::input(format!("{runs} runs; at most {MAX_RUNS} are supported"))),
-    }
+    plan.check()?;
+    Ok(plan)
 }
 
 /// Names with paths: a mapping, or a list of paths, each of which is named after its last part.

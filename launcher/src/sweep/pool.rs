@@ -51,7 +51,7 @@ impl Pool<'_> {
     /// Runs those with these numbers, at most `jobs` at the same time, and calls `ended` after each.
     ///
     /// The first run of a baseline measures it, and the others reuse it; they wait for that.
-    pub fn run(&self, numbers: &[usize], jobs: usize, mut ended: impl FnMut(Ended)) -> Result<()> {
+    pub fn run(&self, numbers: &[usize], jobs: usize, ended: &mut dyn FnMut(Ended)) -> Result<()> {
         let queue = Mutex::new(Queue { waiting: numbers.to_vec(), measuring: BTreeSet::new() });
         let changed = Condvar::new();
         let (sender, receiver) = mpsc::channel();
@@ -76,7 +76,7 @@ impl Pool<'_> {
             };
             let workers: Vec<_> = (0..jobs.min(numbers.len())).map(thread).collect();
             drop(sender);
-            receiver.iter().for_each(&mut ended);
+            receiver.iter().for_each(ended);
             // With fewer threads than jobs the sweep takes longer.
             match workers
                 .into_iter()

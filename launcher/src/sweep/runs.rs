@@ -1,8 +1,9 @@
 //! The runs of a sweep: for each its arguments, and the directory that follows from what decides its numbers.
 
-use super::plan::SweepPlan;
+use super::plan::{SweepPlan, Variant};
 use crate::args::{Cli, Command, EvaluateArgs};
 use crate::error::{Context as _, Error, Result};
+use crate::part::Part;
 use crate::policy::Policy;
 use crate::preset::Dataset;
 use crate::signals::Signals;
@@ -29,10 +30,14 @@ pub struct Run {
     pub preset: String,
     /// The seed that draws the windows.
     pub seed: Option<u64>,
+    /// Name of its variant.
+    pub variant: String,
     /// The run's options of `evaluate`, without those that all runs share.
     pub options: Vec<OsString>,
     /// The same, parsed with them.
     pub args: EvaluateArgs,
+    /// About how long it takes, seconds.
+    pub estimate: f64,
     /// Directory of its evidence, below that of the sweep.
     pub evidence: PathBuf,
     /// Directory of the run reports, which it shares with the other runs of its baseline, below that of the sweep.
@@ -41,7 +46,7 @@ pub struct Run {
 
 /// All runs of a sweep.
 pub struct Runs {
-    /// In the order of the plan: presets, then seeds, then subjects.
+    /// In the order of the plan: presets, then variants, then seeds, then subjects.
     pub runs: Vec<Run>,
     /// Digest of the image of all runs; none for host execution.
     pub image: Option<String>,
@@ -90,10 +95,11 @@ pub fn wrong_options(error: &clap::Error) -> Error {
 }
 
 impl Runs {
-    /// Expands a plan. Every input is hashed once. `out` is the directory of the sweep.
+    /// Expands a part of a plan. Every input is hashed once. `out` is the directory of the sweep.
     pub fn of(
         plan: &SweepPlan,
         shared: &[OsString],
+        part: Part,
         out: &Path,
         policy: &Policy,
         ui: &Ui,
@@ -101,10 +107,18 @@ impl Runs {
     ) -> Result<Self> {
         let digests = Digests { ui, signals, known: BTreeMap::new() };
         let mut expansion = Expansion { plan, shared, out, policy, digests, image: None };
+        let part = part.of(plan.runs());
+        let mut group = 0..0;
         let mut runs = Vec::new();
         for preset in &plan.presets {
-            for seed in &plan.seeds {
-                runs.extend(expansion.group(preset, *seed)?);
+            for variant in &plan.variants {
+                for seed in &plan.seeds {
+                    group = group.end..group.end + plan.subjects.len();
+                    let chosen =
+                        part.start.clamp(group.start, group.end)..part.end.clamp(group.start, group.end);
+                    let subjects = &plan.subjects[chosen.start - group.start..chosen.end - group.start];
+                    runs.extend(expansion.group(preset, variant, *seed, subjects)?);
+                }
             }
         }
         Ok(Self { runs, image: expansion.image })
@@ -123,11 +137,17 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    /// The runs of a preset and a seed: one for each subject, all with the same windows and the same baseline.
-    fn group(&mut self, (preset, file): &(String, PathBuf), seed: Option<u64>) -> Result<Vec<Run>> {
+    /// The runs of a preset, a variant and a seed: one for each chosen subject, all with the same windows and the same baseline.
+    fn group(
+        &mut self,
+        (preset, file): &(String, PathBuf),
+        variant: &Variant,
+        seed: Option<u64>,
+        chosen: &[(String, PathBuf)],
+    ) -> Result<Vec<Run>> {
         let mut subjects = Vec::new();
-        for (name, checkpoint) in &self.plan.subjects {
-            let options = self.options(checkpoint, file, seed);
+        for (name, checkpoint) in chosen {
+            let options = self.options(checkpoint, file, variant, seed);
             let args = arguments(&options, self.shared).map_err(|error| wrong_options(&error))?;
             subjects.push((name, options, args));
         }
@@ -139,14 +159,15 @@ impl Expansion<'_> {
             let prepared = image::prepare(self.digests.ui, &request.image, &self.policy.network)?;
             self.image = Some(prepared.resolved.manifest_digest.to_string());
         }
+        let baseline = self.digests.baseline(&request.baseline.dir)?;
         let shared = Identity {
             profile: request.profile.as_str(),
             tier: request.tier.as_str(),
             mode: self.policy.mode,
             image: self.image.as_deref(),
             filter: &filter.digest,
-            dataset: &settings.recorded(self.digests.dataset(&settings, file)?),
-            baseline: &self.digests.baseline(&request.baseline.dir)?,
+            dataset: &settings.recorded(self.digests.dataset(&settings, file)?.tree_sha256),
+            baseline: &baseline.tree_sha256,
             subject: None,
             edit_label: None,
         };
@@ -154,24 +175,28 @@ impl Expansion<'_> {
         let mut runs = Vec::new();
         for (name, mut options, args) in subjects {
             let digest = self.digests.subject(&args.subject, &request.baseline.dir)?;
-            let own = Identity { subject: Some(&digest), edit_label: edit_label.as_deref(), ..shared };
+            let estimate = estimate(baseline.bytes + digest.bytes, settings.tokens());
+            let own =
+                Identity { subject: Some(&digest.tree_sha256), edit_label: edit_label.as_deref(), ..shared };
             let evidence = Path::new("runs").join(own.digest());
             for (option, directory) in [("--report-out", &evidence), ("--out", &measured)] {
                 options.extend([option.into(), self.out.join(directory).into_os_string()]);
             }
             let (subject, preset, measured) = (name.clone(), preset.clone(), measured.clone());
-            runs.push(Run { subject, preset, seed, options, args, evidence, measured });
+            let variant = variant.name.clone();
+            runs.push(Run { subject, preset, seed, variant, options, args, estimate, evidence, measured });
         }
         Ok(runs)
     }
 
     /// The options of a run, without its directories.
-    fn options(&self, subject: &Path, preset: &Path, seed: Option<u64>) -> Vec<OsString> {
+    fn options(&self, subject: &Path, preset: &Path, variant: &Variant, seed: Option<u64>) -> Vec<OsString> {
         let paths = [("--baseline", &*self.plan.baseline), ("--subject", subject), ("--preset", preset)];
         let mut options: Vec<OsString> = paths
             .into_iter()
             .flat_map(|(option, path)| [option.into(), path.as_os_str().to_owned()])
             .collect();
+        options.extend(variant.options.iter().cloned());
         if let Some(seed) = seed {
             options.extend(["--draw-windows".into(), seed.to_string().into()]);
         }
@@ -180,11 +205,27 @@ impl Expansion<'_> {
     }
 }
 
+/// About how long both sides take, seconds, of which one is for the containers: a multiplication and an addition for each weight and token,
+/// at a rate that two threads reach. Weights have about two bytes.
+fn estimate(bytes: u64, tokens: usize) -> f64 {
+    const RATE: f64 = 5e10;
+    1.0 + bytes as f64 / 2.0 * 2.0 * tokens as f64 / RATE
+}
+
+/// An input that was hashed.
+#[derive(Clone)]
+struct Hashed {
+    /// Its digest.
+    tree_sha256: String,
+    /// Its size.
+    bytes: u64,
+}
+
 /// Digests of inputs, each of which is read once.
 struct Digests<'a> {
     ui: &'a Ui,
     signals: &'a Signals,
-    known: BTreeMap<Vec<PathBuf>, String>,
+    known: BTreeMap<Vec<PathBuf>, Hashed>,
 }
 
 impl Digests<'_> {
@@ -193,28 +234,30 @@ impl Digests<'_> {
         key: Vec<PathBuf>,
         label: &str,
         open: impl FnOnce() -> Result<Vec<inputs::InputFile>>,
-    ) -> Result<String> {
+    ) -> Result<Hashed> {
         if let Some(known) = self.known.get(&key) {
             return Ok(known.clone());
         }
         let path = key.first().cloned().unwrap_or_default();
-        let digest = inputs::digest(self.ui, self.signals, label, &path, &open()?)?.tree_sha256;
-        self.known.insert(key, digest.clone());
-        Ok(digest)
+        let files = inputs::digest(self.ui, self.signals, label, &path, &open()?)?;
+        let bytes = files.files.iter().map(|file| file.bytes).sum();
+        let hashed = Hashed { tree_sha256: files.tree_sha256, bytes };
+        self.known.insert(key, hashed.clone());
+        Ok(hashed)
     }
 
     /// `dir` is the directory of the checkpoint.
-    fn baseline(&mut self, dir: &Path) -> Result<String> {
+    fn baseline(&mut self, dir: &Path) -> Result<Hashed> {
         self.get(vec![dir.to_owned()], "baseline", || checkpoint_files::open_checkpoint("baseline", dir))
     }
 
     /// `path` is as the plan names it, `base` the directory of the baseline.
-    fn subject(&mut self, path: &Path, base: &Path) -> Result<String> {
+    fn subject(&mut self, path: &Path, base: &Path) -> Result<Hashed> {
         let dir = hub::model("--subject", path)?.dir;
         self.get(vec![dir.clone(), base.to_owned()], "subject", || checkpoint_files::open_subject(&dir, base))
     }
 
-    fn dataset(&mut self, dataset: &Dataset, preset: &Path) -> Result<String> {
+    fn dataset(&mut self, dataset: &Dataset, preset: &Path) -> Result<Hashed> {
         self.get(dataset.files.clone(), "dataset", || inputs::open_dataset(&dataset.files, Some(preset)))
             .with_context(|| format!("preset {}", preset.display()))
     }

@@ -6,6 +6,7 @@ mod doctor;
 mod evaluate;
 mod evaluate_output;
 mod evidence_pack;
+mod export;
 mod image;
 mod plan_lock;
 mod report_explain;
@@ -33,6 +34,7 @@ pub fn of(command: &Command) -> Verb<'_> {
     match command {
         Command::Evaluate(args) => Verb::new(|policy| evaluate::run(args, policy)).json(args.json).needs(evaluate::needs(args)),
         Command::Sweep(args) => Verb::new(|policy| sweep::run(args, policy)).json(args.json).needs(sweep::needs(args)),
+        Command::Export(command) => export::of(command),
         Command::Verify(args) => Verb::new(|policy| verify::run(args, policy)).json(args.json)
             .containers(if args.reproduce.is_some() { 3 } else { 0 }),
         Command::Plan(PlanCommand::Lock(args)) => Verb::new(|_| plan_lock::run(args)),
