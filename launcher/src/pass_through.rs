@@ -8,12 +8,14 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-/// Passes on the workload's output: unchanged into files and pipes, with control characters escaped onto a terminal. After a signal, output
+/// Passes on the workload's output: unchanged into files and pipes, with control characters escaped onto a terminal unless it is `raw`. After a signal, output
 /// that nothing reads is discarded, so that the run can be ended.
 pub struct PassThrough<'a> {
     streams: [Stream; 2],
     /// Everything goes to standard error, because standard output is used otherwise.
     to_stderr: bool,
+    /// Nothing is escaped: the workload writes to a terminal.
+    raw: bool,
     /// Readable after a signal.
     stop: BorrowedFd<'a>,
 }
@@ -75,7 +77,7 @@ fn complete(bytes: &[u8]) -> usize {
 impl<'a> PassThrough<'a> {
     /// Passes on each stream to its own.
     pub fn new(signals: &'a Signals) -> Self {
-        PassThrough { streams: Default::default(), to_stderr: false, stop: signals.fd() }
+        PassThrough { streams: Default::default(), to_stderr: false, raw: false, stop: signals.fd() }
     }
 
     /// Passes on both streams to standard error.
@@ -83,10 +85,15 @@ impl<'a> PassThrough<'a> {
         PassThrough { to_stderr: true, ..PassThrough::new(signals) }
     }
 
+    /// Passes on each stream to its own, without escaping anything. For a workload on a terminal, which draws on it.
+    pub fn raw(signals: &'a Signals) -> Self {
+        PassThrough { raw: true, ..PassThrough::new(signals) }
+    }
+
     fn pass(&mut self, stream: usize, to: BorrowedFd<'_>, terminal: &console::Term, bytes: &[u8]) {
         let stop = self.stop;
         let mut write = |bytes: &[u8]| write_until_stopped(to, stop, bytes);
-        self.streams[stream].write(&mut write, terminal.is_term(), bytes);
+        self.streams[stream].write(&mut write, terminal.is_term() && !self.raw, bytes);
     }
 
     /// Fails if writing failed for a reason other than a closed pipe, such as a full disk.

@@ -66,6 +66,7 @@ pub fn of_workload(args: &WorkloadArgs) -> Workload {
             entrypoint: args.entrypoint.clone(),
             user: args.user.clone(),
         },
+        terminal: false,
         verify: args.verify.verify_image,
         seccomp: args.seccomp.clone(),
         limits: limits(&args.limits),

@@ -8,6 +8,9 @@ use invarlock_runtime::{IdsInside, RuntimeFiles};
 /// Where programs are searched if the image names no `PATH`: the directories of Docker and Podman.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The kind of a terminal if the image names none, as in Docker and Podman.
+const TERM: &str = "xterm";
+
 /// The user of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct User {
@@ -129,9 +132,13 @@ impl User {
     }
 
     /// The environment of the image, and what it lacks.
-    pub fn complete(&self, mut env: Vec<(String, String)>) -> Vec<(String, String)> {
-        let more =
-            [("PATH", Some(DEFAULT_PATH)), ("HOME", Some(&*self.home)), ("USER", self.name.as_deref())];
+    pub fn complete(&self, mut env: Vec<(String, String)>, terminal: bool) -> Vec<(String, String)> {
+        let more = [
+            ("PATH", Some(DEFAULT_PATH)),
+            ("HOME", Some(&*self.home)),
+            ("USER", self.name.as_deref()),
+            ("TERM", terminal.then_some(TERM)),
+        ];
         for (name, value) in more {
             if let Some(value) = value
                 && !env.iter().any(|(found, _)| found == name)
@@ -225,10 +232,10 @@ mod tests {
     fn environment_of_the_image_precedes() {
         let user = find(Some(PASSWD), "app").expect("user");
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let env = user.complete(vec![pair("HOME", "/data"), pair("PATH", "/bin")]);
+        let env = user.complete(vec![pair("HOME", "/data"), pair("PATH", "/bin")], false);
         assert_eq!(env, [pair("HOME", "/data"), pair("PATH", "/bin"), pair("USER", "app")]);
-        let env = find(None, "5").expect("user").complete(Vec::new());
-        assert_eq!(env, [pair("PATH", DEFAULT_PATH), pair("HOME", "/")]);
+        let env = find(None, "5").expect("user").complete(Vec::new(), true);
+        assert_eq!(env, [pair("PATH", DEFAULT_PATH), pair("HOME", "/"), pair("TERM", "xterm")]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Workload {
     pub argv: Vec<String>,
     /// What the options change in the configuration of the image.
     pub changes: Changes,
+    /// Whether it has a terminal.
+    pub terminal: bool,
     /// How the extracted layers are verified.
     pub verify: Verify,
     /// A user profile of system calls.
@@ -94,13 +96,14 @@ impl Workload {
         // The evaluator has a profile of its own, which allows less than the general one.
         let builtin = match resolved.speaks.as_deref() {
             Some("measure") => BuiltinProfile::Evaluator,
+            _ if self.terminal => BuiltinProfile::Terminal,
             _ => BuiltinProfile::General,
         };
         let filter = Filter::choose(self.seccomp.as_deref(), builtin)?;
         let spec = ContainerSpec {
             rootfs: rootfs.layers.clone(),
             argv,
-            env: user.complete(Changes::merged(resolved.env, added)),
+            env: user.complete(Changes::merged(resolved.env, added), self.terminal),
             cwd: self.changes.workdir.clone().unwrap_or(resolved.cwd),
             inputs: Vec::new(),
             filter: filter.program.clone(),

@@ -12,8 +12,8 @@ use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::init::Init;
 use crate::process::{die_with_supervisor, null_device};
-use crate::protocol::{self, Build, FromInit, Reply, Request};
-use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, sys, user_limits};
+use crate::protocol::{self, Build, FromInit, Reply};
+use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, stdio, sys, user_limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
@@ -27,7 +27,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
 
-/// Devices that libcontainer binds into every container. Init removes `tty` again.
+/// Devices that libcontainer binds into every container. Init removes `tty` again, unless the container has a terminal.
 const HOST_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Directories of the builder's file system: layers, the root, and those that libcontainer reads.
 const DIRECTORIES: [&str; 5] = ["state", "rootfs", "l", "proc", "dev"];
@@ -51,15 +51,16 @@ struct Streams {
 }
 
 impl Streams {
-    fn of(request: &Request, fds: &mut impl Iterator<Item = OwnedFd>) -> Result<Self> {
+    /// Init makes those of a terminal; until then they are `/dev/null`.
+    fn of(streams: stdio::Streams, fds: &mut impl Iterator<Item = OwnedFd>) -> Result<Self> {
         let mut next = || {
             fds.next().ok_or_else(|| Error::system("the supervisor's message came without its descriptors"))
         };
+        if streams.are_terminal() {
+            return Ok(Streams { input: null_device()?, output: null_device()?, error: null_device()? });
+        }
         let (output, error) = (next()?, next()?);
-        let input = match request.streams {
-            protocol::Streams::Output => null_device()?,
-            protocol::Streams::Input => next()?,
-        };
+        let input = if streams == stdio::Streams::Input { next()? } else { null_device()? };
         Ok(Streams { input, output, error })
     }
 }
@@ -89,7 +90,7 @@ impl Builder {
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
         let mut fds = fds.into_iter();
-        let streams = Streams::of(&build.request, &mut fds)?;
+        let streams = Streams::of(build.request.streams, &mut fds)?;
         let handles = fds.collect();
         let handles = self.mounts(&build, handles).in_control("root file system")?;
         hooks::step("builder: mounts made");

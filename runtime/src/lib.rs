@@ -56,6 +56,7 @@ mod state;
 mod stdio;
 mod supervisor;
 mod sys;
+mod terminal;
 mod user_limits;
 
 pub use boundary::{DEVICES, MASKED as MASKED_PATHS, READ_ONLY as READ_ONLY_PATHS, TMP_INODES};
@@ -74,4 +75,4 @@ pub use printable::printable;
 pub use rlimit::RlimitValue;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
 pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, RuntimeFiles};
-pub use stdio::Stdio;
+pub use stdio::{CallerTerminal, Stdio};

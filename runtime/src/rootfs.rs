@@ -11,6 +11,7 @@ use crate::mounts;
 use crate::protocol::Request;
 use crate::runtime_files::{self, SHARED_MEMORY};
 use crate::spec::{round_to_pages, target_components};
+use crate::terminal;
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -71,6 +72,9 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
         rustix::fs::mkdirat(&dev, SHARED_MEMORY, Mode::from_raw_mode(0o755)).context("creating /dev/shm")?;
         mounts::attach_at(&shared_memory, &format!("{ROOT}/dev/{SHARED_MEMORY}"))
             .context("mounting /dev/shm")?;
+    }
+    if request.streams.are_terminal() {
+        terminal::mount(&dev, &format!("{ROOT}/dev"), inside).in_control("terminal")?;
     }
     input(request, inputs, &root)?;
     rustix::fs::openat(&out, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -160,7 +164,7 @@ fn missing_directory(root: &OwnedFd, cwd: &str) -> Result<Option<PathBuf>> {
             name => path.push(name),
         }
         // There is no link before the last part.
-        match rustix::fs::readlinkat(root, &path, Vec::new()) {
+        match rustix::fs::readlinkat(root, path.as_path(), Vec::new()) {
             Ok(target) => {
                 links += 1;
                 if links > MAX_LINKS {

@@ -3,9 +3,9 @@
 use crate::hooks::{self, Hooks};
 use crate::identity::IdsInside;
 use crate::outcome::{Outcome, OutputFile, Sink};
-use crate::protocol::{self, Answer, Done, Order, Prepare, Request, RequestInput, Streams};
+use crate::protocol::{self, Answer, Done, Order, Prepare, Request, RequestInput};
 use crate::spec::{ContainerSpec, HostSpec, Input, InputSource, check_limits, check_strings};
-use crate::stdio::{Feed, Stdio};
+use crate::stdio::{CallerTerminal, Connected, Feed, Stdio, Streams};
 use crate::{executable, seal, state};
 use invarlock_error::{Context as _, Error, Kind, Result, bail};
 use invarlock_seccomp::ResolvedProfile;
@@ -132,10 +132,7 @@ impl Supervisor {
             env: spec.env,
             cwd: spec.cwd,
             inputs,
-            streams: match &spec.stdio {
-                Stdio::Output => Streams::Output,
-                Stdio::Input(_) => Streams::Input,
-            },
+            streams: spec.stdio.streams()?,
             filter: spec.filter,
             limits: spec.limits,
             collect_output: spec.collect_output,
@@ -184,28 +181,41 @@ impl Supervisor {
         if self.prepared.is_none() {
             self.send_prepare(false, None)?;
         }
-        let ((stdout, out_end), (stderr, err_end)) = (output_pipe()?, output_pipe()?);
-        let mut descriptors = vec![out_end, err_end];
-        let feed = match stdio {
-            Stdio::Output => None,
+        let (mut relay, mut descriptors, mut feed) = (Relay::default(), Vec::new(), None);
+        if !matches!(stdio, Stdio::Terminal(_)) {
+            for stream in &mut relay.streams {
+                let (read, write) = output_pipe()?;
+                stream.pipe = Some(read);
+                descriptors.push(write);
+            }
+        }
+        match stdio {
+            Stdio::Output => {}
             Stdio::Input(from) => {
                 let (read, write) = pipe()?;
                 descriptors.push(read);
-                Some(Feed::start(from, write)?)
+                feed = Some(Feed::start(from, write, None)?);
             }
-        };
+            Stdio::Terminal(caller) => {
+                descriptors.push(caller.handle.try_clone().context("duplicating the caller's terminal")?);
+                relay.terminal = Some(caller);
+            }
+        }
         descriptors.extend(inputs);
         let fds: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
         let sent = protocol::send(&self.socket, &Order::Run(Box::new(request)), &fds);
         drop(descriptors);
         hooks::step("launcher: run handed over");
         drop(self.mount);
-        let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
         let result = match sent {
             Ok(()) => relay.until_answer(&self.socket, cancel, sink),
             // The supervisor may have failed before it received the request; its answer has the reason.
-            Err(_) => relay.answer(&self.socket, sink),
+            Err(_) => protocol::receive(&self.socket).and_then(|answer| relay.finish(answer, sink)),
         };
+        if relay.disconnect() {
+            // The supervisor waits for it.
+            drop(protocol::send(&self.socket, &Order::TerminalRestored, &[]));
+        }
         hooks::step("launcher: outcome received");
         let (done, files) = result?;
         feed.map_or(Ok(()), |feed| feed.check())?;
@@ -262,25 +272,40 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 /// and empty it between poll(2) and read(2).
 fn output_pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe()?;
-    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK).context("creating a pipe")?;
+    set_nonblocking(&read)?;
     Ok((read, write))
 }
 
-/// One pipe of the workload.
+fn set_nonblocking(stream: &OwnedFd) -> Result<()> {
+    rustix::fs::fcntl_setfl(stream, OFlags::NONBLOCK).context("preparing to read without waiting")
+}
+
+/// One pipe of the workload, or its terminal.
+#[derive(Default)]
 struct Stream {
     pipe: Option<OwnedFd>,
     read: u64,
 }
 
-impl Stream {
-    fn new(pipe: OwnedFd) -> Self {
-        Stream { pipe: Some(pipe), read: 0 }
-    }
+/// The source of an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Supervisor,
+    Output(usize),
+    Cancel,
+    Resized,
+    InputEnded,
 }
 
+#[derive(Default)]
 struct Relay {
+    /// Standard output, also of a terminal, and standard error.
     streams: [Stream; 2],
     dropped: u64,
+    /// The caller's terminal, until that of the container is connected.
+    terminal: Option<CallerTerminal>,
+    /// The same afterwards.
+    connected: Option<Connected>,
 }
 
 impl Relay {
@@ -293,42 +318,85 @@ impl Relay {
     ) -> Result<(Done, Vec<OwnedFd>)> {
         let mut cancelled = false;
         loop {
-            let (mut answered, mut cancelling, mut readable) = (false, false, [false; 2]);
-            {
-                let mut fds = vec![PollFd::new(supervisor, PollFlags::IN)];
-                let open: Vec<usize> = (0..2).filter(|i| self.streams[*i].pipe.is_some()).collect();
-                let pipes = open.iter().filter_map(|i| self.streams[*i].pipe.as_ref());
-                fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-                if !cancelled {
-                    fds.push(PollFd::from_borrowed_fd(cancel, PollFlags::IN));
-                }
-                match rustix::event::poll(&mut fds, None) {
-                    Err(rustix::io::Errno::INTR) => continue,
-                    other => drop(other.context("waiting for the run")?),
-                }
-                let events: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-                answered |= events.first().is_some_and(|e| *e);
-                for (event, i) in events[1..].iter().zip(&open) {
-                    readable[*i] = *event;
-                }
-                cancelling |= !cancelled && events.last().is_some_and(|e| *e);
-            }
-            for i in (0..2).filter(|i| readable[*i]) {
+            let ready = self.wait(supervisor, (!cancelled).then_some(cancel))?;
+            for i in (0..2).filter(|i| ready.contains(&Source::Output(*i))) {
                 self.relay(i, sink)?;
             }
-            if cancelling {
+            if ready.contains(&Source::Cancel) {
                 cancelled = true;
                 // A dead supervisor is detected in the next iteration.
                 drop(protocol::send(supervisor, &Order::Cancel, &[]));
             }
-            if answered {
-                return self.answer(supervisor, sink);
+            if let Some(connected) = &self.connected
+                && ready.contains(&Source::Resized)
+            {
+                connected.follow_size(self.streams[0].pipe.as_ref());
+            }
+            if ready.contains(&Source::InputEnded) {
+                // The terminal of the container hangs up like that of the caller.
+                self.close(0);
+            }
+            if ready.contains(&Source::Supervisor) {
+                match protocol::receive(supervisor)? {
+                    Some((Answer::Terminal, fds)) => self.connect(fds)?,
+                    answer => return self.finish(answer, sink),
+                }
             }
         }
     }
 
-    fn answer(&mut self, supervisor: &UnixStream, sink: &mut dyn Sink) -> Result<(Done, Vec<OwnedFd>)> {
-        let answer = protocol::receive::<Answer>(supervisor)?;
+    /// Waits for the next events.
+    fn wait(&self, supervisor: &UnixStream, cancel: Option<BorrowedFd<'_>>) -> Result<Vec<Source>> {
+        let pipe = |i: usize| self.streams[i].pipe.as_ref().map(|pipe| pipe.as_fd());
+        let connected = self.connected.as_ref();
+        let sources = [
+            (Source::Supervisor, Some(supervisor.as_fd())),
+            (Source::Output(0), pipe(0)),
+            (Source::Output(1), pipe(1)),
+            (Source::Cancel, cancel),
+            (Source::Resized, connected.map(Connected::resized)),
+            (Source::InputEnded, connected.and_then(Connected::input_ended)),
+        ];
+        let open: Vec<_> = sources.into_iter().filter_map(|(source, fd)| Some((source, fd?))).collect();
+        let mut fds: Vec<_> =
+            open.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
+            other => drop(other.context("waiting for the run")?),
+        }
+        let ready = open.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready.map(|((source, _), _)| *source).collect())
+    }
+
+    /// Connects the terminal of the container with that of the caller.
+    fn connect(&mut self, fds: Vec<OwnedFd>) -> Result<()> {
+        let (Some(master), Some(caller)) = (fds.into_iter().next(), self.terminal.take()) else {
+            bail!(System, "the supervisor sent an unexpected terminal");
+        };
+        set_nonblocking(&master)?;
+        self.connected = Some(Connected::new(caller, &master)?);
+        self.streams[0].pipe = Some(master);
+        Ok(())
+    }
+
+    /// Restores the caller's terminal; false if the run had none.
+    fn disconnect(&mut self) -> bool {
+        let (unused, connected) = (self.terminal.take(), self.connected.take());
+        unused.is_some() || connected.is_some()
+    }
+
+    /// Reads nothing more from a stream. A terminal hangs up.
+    fn close(&mut self, i: usize) {
+        self.streams[i].pipe = None;
+        self.connected.iter_mut().for_each(Connected::end_input);
+    }
+
+    /// Relays the rest of the output and returns the outcome. `answer`: none if the supervisor died.
+    fn finish(
+        &mut self,
+        answer: Option<(Answer, Vec<OwnedFd>)>,
+        sink: &mut dyn Sink,
+    ) -> Result<(Done, Vec<OwnedFd>)> {
         // Every writer is dead, so what the pipes hold is all.
         for i in 0..2 {
             while self.relay(i, sink)? {}
@@ -336,6 +404,7 @@ impl Relay {
         match answer {
             Some((Answer::Done(done), files)) => Ok((*done, files)),
             Some((Answer::Failed(error), _)) => Err(error),
+            Some((Answer::Terminal, _)) => Err(Error::system("the supervisor sent an unexpected terminal")),
             None => Err(Error::system(
                 "the supervisor of the run died; its container died with it, and the next run removes what is left",
             )),
@@ -350,13 +419,17 @@ impl Relay {
         let count = match rustix::io::read(pipe, &mut block) {
             Err(rustix::io::Errno::INTR) => return Ok(true),
             Err(rustix::io::Errno::AGAIN) => return Ok(false),
+            // A terminal that no process has open any more.
+            Err(rustix::io::Errno::IO) if self.connected.is_some() => 0,
             other => other.context("reading the output of the workload")?,
         };
         if count == 0 {
-            stream.pipe = None;
+            self.close(i);
             return Ok(false);
         }
-        let remaining = usize::try_from(MAX_LOG.saturating_sub(stream.read)).unwrap_or(usize::MAX);
+        // An interactive session has no end of its output.
+        let most = if self.connected.is_some() { u64::MAX } else { MAX_LOG };
+        let remaining = usize::try_from(most.saturating_sub(stream.read)).unwrap_or(usize::MAX);
         stream.read += count as u64;
         let relayed = &block[..count.min(remaining)];
         self.dropped += (count - relayed.len()) as u64;
@@ -366,7 +439,7 @@ impl Relay {
             (false, _) => sink.stderr(relayed),
         }
         if sink.gone()[i] {
-            stream.pipe = None;
+            self.close(i);
         }
         Ok(true)
     }
@@ -416,7 +489,8 @@ mod tests {
     fn relay_does_not_wait_for_output_that_the_workload_read_back() {
         let ((stdout, write), (stderr, _write)) =
             (output_pipe().expect("a pipe"), output_pipe().expect("a pipe"));
-        let mut relay = Relay { streams: [Stream::new(stdout), Stream::new(stderr)], dropped: 0 };
+        let streams = [stdout, stderr].map(|pipe| Stream { pipe: Some(pipe), read: 0 });
+        let mut relay = Relay { streams, ..Relay::default() };
         let mut kept = Kept::default();
         rustix::io::write(&write, b"kept").expect("output");
         assert!(relay.relay(0, &mut kept).expect("relayed"));

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         ["fill-files", paths @ ..] => println!("{:?}", resources::fill_files(paths)),
         ["see"] => println!("{}", inspect::boundary()),
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a number")),
+        ["terminal"] => println!("{}", streams::terminal()),
+        ["wait-for-resize"] => streams::wait_for_resize(),
         ["cat"] => streams::copy(),
         ["count"] => println!("{}", streams::count()),
         ["take", count] => streams::take(count.parse().expect("a number")),

@@ -102,6 +102,16 @@ pub fn type_into(fd: i32) -> i32 {
     }
 }
 
+/// Gives a terminal another line discipline of the kernel; returns the errno, or 0.
+pub fn change_discipline(fd: i32) -> i32 {
+    let discipline: libc::c_int = 0;
+    // SAFETY: TIOCSETD reads one int.
+    match unsafe { libc::ioctl(fd, libc::TIOCSETD, &raw const discipline) } {
+        0 => 0,
+        _ => std::io::Error::last_os_error().raw_os_error().unwrap_or(-1),
+    }
+}
+
 /// Stops every process that this one may signal, itself included.
 pub fn stop_everything() {
     // SAFETY: kill(2) takes no pointers.

@@ -11,17 +11,20 @@ pub enum BuiltinProfile {
     Evaluator,
     /// [`Profile::general`].
     General,
+    /// [`Profile::terminal`].
+    Terminal,
 }
 
 impl BuiltinProfile {
     /// All built-in profiles.
-    pub const ALL: [Self; 2] = [Self::Evaluator, Self::General];
+    pub const ALL: [Self; 3] = [Self::Evaluator, Self::General, Self::Terminal];
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Evaluator => "evaluator",
             Self::General => "general",
+            Self::Terminal => "terminal",
         }
     }
 
@@ -30,6 +33,7 @@ impl BuiltinProfile {
         match self {
             Self::Evaluator => Profile::evaluator(),
             Self::General => Profile::general(),
+            Self::Terminal => Profile::terminal(),
         }
     }
 
@@ -41,6 +45,8 @@ impl BuiltinProfile {
             (Self::Evaluator, Arch::Aarch64) => include_bytes!("../programs/evaluator-aarch64.bpf"),
             (Self::General, Arch::X86_64) => include_bytes!("../programs/general-x86_64.bpf"),
             (Self::General, Arch::Aarch64) => include_bytes!("../programs/general-aarch64.bpf"),
+            (Self::Terminal, Arch::X86_64) => include_bytes!("../programs/terminal-x86_64.bpf"),
+            (Self::Terminal, Arch::Aarch64) => include_bytes!("../programs/terminal-aarch64.bpf"),
         };
         Program::compiled(self.as_str(), arch, bytes)
     }

@@ -152,6 +152,12 @@ impl Profile {
         Self::built_in(include_str!("../profiles/general.json"))
     }
 
+    /// [`Profile::general`], and the requests that programs make to a terminal of their container.
+    pub fn terminal() -> Self {
+        let (general, more) = (Self::general(), Self::built_in(include_str!("../profiles/terminal.json")));
+        Self { allow: [general.allow, more.allow].concat(), ..more }
+    }
+
     /// Every call but those that give access to a network; for the launcher itself and for host execution.
     pub fn no_network() -> Self {
         Self::built_in(include_str!("../profiles/no-network.json"))

@@ -159,6 +159,28 @@ fn general_denies_namespaces_and_kernel_interfaces() {
     });
 }
 
+#[test]
+fn terminal_allows_no_typing_and_no_line_discipline() {
+    passes("terminal_allows_no_typing_and_no_line_discipline", || {
+        install(Profile::terminal());
+        // By name: TIOCSTI, TIOCLINUX, TIOCSETD, TIOCCONS, TIOCEXCL, TIOCPKT, TIOCSERGETLSR; VT_ACTIVATE, KDSETMODE; keys of file systems.
+        let denied = [0x5412, 0x541c, 0x5423, 0x541d, 0x540c, 0x5420, 0x5459, 0x5606, 0x4b3a, 0xc050_6617];
+        for request in denied.into_iter().flat_map(|request| [request, request | 1 << 40]) {
+            assert!(!call_is_allowed("ioctl", [0, request, 0, 0, 0, 0]), "{request:#x}");
+        }
+        for request in [0x5401, 0x5402, 0x5404, 0x540b, 0x540e, 0x5410, 0x5413, 0x5414, 0x5429, 0x8004_5430] {
+            assert!(call_is_allowed("ioctl", [99, request, 0, 0, 0, 0]), "{request:#x}");
+        }
+        // Everything else is as in the profile general.
+        assert!(!call_is_allowed("socket", [2, 2, 0, 0, 0, 0]) && !call_is_allowed("unshare", [0; 6]));
+    });
+}
+
+#[test]
+fn terminal_denies_every_unlisted_call() {
+    passes("terminal_denies_every_unlisted_call", || every_unlisted_call_is_denied(Profile::terminal()));
+}
+
 /// Resources of the kernel that all programs of the machine, or of the user, share.
 #[test]
 fn general_bounds_shared_kernel_resources() {

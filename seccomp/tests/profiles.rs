@@ -7,7 +7,7 @@ use invarlock_seccomp::{Arch, BuiltinProfile, Profile, Program};
 
 /// Digests of the program without notification, with notification of denied calls, and with notification of all calls. A changed
 /// digest changes what the workload may do and belongs in the changelog.
-const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
+const DIGESTS: [(&str, Arch, [&str; 3]); 8] = [
     (
         "evaluator",
         Arch::X86_64,
@@ -45,6 +45,24 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
         ],
     ),
     (
+        "terminal",
+        Arch::X86_64,
+        [
+            "sha256:de8410e6e6a43d738884e51ea3e6642e495705a3fb14eda4caf243a5cf5b261a",
+            "sha256:a3e509fbb741590a0e4dd1e7903bf1571a558c6c8fc11ffdcad64a0dac1d1d2b",
+            "sha256:26a0cbeb35f17428f49d046953148eb18de2c17afef3ca8651766917cb188e0d",
+        ],
+    ),
+    (
+        "terminal",
+        Arch::Aarch64,
+        [
+            "sha256:629965dfa0323b98a7a84792b28626b459a78185928c08006579cc6c15bbabc2",
+            "sha256:be9d7000c91f33456186fbee0e4e19ef3728a6d40b962da61ef1a4529409b978",
+            "sha256:c0c4e2cffd60ece80e512c5271026292ab6a64bf3091fd7210b106601fa83233",
+        ],
+    ),
+    (
         "no-network",
         Arch::X86_64,
         [
@@ -64,9 +82,13 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 6] = [
     ),
 ];
 
-const TEXTS: [(&str, &str); 3] = [
+const TEXTS: [(&str, &str); 4] = [
     ("evaluator", include_str!("../profiles/evaluator.json")),
     ("general", include_str!("../profiles/general.json")),
+    (
+        "terminal",
+        concat!(include_str!("../profiles/general.json"), include_str!("../profiles/terminal.json")),
+    ),
     ("no-network", include_str!("../profiles/no-network.json")),
 ];
 
@@ -74,6 +96,7 @@ fn built_in(name: &str) -> Profile {
     let profile = match name {
         "evaluator" => Profile::evaluator(),
         "general" => Profile::general(),
+        "terminal" => Profile::terminal(),
         _ => Profile::no_network(),
     };
     assert_eq!(profile.name, name);

@@ -53,6 +53,21 @@ fn constant(name: &str) -> u64 {
         "TCGETS" => 0x5401,
         "TCGETS2" => 0x802c_542a,
         "TIOCGWINSZ" => 0x5413,
+        "TCSETS" => libc::TCSETS,
+        "TCSETSF" => libc::TCSETSF,
+        "TCSETS2" => libc::TCSETS2,
+        "TCSETSF2" => libc::TCSETSF2,
+        "TCSBRK" => libc::TCSBRK,
+        "TCFLSH" => libc::TCFLSH,
+        "TIOCSCTTY" => libc::TIOCSCTTY,
+        "TIOCNOTTY" => libc::TIOCNOTTY,
+        "TIOCGPGRP" => libc::TIOCGPGRP,
+        "TIOCOUTQ" => libc::TIOCOUTQ,
+        "TIOCSWINSZ" => libc::TIOCSWINSZ,
+        "TIOCGSID" => libc::TIOCGSID,
+        "TIOCGPTN" => libc::TIOCGPTN,
+        "TIOCSPTLCK" => libc::TIOCSPTLCK,
+        "TIOCGPTPEER" => libc::TIOCGPTPEER,
         "FIONREAD" => libc::FIONREAD,
         "FIONBIO" => libc::FIONBIO,
         "FIONCLEX" => libc::FIONCLEX,
@@ -176,6 +191,11 @@ fn evaluator() {
 #[test]
 fn general() {
     agrees(&Profile::general());
+}
+
+#[test]
+fn terminal() {
+    agrees(&Profile::terminal());
 }
 
 #[test]

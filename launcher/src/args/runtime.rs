@@ -37,12 +37,23 @@ pub struct RunArgs {
     /// The command.
     #[command(flatten)]
     pub workload: WorkloadArgs,
-    /// Pass standard input on to the command. Without it, the command reads an empty input
-    #[arg(short = 'i', long)]
-    pub interactive: bool,
+    /// Its standard streams.
+    #[command(flatten)]
+    pub streams: StreamArgs,
     /// Print outcome and observations as JSON on standard error
     #[arg(long)]
     pub json: bool,
+}
+
+/// Standard streams of a command.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct StreamArgs {
+    /// Pass standard input on to the command. Without it, the command reads an empty input
+    #[arg(short = 'i', long)]
+    pub interactive: bool,
+    /// Run the command on a terminal of its own; with --interactive, your terminal is connected with it. Output is not escaped
+    #[arg(short = 't', long)]
+    pub tty: bool,
 }
 
 /// `invarlock runtime learn`.

@@ -1,6 +1,6 @@
 //! `invarlock runtime run`: runs a command of an image in a container.
 
-use crate::args::RunArgs;
+use crate::args::{RunArgs, StreamArgs};
 use crate::denied_calls;
 use crate::error::Result;
 use crate::filter::FilterOutput;
@@ -10,7 +10,7 @@ use crate::request;
 use crate::signals::Signals;
 use crate::stdio;
 use crate::ui;
-use crate::workload::{ImageOutput, Prepared, or_interrupted};
+use crate::workload::{ImageOutput, Prepared, Workload, or_interrupted};
 use invarlock_runtime::{Observations, Status, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -37,6 +37,8 @@ pub struct RunOutput<'a> {
     refused: Option<&'a BTreeMap<String, u64>>,
     /// The system-call filter.
     seccomp: FilterOutput<'a>,
+    /// The options that open the boundary: `interactive`, `tty`.
+    loosened: Vec<&'static str>,
     /// The boundary as the kernel reported it.
     #[cfg_attr(feature = "schemas", schemars(with = "recorded::Observations"))]
     observations: &'a Observations,
@@ -44,14 +46,22 @@ pub struct RunOutput<'a> {
     timings_us: &'a [(String, u64)],
 }
 
+fn loosened(args: &StreamArgs) -> Vec<&'static str> {
+    let options = [("interactive", args.interactive), ("tty", args.tty)];
+    options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
+}
+
 /// Returns the exit code of the command.
 pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
-    let stdio = stdio::of(args.interactive)?;
-    let workload = request::of_workload(&args.workload);
+    let stdio = stdio::of(&args.streams)?;
+    let workload = Workload { terminal: args.streams.tty, ..request::of_workload(&args.workload) };
     let Prepared { supervisor, mut spec, filter, rootfs: _in_use, image } = workload.prepare(policy)?;
     spec.stdio = stdio;
-    let mut output = PassThrough::new(&signals);
+    let mut output = match args.streams.tty {
+        true => PassThrough::raw(&signals),
+        false => PassThrough::new(&signals),
+    };
     let outcome = supervisor.run(spec, signals.fd(), &mut output);
     let outcome = outcome.map_err(|error| or_interrupted(error, &signals))?;
     output.check()?;
@@ -64,6 +74,7 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
             usage: &outcome.usage,
             refused: outcome.denied_calls.as_ref(),
             seccomp: filter.output(),
+            loosened: loosened(&args.streams),
             observations: &outcome.observations,
             timings_us: &outcome.timings,
         };

@@ -2,6 +2,7 @@
 
 use crate::boundary::DEVICES;
 use crate::runtime_files::{LINKS, SHARED_MEMORY};
+use crate::terminal::{self, DIRECTORY, MULTIPLEXER};
 use crate::{hooks, mounts};
 use invarlock_error::{Context as _, Result, bail};
 use rustix::mount::UnmountFlags;
@@ -9,8 +10,8 @@ use rustix::mount::UnmountFlags;
 const CLEARING: &str = "removing unneeded entries";
 
 /// Removes everything but the five devices that programs need, and makes `/dev` read-only. With `runtime_files`, the links to open files and
-/// the directory for shared memory stay; the latter stays writable.
-pub(super) fn clear(runtime_files: bool) -> Result<()> {
+/// the directory for shared memory stay; the latter stays writable. With a `terminal`, its entries stay.
+pub(super) fn clear(runtime_files: bool, terminal: bool) -> Result<()> {
     let entries = match hooks::off("five devices") {
         true => None,
         false => Some(std::fs::read_dir("/dev").context(CLEARING)?),
@@ -20,6 +21,7 @@ pub(super) fn clear(runtime_files: bool) -> Result<()> {
         let name = entry.file_name();
         if DEVICES.iter().any(|(device, _)| name == *device)
             || runtime_files && (name == SHARED_MEMORY || LINKS.iter().any(|link| name == *link))
+            || terminal && [terminal::DEVICE.0, MULTIPLEXER, DIRECTORY].iter().any(|entry| name == *entry)
         {
             continue;
         }
@@ -42,7 +44,8 @@ pub(super) fn clear(runtime_files: bool) -> Result<()> {
     if !runtime_files {
         return mounts::restrict_recursively(&open("/dev")?, attributes).context("making it read-only");
     }
-    let devices = DEVICES.iter().map(|(name, _)| format!("/dev/{name}"));
+    let devices = DEVICES.into_iter().chain(terminal.then_some(terminal::DEVICE));
+    let devices = devices.map(|(name, _)| format!("/dev/{name}"));
     for path in devices.chain(["/dev".to_owned()]) {
         mounts::restrict(&open(&path)?, attributes).with_context(|| format!("making {path} read-only"))?;
     }

@@ -15,7 +15,9 @@ use crate::observations::{HostName, InitReport};
 use crate::process::{die_with, die_with_supervisor, null_device};
 use crate::protocol::{self, Build, FromInit};
 use crate::rlimit::Rlimit;
+use crate::stdio::Streams;
 use crate::sys::{self, Forked};
+use crate::terminal::{self, Pty, Size};
 use crate::{cgroup, hooks, user_limits};
 use invarlock_error::{Context as _, Result};
 use invarlock_seccomp::Program;
@@ -26,7 +28,7 @@ use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 /// What init and the workload need. They inherit it when their process is cloned.
@@ -43,6 +45,8 @@ pub(crate) struct Init {
     trace: bool,
     /// Whether the container has the files of an OCI runtime.
     runtime_files: bool,
+    /// The size of the terminal, if the workload's standard streams are one.
+    terminal: Option<Size>,
     /// Whether the workload is a plain child, without ids and capabilities of its own.
     host: bool,
     /// The socket to the supervisor.
@@ -82,6 +86,10 @@ impl Init {
             rlimits: build.rlimits,
             processors: build.processors,
             runtime_files: request.runtime_files.is_some(),
+            terminal: match request.streams {
+                Streams::Terminal(size) => Some(size),
+                Streams::Output | Streams::Input => None,
+            },
             host: request.host.is_some(),
             trace: request.trace.is_some(),
             socket: socket.as_raw_fd(),
@@ -139,10 +147,12 @@ impl Init {
             false => DumpableBehavior::NotDumpable,
         };
         rustix::process::set_dumpable_behavior(dumpable).context("making init not dumpable")?;
-        dev::clear(self.runtime_files).in_control("/dev")?;
+        dev::clear(self.runtime_files, self.terminal.is_some()).in_control("/dev")?;
         let ready = FromInit::Ready(Some(report()?));
         hooks::step("init: boundary finished");
-        protocol::send(&self.connection(self.socket)?, &ready, &[])?;
+        let master = self.terminal.map(connect_terminal).transpose().in_control("terminal")?;
+        let descriptors: Vec<_> = master.iter().map(|master| master.as_fd()).collect();
+        protocol::send(&self.connection(self.socket)?, &ready, &descriptors)?;
         hooks::step("init: ready said");
         Ok(())
     }
@@ -226,6 +236,16 @@ impl Init {
             }
         }
     }
+}
+
+/// Makes a new terminal of the container the standard streams of this process, and so of the workload. Returns its master.
+fn connect_terminal(size: Size) -> Result<OwnedFd> {
+    const DOING: &str = "connecting the terminal of the container";
+    let Pty { master, slave } = terminal::create(size)?;
+    rustix::stdio::dup2_stdin(&slave).context(DOING)?;
+    rustix::stdio::dup2_stdout(&slave).context(DOING)?;
+    rustix::stdio::dup2_stderr(&slave).context(DOING)?;
+    Ok(master)
 }
 
 /// From here on user id 0 gives no capability, not even by execve.

@@ -47,6 +47,11 @@ impl Init {
         if !hooks::off("session") {
             rustix::process::setsid().context("creating a session for the workload")?;
         }
+        if self.terminal.is_some() {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
+                .context("making the terminal the controlling one")
+                .in_control("terminal")?;
+        }
         sys::reset_signals();
         if let Some(count) = self.processors.filter(|_| !hooks::off("cpu limit")) {
             restrict_processors(count).context("setting the processor affinity").in_control("limits")?;

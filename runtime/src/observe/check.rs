@@ -6,8 +6,9 @@ use crate::boundary::{DEVICES, DOMAIN_NAME, HOST_NAME, MASKED, READ_ONLY, SECURE
 use crate::hooks::unchecked;
 use crate::observations::{ContainerObservations, HostName, MountObservation, Observations, Seccomp};
 use crate::procfs::{self, Status};
-use crate::protocol::{Request, Streams};
-use crate::{runtime_files, user_limits};
+use crate::protocol::Request;
+use crate::stdio::Streams;
+use crate::{runtime_files, terminal, user_limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::fmt::Debug;
 
@@ -34,11 +35,12 @@ impl View<'_> {
         require("seccomp", self.has_filter(&observed.seccomp.value), &observed.seccomp.value)?;
         let descriptors = &observed.descriptors.value;
         let inherited = descriptors.iter().map(|d| (d.fd, d.what.as_str()));
-        let input = match self.request.streams {
-            Streams::Output => "/dev/null",
-            Streams::Input => "pipe",
+        let [input, output] = match self.request.streams {
+            Streams::Output => ["/dev/null", "pipe"],
+            Streams::Input => ["pipe", "pipe"],
+            Streams::Terminal(_) => [terminal::PATH; 2],
         };
-        require("descriptors", inherited.eq([(0, input), (1, "pipe"), (2, "pipe")]), descriptors)?;
+        require("descriptors", inherited.eq([(0, input), (1, output), (2, output)]), descriptors)?;
         let resources = &observed.rlimits.value;
         require("rlimits", self.rlimits == self.requested_rlimits, resources)?;
         let core_dumps = &observed.core_dumps.value;
@@ -121,7 +123,7 @@ impl View<'_> {
             && process.umask == format!("{UMASK:04o}")
             && process.session_leader
             && process.group_leader
-            && !process.terminal
+            && process.terminal == self.request.streams.are_terminal()
             && process.oom_score_adj == own_oom_score()?;
         require("process", as_requested, process)?;
         let init = &observed.init.value;
@@ -161,6 +163,9 @@ fn required_mounts<'a>(
         ("/dev", &["ro", "nosuid", "noexec"]),
         ("/proc", &["nosuid", "nodev", "noexec"]),
     ];
+    if request.streams.are_terminal() {
+        required.push(("/dev/pts", terminal::OPTIONS));
+    }
     let files = request.inputs.iter().filter(|input| input.path.is_some());
     required.extend(files.map(|input| (input.target.as_str(), CLOSED)));
     let exists = |path: &&&str| !absent.iter().any(|a| a == **path);
@@ -190,7 +195,12 @@ fn check_mounts(mounts: &[MountObservation], request: &Request, absent: &[String
         if is_scratch && !(mount.kind == "tmpfs" && SCRATCH.iter().all(|option| mount.has(option))) {
             return bad(format!("{} is a {} that is {}", mount.target, mount.kind, mount.options));
         }
-        let device = DEVICES.iter().any(|(name, _)| mount.target == format!("/dev/{name}"));
+        let of_terminal = request.streams.are_terminal().then_some(terminal::DEVICE);
+        let mut devices = DEVICES.into_iter().chain(of_terminal);
+        let device = devices.any(|(name, _)| mount.target == format!("/dev/{name}"));
+        if mount.target == "/dev/pts" && mount.kind != "devpts" {
+            return bad(format!("{} is a {}", mount.target, mount.kind));
+        }
         if !device && !is_scratch && !required.iter().any(|(target, _)| *target == mount.target) {
             return bad(format!("unexpected mount {}", mount.target));
         }

@@ -4,6 +4,7 @@ use crate::boundary::{DEVICES, MASKED, READ_ONLY};
 use crate::observations::{InputObservation, ProcFiles};
 use crate::protocol::{Request, RequestInput};
 use crate::runtime_files::{LINKS, SHARED_MEMORY};
+use crate::terminal;
 use invarlock_error::{Context as _, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::BTreeMap;
@@ -109,5 +110,13 @@ pub(super) fn expected_devices(request: &Request) -> BTreeMap<String, String> {
     let links = LINKS.map(|link| (link, "Symlink"));
     let more =
         links.into_iter().chain([(SHARED_MEMORY, "Directory")]).filter(|_| request.runtime_files.is_some());
-    DEVICES.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let of_terminal =
+        [terminal::DEVICE, (terminal::MULTIPLEXER, "Symlink"), (terminal::DIRECTORY, "Directory")];
+    let of_terminal = of_terminal.into_iter().filter(|_| request.streams.are_terminal());
+    DEVICES
+        .into_iter()
+        .chain(more)
+        .chain(of_terminal)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }

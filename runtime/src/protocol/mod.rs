@@ -14,6 +14,7 @@ use crate::observations::{InitReport, Observations};
 use crate::outcome::{ProfileTrace, Status, Usage};
 use crate::rlimit::Rlimit;
 use crate::spec::{Limits, RuntimeFiles};
+use crate::stdio::Streams;
 use invarlock_error::Error;
 use invarlock_seccomp::{Program, ResolvedProfile};
 use serde::{Deserialize, Serialize};
@@ -53,25 +54,6 @@ pub(crate) struct Request {
     pub(crate) trace: Option<ResolvedProfile>,
 }
 
-/// What the workload's standard streams are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Streams {
-    /// `/dev/null`, and pipes for both outputs.
-    Output,
-    /// Pipes. Descriptors: output, error output, input.
-    Input,
-}
-
-impl Streams {
-    /// The number of descriptors that come with it.
-    pub(crate) fn descriptors(self) -> usize {
-        match self {
-            Streams::Output => 2,
-            Streams::Input => 3,
-        }
-    }
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RequestInput {
     pub(crate) target: String,
@@ -86,11 +68,15 @@ pub(crate) enum Order {
     Run(Box<Request>),
     /// Stop the run: SIGTERM, then SIGKILL.
     Cancel,
+    /// The caller's terminal is as before. After the answer, if the run had a terminal.
+    TerminalRestored,
 }
 
 /// Supervisor to launcher. `Done` comes with one descriptor for each output file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// The container has its terminal, whose master is the descriptor. Another answer follows.
+    Terminal,
     Done(Box<Done>),
     Failed(Error),
 }
@@ -107,7 +93,7 @@ pub(crate) struct Done {
     pub(crate) profile_trace: Option<ProfileTrace>,
 }
 
-/// Supervisor to builder. Descriptors as with [`Request`].
+/// Supervisor to builder. Descriptors as with [`Request`], without that of a terminal.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Build<'a> {
     pub(crate) request: Cow<'a, Request>,
@@ -122,7 +108,7 @@ pub(crate) struct Build<'a> {
 pub(crate) enum FromInit {
     /// The handle of `/out`, as a descriptor.
     Output,
-    /// Init's part of the boundary is finished. A plain child has nothing to report.
+    /// Init's part of the boundary is finished. With a terminal, its master is the descriptor. A plain child has nothing to report.
     Ready(Option<InitReport>),
     /// The step that failed.
     Failed(Error),

@@ -5,11 +5,12 @@ use super::seccomp_notify::DeniedCalls;
 use super::start::BUILD_TIMEOUT;
 use super::state::{Ending, Run, State, Waiting};
 use crate::outcome::Usage;
-use crate::protocol::{self, FromInit, FromWorkload, Order};
+use crate::protocol::{self, Answer, FromInit, FromWorkload, Order};
 use crate::{hooks, sys};
 use invarlock_error::{Context as _, Error, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 /// Time between SIGTERM and SIGKILL.
@@ -135,6 +136,9 @@ impl Run<'_> {
                 self.cancel();
                 Ok(())
             }
+            Ok(Some((Order::TerminalRestored, _))) => {
+                bail!(System, "the launcher sent an unexpected message")
+            }
             Ok(None) | Err(_) => bail!(System, "the launcher is gone"),
         }
     }
@@ -167,8 +171,12 @@ impl Run<'_> {
                 building.out = fds.into_iter().next();
                 hooks::step("supervisor: output handle received");
             }
-            (Some((FromInit::Ready(report), _)), State::Building(building)) => {
+            (Some((FromInit::Ready(report), fds)), State::Building(building)) => {
                 building.received.init = Some(report);
+                if let Some(master) = fds.first() {
+                    protocol::send(self.launcher, &Answer::Terminal, &[master.as_fd()])
+                        .context("sending the terminal to the launcher")?;
+                }
             }
             (Some((FromInit::Exited { status, user_us, system_us, peak_kib }, _)), _) => {
                 self.drain_workload()?;

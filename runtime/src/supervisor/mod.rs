@@ -9,6 +9,7 @@
 //! | `start.rs` | starts the first process; from `Preparing` to `Building` |
 //! | `events.rs` | the event loop |
 //! | `go.rs` | observes the waiting workload and lets it go; from `Building` to `Running` |
+//! | `terminal.rs` | the caller's terminal, which a killed launcher cannot restore |
 //! | `end.rs` | kills and reaps every process; from `Ended` to the outcome |
 
 mod end;
@@ -20,6 +21,7 @@ mod profile_trace;
 mod seccomp_notify;
 mod start;
 mod state;
+mod terminal;
 
 use crate::cgroup::RunCgroup;
 use crate::protocol::{self, Answer, Prepare};
@@ -55,6 +57,7 @@ pub(crate) fn main() -> ! {
     let fds: Vec<_> = files.iter().map(|f| f.file.as_fd()).collect();
     // Fails only if the launcher is gone.
     drop(protocol::send(&launcher, &answer, &fds));
+    terminal::restore(&launcher);
     sys::exit_now(0)
 }
 

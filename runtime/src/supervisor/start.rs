@@ -2,6 +2,7 @@
 
 use super::first_process::{FirstProcess, Sockets};
 use super::state::{Building, Received, Run, RunRequest, State};
+use super::terminal;
 use crate::builder::Builder;
 use crate::failure::SystemCall as _;
 use crate::init::Init;
@@ -95,6 +96,9 @@ impl Run<'_> {
         core_dumps::require(&limits.rlimits)?;
         hooks::step("supervisor: limits set");
         let handles = fds.split_off(streams);
+        if request.streams.are_terminal() {
+            fds.drain(..).try_for_each(terminal::remember)?;
+        }
         if self.identity.by_root && request.runtime_files.is_some() {
             // Programs open their standard streams again, by `/dev/stdout`.
             let (uid, gid) = (self.identity.host_uid, self.identity.host_gid);
