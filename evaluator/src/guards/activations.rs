@@ -3,18 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use invarlock_evidence::format::statistics::{ActivationStatistics, ModuleActivations};
+use invarlock_evidence::format::statistics::{
+    ACTIVATION_ITERATIONS, ACTIVATION_WINDOWS, ActivationStatistics, ModuleActivations,
+};
 
 use super::matrix;
 use crate::measure::Workers;
 use crate::model::{Elements, Example, Model, Output};
 use crate::windows::{Window, Windows};
-
-/// Windows that are measured, as in the Python package.
-const WINDOWS: usize = 8;
-
-/// Iterations for the largest singular value, as in the Python package.
-const ITERATIONS: usize = 3;
 
 /// Smallest variance by which activations are divided, as in the Python package.
 const SMALLEST_VARIANCE: f64 = 1e-12;
@@ -30,7 +26,7 @@ pub fn measure(
     let all: Vec<(u64, &Window)> =
         arms.iter().flat_map(|arm| arm.ids.iter().copied().zip(&arm.windows)).collect();
     let (ids, sampled): (Vec<u64>, Vec<&Window>) =
-        evenly_spaced(all.len(), WINDOWS).into_iter().map(|index| all[index]).unzip();
+        evenly_spaced(all.len(), ACTIVATION_WINDOWS).into_iter().map(|index| all[index]).unzip();
     let examples: Vec<Example<'_>> = sampled.iter().map(|window| window.example()).collect();
 
     let found: Mutex<Modules> = Mutex::default();
@@ -98,7 +94,7 @@ fn of_window(output: Output) -> OfWindow {
     for value in &mut values {
         *value = ((f64::from(*value) - mean) / deviation) as f32;
     }
-    let statistics = matrix::statistics(&Elements::Dense { values, columns: width }, ITERATIONS);
+    let statistics = matrix::statistics(&Elements::Dense { values, columns: width }, ACTIVATION_ITERATIONS);
     let edge = statistics.spectral_norm / ((rows as f64).sqrt() + (width as f64).sqrt());
     OfWindow { rows, edge, mean_square }
 }

@@ -76,11 +76,10 @@ fn weakest(mut squares: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ITERATIONS: usize = 4;
+    use invarlock_evidence::format::statistics::WEIGHT_ITERATIONS;
 
     fn vector(values: &[f32]) -> MatrixStatistics {
-        statistics(&Elements::row(values.to_vec()), ITERATIONS)
+        statistics(&Elements::row(values.to_vec()), WEIGHT_ITERATIONS)
     }
 
     #[test]

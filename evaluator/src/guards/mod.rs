@@ -10,15 +10,12 @@ mod sketch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use invarlock_evidence::format::statistics::{GuardStatistics, WeightStatistics};
+use invarlock_evidence::format::statistics::{GuardStatistics, WEIGHT_ITERATIONS, WeightStatistics};
 use rayon::prelude::*;
 
 use crate::measure::Workers;
 use crate::model::{Model, Module};
 use crate::windows::Windows;
-
-/// Iterations for the largest singular value of a weight matrix, as in the Python package.
-const ITERATIONS: usize = 4;
 
 /// Measures a checkpoint. `progress` gets the number of finished steps and of all steps.
 pub fn measure(
@@ -46,7 +43,7 @@ pub fn measure(
 }
 
 fn weight_statistics(module: &Module<'_>) -> WeightStatistics {
-    let found = matrix::statistics(&module.weights, ITERATIONS);
+    let found = matrix::statistics(&module.weights, WEIGHT_ITERATIONS);
     WeightStatistics {
         module: module.name.clone(),
         shape: module.weights.shape().map(|size| size as u64),

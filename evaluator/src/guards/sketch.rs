@@ -3,10 +3,9 @@
 //! Each element is added with a random sign to one of [`LANES`] sums (Charikar, Chen, Farach-Colton 2002, "Finding frequent items in data
 //! streams"). The signs follow from the positions of the elements, so they are the same for baseline and subject.
 
-use crate::math::simd::multiversion;
+use invarlock_evidence::format::statistics::SKETCH as LANES;
 
-/// Number of sums. The distance of two sketches is that of the arrays with a relative error of about √(1/(2 · LANES)) = 9 %.
-pub const LANES: usize = 64;
+use crate::math::simd::multiversion;
 
 /// The sums of an array.
 #[derive(Debug, Clone)]

@@ -1,7 +1,6 @@
 //! What modules add to the hidden state, kept for the guards.
 
-/// Rows of an output that are kept. The first block of rows that passes a module has as many.
-const ROWS: usize = 512;
+use invarlock_evidence::format::statistics::ACTIVATION_TOKENS;
 
 /// What a module adds to the hidden state.
 #[derive(Debug)]
@@ -10,7 +9,7 @@ pub struct Output {
     pub module: String,
     /// Elements of a row.
     pub width: usize,
-    /// A row for each of the first tokens, at most 512.
+    /// A row for each of the first tokens, at most [`ACTIVATION_TOKENS`].
     pub values: Vec<f32>,
 }
 
@@ -37,7 +36,7 @@ impl Outputs {
         if kept.iter().any(|output| output.module == module) {
             return;
         }
-        let mut values = rows[..rows.len().min(ROWS * width)].to_vec();
+        let mut values = rows[..rows.len().min(ACTIVATION_TOKENS * width)].to_vec();
         if let Some(bias) = bias {
             values.chunks_exact_mut(width).for_each(|row| crate::math::activation::add(row, bias));
         }

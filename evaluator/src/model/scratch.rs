@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use invarlock_evidence::format::statistics::ACTIVATION_TOKENS;
+
 use super::outputs::Outputs;
 
 /// What one layer leaves to the next, for some examples.
@@ -61,6 +63,9 @@ pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 
 /// Rows that pass through a layer together. This bounds the memory that a long window needs.
 pub(super) const ROWS: usize = 512;
+
+// The outputs that are kept for the guards are in the first block.
+const _: () = assert!(ACTIVATION_TOKENS <= ROWS);
 
 /// Blocks of at most [`ROWS`] rows.
 pub(super) fn row_blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {

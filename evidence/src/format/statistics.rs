@@ -2,7 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Numbers of a [`WeightStatistics::sketch`].
+/// Power iterations for a [`WeightStatistics::spectral_norm`], as InvarLock 0.12 does them.
+pub const WEIGHT_ITERATIONS: usize = 4;
+
+/// Power iterations for a [`ModuleActivations::edge`], as InvarLock 0.12 does them.
+pub const ACTIVATION_ITERATIONS: usize = 3;
+
+/// Largest number of [`ActivationStatistics::windows`], as in InvarLock 0.12.
+pub const ACTIVATION_WINDOWS: usize = 8;
+
+/// Largest number of tokens of a window whose activations are measured.
+pub const ACTIVATION_TOKENS: usize = 512;
+
+/// Numbers of a [`WeightStatistics::sketch`]. The distance of two sketches is that of the arrays with a relative error of about
+/// √(1/(2 · 64)) = 9 %.
 pub const SKETCH: usize = 64;
 
 /// The measurements of all guards but the invariants.
@@ -24,7 +37,7 @@ pub struct WeightStatistics {
     pub module: String,
     /// Rows and columns as Hugging Face's model has them; a normalisation has one row.
     pub shape: [u64; 2],
-    /// Estimate of the largest singular value: four power iterations from a vector of ones, as InvarLock 0.12 does.
+    /// Estimate of the largest singular value: four power iterations from a vector of ones.
     pub spectral_norm: f64,
     /// Square root of the sum of squares.
     pub frobenius_norm: f64,

@@ -1,6 +1,8 @@
 //! How a guard measures, as its report and the policy state it. InvarLock 0.12 requires that both state the same.
 
-use crate::format::statistics::SKETCH;
+use crate::format::statistics::{
+    ACTIVATION_ITERATIONS, ACTIVATION_TOKENS, ACTIVATION_WINDOWS, SKETCH, WEIGHT_ITERATIONS,
+};
 use crate::numerics::digest::spaced_json_hash;
 use serde_json::{Map, Value, json};
 
@@ -17,17 +19,20 @@ impl Contract {
     /// The content. Its numbers are integers, whose spelling JSON libraries agree on.
     pub(super) fn content(self) -> Map<String, Value> {
         let power_iteration =
-            |iterations: u32| json!({"type": "power_iter", "iters": iterations, "init": "ones"});
+            |iterations: usize| json!({"type": "power_iter", "iters": iterations, "init": "ones"});
         let content = match self {
             Contract::Spectral => json!({
                 "kind": "weights_against_baseline",
-                "estimator": power_iteration(4),
+                "estimator": power_iteration(WEIGHT_ITERATIONS),
                 "sketch": {"type": "count_sketch", "size": SKETCH},
             }),
             Contract::Rmt => json!({
                 "kind": "activation_edge_risk_against_baseline",
-                "estimator": power_iteration(3),
-                "activation_sampling": {"windows": {"count": 8, "indices_policy": "evenly_spaced"}, "tokens": 512},
+                "estimator": power_iteration(ACTIVATION_ITERATIONS),
+                "activation_sampling": {
+                    "windows": {"count": ACTIVATION_WINDOWS, "indices_policy": "evenly_spaced"},
+                    "tokens": ACTIVATION_TOKENS,
+                },
             }),
         };
         match content {
