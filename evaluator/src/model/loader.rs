@@ -239,6 +239,13 @@ impl<'a, 'f> Loader<'a, 'f> {
         Ok(all(&floats, shape.iter().product()))
     }
 
+    /// The weights of an embedding, row by row, converted to single precision.
+    pub fn table(&mut self, module: &str, rows: usize, columns: usize) -> Result<Vec<f32>> {
+        let values = self.values(&format!("{module}.weight"), &[rows, columns])?;
+        self.add_module(&self.module(module), None, Elements::Dense { values: values.clone(), columns });
+        Ok(values)
+    }
+
     /// A normalisation of `width` elements.
     pub fn norm(&mut self, spec: &spec::Norm, width: usize) -> Result<Norm> {
         self.norm_of_shape(spec, &[width])

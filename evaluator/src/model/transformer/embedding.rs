@@ -45,7 +45,7 @@ impl<'a> Embedding<'a> {
         let token_type = match spec.token_types {
             None => None,
             Some((module, rows)) => {
-                let mut types = loader.values(&format!("{module}.weight"), &[rows, size])?;
+                let mut types = loader.table(module, rows, size)?;
                 types.truncate(size);
                 Some(types)
             }

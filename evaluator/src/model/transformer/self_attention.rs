@@ -45,7 +45,7 @@ impl<'a> SelfAttention<'a> {
         }
         if let Some(spec::Relative { module, buckets }) = &spec.relative {
             let heads = attention.num_heads;
-            let table = loader.values(&format!("{module}.weight"), &[buckets.count, heads])?;
+            let table = loader.table(module, buckets.count, heads)?;
             *relative = Some(Arc::new(RelativeBias::new(*buckets, heads, &table)));
         }
         attention.relative = relative.clone();
