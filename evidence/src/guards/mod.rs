@@ -12,6 +12,7 @@ mod limits;
 mod not_evaluated;
 pub mod rmt;
 pub mod spectral;
+mod upstream_limits;
 pub mod variance;
 
 use crate::format::evaluation_report::{EvaluationReport, GuardBlock, GuardEntry, NotEvaluated};

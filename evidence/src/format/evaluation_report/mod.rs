@@ -8,6 +8,7 @@ mod guards;
 mod metric;
 mod policy;
 mod provenance;
+mod upstream_policy;
 
 pub use dataset::{
     Bootstrap, Coverage, CoverageRow, Dataset, DatasetHash, DatasetTokenizer, DatasetWindows, LossArm,
@@ -30,6 +31,8 @@ pub use provenance::{
     Artifacts, BaselineProviderDigest, EditDigest, Generator, Provenance, ProviderDigest, ReportBuild,
     SideRef, WindowPlan,
 };
+
+pub use upstream_policy::{FamilyCap, MultipleTesting, Scope, TestingMethod, UpstreamSpectralPolicy};
 
 use super::measurement::Measurement;
 use super::to_value;

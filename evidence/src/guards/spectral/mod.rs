@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod multiple_testing;
+pub mod upstream;
 
 use super::{Check, Fact, Finding, Guard, GuardGate, Limit};
 use crate::format::untrusted::Node;

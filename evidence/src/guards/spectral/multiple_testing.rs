@@ -1,37 +1,7 @@
 //! Tests of several families of modules together, as InvarLock 0.12 makes them.
 
-use serde::{Deserialize, Serialize};
+pub use crate::format::evaluation_report::{MultipleTesting, TestingMethod as Method};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How families are tested together.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct MultipleTesting {
-    /// The method.
-    pub method: Method,
-    /// The rate of errors, above 0 and at most 1.
-    pub alpha: f64,
-    /// Tests that are counted at least.
-    pub m: u64,
-}
-
-/// A method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// Benjamini and Hochberg: bounds the share of false findings.
-    Bh,
-    /// Bonferroni: bounds the probability of a false finding.
-    Bonferroni,
-}
-
-impl Default for MultipleTesting {
-    fn default() -> Self {
-        Self { method: Method::Bh, alpha: 0.05, m: 4 }
-    }
-}
 
 impl MultipleTesting {
     /// The families whose p-value is small enough.
