@@ -3,6 +3,7 @@
 //! Commands, options and defaults are those of the InvarLock Python package; `SPECIFICATION.md` lists the differences.
 
 mod attest;
+mod calibrate;
 mod container;
 mod evaluate;
 mod evidence_pack;
@@ -18,8 +19,9 @@ mod verify;
 pub use attest::{
     AttestCommand, InspectArgs, KeygenArgs, LockArgs, PlanCommand, SignArgs, VerifyEnvelopeArgs,
 };
+pub use calibrate::{CalibrateCommand, CalibrationArgs, NullSweepArgs};
 pub use container::{ContainerArgs, LimitArgs};
-pub use evaluate::{EvaluateArgs, ExecutionMode};
+pub use evaluate::{AllowArgs, EvaluateArgs, ExecutionMode};
 pub use evidence_pack::{
     BuildPackArgs, EvidencePackCommand, InspectPackArgs, PackKeygenArgs, ReportArgs, VerifyPackArgs,
 };

@@ -5,7 +5,11 @@
 //! same margin.
 
 use super::{SweepConfig, share_or, three_decimals};
+use crate::format::evaluation_report::UpstreamSpectralPolicy;
+use crate::format::statistics::WeightStatistics;
 use crate::guards::spectral::multiple_testing::MultipleTesting;
+use crate::guards::spectral::upstream::judge;
+use crate::policy::Tier;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +43,34 @@ pub struct SpectralRun {
     pub caps_exceeded: bool,
     /// How families were tested.
     pub multiple_testing: MultipleTesting,
+}
+
+impl SpectralRun {
+    /// Judges the weights of a subject with the limits of a tier.
+    pub fn of(modules: &[WeightStatistics], tier: Tier) -> Self {
+        let policy = UpstreamSpectralPolicy::of(tier);
+        let judged = judge(modules, modules, &policy);
+        let metrics = judged.metrics;
+        let selection = metrics.multiple_testing_selection;
+        let families = judged.violations.into_iter().map(|violation| (violation.family, 1));
+        Self {
+            max_z: metrics
+                .family_z_summary
+                .into_iter()
+                .map(|(family, scores)| (family, scores.max))
+                .collect(),
+            max_abs_z: (metrics.family_z_quantiles.into_iter())
+                .map(|(family, sizes)| (family, sizes.max))
+                .collect(),
+            candidates: selection.family_violation_counts,
+            p_values: selection.family_pvalues,
+            selected: selection.families_selected.into_iter().collect(),
+            violations: total(families),
+            caps_applied: metrics.caps_applied,
+            caps_exceeded: metrics.caps_exceeded,
+            multiple_testing: policy.multiple_testing,
+        }
+    }
 }
 
 /// How far one run's subject is from its baseline.
@@ -203,10 +235,10 @@ fn summary(runs: &[Run], tier: &str, settings: Settings) -> Summary {
         observed: Observed {
             any_warning_rate: rate,
             selected_by_family_runs: total(
-                spectral.iter().flat_map(|run| run.selected.iter().map(|family| (family, 1))),
+                spectral.iter().flat_map(|run| run.selected.iter().map(|family| (family.clone(), 1))),
             ),
             candidate_violations_by_family_total: total(
-                spectral.iter().flat_map(|run| run.candidates.iter().map(|(family, count)| (family, *count))),
+                spectral.iter().flat_map(|run| run.candidates.clone()),
             ),
             family_max_z,
             compare,
@@ -251,10 +283,10 @@ fn extremes(runs: &[&Run]) -> Option<Extremes> {
     })
 }
 
-fn total<'a>(counts: impl Iterator<Item = (&'a String, u64)>) -> BTreeMap<String, u64> {
+fn total(counts: impl Iterator<Item = (String, u64)>) -> BTreeMap<String, u64> {
     let mut totals = BTreeMap::new();
     for (family, count) in counts {
-        *totals.entry(family.clone()).or_default() += count;
+        *totals.entry(family).or_default() += count;
     }
     totals
 }

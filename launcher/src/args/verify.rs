@@ -1,6 +1,6 @@
 //! `invarlock verify` and `invarlock advanced …`.
 
-use super::{AttestCommand, EvidencePackCommand};
+use super::{AttestCommand, CalibrateCommand, EvidencePackCommand};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use invarlock_evidence::verify::reproduce::Amount;
@@ -124,6 +124,9 @@ pub enum AdvancedCommand {
     /// Keys and signatures
     #[command(subcommand)]
     Attest(AttestCommand),
+    /// Limits of the guards from many runs of a model that must pass
+    #[command(subcommand)]
+    Calibrate(CalibrateCommand),
     /// Packs of evidence: one signed directory or archive
     #[command(subcommand)]
     EvidencePack(EvidencePackCommand),

@@ -11,7 +11,7 @@ mod slurm;
 pub use found::read as read_evidence;
 pub use kubernetes::Kubernetes;
 pub use measure::{Lock, Sweep};
-pub use plan::SweepPlan;
+pub use plan::{SweepPlan, Variant};
 pub use pool::{Ended, Pool};
 pub use runs::{Run, Runs, shared_arguments, wrong_options};
 pub use slurm::Slurm;

@@ -1,6 +1,7 @@
 //! The table of verbs: one row and one file per verb. A row says what the verb needs, how its failures are reported, and how it runs.
 
 mod attest;
+mod calibrate;
 mod completions;
 mod doctor;
 mod evaluate;
@@ -53,6 +54,7 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Doctor(args) => Verb::new(|_| doctor::run(args)).json(args.json),
         Command::Advanced(AdvancedCommand::RuntimeVerify(args)) => Verb::new(|_| runtime_verify::run(args)).json(args.json),
         Command::Advanced(AdvancedCommand::Attest(command)) => attest::of(command),
+        Command::Advanced(AdvancedCommand::Calibrate(command)) => calibrate::of(command),
         Command::Advanced(AdvancedCommand::EvidencePack(command)) => evidence_pack::of(command),
         Command::Completions { shell } => Verb::new(|_| completions::run(*shell)),
         Command::Version => Verb::new(|_| version::run()),
@@ -67,6 +69,7 @@ pub fn schemas() -> Vec<NamedSchema> {
         schema::<evaluate_output::DryRunOutput<'_>>("evaluate-dry-run-v2"),
         schema::<invarlock_evidence::sweep::Table>("sweep-v1"),
         schema::<sweep::SweepDryRunOutput>("sweep-dry-run-v1"),
+        schema::<invarlock_evidence::calibration::null_sweep::Report>("spectral_null_sweep"),
         schema::<invarlock_evidence::verify::VerifyOutput>("verify-v1"),
         schema::<invarlock_evidence::verify::RuntimeVerifyOutput>("runtime-verify-v1"),
         schema::<report_explain::ExplainOutput<'_>>("report-explain-v1"),
