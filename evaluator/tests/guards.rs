@@ -9,6 +9,7 @@ mod common;
 use changed::Changed;
 use common::{baseline, extract, run, subject};
 use invarlock_evidence::compare::{CompareContext, compare};
+use invarlock_evidence::format::tiers::TierLimits;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_evidence::run_report::RunReport;
@@ -228,6 +229,7 @@ impl Measured {
 fn context() -> CompareContext {
     CompareContext {
         profile: Profile::Dev,
+        limits: TierLimits::default(),
         tier: Tier::Balanced,
         baseline_model_id: "baseline".to_owned(),
         subject_model_id: "subject".to_owned(),

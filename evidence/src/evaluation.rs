@@ -144,9 +144,12 @@ impl Facts {
     pub(crate) fn compare_context(&self, profile: Profile, tier: Tier) -> Result<CompareContext> {
         let (request, dataset) = (&self.plan.request, &self.plan.dataset);
         let (base, subj) = (self.side(Role::Baseline)?, self.side(Role::Subject)?);
+        // Those of the file are for the tier of the evaluation.
+        let limits = self.plan.tiers.as_ref().filter(|_| self.plan.tier == tier.as_str());
         Ok(CompareContext {
             profile,
             tier,
+            limits: limits.map(|tiers| tiers.limits).unwrap_or_default(),
             baseline_model_id: request.baseline.clone(),
             subject_model_id: request.subject.clone(),
             baseline_checkpoint_sha256: Some(base.checkpoint.tree_sha256.clone()),

@@ -109,6 +109,11 @@ impl PlanLock {
         if let Some(locked) = &self.baseline {
             fixed("baseline", locked.clone(), baseline.unwrap_or("none").to_owned());
         }
+        if plan.tiers.is_some() {
+            broken.push(
+                "the plan lock fixes the limits of the tier, the plan has those of a tiers file".to_owned(),
+            );
+        }
         if tier.as_ref() != Some(&self.thresholds)
             || band.is_none_or(|(low, high)| [low, high] != self.drift_band)
         {

@@ -5,7 +5,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::filter::USER_PROFILE;
 use crate::signals::Signals;
 use crate::ui::Ui;
-use crate::{checkpoint_files, hub, inputs, keys};
+use crate::{checkpoint_files, hub, inputs, keys, tiers_file};
 use chrono::{TimeDelta, Utc};
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::trust_profile::{TRUST_FORMAT, TrustProfile};
@@ -28,6 +28,7 @@ pub fn consistency() -> VerifyOptions {
     VerifyOptions {
         runtime_provenance: RuntimeProvenance::Host,
         keep_verified: true,
+        any_tiers: true,
         granted: ACCEPTABLE.map(str::to_owned).to_vec(),
         ..VerifyOptions::default()
     }
@@ -89,6 +90,7 @@ fn trust_profile(options: &VerifyOptions, max_age: Option<TimeDelta>) -> Result<
         image: digest(&options.expected_image_digest),
         keys: options.keys.iter().map(PublicKey::to_pem).collect::<Result<_>>()?,
         lock: digest(&options.lock),
+        tiers: options.tiers.clone(),
         max_age: max_age.map(|age| format!("{}h", age.num_hours())),
         allow: options.granted.clone(),
         accept_host_execution: options.runtime_provenance == RuntimeProvenance::Host,
@@ -140,6 +142,7 @@ fn of_options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
         require: signed(args.keys.is_empty()),
         keys: args.keys.iter().map(|path| keys::public(path)).collect::<Result<_>>()?,
         lock: args.lock.as_deref().map(lock).transpose()?,
+        tiers: args.tiers.as_deref().map(tiers_file::read).transpose()?,
         oldest: args.max_age.map(|age| (Utc::now() - age).fixed_offset()),
         expected_image_digest: image.map(ToString::to_string),
         runtime_provenance: match args.runtime_provenance {
@@ -229,6 +232,7 @@ fn of_profile(profile: &TrustProfile) -> Result<VerifyOptions> {
             .map(|text| PublicKey::parse(text).context("keys"))
             .collect::<Result<_>>()?,
         lock: digest("lock", &profile.lock)?,
+        tiers: profile.tiers.clone(),
         oldest: age.map(|age| (Utc::now() - age).fixed_offset()),
         expected_image_digest: digest("image", &profile.image)?,
         runtime_provenance: match profile.accept_host_execution {

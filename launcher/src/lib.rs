@@ -52,6 +52,7 @@ pub mod schemas;
 mod signals;
 mod stdio;
 mod sweep;
+mod tiers_file;
 mod ui;
 mod usage;
 mod user;

@@ -18,6 +18,7 @@ use crate::ui::Ui;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::dataset::Packing;
 use invarlock_evidence::format::plan::{self as format, Files};
+use invarlock_evidence::format::tiers::Tiers;
 use invarlock_evidence::format::warning::Warning;
 use invarlock_evidence::job::{Job, JobPaths, Role, Task};
 use invarlock_evidence::manifest::ExecutionMode;
@@ -49,6 +50,8 @@ pub struct Request {
     pub profile: Profile,
     /// The tier.
     pub tier: Tier,
+    /// Limits that replace those of the tier.
+    pub tiers: Option<Tiers>,
     /// Output directory of run reports and logs.
     pub out: PathBuf,
     /// Output directory of the evaluation report and its manifest.

@@ -134,6 +134,7 @@ impl Policy {
                 None => RuntimeProvenance::Host,
             },
             expected_image_digest: image,
+            any_tiers: true,
             granted: self.loosened(),
             ..VerifyOptions::default()
         }

@@ -43,6 +43,7 @@ impl Record<'_> {
             execution_mode: self.policy.mode,
             profile: request.profile.as_str().to_owned(),
             tier: request.tier.as_str().to_owned(),
+            tiers: request.tiers.clone(),
             compute_dtype: Some(request.dtype),
             allowances: self.allowances(),
             image: self.image()?,

@@ -185,6 +185,8 @@ impl Run<'_> {
             changes: DatasetChanges::default(),
             profile,
             tier: evidence.facts.policy()?.1,
+            // Losses are measured, and no limit is applied.
+            tiers: None,
             out: PathBuf::new(),
             report_out: PathBuf::new(),
             baseline_report: None,

@@ -9,6 +9,7 @@ use crate::limits::Requested;
 use crate::metric_choice;
 use crate::plan::{DataSource, DatasetChanges, Request};
 use crate::preset;
+use crate::tiers_file;
 use crate::workload::Workload;
 use crate::workload_changes::Changes;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
@@ -42,6 +43,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         },
         profile,
         tier,
+        tiers: args.tiers.as_deref().map(|file| tiers_file::for_tier(file, tier)).transpose()?,
         out: args.out.clone(),
         report_out: args.report_out.clone(),
         baseline_report: args.baseline_report.clone(),

@@ -161,6 +161,11 @@ fn faults_of_a_plan_are_found_before_anything_runs() {
     refused(with("subjects", json!({"a": "nowhere"})), &DEV, &["--subject nowhere"]);
     refused(with("presets", json!(["nowhere.yaml"])), &DEV, &["nowhere.yaml"]);
     refused(with("seeds", json!([1, 1])), &DEV, &["1 occurs twice"]);
+    refused(
+        two(),
+        &["--tasks", "2", "--", "--profile", "dev"],
+        &["options of a Slurm job", "--executor slurm"],
+    );
     refused(two(), &["--", "--bogus"], &["options of evaluate", "--bogus"]);
     refused(two(), &["--", "--baseline", "x"], &["options of evaluate", "--baseline"]);
     refused(two(), &["--", "--profile", "nightly"], &["nightly"]);

@@ -16,6 +16,7 @@ mod tokenizers;
 use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, SecondaryMetric, Tail, Validation};
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::ExecutionMode;
+use crate::format::tiers::TierLimits;
 pub use crate::format::to_bytes;
 use crate::format::warning::Warning;
 use crate::gates;
@@ -39,6 +40,8 @@ pub struct CompareContext {
     pub profile: Profile,
     /// The tier.
     pub tier: Tier,
+    /// Limits that replace those of the tier.
+    pub limits: TierLimits,
     /// The user's name of the baseline checkpoint.
     pub baseline_model_id: String,
     /// The user's name of the subject checkpoint.
@@ -105,7 +108,13 @@ pub(crate) fn compare_hashed(
         [Some(before), Some(after)] => Some([before, after]),
         _ => None,
     };
-    let guards = Evaluations::new(&Sides { baseline, subject, statistics, tier: context.tier });
+    let guards = Evaluations::new(&Sides {
+        baseline,
+        subject,
+        statistics,
+        tier: context.tier,
+        limits: context.limits,
+    });
     let numbers = Numbers::derive(&base, &subj, context, &guards)?;
     let comparison = Comparison {
         policy: Policy::new(context, &guards),

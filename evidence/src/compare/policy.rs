@@ -24,13 +24,14 @@ impl Policy {
         let tier = context.tier.as_str().to_owned();
         let metrics = context.tier.metrics_policy();
         let thresholds_hash = compact_json_hash(&to_value(&metrics));
+        let limits = context.limits;
         let evaluated =
             |name: &str| guards.observed.iter().any(|guard| guard == name).then_some(context.tier);
         let resolved = ResolvedPolicy {
             metrics,
             invariants: InvariantsPolicy::default(),
-            spectral: evaluated("spectral").map(SpectralPolicy::of),
-            rmt: evaluated("rmt").map(RmtPolicy::of),
+            spectral: evaluated("spectral").map(|tier| limits.spectral(SpectralPolicy::of(tier))),
+            rmt: evaluated("rmt").map(|tier| limits.rmt(RmtPolicy::of(tier))),
             variance: evaluated("variance").map(VariancePolicy::of),
         };
         let digest = spaced_json_hash(&json!({"resolved_policy": to_value(&resolved), "overrides": []}));

@@ -20,6 +20,7 @@ pub mod run_report;
 pub mod runtime_manifest;
 pub mod statistics;
 pub mod subject_tokenizer;
+pub mod tiers;
 pub mod trust_profile;
 pub mod untrusted;
 mod used_ids;

@@ -4,6 +4,7 @@ use super::compute_dtype::ComputeDtype;
 use super::dataset::{Packing, Provider};
 use super::masking::Masking;
 use super::metrics::MetricKind;
+use super::tiers::Tiers;
 use super::warning::Warning;
 use crate::numerics::digest::sha256_hex;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct Plan {
     pub profile: String,
     /// Name of the tier.
     pub tier: String,
+    /// `--tiers`: limits that replace those of the tier. Absent without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiers: Option<Tiers>,
     /// `--dtype`: the type of numbers that losses are computed in. Absent in plans of older versions, which have float32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_dtype: Option<ComputeDtype>,

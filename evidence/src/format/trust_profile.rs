@@ -1,12 +1,13 @@
 //! A trust profile: everything that a recipient of evidence requires, in one file.
 
+use super::tiers::TiersFile;
 use serde::{Deserialize, Serialize};
 
 /// `format_version` of a trust profile.
 pub const TRUST_FORMAT: &str = "invarlock-trust-v1";
 
 /// The demands. Absent members demand nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TrustProfile {
@@ -36,6 +37,9 @@ pub struct TrustProfile {
     /// `sha256:` and the digest of the plan lock that the evaluation must have been made under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
+    /// Limits that the guards must have been judged with instead of those of the tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiers: Option<TiersFile>,
     /// Largest age of the evidence, such as `30d` or `12h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<String>,

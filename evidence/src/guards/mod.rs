@@ -18,6 +18,7 @@ pub mod variance;
 use crate::format::evaluation_report::{EvaluationReport, GuardBlock, GuardEntry, NotEvaluated};
 use crate::format::run_report::{self, RunReport};
 use crate::format::statistics::GuardStatistics;
+use crate::format::tiers::TierLimits;
 use crate::format::to_value;
 use crate::format::untrusted::Node;
 use crate::numerics::digest::sha256_hex;
@@ -76,6 +77,8 @@ pub(crate) struct Sides<'a> {
     pub(crate) statistics: Option<[&'a GuardStatistics; 2]>,
     /// The tier, which the limits depend on.
     pub(crate) tier: Tier,
+    /// Limits that replace those of the tier.
+    pub(crate) limits: TierLimits,
 }
 
 impl Sides<'_> {

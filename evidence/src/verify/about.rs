@@ -37,6 +37,8 @@ pub struct About {
     pub tier: String,
     /// Name of the profile.
     pub profile: String,
+    /// SHA-256 of the file with limits that replace those of the tier; null without one.
+    pub tiers: Option<String>,
     /// Whether the baseline was measured in an earlier evaluation.
     pub baseline_reused: bool,
     /// What earlier, interrupted runs measured; empty if there was none, or the run reports do not verify.
@@ -142,6 +144,7 @@ impl About {
             },
             tier: plan.tier.clone(),
             profile: plan.profile.clone(),
+            tiers: plan.tiers.as_ref().map(|tiers| tiers.sha256.clone()),
             baseline_reused: facts.side(Role::Baseline).is_ok_and(|side| side.reused),
             resumed: Vec::new(),
             measured_at: facts.finished_at.clone(),
@@ -161,13 +164,15 @@ impl About {
             None => "none: measured on the host".to_owned(),
         };
         let launcher = &self.launcher;
+        let tiers = (self.tiers.as_ref())
+            .map_or_else(String::new, |sha256| format!(", limits of a tiers file sha256:{sha256}"));
         let mut lines = vec![
             ("baseline", named(&self.baseline) + reused),
             ("subject", named(&self.subject) + same),
             ("dataset", named(&self.dataset)),
             ("image", image),
             ("launcher", format!("invarlock {}  sha256:{}", launcher.version, launcher.sha256)),
-            ("made with", format!("profile {}, tier {}", self.profile, self.tier)),
+            ("made with", format!("profile {}, tier {}{tiers}", self.profile, self.tier)),
             ("measured", format!("{} on {}", self.measured_at, self.machine)),
             ("lock", self.lock.as_ref().map_or_else(|| "none".to_owned(), Lock::line)),
             ("signed by", signed_by(&self.signers)),

@@ -33,6 +33,7 @@ pub use read::{MANIFEST_LIMIT, REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
 pub use runtime::{RuntimeOptions, runtime_verify, runtime_verify_bytes, runtime_verify_with};
 pub use summary::{Recompute, Summary};
 
+use crate::format::tiers::TiersFile;
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
 use crate::numerics::digest::sha256_hex;
@@ -97,6 +98,10 @@ pub struct VerifyOptions {
     pub require: Option<Assurance>,
     /// SHA-256 of the plan lock that the evaluation must have been made under.
     pub lock: Option<String>,
+    /// Limits that may replace those of the tier; evidence with others, or with any if it is none, is refused.
+    pub tiers: Option<TiersFile>,
+    /// Accept evidence with any limits of a tiers file.
+    pub any_tiers: bool,
     /// Evidence that was finished before this time is refused.
     pub oldest: Option<DateTime<FixedOffset>>,
     /// Digest of the image that must have run: `sha256:` and 64 hex digits.
@@ -126,6 +131,8 @@ impl Default for VerifyOptions {
             keys: Vec::new(),
             require: None,
             lock: None,
+            tiers: None,
+            any_tiers: false,
             oldest: None,
             expected_image_digest: None,
             granted: Vec::new(),

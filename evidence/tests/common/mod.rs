@@ -8,6 +8,7 @@ pub use made::Made;
 
 use invarlock_evidence::Error;
 use invarlock_evidence::compare::{CompareContext, compare};
+use invarlock_evidence::format::tiers::TierLimits;
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::numerics::digest::sha256_hex;
@@ -99,6 +100,7 @@ pub fn context(profile: Profile, tier: Tier) -> CompareContext {
     CompareContext {
         profile,
         tier,
+        limits: TierLimits::default(),
         baseline_model_id: "models/base".to_owned(),
         subject_model_id: "models/subject".to_owned(),
         baseline_checkpoint_sha256: Some("aa".repeat(32)),

@@ -36,6 +36,9 @@ pub struct EvaluateArgs {
     /// Tier of the gates: conservative, balanced or aggressive
     #[arg(long, default_value = "balanced", value_name = "NAME")]
     pub tier: String,
+    /// Limits of the guards that replace those of the tier, as `advanced calibrate` writes them; `verify` accepts them with the same option
+    #[arg(long, value_name = "FILE.yaml")]
+    pub tiers: Option<PathBuf>,
     /// Device: auto or cpu
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub device: String,

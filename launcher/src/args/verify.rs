@@ -50,12 +50,15 @@ pub struct VerifyArgs {
     /// Plan lock that the evaluation must have been made under: its file or digest
     #[arg(long, value_name = "FILE|sha256:HEX")]
     pub lock: Option<String>,
+    /// Limits that the guards must have been judged with instead of those of the tier: the file of `evaluate --tiers`
+    #[arg(long, value_name = "FILE.yaml")]
+    pub tiers: Option<PathBuf>,
     /// Largest age of the evidence, such as 30d or 12h
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     pub max_age: Option<TimeDelta>,
     /// Trust profile: a JSON file with everything that is required, instead of the options for it
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "profile", "tier", "baseline_checkpoint", "subject", "dataset", "image", "keys", "lock", "max_age",
+        "profile", "tier", "baseline_checkpoint", "subject", "dataset", "image", "keys", "lock", "tiers", "max_age",
         "runtime_provenance",
         "expected_runtime_image_digest", "accept_foreign", "upstream_parity",
     ])]
@@ -86,7 +89,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub accept_foreign: bool,
     /// Give the verdict of the Python package, with its known gaps (no strict checks)
-    #[arg(long, conflicts_with_all = ["keys", "lock", "reproduce"])]
+    #[arg(long, conflicts_with_all = ["keys", "lock", "tiers", "reproduce"])]
     pub upstream_parity: bool,
 }
 

@@ -11,6 +11,7 @@ use crate::ui::Ui;
 use crate::{checkpoint_files, hub, image, inputs, plan, request};
 use clap::Parser as _;
 use invarlock_evidence::format::plan as format;
+use invarlock_evidence::format::tiers::Tiers;
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::numerics::digest::{canonical_json, sha256_hex};
@@ -57,6 +58,8 @@ pub struct Runs {
 struct Identity<'a> {
     profile: &'a str,
     tier: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tiers: Option<&'a Tiers>,
     mode: ExecutionMode,
     image: Option<&'a str>,
     filter: &'a str,
@@ -163,6 +166,7 @@ impl Expansion<'_> {
         let shared = Identity {
             profile: request.profile.as_str(),
             tier: request.tier.as_str(),
+            tiers: request.tiers.as_ref(),
             mode: self.policy.mode,
             image: self.image.as_deref(),
             filter: &filter.digest,

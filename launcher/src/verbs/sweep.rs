@@ -1,7 +1,7 @@
 //! `invarlock sweep`: expands the plan, runs what is not there yet, and writes the table.
 
 use crate::args::{Executor, SweepArgs};
-use crate::error::{Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::evidence_dir::{check_writable, write_output};
 use crate::part::Part;
 use crate::policy::{Needs, Policy};
@@ -39,6 +39,10 @@ pub fn needs(args: &SweepArgs) -> Needs {
 /// Exits 0 when every subject passed, 1 when one failed its gates, 3 when a run failed.
 pub fn run(args: &SweepArgs, policy: &Policy) -> Result<u8> {
     shared_arguments(&args.evaluate).map_err(|error| wrong_options(&error))?;
+    if args.executor == Executor::Local && (args.tasks.is_some() || !args.sbatch.is_empty()) {
+        return Err(Error::input("--tasks and --sbatch are options of a Slurm job"))
+            .hint("add --executor slurm");
+    }
     let ui = Ui::new(if args.quiet || args.json { Level::Quiet } else { Level::Normal });
     let signals = Signals::catch()?;
     if let Some(sentence) = policy.host_execution() {

@@ -71,7 +71,7 @@ pub struct Edge {
 
 pub(super) fn evaluate(sides: &Sides<'_>) -> Option<Evaluation> {
     let [baseline, subject] = sides.statistics?;
-    let policy = RmtPolicy::of(sides.tier);
+    let policy = sides.limits.rmt(RmtPolicy::of(sides.tier));
     let edges = edges(&baseline.activations.modules, &subject.activations.modules, policy.epsilon_default);
     let violations: Vec<Edge> = edges.iter().filter(|edge| !edge.is_stable()).cloned().collect();
     let stable = violations.is_empty();

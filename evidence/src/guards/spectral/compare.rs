@@ -141,7 +141,7 @@ const WEAKEST_FLOOR: f64 = 0.05;
 
 pub(super) fn evaluate(sides: &Sides<'_>) -> Option<Evaluation> {
     let [baseline, subject] = sides.statistics?;
-    let policy = SpectralPolicy::of(sides.tier);
+    let policy = sides.limits.spectral(SpectralPolicy::of(sides.tier));
     let compared = Compared::new(&baseline.weights, &subject.weights, &policy);
     let (passed, decision) = compared.outcome(&policy);
     let digests = StatisticsDigests::of([&baseline.weights, &subject.weights]);

@@ -29,6 +29,7 @@ impl Demands {
         let mut demands = Self::default();
         demands.isolation(facts, options);
         demands.digests(facts, options);
+        demands.tiers(facts, options);
         demands.age(facts, options);
         demands.baseline_report(facts, options)?;
         Ok(demands)
@@ -80,6 +81,33 @@ impl Demands {
                 )),
             }
         }
+    }
+
+    /// Limits that replace those of the tier must be the ones that the verifier has: with others, any subject passes.
+    fn tiers(&mut self, facts: &Facts, options: &VerifyOptions) {
+        let tier = &facts.plan.tier;
+        let required = options.tiers.as_ref().and_then(|file| file.of(tier));
+        let unmet = match (&facts.plan.tiers, &options.tiers) {
+            (Some(_), _) if options.any_tiers => return,
+            (None, None) => return,
+            (Some(found), Some(_)) if required.as_ref() == Some(found) => {
+                return self.matched.push("tiers file".to_owned());
+            }
+            (Some(found), None) => format!(
+                "the guards were judged with the limits of a tiers file (sha256:{}), not with those of tier {tier}; accept \
+                 them with --tiers FILE",
+                found.sha256
+            ),
+            (Some(found), Some(file)) => format!(
+                "the guards were judged with the limits of a tiers file with the digest sha256:{}, the verifier requires \
+                 those of tier {tier} in the file sha256:{}",
+                found.sha256, file.sha256
+            ),
+            (None, Some(_)) => {
+                format!("the guards were judged with the limits of tier {tier}, not with those of --tiers")
+            }
+        };
+        self.unmet.push(unmet);
     }
 
     fn age(&mut self, facts: &Facts, options: &VerifyOptions) {

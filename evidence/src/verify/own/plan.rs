@@ -76,6 +76,11 @@ impl Check<'_> {
         self.require(host == granted(host_execution::ALLOWANCE), || {
             "context.plan.content.execution_mode contradicts its allowances".to_owned()
         });
+        if let Some(tiers) = &plan.tiers {
+            self.require(is_hex(&tiers.sha256) && tiers.limits.check().is_ok(), || {
+                "context.plan.content.tiers has a wrong digest or a limit out of its range".to_owned()
+            });
+        }
         self.require(host || self.facts.boundary.is_none(), || {
             "context.boundary contradicts its execution_mode".to_owned()
         });
