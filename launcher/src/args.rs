@@ -9,6 +9,7 @@ mod evaluate;
 mod evidence_pack;
 mod export;
 mod image;
+mod mounts;
 mod registry;
 mod report;
 mod runtime;
@@ -27,6 +28,7 @@ pub use evidence_pack::{
 };
 pub use export::{BatchArgs, ExportCommand, ExportKubernetesArgs, ExportSlurmArgs};
 pub use image::{BuildArgs, ImageCommand};
+pub use mounts::{InputOption, MountArgs, MountOption, MountSourceOption};
 pub use registry::{PullArgs, PushArgs};
 pub use report::{
     ExplainArgs, ExportArgs, GenerateArgs, GenerateFormat, HtmlArgs, ReportCommand, ValidateArgs,

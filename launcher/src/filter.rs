@@ -55,7 +55,7 @@ pub struct FilterOutput<'a> {
 /// What a filter was made from.
 enum Source {
     Builtin(BuiltinProfile),
-    User(Box<ResolvedProfile>),
+    Resolved(Box<ResolvedProfile>),
 }
 
 impl Filter {
@@ -69,11 +69,18 @@ impl Filter {
         }
     }
 
+    /// The same without calls that give files a set-id bit, for containers that can write a directory of the host.
+    pub fn without_set_id(self) -> Result<Self> {
+        let resolved = self.resolved()?.without_set_id();
+        let program = resolved.compile_notify()?;
+        Ok(Filter { program, custom: self.custom, source: Source::Resolved(Box::new(resolved)) })
+    }
+
     /// The profile with every condition resolved for this machine.
     pub fn resolved(&self) -> Result<ResolvedProfile> {
         match &self.source {
             Source::Builtin(builtin) => Ok(builtin.profile().resolve(Arch::native()?)?),
-            Source::User(resolved) => Ok(ResolvedProfile::clone(resolved)),
+            Source::Resolved(resolved) => Ok(ResolvedProfile::clone(resolved)),
         }
     }
 
@@ -98,7 +105,7 @@ impl Filter {
             program_digest: program.digest.clone(),
             no_calls_here: profile.unknown_calls.iter().take(MAX_UNKNOWN_CALLS).cloned().collect(),
         };
-        Ok(Filter { program, custom: Some(custom), source: Source::User(Box::new(profile.resolved)) })
+        Ok(Filter { program, custom: Some(custom), source: Source::Resolved(Box::new(profile.resolved)) })
     }
 }
 

@@ -47,6 +47,8 @@ mod registry;
 mod report_files;
 mod reproduce;
 mod request;
+mod run_files;
+mod run_output;
 #[cfg(feature = "schemas")]
 pub mod schemas;
 mod signals;

@@ -69,6 +69,7 @@ pub fn of_workload(args: &WorkloadArgs) -> Workload {
             user: args.user.clone(),
         },
         terminal: false,
+        mounts: args.mounts.clone(),
         verify: args.verify.verify_image,
         seccomp: args.seccomp.clone(),
         limits: limits(&args.limits),

@@ -1,16 +1,18 @@
 //! A command of an image, as `runtime run` and `runtime learn` run it.
 
+use crate::args::MountArgs;
 use crate::error::{Context as _, Error, OWN_FAILURE, Result};
 use crate::filter::Filter;
 use crate::image::{self, Image};
 use crate::limits;
 use crate::policy::Policy;
+use crate::run_files::RunFiles;
 use crate::signals::Signals;
 use crate::ui::{self, Ui};
 use crate::user::{self, User};
 use crate::workload_changes::Changes;
 use invarlock_images::{Digest, Level, ResolvedImage, VerifiedRootfs, Verify};
-use invarlock_runtime::{ContainerSpec, Outcome, RuntimeFiles, Status, Supervisor};
+use invarlock_runtime::{ContainerSpec, LimitName, Outcome, RuntimeFiles, Status, Supervisor};
 use invarlock_seccomp::BuiltinProfile;
 use serde::Serialize;
 use std::io::Write as _;
@@ -29,6 +31,8 @@ pub struct Workload {
     pub changes: Changes,
     /// Whether it has a terminal.
     pub terminal: bool,
+    /// What is mounted.
+    pub mounts: MountArgs,
     /// How the extracted layers are verified.
     pub verify: Verify,
     /// A user profile of system calls.
@@ -45,6 +49,8 @@ pub struct Prepared {
     pub spec: ContainerSpec,
     /// The profile that its filter was made from.
     pub filter: Filter,
+    /// The files that it mounts.
+    pub files: RunFiles,
     /// The extracted layers; they cannot be deleted while this exists.
     pub rootfs: VerifiedRootfs,
     /// The image, for JSON output.
@@ -73,6 +79,7 @@ impl Workload {
         }
         let added = self.changes.variables()?;
         let entrypoint = self.changes.entrypoint()?;
+        let mut files = RunFiles::open(&self.mounts)?;
         let mut supervisor = policy.supervisor()?;
         let wanted_user = |image: &ResolvedImage| self.changes.user.clone().or_else(|| image.user.clone());
         let mut prepare_early =
@@ -99,20 +106,29 @@ impl Workload {
             _ if self.terminal => BuiltinProfile::Terminal,
             _ => BuiltinProfile::General,
         };
-        let filter = Filter::choose(self.seccomp.as_deref(), builtin)?;
+        let mut filter = Filter::choose(self.seccomp.as_deref(), builtin)?;
+        if files.has_writable_bind() {
+            filter = filter.without_set_id()?;
+        }
+        let mut limits = self.limits.resolve(limits::OUTPUT_BYTES);
+        if let Some(bytes) = files.tmp_bytes {
+            limits.tmp_bytes = bytes;
+            limits.required.insert(LimitName::Tmp);
+        }
         let spec = ContainerSpec {
             rootfs: rootfs.layers.clone(),
             argv,
             env: user.complete(Changes::merged(resolved.env, added), self.terminal),
             cwd: self.changes.workdir.clone().unwrap_or(resolved.cwd),
-            inputs: Vec::new(),
+            inputs: files.container_inputs()?,
+            mounts: std::mem::take(&mut files.mounts),
             filter: filter.program.clone(),
-            limits: self.limits.resolve(limits::OUTPUT_BYTES),
+            limits,
             collect_output: false,
             stdio: invarlock_runtime::Stdio::Output,
             runtime_files: Some(RuntimeFiles { passwd: user.passwd }),
         };
-        Ok(Prepared { supervisor, spec, filter, rootfs, image })
+        Ok(Prepared { supervisor, spec, filter, files, rootfs, image })
     }
 
     /// The command: an entrypoint and its arguments. `entrypoint`: that of the options, which has other arguments than that of the image.

@@ -69,6 +69,7 @@ impl Stage {
             collect_output: true,
             stdio: invarlock_runtime::Stdio::Output,
             runtime_files: None,
+            mounts: Vec::new(),
         })
     }
 

@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::init::Init;
 use crate::process::{die_with_supervisor, null_device};
 use crate::protocol::{self, Build, FromInit, Reply};
-use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, stdio, sys, user_limits};
+use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, stdio, sys, user_limits, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
@@ -130,18 +130,17 @@ impl Builder {
         Ok(())
     }
 
-    /// Detached, read-only mounts. A user may create them only in its own namespace, by path; the files must be those opened before.
+    /// Detached, restricted mounts. A user may create them only in its own namespace, by path; the files must be those opened before.
     fn mounts(&self, build: &Build<'_>, handles: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
         if self.identity.by_root {
             return Ok(handles);
         }
-        let layers = build.request.rootfs.len();
+        let request = &build.request;
+        let layers = request.rootfs.iter().map(|path| (Some(path.as_path()), mounts::layer()));
+        let inputs = request.inputs.iter().map(|input| (input.path.as_deref(), mounts::input()));
+        let binds = user_mounts::binds(&request.mounts).map(|bind| (bind.path(), bind.attributes()));
         let mut out = Vec::new();
-        for (i, handle) in handles.into_iter().enumerate() {
-            let (path, attributes) = match i.checked_sub(layers).and_then(|i| build.request.inputs.get(i)) {
-                Some(input) => (input.path.as_ref(), mounts::input()),
-                None => (build.request.rootfs.get(i), mounts::layer()),
-            };
+        for ((path, attributes), handle) in layers.chain(inputs).chain(binds).zip(handles) {
             let Some(path) = path else {
                 out.push(handle);
                 continue;
@@ -150,7 +149,7 @@ impl Builder {
             let mount = mounts::clone_handle(again.as_fd())
                 .with_context(|| format!("mounting {}", path.display()))?;
             mounts::restrict(&mount, attributes)
-                .with_context(|| format!("making {} read-only", path.display()))?;
+                .with_context(|| format!("restricting the mount of {}", path.display()))?;
             out.push(mount);
         }
         Ok(out)

@@ -31,12 +31,13 @@ pub enum Landlock {
     None,
 }
 
-/// Restricts this process and all that it starts. It must have no new privileges.
-pub(crate) fn restrict() -> Result<Landlock> {
+/// Restricts this process and all that it starts, which may also write in `mounts`. It must have no new privileges.
+pub(crate) fn restrict(mounts: &[String]) -> Result<Landlock> {
     if hooks::second_wall_off() {
         return Ok(Landlock::None);
     }
-    let status = build().err_kind(Kind::System).context("restricting the workload").in_control("landlock")?;
+    let status =
+        build(mounts).err_kind(Kind::System).context("restricting the workload").in_control("landlock")?;
     Ok(match status {
         RulesetStatus::FullyEnforced => Landlock::Full,
         RulesetStatus::PartiallyEnforced => Landlock::Partial,
@@ -44,7 +45,7 @@ pub(crate) fn restrict() -> Result<Landlock> {
     })
 }
 
-fn build() -> std::result::Result<RulesetStatus, ::landlock::RulesetError> {
+fn build(mounts: &[String]) -> std::result::Result<RulesetStatus, ::landlock::RulesetError> {
     let file_system = |path: &str| std::fs::metadata(path).ok().map(|found| found.dev());
     let temporary = file_system("/tmp");
     let like_tmp = LIKE_TMP.into_iter().filter(|path| temporary.is_some() && file_system(path) == temporary);
@@ -56,6 +57,7 @@ fn build() -> std::result::Result<RulesetStatus, ::landlock::RulesetError> {
         .create()?
         .add_rules(path_beneath_rules(["/"], AccessFs::from_read(VERSION)))?
         .add_rules(path_beneath_rules(WRITABLE.into_iter().chain(like_tmp), AccessFs::from_all(VERSION)))?
+        .add_rules(path_beneath_rules(mounts, AccessFs::from_all(VERSION)))?
         .restrict_self()?;
     Ok(status.ruleset)
 }

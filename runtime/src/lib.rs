@@ -19,6 +19,7 @@
 //!
 //! All `unsafe` code is in `sys.rs`.
 
+mod bind_source;
 mod boundary;
 mod builder;
 mod cgroup;
@@ -58,7 +59,9 @@ mod supervisor;
 mod sys;
 mod terminal;
 mod user_limits;
+mod user_mounts;
 
+pub use bind_source::BindSource;
 pub use boundary::{DEVICES, MASKED as MASKED_PATHS, READ_ONLY as READ_ONLY_PATHS, TMP_INODES};
 pub use core_dumps::{CoreDumps, CoreHandler};
 pub use describe::describe;
@@ -75,4 +78,6 @@ pub use printable::printable;
 pub use rlimit::RlimitValue;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
 pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, RuntimeFiles};
+pub use state::directory as state_directory;
 pub use stdio::{CallerTerminal, Stdio};
+pub use user_mounts::{Mount, MountSource};

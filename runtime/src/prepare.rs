@@ -7,6 +7,7 @@ use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::protocol::Request;
 use crate::sys::{self, Forked};
+use crate::user_mounts::{self, RequestMount};
 use crate::{hints, mounts};
 use invarlock_error::{Context as _, Error, Result};
 use std::collections::BTreeMap;
@@ -27,20 +28,23 @@ struct IdMapped(BTreeMap<(u32, u32), OwnedFd>);
 /// Detached, read-only mounts of layers and of inputs that are files, in the order of `fds`. Handles of other inputs are returned as they are.
 pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
     let mut namespaces = IdMapped::default();
-    let layers = request.rootfs.len();
     let mut out = Vec::with_capacity(fds.len());
-    for (i, fd) in fds.into_iter().enumerate() {
-        let mount = match i.checked_sub(layers).and_then(|i| request.inputs.get(i)) {
-            None => namespaces.layer(&fd, request, identity)?,
-            Some(input) => match &input.path {
-                None => fd,
-                Some(path) => namespaces
-                    .input(fd, identity)
-                    .with_context(|| format!("mounting input {}", path.display()))
-                    .in_control("inputs")?,
-            },
-        };
-        out.push(mount);
+    let mut fds = fds.into_iter();
+    for fd in fds.by_ref().take(request.rootfs.len()) {
+        out.push(namespaces.layer(&fd, request, identity)?);
+    }
+    for (input, fd) in request.inputs.iter().zip(fds.by_ref()) {
+        out.push(match &input.path {
+            None => fd,
+            Some(path) => namespaces
+                .input(fd, identity)
+                .with_context(|| format!("mounting input {}", path.display()))
+                .in_control("inputs")?,
+        });
+    }
+    for (bind, fd) in user_mounts::binds(&request.mounts).zip(fds) {
+        let mount = namespaces.bind(&fd, bind, identity);
+        out.push(mount.with_context(|| format!("mounting {}", bind.target)).in_control("mounts")?);
     }
     Ok(out)
 }
@@ -72,6 +76,24 @@ impl IdMapped {
         })
     }
 
+    /// A bind. Its owner is mapped to the workload, as in a run started by that owner.
+    fn bind(&mut self, fd: &OwnedFd, bind: &RequestMount, identity: Identity) -> Result<OwnedFd> {
+        let (uid, gid, _) = mounts::owner(fd.as_fd())?;
+        let mount = mounts::clone_handle(fd.as_fd()).context("cloning a mount")?;
+        mounts::restrict(&mount, bind.attributes()).context("restricting the mount")?;
+        match mounts::map_ids(&mount, self.namespace(uid, gid, identity)?) {
+            // Files that all users can read are readable all the same.
+            Err(error)
+                if !bind.is_writable()
+                    && NOT_SUPPORTED.contains(&error.raw_os_error().unwrap_or_default()) => {}
+            other => other.or_unsupported(
+                || "its file system does not support id-mapped mounts, without which the container cannot write it".into(),
+                OTHER_FILE_SYSTEM,
+            )?,
+        }
+        Ok(mount)
+    }
+
     fn input(&mut self, fd: OwnedFd, identity: Identity) -> Result<OwnedFd> {
         let (uid, gid, world_readable) = mounts::owner(fd.as_fd())?;
         let mount = match mounts::clone_handle(fd.as_fd()) {
@@ -90,6 +112,9 @@ impl IdMapped {
         Ok(mount)
     }
 }
+
+/// The advice where a file system has no id-mapped mounts.
+const OTHER_FILE_SYSTEM: &str = "move it to ext4, xfs, btrfs or (Linux 6.3 or newer) tmpfs, mount it read-only, or run as the owner of the files";
 
 /// Whether id-mapped layers can be stacked: from Linux 5.19 on.
 fn can_stack_id_mapped() -> bool {

@@ -11,7 +11,7 @@ use crate::mounts;
 use crate::protocol::Request;
 use crate::runtime_files::{self, SHARED_MEMORY};
 use crate::spec::{round_to_pages, target_components};
-use crate::terminal;
+use crate::{terminal, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -31,7 +31,8 @@ const MOUNT_POINTS: [&str; 5] = ["dev", "in", "out", "proc", "tmp"];
 
 /// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`. Returns the handle of `/out`.
 pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<OwnedFd>) -> Result<OwnedFd> {
-    let inputs = handles.split_off(request.rootfs.len());
+    let mut inputs = handles.split_off(request.rootfs.len());
+    let binds = inputs.split_off(request.inputs.len());
     image(handles, request)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(ROOT, flags, Mode::empty()).context("opening the image")?;
@@ -50,7 +51,7 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
         mounts::scratch(),
     )?;
     let shared_memory = match request.runtime_files.is_some() {
-        true => Some(shared_scratch(&tmp, &root, identity)?),
+        true => Some(shared_scratch(&tmp, &root, request, identity)?),
         false => {
             mount_in(&tmp, &root, "tmp")?;
             None
@@ -77,6 +78,7 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
         terminal::mount(&dev, &format!("{ROOT}/dev"), inside).in_control("terminal")?;
     }
     input(request, inputs, &root)?;
+    user_mounts::attach(&request.mounts, binds, &root, inside)?;
     rustix::fs::openat(&out, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context("opening the output directory")
 }
@@ -87,8 +89,14 @@ fn mount_in(mount: &OwnedFd, root: &OwnedFd, name: &str) -> Result<()> {
     mounts::attach(mount, &target).with_context(|| format!("mounting /{name}"))
 }
 
-/// Mounts `/tmp`, `/run` and `/var/tmp`, each a directory of the file system `scratch`. Returns the mount of a further one, for `/dev/shm`.
-fn shared_scratch(scratch: &OwnedFd, root: &OwnedFd, identity: Identity) -> Result<OwnedFd> {
+/// Mounts `/tmp`, `/run` and `/var/tmp`, each a directory of the file system `scratch`, unless the caller mounts something else there. Returns
+/// the mount of a further one, for `/dev/shm`.
+fn shared_scratch(
+    scratch: &OwnedFd,
+    root: &OwnedFd,
+    request: &Request,
+    identity: Identity,
+) -> Result<OwnedFd> {
     const AT: &str = "/l/t";
     let doing = || "creating the writable directories".to_owned();
     fs::create_dir_all(AT).with_context(doing)?;
@@ -103,7 +111,8 @@ fn shared_scratch(scratch: &OwnedFd, root: &OwnedFd, identity: Identity) -> Resu
         mounts::clone_path(&path, false).with_context(doing)
     };
     mount_in(&mount_of("tmp", 0o1777)?, root, "tmp")?;
-    for (name, mode) in runtime_files::DIRECTORIES {
+    let replaced = |name: &str| request.mounts.iter().any(|mount| mount.target[1..] == *name);
+    for (name, mode) in runtime_files::DIRECTORIES.into_iter().filter(|(name, _)| !replaced(name)) {
         if let Some(target) = mounts::plain_directory(root, name)? {
             mounts::attach(&mount_of(name, mode)?, &target).with_context(|| format!("mounting /{name}"))?;
         }
@@ -119,7 +128,8 @@ fn is_complete(layer: &OwnedFd, request: &Request) -> Result<bool> {
         }
     }
     let exists = |path: &str| exists(layer, path);
-    Ok(request.runtime_files.as_ref().is_none_or(|files| files.passwd.is_none())
+    Ok(request.mounts.iter().all(|mount| mount.has_place_in(layer))
+        && request.runtime_files.as_ref().is_none_or(|files| files.passwd.is_none())
         && (request.runtime_files.is_none()
             || runtime_files::DIRECTORIES.iter().all(|(name, _)| exists(name))
                 && runtime_files::files().iter().all(|(name, _)| exists(name))
@@ -142,7 +152,7 @@ fn create_lowest_layer(at: &str, request: &Request) -> Result<()> {
     for (name, content) in runtime_files::files() {
         fs::write(format!("{at}/{name}"), content).with_context(doing)?;
     }
-    Ok(())
+    user_mounts::create_places(at, &request.mounts)
 }
 
 /// The path, relative to the root, of the working directory that the image does not have. The links of the image that lead to it are

@@ -6,6 +6,7 @@ use crate::outcome::{Outcome, OutputFile, Sink};
 use crate::protocol::{self, Answer, Done, Order, Prepare, Request, RequestInput};
 use crate::spec::{ContainerSpec, HostSpec, Input, InputSource, check_limits, check_strings};
 use crate::stdio::{CallerTerminal, Connected, Feed, Stdio, Streams};
+use crate::user_mounts::RequestMount;
 use crate::{executable, seal, state};
 use invarlock_error::{Context as _, Error, Kind, Result, bail};
 use invarlock_seccomp::ResolvedProfile;
@@ -126,12 +127,19 @@ impl Supervisor {
             inputs.push(input);
             fds.push(fd);
         }
+        let mut mounts = Vec::new();
+        for mount in spec.mounts {
+            let (mount, fd) = RequestMount::of(mount);
+            mounts.push(mount);
+            fds.extend(fd);
+        }
         let request = Request {
             rootfs: spec.rootfs,
             argv: spec.argv,
             env: spec.env,
             cwd: spec.cwd,
             inputs,
+            mounts,
             streams: spec.stdio.streams()?,
             filter: spec.filter,
             limits: spec.limits,
@@ -159,6 +167,7 @@ impl Supervisor {
             env: spec.env,
             cwd: "/".into(),
             inputs: Vec::new(),
+            mounts: Vec::new(),
             streams: Streams::Output,
             filter: spec.filter,
             limits: spec.limits,

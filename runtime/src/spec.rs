@@ -2,6 +2,7 @@
 
 use crate::procfs;
 use crate::stdio::Stdio;
+use crate::user_mounts::{self, Mount};
 use invarlock_error::{Error, Result, bail};
 use invarlock_seccomp::Program;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct ContainerSpec {
     pub collect_output: bool,
     /// What programs expect of an OCI runtime beside their image. Measurements have none of it.
     pub runtime_files: Option<RuntimeFiles>,
+    /// Mounts that the caller adds; only with `runtime_files`.
+    pub mounts: Vec<Mount>,
 }
 
 /// What programs expect of an OCI runtime beside their image: writable `/run`, `/var/tmp` and `/dev/shm`, which share the limit of `/tmp`;
@@ -238,6 +241,10 @@ impl ContainerSpec {
                 bail!(Input, "input {} is not an absolute path", path.display());
             }
         }
+        if !self.mounts.is_empty() && self.runtime_files.is_none() {
+            bail!(System, "a measurement has no further mounts");
+        }
+        user_mounts::check(&self.mounts)?;
         check_limits(&self.limits)
     }
 }

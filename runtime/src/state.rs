@@ -21,7 +21,7 @@ pub(crate) struct Lock {
 }
 
 /// The directory of lock files: `/run/invarlock` for root, below `$XDG_RUNTIME_DIR` or `/run/user/<uid>` for others, else below `/tmp`.
-pub(crate) fn directory() -> Result<PathBuf> {
+pub fn directory() -> Result<PathBuf> {
     let uid = rustix::process::geteuid();
     let usual = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
     let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);

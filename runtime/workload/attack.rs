@@ -21,6 +21,7 @@ pub fn attack(what: &str, args: &[&str]) -> bool {
         "open-write" => each(args, |path| hammered(path, 1)),
         "hammer" => each(args, |path| hammered(path, 5_000)),
         "connect-path" => each(args, |path| answer(UnixStream::connect(path).map(|_| json!("connected")))),
+        "set-id" => each(args, set_id),
         "type" => each(args, |fd| json!(crate::sys::type_into(fd.parse().expect("a number")))),
         "escape" => return escape(),
         _ => return false,
@@ -36,6 +37,31 @@ fn each(args: &[&str], look: impl Fn(&str) -> Value) -> Value {
 /// The value, or the errno.
 fn answer(result: std::io::Result<Value>) -> Value {
     result.unwrap_or_else(|e| json!(e.raw_os_error()))
+}
+
+/// Tries to make files of a directory run as their owner, and devices.
+fn set_id(directory: &str) -> Value {
+    use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+    let path = |name: &str| format!("{directory}/{name}");
+    let set = |result: rustix::io::Result<()>| answer(result.map(|()| json!("set")).map_err(Into::into));
+    let (user, group) = (Mode::from_raw_mode(0o4755), Mode::from_raw_mode(0o2755));
+    let create = OFlags::WRONLY | OFlags::CREATE;
+    let file = fs::File::create(path("plain")).expect("a file");
+    let node = |name: &str, kind: FileType| {
+        rustix::fs::mknodat(CWD, path(name), kind, user, rustix::fs::makedev(1, 3))
+    };
+    json!({
+        "allowed mode": set(rustix::fs::chmod(path("plain"), Mode::from_raw_mode(0o750))),
+        "chmod": set(rustix::fs::chmod(path("plain"), user)),
+        "chmod group": set(rustix::fs::chmod(path("plain"), group)),
+        "fchmod": set(rustix::fs::fchmod(&file, user)),
+        "open": set(rustix::fs::open(path("opened"), create, user).map(drop)),
+        "open group": set(rustix::fs::open(path("opened"), create, group).map(drop)),
+        "tmpfile": set(rustix::fs::open(directory, OFlags::WRONLY | OFlags::TMPFILE, user).map(drop)),
+        "openat2": set(rustix::fs::openat2(CWD, path("opened"), create, user, ResolveFlags::empty()).map(drop)),
+        "mknod": set(node("node", FileType::RegularFile)),
+        "device": set(node("device", FileType::CharacterDevice)),
+    })
 }
 
 fn names(entries: fs::ReadDir) -> Value {

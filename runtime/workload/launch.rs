@@ -282,6 +282,7 @@ fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
         collect_output: true,
         stdio: invarlock_runtime::Stdio::Output,
         runtime_files: None,
+        mounts: Vec::new(),
     })
 }
 

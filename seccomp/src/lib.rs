@@ -39,6 +39,7 @@ mod profile;
 mod profile_trace;
 mod program;
 mod resolved_profile;
+mod set_id;
 mod sys;
 mod table;
 mod user_profile;

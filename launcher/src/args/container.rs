@@ -89,7 +89,7 @@ fn parse_memory(text: &str) -> Result<u64, String> {
 }
 
 /// The size of a directory in memory.
-fn parse_directory_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_directory_size(text: &str) -> Result<u64, String> {
     let minimum = Limits::min_directory_bytes();
     at_least(parse_size(text)?, minimum, &format!("{}K", minimum >> 10))
 }

@@ -1,7 +1,7 @@
 //! `invarlock runtime …`.
 
 use super::container::VerifyImageArgs;
-use super::{ImageCommand, LimitArgs};
+use super::{ImageCommand, LimitArgs, MountArgs};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -40,6 +40,9 @@ pub struct RunArgs {
     /// Its standard streams.
     #[command(flatten)]
     pub streams: StreamArgs,
+    /// Write the files that the command leaves in /out to this directory, which is new or empty
+    #[arg(long, value_name = "DIR", help_heading = "Mounts")]
+    pub output: Option<PathBuf>,
     /// Print outcome and observations as JSON on standard error
     #[arg(long)]
     pub json: bool,
@@ -99,6 +102,9 @@ pub struct WorkloadArgs {
     /// User inside, by name or number [default: that of the image]. It has no privilege on the host
     #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
+    /// Mounts.
+    #[command(flatten)]
+    pub mounts: MountArgs,
     /// Verification of the image.
     #[command(flatten)]
     pub verify: VerifyImageArgs,

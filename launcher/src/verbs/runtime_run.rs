@@ -7,10 +7,13 @@ use crate::filter::FilterOutput;
 use crate::pass_through::PassThrough;
 use crate::policy::Policy;
 use crate::request;
+use crate::run_files::{MountOutput, RunFiles};
+use crate::run_output::{self, OutputDirectory};
 use crate::signals::Signals;
 use crate::stdio;
 use crate::ui;
 use crate::workload::{ImageOutput, Prepared, Workload, or_interrupted};
+use invarlock_evidence::format::plan::{File as FileDigest, Files};
 use invarlock_runtime::{Observations, Status, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -37,8 +40,14 @@ pub struct RunOutput<'a> {
     refused: Option<&'a BTreeMap<String, u64>>,
     /// The system-call filter.
     seccomp: FilterOutput<'a>,
-    /// The options that open the boundary: `interactive`, `tty`.
+    /// The options that open the boundary: `interactive`, `tty`, `writable_bind`.
     loosened: Vec<&'static str>,
+    /// The mounts of the options.
+    mounts: &'a [MountOutput],
+    /// The files of each `--input`, as they were before the run.
+    inputs: &'a [Files],
+    /// The files that were written to `--output`; null without it.
+    output: Option<&'a [FileDigest]>,
     /// The boundary as the kernel reported it.
     #[cfg_attr(feature = "schemas", schemars(with = "recorded::Observations"))]
     observations: &'a Observations,
@@ -46,8 +55,12 @@ pub struct RunOutput<'a> {
     timings_us: &'a [(String, u64)],
 }
 
-fn loosened(args: &StreamArgs) -> Vec<&'static str> {
-    let options = [("interactive", args.interactive), ("tty", args.tty)];
+fn loosened(args: &StreamArgs, files: &RunFiles) -> Vec<&'static str> {
+    let options = [
+        ("interactive", args.interactive),
+        ("tty", args.tty),
+        ("writable_bind", files.has_writable_bind()),
+    ];
     options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
 }
 
@@ -56,8 +69,13 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let signals = Signals::catch()?;
     let stdio = stdio::of(&args.streams)?;
     let workload = Workload { terminal: args.streams.tty, ..request::of_workload(&args.workload) };
-    let Prepared { supervisor, mut spec, filter, rootfs: _in_use, image } = workload.prepare(policy)?;
+    let directory = args.output.as_deref().map(OutputDirectory::check).transpose()?;
+    let Prepared { supervisor, mut spec, filter, files, rootfs: _in_use, image } = workload.prepare(policy)?;
     spec.stdio = stdio;
+    if directory.is_some() {
+        (spec.collect_output, spec.limits.output_files) = (true, run_output::MAX_FILES);
+    }
+    let inputs = files.digests(&signals)?;
     let mut output = match args.streams.tty {
         true => PassThrough::raw(&signals),
         false => PassThrough::new(&signals),
@@ -65,6 +83,8 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let outcome = supervisor.run(spec, signals.fd(), &mut output);
     let outcome = outcome.map_err(|error| or_interrupted(error, &signals))?;
     output.check()?;
+    files.check_unchanged()?;
+    let written = directory.map(|directory| directory.write(&outcome.output)).transpose()?;
     denied_calls::show(outcome.denied_calls.as_ref(), None);
     if args.json {
         let output = RunOutput {
@@ -74,7 +94,10 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
             usage: &outcome.usage,
             refused: outcome.denied_calls.as_ref(),
             seccomp: filter.output(),
-            loosened: loosened(&args.streams),
+            loosened: loosened(&args.streams, &files),
+            mounts: &files.record,
+            inputs: &inputs,
+            output: written.as_deref(),
             observations: &outcome.observations,
             timings_us: &outcome.timings,
         };

@@ -18,6 +18,7 @@ use crate::rlimit::Rlimit;
 use crate::stdio::Streams;
 use crate::sys::{self, Forked};
 use crate::terminal::{self, Pty, Size};
+use crate::user_mounts::RequestMount;
 use crate::{cgroup, hooks, user_limits};
 use invarlock_error::{Context as _, Result};
 use invarlock_seccomp::Program;
@@ -47,6 +48,8 @@ pub(crate) struct Init {
     runtime_files: bool,
     /// The size of the terminal, if the workload's standard streams are one.
     terminal: Option<Size>,
+    /// The targets of the mounts of the caller that the workload may write.
+    writable_mounts: Vec<String>,
     /// Whether the workload is a plain child, without ids and capabilities of its own.
     host: bool,
     /// The socket to the supervisor.
@@ -89,6 +92,10 @@ impl Init {
             terminal: match request.streams {
                 Streams::Terminal(size) => Some(size),
                 Streams::Output | Streams::Input => None,
+            },
+            writable_mounts: {
+                let writable = request.mounts.into_iter().filter(RequestMount::is_writable);
+                writable.map(|mount| mount.target).collect()
             },
             host: request.host.is_some(),
             trace: request.trace.is_some(),

@@ -85,7 +85,7 @@ impl Init {
         if hooks::off("descriptors") {
             sys::keep_open_from_3().context("keeping descriptors open")?;
         }
-        let landlock = if self.host { Landlock::None } else { landlock::restrict()? };
+        let landlock = if self.host { Landlock::None } else { landlock::restrict(&self.writable_mounts)? };
         Ok((program, landlock))
     }
 

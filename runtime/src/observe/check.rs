@@ -1,6 +1,6 @@
 //! Compares the observations with the request.
 
-use super::files::expected_devices;
+use super::files::{Root, expected_devices};
 use super::view::View;
 use crate::boundary::{DEVICES, DOMAIN_NAME, HOST_NAME, MASKED, READ_ONLY, SECURE_BITS, SETGROUPS, UMASK};
 use crate::hooks::unchecked;
@@ -105,7 +105,21 @@ impl View<'_> {
         )?;
         // Init and the workload.
         require("proc", proc.processes == [1, 2], &proc.processes)?;
-        require("inputs", observed.inputs.value == self.inputs, &observed.inputs.value)
+        require("inputs", observed.inputs.value == self.inputs, &observed.inputs.value)?;
+        self.check_binds()
+    }
+
+    /// Every bind shows the file that the launcher opened.
+    fn check_binds(&self) -> Result<()> {
+        if self.binds.is_empty() {
+            return Ok(());
+        }
+        let root = Root::of(self.pid)?;
+        for expected in self.binds {
+            let found = root.stat(&expected.target)?;
+            require("mounts", expected.is(&found), format!("another file at {}", expected.target))?;
+        }
+        Ok(())
     }
 
     fn check_processes(&self, observed: &ContainerObservations) -> Result<()> {
@@ -168,6 +182,7 @@ fn required_mounts<'a>(
     }
     let files = request.inputs.iter().filter(|input| input.path.is_some());
     required.extend(files.map(|input| (input.target.as_str(), CLOSED)));
+    required.extend(request.mounts.iter().map(|mount| (mount.target.as_str(), mount.options())));
     let exists = |path: &&&str| !absent.iter().any(|a| a == **path);
     required.extend(MASKED.iter().filter(exists).map(|path| (*path, &[][..])));
     required.extend(READ_ONLY.iter().filter(exists).map(|path| (*path, CLOSED)));

@@ -37,7 +37,7 @@ impl Root {
             .with_context(|| format!("observing {path} of process {}", self.pid))
     }
 
-    fn stat(&self, path: &str) -> Result<Stat> {
+    pub(super) fn stat(&self, path: &str) -> Result<Stat> {
         let handle = self.open(path, OFlags::PATH)?;
         rustix::fs::fstat(handle).with_context(|| format!("observing {path} of process {}", self.pid))
     }

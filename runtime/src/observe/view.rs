@@ -14,6 +14,7 @@ use crate::observations::{
 use crate::procfs::{self, Status};
 use crate::protocol::Request;
 use crate::rlimit::{self, Rlimit};
+use crate::user_mounts::ExpectedFile;
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,6 +44,8 @@ pub(crate) struct View<'a> {
     pub(crate) rlimits: &'a [Rlimit],
     /// The expected files below `/in`.
     pub(crate) inputs: &'a [InputObservation],
+    /// The expected files at the targets of binds.
+    pub(crate) binds: &'a [ExpectedFile],
     pub(crate) cgroup: &'a RunCgroup,
 }
 

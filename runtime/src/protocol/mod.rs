@@ -15,6 +15,7 @@ use crate::outcome::{ProfileTrace, Status, Usage};
 use crate::rlimit::Rlimit;
 use crate::spec::{Limits, RuntimeFiles};
 use crate::stdio::Streams;
+use crate::user_mounts::RequestMount;
 use invarlock_error::Error;
 use invarlock_seccomp::{Program, ResolvedProfile};
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ pub(crate) struct Prepare {
     pub(crate) hooks: crate::hooks::Hooks,
 }
 
-/// The run. Descriptors: those of `streams`, then one for each layer and input.
+/// The run. Descriptors: those of `streams`, then one for each layer, input and bind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) rootfs: Vec<PathBuf>,
@@ -43,6 +44,7 @@ pub(crate) struct Request {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: String,
     pub(crate) inputs: Vec<RequestInput>,
+    pub(crate) mounts: Vec<RequestMount>,
     pub(crate) streams: Streams,
     pub(crate) filter: Program,
     pub(crate) limits: Limits,

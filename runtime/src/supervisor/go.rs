@@ -22,7 +22,7 @@ impl Run<'_> {
     pub(super) fn observe_and_go(&mut self) -> Result<()> {
         let State::Building(building) = &mut self.state else { return Ok(()) };
         let Building { first, run, out, received, .. } = &mut **building;
-        let RunRequest { request, limits, inputs } = run;
+        let RunRequest { request, limits, inputs, binds } = run;
         let Received { init: Some(init), workload: Some(report), waiting: Some(waiting) } =
             std::mem::take(received)
         else {
@@ -50,6 +50,7 @@ impl Run<'_> {
             requested_rlimits: &limits.rlimits,
             rlimits: &limits.observed_rlimits,
             inputs,
+            binds,
             cgroup: self.cgroup,
         };
         let observations = view.observe(init, report)?;

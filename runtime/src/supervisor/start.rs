@@ -9,7 +9,7 @@ use crate::init::Init;
 use crate::observe::expected_inputs;
 use crate::protocol::{self, Reply, Request};
 use crate::sys::{self, Forked};
-use crate::{core_dumps, hints, hooks, limits, prepare};
+use crate::{core_dumps, hints, hooks, limits, prepare, user_mounts};
 use invarlock_error::{Context as _, Error, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -86,7 +86,8 @@ impl Run<'_> {
     pub(super) fn begin(&mut self, request: Request, mut fds: Vec<OwnedFd>) -> Result<()> {
         hooks::step("supervisor: request received");
         let streams = request.streams.descriptors();
-        let expected = streams + request.rootfs.len() + request.inputs.len();
+        let files = request.rootfs.len() + request.inputs.len();
+        let expected = streams + files + user_mounts::binds(&request.mounts).count();
         let preparing = matches!(self.state, State::Preparing(_));
         if !preparing || request.host.is_some() != self.host || fds.len() != expected {
             bail!(System, "the launcher sent an invalid request");
@@ -109,6 +110,7 @@ impl Run<'_> {
             }
         }
         let inputs = expected_inputs(&request, &handles[request.rootfs.len()..])?;
+        let binds = user_mounts::expected(&request.mounts, &handles[files..])?;
         let handles = match self.identity.by_root {
             true => prepare::mounts(&request, self.identity, handles).in_control("root file system")?,
             false => handles,
@@ -116,7 +118,7 @@ impl Run<'_> {
         fds.extend(handles);
         hooks::step("supervisor: handles prepared");
         let deadline = Instant::now() + BUILD_TIMEOUT;
-        let run = RunRequest { request, limits, inputs };
+        let run = RunRequest { request, limits, inputs, binds };
         let out = match &run.request.host {
             Some(directory) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

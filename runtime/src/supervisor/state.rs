@@ -10,6 +10,7 @@ use crate::observations::{InitReport, InputObservation, Observations, WorkloadRe
 use crate::outcome::Usage;
 use crate::protocol::{Build, Request};
 use crate::sys;
+use crate::user_mounts::ExpectedFile;
 use invarlock_error::{Context as _, Result};
 use std::borrow::Cow;
 use std::os::fd::{OwnedFd, RawFd};
@@ -45,6 +46,8 @@ pub(super) struct RunRequest {
     pub(super) limits: Enforcement,
     /// The expected files below `/in`.
     pub(super) inputs: Vec<InputObservation>,
+    /// The files that are expected at the targets of binds.
+    pub(super) binds: Vec<ExpectedFile>,
 }
 
 impl RunRequest {
