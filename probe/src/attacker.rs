@@ -1,7 +1,8 @@
 //! The attacker's process inside the container. It makes the attacks and prints one line for each; it does not judge the results.
 
 use crate::answer::{Answer, AnswerLine};
-use crate::contract::{ALL, EXIT, MEMORY_LIMIT, WALL_LIMIT};
+use crate::attacks::Attack;
+use crate::contract::{ALL, BINDS, EXIT, MEMORY_LIMIT, WALL_LIMIT};
 use crate::{attacks, sys};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -18,11 +19,8 @@ pub(crate) fn main() -> ! {
     }
     attacks::record_descriptors();
     match part.as_str() {
-        ALL => attacks::all().for_each(|attack| {
-            if let Some(run) = attack.run {
-                print_answer(attack.id, sys::run_in_child(run));
-            }
-        }),
+        ALL => attacks::in_every_run().for_each(make),
+        BINDS => attacks::in_binds().for_each(make),
         "memory" => print_answer("memory", allocate_over_limit()),
         "processors" => print_answer("processors", measure_cpu_share()),
         "time" => outlive_limit(),
@@ -33,6 +31,12 @@ pub(crate) fn main() -> ! {
         _ => sys::exit_now(2),
     }
     sys::exit_now(0)
+}
+
+fn make(attack: &Attack) {
+    if let Some(run) = attack.run {
+        print_answer(attack.id, sys::run_in_child(run));
+    }
 }
 
 fn print_answer(attack: &str, answer: Answer) {

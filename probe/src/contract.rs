@@ -11,8 +11,17 @@ pub(crate) const EXIT: &str = "exit";
 /// First argument of the attacker: every attack that does not need a run of its own.
 pub(crate) const ALL: &str = "all";
 
-/// First argument of the attacker: an attack with a run of its own, because the attack ends that run.
-pub(crate) const SEPARATE_RUNS: [&str; 5] = ["memory", "processors", "time", "link", "fifo"];
+/// First argument of the attacker: the attacks in a run with a directory of the host that it can write.
+pub(crate) const BINDS: &str = "binds";
+
+/// Where that directory is in the container.
+pub(crate) const BIND: &str = "/bind";
+
+/// A file next to that directory on the host.
+pub(crate) const OUTSIDE: &str = "input";
+
+/// First argument of the attacker: attacks with a run of their own, because they end that run or need another one.
+pub(crate) const SEPARATE_RUNS: [&str; 6] = ["memory", "processors", "time", "link", "fifo", BINDS];
 
 /// The separate runs that leave a forbidden file in `/out`.
 pub(crate) const BAD_OUTPUT_RUNS: [&str; 2] = ["link", "fifo"];

@@ -24,7 +24,7 @@ pub use judge::{AttackResult, Verdict};
 
 use answer::{Answer, AnswerLine};
 use findings::Findings;
-use invarlock_error::{Error, Result};
+use invarlock_error::{Error, Kind, Result};
 use invarlock_runtime::{Identity, Sink, Status};
 use stage::Stage;
 use std::collections::BTreeMap;
@@ -48,12 +48,16 @@ pub fn probe(cancel: BorrowedFd<'_>) -> Result<Vec<AttackResult>> {
     if outcome.status == Status::Cancelled {
         return Err(Error::system("cancelled"));
     }
-    let mut separate_runs = BTreeMap::new();
+    let (mut separate_runs, mut binds) = (BTreeMap::new(), true);
     for name in contract::SEPARATE_RUNS {
         let end =
             invarlock_runtime::run(stage.spec(name)?, cancel, &mut output).map(|outcome| outcome.status);
         // A run with forbidden output should fail; any other run should not.
-        if !contract::BAD_OUTPUT_RUNS.contains(&name) {
+        let unsupported = |error: &Error| name == contract::BINDS && error.kind() == Kind::Unsupported;
+        if end.as_ref().is_err_and(unsupported) {
+            // Its options do not work on this machine, so they open nothing.
+            binds = false;
+        } else if !contract::BAD_OUTPUT_RUNS.contains(&name) {
             end.clone()?;
         }
         separate_runs.insert(name, end);
@@ -67,7 +71,8 @@ pub fn probe(cancel: BorrowedFd<'_>) -> Result<Vec<AttackResult>> {
         host_changes: stage.host_changes()?,
     };
     stage.close()?;
-    Ok(attacks::all().map(|attack| judge::judge(attack, &findings)).collect())
+    let attacks = attacks::in_every_run().chain(attacks::in_binds().filter(|_| binds));
+    Ok(attacks.map(|attack| judge::judge(attack, &findings)).collect())
 }
 
 /// Longest standard output of the attacker that is kept, in bytes.

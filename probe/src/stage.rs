@@ -1,10 +1,12 @@
 //! The image and inputs of the attacker, and the state of the host before and after the attacks.
 
-use crate::contract::{ATTACKER, MEMORY_LIMIT, WALL_LIMIT};
+use crate::contract::{ATTACKER, BIND, BINDS, MEMORY_LIMIT, WALL_LIMIT};
 use crate::findings::HostChanges;
 use invarlock_error::{Context as _, Result};
-use invarlock_runtime::{ContainerSpec, DEVICES, Input, InputSource, Limits};
-use invarlock_seccomp::Profile;
+use invarlock_runtime::{
+    BindSource, ContainerSpec, DEVICES, Input, InputSource, Limits, Mount, MountSource, RuntimeFiles,
+};
+use invarlock_seccomp::{Arch, Profile};
 use invarlock_security::SecureTempDir;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
@@ -54,6 +56,17 @@ impl Stage {
             let file = File::open(&path).context(PREPARING)?;
             Ok(Input { target: target.into(), source: InputSource::File { path, file } })
         };
+        let profile = Profile::general();
+        let (mounts, filter, runtime_files) = match part == BINDS {
+            true => {
+                let source = BindSource::open(&path("bind"))?;
+                let bind =
+                    Mount { target: BIND.into(), source: MountSource::Bind { source, writable: true } };
+                let profile = profile.resolve(Arch::native()?)?.without_set_id();
+                (vec![bind], profile.compile(), Some(RuntimeFiles::default()))
+            }
+            false => (Vec::new(), profile.compile(), None),
+        };
         Ok(ContainerSpec {
             rootfs: vec![path("image")],
             argv: vec![ATTACKER.into(), part.into(), self.token.clone()],
@@ -64,12 +77,12 @@ impl Stage {
                 file("/in/program", program(self.dir.path()))?,
                 Input { target: "/in/bytes".into(), source: InputSource::Bytes(b"of the launcher".to_vec()) },
             ],
-            filter: Profile::general().compile().context("compiling the filter of the probe")?,
+            filter: filter.context("compiling the filter of the probe")?,
             limits: limits(part),
             collect_output: true,
             stdio: invarlock_runtime::Stdio::Output,
-            runtime_files: None,
-            mounts: Vec::new(),
+            runtime_files,
+            mounts,
         })
     }
 
@@ -99,6 +112,7 @@ fn program(dir: &Path) -> PathBuf {
 
 fn create_files(dir: &Path) -> Result<()> {
     let image = dir.join("image");
+    fs::create_dir(dir.join("bind"))?;
     for name in ["", "dev", "in", "out", "proc", "tmp", "open"] {
         fs::create_dir(image.join(name))?;
         fs::set_permissions(image.join(name), Permissions::from_mode(0o755))?;

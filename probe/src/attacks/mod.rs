@@ -1,6 +1,7 @@
 //! The table of attacks: the control that is attacked, what the attacker does, and what should result. One file for each group of
 //! controls.
 
+mod binds;
 mod identity;
 mod kernel_files;
 mod limits;
@@ -16,6 +17,7 @@ use crate::sys;
 use rustix::fs::{FileType, Mode};
 use std::sync::OnceLock;
 
+use mounts::run_script;
 pub(crate) use network::interfaces;
 
 /// One attack.
@@ -60,8 +62,13 @@ const fn attack(
     Attack { id, control, what, expect, run }
 }
 
-/// All attacks, in the order of the printed table.
-pub(crate) fn all() -> impl Iterator<Item = &'static Attack> {
+/// The attacks in a run with a directory of the host that it can write.
+pub(crate) fn in_binds() -> impl Iterator<Item = &'static Attack> {
+    binds::BINDS.iter()
+}
+
+/// The attacks that need nothing that other runs do not have, in the order of the printed table.
+pub(crate) fn in_every_run() -> impl Iterator<Item = &'static Attack> {
     let controls = [
         namespaces::NAMESPACES,
         network::NETWORK,

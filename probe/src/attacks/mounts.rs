@@ -242,7 +242,7 @@ fn fill(directory: &str) -> Answer {
 }
 
 /// Writes a script and executes it; its interpreter is the attacker's program, which exits.
-fn run_script(path: &str) -> Answer {
+pub(super) fn run_script(path: &str) -> Answer {
     let written = std::fs::write(path, format!("#!{ATTACKER} {EXIT}\n"))
         .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)));
     match written {

@@ -2,7 +2,8 @@ use super::*;
 
 #[test]
 fn identifiers_of_attacks_are_unique() {
-    let mut ids: Vec<&str> = crate::attacks::all().map(|attack| attack.id).collect();
+    let mut ids: Vec<&str> =
+        crate::attacks::in_every_run().chain(crate::attacks::in_binds()).map(|attack| attack.id).collect();
     let count = ids.len();
     ids.sort_unstable();
     ids.dedup();
