@@ -33,7 +33,9 @@ pub use registry::{PullArgs, PushArgs};
 pub use report::{
     ExplainArgs, ExportArgs, GenerateArgs, GenerateFormat, HtmlArgs, ReportCommand, ValidateArgs,
 };
-pub use runtime::{LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, StreamArgs, WorkloadArgs};
+pub use runtime::{
+    KillArgs, LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, StopArgs, StreamArgs, WorkloadArgs,
+};
 pub use special_files::SpecialFileArgs;
 pub use sweep::{Executor, SweepArgs};
 pub use verify::{AdvancedCommand, Provenance, RuntimeVerifyArgs, VerifyArgs, parse_age};

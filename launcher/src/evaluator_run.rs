@@ -114,6 +114,7 @@ impl EvaluatorRun<'_> {
             collect_output: true,
             stdio: invarlock_runtime::Stdio::Output,
             runtime_files: None,
+            stop_timeout: ContainerSpec::STOP_TIMEOUT,
             mounts: Vec::new(),
         })
     }

@@ -49,6 +49,7 @@ mod reproduce;
 mod request;
 mod run_files;
 mod run_output;
+mod running;
 #[cfg(feature = "schemas")]
 pub mod schemas;
 mod signals;

@@ -1,6 +1,7 @@
 //! Termination signals as a file descriptor that becomes readable, so that a run can be ended in order.
 
 use crate::error::{Context as _, Error, Kind, Result};
+use invarlock_runtime::ContainerSpec;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,9 +14,9 @@ use std::time::Duration;
 const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
 /// Signals that would end this process and leave the run to its supervisor. They have no effect.
 const WITHOUT_EFFECT: [i32; 2] = [SIGUSR1, SIGUSR2];
-/// How long after a signal this process may take to end the run: a workload has three seconds before it is killed. Then the process ends,
-/// even if it waits for a reader of its output, and the supervisor cleans up.
-const LATEST: Duration = Duration::from_secs(10);
+/// How long after a signal, and after the time that a workload has to end, this process may take to end the run. Then the process ends, even
+/// if it waits for a reader of its output, and the supervisor cleans up.
+const LATEST: Duration = Duration::from_secs(7);
 
 /// Catches the signals that end a run, except those that the caller of this process had set to be ignored (`nohup`, a background job of a
 /// script). A second signal ends the process at once; the supervisor of a running container then cleans up.
@@ -27,10 +28,15 @@ pub struct Signals {
 impl Signals {
     /// Starts catching.
     pub fn catch() -> Result<Self> {
-        Self::register().context("catching signals")
+        Self::catch_for(ContainerSpec::STOP_TIMEOUT)
     }
 
-    fn register() -> std::io::Result<Self> {
+    /// Starts catching, for a workload that has this time to end.
+    pub fn catch_for(stop_timeout: Duration) -> Result<Self> {
+        Self::register(stop_timeout + LATEST).context("catching signals")
+    }
+
+    fn register(latest: Duration) -> std::io::Result<Self> {
         let (readable, writable) = UnixStream::pair()?;
         let again = Arc::new(AtomicBool::new(false));
         let caught = Arc::new(AtomicUsize::new(0));
@@ -48,7 +54,9 @@ impl Signals {
         }
         let signal = Arc::clone(&caught);
         // If no thread can be created, a second signal does the same.
-        _ = std::thread::Builder::new().name("signals".into()).spawn(move || end_late(&waiting, &signal));
+        _ = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || end_late(&waiting, &signal, latest));
         Ok(Signals { readable, caught })
     }
 
@@ -78,9 +86,9 @@ pub fn end_with_parent(parent: u32) -> Result<()> {
 }
 
 /// Waits for a signal, and ends this process if it lives long after it.
-fn end_late(mut waiting: &UnixStream, signal: &AtomicUsize) {
+fn end_late(mut waiting: &UnixStream, signal: &AtomicUsize, latest: Duration) {
     if matches!(waiting.read(&mut [0]), Ok(1)) {
-        std::thread::sleep(LATEST);
+        std::thread::sleep(latest);
         std::process::exit(128 + signal.load(Ordering::SeqCst) as i32);
     }
 }

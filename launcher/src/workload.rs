@@ -121,6 +121,7 @@ impl Workload {
             env: user.complete(Changes::merged(resolved.env, added), self.terminal),
             cwd: self.changes.workdir.clone().unwrap_or(resolved.cwd),
             inputs: files.container_inputs()?,
+            stop_timeout: ContainerSpec::STOP_TIMEOUT,
             mounts: std::mem::take(&mut files.mounts),
             filter: filter.program.clone(),
             limits,

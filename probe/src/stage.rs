@@ -82,6 +82,7 @@ impl Stage {
             collect_output: true,
             stdio: invarlock_runtime::Stdio::Output,
             runtime_files,
+            stop_timeout: ContainerSpec::STOP_TIMEOUT,
             mounts,
         })
     }

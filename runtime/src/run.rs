@@ -39,7 +39,7 @@ pub struct Supervisor {
     mount: Option<OwnedFd>,
 }
 
-/// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL three seconds later.
+/// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL later.
 pub fn run(spec: ContainerSpec, cancel: BorrowedFd<'_>, sink: &mut dyn Sink) -> Result<Outcome> {
     Supervisor::for_container()?.run(spec, cancel, sink)
 }
@@ -144,6 +144,7 @@ impl Supervisor {
             filter: spec.filter,
             limits: spec.limits,
             collect_output: spec.collect_output,
+            stop_timeout: spec.stop_timeout,
             runtime_files: spec.runtime_files,
             host: None,
             trace,
@@ -172,6 +173,7 @@ impl Supervisor {
             filter: spec.filter,
             limits: spec.limits,
             collect_output: true,
+            stop_timeout: ContainerSpec::STOP_TIMEOUT,
             runtime_files: None,
             host: Some(spec.output),
             trace: None,

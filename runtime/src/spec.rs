@@ -36,6 +36,8 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Whether the files of `/out` are read after the run.
     pub collect_output: bool,
+    /// How long the workload may take to end after SIGTERM, when the run is cancelled.
+    pub stop_timeout: Duration,
     /// What programs expect of an OCI runtime beside their image. Measurements have none of it.
     pub runtime_files: Option<RuntimeFiles>,
     /// Mounts that the caller adds; only with `runtime_files`.
@@ -211,6 +213,9 @@ pub(crate) fn target_components(target: &str) -> Result<Vec<&str>> {
 }
 
 impl ContainerSpec {
+    /// The usual time between SIGTERM and SIGKILL.
+    pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
     /// Rejects a description that can never work, before any process is started.
     pub(crate) fn check(&self) -> Result<()> {
         if self.rootfs.is_empty() || self.rootfs.len() > 128 {

@@ -282,6 +282,7 @@ fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
         collect_output: true,
         stdio: invarlock_runtime::Stdio::Output,
         runtime_files: None,
+        stop_timeout: ContainerSpec::STOP_TIMEOUT,
         mounts: Vec::new(),
     })
 }

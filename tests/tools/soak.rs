@@ -171,6 +171,7 @@ fn in_process(layer: &Path, runs: usize) -> ExitCode {
             collect_output: true,
             stdio: invarlock_runtime::Stdio::Output,
             runtime_files: None,
+            stop_timeout: ContainerSpec::STOP_TIMEOUT,
             mounts: Vec::new(),
         };
         let outcome = invarlock_runtime::run(spec, cancel.as_fd(), &mut Discard).unwrap();

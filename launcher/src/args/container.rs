@@ -55,8 +55,8 @@ pub struct LimitArgs {
     /// Processes and threads [default: 64, plus 16 per processor]
     #[arg(long, value_name = "NUMBER", value_parser = parse_pids, help_heading = "Limits of a container")]
     pub pids: Option<u64>,
-    /// Wall time in seconds [default: 86400]
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, help_heading = "Limits of a container")]
+    /// Wall time, such as 90, 90s, 30m or 1h [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, help_heading = "Limits of a container")]
     pub timeout: Option<u64>,
     /// Size of /tmp, such as 256M [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_directory_size, help_heading = "Limits of a container")]
@@ -66,6 +66,8 @@ pub struct LimitArgs {
     pub output_size: Option<u64>,
 }
 
+const BAD_SECONDS: &str = "use a whole number of seconds, 1 or more, or a time such as 90s, 30m, 1h, 2d";
+
 fn parse_level(text: &str) -> Result<Verify, &'static str> {
     text.parse().map_err(|_| "use auto, full, quick or fsverity")
 }
@@ -74,8 +76,31 @@ fn parse_pids(text: &str) -> Result<u64, &'static str> {
     whole_number(text, Limits::MIN_PIDS..=4_194_304).ok_or("use a whole number from 4 to 4194304")
 }
 
+/// A time of at least a second.
 fn parse_seconds(text: &str) -> Result<u64, &'static str> {
-    whole_number(text, 1..=u64::MAX).ok_or("use a whole number of seconds, 1 or more")
+    parse_duration(text).filter(|seconds| *seconds > 0).ok_or(BAD_SECONDS)
+}
+
+/// `90`, `90s`, `30m`, `1h`, `2d`, or several such parts: `1h30m`; in seconds.
+pub(super) fn parse_duration(text: &str) -> Option<u64> {
+    let text = text.trim();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok();
+    }
+    let (mut rest, mut sum) = (text, 0u64);
+    while !rest.is_empty() {
+        let (number, unit) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let factor = match unit.chars().next()? {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            _ => return None,
+        };
+        sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+        rest = &unit[1..];
+    }
+    Some(sum)
 }
 
 fn whole_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
@@ -130,7 +155,9 @@ fn parse_cpus(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_cpus, parse_directory_size, parse_memory, parse_pids, parse_seconds, parse_size};
+    use super::{
+        BAD_SECONDS, parse_cpus, parse_directory_size, parse_memory, parse_pids, parse_seconds, parse_size,
+    };
 
     #[test]
     fn parses_processors() {
@@ -150,8 +177,13 @@ mod tests {
         for bad in ["", "x", "0", "-1", "1.5", "3", "4194305"] {
             assert_eq!(parse_pids(bad), Err("use a whole number from 4 to 4194304"), "{bad}");
         }
-        for bad in ["", "x", "0", "-1", "1.5"] {
-            assert_eq!(parse_seconds(bad), Err("use a whole number of seconds, 1 or more"), "{bad}");
+        for bad in ["", "x", "0", "-1", "1.5", "+1", "s", "1x", "1h30", "0s", "1 h", "99999999999999999999"] {
+            assert_eq!(parse_seconds(bad), Err(BAD_SECONDS), "{bad}");
+        }
+        for (text, seconds) in
+            [("90", 90), ("90s", 90), ("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("2d", 172_800)]
+        {
+            assert_eq!(parse_seconds(text), Ok(seconds), "{text}");
         }
     }
 

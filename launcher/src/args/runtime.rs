@@ -1,9 +1,11 @@
 //! `invarlock runtime …`.
 
-use super::container::VerifyImageArgs;
+use super::container::{VerifyImageArgs, parse_duration};
 use super::{ImageCommand, LimitArgs, MountArgs};
+use crate::running::check_name;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Help of `--output-size`; the default of `evaluate` is another one.
 const OUTPUT_SIZE: &str = "Size of /out [default: 8M]";
@@ -19,6 +21,16 @@ pub enum RuntimeCommand {
         invarlock runtime run invarlock-runtime:local -- --self-test\n  \
         invarlock runtime run oci:layout@sha256:… -- /bin/true")]
     Run(RunArgs),
+    /// List the commands of `runtime run` of this user that run now
+    Ps {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// End running commands: SIGTERM, then SIGKILL. Waits until they have ended
+    Stop(StopArgs),
+    /// Kill running commands at once. Waits until they have ended
+    Kill(KillArgs),
     /// Trace a command: print which rules of its system-call profile it used and which calls were denied. Slower than `runtime run`
     #[command(after_help = "Examples:\n  \
         invarlock runtime learn invarlock-runtime:local -- --self-test\n  \
@@ -43,6 +55,15 @@ pub struct RunArgs {
     /// Write the files that the command leaves in /out to this directory, which is new or empty
     #[arg(long, value_name = "DIR", help_heading = "Mounts")]
     pub output: Option<PathBuf>,
+    /// Name of the run, for `runtime ps`, `stop` and `kill`
+    #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "Run")]
+    pub name: Option<String>,
+    /// Write the id of the run to this file, which must not exist
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub cidfile: Option<PathBuf>,
+    /// How long the command may take to end after SIGTERM, such as 10s or 1m, before it is killed [default: 3s]
+    #[arg(long, value_name = "TIME", value_parser = parse_stop_timeout, help_heading = "Run")]
+    pub stop_timeout: Option<Duration>,
     /// Print outcome and observations as JSON on standard error
     #[arg(long)]
     pub json: bool,
@@ -57,6 +78,37 @@ pub struct StreamArgs {
     /// Run the command on a terminal of its own; with --interactive, your terminal is connected with it. Output is not escaped
     #[arg(short = 't', long)]
     pub tty: bool,
+}
+
+fn parse_name(text: &str) -> Result<String, &'static str> {
+    check_name(text).map(|()| text.to_owned())
+}
+
+/// A time of at most a day.
+fn parse_stop_timeout(text: &str) -> Result<Duration, &'static str> {
+    let seconds = parse_duration(text).filter(|seconds| *seconds <= 86_400);
+    seconds
+        .map(Duration::from_secs)
+        .ok_or("use a whole number of seconds, or a time such as 10s or 1m, at most 1d")
+}
+
+/// `invarlock runtime stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Names or ids of running commands; at least four digits of an id
+    #[arg(required = true, value_name = "NAME|ID")]
+    pub which: Vec<String>,
+    /// Kill the command if it has not ended after this time, such as 10s or 1m [default: that of `run --stop-timeout`]
+    #[arg(short = 't', long, value_name = "TIME", value_parser = parse_stop_timeout)]
+    pub time: Option<Duration>,
+}
+
+/// `invarlock runtime kill`.
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// Names or ids of running commands; at least four digits of an id
+    #[arg(required = true, value_name = "NAME|ID")]
+    pub which: Vec<String>,
 }
 
 /// `invarlock runtime learn`.

@@ -18,6 +18,7 @@ mod report_validate;
 mod row;
 mod runtime_learn;
 mod runtime_probe;
+mod runtime_ps;
 mod runtime_run;
 mod runtime_verify;
 mod sweep;
@@ -49,6 +50,9 @@ pub fn of(command: &Command) -> Verb<'_> {
             .json_on_stderr(args.json).network(args.workload.allow_network).workload().own_exit_code(),
         Command::Runtime(RuntimeCommand::Learn(args)) => Verb::new(|policy| runtime_learn::run(args, policy))
             .json(args.json).network(args.workload.allow_network).workload().own_exit_code(),
+        Command::Runtime(RuntimeCommand::Ps { json }) => Verb::new(|_| runtime_ps::list(*json)).json(*json),
+        Command::Runtime(RuntimeCommand::Stop(args)) => Verb::new(|_| runtime_ps::stop(args)),
+        Command::Runtime(RuntimeCommand::Kill(args)) => Verb::new(|_| runtime_ps::kill(args)),
         // The probe starts its containers itself.
         Command::Runtime(RuntimeCommand::Probe(args)) => Verb::new(|_| runtime_probe::run(args)).json(args.json).own_exit_code(),
         Command::Doctor(args) => Verb::new(|_| doctor::run(args)).json(args.json),
@@ -78,6 +82,7 @@ pub fn schemas() -> Vec<NamedSchema> {
         schema::<runtime_run::RunOutput<'_>>("runtime-run-v1"),
         schema::<runtime_learn::LearnOutput<'_>>("runtime-learn-v1"),
         schema::<runtime_probe::ProbeOutput<'_>>("runtime-probe-v1"),
+        schema::<runtime_ps::PsOutput<'_>>("runtime-ps-v1"),
     ];
     schemas.extend(attest::schemas());
     schemas.extend(evidence_pack::schemas());

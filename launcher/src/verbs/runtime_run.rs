@@ -2,21 +2,24 @@
 
 use crate::args::{RunArgs, StreamArgs};
 use crate::denied_calls;
-use crate::error::Result;
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::filter::FilterOutput;
 use crate::pass_through::PassThrough;
 use crate::policy::Policy;
 use crate::request;
 use crate::run_files::{MountOutput, RunFiles};
 use crate::run_output::{self, OutputDirectory};
+use crate::running::{self, Running};
 use crate::signals::Signals;
 use crate::stdio;
 use crate::ui;
 use crate::workload::{ImageOutput, Prepared, Workload, or_interrupted};
 use invarlock_evidence::format::plan::{File as FileDigest, Files};
-use invarlock_runtime::{Observations, Status, Usage};
+use invarlock_runtime::{ContainerSpec, Observations, Status, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 
 #[cfg(feature = "schemas")]
 use invarlock_evidence::format::observations as recorded;
@@ -28,6 +31,10 @@ pub struct RunOutput<'a> {
     /// Always `runtime-run-v1`.
     #[cfg_attr(feature = "schemas", schemars(extend("const" = "runtime-run-v1")))]
     format_version: &'static str,
+    /// The id of the run.
+    id: &'a str,
+    /// Its name.
+    name: Option<&'a str>,
     /// The image.
     image: ImageOutput,
     /// How the run ended.
@@ -56,26 +63,60 @@ pub struct RunOutput<'a> {
 }
 
 fn loosened(args: &StreamArgs, files: &RunFiles) -> Vec<&'static str> {
-    let options = [
-        ("interactive", args.interactive),
-        ("tty", args.tty),
-        ("writable_bind", files.has_writable_bind()),
-    ];
+    let options =
+        [("interactive", args.interactive), ("tty", args.tty), ("writable_bind", files.has_writable_bind())];
     options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
+}
+
+/// The run as other commands see it.
+fn entry(args: &RunArgs, spec: &ContainerSpec) -> Result<Running> {
+    let started = running::started("self").ok_or_else(|| Error::system("reading /proc/self/stat failed"))?;
+    Ok(Running {
+        id: running::new_id()?,
+        name: args.name.clone(),
+        image: args.workload.image.clone(),
+        command: spec.argv.clone(),
+        started: chrono::Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        pid: std::process::id(),
+        pid_started: started,
+        stop_timeout: spec.stop_timeout.as_secs(),
+    })
+}
+
+/// Writes the id to a new file.
+fn write_id(path: &Path, id: &str) -> Result<()> {
+    let doing = || format!("--cidfile {}", path.display());
+    let file = std::fs::File::options().write(true).create_new(true).open(path);
+    let mut file = file.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            Error::input(format!("{}: the file exists: another run has its id in it", doing()))
+                .with_hint("remove the file if that run has ended, or name another file")
+        }
+        _ => Error::from(error).context(doing()).with_kind(Kind::Input),
+    })?;
+    file.write_all(id.as_bytes()).with_context(doing)
 }
 
 /// Returns the exit code of the command.
 pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
-    let signals = Signals::catch()?;
+    let stop_timeout = args.stop_timeout.unwrap_or(ContainerSpec::STOP_TIMEOUT);
+    let signals = Signals::catch_for(stop_timeout)?;
     let stdio = stdio::of(&args.streams)?;
     let workload = Workload { terminal: args.streams.tty, ..request::of_workload(&args.workload) };
     let directory = args.output.as_deref().map(OutputDirectory::check).transpose()?;
-    let Prepared { supervisor, mut spec, filter, files, rootfs: _in_use, image } = workload.prepare(policy)?;
+    let Prepared { supervisor, mut spec, filter, files, rootfs: _in_use, image } =
+        workload.prepare(policy)?;
     spec.stdio = stdio;
     if directory.is_some() {
         (spec.collect_output, spec.limits.output_files) = (true, run_output::MAX_FILES);
     }
+    spec.stop_timeout = stop_timeout;
     let inputs = files.digests(&signals)?;
+    let running = entry(args, &spec)?;
+    let _registered = running.register()?;
+    if let Some(path) = &args.cidfile {
+        write_id(path, &running.id)?;
+    }
     let mut output = match args.streams.tty {
         true => PassThrough::raw(&signals),
         false => PassThrough::new(&signals),
@@ -89,6 +130,8 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     if args.json {
         let output = RunOutput {
             format_version: "runtime-run-v1",
+            id: &running.id,
+            name: args.name.as_deref(),
             image,
             status: outcome.status,
             usage: &outcome.usage,

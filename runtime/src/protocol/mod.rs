@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Launcher to supervisor, first: what the supervisor needs to prepare before the run is known.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub(crate) struct Request {
     pub(crate) filter: Program,
     pub(crate) limits: Limits,
     pub(crate) collect_output: bool,
+    /// Time between SIGTERM and SIGKILL.
+    pub(crate) stop_timeout: Duration,
     pub(crate) runtime_files: Option<RuntimeFiles>,
     /// For a plain child: its output directory.
     pub(crate) host: Option<PathBuf>,

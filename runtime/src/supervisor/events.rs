@@ -11,10 +11,7 @@ use invarlock_error::{Context as _, Error, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
-
-/// Time between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(3);
+use std::time::Instant;
 
 /// The source of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -150,7 +147,7 @@ impl Run<'_> {
                 if running.ending.is_none() {
                     running.ending = Some(Ending::Cancelled);
                     _ = rustix::process::pidfd_send_signal(&running.workload, Signal::TERM);
-                    running.deadline = Instant::now() + GRACE;
+                    running.deadline = Instant::now() + running.run.request.stop_timeout;
                 }
             }
             _ => self.set_killed(true),
