@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The programs of the packages slurm-wlm and munge.
-const PROGRAMS: [&str; 4] = ["slurmctld", "slurmd", "munged", "sbatch"];
+/// The programs of the packages slurm-wlm, munge and iproute2.
+const PROGRAMS: [&str; 5] = ["slurmctld", "slurmd", "munged", "sbatch", "ip"];
 
 /// A running cluster; its daemons end on drop.
 pub struct Cluster {
@@ -23,7 +23,7 @@ pub fn missing() -> Option<String> {
     let path = "/usr/sbin:/usr/bin:/sbin:/bin";
     let has = |name: &&str| path.split(':').any(|dir| std::path::Path::new(dir).join(name).exists());
     match PROGRAMS.iter().find(|name| !has(name)) {
-        Some(name) => Some(format!("{name} is not installed (packages slurm-wlm, munge)")),
+        Some(name) => Some(format!("{name} is not installed (packages slurm-wlm, munge, iproute2)")),
         None => (!crate::is_root()).then(|| "a network namespace needs root".to_owned()),
     }
 }
