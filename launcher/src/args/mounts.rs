@@ -5,13 +5,14 @@ use clap::Args;
 use std::path::PathBuf;
 
 const HEADING: &str = "Mounts";
+const MOUNT: &str = "Mount a file or directory of this machine, or an empty directory in memory; can be repeated. OPTIONS is \
+    type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH[,tmpfs-size=SIZE]";
 
 /// The mounts of a command.
 #[derive(Debug, Clone, Default, Args)]
 pub struct MountArgs {
-    /// Mount a file or directory of this machine, or an empty directory in memory; can be repeated. OPTIONS is
-    /// type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH[,tmpfs-size=SIZE]
-    #[arg(long, value_name = "OPTIONS", value_parser = parse_mount, help_heading = HEADING)]
+    /// `--mount`.
+    #[arg(long, value_name = "OPTIONS", value_parser = parse_mount, help = MOUNT, help_heading = HEADING)]
     pub mount: Vec<MountOption>,
     /// Mount a file or directory of this machine; can be repeated. The command can write it, unless :ro is added
     #[arg(short = 'v', long, value_name = "SOURCE:TARGET[:ro|:rw]", value_parser = parse_volume, help_heading = HEADING)]
