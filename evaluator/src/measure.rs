@@ -1,5 +1,6 @@
 //! Measures windows on all cores.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,7 @@ use invarlock_evidence::journal::EVENT_LOSSES;
 use rayon::prelude::*;
 
 use crate::limits;
-use crate::model::{Example, Model, Output, State, Work};
+use crate::model::{Example, Kept, Model, Output, State, Work};
 use crate::weights::RESIDENT;
 use crate::windows::{Arm, Window};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
@@ -99,6 +100,19 @@ impl Workers {
         self.losses_of_blocks(model, &group(examples), progress).flatten().collect()
     }
 
+    /// Runs `work` with factors for the outputs of projections, by the names of their modules.
+    pub fn with_scales<T>(&self, scales: &BTreeMap<String, f32>, work: impl FnOnce() -> T) -> T {
+        let set = |scales: &BTreeMap<String, f32>| {
+            for scratch in &self.scratch {
+                scratch.lock().unwrap_or_else(|e| e.into_inner()).scales.clone_from(scales);
+            }
+        };
+        set(scales);
+        let done = work();
+        set(&BTreeMap::new());
+        done
+    }
+
     /// The losses of one block after the other.
     fn losses_of_blocks<'a>(
         &'a self,
@@ -158,31 +172,37 @@ impl Workers {
         }
     }
 
-    /// Calls `keep` with the number of each example and the outputs of each module in it; `step` after each layer.
+    /// Calls `keep` with the number of each example and the outputs of each module in it; `step` after each layer. A module that runs
+    /// more than once has more than one output.
     pub fn outputs(
         &self,
         model: &Model<'_>,
         examples: &[Example<'_>],
+        kept: Kept,
         step: &(dyn Fn() + Sync),
         keep: &(dyn Fn(usize, Output) + Sync),
     ) {
         let groups: Vec<Group<'_, '_>> = examples.chunks(1).collect();
         let mut states: Vec<(usize, State)> =
             (0..groups.len()).map(|example| (example, State::default())).collect();
-        let mut run = |layer: Option<usize>| {
+        let mut run = |step_of: Step| {
             self.each(&groups, &mut states, |group, (example, state), work| {
-                work.outputs.start();
-                match layer {
-                    None => model.embed(group, state, work),
-                    Some(index) => model.layer(index, group, state, work),
+                work.outputs.start(kept);
+                match step_of {
+                    Step::Embed => model.embed(group, state, work),
+                    Step::Layer(index) => model.layer(index, group, state, work),
+                    Step::Last => model.last_outputs(group, state, work),
                 }
                 work.outputs.stop().into_iter().for_each(|output| keep(*example, output));
             });
             step();
         };
         self.run(|| {
-            run(None);
-            self.layers(model, |index| run(Some(index)));
+            run(Step::Embed);
+            self.layers(model, |index| run(Step::Layer(index)));
+            if kept == Kept::Modules {
+                run(Step::Last);
+            }
         });
     }
 
@@ -226,6 +246,14 @@ impl Workers {
         }
         Ok(losses)
     }
+}
+
+/// A step of the forward pass.
+#[derive(Clone, Copy)]
+enum Step {
+    Embed,
+    Layer(usize),
+    Last,
 }
 
 /// Fails if there are not losses of the first windows of an arm up to the end of a group: a window that is measured in another group can have

@@ -95,6 +95,7 @@ impl Measured<'_, '_> {
             provider: job.provider,
             split: job.split.clone(),
             seed: job.seed,
+            guards: job.guards,
         }
     }
 }

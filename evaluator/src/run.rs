@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use invarlock_evidence::compare::Sample;
 use invarlock_evidence::events::ArmName;
 use invarlock_evidence::format::check_report::{CHECK_CONTRACT, CheckReport, CheckpointFacts};
+use invarlock_evidence::format::evaluation_report::UpstreamVariancePolicy;
+use invarlock_evidence::format::guard_request::GuardMode;
 use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::job::{JOB_CONTRACT, Job, Role, Task, WindowSource};
 use invarlock_evidence::policy::{Profile, Tier};
@@ -183,8 +185,10 @@ impl<'a> Prepared<'a> {
         let predicted_texts = self.predicted_texts(job, events);
         let decoded = start.elapsed();
         let start = Instant::now();
-        let statistics =
-            guards::measure(workers, model, windows, &|done, total| progress.report("guards", done, total));
+        let upstream = upstream_policy(job)?;
+        let statistics = guards::measure(workers, model, windows, upstream.as_ref(), &|done, total| {
+            progress.report("guards", done, total);
+        });
         let guarded = start.elapsed();
         events.add("guards", json!({"modules": statistics.weights.len()}));
         events.add("done", json!({}));
@@ -218,6 +222,16 @@ impl<'a> Prepared<'a> {
         }
         texts.ok()
     }
+}
+
+/// The policy of the variance guard of InvarLock 0.12, where its guards are asked for.
+fn upstream_policy(job: &Job) -> Result<Option<UpstreamVariancePolicy>> {
+    let profile: Profile = job.profile.parse().err_kind(Kind::Input)?;
+    let tier: Tier = job.tier.parse().err_kind(Kind::Input)?;
+    Ok(match job.guards.mode {
+        GuardMode::Compare => None,
+        GuardMode::Upstream => Some(UpstreamVariancePolicy::with(profile, tier, job.guards.calibration)),
+    })
 }
 
 fn check_positions(job: &Job, model: &Model<'_>) -> Result<()> {

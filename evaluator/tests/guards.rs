@@ -231,6 +231,7 @@ fn context() -> CompareContext {
         profile: Profile::Dev,
         limits: TierLimits::default(),
         tier: Tier::Balanced,
+        guards: Default::default(),
         baseline_model_id: "baseline".to_owned(),
         subject_model_id: "subject".to_owned(),
         baseline_checkpoint_sha256: None,

@@ -7,10 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use common::{baseline, extract, run};
-use invarlock_evidence::format::evaluation_report::UpstreamSpectralPolicy;
-use invarlock_evidence::format::statistics::WeightStatistics;
-use invarlock_evidence::guards::spectral::upstream;
-use invarlock_evidence::policy::Tier;
+use invarlock_evidence::format::evaluation_report::{
+    UpstreamRmtPolicy, UpstreamSpectralPolicy, UpstreamVariancePolicy,
+};
+use invarlock_evidence::format::statistics::{ActivationStatistics, VarianceMeasurement, WeightStatistics};
+use invarlock_evidence::guards::{rmt, spectral, variance};
+use invarlock_evidence::policy::{Profile, Tier};
 use serde_json::{Map, Value, json};
 
 /// Checkpoints with the cases in which upstream measured them, and their texts.
@@ -84,7 +86,7 @@ fn spectral_matches_upstream() {
         let report = run(dir.path(), &baseline(&checkpoint, &fixtures.path().join(texts), 128, 2)).report();
         let modules: Vec<WeightStatistics> =
             serde_json::from_value(report["guards"][1]["details"]["modules"].clone()).expect("statistics");
-        let found = upstream::judge(&modules, &modules, &policy);
+        let found = spectral::upstream::judge(&modules, &modules, &policy);
         let scores: Map<String, Value> =
             found.modules.iter().map(|module| (module.module.clone(), json!(module.z))).collect();
         let families: Map<String, Value> =
@@ -104,6 +106,77 @@ fn spectral_matches_upstream() {
             for map in ["final_z_scores", "module_family_map"] {
                 assert_eq!(found[map].as_object().map(Map::len), truth[map].as_object().map(Map::len));
             }
+            eprintln!("{version} {case}: largest difference {worst:.1e}");
+        }
+    }
+}
+
+/// Measures a checkpoint as upstream did, for its guards.
+fn measured(fixtures: &Path, model: &str, texts: &str) -> Value {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut job = baseline(&fixtures.join("models").join(model), &fixtures.join(texts), 128, 240);
+    job["profile"] = json!("ci");
+    job["guards"] = json!({"mode": "upstream"});
+    run(dir.path(), &job).report()
+}
+
+/// Edges of all families, limits and decision are upstream's.
+#[test]
+fn rmt_matches_upstream() {
+    let fixtures = fixtures();
+    let policy = UpstreamRmtPolicy::new();
+    for (model, case, texts) in CASES {
+        let report = measured(fixtures.path(), model, texts);
+        let outputs: ActivationStatistics =
+            serde_json::from_value(report["guards"][2]["details"]["outputs"].clone()).expect("statistics");
+        let found = rmt::upstream::judge(&outputs.modules, &outputs.modules, &policy);
+        let found = json!({"passed": found.stable, "decision": found.decision, "metrics": found.metrics});
+        for version in ["0.12.1", "0.8.0"] {
+            let mut truth = golden(&fixtures.path().join(version).join(case), "rmt");
+            // A time.
+            truth["metrics"].as_object_mut().expect("metrics").remove("finalize_time");
+            let members = ["passed", "decision", "metrics"];
+            let worst = members.map(|member| close(&found[member], &truth[member], member));
+            eprintln!("{version} {case}: largest difference {:.1e}", worst.into_iter().fold(0.0, f64::max));
+        }
+    }
+}
+
+/// Factors, perplexities and intervals are upstream's.
+#[test]
+fn variance_matches_upstream() {
+    let fixtures = fixtures();
+    let policy = UpstreamVariancePolicy::of(Profile::Ci, Tier::Balanced);
+    for (model, case, texts) in CASES {
+        let report = measured(fixtures.path(), model, texts);
+        let measurement: VarianceMeasurement =
+            serde_json::from_value(report["guards"][3]["details"]["measurement"].clone())
+                .expect("a measurement");
+        let scales = variance::upstream::scales_of(&measurement, &policy);
+        let tried = json!(variance::upstream::trial(&measurement, &policy));
+        let untouched = json!(variance::upstream::trial_without_scales(&measurement, &policy));
+        for version in ["0.12.1", "0.8.0"] {
+            let truth = golden(&fixtures.path().join(version).join(case), "variance");
+            let (metrics, stats) = (&truth["metrics"], &truth["details"]["stats"]);
+            if texts == "valid_mlm.jsonl" {
+                assert_eq!(metrics, &json!({}), "upstream finds no projections in BERT");
+                assert!(measurement.projections.is_empty());
+                continue;
+            }
+            let object = |scales: &[(String, f64)]| -> Value {
+                scales.iter().map(|(name, scale)| (name.clone(), json!(scale))).collect::<Map<_, _>>().into()
+            };
+            let mut worst = close(&object(&scales.raw), &metrics["raw_scales_pre_edit"], "raw scales");
+            worst =
+                worst.max(close(&object(&scales.proposed), &metrics["proposed_scales_pre_edit"], "scales"));
+            for member in ["requested", "coverage", "min_coverage", "seed", "status", "ppl_no_ve", "ratio_ci"]
+            {
+                worst = worst.max(close(&untouched[member], &metrics["calibration"][member], member));
+            }
+            for member in ["coverage", "status", "ppl_no_ve", "ppl_with_ve", "ratio_ci"] {
+                worst = worst.max(close(&tried[member], &stats["calibration"][member], member));
+            }
+            worst = worst.max(close(&untouched["predictive_gate"], &metrics["predictive_gate"], "gate"));
             eprintln!("{version} {case}: largest difference {worst:.1e}");
         }
     }

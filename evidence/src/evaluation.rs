@@ -116,7 +116,9 @@ impl Facts {
             windows: "/in/windows.json".to_owned(),
             journal: None,
         };
-        Job::new(role, Task::Measure, model_id, (&plan.profile, &plan.tier), &plan.dataset, paths)
+        let policy = (plan.profile.as_str(), plan.tier.as_str());
+        let job = Job::new(role, Task::Measure, model_id, policy, &plan.dataset, paths);
+        Job { guards: plan.guards, ..job }
     }
 
     /// The profile and the tier of the plan.
@@ -160,6 +162,7 @@ impl Facts {
             subject_report_sha256: self.run_report(Role::Subject)?.sha256.clone(),
             execution_mode: self.plan.execution_mode,
             generated_at: self.finished_at.clone(),
+            guards: self.plan.guards,
             bootstrap_seed: dataset.seed,
             requested_windows: (dataset.preview_n, dataset.final_n),
             edit_label: request.edit_label.clone(),

@@ -1,6 +1,7 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
 use crate::format::dataset::{Packing, Provider};
+use crate::format::guard_request::GuardRequest;
 use crate::format::masking::Masking;
 use crate::format::metrics::MetricKind;
 use crate::format::plan::Dataset;
@@ -73,6 +74,9 @@ pub struct Job {
     /// Settings of masking; absent: the default ones for a masked language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<Masking>,
+    /// What the guards are asked for. Absent where they compare the subject with the baseline.
+    #[serde(default, skip_serializing_if = "GuardRequest::is_default")]
+    pub guards: GuardRequest,
     /// Worker threads; absent: one a core. The results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
@@ -132,6 +136,7 @@ impl Job {
             seed: dataset.seed,
             metric: dataset.metric,
             masking: dataset.masking,
+            guards: GuardRequest::default(),
             threads: None,
             journal: paths.journal,
         }

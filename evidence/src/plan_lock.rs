@@ -4,6 +4,7 @@
 //! who received the lock before the evaluation passes its digest to `verify`.
 
 use crate::format::evaluation_report::MetricsPolicy;
+use crate::format::guard_request::GuardMode;
 use crate::format::masking::Masking;
 use crate::format::metrics;
 use crate::format::plan::{Dataset, Files, Plan};
@@ -101,6 +102,8 @@ impl PlanLock {
         };
         fixed("profile", self.profile.clone(), plan.profile.clone());
         fixed("tier", self.tier.clone(), plan.tier.clone());
+        // No lock names another mode.
+        fixed("guards", GuardMode::default().to_string(), plan.guards.mode.to_string());
         fixed("dataset", self.dataset.tree_sha256.clone(), dataset.tree_sha256.clone());
         fixed("windows", windows(&self.dataset), windows(dataset));
         fixed("seed", self.dataset.seed.to_string(), dataset.seed.to_string());

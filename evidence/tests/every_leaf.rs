@@ -5,14 +5,18 @@
 mod common;
 
 use invarlock_evidence::evaluation::{Facts, plan_digest};
+use invarlock_evidence::format::evaluation_report::UpstreamVariancePolicy;
 use invarlock_evidence::format::plan::Plan;
 use invarlock_evidence::format::statistics::{
-    ActivationStatistics, GuardStatistics, ModuleActivations, WeightStatistics,
+    ActivationStatistics, GuardStatistics, ModuleActivations, ProjectionSquares, UpstreamStatistics,
+    VarianceMeasurement, WeightStatistics,
 };
 use invarlock_evidence::format::to_value;
+use invarlock_evidence::guards::variance::upstream::scales_of;
 use invarlock_evidence::measured::Measured;
 use invarlock_evidence::numerics::digest::sha256_hex;
-use invarlock_evidence::policy::Profile;
+use invarlock_evidence::policy::{Profile, Tier};
+use invarlock_evidence::run_report::RunReport;
 use invarlock_evidence::verify::{VerifyOptions, verify_report};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -119,6 +123,28 @@ impl Evidence {
         evidence
     }
 
+    /// The same for the guards of InvarLock 0.12, as `--guards upstream` measures them.
+    fn with_upstream_statistics(run: &str) -> Self {
+        let request = json!({"mode": "upstream"});
+        let mut evidence = Self::with_statistics(run);
+        for (side, name) in [BASELINE, SUBJECT].into_iter().enumerate() {
+            let report: RunReport = serde_json::from_value(evidence.value(name).clone()).unwrap();
+            let mut measured = Measured::read(&report).unwrap();
+            let found = measured.statistics.as_mut().unwrap();
+            found.upstream = Some(upstream_statistics(&report, run.len() + side));
+            measured.requested.guards = serde_json::from_value(request.clone()).unwrap();
+            evidence.replace(name, to_value(&measured.report().unwrap()));
+        }
+        let longer = format!(r#""guards":{request},"#).len();
+        evidence.edit(MANIFEST, |manifest| {
+            manifest["context"]["plan"]["content"]["guards"] = request;
+            lengthen_jobs(manifest, longer as u64);
+        });
+        evidence.reseal();
+        evidence.compare();
+        evidence
+    }
+
     /// Derives the report again.
     fn compare(&mut self) {
         let facts = Facts::read(&serde_json::from_value(self.value(MANIFEST).clone()).unwrap()).unwrap();
@@ -219,11 +245,65 @@ fn statistics(number: usize) -> GuardStatistics {
         mean_square: 0.25 * number,
     };
     GuardStatistics {
+        upstream: None,
         weights: ["h.0.attn.c_proj", "h.0.mlp.c_proj"].map(weights).to_vec(),
         activations: ActivationStatistics {
             windows: vec![0, 1],
             modules: ["h.0.attn.c_proj", "h.0.mlp.c_proj"].map(activations).to_vec(),
         },
+    }
+}
+
+/// What is measured for the guards of InvarLock 0.12, of two modules.
+fn upstream_statistics(report: &RunReport, number: usize) -> UpstreamStatistics {
+    let arm = &report.evaluation_windows.preview;
+    let policy = UpstreamVariancePolicy::of(Profile::Dev, Tier::Balanced);
+    let tried = policy.calibration.windows as usize;
+    let number = 1.0 + number as f64 / 100.0;
+    let edges =
+        |module: &str| ModuleActivations { module: module.to_owned(), edge: 3.0 * number, mean_square: 1.0 };
+    let ids: Vec<u64> =
+        arm.window_ids.iter().chain(&report.evaluation_windows.final_.window_ids).copied().collect();
+    let first = |count: usize| ids[..count.min(ids.len())].to_vec();
+    let windows = first(policy.windows());
+    let projection = ProjectionSquares {
+        module: "model.layers.0.mlp.down_proj".to_owned(),
+        target: "transformer.h.0.mlp.c_proj".to_owned(),
+        squares: (0..windows.len()).map(|i| 0.85 + i as f64 / 1000.0).collect(),
+    };
+    let both = [arm, &report.evaluation_windows.final_];
+    let mut measurement = VarianceMeasurement {
+        projections: vec![projection],
+        windows,
+        calibration_windows: first(tried),
+        tokens: both.iter().flat_map(|arm| arm.actual_token_counts.iter().copied()).take(tried).collect(),
+        losses: both.iter().flat_map(|arm| arm.logloss.iter().copied()).take(tried).collect(),
+        scales: BTreeMap::new(),
+        scaled_losses: Vec::new(),
+    };
+    measurement.scales = scales_of(&measurement, &policy).proposed.into_iter().collect();
+    assert_eq!(measurement.scales.len(), 1);
+    measurement.scaled_losses = measurement.losses.iter().map(|loss| loss - 0.01 * number).collect();
+    let outputs = ["transformer.wte", "transformer.h.0.mlp.c_proj"].map(edges).to_vec();
+    UpstreamStatistics {
+        outputs: ActivationStatistics { windows: vec![0, 1], modules: outputs },
+        variance: measurement,
+    }
+}
+
+/// Adds bytes to each job that a manifest names.
+fn lengthen_jobs(value: &mut Value, longer: u64) {
+    match value {
+        Value::Object(members) => {
+            if members.get("target").is_some_and(|target| target == "/in/job.json")
+                && let Some(bytes) = members.get("bytes").and_then(Value::as_u64)
+            {
+                members.insert("bytes".to_owned(), json!(bytes + longer));
+            }
+            members.values_mut().for_each(|member| lengthen_jobs(member, longer));
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(|element| lengthen_jobs(element, longer)),
+        _ => {}
     }
 }
 
@@ -454,6 +534,20 @@ fn numbers_of_the_guards_cannot_be_edited() {
     let places =
         ["/guards", "/spectral", "/rmt", "/variance", "/guard_overhead", "/resolved_policy", "/assurance"];
     for place in places {
+        let found = undocumented(&honest, &other, place);
+        assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+    }
+}
+
+/// The same where the guards compare each side with itself.
+#[test]
+fn numbers_of_the_guards_of_upstream_cannot_be_edited() {
+    let (honest, other) =
+        (Evidence::with_upstream_statistics("root"), Evidence::with_upstream_statistics("user"));
+    for block in ["spectral", "rmt", "variance"] {
+        assert_eq!(honest.value(REPORT)[block]["mode"], "upstream", "{block}");
+    }
+    for place in ["/guards", "/spectral", "/rmt", "/variance", "/resolved_policy", "/context"] {
         let found = undocumented(&honest, &other, place);
         assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
     }

@@ -5,6 +5,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::MANIFEST;
 use crate::measure_side::Side;
 use crate::plan::Plan;
+use invarlock_evidence::format::guard_request::GuardRequest;
 use invarlock_evidence::format::runtime_manifest as manifest;
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::untrusted::Node;
@@ -101,12 +102,17 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
         ))
         .hint("pass the run report of the baseline, such as runs/source/<time>/report.json");
     }
+    let guards = |request: &Value| text(Node::root("", request).get("mode"));
+    let planned_guards = guards(&to_value(&plan.request.guards));
+    let default = to_value(&GuardRequest::default());
+    let measured_guards = guards(report.context.get("guards").unwrap_or(&default));
     let image = plan.image.as_ref();
     let image =
         image.map_or_else(|| "nothing".to_owned(), |image| image.resolved.manifest_digest.to_string());
     let pairs = [
         ("profile", text(context.get("profile")), plan.request.profile.to_string()),
         ("tier", text(context.get("tier")), plan.request.tier.to_string()),
+        ("mode of the guards", measured_guards, planned_guards),
         (
             "checkpoint digest",
             text(side.at("checkpoint.tree_sha256")),

@@ -17,6 +17,7 @@ use crate::signals::Signals;
 use crate::ui::Ui;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::dataset::Packing;
+use invarlock_evidence::format::guard_request::GuardRequest;
 use invarlock_evidence::format::plan::{self as format, Files};
 use invarlock_evidence::format::tiers::Tiers;
 use invarlock_evidence::format::warning::Warning;
@@ -52,6 +53,8 @@ pub struct Request {
     pub tier: Tier,
     /// Limits that replace those of the tier.
     pub tiers: Option<Tiers>,
+    /// What the guards are asked for.
+    pub guards: GuardRequest,
     /// Output directory of run reports and logs.
     pub out: PathBuf,
     /// Output directory of the evaluation report and its manifest.
@@ -336,7 +339,8 @@ impl Opened {
             Role::Subject => &request.subject,
         };
         let policy = (request.profile.as_str(), request.tier.as_str());
-        Job::new(role, task, &model.name, policy, &self.dataset.recorded(String::new()), paths)
+        let job = Job::new(role, task, &model.name, policy, &self.dataset.recorded(String::new()), paths);
+        Job { guards: request.guards, ..job }
     }
 
     /// The files of the checkpoint of one side.

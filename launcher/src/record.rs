@@ -45,6 +45,7 @@ impl Record<'_> {
             tier: request.tier.as_str().to_owned(),
             tiers: request.tiers.clone(),
             compute_dtype: Some(request.dtype),
+            guards: request.guards,
             allowances: self.allowances(),
             image: self.image()?,
             custom_seccomp_profile: typed("the seccomp profile", json!(plan.custom_filter))?,

@@ -187,6 +187,7 @@ impl Run<'_> {
             tier: evidence.facts.policy()?.1,
             // Losses are measured, and no limit is applied.
             tiers: None,
+            guards: recorded.guards,
             out: PathBuf::new(),
             report_out: PathBuf::new(),
             baseline_report: None,

@@ -13,6 +13,8 @@ use crate::tiers_file;
 use crate::workload::Workload;
 use crate::workload_changes::Changes;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
+use invarlock_evidence::format::evaluation_report::Calibration;
+use invarlock_evidence::format::guard_request::{GuardMode, GuardRequest};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
 use std::path::Path;
@@ -23,6 +25,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
     let (profile, tier) = profile_and_tier(&args.profile, &args.tier)?;
     check_device(&args.device)?;
     let dtype = args.dtype.parse::<ComputeDtype>().map_err(|error| error.context("--dtype"))?;
+    let guards = guards(args)?;
     let adapters = Adapters::of(args)?;
     let mut metric = metric_choice::Choice::default();
     metric.metric("--metric", &args.metric)?;
@@ -44,6 +47,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         profile,
         tier,
         tiers: args.tiers.as_deref().map(|file| tiers_file::for_tier(file, tier)).transpose()?,
+        guards,
         out: args.out.clone(),
         report_out: args.report_out.clone(),
         baseline_report: args.baseline_report.clone(),
@@ -54,6 +58,25 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         seccomp: args.container.seccomp.clone(),
         limits: limits(&args.container.limits),
     })
+}
+
+/// How the guards judge.
+fn guards(args: &EvaluateArgs) -> Result<GuardRequest> {
+    let mode = args.guards.parse::<GuardMode>().context("reading --guards")?;
+    let calibration = match args.guard_calibration[..] {
+        [] => None,
+        [windows, min_coverage, seed] if mode == GuardMode::Upstream => {
+            Some(Calibration { windows, min_coverage, seed })
+        }
+        _ => return Err(Error::input("--guard-calibration needs three numbers and --guards upstream")),
+    };
+    if mode == GuardMode::Upstream && args.tiers.is_some() {
+        return Err(Error::input(
+            "--tiers has limits of the comparison with the baseline, which --guards upstream does not make",
+        ))
+        .hint("leave out --tiers or --guards upstream");
+    }
+    Ok(GuardRequest { mode, calibration })
 }
 
 /// The command that the arguments of `runtime run` and `runtime learn` name.

@@ -1,4 +1,4 @@
-//! Statistics of what modules add to the hidden state, on some of the windows.
+//! Statistics of what modules add to the hidden state, or of their outputs, on some of the windows.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use invarlock_evidence::format::statistics::{
 
 use super::matrix;
 use crate::measure::Workers;
-use crate::model::{Elements, Example, Model, Output};
+use crate::model::{Elements, Example, Kept, Model, Output};
 use crate::windows::{Window, Windows};
 
 /// Smallest variance by which activations are divided, as in the Python package.
@@ -20,6 +20,7 @@ pub fn measure(
     workers: &Workers,
     model: &Model<'_>,
     windows: &Windows,
+    kept: Kept,
     step: &(dyn Fn() + Sync),
 ) -> ActivationStatistics {
     let arms = [&windows.preview, &windows.final_];
@@ -30,11 +31,11 @@ pub fn measure(
     let examples: Vec<Example<'_>> = sampled.iter().map(|window| window.example()).collect();
 
     let found: Mutex<Modules> = Mutex::default();
-    workers.outputs(model, &examples, step, &|window, output| {
+    workers.outputs(model, &examples, kept, step, &|window, output| {
         let order = found.lock().unwrap_or_else(|e| e.into_inner()).order(&output.module);
         let statistics = of_window(output);
         let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
-        found.windows.insert((order, window), statistics);
+        found.windows.entry((order, window)).or_default().push(statistics);
     });
     let found = found.into_inner().unwrap_or_else(|e| e.into_inner());
     ActivationStatistics { windows: ids, modules: found.means() }
@@ -44,7 +45,8 @@ pub fn measure(
 #[derive(Default)]
 struct Modules {
     names: Vec<String>,
-    windows: BTreeMap<(usize, usize), OfWindow>,
+    /// A module that runs more than once in a window has more than one.
+    windows: BTreeMap<(usize, usize), Vec<OfWindow>>,
 }
 
 /// The statistics of one module in one window.
@@ -69,7 +71,7 @@ impl Modules {
     /// The mean of each module over the windows, weighted by their tokens, in the order of the names.
     fn means(&self) -> Vec<ModuleActivations> {
         let mean = |order: usize, value: fn(&OfWindow) -> f64| {
-            let windows = || self.windows.range((order, 0)..(order + 1, 0)).map(|(_, window)| window);
+            let windows = || self.windows.range((order, 0)..(order + 1, 0)).flat_map(|(_, windows)| windows);
             let total: usize = windows().map(|window| window.rows).sum();
             windows().map(|window| value(window) * window.rows as f64).sum::<f64>() / total.max(1) as f64
         };

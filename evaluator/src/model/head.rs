@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::example::Prediction;
 use super::matrix::{Linear, Matrix};
+use super::norm::Norm;
+use super::outputs::Outputs;
 use super::scratch::{ROWS, Work, sized};
 use crate::math::activation::{Activation, add, scale, softcap};
 use crate::math::gemm::{View, ViewMut};
-use crate::math::norm::Norm;
 use crate::math::softmax::LogSumExp;
 
 /// Vocabulary entries handled at once.
@@ -41,6 +42,12 @@ pub struct Transform<'a> {
 }
 
 impl Transform<'_> {
+    fn keep(&self, rows: &[f32], outputs: &mut Outputs) {
+        if let Some(norm) = &self.norm {
+            norm.keep(rows, outputs);
+        }
+    }
+
     fn run(&self, x: View<'_>, out: &mut [f32], panel: &mut Vec<f32>, row: &mut Vec<f32>) {
         let width = self.dense.weight.outputs();
         self.dense.weight.apply(x, &mut ViewMut::dense(out, x.rows(), width), panel);
@@ -57,6 +64,25 @@ impl Transform<'_> {
 }
 
 impl Head<'_, '_> {
+    /// Keeps the outputs of the normalisations of some hidden states.
+    pub fn keep(&self, hidden: &[f32], work: &mut Work) {
+        let Work { normed, update, panel, row, outputs, .. } = work;
+        for hidden in hidden.chunks(ROWS * self.hidden_size) {
+            let states = sized(normed, hidden.len());
+            states.copy_from_slice(hidden);
+            if let Some(norm) = self.norm {
+                norm.replace(states, self.hidden_size, row);
+                norm.keep(states, outputs);
+            }
+            let Some(transform) = self.transform else { continue };
+            let rows = states.len() / self.hidden_size;
+            let width = transform.dense.weight.outputs();
+            let transformed = sized(update, rows * width);
+            transform.run(View::dense(states, rows, self.hidden_size), transformed, panel, row);
+            transform.keep(transformed, outputs);
+        }
+    }
+
     /// Mean cross-entropy of the predictions of each example, whose hidden states are the rows of a span.
     pub fn losses(
         &self,

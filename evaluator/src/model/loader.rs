@@ -11,9 +11,10 @@ use super::adapter::Lora;
 use super::families::{OTHER_HEADS, OTHER_MODALITIES};
 use super::matrix::{Layout, Linear, Matrix};
 use super::modules::{Elements, Module};
+use super::norm::Norm;
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::math::norm::Norm;
+use crate::math::norm;
 use crate::weights::{self, Floats, Format, Pages, Parts, RESIDENT, Wanted};
 use invarlock_error::{Result, bail};
 
@@ -230,7 +231,8 @@ impl<'a, 'f> Loader<'a, 'f> {
             }
             None => None,
         };
-        Ok(Linear { weight, bias })
+        let module = self.module(spec.weight.strip_suffix(".weight").unwrap_or(&spec.weight));
+        Ok(Linear { module, weight, bias })
     }
 
     /// A tensor of a known shape, converted to single precision.
@@ -248,11 +250,11 @@ impl<'a, 'f> Loader<'a, 'f> {
 
     /// A normalisation of `width` elements.
     pub fn norm(&mut self, spec: &spec::Norm, width: usize) -> Result<Norm> {
-        self.norm_of_shape(spec, &[width])
+        Ok(Norm::new(self.module(&spec.module), self.norm_of_shape(spec, &[width])?))
     }
 
     /// A normalisation whose parameters have a shape.
-    pub fn norm_of_shape(&mut self, spec: &spec::Norm, shape: &[usize]) -> Result<Norm> {
+    pub fn norm_of_shape(&mut self, spec: &spec::Norm, shape: &[usize]) -> Result<norm::Norm> {
         let spec::Norm { module, kind, epsilon } = spec;
         let count = shape.iter().product();
         self.norms.push(self.module(module));
@@ -271,8 +273,8 @@ impl<'a, 'f> Loader<'a, 'f> {
         self.add_module(&self.module(module), None, Elements::row(weight.clone()));
         let epsilon = *epsilon;
         Ok(match kind {
-            spec::NormKind::Rms | spec::NormKind::RmsPlusOne => Norm::Rms { weight, epsilon },
-            _ => Norm::Layer { weight, bias, epsilon },
+            spec::NormKind::Rms | spec::NormKind::RmsPlusOne => norm::Norm::Rms { weight, epsilon },
+            _ => norm::Norm::Layer { weight, bias, epsilon },
         })
     }
 

@@ -14,6 +14,8 @@ const PANEL: usize = 1 << 18;
 /// A linear layer.
 #[derive(Debug)]
 pub struct Linear<'a> {
+    /// Name of the module in Hugging Face's model.
+    pub module: String,
     pub weight: Matrix<'a>,
     pub bias: Option<Vec<f32>>,
 }

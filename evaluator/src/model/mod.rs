@@ -10,6 +10,7 @@ mod head;
 mod loader;
 mod matrix;
 mod modules;
+mod norm;
 mod outputs;
 mod profile;
 mod relative;
@@ -29,7 +30,7 @@ pub use example::Example;
 use families::FAMILIES;
 use invarlock_error::{Result, bail};
 pub use modules::{Elements, Module, Panel};
-pub use outputs::Output;
+pub use outputs::{Kept, Output};
 pub use scratch::{State, Work};
 
 /// The forward pass of a model family, in steps: many examples pass a layer before the weights of the next one are read.
@@ -42,6 +43,9 @@ trait ForwardPass: std::fmt::Debug + Send + Sync {
 
     /// Replaces the state by the output of a layer.
     fn layer(&self, index: usize, examples: &[Example<'_>], state: &mut State, work: &mut Work);
+
+    /// Keeps the outputs of the normalisations between the last layer and the output projection.
+    fn last_outputs(&self, examples: &[Example<'_>], state: &State, work: &mut Work);
 
     /// The loss of each example from the last state, as [`Model::losses`] defines it.
     fn losses(&self, examples: &[Example<'_>], state: &State, work: &mut Work) -> Vec<f64>;
@@ -167,6 +171,11 @@ impl<'a> Model<'a> {
             // A NaN counts as larger than every number.
             if other > one || other.is_nan() { other } else { one }
         })
+    }
+
+    /// Keeps the outputs of the normalisations between the last layer and the output projection.
+    pub fn last_outputs(&self, examples: &[Example<'_>], state: &State, work: &mut Work) {
+        self.forward.last_outputs(examples, state, work);
     }
 
     /// The loss of each example after the last layer: mean cross-entropy over the predicted tokens, in nats; NaN where none is predicted.

@@ -1,5 +1,6 @@
 //! Memory that a worker reuses for each group of windows, and the layout of windows in the state between layers.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use invarlock_evidence::format::statistics::ACTIVATION_TOKENS;
@@ -36,8 +37,10 @@ pub struct Work {
     pub(super) row: Vec<f32>,
     /// Working memory of a feed-forward module.
     pub(super) feed_forward: FeedForwardWork,
-    /// What modules add to the hidden state, where that is asked for.
+    /// Outputs of modules, where that is asked for.
     pub outputs: Outputs,
+    /// Factors of the outputs of projections, without their biases, by the names of their modules.
+    pub scales: BTreeMap<String, f32>,
 }
 
 /// Working memory of a feed-forward module.

@@ -13,16 +13,20 @@ mod sample;
 mod sides;
 mod tokenizers;
 
-use crate::format::evaluation_report::{Band, Coverage, EvaluationReport, SecondaryMetric, Tail, Validation};
+use crate::format::evaluation_report::{
+    Band, Coverage, EvaluationReport, SecondaryMetric, Tail, UpstreamVariancePolicy, Validation,
+};
+use crate::format::guard_request::GuardRequest;
 use crate::format::run_report::RunReport;
 use crate::format::runtime_manifest::ExecutionMode;
+use crate::format::statistics::GuardStatistics;
 use crate::format::tiers::TierLimits;
 pub use crate::format::to_bytes;
 use crate::format::warning::Warning;
 use crate::gates;
-use crate::guards::{self, Evaluations, Sides};
+use crate::guards::{self, Evaluations, Sides, variance};
 use crate::measured::digests::WindowHashes;
-use crate::measured::read_statistics;
+use crate::measured::{read_guard_request, read_statistics};
 use crate::numerics::bootstrap::Method;
 use crate::numerics::digest::sha256_hex;
 use crate::policy::{ALPHA, Profile, Tier};
@@ -31,6 +35,7 @@ use invarlock_error::{Context as _, Error, Foreign as _, Kind, bail};
 use policy::Policy;
 pub use sample::Sample;
 use sample::replicates;
+use serde_json::Value;
 use sides::Side;
 
 /// The facts of a comparison that only the launcher knows.
@@ -42,6 +47,8 @@ pub struct CompareContext {
     pub tier: Tier,
     /// Limits that replace those of the tier.
     pub limits: TierLimits,
+    /// How the guards judge.
+    pub guards: GuardRequest,
     /// The user's name of the baseline checkpoint.
     pub baseline_model_id: String,
     /// The user's name of the subject checkpoint.
@@ -103,7 +110,18 @@ pub(crate) fn compare_hashed(
     let base = Side::check("baseline", baseline, hashes[0])?;
     let subj = Side::check("subject", subject, hashes[1])?;
     sides::check_pair(&base, &subj)?;
+    sides::check_guards(&base, &subj, context.guards)?;
     let statistics = [read_statistics(baseline)?, read_statistics(subject)?];
+    for ((role, side), statistics) in
+        [("baseline", baseline), ("subject", subject)].into_iter().zip(&statistics)
+    {
+        if let Some(why) = statistics.as_ref().and_then(|found| upstream_contradiction(side, found)) {
+            bail!(
+                Integrity,
+                "details.measurement of the variance guard of the {role} contradicts itself: {why}"
+            );
+        }
+    }
     let statistics = match &statistics {
         [Some(before), Some(after)] => Some([before, after]),
         _ => None,
@@ -112,8 +130,10 @@ pub(crate) fn compare_hashed(
         baseline,
         subject,
         statistics,
+        profile: context.profile,
         tier: context.tier,
         limits: context.limits,
+        request: context.guards,
     });
     let numbers = Numbers::derive(&base, &subj, context, &guards)?;
     let comparison = Comparison {
@@ -127,6 +147,21 @@ pub(crate) fn compare_hashed(
         numbers,
     };
     Ok(comparison.report(guards))
+}
+
+/// Why what was measured for the guards of InvarLock 0.12 contradicts itself. A verifier may judge by another profile and tier than those
+/// that were measured for.
+fn upstream_contradiction(report: &RunReport, statistics: &GuardStatistics) -> Option<&'static str> {
+    let measurement = &statistics.upstream.as_ref()?.variance;
+    let context = Value::Object(report.context.clone());
+    let text = |path: &str| context.pointer(path).and_then(Value::as_str);
+    let profile: Option<Profile> = text("/profile").and_then(|name| name.parse().ok());
+    let tier: Option<Tier> = text("/auto/tier").and_then(|name| name.parse().ok());
+    let (Some((profile, tier)), Ok(request)) = (profile.zip(tier), read_guard_request(report)) else {
+        return Some("the run report names no known profile, tier and mode of the guards");
+    };
+    let policy = UpstreamVariancePolicy::with(profile, tier, request.calibration);
+    variance::upstream::contradiction(measurement, &report.evaluation_windows, &policy)
 }
 
 /// Fails where the baseline's perplexity of the final arm is too far from that of its preview arm. Then the two arms are different kinds

@@ -2,9 +2,11 @@
 
 use super::CompareContext;
 use crate::format::evaluation_report::{
-    Auto, Hysteresis, InvariantsPolicy, PolicyDigest, PolicyProvenance, ResolvedPolicy, RmtPolicy,
-    SpectralPolicy, VariancePolicy,
+    Auto, GuardPolicy, Hysteresis, InvariantsPolicy, PolicyDigest, PolicyProvenance, ResolvedPolicy,
+    RmtPolicy, SpectralPolicy, UpstreamRmtPolicy, UpstreamSpectralPolicy, UpstreamVariancePolicy,
+    VariancePolicy,
 };
+use crate::format::guard_request::{GuardMode, GuardRequest};
 use crate::format::to_value;
 use crate::guards::Evaluations;
 use crate::numerics::digest::{compact_json_hash, spaced_json_hash};
@@ -25,14 +27,26 @@ impl Policy {
         let metrics = context.tier.metrics_policy();
         let thresholds_hash = compact_json_hash(&to_value(&metrics));
         let limits = context.limits;
+        let GuardRequest { mode, calibration } = context.guards;
         let evaluated =
             |name: &str| guards.observed.iter().any(|guard| guard == name).then_some(context.tier);
         let resolved = ResolvedPolicy {
             metrics,
             invariants: InvariantsPolicy::default(),
-            spectral: evaluated("spectral").map(|tier| limits.spectral(SpectralPolicy::of(tier))),
-            rmt: evaluated("rmt").map(|tier| limits.rmt(RmtPolicy::of(tier))),
-            variance: evaluated("variance").map(VariancePolicy::of),
+            spectral: evaluated("spectral").map(|tier| match mode {
+                GuardMode::Compare => GuardPolicy::Compare(limits.spectral(SpectralPolicy::of(tier))),
+                GuardMode::Upstream => GuardPolicy::Upstream(UpstreamSpectralPolicy::of(tier)),
+            }),
+            rmt: evaluated("rmt").map(|tier| match mode {
+                GuardMode::Compare => GuardPolicy::Compare(limits.rmt(RmtPolicy::of(tier))),
+                GuardMode::Upstream => GuardPolicy::Upstream(UpstreamRmtPolicy::new()),
+            }),
+            variance: evaluated("variance").map(|tier| match mode {
+                GuardMode::Compare => GuardPolicy::Compare(VariancePolicy::of(tier)),
+                GuardMode::Upstream => {
+                    GuardPolicy::Upstream(UpstreamVariancePolicy::with(context.profile, tier, calibration))
+                }
+            }),
         };
         let digest = spaced_json_hash(&json!({"resolved_policy": to_value(&resolved), "overrides": []}));
         Policy {

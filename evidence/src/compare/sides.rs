@@ -1,9 +1,12 @@
 //! Checks of each run report, and of both together, before anything is computed from them.
 
 use super::arms::{Arm, contradiction};
+use crate::format::evaluation_report::Calibration;
+use crate::format::guard_request::GuardRequest;
 use crate::format::metrics::{self, Metric};
 use crate::format::objective::Objective;
 use crate::measured::digests::WindowHashes;
+use crate::measured::read_guard_request;
 use crate::numerics::digest;
 use crate::run_report::RunReport;
 use invarlock_error::Error;
@@ -110,6 +113,35 @@ impl<'a> Side<'a> {
         }
         let tokenizer_hash = tokenizer_hash.map(|(_, hash)| hash);
         Ok(Side { report, metric, preview, last, hashes, dataset_hash, ids_digest, tokenizer_hash })
+    }
+}
+
+/// Checks that both sides were measured for the guards as they are asked to judge.
+pub(super) fn check_guards(
+    baseline: &Side<'_>,
+    subject: &Side<'_>,
+    wanted: GuardRequest,
+) -> Result<(), Error> {
+    for (role, side) in [("baseline", baseline), ("subject", subject)] {
+        let found = read_guard_request(side.report)?;
+        if found != wanted {
+            return Err(Error::input(format!(
+                "the {role} was measured for the guards {}, but the comparison asks for {}",
+                describe(found),
+                describe(wanted)
+            ))
+            .with_hint("measure both sides with the same --guards"));
+        }
+    }
+    Ok(())
+}
+
+fn describe(request: GuardRequest) -> String {
+    match request.calibration {
+        None => request.mode.to_string(),
+        Some(Calibration { windows, seed, .. }) => {
+            format!("{} with {windows} calibration windows and the seed {seed}", request.mode)
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod check_report;
 pub mod compute_dtype;
 pub mod dataset;
 pub mod evaluation_report;
+pub mod guard_request;
 pub mod masking;
 pub mod measurement;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 use super::compute_dtype::ComputeDtype;
 use super::dataset::{Packing, Provider};
+use super::guard_request::GuardRequest;
 use super::masking::Masking;
 use super::metrics::MetricKind;
 use super::tiers::Tiers;
@@ -35,6 +36,9 @@ pub struct Plan {
     /// `--dtype`: the type of numbers that losses are computed in. Absent in plans of older versions, which have float32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_dtype: Option<ComputeDtype>,
+    /// `--guards`. Absent where the guards compare the subject with the baseline.
+    #[serde(default, skip_serializing_if = "GuardRequest::is_default")]
+    pub guards: GuardRequest,
     /// Controls that the user disabled.
     pub allowances: Allowances,
     /// The image; null for a host run.

@@ -1,6 +1,7 @@
 //! What the guards measure of one side: the numbers from which they judge, in the run report.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Power iterations for a [`WeightStatistics::spectral_norm`], as InvarLock 0.12 does them.
 pub const WEIGHT_ITERATIONS: usize = 4;
@@ -25,6 +26,51 @@ pub struct GuardStatistics {
     pub weights: Vec<WeightStatistics>,
     /// Of what modules add to the hidden state.
     pub activations: ActivationStatistics,
+    /// For the guards of InvarLock 0.12; measured only where they are asked for.
+    pub upstream: Option<UpstreamStatistics>,
+}
+
+/// What the guards of InvarLock 0.12 measure besides the weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamStatistics {
+    /// Of the outputs of embeddings, layer normalisations and linear layers: a row for each token of a window.
+    pub outputs: ActivationStatistics,
+    /// For the variance guard.
+    pub variance: VarianceMeasurement,
+}
+
+/// What the variance guard of InvarLock 0.12 measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VarianceMeasurement {
+    /// The projections that can have a factor, in the order of the layers.
+    pub projections: Vec<ProjectionSquares>,
+    /// Ids of the windows of `squares`: the first ones of the preview arm, and then of the final arm.
+    pub windows: Vec<u64>,
+    /// Ids of the windows on which factors were tried: the first ones too.
+    pub calibration_windows: Vec<u64>,
+    /// Tokens of each of them.
+    pub tokens: Vec<u64>,
+    /// Their losses, nats a token.
+    pub losses: Vec<f64>,
+    /// The factors that were tried; empty if none was proposed.
+    pub scales: BTreeMap<String, f64>,
+    /// The losses with these factors; empty if none was proposed.
+    pub scaled_losses: Vec<f64>,
+}
+
+/// A projection whose output is added to the hidden state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ProjectionSquares {
+    /// Name of the module.
+    pub module: String,
+    /// Its name for the guard: `transformer.h.<layer>.mlp.c_proj`.
+    pub target: String,
+    /// Mean of the squares of its output in each window.
+    pub squares: Vec<f64>,
 }
 
 /// Statistics of the weights of one module: a linear layer, an embedding or a normalisation. Quantised weights are taken as the values they

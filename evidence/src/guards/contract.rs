@@ -47,6 +47,8 @@ pub(super) enum Contract {
     Rmt,
     /// Of the spectral guard of InvarLock 0.12.
     UpstreamSpectral,
+    /// Of its RMT guard.
+    UpstreamRmt,
 }
 
 impl Contract {
@@ -66,6 +68,13 @@ impl Contract {
                 "activation_sampling": {
                     "windows": {"count": ACTIVATION_WINDOWS, "indices_policy": "evenly_spaced"},
                     "tokens": ACTIVATION_TOKENS,
+                },
+            }),
+            Contract::UpstreamRmt => json!({
+                "kind": "activation_edge_risk",
+                "estimator": power_iteration(ACTIVATION_ITERATIONS),
+                "activation_sampling": {
+                    "windows": {"count": ACTIVATION_WINDOWS, "indices_policy": "evenly_spaced"},
                 },
             }),
             Contract::UpstreamSpectral => json!({
@@ -96,5 +105,6 @@ mod tests {
     #[test]
     fn contracts_of_upstream_have_its_digests() {
         assert_eq!(Contract::UpstreamSpectral.hash(), "14cca7884179d484");
+        assert_eq!(Contract::UpstreamRmt.hash(), "7ca43124fc6a2823");
     }
 }

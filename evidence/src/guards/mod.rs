@@ -16,6 +16,7 @@ mod upstream_limits;
 pub mod variance;
 
 use crate::format::evaluation_report::{EvaluationReport, GuardBlock, GuardEntry, NotEvaluated};
+use crate::format::guard_request::GuardRequest;
 use crate::format::run_report::{self, RunReport};
 use crate::format::statistics::GuardStatistics;
 use crate::format::tiers::TierLimits;
@@ -75,10 +76,14 @@ pub(crate) struct Sides<'a> {
     pub(crate) subject: &'a RunReport,
     /// The statistics of both, if both have them.
     pub(crate) statistics: Option<[&'a GuardStatistics; 2]>,
+    /// The profile, which settings of the variance guard depend on.
+    pub(crate) profile: Profile,
     /// The tier, which the limits depend on.
     pub(crate) tier: Tier,
     /// Limits that replace those of the tier.
     pub(crate) limits: TierLimits,
+    /// How the guards judge.
+    pub(crate) request: GuardRequest,
 }
 
 impl Sides<'_> {

@@ -1,9 +1,15 @@
 //! The limits of the guards of InvarLock 0.12, by tier. Those of 0.8 are the same.
 
 use super::contract::Contract;
-use crate::format::evaluation_report::{FamilyCap, Scope, UpstreamSpectralPolicy};
+use crate::format::evaluation_report::{
+    Calibration, FamilyCap, Scope, UpstreamRmtPolicy, UpstreamSpectralPolicy, UpstreamVariancePolicy,
+    VarianceScope,
+};
 use crate::guards::spectral::multiple_testing::{Method, MultipleTesting};
-use crate::policy::Tier;
+use crate::policy::{Profile, Tier};
+
+/// `mode` of these policies and of the blocks of the guards.
+const MODE: &str = "upstream";
 
 impl UpstreamSpectralPolicy {
     /// The limits of a tier.
@@ -17,7 +23,7 @@ impl UpstreamSpectralPolicy {
         };
         let families = ["ffn", "attn", "embed", "other"].into_iter().zip(kappas);
         Self {
-            mode: "upstream".to_owned(),
+            mode: MODE.to_owned(),
             scope,
             sigma_quantile,
             deadband,
@@ -28,6 +34,79 @@ impl UpstreamSpectralPolicy {
             correction_enabled: false,
             ignore_preview_inflation: true,
             measurement_contract: Contract::UpstreamSpectral.content(),
+        }
+    }
+}
+
+impl UpstreamRmtPolicy {
+    /// The limits of every tier.
+    pub fn new() -> Self {
+        let families = ["ffn", "attn", "embed", "other"];
+        Self {
+            mode: MODE.to_owned(),
+            epsilon_default: 0.01,
+            epsilon_by_family: families.map(|family| (family.to_owned(), 0.01)).into(),
+            measurement_contract: Contract::UpstreamRmt.content(),
+        }
+    }
+}
+
+impl Default for UpstreamRmtPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl UpstreamVariancePolicy {
+    /// The settings of a profile and a tier.
+    pub fn of(profile: Profile, tier: Tier) -> Self {
+        let shared = Self {
+            mode: MODE.to_owned(),
+            monitor_only: true,
+            scope: VarianceScope::Ffn,
+            clamp: [0.85, 1.12],
+            deadband: 0.02,
+            min_abs_adjust: 0.012,
+            max_scale_step: 0.03,
+            topk_backstop: 1,
+            max_adjusted_modules: 1,
+            predictive_gate: true,
+            predictive_one_sided: true,
+            min_effect_lognll: 0.0,
+            alpha: 0.05,
+            max_calib: 200,
+            calibration: Calibration { windows: 8, min_coverage: 6, seed: 123 },
+        };
+        let of_tier = match tier {
+            Tier::Balanced => shared,
+            Tier::Conservative => Self {
+                deadband: 0.03,
+                min_abs_adjust: 0.02,
+                max_scale_step: 0.015,
+                topk_backstop: 0,
+                max_adjusted_modules: 0,
+                predictive_one_sided: false,
+                min_effect_lognll: 0.016,
+                max_calib: 160,
+                calibration: Calibration { windows: 10, min_coverage: 8, seed: 42 },
+                ..shared
+            },
+            Tier::Aggressive => Self {
+                scope: VarianceScope::Both,
+                clamp: [0.3, 3.0],
+                deadband: 0.12,
+                // InvarLock's tier does not set the others, so those of its guard without a tier apply.
+                max_adjusted_modules: 0,
+                predictive_one_sided: false,
+                min_effect_lognll: 0.033,
+                max_calib: 240,
+                calibration: Calibration { windows: 6, min_coverage: 4, seed: 456 },
+                ..shared
+            },
+        };
+        match profile {
+            Profile::Release => Self { max_calib: 320, ..of_tier },
+            _ => of_tier,
         }
     }
 }

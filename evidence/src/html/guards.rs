@@ -57,12 +57,20 @@ fn view(report: Node<'_>, guard: &Guard) -> GuardView {
     GuardView {
         id: guard.name,
         name: guard.title,
-        what: guard.purpose,
+        what: purpose(block, guard),
         mark: outcome.into(),
         decision: block.get("decision").str().unwrap_or_default().to_owned(),
         facts,
         more: problems.len().saturating_sub(SHOWN),
         problems: problems.iter().take(SHOWN).map(problem).collect(),
+    }
+}
+
+/// What a guard checks.
+fn purpose(block: Node<'_>, guard: &Guard) -> &'static str {
+    match block.get("mode").str() {
+        Some("upstream") => "the subject against itself, as InvarLock 0.12 does (--guards upstream)",
+        _ => guard.purpose,
     }
 }
 

@@ -9,6 +9,7 @@ mod report;
 
 use crate::format::check_report::CheckpointFacts;
 use crate::format::dataset::Provider;
+use crate::format::guard_request::GuardRequest;
 use crate::format::masking::Masked;
 use crate::format::measurement::Measurement;
 pub use crate::format::measurement::{Evaluator, Seconds, Selection, Tokenizer};
@@ -20,6 +21,7 @@ use crate::journal::Journal;
 use crate::numerics::NOT_PREDICTED;
 use crate::numerics::stats::weighted_mean;
 use invarlock_error::{Error, Result};
+pub(crate) use read::read_guard_request;
 pub use read::read_statistics;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -52,6 +54,8 @@ pub struct Requested {
     pub split: String,
     /// Seed.
     pub seed: u64,
+    /// What the guards are asked for.
+    pub guards: GuardRequest,
 }
 
 /// Windows and losses of one arm: parallel lists.

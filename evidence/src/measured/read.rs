@@ -2,11 +2,12 @@
 
 use super::{Arm, Evaluator, Measured, Requested, Selection, Tokenizer, edit_name};
 use crate::format::dataset::{Packing, Provider};
+use crate::format::guard_request::GuardRequest;
 use crate::format::masking::Masked;
 use crate::format::metrics::{self, Metric};
 use crate::format::objective::Objective;
 use crate::format::run_report::{RunReport, SPECIAL_TOKENS, WindowArm};
-use crate::format::statistics::GuardStatistics;
+use crate::format::statistics::{GuardStatistics, UpstreamStatistics};
 use crate::job::Role;
 use crate::numerics::NOT_PREDICTED;
 use invarlock_error::{Context as _, Error, Result, bail};
@@ -97,6 +98,7 @@ impl Measured {
                     .ok_or_else(|| Error::integrity(format!("data.dataset is {:?}", data.dataset)))?,
                 split: data.split.clone().unwrap_or_default(),
                 seed: meta.seed,
+                guards: read_guard_request(report)?,
             },
             metric,
             masked: masked.transpose()?,
@@ -153,15 +155,31 @@ fn predicted_texts(role: Role, arm: &WindowArm) -> Result<Option<Vec<String>>> {
     Ok(Some(texts.clone()))
 }
 
+/// What the guards were asked for: to compare with the baseline, where a report does not say.
+pub(crate) fn read_guard_request(report: &RunReport) -> Result<GuardRequest> {
+    match report.context.get("guards") {
+        None => Ok(GuardRequest::default()),
+        Some(found) => typed(found, "context.guards"),
+    }
+}
+
 /// What the guards measured; none where an older evaluator measured.
 pub fn read_statistics(report: &RunReport) -> Result<Option<GuardStatistics>> {
     let details =
         |name: &str| report.guards.iter().find(|guard| guard.name == name).map(|guard| &guard.details);
     let (Some(spectral), Some(rmt)) = (details("spectral"), details("rmt")) else { return Ok(None) };
+    let variance = details("variance");
     match (spectral.get("modules"), rmt.get("activations")) {
         (Some(weights), Some(activations)) => Ok(Some(GuardStatistics {
             weights: typed(weights, "details.modules of the spectral guard")?,
             activations: typed(activations, "details.activations of the rmt guard")?,
+            upstream: match (rmt.get("outputs"), variance.and_then(|details| details.get("measurement"))) {
+                (Some(outputs), Some(variance)) => Some(UpstreamStatistics {
+                    outputs: typed(outputs, "details.outputs of the rmt guard")?,
+                    variance: typed(variance, "details.measurement of the variance guard")?,
+                }),
+                _ => None,
+            },
         })),
         _ => Ok(None),
     }

@@ -7,6 +7,7 @@ use crate::format::run_report::{
     EvaluationWindows, Guard, RunData, RunMeta, RunMetrics, RunPrimaryMetric, RunProvenance, RunReport,
     WindowArm,
 };
+use crate::format::statistics::GuardStatistics;
 use crate::format::to_value;
 use crate::guards;
 use crate::numerics::NOT_PREDICTED;
@@ -156,14 +157,22 @@ impl Measured {
                 json!({"events_path": "events.jsonl", "logs_path": "", "checkpoint_path": null}),
             ),
             flags: Map::new(),
-            context: members(json!({
-                "profile": self.requested.profile,
-                "auto": self.auto(),
-                "eval": {"loss": {"resolved_type": self.metric.objective.loss_type()}},
-            })),
+            context: self.context(),
             provenance: self.provenance(digests),
             evaluation_windows: EvaluationWindows::default(),
         })
+    }
+
+    fn context(&self) -> Map<String, Value> {
+        let mut context = members(json!({
+            "profile": self.requested.profile,
+            "auto": self.auto(),
+            "eval": {"loss": {"resolved_type": self.metric.objective.loss_type()}},
+        }));
+        if !self.requested.guards.is_default() {
+            context.insert("guards".to_owned(), to_value(&self.requested.guards));
+        }
+        context
     }
 
     fn auto(&self) -> Value {
@@ -283,11 +292,12 @@ impl Measured {
         };
         let statistics = self.statistics.as_ref();
         // What follows from the statistics is judged where those of both sides are at hand.
-        let with_details = |name: &str, member: &str, details: Value| Guard {
+        let with_details = |name: &str, details: Vec<(&str, Value)>| Guard {
             evaluated: true,
-            details: Map::from_iter([(member.to_owned(), details)]),
+            details: details.into_iter().map(|(member, value)| (member.to_owned(), value)).collect(),
             ..empty(name)
         };
+        let upstream = statistics.and_then(|found| found.upstream.as_ref());
         let measured = |guard: &guards::Guard| match (guard.name, statistics) {
             ("invariants", _) => Guard {
                 evaluated: true,
@@ -299,8 +309,17 @@ impl Measured {
                     "fatal_violations": 0, "warning_violations": 0})),
                 ..empty(guard.name)
             },
-            ("spectral", Some(found)) => with_details("spectral", "modules", to_value(&found.weights)),
-            ("rmt", Some(found)) => with_details("rmt", "activations", to_value(&found.activations)),
+            ("spectral", Some(found)) => {
+                with_details("spectral", vec![("modules", to_value(&found.weights))])
+            }
+            ("rmt", Some(found)) => {
+                let outputs = upstream.map(|upstream| ("outputs", to_value(&upstream.outputs)));
+                let activations = ("activations", to_value(&found.activations));
+                with_details("rmt", [activations].into_iter().chain(outputs).collect())
+            }
+            ("variance", Some(GuardStatistics { upstream: Some(upstream), .. })) => {
+                with_details("variance", vec![("measurement", to_value(&upstream.variance))])
+            }
             (name, _) => empty(name),
         };
         guards::TABLE.iter().map(measured).collect()

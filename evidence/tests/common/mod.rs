@@ -101,6 +101,7 @@ pub fn context(profile: Profile, tier: Tier) -> CompareContext {
         profile,
         tier,
         limits: TierLimits::default(),
+        guards: Default::default(),
         baseline_model_id: "models/base".to_owned(),
         subject_model_id: "models/subject".to_owned(),
         baseline_checkpoint_sha256: Some("aa".repeat(32)),

@@ -39,6 +39,9 @@ pub struct EvaluateArgs {
     /// Limits of the guards that replace those of the tier, as `advanced calibrate` writes them; `verify` accepts them with the same option
     #[arg(long, value_name = "FILE.yaml")]
     pub tiers: Option<PathBuf>,
+    /// With what the guards compare the subject: compare (the baseline) or upstream (the subject itself, as InvarLock 0.12 does)
+    #[arg(long, default_value = "compare", value_name = "MODE")]
+    pub guards: String,
     /// Device: auto or cpu
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub device: String,
@@ -90,6 +93,9 @@ pub struct EvaluateArgs {
     /// Set by `sweep`: this seed draws the windows
     #[arg(long, value_name = "SEED", hide = true)]
     pub draw_windows: Option<u64>,
+    /// Set by calibration: the windows on which the variance guard of InvarLock tries factors, how many it needs, and the seed of the intervals
+    #[arg(long, value_name = "WINDOWS,LEAST,SEED", value_delimiter = ',', hide = true)]
+    pub guard_calibration: Vec<u64>,
     /// Set by `sweep`: the process with which this one ends
     #[arg(long, value_name = "PID", hide = true)]
     pub parent: Option<u32>,

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::projections::{add_biases, project};
+use super::projections::{add_biases, keep, project};
 use crate::math::gemm::View;
 use crate::model::attention::Attention;
 use crate::model::loader::Loader;
 use crate::model::matrix::Linear;
+use crate::model::outputs::Outputs;
 use crate::model::scratch::{Work, row_blocks, sized};
 use crate::model::spec;
 use invarlock_error::Result;
@@ -48,13 +49,14 @@ impl<'a> CrossAttention<'a> {
     /// Adds biases to queries, and writes the output of the heads to `work.attended`. `work.qkv` holds the queries without biases, and `spans`
     /// are the rows of each example.
     pub fn heads(&self, spans: &[Range<usize>], source: Source<'_>, size: usize, work: &mut Work) {
-        let Work { qkv, keys, attended, scores, panel, .. } = work;
+        let Work { qkv, keys, attended, scores, panel, outputs, .. } = work;
         let rows = spans.last().map_or(0, |span| span.end);
         let queries = sized(qkv, rows * self.width());
+        keep(std::slice::from_ref(&self.query), queries, outputs);
         queries
             .chunks_exact_mut(self.width())
             .for_each(|row| add_biases(std::slice::from_ref(&self.query), row));
-        let keys = self.keys(source, size, keys, panel);
+        let keys = self.keys(source, size, keys, panel, outputs);
         let attended = sized(attended, rows * self.width());
         self.attention.run_across((queries, spans), (keys, source.spans), scores, attended);
     }
@@ -71,6 +73,7 @@ impl<'a> CrossAttention<'a> {
         size: usize,
         keys: &'k mut Vec<f32>,
         panel: &mut Vec<f32>,
+        outputs: &mut Outputs,
     ) -> &'k [f32] {
         let rows = source.hidden.len() / size;
         let width = self.attention.kv_width();
@@ -79,6 +82,7 @@ impl<'a> CrossAttention<'a> {
             let x = View::dense(&source.hidden[block.start * size..block.end * size], block.len(), size);
             project(&self.key_value, x, &mut keys[block.start * width..block.end * width], panel);
         }
+        keep(&self.key_value, keys, outputs);
         keys.chunks_exact_mut(width).for_each(|row| add_biases(&self.key_value, row));
         keys
     }

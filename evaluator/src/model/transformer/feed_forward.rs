@@ -7,6 +7,7 @@ use crate::math::gemm::{View, ViewMut};
 use crate::math::softmax::softmax;
 use crate::model::loader::Loader;
 use crate::model::matrix::Linear;
+use crate::model::outputs::Outputs;
 use crate::model::scratch::{FeedForwardWork, sized};
 use crate::model::spec::{self, ExpertWeights, Gating};
 use invarlock_error::Result;
@@ -53,16 +54,24 @@ impl<'a> FeedForward<'a> {
         logits: &mut Vec<f32>,
         work: &mut FeedForwardWork,
         panel: &mut Vec<f32>,
+        outputs: &mut Outputs,
     ) -> Option<&[f32]> {
         match self {
             Self::Mlp(mlp) => {
-                mlp.run(x, out, &mut work.intermediate, panel);
+                mlp.run(x, out, &mut work.intermediate, panel, outputs);
                 mlp.output.bias.as_deref()
             }
             Self::Experts(experts) => {
                 experts.run(x, out, logits, work, panel);
                 None
             }
+        }
+    }
+
+    /// Keeps the output of the last projection, to which its bias is still to be added. Experts, whose rows differ, are not kept.
+    pub fn keep(&self, rows: &[f32], outputs: &mut Outputs) {
+        if let Self::Mlp(mlp) = self {
+            projections::keep(std::slice::from_ref(&mlp.output), rows, outputs);
         }
     }
 }
@@ -77,11 +86,19 @@ impl<'a> Mlp<'a> {
     }
 
     /// The output without the last bias.
-    fn run(&self, x: View<'_>, out: &mut [f32], intermediate: &mut Vec<f32>, panel: &mut Vec<f32>) {
+    fn run(
+        &self,
+        x: View<'_>,
+        out: &mut [f32],
+        intermediate: &mut Vec<f32>,
+        panel: &mut Vec<f32>,
+        kept: &mut Outputs,
+    ) {
         let rows = x.rows();
         let width = projections::width(&self.input);
         let intermediate = sized(intermediate, rows * width);
         projections::project(&self.input, x, intermediate, panel);
+        projections::keep(&self.input, intermediate, kept);
         for row in intermediate.chunks_exact_mut(width) {
             self.gate(row);
         }
@@ -147,7 +164,8 @@ impl<'a> Experts<'a> {
                 target.copy_from_slice(x.row(*row));
             }
             let output = sized(output, members.len() * width);
-            expert.run(View::dense(gathered, members.len(), width), output, intermediate, panel);
+            let x = View::dense(gathered, members.len(), width);
+            expert.run(x, output, intermediate, panel, &mut Outputs::default());
             for (update, (row, weight)) in output.chunks_exact_mut(width).zip(&members) {
                 if let Some(bias) = &expert.output.bias {
                     add(update, bias);
@@ -157,7 +175,7 @@ impl<'a> Experts<'a> {
         }
         if let Some((mlp, gate)) = &self.shared {
             let output = sized(output, rows * width);
-            mlp.run(x, output, intermediate, panel);
+            mlp.run(x, output, intermediate, panel, &mut Outputs::default());
             let weights = sized(logits, rows);
             gate.weight.apply(x, &mut ViewMut::dense(weights, rows, 1), panel);
             let rows = out.chunks_exact_mut(width).zip(output.chunks_exact_mut(width)).zip(weights);

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::cross_attention::{CrossAttention, Source};
 use super::feed_forward::FeedForward;
 use super::self_attention::SelfAttention;
-use crate::math::activation::{add, add_scaled, add2};
+use crate::math::activation::{add, add_scaled, add2, scale};
 use crate::math::gemm::{View, ViewMut};
-use crate::math::norm::Norm;
 use crate::model::loader::Loader;
 use crate::model::matrix::Linear;
+use crate::model::norm::Norm;
+use crate::model::outputs::Outputs;
 use crate::model::relative::RelativeBias;
 use crate::model::scratch::{Work, row_blocks, sized};
 use crate::model::spec;
@@ -111,14 +112,15 @@ impl<'a> Layer<'a> {
         let rows = hidden.len() / size;
         let module = &self.attention.module;
         let (qkv_width, width) = (module.attention.qkv_width(), module.attention.width());
-        let Work { normed, qkv, attended, scores, panel, row, .. } = work;
+        let Work { normed, qkv, attended, scores, panel, row, outputs, .. } = work;
 
         let qkv = sized(qkv, rows * qkv_width);
         for block in row_blocks(rows) {
             let hidden = &mut hidden[block.start * size..block.end * size];
-            let x = self.attention.input(hidden, size, normed);
+            let x = self.attention.input(hidden, size, normed, outputs);
             let out = &mut qkv[block.start * qkv_width..block.end * qkv_width];
             module.project(View::dense(x, block.len(), size), out, panel);
+            module.keep(out, outputs);
             if self.normed_residual {
                 hidden.copy_from_slice(&normed[..block.len() * size]);
             }
@@ -140,10 +142,10 @@ impl<'a> Layer<'a> {
     ) {
         let (size, width) = (self.hidden_size, cross.module.width());
         let rows = hidden.len() / size;
-        let Work { normed, qkv, panel, .. } = work;
+        let Work { normed, qkv, panel, outputs, .. } = work;
         let queries = sized(qkv, rows * width);
         for block in row_blocks(rows) {
-            let x = cross.input(&hidden[block.start * size..block.end * size], size, normed);
+            let x = cross.input(&hidden[block.start * size..block.end * size], size, normed, outputs);
             let out = &mut queries[block.start * width..block.end * width];
             cross.module.project(View::dense(x, block.len(), size), out, panel);
         }
@@ -159,36 +161,50 @@ impl<'a> Layer<'a> {
         work: &mut Work,
     ) {
         let (size, width) = (self.hidden_size, output.weight.inputs());
-        let Work { update, attended, panel, row, outputs, .. } = work;
+        let Work { update, attended, panel, row, outputs, scales, .. } = work;
+        let factor = scales.get(&sublayer.name);
         for block in row_blocks(hidden.len() / size) {
             let n = block.len();
             let hidden = &mut hidden[block.start * size..block.end * size];
             let attended = View::dense(&attended[block.start * width..block.end * width], n, width);
             let update = sized(update, n * size);
             output.weight.apply(attended, &mut ViewMut::dense(update, n, size), panel);
+            if let Some(factor) = factor {
+                scale(update, *factor);
+            }
             outputs.add(&sublayer.name, update, size, output.bias.as_deref());
-            sublayer.add(update, output.bias.as_deref(), self.residual_scale, hidden, row);
+            outputs.linear(&output.module, output.bias.as_deref(), update, size, 0..size);
+            sublayer.add(update, output.bias.as_deref(), self.residual_scale, hidden, row, outputs);
         }
     }
 
     /// Adds the output of the feed-forward module.
     fn feed_forward(&self, hidden: &mut [f32], work: &mut Work) {
         let size = self.hidden_size;
-        let Work { normed, update, scores, panel, feed_forward, outputs, .. } = work;
+        let Work { normed, update, scores, panel, feed_forward, outputs, scales, .. } = work;
+        let factor = scales.get(&self.feed_forward.name);
         for block in row_blocks(hidden.len() / size) {
             let n = block.len();
             let hidden = &mut hidden[block.start * size..block.end * size];
             let before = self.feed_forward.before.as_ref();
             let shared = self.attention.before.as_ref().filter(|_| self.parallel);
             let x = normalised(before.or(shared), hidden, size, normed);
+            // A shared normalisation was kept with the attention.
+            if let Some(norm) = before {
+                norm.keep(x, outputs);
+            }
             let output = sized(update, n * size);
-            let bias =
-                self.feed_forward.module.run(View::dense(x, n, size), output, scores, feed_forward, panel);
+            let x = View::dense(x, n, size);
+            let bias = self.feed_forward.module.run(x, output, scores, feed_forward, panel, outputs);
+            if let Some(factor) = factor {
+                scale(output, *factor);
+            }
             outputs.add(&self.feed_forward.name, output, size, bias);
+            self.feed_forward.module.keep(output, outputs);
             if self.normed_residual {
                 hidden.copy_from_slice(&normed[..n * size]);
             }
-            self.feed_forward.add(output, bias, self.residual_scale, hidden, &mut feed_forward.row);
+            self.feed_forward.add(output, bias, self.residual_scale, hidden, &mut feed_forward.row, outputs);
         }
     }
 }
@@ -222,8 +238,18 @@ impl<T> Sublayer<T> {
     }
 
     /// The module's input.
-    fn input<'h>(&self, hidden: &'h [f32], width: usize, normed: &'h mut Vec<f32>) -> &'h [f32] {
-        normalised(self.before.as_ref(), hidden, width, normed)
+    fn input<'h>(
+        &self,
+        hidden: &'h [f32],
+        width: usize,
+        normed: &'h mut Vec<f32>,
+        outputs: &mut Outputs,
+    ) -> &'h [f32] {
+        let x = normalised(self.before.as_ref(), hidden, width, normed);
+        if let Some(norm) = &self.before {
+            norm.keep(x, outputs);
+        }
+        x
     }
 
     /// hidden ← hidden + scale · (output + bias), with the normalisations around it; `row` is working memory.
@@ -234,6 +260,7 @@ impl<T> Sublayer<T> {
         scale: f32,
         hidden: &mut [f32],
         row: &mut Vec<f32>,
+        outputs: &mut Outputs,
     ) {
         if self.output.is_none() && self.sum.is_none() && scale == 1.0 {
             match bias {
@@ -250,10 +277,12 @@ impl<T> Sublayer<T> {
         }
         if let Some(norm) = &self.output {
             norm.replace(output, norm.width(), row);
+            norm.keep(output, outputs);
         }
         add_scaled(hidden, output, scale);
         if let Some(norm) = &self.sum {
             norm.replace(hidden, norm.width(), row);
+            norm.keep(hidden, outputs);
         }
     }
 }

@@ -16,10 +16,10 @@ use super::example::{Prediction, predicted};
 use super::head::{Head, Transform};
 use super::loader::Loader;
 use super::matrix::Matrix;
+use super::norm::Norm;
 use super::scratch::{State, Work, sized, spans};
 use super::{Example, ForwardPass, Model, ModelInfo, spec};
 use crate::checkpoint::Checkpoint;
-use crate::math::norm::Norm;
 use crate::weights::{Format, Pages};
 use cross_attention::Source;
 use embedding::Embedding;
@@ -233,6 +233,7 @@ impl ForwardPass for Transformer<'_> {
         let source = rows_of(source, &spans(&tokens), size);
         encoder.embedding.run(&tokens, size, source, work);
         work.outputs.add(ENCODER_EMBEDDINGS, source, size, None);
+        work.outputs.next_run();
         let targets: Vec<Vec<u32>> =
             examples.iter().map(|example| encoder.shifted(labels(example))).collect();
         let targets: Vec<&[u32]> = targets.iter().map(Vec::as_slice).collect();
@@ -257,6 +258,12 @@ impl ForwardPass for Transformer<'_> {
                 self.layers[index].run(rows_of(hidden, &spans, size), &spans, Some(source), work);
             }
         }
+    }
+
+    fn last_outputs(&self, examples: &[Example<'_>], state: &State, work: &mut Work) {
+        let spans = if self.encoder.is_some() { written(examples) } else { read(examples) };
+        let rows = spans.last().map_or(0, |span| span.end);
+        self.head().keep(&state.hidden[..rows * self.hidden_size], work);
     }
 
     fn losses(&self, examples: &[Example<'_>], state: &State, work: &mut Work) -> Vec<f64> {
@@ -302,6 +309,7 @@ impl Encoder<'_> {
         self.layers[index].run(source, spans, None, work);
         if let Some(norm) = self.norm.as_ref().filter(|_| index + 1 == self.layers.len()) {
             norm.replace(source, norm.width(), &mut work.row);
+            norm.keep(source, &mut work.outputs);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::math::activation::add;
 use crate::math::gemm::{View, ViewMut};
 use crate::model::matrix::Linear;
+use crate::model::outputs::Outputs;
 
 /// Elements of a row of outputs.
 pub fn width(projections: &[Linear<'_>]) -> usize {
@@ -16,6 +17,17 @@ pub fn project(projections: &[Linear<'_>], x: View<'_>, out: &mut [f32], panel: 
     for projection in projections {
         let last = first + projection.weight.outputs();
         projection.weight.apply(x, &mut view.columns(first..last), panel);
+        first = last;
+    }
+}
+
+/// Keeps the outputs of projections, to which biases are still to be added.
+pub fn keep(projections: &[Linear<'_>], rows: &[f32], outputs: &mut Outputs) {
+    let width = width(projections);
+    let mut first = 0;
+    for projection in projections {
+        let last = first + projection.weight.outputs();
+        outputs.linear(&projection.module, projection.bias.as_deref(), rows, width, first..last);
         first = last;
     }
 }

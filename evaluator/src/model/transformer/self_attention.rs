@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::projections::{add_biases, project};
+use super::projections::{add_biases, keep, project};
 use crate::math::activation::clip;
 use crate::math::gemm::View;
 use crate::math::norm::Norm;
@@ -10,6 +10,7 @@ use crate::math::rotary::Rotary;
 use crate::model::attention::Attention;
 use crate::model::loader::Loader;
 use crate::model::matrix::Linear;
+use crate::model::outputs::Outputs;
 use crate::model::relative::RelativeBias;
 use crate::model::spec;
 use invarlock_error::Result;
@@ -72,6 +73,11 @@ impl<'a> SelfAttention<'a> {
         project(&self.qkv, x, out, panel);
     }
 
+    /// Keeps the outputs of the projections, to which biases are still to be added.
+    pub fn keep(&self, qkv: &[f32], outputs: &mut Outputs) {
+        keep(&self.qkv, qkv, outputs);
+    }
+
     /// Adds biases to the queries, keys and values of one window, normalises, limits and rotates them.
     pub fn finish_qkv(&self, qkv: &mut [f32], buffer: &mut Vec<f32>) {
         let Attention { num_heads, num_kv_heads, head_dim, .. } = self.attention;
@@ -104,12 +110,12 @@ fn load_qk_norm(
     loader: &mut Loader<'_, '_>,
 ) -> Result<Vec<Norm>> {
     Ok(match span {
-        spec::NormSpan::All => vec![loader.norm(norm, heads * head_dim)?],
-        spec::NormSpan::Head => vec![loader.norm(norm, head_dim)?; heads],
+        spec::NormSpan::All => vec![loader.norm_of_shape(norm, &[heads * head_dim])?],
+        spec::NormSpan::Head => vec![loader.norm_of_shape(norm, &[head_dim])?; heads],
         spec::NormSpan::HeadOwn => loader.norm_of_shape(norm, &[heads, head_dim])?.split(head_dim),
         spec::NormSpan::HeadModules => {
             let one = |head| spec::Norm::new(format!("{}.{head}", norm.module), norm.kind, norm.epsilon);
-            (0..heads).map(|head| loader.norm(&one(head), head_dim)).collect::<Result<_>>()?
+            (0..heads).map(|head| loader.norm_of_shape(&one(head), &[head_dim])).collect::<Result<_>>()?
         }
     })
 }

@@ -32,7 +32,10 @@ pub use provenance::{
     SideRef, WindowPlan,
 };
 
-pub use upstream_policy::{FamilyCap, MultipleTesting, Scope, TestingMethod, UpstreamSpectralPolicy};
+pub use upstream_policy::{
+    Calibration, FamilyCap, GuardPolicy, MultipleTesting, Scope, TestingMethod, UpstreamRmtPolicy,
+    UpstreamSpectralPolicy, UpstreamVariancePolicy, VarianceScope,
+};
 
 use super::measurement::Measurement;
 use super::to_value;

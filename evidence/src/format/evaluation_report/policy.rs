@@ -1,5 +1,8 @@
 //! The thresholds of a comparison.
 
+use super::upstream_policy::{
+    GuardPolicy, UpstreamRmtPolicy, UpstreamSpectralPolicy, UpstreamVariancePolicy,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,13 +17,13 @@ pub struct ResolvedPolicy {
     pub invariants: InvariantsPolicy,
     /// Limits of the spectral guard; absent where it was not evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spectral: Option<SpectralPolicy>,
+    pub spectral: Option<GuardPolicy<SpectralPolicy, UpstreamSpectralPolicy>>,
     /// Limits of the RMT guard; absent where it was not evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rmt: Option<RmtPolicy>,
+    pub rmt: Option<GuardPolicy<RmtPolicy, UpstreamRmtPolicy>>,
     /// Limits of the variance guard; absent where it was not evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variance: Option<VariancePolicy>,
+    pub variance: Option<GuardPolicy<VariancePolicy, UpstreamVariancePolicy>>,
 }
 
 /// `resolved_policy.metrics`.

@@ -1,8 +1,10 @@
 //! The RMT guard: the random-matrix edge of what each module adds to the hidden state against that of the baseline.
 
 pub mod compare;
+pub mod upstream;
 
 use super::{Check, Fact, Finding, Guard, GuardGate, Limit};
+use crate::format::guard_request::GuardMode;
 use crate::format::untrusted::Node;
 
 /// The guard.
@@ -23,7 +25,10 @@ pub(super) const GUARD: Guard = Guard {
         },
         detail,
     }),
-    evaluate: compare::evaluate,
+    evaluate: |sides| match sides.request.mode {
+        GuardMode::Compare => compare::evaluate(sides),
+        GuardMode::Upstream => upstream::evaluate(sides),
+    },
     needs_statistics: true,
     not_evaluated: &[],
     verify,
@@ -51,6 +56,9 @@ fn verify(check: &Check<'_>) -> Vec<Finding> {
 
 /// One line for the terminal.
 fn detail(block: Node<'_>) -> String {
+    if block.get("mode").str() == Some("upstream") {
+        return upstream_detail(block);
+    }
     let modules = block.get("modules_checked").u64();
     let (Some(modules), Some(epsilon)) = (modules, block.get("epsilon_default").f64()) else {
         return "evaluated".to_owned();
@@ -71,4 +79,13 @@ fn detail(block: Node<'_>) -> String {
             format!("{modules} modules, largest ratio of edges {ratio}, limit {limit:.2}")
         }
     }
+}
+
+/// The line of a subject that was compared with itself.
+fn upstream_detail(block: Node<'_>) -> String {
+    let modules = block.get("modules_checked").u64().unwrap_or_default();
+    let edges = block.get("edge_risk_by_family").object().into_iter().flatten();
+    let edges: Vec<String> =
+        edges.filter_map(|(family, edge)| Some(format!("{family} {:.3}", edge.as_f64()?))).collect();
+    format!("{modules} modules against themselves (--guards upstream), largest edges: {}", edges.join(", "))
 }

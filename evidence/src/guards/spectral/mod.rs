@@ -5,6 +5,7 @@ pub mod multiple_testing;
 pub mod upstream;
 
 use super::{Check, Fact, Finding, Guard, GuardGate, Limit};
+use crate::format::guard_request::GuardMode;
 use crate::format::untrusted::Node;
 use serde_json::Value;
 
@@ -23,7 +24,10 @@ pub(super) const GUARD: Guard = Guard {
         },
         detail,
     }),
-    evaluate: compare::evaluate,
+    evaluate: |sides| match sides.request.mode {
+        GuardMode::Compare => compare::evaluate(sides),
+        GuardMode::Upstream => upstream::evaluate(sides),
+    },
     needs_statistics: true,
     not_evaluated: &[],
     verify,
@@ -66,6 +70,9 @@ fn whole(value: &Value) -> Option<u64> {
 
 /// One line for the terminal.
 fn detail(block: Node<'_>) -> String {
+    if block.get("mode").str() == Some("upstream") {
+        return upstream_detail(block);
+    }
     let compared = block
         .get("summary")
         .get("modules_checked")
@@ -90,4 +97,17 @@ fn detail(block: Node<'_>) -> String {
             format!("{modules} modules, largest ratio of norms {ratio}, smallest correlation {correlation}")
         }
     }
+}
+
+/// The line of a subject that was compared with itself.
+fn upstream_detail(block: Node<'_>) -> String {
+    let count = |path: &str| block.at(path).u64().unwrap_or_default();
+    let families = block.get("family_z_quantiles").object().into_iter().flatten();
+    let largest = families.filter_map(|(_, family)| family.get("max")?.as_f64()).fold(0.0, f64::max);
+    format!(
+        "{} modules against themselves (--guards upstream), {} violations of at most {}, largest z-score {largest:.3}",
+        count("summary.modules_checked"),
+        count("caps_applied"),
+        count("max_caps")
+    )
 }

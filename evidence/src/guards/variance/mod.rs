@@ -1,8 +1,10 @@
 //! The variance guard: the scale of what each module adds to the hidden state against that of the baseline. It decides no gate.
 
 pub mod compare;
+pub mod upstream;
 
 use super::{Fact, Guard, Outcome};
+use crate::format::guard_request::GuardMode;
 
 /// The guard.
 pub(super) const GUARD: Guard = Guard {
@@ -10,7 +12,10 @@ pub(super) const GUARD: Guard = Guard {
     title: "Variance",
     purpose: "scale of what modules add to the hidden state",
     gate: None,
-    evaluate: compare::evaluate,
+    evaluate: |sides| match sides.request.mode {
+        GuardMode::Compare => compare::evaluate(sides),
+        GuardMode::Upstream => upstream::evaluate(sides),
+    },
     needs_statistics: true,
     not_evaluated: &[("enabled", false)],
     // Nothing of it can be recomputed without the run reports.

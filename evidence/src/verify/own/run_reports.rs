@@ -112,13 +112,14 @@ fn answers_the_plan(facts: &Facts, role: Role, side: &Side, measured: &Measured,
         provider: dataset.provider,
         split: dataset.split.clone(),
         seed: dataset.seed,
+        guards: plan.guards,
     };
     if measured.requested != planned {
         let show = |requested: &Requested| {
             json!({"role": requested.role.name(), "model_id": requested.model_id, "profile": requested.profile,
                 "tier": requested.tier, "seq_len": requested.seq_len, "stride": requested.stride,
                 "preview_n": requested.preview_n, "final_n": requested.final_n, "split": requested.split, "provider": requested.provider.name(),
-                "seed": requested.seed})
+                "seed": requested.seed, "guards": requested.guards})
         };
         let name = format!("{} report: request", role.name());
         faults.extend(differences(&name, &show(&measured.requested), &show(&planned), 0.0));

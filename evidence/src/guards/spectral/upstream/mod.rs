@@ -3,6 +3,7 @@
 //! InvarLock 0.8 to 0.12 take mean and standard deviation of a family, and the norms of the reference, from the checkpoint before an edit.
 //! Where two checkpoints are compared, that is the subject itself. [`judge`] gets both, so a caller passes the same modules twice.
 
+mod block;
 mod detect;
 mod family;
 mod selection;
@@ -13,6 +14,8 @@ use super::multiple_testing::MultipleTesting;
 use crate::format::evaluation_report::{FamilyCap, UpstreamSpectralPolicy};
 use crate::format::statistics::WeightStatistics;
 use crate::numerics::stats::{mean, quantile_sorted};
+pub(super) use block::evaluate;
+pub use block::{Block, Summary};
 use detect::{Families, Modules};
 pub use selection::{Selection, two_sided_p_value};
 use serde::{Deserialize, Serialize};
