@@ -59,6 +59,24 @@ fn runs_that_are_there_are_not_repeated() {
     place.run(&["verify", "--profile", "dev", evidence(0).to_str().unwrap()]).expect(0);
 
     assert_eq!(rows(&sweep(&[]).expect(1).json()), ["healthy null PASS found", "damaged null FAIL found"]);
+    // Guards that judge in another way give other evidence.
+    let upstream = [
+        "sweep",
+        "plan.yaml",
+        "-o",
+        "sw",
+        "--json",
+        "--dry-run",
+        "--",
+        "--profile",
+        "dev",
+        "--guards",
+        "upstream",
+    ];
+    assert_eq!(
+        rows(&place.run(&upstream).expect(0).json()),
+        ["healthy null MISSING", "damaged null MISSING"]
+    );
     // Evidence that does not verify is made again, and so is that of another subject.
     let report = evidence(1).join("evaluation.report.json");
     let text = std::fs::read_to_string(&report).unwrap();

@@ -10,6 +10,7 @@ use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::{checkpoint_files, hub, image, inputs, plan, request};
 use clap::Parser as _;
+use invarlock_evidence::format::guard_request::GuardRequest;
 use invarlock_evidence::format::plan as format;
 use invarlock_evidence::format::tiers::Tiers;
 use invarlock_evidence::format::to_value;
@@ -60,6 +61,8 @@ struct Identity<'a> {
     tier: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tiers: Option<&'a Tiers>,
+    #[serde(skip_serializing_if = "GuardRequest::is_default")]
+    guards: GuardRequest,
     mode: ExecutionMode,
     image: Option<&'a str>,
     filter: &'a str,
@@ -167,6 +170,7 @@ impl Expansion<'_> {
             profile: request.profile.as_str(),
             tier: request.tier.as_str(),
             tiers: request.tiers.as_ref(),
+            guards: request.guards,
             mode: self.policy.mode,
             image: self.image.as_deref(),
             filter: &filter.digest,
