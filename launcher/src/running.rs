@@ -106,9 +106,10 @@ impl Running {
         // Held until the file has its name.
         let names = options().create(true).truncate(false).open(directory.join(NAMES)).with_context(doing)?;
         flock(&names, FlockOperation::LockExclusive).with_context(doing)?;
+        // This also removes the files of dead launchers.
+        let others = all_in(&directory)?;
         if let Some(name) = &self.name
-            && let Some(other) =
-                all_in(&directory)?.into_iter().find(|other| other.name.as_ref() == Some(name))
+            && let Some(other) = others.into_iter().find(|other| other.name.as_ref() == Some(name))
         {
             return Err(Error::input(format!(
                 "--name {name}: a running command has this name: {}",

@@ -51,7 +51,7 @@ impl Places {
             processes: descendants(),
             mounts: mounts.lines().map(str::to_owned).collect(),
             cgroups: cgroups(),
-            states: states.flat_map(names).collect(),
+            states: states.flat_map(states_in).collect(),
             temporary: self.temporary.iter().flat_map(|d| names(d)).chain(host_runs).collect(),
         }
     }
@@ -106,6 +106,15 @@ impl Snapshot {
     pub fn is_nothing(&self, after: &str) {
         assert_eq!(*self, Snapshot::default(), "left behind after {after}");
     }
+}
+
+/// The entries of a state directory. The directory of running commands stays; the files of commands in it do not.
+fn states_in(dir: &Path) -> Vec<String> {
+    let (running, states): (Vec<_>, Vec<_>) =
+        names(dir).into_iter().partition(|name| name.ends_with("/running"));
+    let commands =
+        running.iter().flat_map(|dir| names(Path::new(dir))).filter(|name| name.ends_with(".json"));
+    states.into_iter().chain(commands).collect()
 }
 
 fn names(dir: &Path) -> Vec<String> {
