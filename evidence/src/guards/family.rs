@@ -13,9 +13,14 @@ const FAMILIES: [(&str, &[&str]); 7] = [
 
 /// The family of a module.
 pub(super) fn family(module: &str) -> &'static str {
+    first_match(&FAMILIES, module).unwrap_or("other")
+}
+
+/// The first family of a table one of whose parts is in the name of a module. Case does not matter.
+pub(super) fn first_match(families: &[(&'static str, &[&str])], module: &str) -> Option<&'static str> {
     let name = module.to_lowercase();
-    let found = FAMILIES.iter().find(|(_, parts)| parts.iter().any(|part| name.contains(part)));
-    found.map_or("other", |(family, _)| family)
+    let found = families.iter().find(|(_, parts)| parts.iter().any(|part| name.contains(part)));
+    found.map(|(family, _)| *family)
 }
 
 #[cfg(test)]

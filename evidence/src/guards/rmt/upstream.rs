@@ -4,6 +4,7 @@
 //! twice.
 
 use super::super::contract::Contract;
+use super::super::family::first_match;
 use super::super::{Decision, Evaluation, Sides, StatisticsDigests, object};
 use crate::format::evaluation_report::UpstreamRmtPolicy;
 use crate::format::statistics::ModuleActivations;
@@ -61,9 +62,7 @@ pub fn names_linear(module: &str) -> bool {
 
 /// The family of a module.
 fn family_of(module: &str) -> &'static str {
-    let name = module.to_lowercase();
-    let found = FAMILIES.iter().find(|(_, parts)| parts.iter().any(|part| name.contains(part)));
-    found.map_or("other", |(family, _)| family)
+    first_match(&FAMILIES, module).unwrap_or("other")
 }
 
 /// What the guard says of a checkpoint.

@@ -20,9 +20,8 @@ const EMBEDDINGS: [&str; 2] = ["wpe", "shared"];
 /// The family of a module.
 pub(crate) fn family_of(module: &str) -> &'static str {
     let name = module.to_lowercase();
-    let found = FAMILIES.iter().find(|(_, parts)| parts.iter().any(|part| name.contains(part)));
-    match found {
-        Some((family, _)) => family,
+    match family::first_match(&FAMILIES, module) {
+        Some(family) => family,
         None if EMBEDDINGS.contains(&name.rsplit('.').next().unwrap_or_default()) => "embed",
         None => "other",
     }
