@@ -4,7 +4,7 @@
 use super::{Ended, Runs, Sweep};
 use crate::error::{Context as _, Error, Result};
 use crate::part::Part;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,10 +25,6 @@ const NO_ANSWER: Duration = Duration::from_secs(300);
 pub struct Slurm<'a> {
     /// The plan.
     pub plan: &'a Path,
-    /// Directory of the sweep.
-    pub out: &'a Path,
-    /// Options of `evaluate` for every run.
-    pub shared: &'a [OsString],
     /// Options of `sbatch`.
     pub options: &'a [String],
     /// Tasks; none: as many as have enough to do.
@@ -48,14 +44,14 @@ impl Slurm<'_> {
     }
 
     /// The batch script for the runs with these numbers.
-    pub fn script(&self, runs: &Runs, missing: &[usize]) -> Result<String> {
-        let count = self.count(runs, missing);
-        let parts = Part::with_any(missing, runs.runs.len(), count);
+    pub fn script(&self, sweep: &Sweep<'_>, missing: &[usize]) -> Result<String> {
+        let count = self.count(sweep.runs, missing);
+        let parts = Part::with_any(missing, sweep.runs.runs.len(), count);
         let parts: Vec<String> = parts.iter().map(usize::to_string).collect();
         let most = self.jobs.map_or_else(String::new, |jobs| format!("%{jobs}"));
         let here = std::env::current_dir().context("finding the current directory")?;
         let program = std::env::current_exe().context("finding this program")?;
-        let out = std::path::absolute(self.out).context("resolving --out")?;
+        let out = std::path::absolute(sweep.out).context("resolving --out")?;
         let logs = out.join("slurm");
         let mut script = format!(
             "#!/bin/sh\n#SBATCH --job-name=invarlock-sweep\n#SBATCH --array={}{most}\n#SBATCH --output={}\n\
@@ -74,23 +70,23 @@ impl Slurm<'_> {
         ];
         let words = words.into_iter().map(quoted).collect::<Result<Vec<_>>>()?;
         script += &format!("exec {} --quiet --part \"$SLURM_ARRAY_TASK_ID\"/{count}", words.join(" "));
-        if !self.shared.is_empty() {
-            let shared = self.shared.iter().map(|word| quoted(word)).collect::<Result<Vec<_>>>()?;
+        if !sweep.shared.is_empty() {
+            let shared = sweep.shared.iter().map(|word| quoted(word)).collect::<Result<Vec<_>>>()?;
             script += &format!(" -- {}", shared.join(" "));
         }
         Ok(script + "\n")
     }
 
     /// Creates the directory of the logs: a task whose log cannot be written does not start.
-    pub fn prepare(&self) -> Result<()> {
-        let logs = self.out.join("slurm");
+    pub fn prepare(sweep: &Sweep<'_>) -> Result<()> {
+        let logs = sweep.out.join("slurm");
         std::fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))
     }
 
     /// Measures the runs with these numbers, and calls `ended` after each.
     pub fn run(&self, sweep: &Sweep<'_>, missing: &[usize], ended: &mut dyn FnMut(Ended)) -> Result<()> {
-        let script = self.script(sweep.runs, missing)?;
-        self.prepare()?;
+        let script = self.script(sweep, missing)?;
+        Self::prepare(sweep)?;
         let job = Job::submit(&script)?;
         sweep.ui.say(crate::ui::Level::Normal, &format!("submitted Slurm job {}", job.id));
         let mut waiting: Vec<usize> = missing.to_vec();

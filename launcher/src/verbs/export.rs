@@ -64,16 +64,10 @@ fn slurm(args: &ExportSlurmArgs, policy: &Policy) -> Result<u8> {
         ui::on_stderr("every run is there: nothing is left to be measured");
         return Ok(0);
     }
-    let slurm = Slurm {
-        plan: &batch.plan,
-        out: &batch.out,
-        shared: &batch.evaluate,
-        options: sbatch,
-        tasks: batch.tasks.map(usize::from),
-        jobs: batch.jobs,
-    };
-    let script = slurm.script(&runs, &missing)?;
-    slurm.prepare()?;
+    let slurm =
+        Slurm { plan: &batch.plan, options: sbatch, tasks: batch.tasks.map(usize::from), jobs: batch.jobs };
+    let script = slurm.script(&sweep, &missing)?;
+    Slurm::prepare(&sweep)?;
     ui::out(script.trim_end());
     Ok(0)
 }

@@ -77,8 +77,6 @@ pub fn run(args: &SweepArgs, policy: &Policy) -> Result<u8> {
             let lock = Lock::tasks(&args.out)?;
             let slurm = Slurm {
                 plan: &args.plan,
-                out: &args.out,
-                shared: &args.evaluate,
                 options: &args.sbatch,
                 tasks: args.tasks.map(usize::from),
                 jobs: args.jobs,
