@@ -62,6 +62,14 @@ fn tasks_of_slurm_measure_the_runs() {
     let again = sweep(&place, &cluster, &["--tasks", "2"]).expect(1).json();
     let found: Vec<bool> = again["runs"].as_array().unwrap().iter().map(|row| row["found"] == true).collect();
     assert_eq!(found, [true, true, true, false]);
+    // Evidence that does not verify is measured again, and is no result until then.
+    let report =
+        place.work("sw").join(table["runs"][1]["evidence"].as_str().unwrap()).join("evaluation.report.json");
+    let text = std::fs::read_to_string(&report).unwrap();
+    std::fs::write(&report, text.replacen("\"FAIL\"", "\"PASS\"", 1).replacen("false", "true", 1)).unwrap();
+    let again = sweep(&place, &cluster, &["--tasks", "2"]).expect(1).json();
+    let found: Vec<bool> = again["runs"].as_array().unwrap().iter().map(|row| row["found"] == true).collect();
+    assert_eq!((found, verdicts(&place, &again)), (vec![true, false, true, true], verdicts(&place, &table)));
 }
 
 #[test]

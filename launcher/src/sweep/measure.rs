@@ -45,9 +45,10 @@ impl Sweep<'_> {
         self.runs.runs.iter().map(|run| self.row(run)).collect()
     }
 
-    /// Whether there is evidence of a run, which may not verify.
-    pub fn has_evidence(&self, index: usize) -> bool {
-        self.out.join(&self.runs.runs[index].evidence).join(REPORT).exists()
+    /// Whether there is evidence of a run that verifies. What does not verify is there until it is measured again.
+    pub fn is_measured(&self, index: usize) -> bool {
+        let run = &self.runs.runs[index];
+        self.out.join(&run.evidence).join(REPORT).exists() && self.row(run).found
     }
 
     /// The row of a run from the evidence in the directory.

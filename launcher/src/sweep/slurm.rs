@@ -109,7 +109,7 @@ impl Slurm<'_> {
                     None => active = answered.elapsed() < NO_ANSWER,
                 }
             }
-            let is_there = |index: &usize| sweep.has_evidence(*index);
+            let is_there = |index: &usize| sweep.is_measured(*index);
             let (there, rest): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(is_there);
             there
                 .into_iter()
