@@ -5,21 +5,9 @@ use invarlock_tests::{Place, read_json, small};
 use serde_json::{Value, json};
 
 /// Evaluates with the limits of this file.
-fn evaluate(place: &Place, limits: &Value, report_out: &str, code: i32) -> Value {
+fn evaluate(place: &Place, limits: &Value, code: i32) -> Value {
     place.write("tiers.yaml", limits.to_string().as_bytes());
-    let args = [
-        "evaluate",
-        "--profile",
-        "dev",
-        "--preset",
-        "preset.yaml",
-        "--baseline",
-        "base",
-        "--subject",
-        "subject",
-    ];
-    let more = ["--tiers", "tiers.yaml", "--report-out", report_out, "--json"];
-    place.run(&[&args[..], &more].concat()).expect(code).json()
+    small::evaluate(place, &["--tiers", "tiers.yaml", "--json"]).expect(code).json()
 }
 
 /// Limits of the comparison for the tier balanced.
@@ -33,7 +21,7 @@ fn limits(norm_ratio_max: f64, epsilon: f64) -> Value {
 #[test]
 fn limits_are_bound_and_a_verifier_must_have_them() {
     let place = small::place();
-    evaluate(&place, &limits(1.001, 1e-6), "eval", 0);
+    evaluate(&place, &limits(1.001, 1e-6), 0);
     let report = read_json(&place.work("eval/evaluation.report.json"));
     assert_eq!(report["resolved_policy"]["spectral"]["norm_ratio_max"], 1.001);
     assert_eq!(report["resolved_policy"]["rmt"]["epsilon_default"], 1e-6);
@@ -55,30 +43,17 @@ fn limits_are_bound_and_a_verifier_must_have_them() {
     place.write("other.yaml", limits(9.0, 9.0).to_string().as_bytes());
     verify(&["--tiers", "other.yaml"], 1);
     // The verifier's limits are required of evidence that has none.
-    place
-        .run(&[
-            "evaluate",
-            "--quiet",
-            "--profile",
-            "dev",
-            "--preset",
-            "preset.yaml",
-            "--baseline",
-            "base",
-            "--subject",
-            "subject",
-            "--report-out",
-            "plain",
-        ])
-        .expect(0);
-    let ran = place.run(&["verify", "--profile", "dev", "--tiers", "tiers.yaml", "plain"]).expect(1);
+    let plain = small::place();
+    small::evaluate(&plain, &[]).expect(0);
+    plain.write("tiers.yaml", limits(1.001, 1e-6).to_string().as_bytes());
+    let ran = plain.run(&["verify", "--profile", "dev", "--tiers", "tiers.yaml", "eval"]).expect(1);
     assert!(ran.out.contains("not with those of --tiers"), "{}", ran.out);
 }
 
 #[test]
 fn a_trust_profile_contains_the_limits() {
     let place = small::place();
-    evaluate(&place, &limits(1.5, 0.5), "eval", 0);
+    evaluate(&place, &limits(1.5, 0.5), 0);
     let manifest = read_json(&place.work("eval/runtime.manifest.json"));
     let tiers = &manifest["context"]["plan"]["content"]["tiers"];
     let mut trust = json!({"format_version": "invarlock-trust-v1", "profile": "dev",
@@ -95,7 +70,7 @@ fn a_trust_profile_contains_the_limits() {
 fn faults_are_found_before_anything_runs() {
     let place = small::place();
     let refused = |limits: Value, needle: &str| {
-        let output = evaluate(&place, &limits, "eval", 2);
+        let output = evaluate(&place, &limits, 2);
         let text = output["error"].to_string();
         assert!(text.contains(needle), "{text}");
         assert!(!place.work("eval").exists());

@@ -1,6 +1,7 @@
 //! The sweep of the variance guard: the gain from which it should change weights, so that it seldom does.
 //!
-//! The formulas are those of `advanced calibrate ve-sweep` of InvarLock 0.8 to 0.12.
+//! The formulas are those of `advanced calibrate ve-sweep` of InvarLock 0.8 to 0.12. That command is not built yet, so only the tests
+//! call this.
 
 use super::{SweepConfig, share_or, three_decimals};
 use serde::{Deserialize, Serialize};

@@ -106,7 +106,7 @@ pub struct Context {
     pub tier: String,
     /// `container` or `host`.
     pub execution_mode: String,
-    /// Who isolated a host run, as its environment says; nobody observed it.
+    /// What the environment of a host run says of who isolated it. This program did not observe it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boundary: Option<Boundary>,
     /// Controls that the user disabled.
