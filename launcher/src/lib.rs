@@ -26,7 +26,6 @@ mod keys;
 mod limits;
 mod measure_side;
 mod metric_choice;
-mod mounts;
 mod network;
 mod output;
 mod pack;
@@ -52,6 +51,7 @@ mod run_output;
 mod running;
 #[cfg(feature = "schemas")]
 pub mod schemas;
+mod side_inputs;
 mod signals;
 mod stdio;
 mod sweep;
