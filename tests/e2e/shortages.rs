@@ -52,15 +52,17 @@ fn full_state_directory_is_a_system_error() {
         let fill =
             format!("{mount_and_create}; head -c 1M /dev/zero >{}/.fill 2>/dev/null || true", dir.display());
         let no_inodes = mount_tmpfs(&dir, "nr_inodes=1");
-        for (script, context) in [
-            (fill, format!("writing {state}/")),
-            (no_inodes, format!("creating the state directory {state}")),
+        let no_directory = format!("creating the state directory {state}");
+        for (script, of_run, of_evaluation) in [
+            (fill, format!("registering the run in {state}/running"), format!("writing {state}/")),
+            (no_inodes, no_directory.clone(), no_directory),
         ] {
-            let needles = ["error[system]", &context, "No space left on device", "free some space"];
+            let needles = |context| ["error[system]", context, "No space left on device", "free some space"];
             let ran = run_with_mounts(&stage, &script, &stage.run(&[]));
             assert!(!ran.out.contains(RAN), "{ran:?}");
-            ran.expect(125).one_error(&needles);
-            run_with_mounts(&stage, &script, &stage.evaluation(&["--quiet"])).expect(3).one_error(&needles);
+            ran.expect(125).one_error(&needles(&of_run));
+            let ran = run_with_mounts(&stage, &script, &stage.evaluation(&["--quiet"]));
+            ran.expect(3).one_error(&needles(&of_evaluation));
             stage.no_evidence(&script);
         }
     }

@@ -72,6 +72,7 @@ fn soak(invarlock: &Path, user: As, divisor: usize) -> bool {
     soak.round("launcher killed", KILLS, |soak, runs| {
         let hit = (0..runs).filter(|i| soak.killed_after(*i, |launcher| Some(launcher.id()))).count();
         assert!(hit > runs / 2, "only {hit} of {runs} runs were killed before their end");
+        succeeded(soak.start().wait_with_output().unwrap());
     });
     soak.round("supervisor killed", KILLS, |soak, runs| {
         let supervisor = |launcher: &Child| leaks::children(launcher.id()).first().copied();
