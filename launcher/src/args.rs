@@ -20,7 +20,7 @@ mod verify;
 pub use attest::{
     AttestCommand, InspectArgs, KeygenArgs, LockArgs, PlanCommand, SignArgs, VerifyEnvelopeArgs,
 };
-pub use calibrate::{CalibrateCommand, CalibrationArgs, NullSweepArgs};
+pub use calibrate::{CalibrateCommand, CalibrationArgs, NullSweepArgs, VeSweepArgs};
 pub use container::{ContainerArgs, LimitArgs};
 pub use evaluate::{AllowArgs, EvaluateArgs, ExecutionMode};
 pub use evidence_pack::{

@@ -12,8 +12,8 @@ use crate::preset;
 use crate::tiers_file;
 use crate::workload::Workload;
 use crate::workload_changes::Changes;
+use invarlock_evidence::calibration::ve_sweep;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
-use invarlock_evidence::format::evaluation_report::Calibration;
 use invarlock_evidence::format::guard_request::{GuardMode, GuardRequest};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
@@ -63,12 +63,13 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
 /// How the guards judge.
 fn guards(args: &EvaluateArgs) -> Result<GuardRequest> {
     let mode = args.guards.parse::<GuardMode>().context("reading --guards")?;
-    let calibration = match args.guard_calibration[..] {
-        [] => None,
-        [windows, min_coverage, seed] if mode == GuardMode::Upstream => {
-            Some(Calibration { windows, min_coverage, seed })
+    let calibration = match args.guard_windows {
+        Some(_) if mode == GuardMode::Compare => {
+            return Err(Error::input("--guard-windows needs --guards upstream"));
         }
-        _ => return Err(Error::input("--guard-calibration needs three numbers and --guards upstream")),
+        windows => {
+            windows.map(|windows| ve_sweep::calibration(windows, args.draw_windows.unwrap_or_default()))
+        }
     };
     if mode == GuardMode::Upstream && args.tiers.is_some() {
         return Err(Error::input(

@@ -1,9 +1,11 @@
 //! The sweep of the variance guard: the gain from which it should change weights, so that it seldom does.
 //!
-//! The formulas are those of `advanced calibrate ve-sweep` of InvarLock 0.8 to 0.12. That command is not built yet, so only the tests
-//! call this.
+//! The formulas are those of `advanced calibrate ve-sweep` of InvarLock 0.8 to 0.12.
 
 use super::{SweepConfig, share_or, three_decimals};
+use crate::format::evaluation_report::Calibration;
+use crate::guards::variance::upstream;
+use crate::policy::Tier;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -21,6 +23,28 @@ pub struct PredictiveGate {
     pub mean_delta: Option<f64>,
     /// Its confidence interval.
     pub delta_ci: Option<[f64; 2]>,
+}
+
+impl From<&upstream::PredictiveGate> for PredictiveGate {
+    fn from(gate: &upstream::PredictiveGate) -> Self {
+        let [low, high] = gate.delta_ci;
+        Self {
+            evaluated: gate.evaluated,
+            mean_delta: gate.mean_delta,
+            delta_ci: low.zip(high).map(|(low, high)| [low, high]),
+        }
+    }
+}
+
+/// The windows on which the guard tries factors in a run of the sweep: two may be missing.
+pub fn calibration(windows: u64, seed: u64) -> Calibration {
+    Calibration { windows, min_coverage: windows.saturating_sub(2).max(1), seed }
+}
+
+/// Whether the sweep takes a gain of a tier only where the mean change is a gain, too. InvarLock reads this from its `tiers.yaml`, which says it
+/// of no tier but `conservative`; its guard has another default.
+pub fn one_sided(tier: Tier) -> bool {
+    tier != Tier::Conservative
 }
 
 impl PredictiveGate {

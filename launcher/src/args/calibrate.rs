@@ -18,6 +18,16 @@ pub enum CalibrateCommand {
         Exit codes: 0 the files are written, 2 input or usage, 3 a run failed (the same command goes on with the others),\n\
         128+n stopped by signal n.")]
     NullSweep(NullSweepArgs),
+    /// Try the factors of InvarLock's variance guard, once for each tier and seed, and recommend the gain from which they are applied
+    #[command(after_help = "Examples:\n  \
+        invarlock advanced calibrate ve-sweep --config ve.yaml --subject int8/ --out calibration/ve --jobs 2\n  \
+        invarlock advanced calibrate ve-sweep --config ve.yaml --subject int8/ --tier balanced --window 8 --window 16\n\n\
+        The configuration is a preset that also names the model (`model: {id: …}`). Each seed draws other windows. The guard is\n\
+        that of `evaluate --guards upstream`; the subjects should be edited as yours are. A run that is in the directory already,\n\
+        and was made from the same inputs, is not repeated.\n\n\
+        Exit codes: 0 the files are written, 2 input or usage, 3 a run failed (the same command goes on with the others),\n\
+        128+n stopped by signal n.")]
+    VeSweep(VeSweepArgs),
 }
 
 /// `invarlock advanced calibrate null-sweep`.
@@ -26,6 +36,9 @@ pub struct NullSweepArgs {
     /// What is evaluated.
     #[command(flatten)]
     pub runs: CalibrationArgs,
+    /// Configuration: a preset that also names the model
+    #[arg(long, default_value = "configs/calibration/null_sweep_ci.yaml", value_name = "FILE.yaml")]
+    pub config: PathBuf,
     /// Directory of the runs and of the recommended limits
     #[arg(long, default_value = "reports/calibration/null_sweep", value_name = "DIR")]
     pub out: PathBuf,
@@ -37,12 +50,32 @@ pub struct NullSweepArgs {
     pub target_any_warning_rate: f64,
 }
 
+/// `invarlock advanced calibrate ve-sweep`.
+#[derive(Debug, Args)]
+pub struct VeSweepArgs {
+    /// What is evaluated.
+    #[command(flatten)]
+    pub runs: CalibrationArgs,
+    /// Configuration: a preset that also names the model
+    #[arg(long, default_value = "configs/calibration/rmt_ve_sweep_ci.yaml", value_name = "FILE.yaml")]
+    pub config: PathBuf,
+    /// Directory of the runs and of the recommended limits
+    #[arg(long, default_value = "reports/calibration/ve_sweep", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Windows on which the guard tries factors; may be repeated
+    #[arg(long, default_values_t = [6, 8, 12, 16], value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub window: Vec<u64>,
+    /// Share that is added to the gain, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = parse_share)]
+    pub safety_margin: f64,
+    /// Largest share of runs in which factors are applied, 0 to 1
+    #[arg(long, default_value_t = 0.05, value_name = "SHARE", value_parser = parse_share)]
+    pub target_enable_rate: f64,
+}
+
 /// What the runs of a calibration have in common.
 #[derive(Debug, Args)]
 pub struct CalibrationArgs {
-    /// Configuration: a preset that also names the model
-    #[arg(long, default_value = "configs/calibration/null_sweep_ci.yaml", value_name = "FILE.yaml")]
-    pub config: PathBuf,
     /// A subject that is known to be good, made from the model; may be repeated [default: the model itself]
     #[arg(long, value_name = "DIR")]
     pub subject: Vec<PathBuf>,

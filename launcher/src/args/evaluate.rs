@@ -93,9 +93,9 @@ pub struct EvaluateArgs {
     /// Set by `sweep`: this seed draws the windows
     #[arg(long, value_name = "SEED", hide = true)]
     pub draw_windows: Option<u64>,
-    /// Set by calibration: the windows on which the variance guard of InvarLock tries factors, how many it needs, and the seed of the intervals
-    #[arg(long, value_name = "WINDOWS,LEAST,SEED", value_delimiter = ',', hide = true)]
-    pub guard_calibration: Vec<u64>,
+    /// Set by calibration: the windows on which the variance guard of InvarLock tries factors
+    #[arg(long, value_name = "NUMBER", requires = "draw_windows", hide = true)]
+    pub guard_windows: Option<u64>,
     /// Set by `sweep`: the process with which this one ends
     #[arg(long, value_name = "PID", hide = true)]
     pub parent: Option<u32>,

@@ -1,6 +1,7 @@
 //! `invarlock advanced calibrate`: many evaluations of a model that must pass, and the limits of the guards that follow.
 
 mod null_sweep;
+mod ve_sweep;
 
 use crate::args::{AllowArgs, CalibrateCommand, CalibrationArgs};
 use crate::error::{Context as _, Error, Result};
@@ -15,7 +16,9 @@ use crate::verbs::row::Verb;
 use crate::{inputs, preset};
 use console::style;
 use invarlock_evidence::calibration::SweepConfig;
+use invarlock_evidence::format::statistics::GuardStatistics;
 use invarlock_evidence::json::parse_run_report;
+use invarlock_evidence::measured::read_statistics;
 use invarlock_evidence::policy::Tier;
 use invarlock_evidence::run_report::RunReport;
 use invarlock_evidence::sweep::Row;
@@ -30,6 +33,9 @@ pub fn of(command: &CalibrateCommand) -> Verb<'_> {
     match command {
         CalibrateCommand::NullSweep(args) => {
             Verb::new(|policy| null_sweep::run(args, policy)).json(args.runs.json).needs(needs(&args.runs))
+        }
+        CalibrateCommand::VeSweep(args) => {
+            Verb::new(|policy| ve_sweep::run(args, policy)).json(args.runs.json).needs(needs(&args.runs))
         }
     }
 }
@@ -57,6 +63,7 @@ fn shared_options(args: &CalibrationArgs) -> Vec<OsString> {
 /// A calibration: what is asked for, checked.
 struct Calibration<'a> {
     args: &'a CalibrationArgs,
+    config: &'a Path,
     out: &'a Path,
     policy: &'a Policy,
     shared: Vec<OsString>,
@@ -73,11 +80,21 @@ struct Evidence<'a> {
     subject: RunReport,
 }
 
+impl Evidence<'_> {
+    /// What the guards measured of the subject.
+    fn statistics(&self) -> Result<GuardStatistics> {
+        read_statistics(&self.subject)?
+            .ok_or_else(|| Error::unsupported("its evaluator measures no statistics of weights"))
+            .with_context(|| format!("run {}", self.run.evidence.display()))
+            .hint("use an image of this version")
+    }
+}
+
 impl<'a> Calibration<'a> {
-    fn new(args: &'a CalibrationArgs, out: &'a Path, policy: &'a Policy) -> Result<Self> {
+    fn new(args: &'a CalibrationArgs, config: &'a Path, out: &'a Path, policy: &'a Policy) -> Result<Self> {
         let shared = shared_options(args);
         shared_arguments(&shared).map_err(|error| wrong_options(&error))?;
-        Ok(Self { args, out, policy, shared, tiers: tiers(&args.tier)? })
+        Ok(Self { args, config, out, policy, shared, tiers: tiers(&args.tier)? })
     }
 
     /// Evaluates every subject for each seed and variant, and calls `read` with the evidence of each run. The variants are options of
@@ -112,7 +129,7 @@ impl<'a> Calibration<'a> {
 
     /// The runs: the model as the baseline, and as the subject unless subjects are named.
     fn plan(&self, variants: Vec<Variant>) -> Result<SweepPlan> {
-        let config = &self.args.config;
+        let config = self.config;
         let model = preset::read(config)?.model.ok_or_else(|| {
             Error::input(format!("configuration {}: model.id is missing", config.display()))
                 .with_hint("name the model to calibrate for: `model: {id: base/}`")
@@ -131,7 +148,7 @@ impl<'a> Calibration<'a> {
         let plan = SweepPlan {
             baseline: model,
             subjects,
-            presets: vec![(name(config), config.clone())],
+            presets: vec![(name(config), config.to_owned())],
             seeds: self.seeds()?.into_iter().map(Some).collect(),
             variants,
         };
@@ -185,9 +202,9 @@ impl<'a> Calibration<'a> {
     }
 
     /// What the report states of the request.
-    fn config(&self, n_runs: usize, windows: Option<Vec<u64>>) -> SweepConfig {
+    fn config_of_report(&self, n_runs: usize, windows: Option<Vec<u64>>) -> SweepConfig {
         SweepConfig {
-            base_config: self.args.config.to_string_lossy().into_owned(),
+            base_config: self.config.to_string_lossy().into_owned(),
             profile: self.args.profile.clone(),
             tiers: self.tiers.iter().map(ToString::to_string).collect(),
             windows,

@@ -2,21 +2,20 @@
 
 use super::{Calibration, Evidence, now, yaml};
 use crate::args::NullSweepArgs;
-use crate::error::{Context as _, Error, Result};
+use crate::error::Result;
 use crate::policy::Policy;
 use crate::sweep::Variant;
 use crate::ui;
 use invarlock_evidence::calibration::null_sweep::{self, Distance, Report, Run, Settings, SpectralRun};
 use invarlock_evidence::calibration::{tables, tiers_patch, to_json};
 use invarlock_evidence::format::untrusted::Node;
-use invarlock_evidence::measured::read_statistics;
 use invarlock_evidence::policy::Tier;
 
 const PATCH: &str = "tiers_patch_spectral_null.yaml";
 
 /// Exits 0 when the files are written.
 pub fn run(args: &NullSweepArgs, policy: &Policy) -> Result<u8> {
-    let calibration = Calibration::new(&args.runs, &args.out, policy)?;
+    let calibration = Calibration::new(&args.runs, &args.config, &args.out, policy)?;
     // What is measured does not depend on the tier: one run gives the numbers of all.
     let tier = calibration.tiers.first().map_or(Tier::Balanced, |tier| *tier);
     let options = vec!["--tier".into(), tier.to_string().into()];
@@ -26,7 +25,7 @@ pub fn run(args: &NullSweepArgs, policy: &Policy) -> Result<u8> {
     runs.sort_by(|a, b| (&a.tier, a.seed).cmp(&(&b.tier, b.seed)));
     let settings =
         Settings { safety_margin: args.safety_margin, target_any_warning_rate: args.target_any_warning_rate };
-    let report = null_sweep::report(&runs, calibration.config(runs.len(), None), settings, now());
+    let report = null_sweep::report(&runs, calibration.config_of_report(runs.len(), None), settings, now());
     let patch = args.out.join(PATCH);
     calibration.write(&[
         ("null_sweep_report.json", to_json(&report)),
@@ -45,12 +44,7 @@ pub fn run(args: &NullSweepArgs, policy: &Policy) -> Result<u8> {
 
 /// A run, judged by each tier.
 fn judge(calibration: &Calibration<'_>, evidence: &Evidence<'_>) -> Result<Vec<Run>> {
-    let statistics = read_statistics(&evidence.subject)?;
-    let statistics =
-        statistics.ok_or_else(|| Error::unsupported("its evaluator measures no statistics of weights"));
-    let statistics = statistics
-        .with_context(|| format!("run {}", evidence.run.evidence.display()))
-        .hint("use an image of this version")?;
+    let statistics = evidence.statistics()?;
     let subject = calibration.subject(evidence.run);
     let judged = |tier: &Tier| Run {
         tier: tier.to_string(),
