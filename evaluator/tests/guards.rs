@@ -9,6 +9,7 @@ mod common;
 use changed::Changed;
 use common::{baseline, extract, run, subject};
 use invarlock_evidence::compare::{CompareContext, compare};
+use invarlock_evidence::format::guard_request::{GuardMode, GuardRequest};
 use invarlock_evidence::format::tiers::TierLimits;
 use invarlock_evidence::manifest::ExecutionMode;
 use invarlock_evidence::policy::{Profile, Tier};
@@ -67,6 +68,17 @@ const MODELS: [Names; 3] = [
 
 /// What the invariants, spectral and RMT guards say of a subject.
 type Verdicts = [bool; 3];
+
+/// A subject, measured and judged in both modes of the guards.
+struct Judged {
+    /// Compared with the baseline.
+    compared: Value,
+    /// Compared with itself, as InvarLock 0.12.1 does.
+    upstream: Value,
+}
+
+/// The modes of the guards.
+const MODES: [GuardMode; 2] = [GuardMode::Compare, GuardMode::Upstream];
 
 /// All pass.
 const PASS: Verdicts = [true; 3];
@@ -197,13 +209,21 @@ impl Measured {
         self.directory.path().join(name)
     }
 
-    fn baseline(&self, names: &Names) -> Value {
+    /// The reports of a model, measured in each mode.
+    fn baseline(&self, names: &Names) -> [Value; 2] {
         let checkpoint = self.path("models").join(names.model);
-        run(self.directory.path(), &baseline(&checkpoint, &self.path(names.dataset), 128, WINDOWS)).report()
+        let job = baseline(&checkpoint, &self.path(names.dataset), 128, WINDOWS);
+        MODES.map(|mode| self.measured(job.clone(), mode))
     }
 
-    /// The report of a changed copy of a model against its baseline.
-    fn compared(&self, names: &Names, before: &Value, change: Change) -> Value {
+    /// The report of a job in a mode of the guards.
+    fn measured(&self, mut job: Value, mode: GuardMode) -> Value {
+        job["guards"] = json!({"mode": mode});
+        run(self.directory.path(), &job).report()
+    }
+
+    /// A changed copy of a model against its baseline.
+    fn judged(&self, names: &Names, before: &[Value; 2], change: Change) -> Judged {
         let copy = self.path("copy");
         let _ = fs::remove_dir_all(&copy);
         fs::create_dir(&copy).unwrap();
@@ -218,20 +238,24 @@ impl Measured {
         self.against(before, &copy)
     }
 
-    fn against(&self, before: &Value, checkpoint: &Path) -> Value {
-        let job = subject(self.directory.path(), checkpoint, before);
-        let after = run(self.directory.path(), &job).report();
+    fn against(&self, before: &[Value; 2], checkpoint: &Path) -> Judged {
         let read = |report: &Value| -> RunReport { serde_json::from_value(report.clone()).unwrap() };
-        serde_json::to_value(compare(&read(before), &read(&after), &context()).unwrap()).unwrap()
+        let [compared, upstream] = [0, 1].map(|index| {
+            let (before, mode) = (&before[index], MODES[index]);
+            let after = self.measured(subject(self.directory.path(), checkpoint, before), mode);
+            let report = compare(&read(before), &read(&after), &context(mode)).unwrap();
+            serde_json::to_value(report).unwrap()
+        });
+        Judged { compared, upstream }
     }
 }
 
-fn context() -> CompareContext {
+fn context(mode: GuardMode) -> CompareContext {
     CompareContext {
         profile: Profile::Dev,
         limits: TierLimits::default(),
         tier: Tier::Balanced,
-        guards: Default::default(),
+        guards: GuardRequest { mode, calibration: None },
         baseline_model_id: "baseline".to_owned(),
         subject_model_id: "subject".to_owned(),
         baseline_checkpoint_sha256: None,
@@ -258,18 +282,20 @@ fn verdicts(report: &Value) -> Verdicts {
 }
 
 /// A row of the table in docs/guards.md.
-fn row(model: &str, change: &str, report: &Value) -> String {
+fn row(model: &str, change: &str, judged: &Judged) -> String {
+    let report = &judged.compared;
     let number =
         |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.3}"));
-    let words = verdicts(report).map(|passed| if passed { "pass" } else { "**fail**" });
+    let word = |passed| if passed { "pass" } else { "**fail**" };
+    let [_, spectral, rmt] = verdicts(&judged.upstream).map(word);
     let summary = &report["spectral"]["summary"];
     format!(
-        "| {model} | {change} | {} | {} | {} | {} | {} |",
+        "| {model} | {change} | {} | {} | {} | {} | {} | {spectral} | {rmt} |",
         number(&report["primary_metric"]["ratio_vs_baseline"]),
         number(&summary["max_sigma_ratio"]),
         number(&summary["min_correlation"]),
         number(&report["rmt"]["max_edge_ratio"]),
-        words.join(" | ")
+        verdicts(report).map(word).join(" | ")
     )
 }
 
@@ -279,16 +305,17 @@ fn honest_subjects_pass_and_damaged_ones_do_not() {
     for names in MODELS {
         let before = measured.baseline(&names);
         for (change, apply) in HONEST {
-            let report = measured.compared(&names, &before, apply);
-            println!("{}", row(names.model, change, &report));
-            assert_eq!(verdicts(&report), PASS, "{}: {change}", names.model);
-            assert_eq!(report["variance"]["passed"], true);
+            let judged = measured.judged(&names, &before, apply);
+            println!("{}", row(names.model, change, &judged));
+            assert_eq!(verdicts(&judged.compared), PASS, "{}: {change}", names.model);
+            assert_eq!(judged.compared["variance"]["passed"], true);
         }
         for (change, apply) in DAMAGED {
-            let report = measured.compared(&names, &before, apply);
-            println!("{}", row(names.model, change, &report));
-            let found = verdicts(&report);
+            let judged = measured.judged(&names, &before, apply);
+            println!("{}", row(names.model, change, &judged));
+            let found = verdicts(&judged.compared);
             assert_ne!(found, PASS, "{}: {change}", names.model);
+            assert_eq!(verdicts(&judged.upstream)[1..], PASS[1..], "{}: {change}", names.model);
             match change {
                 // Only activations show it.
                 "an epsilon of 1 in the configuration" => {
@@ -321,9 +348,9 @@ fn head_that_is_the_embedding_is_seen() {
                 copy.tensors.remove("lm_head.weight");
             },
         };
-        let report = measured.compared(names, &before, change);
-        println!("{}", row(names.model, "head tied to the embedding", &report));
-        let violation = &report["spectral"]["violations"][0];
+        let judged = measured.judged(names, &before, change);
+        println!("{}", row(names.model, "head tied to the embedding", &judged));
+        let violation = &judged.compared["spectral"]["violations"][0];
         assert_eq!((&violation["module"], &violation["severity"]), (&json!("lm_head"), &json!("fatal")));
     }
 }
@@ -334,15 +361,15 @@ fn only_the_invariants_fail_fewer_positions() {
     let measured = Measured::new();
     let names = &MODELS[0];
     let before = measured.baseline(names);
-    let report = measured.compared(names, &before, |copy, _| {
+    let judged = measured.judged(names, &before, |copy, _| {
         copy.config["n_positions"] = json!(384);
         let (_, shape, bytes) = copy.tensors.get_mut("transformer.wpe.weight").unwrap();
         bytes.truncate(bytes.len() / shape[0] * 384);
         shape[0] = 384;
     });
-    println!("{}", row(names.model, "384 of 512 positions", &report));
-    assert_eq!(verdicts(&report), [false, true, true]);
-    let violations = report["spectral"]["violations"].as_array().unwrap();
+    println!("{}", row(names.model, "384 of 512 positions", &judged));
+    assert_eq!(verdicts(&judged.compared), [false, true, true]);
+    let violations = judged.compared["spectral"]["violations"].as_array().unwrap();
     let kinds: Vec<_> =
         violations.iter().map(|violation| (&violation["type"], &violation["severity"])).collect();
     assert_eq!(kinds, [(&json!("shape"), &json!("budgeted"))]);
