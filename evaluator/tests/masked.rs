@@ -44,11 +44,43 @@ fn the_tokens_that_windows_use_include_the_masked_ones() {
     }
 }
 
+/// The windows of a report before they were masked.
+fn originals(report: &Value) -> Vec<Vec<i64>> {
+    let arms = ["preview", "final"].map(|arm| &report["evaluation_windows"][arm]);
+    let rows =
+        |arm: &Value, name: &str| -> Vec<Vec<i64>> { serde_json::from_value(arm[name].clone()).unwrap() };
+    let original = |(ids, labels): (Vec<i64>, Vec<i64>)| {
+        ids.iter().zip(labels).map(|(id, label)| if label >= 0 { label } else { *id }).collect()
+    };
+    arms.iter()
+        .flat_map(|arm| rows(arm, "input_ids").into_iter().zip(rows(arm, "labels")))
+        .map(original)
+        .collect()
+}
+
 #[test]
-fn rows_are_taken_in_order_only() {
+fn a_seed_draws_rows_of_masked_windows() {
+    let (dir, mut job) = inputs();
+    let in_order = originals(&run(dir.path(), &job).report());
+    job["provider"] = json!("hf_text");
+    let drawn = [42, 43].map(|seed| {
+        job["seed"] = json!(seed);
+        originals(&run(dir.path(), &job).report())
+    });
+    // `random.Random(42).shuffle` of 8 rows in CPython.
+    let rows = |windows: &[Vec<i64>]| -> Vec<i64> {
+        // The first word of a row names it, since 17 and 100 have no common factor.
+        windows.iter().map(|window| (0..8).find(|row| 5 + row * 17 % 100 == window[0]).unwrap()).collect()
+    };
+    assert_eq!(rows(&in_order), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(rows(&drawn[0]), [3, 4, 6, 7, 2, 5]);
+    assert_ne!(rows(&drawn[0]), rows(&drawn[1]));
+}
+
+#[test]
+fn documents_and_difficulty_do_not_choose_rows() {
     let (dir, job) = inputs();
     for (setting, value, word) in [
-        ("provider", json!("hf_text"), "hf_text is not supported for a masked language model"),
         ("provider", json!("wikitext2"), "wikitext2 is not supported for a masked language model"),
         ("packing", json!("documents"), "packing: documents is not supported for a masked language model"),
     ] {

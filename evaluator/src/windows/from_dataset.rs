@@ -58,17 +58,19 @@ impl Windower<'_> {
     /// Fails where rows are chosen in a way that the model does not allow.
     fn check(&self, rows: &Rows<'_>) -> Result<()> {
         let provider = self.job.provider;
-        let in_order = matches!(provider, Provider::LocalJsonl | Provider::LocalJsonlPairs);
         if (rows.fields.target.is_some()) != (provider == Provider::LocalJsonlPairs) {
             bail!(Input, "the job has the provider {}, which does not fit its fields", provider.name());
         }
-        if self.objective != Objective::Causal && (!in_order || rows.packing != Packing::Rows) {
-            let how = if in_order { "packing: documents" } else { provider.name() };
-            let model = self.objective.describe();
-            return Err(Error::unsupported(format!("{how} is not supported for a {model}"))
-                .with_hint("use the provider local_jsonl with packing: rows"));
-        }
-        Ok(())
+        let refused = match (self.objective, provider) {
+            (Objective::Causal, _) => None,
+            (_, Provider::Wikitext2) => Some(provider.name()),
+            (Objective::Seq2Seq, Provider::HfText) => Some(provider.name()),
+            _ => (rows.packing != Packing::Rows).then_some("packing: documents"),
+        };
+        let Some(how) = refused else { return Ok(()) };
+        let model = self.objective.describe();
+        Err(Error::unsupported(format!("{how} is not supported for a {model}"))
+            .with_hint("use the provider local_jsonl with packing: rows"))
     }
 
     /// Texts in place of conversations, and the digest of the template that made them.
@@ -85,8 +87,9 @@ impl Windower<'_> {
         Ok((chat::render(&texts, &template)?, Some(template.sha256)))
     }
 
-    fn selected(self, texts: &Texts, rows: &Rows<'_>, progress: &Progress) -> Result<Windows> {
-        let Self { job, objective, tokenizer, masked, .. } = self;
+    fn selected(mut self, texts: &Texts, rows: &Rows<'_>, progress: &Progress) -> Result<Windows> {
+        let masked = self.masked.take();
+        let Self { job, objective, tokenizer, .. } = self;
         let request = WindowRequest {
             seq_len: job.seq_len,
             preview: job.preview_n,
@@ -97,29 +100,39 @@ impl Windower<'_> {
         };
         let encode = |row: &Row| window(row, objective, tokenizer, job.seq_len);
         let report = |done, total| progress.report("tokenize", done, total);
-        match (rows.packing, job.provider) {
-            (Packing::Documents, _) => {
-                let Some(end) = tokenizer.eos else {
-                    return Err(Error::input(
-                        "packing: documents joins documents by the end token, but the tokenizer has none",
-                    )
-                    .with_hint("set eos_token in tokenizer_config.json, or use packing: rows"));
-                };
-                let whole = tokenizer.whole()?;
-                let encode = |text: &str| whole.encode_plain(text);
-                documents(texts, Documents { end, begin: tokenizer.bos, encode: &encode }, &request, &report)
+        let masker = |masked| Masker::new(masked, tokenizer.vocab_size, job.seed);
+        let mut masker = masked.as_ref().map(masker).transpose()?;
+        let windows = match (rows.packing, job.provider) {
+            (Packing::Documents, _) => self.documents(texts, &request, &report)?,
+            (Packing::Rows, Provider::HfText) => {
+                shuffled(texts, job.seed, &request, &encode, masker.as_mut(), &report)?
             }
-            (Packing::Rows, Provider::HfText) => shuffled(texts, job.seed, &request, &encode, &report),
-            (Packing::Rows, Provider::Wikitext2) => stratified(texts, job.seed, &request, &encode, &report),
+            (Packing::Rows, Provider::Wikitext2) => stratified(texts, job.seed, &request, &encode, &report)?,
             (Packing::Rows, Provider::LocalJsonl | Provider::LocalJsonlPairs) => {
-                let masker = |masked| Masker::new(masked, tokenizer.vocab_size, job.seed);
-                let mut masker = masked.as_ref().map(masker).transpose()?;
-                let windows = select(texts, &request, &encode, masker.as_mut(), &report)?;
-                let draws = masker.map(|masker| masker.draws());
-                let masked = masked.map(|masked| with_draws(masked, draws, &windows, tokenizer));
-                Ok(Windows { masked, ..windows })
+                select(texts, &request, &encode, masker.as_mut(), &report)?
             }
-        }
+        };
+        let draws = masker.map(|masker| masker.draws());
+        let masked = masked.map(|masked| with_draws(masked, draws, &windows, tokenizer));
+        Ok(Windows { masked, ..windows })
+    }
+
+    /// The rows, joined and cut into full windows.
+    fn documents(
+        &self,
+        texts: &Texts,
+        request: &WindowRequest<'_>,
+        report: &dyn Fn(u64, u64),
+    ) -> Result<Windows> {
+        let Some(end) = self.tokenizer.eos else {
+            return Err(Error::input(
+                "packing: documents joins documents by the end token, but the tokenizer has none",
+            )
+            .with_hint("set eos_token in tokenizer_config.json, or use packing: rows"));
+        };
+        let whole = self.tokenizer.whole()?;
+        let encode = |text: &str| whole.encode_plain(text);
+        documents(texts, Documents { end, begin: self.tokenizer.bos, encode: &encode }, request, report)
     }
 }
 

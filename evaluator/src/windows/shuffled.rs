@@ -2,25 +2,28 @@
 
 use std::collections::HashSet;
 
+use invarlock_evidence::masking::Masker;
 use rayon::prelude::*;
 
 use super::random::python_shuffle;
-use super::select::{CHUNK, Encode, WindowRequest, needed, numbered, remedy};
+use super::select::{CHUNK, Encode, Selection, WindowRequest, arms, needed, remedy};
 use super::{Window, Windows};
 use crate::dataset::Texts;
 use invarlock_error::{Error, Result};
 
-/// Selects the first windows that differ, in the order of the seed.
+/// Selects the first windows that differ, in the order of the seed, and masks them if there is a masker.
 pub fn shuffled(
     texts: &Texts,
     seed: u64,
     request: &WindowRequest<'_>,
     encode: Encode<'_>,
+    masker: Option<&mut Masker<'_>>,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Windows> {
     let needed = needed(request)?;
     let order = python_shuffle(seed, texts.rows.len());
-    let (mut found, mut seen): (Vec<Window>, HashSet<Vec<u32>>) = (Vec::new(), HashSet::new());
+    let (mut found, mut rows): (Vec<Window>, Vec<usize>) = (Vec::new(), Vec::new());
+    let mut seen: HashSet<Vec<u32>> = HashSet::new();
     let (mut short, mut repeated) = (0, 0);
     for chunk in order.chunks(CHUNK) {
         if found.len() >= needed {
@@ -28,14 +31,17 @@ pub fn shuffled(
         }
         let encoded: Vec<Option<Window>> =
             chunk.par_iter().map(|row| encode(&texts.rows[*row])).collect::<Result<_>>()?;
-        for window in encoded {
+        for (window, row) in encoded.into_iter().zip(chunk) {
             if found.len() >= needed {
                 break;
             }
             match window {
                 None => short += 1,
                 Some(window) if !seen.insert(window.tokens().to_vec()) => repeated += 1,
-                Some(window) => found.push(window),
+                Some(window) => {
+                    found.push(window);
+                    rows.push(row + 1);
+                }
             }
         }
         progress(found.len() as u64, needed as u64);
@@ -52,8 +58,9 @@ pub fn shuffled(
         ))
         .with_hint(remedy(request, texts)));
     }
-    let second = found.split_off(request.preview);
-    Ok(Windows { blank: texts.blank, short, ..numbered(found, second) })
+    // Masks can make windows equal that were not.
+    let windows = arms(Selection { usable: found, rows, masker }, request)?;
+    Ok(Windows { blank: texts.blank, short, ..windows })
 }
 
 #[cfg(test)]
@@ -75,13 +82,13 @@ mod tests {
             joinable: false,
         };
         let encode = characters(4);
-        let found = shuffled(&texts, 42, &request, &encode, &|_, _| ()).expect("windows");
+        let found = shuffled(&texts, 42, &request, &encode, None, &|_, _| ()).expect("windows");
         let first =
             |arm: &[Window]| arm.iter().map(|window| window.ids[0] - u32::from('a')).collect::<Vec<_>>();
         assert_eq!((first(&found.preview.windows), first(&found.final_.windows)), (vec![7, 5], vec![2, 8]));
         assert_eq!((found.preview.ids, found.final_.ids), (vec![0, 1], vec![2, 3]));
         let same = Texts { rows: vec![Row::text("same"); 9], blank: 0 };
-        let error = shuffled(&same, 42, &request, &encode, &|_, _| ()).expect_err("too few");
+        let error = shuffled(&same, 42, &request, &encode, None, &|_, _| ()).expect_err("too few");
         assert!(error.message().contains("8 repeat another window"), "{error}");
     }
 }
