@@ -187,6 +187,10 @@ fn a_model_without_projections_has_no_gain() {
     let ran = place.run(&[&ve_sweep[..], &["--seed", "1", "--tier", "balanced"]].concat()).expect(3);
     ran.one_error(&["the variance guard of InvarLock finds no projection", "like those of GPT-2"]);
     assert!(!place.work("cal/ve_sweep_report.json").exists());
+    // The evidence of the run, whose masked windows a seed drew, is measured again.
+    let run = format!("cal/runs/{}", place.names("work/cal/runs")[0]);
+    let inputs = ["--baseline-checkpoint", "bert", "--subject", "bert", "--dataset", "valid.jsonl"];
+    place.run(&[&["verify", "--profile", "dev", &run, "--reproduce"][..], &inputs].concat()).expect(0);
     let ran = place.run(&[&ve_sweep[..], &["--window", "0"]].concat()).expect(2);
     assert!(ran.err.contains("--window"), "{}", ran.err);
 }
