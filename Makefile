@@ -16,7 +16,7 @@ CRATES_OF_OURS := error seccomp security images registry runtime probe evidence 
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image runtime-smoke container-default-smoke container-front-door-smoke \
-        attack attack-images reproduction-trials slurm fuzz bench bench-eval bench-eval-plots bench-beside bench-verify bench-images soak test-vm install clean
+        attack attack-images reproduction-trials slurm fuzz bench bench-eval bench-eval-plots bench-beside bench-verify bench-images bench-calibrate soak test-vm install clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -111,7 +111,7 @@ attack-images: ## Import hostile archives and layouts, as root and as a user, an
 
 reproduction-trials: ## Verify by measuring again, 100 times each: honest, invented, lowered and relabelled evidence; print how many pass
 	$(CARGO) build --locked --workspace --all-features --bins
-	$(CARGO) test --locked -p invarlock-tests --test reproduce a_hundred_trials -- --ignored --nocapture
+	$(CARGO) test --locked --workspace --all-features --test reproduce a_hundred_trials -- --ignored --nocapture
 
 fuzz: ## Fuzz the parsers of untrusted input, FUZZ_SECONDS (180) each, from the seeds in fuzz/ (needs a nightly compiler and cargo-fuzz)
 	for target in $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))); do \
@@ -122,7 +122,11 @@ fuzz: ## Fuzz the parsers of untrusted input, FUZZ_SECONDS (180) each, from the 
 
 slurm: ## Sweep 50 runs through Slurm against the same here, and lose a node of two in the middle (needs slurm-wlm, munge; three minutes)
 	$(CARGO) build --locked --workspace --all-features --bins
-	$(CARGO) test --locked -p invarlock-tests --test slurm -- --ignored --nocapture --test-threads=1
+	$(CARGO) test --locked --workspace --all-features --test slurm -- --ignored --nocapture --test-threads=1
+
+bench-calibrate: ## Calibrate with 20 runs, two jobs against one, each run with one thread (three minutes)
+	$(CARGO) build --locked --workspace --all-features --bins
+	$(CARGO) test --locked --workspace --all-features --test calibrate -- --ignored --nocapture
 
 soak: build ## 1,000 runs in a row, 50 at once, and killed runs: print what they leave behind
 	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins

@@ -1,17 +1,21 @@
 //! `invarlock advanced calibrate`: limits from many runs, in processes of their own.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests; one of them prints measurements")]
 
 use invarlock_tests::fixtures::extract;
-use invarlock_tests::{As, Place, Ran, demo, read_json, skip, small, target};
+use invarlock_tests::{As, Place, Ran, demo, is_root, read_json, skip, small, target};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// A place with a configuration of the model `base`.
 fn place() -> Place {
-    let place = small::place();
+    configured(small::place())
+}
+
+fn configured(place: Place) -> Place {
     let mut config: Value = read_json(&place.work("preset.yaml"));
     config["model"] = json!({"id": "base", "adapter": "hf_causal"});
     config["edit"] = json!({"name": "noop", "plan": {}});
@@ -262,4 +266,33 @@ fn faults_are_found_before_anything_runs() {
     null_sweep(&place, &[]).expect(3).one_error(&["the edit `quant_rtn` is not made here", "--subject"]);
     let ran = null_sweep(&place, &["--safety-margin", "2"]).expect(2);
     assert!(ran.err.contains("not a number from 0 to 1"), "{}", ran.err);
+}
+
+#[test]
+#[ignore = "a benchmark: make bench-calibrate"]
+fn two_jobs_are_nearly_twice_as_fast_as_one_thread() {
+    if !is_root() {
+        return skip("two_jobs_are_nearly_twice_as_fast_as_one_thread", "--cpus needs a cpu cgroup, so root");
+    }
+    let place = configured(small::place_of(As::Caller));
+    place.run(&["runtime", "image", "build"]).expect(0);
+    let mut config: Value = read_json(&place.work("null.yaml"));
+    for (name, value) in [("seq_len", 128), ("preview_n", 64), ("final_n", 64)] {
+        config["dataset"][name] = json!(value);
+    }
+    place.write("null.yaml", config.to_string().as_bytes());
+    for (verb, seeds) in [("null-sweep", "20"), ("ve-sweep", "20")] {
+        let seconds = |jobs: &str| {
+            let out = format!("{verb}-{jobs}");
+            let start = Instant::now();
+            let runs =
+                ["--profile", "dev", "--n-seeds", seeds, "--tier", "balanced", "--jobs", jobs, "--quiet"];
+            let threads = ["--", "--cpus", "1"];
+            let calibrate = ["advanced", "calibrate", verb, "--config", "null.yaml", "--out", &out];
+            place.run(&[&calibrate[..], &runs, &threads].concat()).expect(0);
+            start.elapsed().as_secs_f64()
+        };
+        let (one, two) = (seconds("1"), seconds("2"));
+        println!("{verb}: 20 runs, one job {one:.1} s, two jobs {two:.1} s, rate {:.2}", one / two);
+    }
 }

@@ -5,7 +5,12 @@ use serde_json::json;
 
 /// A place for the ordinary user with the demo's checkpoints `base` and `subject`, and a preset of 4 + 4 windows.
 pub fn place() -> Place {
-    let place = Place::new(As::User);
+    place_of(As::User)
+}
+
+/// The same for another user.
+pub fn place_of(user: As) -> Place {
+    let place = Place::new(user);
     place.copy_dir(&demo("baseline"), "base");
     place.copy_dir(&demo("healthy"), "subject");
     let data = demo("valid.jsonl");
