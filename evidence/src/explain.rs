@@ -97,7 +97,7 @@ fn next_steps(report: &Value, summary: &Summary, gates: &[Gate], beside: Beside<
         }
         Beside::OfThisReport(_) if summary.verdict == "PASS" => {
             next.push(match summary.profile.as_deref() {
-                Some("dev") => "Evaluate with --profile ci before a release: dev decides on the ratio and the invariants only".to_owned(),
+                Some(name @ ("dev" | "ci_cpu")) => format!("Evaluate with --profile ci before a release: {name} decides on the ratio and the invariants only"),
                 _ => "Verify the evidence on a machine that you trust: invarlock verify".to_owned(),
             });
         }

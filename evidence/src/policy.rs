@@ -14,6 +14,9 @@ use std::str::FromStr;
 pub enum Profile {
     /// Any number of windows; the ratio and the invariants are gated, and nothing else.
     Dev,
+    /// 120 + 120 windows; otherwise as dev.
+    #[serde(rename = "ci_cpu")]
+    CiCpu,
     /// 240 + 240 windows, gated.
     Ci,
     /// 400 + 400 windows, gated, all guards required.
@@ -22,12 +25,13 @@ pub enum Profile {
 
 impl Profile {
     /// Every profile, the most lenient first.
-    pub const ALL: [Profile; 3] = [Profile::Dev, Profile::Ci, Profile::Release];
+    pub const ALL: [Profile; 4] = [Profile::Dev, Profile::CiCpu, Profile::Ci, Profile::Release];
 
     /// The name on the command line and in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Profile::Dev => "dev",
+            Profile::CiCpu => "ci_cpu",
             Profile::Ci => "ci",
             Profile::Release => "release",
         }
@@ -37,6 +41,7 @@ impl Profile {
     pub fn window_counts(self) -> Option<(usize, usize)> {
         match self {
             Profile::Dev => None,
+            Profile::CiCpu => Some((120, 120)),
             Profile::Ci => Some((240, 240)),
             Profile::Release => Some((400, 400)),
         }
@@ -45,7 +50,7 @@ impl Profile {
     /// Bootstrap replicates.
     pub fn replicates(self) -> usize {
         match self {
-            Profile::Dev => 1000,
+            Profile::Dev | Profile::CiCpu => 1000,
             Profile::Ci => 1200,
             Profile::Release => 3200,
         }
@@ -54,19 +59,19 @@ impl Profile {
     /// Band that final/preview perplexity must stay in.
     pub fn drift_band(self) -> (f64, f64) {
         match self {
-            Profile::Dev | Profile::Release => (0.95, 1.05),
+            Profile::Dev | Profile::CiCpu | Profile::Release => (0.95, 1.05),
             Profile::Ci => (0.95, 1.07),
         }
     }
 
     /// Whether every gate and the floors of windows, tokens and replicates are enforced.
     pub fn gated(self) -> bool {
-        self != Profile::Dev
+        self >= Profile::Ci
     }
 
     /// The flags of `validation` that decide under this profile, if their gates were evaluated.
     ///
-    /// With few windows, drift is random and there is no tail, so the profile dev decides on the ratio and the invariants only.
+    /// With few windows, drift is random and there is no tail, so the profiles dev and ci_cpu decide on the ratio and the invariants only.
     pub fn deciding_flags(self) -> &'static [&'static str] {
         const ALL: [&str; 7] = [
             "primary_metric_acceptable",
@@ -83,6 +88,11 @@ impl Profile {
     /// Whether a flag of `validation` decides under this profile.
     pub fn decides(self, flag: &str) -> bool {
         self.deciding_flags().contains(&flag)
+    }
+
+    /// Whether evidence that contradicts itself has the exit code 3, and not 1.
+    pub fn has_integrity_code(self) -> bool {
+        self != Profile::Dev
     }
 
     /// Whether every guard must have been evaluated.

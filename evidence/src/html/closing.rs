@@ -61,11 +61,12 @@ pub(super) fn verify_notes(report: &Value, beside: Beside<'_>) -> Vec<String> {
     } else if at(manifest, "execution_mode") == "host-bypass" {
         notes.push("This was measured on the host, without isolation, so the first command fails.".into());
     }
-    if profile(report) == Some(Profile::Dev) {
+    if let Some(profile) = profile(report).filter(|profile| !profile.gated()) {
         notes.push(
-            "This was measured with the dev profile, which decides on the ratio and the invariants alone; \
-             with --profile ci, verification requires more and may fail."
-                .into(),
+            format!(
+                "This was measured with the {profile} profile, which decides on the ratio and the invariants alone; \
+                 with --profile ci, verification requires more and may fail."
+            ),
         );
     }
     notes

@@ -91,7 +91,7 @@ pub struct CalibrationArgs {
     /// The first seed
     #[arg(long, default_value_t = 42, value_name = "SEED")]
     pub seed_start: u64,
-    /// Profile: dev (the configuration's windows), ci (240 + 240), release (400 + 400)
+    /// Profile: dev (the configuration's windows), ci_cpu (120 + 120), ci (240 + 240), release (400 + 400)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
     /// Device: auto or cpu

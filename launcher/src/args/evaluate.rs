@@ -30,7 +30,7 @@ pub struct EvaluateArgs {
     /// windows, as for published perplexities) [default: that of the preset, else rows]
     #[arg(long, value_name = "NAME")]
     pub packing: Option<String>,
-    /// Profile: dev (the preset's windows), ci (240 + 240), release (400 + 400)
+    /// Profile: dev (the preset's windows), ci_cpu (120 + 120), ci (240 + 240), release (400 + 400)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
     /// Tier of the gates: conservative, balanced or aggressive

@@ -69,7 +69,7 @@ pub struct BuildPackArgs {
 /// How the reports of a pack are verified.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Profile that the reports are verified with: dev, ci or release
+    /// Profile that the reports are verified with: dev, ci_cpu, ci or release
     #[arg(long, default_value = "dev", value_name = "NAME")]
     pub profile: String,
     /// Accept reports of other makers; where their numbers come from is not checked

@@ -18,12 +18,12 @@ use std::path::PathBuf;
     invarlock verify --trust trust.json reports/eval\n  \
     invarlock verify --key alice.pub --receipt receipt.json --verifier-key bob.key reports/eval\n\n\
     Exit codes: 0 accepted, 1 a gate or a demand is not met, 2 usage, malformed or unusable input,\n\
-    3 integrity: the evidence contradicts itself (ci and release).")]
+    3 integrity: the evidence contradicts itself (all profiles but dev).")]
 pub struct VerifyArgs {
     /// Evaluation reports, or directories that contain evaluation.report.json
     #[arg(required = true, value_name = "REPORT|DIR")]
     pub reports: Vec<PathBuf>,
-    /// Profile: dev (ratio and invariants), ci (every gate) or release (every gate and guard)
+    /// Profile: dev or ci_cpu (ratio and invariants), ci (every gate) or release (every gate and guard)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
     /// Tier that the gates are judged with [default: that of the report]

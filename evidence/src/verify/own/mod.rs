@@ -77,7 +77,7 @@ pub(super) fn verify(files: &Files<'_>, options: &VerifyOptions, mut verdict: Ve
     verdict.reason = match (faults.is_empty(), demands.is_empty() && gates.is_empty()) {
         (true, true) => Reason::Ok,
         (false, _) if malformed => Reason::Malformed,
-        (false, _) if options.profile.gated() => Reason::Integrity,
+        (false, _) if options.profile.has_integrity_code() => Reason::Integrity,
         _ => Reason::PolicyFail,
     };
     verdict.assurance = if verdict.ok() { found } else { Assurance::Failed };

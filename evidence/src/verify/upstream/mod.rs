@@ -51,7 +51,7 @@ fn stop(
     message: &str,
     context: Value,
 ) -> StoppedBy {
-    let exit = match (category, profile.gated()) {
+    let exit = match (category, profile.has_integrity_code()) {
         ("ValidationError", _) => 2,
         (_, true) => INTEGRITY,
         (_, false) => 1,
