@@ -1,9 +1,11 @@
-//! `make bench-eval`: tokens per second of the evaluator, side by side with PyTorch in one run, and of a checkpoint that is larger than the
-//! memory limit, next to a bare matrix product. Figures are medians and ratios. A peer that is not installed is reported as skipped.
+//! `make bench-eval`: tokens per second of the evaluator, side by side with PyTorch in one run; the share of an evaluation that the guards take;
+//! and tokens per second of a checkpoint that is larger than the memory limit, next to a bare matrix product. Figures are medians and ratios. A peer that is not installed is reported as skipped.
 //!
 //! PyTorch: `INVARLOCK_TORCH_PYTHON` is the command of a Python with torch and transformers (default: `python3`).
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 
+mod evaluation;
+mod guards;
 mod ours;
 mod plots;
 mod product;
@@ -21,7 +23,7 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 #[derive(Parser)]
 struct Arguments {
-    /// The built program `invarlock`; without it the streamed checkpoint is not measured
+    /// The built program `invarlock`; without it, no whole evaluation is measured
     invarlock: Option<PathBuf>,
     /// Rounds for the medians
     #[arg(long, default_value_t = 3)]
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
     }
     side_by_side(&arguments)?;
     if let Some(invarlock) = &arguments.invarlock {
+        guards::print(invarlock, &arguments)?;
         streamed::print(invarlock, &arguments)?;
     }
     Ok(())
