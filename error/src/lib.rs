@@ -47,15 +47,24 @@ pub struct Error {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     control: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    note: Option<Box<str>>,
+    rare: Option<Box<Rare>>,
     #[serde(skip)]
     source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// What few errors have. Errors are returned often, so they stay small.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Rare {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    program_errno: Option<i32>,
 }
 
 impl Error {
     /// An error of `kind`. The message says what was being done, to what, and why it failed.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, control: None, note: None, source: None }
+        Self { kind, message: message.into(), hint: None, control: None, rare: None, source: None }
     }
 
     /// An error of `kind` with `source` as its cause and as its message.
@@ -160,12 +169,12 @@ impl Error {
 
     /// A further fact that is not the cause, printed on a line of its own.
     pub fn note(&self) -> Option<&str> {
-        self.note.as_deref()
+        self.rare.as_ref()?.note.as_deref()
     }
 
     /// The same error with a further fact that is not the cause.
     pub fn with_separate_note(mut self, note: impl Into<String>) -> Self {
-        self.note = Some(note.into().into_boxed_str());
+        self.rare.get_or_insert_default().note = Some(note.into().into_boxed_str());
         self
     }
 
@@ -179,6 +188,17 @@ impl Error {
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
+    }
+
+    /// The same error; the program of a run could not be started for this reason. Unlike a source, it crosses process boundaries.
+    pub fn with_program_errno(mut self, errno: i32) -> Self {
+        self.rare.get_or_insert_default().program_errno = Some(errno);
+        self
+    }
+
+    /// The `errno` with which starting the program of a run failed.
+    pub fn program_errno(&self) -> Option<i32> {
+        self.rare.as_ref()?.program_errno
     }
 
     /// The first cause of type `T`, for decisions.
@@ -214,7 +234,7 @@ impl PartialEq for Error {
     /// Equal in everything a user sees; sources are not compared.
     fn eq(&self, other: &Self) -> bool {
         let seen = |error: &Self| {
-            (error.kind, error.message.clone(), error.hint.clone(), error.control.clone(), error.note.clone())
+            (error.kind, error.message.clone(), error.hint.clone(), error.control.clone(), error.rare.clone())
         };
         seen(self) == seen(other)
     }

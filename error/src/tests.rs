@@ -59,6 +59,9 @@ fn serialized_error_has_everything_but_its_source() {
     assert_eq!(back.message(), failed_call(28).context("saving").message());
     assert_eq!(back.hint(), failed_call(28).hint());
     assert_eq!(back.errno(), None);
+    let json = serde_json::to_string(&Error::input("no").with_program_errno(2)).expect("JSON");
+    let back: Error = serde_json::from_str(&json).expect("an error");
+    assert_eq!((back.program_errno(), back.errno()), (Some(2), None));
 }
 
 #[test]

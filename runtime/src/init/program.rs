@@ -24,6 +24,7 @@ pub(super) fn find(argv: &[String], env: &[String]) -> Result<String> {
             "program {program:?} not found in the directories of PATH ({path}) of the container"
         ))
         .with_hint("name a program of the image, or its path")
+        .with_program_errno(Errno::NOENT.raw_os_error())
     })
 }
 

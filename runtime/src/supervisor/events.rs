@@ -298,5 +298,7 @@ fn exec_failed(state: &State, errno: i32) -> Error {
         }
         _ => "the program must be in the image, executable, and built for this machine",
     };
-    Error::input(format!("starting {program:?} in the container: {cause}")).with_hint(hint)
+    Error::input(format!("starting {program:?} in the container: {cause}"))
+        .with_hint(hint)
+        .with_program_errno(errno)
 }
