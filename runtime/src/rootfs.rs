@@ -9,7 +9,7 @@ use crate::hooks::off;
 use crate::identity::Identity;
 use crate::mounts;
 use crate::protocol::Request;
-use crate::runtime_files::{self, SHARED_MEMORY};
+use crate::runtime_files::{self, MARK, SHARED_MEMORY};
 use crate::spec::{round_to_pages, target_components};
 use crate::{terminal, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
@@ -105,6 +105,9 @@ fn shared_scratch(
         let path = format!("{AT}/{}", name.replace('/', "-"));
         fs::create_dir(&path).with_context(doing)?;
         rustix::fs::chmod(&path, Mode::from_raw_mode(mode)).with_context(doing)?;
+        if name == MARK.0 {
+            fs::write(format!("{path}/{}", MARK.1), "").with_context(doing)?;
+        }
         let (uid, gid) = (identity.inside.uid, identity.inside.gid);
         let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
         rustix::fs::chown(&path, Some(uid), Some(gid)).with_context(doing)?;

@@ -7,6 +7,8 @@ use crate::spec::RuntimeFiles;
 /// Directories of the image that are covered by writable ones, with their modes. They share the file system, and so the limit, of `/tmp`. One
 /// that the image redirects by a link stays as it is.
 pub(crate) const DIRECTORIES: [(&str, u32); 2] = [("run", 0o755), ("var/tmp", 0o1777)];
+/// The empty file by which programs recognise that they run in a container, as Podman creates it: its directory, and its name.
+pub(crate) const MARK: (&str, &str) = ("run", ".containerenv");
 /// The directory for shared memory, below `/dev`. It also shares the file system of `/tmp`.
 pub(crate) const SHARED_MEMORY: &str = "shm";
 /// Links of `/dev` to the open files of a process, as libcontainer creates them.
