@@ -5,6 +5,7 @@
 mod attest;
 mod calibrate;
 mod container;
+mod engine;
 mod evaluate;
 mod evidence_pack;
 mod export;
@@ -21,7 +22,8 @@ pub use attest::{
     AttestCommand, InspectArgs, KeygenArgs, LockArgs, PlanCommand, SignArgs, VerifyEnvelopeArgs,
 };
 pub use calibrate::{CalibrateCommand, CalibrationArgs, NullSweepArgs, VeSweepArgs};
-pub use container::{ContainerArgs, LimitArgs};
+pub use container::{ContainerArgs, LimitArgs, VerifyImageArgs};
+pub use engine::{CallArgs, EngineCall, EngineCommand, EngineImage, EngineRunArgs, InstallArgs};
 pub use evaluate::{AllowArgs, EvaluateArgs, ExecutionMode};
 pub use evidence_pack::{
     BuildPackArgs, EvidencePackCommand, InspectPackArgs, PackKeygenArgs, ReportArgs, VerifyPackArgs,

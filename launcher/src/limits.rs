@@ -30,6 +30,8 @@ pub struct Requested {
     pub tmp: Option<u64>,
     /// Bytes of `/out`.
     pub output: Option<u64>,
+    /// Whether limits that need a cgroup may be enforced by weaker means where none can be had.
+    pub weaker: bool,
 }
 
 /// The default size of `/out` in bytes for a report of `tokens`.
@@ -54,9 +56,9 @@ impl Requested {
     pub fn resolve(&self, output: u64) -> Limits {
         let mut limits = Limits { output_bytes: output, output_files: OUTPUT_FILES, ..Limits::for_machine() };
         let set = [
-            (LimitName::Memory, self.memory.is_some()),
-            (LimitName::Cpu, self.cpus.is_some()),
-            (LimitName::Pids, self.pids.is_some()),
+            (LimitName::Memory, self.memory.is_some() && !self.weaker),
+            (LimitName::Cpu, self.cpus.is_some() && !self.weaker),
+            (LimitName::Pids, self.pids.is_some() && !self.weaker),
             (LimitName::Wall, self.wall.is_some()),
             (LimitName::Tmp, self.tmp.is_some()),
             (LimitName::Output, self.output.is_some()),

@@ -30,6 +30,8 @@ pub struct Needs {
     pub has_image_user: bool,
     /// The user supplies a system-call profile for evidence.
     pub user_profile: bool,
+    /// Variables that allow something have no effect: they are meant for the program that calls this one.
+    pub only_flags: bool,
     /// It starts processes of this program, each of which denies itself the network.
     pub starts_programs: bool,
 }
@@ -62,7 +64,8 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
         execution_mode: needs.execution_mode,
         ..Flags::default()
     };
-    let allowances = Allowances::resolve(&flags, &|name| std::env::var(name).ok());
+    let variable = |name: &str| std::env::var(name).ok().filter(|_| !needs.only_flags);
+    let allowances = Allowances::resolve(&flags, &variable);
     let mode = match needs.can_run_on_host && allowances.host_execution {
         true => ExecutionMode::HostBypass,
         false => ExecutionMode::Container,

@@ -108,6 +108,7 @@ fn limits(args: &LimitArgs) -> Requested {
         wall: args.timeout.map(Duration::from_secs),
         tmp: args.tmp_size,
         output: args.output_size,
+        weaker: args.weaker,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Usage errors: as text like other programs, or as JSON where the arguments have `--json`.
 
 use crate::error::{Error, ExitCodes, Format, report};
+use clap::error::ErrorKind;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -13,6 +14,15 @@ pub fn report_usage(usage: &clap::Error, args: &[OsString]) -> ExitCode {
     }
     let (format, codes) = of_verb(args);
     let error = error(usage);
+    if is_engine(args) {
+        let error = match usage.kind() {
+            ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
+                error.without_hint().with_hint(supported(args))
+            }
+            _ => error,
+        };
+        return ExitCode::from(report(&error, Format::Text, codes));
+    }
     ExitCode::from(match format {
         Format::Text => {
             drop(usage.print());
@@ -35,8 +45,30 @@ fn of_verb(args: &[OsString]) -> (Format, ExitCodes) {
         true => Format::Json,
     };
     // Exit code 2 may be the workload's.
-    let workload = is(["runtime", "run"]) || is(["runtime", "learn"]);
+    let workload = is(["runtime", "run"]) || is(["runtime", "learn"]) || is_engine(args);
     (format, if workload { ExitCodes::OwnFailure } else { ExitCodes::OfKind })
+}
+
+/// Whether a command of Podman or Docker is to be answered.
+fn is_engine(args: &[OsString]) -> bool {
+    matches!(args, [first, second, third, ..] if first == "runtime" && second == "engine" && (third == "podman" || third == "docker"))
+}
+
+/// The options of the command, or its commands: who calls an engine does not know that there are fewer than usual.
+fn supported(args: &[OsString]) -> String {
+    let definition = crate::args::definition();
+    let mut command = &definition;
+    for word in args {
+        command = command.find_subcommand(word).unwrap_or(command);
+    }
+    let commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    if !commands.is_empty() {
+        return format!("supported commands: {}", commands.join(", "));
+    }
+    let options = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let options: Vec<String> =
+        options.filter_map(|option| Some(format!("--{}", option.get_long()?))).collect();
+    format!("supported options: {}", options.join(", "))
 }
 
 /// The first paragraph of the text is the message. The rest repeats the help.
@@ -69,6 +101,17 @@ mod tests {
             format_and_codes("runtime run --bogus i -- w --json"),
             (Format::Text, ExitCodes::OwnFailure)
         );
+    }
+
+    #[test]
+    fn failures_of_an_engine_have_their_own_code_and_list_what_there_is() {
+        assert_eq!(format_and_codes("runtime engine podman run").1, ExitCodes::OwnFailure);
+        assert_eq!(format_and_codes("runtime engine install").1, ExitCodes::OfKind);
+        let supported =
+            |line: &str| super::supported(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let run = supported("runtime engine docker run --bogus run");
+        assert!(run.contains("--cidfile") && !run.contains("--privileged"), "{run}");
+        assert!(supported("runtime engine podman ps").contains("image, pull, run, stop"));
     }
 
     #[test]

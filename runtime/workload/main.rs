@@ -9,6 +9,7 @@ mod misbehavior;
 mod resources;
 mod streams;
 mod sys;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
         ["exhaust", name] => resources::exhaust(name),
         ["use-some"] => resources::use_some(),
         ["resources"] => println!("{}", resources::NAMES.join(" ")),
+        ["-I", "-S", "-c", _, directory] => worker::remove(directory),
+        ["-m", module, rest @ ..] => worker::run(module, rest),
         [what, rest @ ..] => misbehavior::run(what, rest),
         [] => return ExitCode::from(2),
     }

@@ -1,10 +1,12 @@
 //! Image, system-call profile and limits of a container.
 
+use crate::running::check_name;
 use clap::Args;
 use invarlock_images::Verify;
 use invarlock_runtime::Limits;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Image and evaluator of a container, and its limits.
 #[derive(Debug, Clone, Default, Args)]
@@ -64,6 +66,9 @@ pub struct LimitArgs {
     /// Size of /out [default: enough for the report, at least 8M]
     #[arg(long, value_name = "SIZE", value_parser = parse_directory_size, help_heading = "Limits of a container")]
     pub output_size: Option<u64>,
+    /// Whether limits may be enforced by weaker means where no cgroup can be had.
+    #[arg(skip)]
+    pub weaker: bool,
 }
 
 const BAD_SECONDS: &str = "use a whole number of seconds, 1 or more, or a time such as 90s, 30m, 1h, 2d";
@@ -72,7 +77,7 @@ fn parse_level(text: &str) -> Result<Verify, &'static str> {
     text.parse().map_err(|_| "use auto, full, quick or fsverity")
 }
 
-fn parse_pids(text: &str) -> Result<u64, &'static str> {
+pub(super) fn parse_pids(text: &str) -> Result<u64, &'static str> {
     whole_number(text, Limits::MIN_PIDS..=4_194_304).ok_or("use a whole number from 4 to 4194304")
 }
 
@@ -82,7 +87,7 @@ fn parse_seconds(text: &str) -> Result<u64, &'static str> {
 }
 
 /// `90`, `90s`, `30m`, `1h`, `2d`, or several such parts: `1h30m`; in seconds.
-pub(super) fn parse_duration(text: &str) -> Option<u64> {
+fn parse_duration(text: &str) -> Option<u64> {
     let text = text.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok();
@@ -103,12 +108,25 @@ pub(super) fn parse_duration(text: &str) -> Option<u64> {
     Some(sum)
 }
 
+/// A name of a run.
+pub(super) fn parse_name(text: &str) -> Result<String, &'static str> {
+    check_name(text).map(|()| text.to_owned())
+}
+
+/// A time of at most a day.
+pub(super) fn parse_stop_timeout(text: &str) -> Result<Duration, &'static str> {
+    let seconds = parse_duration(text).filter(|seconds| *seconds <= 86_400);
+    seconds
+        .map(Duration::from_secs)
+        .ok_or("use a whole number of seconds, or a time such as 10s or 1m, at most 1d")
+}
+
 fn whole_number(text: &str, range: RangeInclusive<u64>) -> Option<u64> {
     text.trim().parse().ok().filter(|number| range.contains(number))
 }
 
 /// A size of memory.
-fn parse_memory(text: &str) -> Result<u64, String> {
+pub(super) fn parse_memory(text: &str) -> Result<u64, String> {
     let minimum = Limits::MIN_MEMORY_BYTES;
     at_least(parse_size(text)?, minimum, &format!("{}M", minimum >> 20))
 }
@@ -145,7 +163,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// A number of processors; a fraction is a share of one.
-fn parse_cpus(text: &str) -> Result<f64, String> {
+pub(super) fn parse_cpus(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(cpus) if (0.01..=65_536.0).contains(&cpus) => Ok(cpus),
         Ok(_) => Err("out of range: 0.01 to 65536".into()),

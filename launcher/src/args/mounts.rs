@@ -61,7 +61,7 @@ pub struct InputOption {
     pub name: String,
 }
 
-fn parse_mount(text: &str) -> Result<MountOption, String> {
+pub(super) fn parse_mount(text: &str) -> Result<MountOption, String> {
     let (mut kind, mut source, mut target, mut read_only, mut bytes) = (None, None, None, None, None);
     for option in text.split(',') {
         let (name, value) =
@@ -113,7 +113,7 @@ fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn parse_volume(text: &str) -> Result<MountOption, String> {
+pub(super) fn parse_volume(text: &str) -> Result<MountOption, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
         [source, target] if !source.is_empty() && !target.is_empty() => (source, target, ""),
@@ -140,7 +140,7 @@ fn parse_volume(text: &str) -> Result<MountOption, String> {
     Ok(MountOption { target: target.to_owned(), source })
 }
 
-fn parse_tmpfs(text: &str) -> Result<MountOption, String> {
+pub(super) fn parse_tmpfs(text: &str) -> Result<MountOption, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let mut bytes = None;
     for option in options.split(',').filter(|option| !option.is_empty()) {

@@ -1,8 +1,7 @@
 //! `invarlock runtime …`.
 
-use super::container::{VerifyImageArgs, parse_duration};
-use super::{ImageCommand, LimitArgs, MountArgs};
-use crate::running::check_name;
+use super::container::{VerifyImageArgs, parse_name, parse_stop_timeout};
+use super::{EngineCommand, ImageCommand, LimitArgs, MountArgs};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +30,9 @@ pub enum RuntimeCommand {
     Stop(StopArgs),
     /// Kill running commands at once. Waits until they have ended
     Kill(KillArgs),
+    /// Answer the commands of Podman and Docker that InvarLock's Python package calls, with containers of this program
+    #[command(subcommand)]
+    Engine(EngineCommand),
     /// Trace a command: print which rules of its system-call profile it used and which calls were denied. Slower than `runtime run`
     #[command(after_help = "Examples:\n  \
         invarlock runtime learn invarlock-runtime:local -- --self-test\n  \
@@ -78,18 +80,6 @@ pub struct StreamArgs {
     /// Run the command on a terminal of its own; with --interactive, your terminal is connected with it. Output is not escaped
     #[arg(short = 't', long)]
     pub tty: bool,
-}
-
-fn parse_name(text: &str) -> Result<String, &'static str> {
-    check_name(text).map(|()| text.to_owned())
-}
-
-/// A time of at most a day.
-fn parse_stop_timeout(text: &str) -> Result<Duration, &'static str> {
-    let seconds = parse_duration(text).filter(|seconds| *seconds <= 86_400);
-    seconds
-        .map(Duration::from_secs)
-        .ok_or("use a whole number of seconds, or a time such as 10s or 1m, at most 1d")
 }
 
 /// `invarlock runtime stop`.

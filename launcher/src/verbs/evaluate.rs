@@ -52,6 +52,7 @@ pub fn needs(args: &EvaluateArgs) -> Needs {
         containers: checked + measured,
         has_image_user: false,
         user_profile: args.container.seccomp.is_some(),
+        only_flags: false,
         starts_programs: false,
     }
 }

@@ -4,6 +4,7 @@ mod attest;
 mod calibrate;
 mod completions;
 mod doctor;
+mod engine;
 mod evaluate;
 mod evaluate_output;
 mod evidence_pack;
@@ -53,6 +54,7 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Runtime(RuntimeCommand::Ps { json }) => Verb::new(|_| runtime_ps::list(*json)).json(*json),
         Command::Runtime(RuntimeCommand::Stop(args)) => Verb::new(|_| runtime_ps::stop(args)),
         Command::Runtime(RuntimeCommand::Kill(args)) => Verb::new(|_| runtime_ps::kill(args)),
+        Command::Runtime(RuntimeCommand::Engine(command)) => engine::of(command),
         // The probe starts its containers itself.
         Command::Runtime(RuntimeCommand::Probe(args)) => Verb::new(|_| runtime_probe::run(args)).json(args.json).own_exit_code(),
         Command::Doctor(args) => Verb::new(|_| doctor::run(args)).json(args.json),
@@ -84,6 +86,7 @@ pub fn schemas() -> Vec<NamedSchema> {
         schema::<runtime_probe::ProbeOutput<'_>>("runtime-probe-v1"),
         schema::<runtime_ps::PsOutput<'_>>("runtime-ps-v1"),
     ];
+    schemas.extend(engine::schemas());
     schemas.extend(attest::schemas());
     schemas.extend(evidence_pack::schemas());
     schemas.extend(image::schemas());

@@ -15,7 +15,7 @@ use crate::stdio;
 use crate::ui;
 use crate::workload::{ImageOutput, Prepared, Workload, or_interrupted};
 use invarlock_evidence::format::plan::{File as FileDigest, Files};
-use invarlock_runtime::{ContainerSpec, Observations, Status, Usage};
+use invarlock_runtime::{ContainerSpec, Observations, Status, Stdio, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write as _};
@@ -97,11 +97,40 @@ fn write_id(path: &Path, id: &str) -> Result<()> {
     file.write_all(id.as_bytes()).with_context(doing)
 }
 
+/// What follows a run, beside its output.
+pub trait RunObserver {
+    /// Everything is resolved; nothing is started yet.
+    fn planned(&mut self, running: &Running, spec: &ContainerSpec) -> Result<()>;
+    /// The container has ended.
+    fn ended(&mut self, output: &RunOutput<'_>) -> Result<()>;
+}
+
+/// `--json`.
+struct Print(bool);
+
+impl RunObserver for Print {
+    fn planned(&mut self, _running: &Running, _spec: &ContainerSpec) -> Result<()> {
+        Ok(())
+    }
+
+    fn ended(&mut self, output: &RunOutput<'_>) -> Result<()> {
+        if self.0 {
+            ui::on_stderr(&ui::json_line(output)?);
+        }
+        Ok(())
+    }
+}
+
 /// Returns the exit code of the command.
 pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
+    let stdio = stdio::of(&args.streams)?;
+    run_with(args, stdio, policy, &mut Print(args.json))
+}
+
+/// The same, with these standard streams, and with an observer in place of `--json`.
+pub fn run_with(args: &RunArgs, stdio: Stdio, policy: &Policy, observer: &mut dyn RunObserver) -> Result<u8> {
     let stop_timeout = args.stop_timeout.unwrap_or(ContainerSpec::STOP_TIMEOUT);
     let signals = Signals::catch_for(stop_timeout)?;
-    let stdio = stdio::of(&args.streams)?;
     let workload = Workload { terminal: args.streams.tty, ..request::of_workload(&args.workload) };
     let directory = args.output.as_deref().map(OutputDirectory::check).transpose()?;
     let Prepared { supervisor, mut spec, filter, files, rootfs: _in_use, image } =
@@ -114,6 +143,7 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     let inputs = files.digests(&signals)?;
     let running = entry(args, &spec)?;
     let _registered = running.register()?;
+    observer.planned(&running, &spec)?;
     if let Some(path) = &args.cidfile {
         write_id(path, &running.id)?;
     }
@@ -127,24 +157,21 @@ pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
     files.check_unchanged()?;
     let written = directory.map(|directory| directory.write(&outcome.output)).transpose()?;
     denied_calls::show(outcome.denied_calls.as_ref(), None);
-    if args.json {
-        let output = RunOutput {
-            format_version: "runtime-run-v1",
-            id: &running.id,
-            name: args.name.as_deref(),
-            image,
-            status: outcome.status,
-            usage: &outcome.usage,
-            refused: outcome.denied_calls.as_ref(),
-            seccomp: filter.output(),
-            loosened: loosened(&args.streams, &files),
-            mounts: &files.record,
-            inputs: &inputs,
-            output: written.as_deref(),
-            observations: &outcome.observations,
-            timings_us: &outcome.timings,
-        };
-        ui::on_stderr(&ui::json_line(&output)?);
-    }
+    observer.ended(&RunOutput {
+        format_version: "runtime-run-v1",
+        id: &running.id,
+        name: args.name.as_deref(),
+        image,
+        status: outcome.status,
+        usage: &outcome.usage,
+        refused: outcome.denied_calls.as_ref(),
+        seccomp: filter.output(),
+        loosened: loosened(&args.streams, &files),
+        mounts: &files.record,
+        inputs: &inputs,
+        output: written.as_deref(),
+        observations: &outcome.observations,
+        timings_us: &outcome.timings,
+    })?;
     workload.exit_code(&outcome, &signals, args.json)
 }
