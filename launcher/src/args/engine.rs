@@ -146,7 +146,7 @@ pub struct EngineRunArgs {
     #[arg(long, value_name = "SECONDS", value_parser = parse_stop_timeout)]
     pub stop_timeout: Option<Duration>,
     /// Processes and threads
-    #[arg(long, value_name = "NUMBER", value_parser = parse_pids)]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_pids, allow_negative_numbers = true)]
     pub pids_limit: Option<u64>,
     /// Processors
     #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]

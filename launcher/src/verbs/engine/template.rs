@@ -77,7 +77,7 @@ mod tests {
         }
         for (bad, needle) in [
             ("{{.Id", "without"),
-            ("{{.Missing}}", "Config, Id"),
+            ("{{.Missing}}", "fields: Id, Tags"),
             ("{{range .Tags}}x{{end}}", "range"),
             ("{{Id}}", "Id"),
             ("{{.Id.Member}}", "Member"),
