@@ -19,6 +19,6 @@ version=${1:-0.8.0}
     --entrypoint "/opt/invarlock/$version/bin/python -m invarlock" --workdir /
 
 # It starts, and finds its parts.
-"$invarlock" runtime run "invarlock-python:$version" -- "/opt/invarlock/$version/bin/python" -c \
+"$invarlock" runtime run --entrypoint "/opt/invarlock/$version/bin/python" "invarlock-python:$version" -- -c \
     'import datasets, safetensors, torch, transformers; print("runtime image imports ok:", torch.__version__, transformers.__version__)'
-"$invarlock" runtime run "invarlock-python:$version" -- "/opt/invarlock/$version/bin/python" -m invarlock --version
+"$invarlock" runtime run "invarlock-python:$version" -- --version
