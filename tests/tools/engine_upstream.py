@@ -1,0 +1,98 @@
+"""InvarLock's Python package 0.12.1 on `runtime engine` and on Podman: `evaluate` in container mode, losses and verdicts compared.
+
+Called by engine-upstream.sh with the Python of an installation of the package (`tests/tools/upstream-venvs.sh`), which makes the plan of the
+container and starts it as its own `evaluate` does; that one would need PyTorch here too.
+
+    engine_upstream.py IMAGE MODELS PRESET WORK BASELINE,SUBJECT… ENGINE=DIR…
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from invarlock import runtime_security as security
+
+
+@contextmanager
+def redirected(to):
+    """Standard output and standard error, of containers too, go to a file."""
+    saved = [os.dup(1), os.dup(2)]
+    sys.stdout.flush()
+    os.dup2(to, 1)
+    os.dup2(to, 2)
+    try:
+        yield
+    finally:
+        for stream, copy in enumerate(saved, start=1):
+            os.dup2(copy, stream)
+            os.close(copy)
+
+
+def evaluate(engine, directory, image, work, baseline, subject):
+    """One comparison; gives the report, the exit code of the package's verifier, and the seconds."""
+    out = f"{engine}-{subject}"
+    os.environ |= {
+        "PATH": f"{directory}:{PATH}", "INVARLOCK_CONTAINER_ENGINE": "podman", "INVARLOCK_RUNTIME_IMAGE": image,
+        # What an engine mounts of the image is read-only here.
+        "HF_HOME": str(work / "cache"),
+    }
+    command = ["evaluate", "--baseline", baseline, "--subject", subject, "--preset", "preset.yaml", "--profile", "ci"]
+    command += ["--device", "cpu", "--assurance", "off", "--out", f"{out}-runs", "--report-out", out]
+    os.chdir(work)
+    started = time.monotonic()
+    with open(work / f"{out}.log", "wb") as log, redirected(log.fileno()):
+        code = security.delegate_container_command(security.build_current_process_container_launch_plan(command))
+    seconds = time.monotonic() - started
+    if code != 0:
+        sys.exit(f"{engine}: evaluate ended with {code}:\n{(work / f'{out}.log').read_text()}")
+    report = work / out / "evaluation.report.json"
+    verify = [sys.executable, "-m", "invarlock", "verify", "--profile", "ci", "--assurance", "off", "--json", str(report)]
+    verified = subprocess.run(verify, capture_output=True, text=True)
+    return json.loads(report.read_text()), verified.returncode, seconds
+
+
+def facts(report):
+    """The numbers and the verdict."""
+    metric = report["primary_metric"]
+    losses = report.get("evaluation_windows", {}).get("final", {}).get("logloss")
+    return {
+        "preview": metric.get("preview"), "final": metric.get("final"), "ratio": metric.get("ratio_vs_baseline"),
+        "interval": metric.get("display_ci"), "losses": losses, "validation": report.get("validation"),
+    }
+
+
+def main():
+    image, models, preset, work, sides, *engines = sys.argv[1:]
+    work = Path(work)
+    baseline, *subjects = sides.split(",")
+    for name in (baseline, *subjects):
+        shutil.copytree(Path(models) / name, work / name)
+    shutil.copy(preset, work / "preset.yaml")
+    shutil.copy(Path(preset).with_name("valid.jsonl"), work / "valid.jsonl")
+    (work / "cache").mkdir()
+    failed = False
+    for subject in subjects:
+        results = {}
+        for engine in engines:
+            name, directory = engine.split("=", 1)
+            report, code, seconds = evaluate(name, directory, image, work, baseline, subject)
+            results[name] = (facts(report), code)
+            found = results[name][0]
+            print(f"{subject} on {name}: ratio {found['ratio']}, verify {code}, {seconds:.1f} s", flush=True)
+        first, *others = results.values()
+        same = all(other == first for other in others)
+        print(f"{subject}: {'the same' if same else 'DIFFERENT'} on {', '.join(results)}")
+        if not same:
+            print(json.dumps(results, indent=1, default=str)[:4000])
+        failed |= not same
+    sys.exit(failed)
+
+
+PATH = os.environ["PATH"]
+if __name__ == "__main__":
+    main()
