@@ -16,6 +16,7 @@ use crate::verbs::row::Verb;
 use crate::{inputs, preset};
 use console::style;
 use invarlock_evidence::calibration::SweepConfig;
+use invarlock_evidence::calibration::tiers_patch::TiersPatch;
 use invarlock_evidence::format::statistics::GuardStatistics;
 use invarlock_evidence::json::parse_run_report;
 use invarlock_evidence::measured::read_statistics;
@@ -23,6 +24,7 @@ use invarlock_evidence::policy::Tier;
 use invarlock_evidence::run_report::RunReport;
 use invarlock_evidence::sweep::Row;
 use invarlock_evidence::verify::{REPORT_LIMIT, RUN_REPORT_LIMIT, read_evidence};
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -212,20 +214,30 @@ impl<'a> Calibration<'a> {
         }
     }
 
-    /// Writes the files into the directory.
-    fn write(&self, files: &[(&str, Vec<u8>)]) -> Result<()> {
-        files.iter().try_for_each(|(name, bytes)| write_output(&self.out.join(name), bytes, true))
+    /// Writes the files, and the limits to the file `patch`, and prints the report: as JSON, or with `print`.
+    fn finish<R: Serialize>(
+        &self,
+        report: &R,
+        (patch, limits): (&str, &TiersPatch),
+        files: Vec<(&str, Vec<u8>)>,
+        print: impl FnOnce(&R),
+    ) -> Result<u8> {
+        let write = |name: &str, bytes: &[u8]| write_output(&self.out.join(name), bytes, true);
+        files.iter().try_for_each(|(name, bytes)| write(name, bytes))?;
+        write(patch, &yaml(limits)?)?;
+        if self.args.json {
+            ui::json(report)?;
+        } else {
+            print(report);
+            let path = self.out.join(patch);
+            ui::out(&format!("limits    {}", style(ui::printable(&path.to_string_lossy())).bold()));
+        }
+        Ok(0)
     }
 
     /// The name of the subject in tables; none for the model itself.
     fn subject<'r>(&self, run: &'r Run) -> Option<&'r str> {
         (!self.args.subject.is_empty()).then_some(run.subject.as_str())
-    }
-
-    /// Where the limits are, for the terminal.
-    fn print_patch(&self, name: &str) {
-        let path = self.out.join(name);
-        ui::out(&format!("limits    {}", style(ui::printable(&path.to_string_lossy())).bold()));
     }
 }
 
@@ -250,7 +262,7 @@ fn now() -> String {
 }
 
 /// Limits as YAML.
-fn yaml(limits: &impl serde::Serialize) -> Result<Vec<u8>> {
+fn yaml(limits: &TiersPatch) -> Result<Vec<u8>> {
     let text = serde_norway::to_string(limits).map_err(|e| Error::system(e.to_string()));
     text.context("writing the limits as YAML").map(String::into_bytes)
 }

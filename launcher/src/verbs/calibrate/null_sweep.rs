@@ -1,6 +1,6 @@
 //! `invarlock advanced calibrate null-sweep`.
 
-use super::{Calibration, Evidence, now, yaml};
+use super::{Calibration, Evidence, now};
 use crate::args::NullSweepArgs;
 use crate::error::Result;
 use crate::policy::Policy;
@@ -27,19 +27,12 @@ pub fn run(args: &NullSweepArgs, policy: &Policy) -> Result<u8> {
         Settings { safety_margin: args.safety_margin, target_any_warning_rate: args.target_any_warning_rate };
     let report = null_sweep::report(&runs, calibration.config_of_report(runs.len(), None), settings, now());
     let patch = args.out.join(PATCH);
-    calibration.write(&[
+    let files = vec![
         ("null_sweep_report.json", to_json(&report)),
         ("null_sweep_runs.csv", tables::null_sweep_runs(&runs).into_bytes()),
-        (PATCH, yaml(&tiers_patch::of_null_sweep(&report))?),
         ("null_sweep_summary.md", tables::null_sweep_summary(&report, &patch.to_string_lossy()).into_bytes()),
-    ])?;
-    if args.runs.json {
-        ui::json(&report)?;
-    } else {
-        print(&report);
-        calibration.print_patch(PATCH);
-    }
-    Ok(0)
+    ];
+    calibration.finish(&report, (PATCH, &tiers_patch::of_null_sweep(&report)), files, print)
 }
 
 /// A run, judged by each tier.

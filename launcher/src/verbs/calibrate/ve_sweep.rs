@@ -1,6 +1,6 @@
 //! `invarlock advanced calibrate ve-sweep`.
 
-use super::{Calibration, Evidence, now, yaml};
+use super::{Calibration, Evidence, now};
 use crate::args::VeSweepArgs;
 use crate::error::{Error, Result};
 use crate::plan::Request;
@@ -39,20 +39,13 @@ pub fn run(args: &VeSweepArgs, policy: &Policy) -> Result<u8> {
     let report =
         ve_sweep::report(&runs, calibration.config_of_report(runs.len(), Some(windows)), settings, now());
     let patch = args.out.join(PATCH);
-    calibration.write(&[
+    let files = vec![
         ("ve_sweep_report.json", to_json(&report)),
         ("ve_sweep_runs.csv", tables::ve_sweep_runs(&runs).into_bytes()),
         ("ve_power_curve.csv", tables::ve_power_curve(&report).into_bytes()),
-        (PATCH, yaml(&tiers_patch::of_ve_sweep(&report))?),
         ("ve_sweep_summary.md", tables::ve_sweep_summary(&report, &patch.to_string_lossy()).into_bytes()),
-    ])?;
-    if args.runs.json {
-        ui::json(&report)?;
-    } else {
-        print(&report);
-        calibration.print_patch(PATCH);
-    }
-    Ok(0)
+    ];
+    calibration.finish(&report, (PATCH, &tiers_patch::of_ve_sweep(&report)), files, print)
 }
 
 /// A run, judged on each number of windows.
