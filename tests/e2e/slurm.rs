@@ -3,7 +3,9 @@
 
 use invarlock_tests::slurm::{Cluster, missing};
 use invarlock_tests::{As, Place, Ran, demo, read_json, skip};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A place with a baseline, two subjects, and a plan with so many seeds; none where no cluster can be started.
@@ -107,6 +109,31 @@ fn exported_scripts_run_as_they_are() {
 }
 
 #[test]
+fn a_signal_cancels_the_job() {
+    let Some(place) = place("a_signal_cancels_the_job", 20) else { return };
+    let cluster = Cluster::start(&place, 1, 1);
+    let args = ["sweep", "plan.yaml", "-o", "sw", "--executor", "slurm", "--", "--profile", "dev"];
+    let mut command = cluster.inside(&place.command(&args));
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    let queued = || cluster.ask("squeue", &["--noheader", "--states=pending,running"]);
+    while place.names("work/sw/runs").is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{}", queued());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    Ran::from(child.wait_with_output().unwrap())
+        .expect(143)
+        .one_error(&["SIGTERM", "the same command goes on"]);
+    let start = Instant::now();
+    while !queued().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{}", queued());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(place.names("work/sw/runs").len() < 40);
+}
+
+#[test]
 #[ignore = "takes a minute and a half: make slurm"]
 fn the_loss_of_a_node_is_survived() {
     let Some(place) = place("the_loss_of_a_node_is_survived", 10) else { return };
@@ -126,8 +153,7 @@ fn the_loss_of_a_node_is_survived() {
         "dev",
     ];
     let mut command = cluster.inside(&place.command(&args));
-    let child =
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
     while place.names("work/sw/runs").len() < 3 {
         assert!(start.elapsed() < Duration::from_secs(60));
