@@ -36,7 +36,7 @@ pub struct Row {
     /// Whether it was there before, and was not measured again.
     pub found: bool,
     /// What its report says; null for an error.
-    pub result: Option<Result>,
+    pub result: Option<Numbers>,
     /// Directory of its evidence, below that of the sweep.
     pub evidence: String,
     /// Why there is no result; null if there is one.
@@ -76,7 +76,7 @@ impl Status {
 /// The numbers of a report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-pub struct Result {
+pub struct Numbers {
     /// Perplexity of the subject divided by that of the baseline.
     pub ratio: Option<f64>,
     /// Confidence interval of the ratio.
@@ -101,7 +101,7 @@ pub struct Gate {
     pub outcome: &'static str,
 }
 
-impl Result {
+impl Numbers {
     /// What a report says, and whether the subject passed. Nothing is verified here.
     pub fn of(report: &Value) -> (Status, Self) {
         let gates = gates::gates(report);

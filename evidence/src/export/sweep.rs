@@ -87,7 +87,7 @@ impl Columns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::{Result, Status};
+    use crate::sweep::{Numbers, Status};
 
     fn table() -> Table {
         let row = |subject: &str, status, result, error: Option<&str>| Row {
@@ -100,7 +100,7 @@ mod tests {
             evidence: "runs/0".to_owned(),
             error: error.map(str::to_owned),
         };
-        let result = Result {
+        let result = Numbers {
             ratio: Some(1.25),
             interval: Some([1.2, 1.3]),
             limit: Some(1.102),

@@ -107,7 +107,7 @@ fn shown(row: &Row, axis: &[f64]) -> Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::Result as Numbers;
+    use crate::sweep::Numbers;
 
     fn row(subject: &str, status: Status, ratio: Option<f64>) -> Row {
         Row {

@@ -4,7 +4,7 @@ use super::runs::Run;
 use crate::evidence_dir::REPORT;
 use crate::policy::Policy;
 use crate::request;
-use invarlock_evidence::sweep::{Result as Numbers, Status};
+use invarlock_evidence::sweep::{Numbers, Status};
 use invarlock_evidence::verify::{REPORT_LIMIT, read_evidence, verify_report};
 use std::path::Path;
 
