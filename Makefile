@@ -95,10 +95,10 @@ bench-verify: build ## Verify one report and 2,000 reports against upstream's ve
 	$(RELEASE)/invarlock-verify-bench $(INVARLOCK)
 
 bench-eval: build ## Tokens per second against PyTorch, and of a checkpoint larger than the memory limit (3 GB of disk)
-	$(CARGO) run --release --locked -q -p invarlock-evaluator --example bench_eval -- $(INVARLOCK)
+	$(CARGO) run $(REMAP) --release --locked -q -p invarlock-evaluator --example bench_eval -- $(INVARLOCK)
 
 bench-eval-plots: ## Draw the time of a measurement against windows, layers, width and vocabulary (docs/performance.svg)
-	$(CARGO) run --release --locked -q -p invarlock-evaluator --example bench_eval -- --plots docs/performance.svg
+	$(CARGO) run $(REMAP) --release --locked -q -p invarlock-evaluator --example bench_eval -- --plots docs/performance.svg
 
 bench-images: ## Import, pull, unpack and verify against skopeo, umoci, podman and openssl (needs them, docker-registry, and 8 GB of disk)
 	$(CARGO) bench --locked -p invarlock-images --bench images
