@@ -1,7 +1,7 @@
 //! What commands print with `--json`, and what they write, is valid by the published schemas.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, read_json, root, small};
+use invarlock_tests::{As, Place, layout, program, read_json, root, small};
 use serde_json::Value;
 
 /// Checks a document with a schema of `docs/schemas`.
@@ -100,6 +100,26 @@ fn outputs_about_evidence_are_valid() {
     let lock = ["plan", "lock", "--signing-key", "alice.key", "-o", "lock.json"];
     place.run(&[&lock[..], &["--dataset", data.to_str().unwrap()]].concat()).expect(0);
     check("plan-lock-v1", &statement(&place, "lock.json"));
+}
+
+#[test]
+fn records_of_an_engine_are_valid() {
+    let place = Place::new(As::User);
+    let image = layout::of_program(&place, "image", &program("invarlock-workload"));
+    place.run(&["runtime", "image", "import", &image, "tool:1"]).expect(0);
+    std::fs::create_dir(place.work("data")).unwrap();
+    place.give(&place.work("data"));
+    let records = place.path("home/records");
+    let record = ["runtime", "engine", "podman", "--record", records.to_str().unwrap()];
+    for (code, command) in
+        [(0, &["/workload", "exit", "0"][..]), (3, &["/workload", "exit", "3"]), (127, &["/gone"])]
+    {
+        let run = ["run", "-v", &format!("{}:/data", place.work("data").display()), "tool:1"];
+        place.run(&[&record[..], &run, command].concat()).expect(code);
+        let record = records.join(&place.names("home/records")[0]);
+        check_output(&read_json(&record));
+        std::fs::remove_file(record).unwrap();
+    }
 }
 
 #[test]
