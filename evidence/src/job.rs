@@ -45,7 +45,7 @@ pub struct Job {
     pub role: Role,
     /// The name the user gave the checkpoint; recorded, never opened.
     pub model_id: String,
-    /// Profile name (`dev`, `ci`, `release`), recorded.
+    /// Profile name (`dev`, `ci_cpu`, `ci`, `release`), recorded.
     pub profile: String,
     /// Tier name (`conservative`, `balanced`, `aggressive`), recorded.
     pub tier: String,

@@ -52,6 +52,9 @@ fn weaker_profile_is_the_first_error_and_exits_1() {
     assert_eq!(verdict.gate_failures[0], "made with profile dev; use --profile dev, or measure with ci");
     assert_eq!((verdict.reason, verdict.exit_code()), (Reason::PolicyFail, 1), "{:?}", verdict.errors);
     assert!(verify(&dev, &of_profile(Profile::Dev)).ok());
+    // The gates of ci_cpu are those of dev, so another profile is no remedy.
+    let failed = verify(&report(3, 0.5, Profile::Dev, Tier::Balanced), &of_profile(Profile::CiCpu));
+    assert!(!failed.ok() && !failed.all_errors().any(|error| error.contains("made with")));
 
     // The evaluator that measured this evidence measured nothing for the guards.
     let ci = report(180, 0.01, Profile::Ci, Tier::Balanced);

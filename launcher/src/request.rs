@@ -130,7 +130,8 @@ fn choice(args: &ContainerArgs) -> Result<Choice> {
 
 pub fn profile_and_tier(profile: &str, tier: &str) -> Result<(Profile, Tier)> {
     let profile = profile.parse().map_err(|e| Error::input(format!("--profile: {e}")));
-    let profile: Profile = profile.hint("use --profile dev, --profile ci or --profile release")?;
+    let profile: Profile =
+        profile.hint("use --profile dev, --profile ci_cpu, --profile ci or --profile release")?;
     let tier = tier.parse().map_err(|e| Error::input(format!("--tier: {e}")));
     let tier: Tier = tier.hint("use --tier conservative, --tier balanced or --tier aggressive")?;
     Ok((profile, tier))

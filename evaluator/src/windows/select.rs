@@ -198,7 +198,8 @@ impl Selection<'_, '_> {
         };
         let (mut preview, mut final_, mut adjustments) = (request.preview, request.final_, Vec::new());
         loop {
-            let duplicates = repeated(&self.windows(preview, final_)?);
+            let windows = self.windows(preview, final_)?.into_owned();
+            let duplicates = repeated(&windows);
             if duplicates == 0 {
                 return Ok(Sizes { preview, final_, adjustments });
             }
@@ -211,14 +212,16 @@ impl Selection<'_, '_> {
                     false => "duplicates can be removed only if both arms have the same number of windows"
                         .to_owned(),
                 };
+                // Masks can make windows equal whose rows are not.
+                let all = if repeated(&self.usable) > 0 { &self.usable } else { &windows };
                 return Err(Error::input(format!(
                     "{} of the {} windows repeat another one; {why}",
-                    repeated(&self.usable),
-                    self.usable.len(),
+                    repeated(all),
+                    all.len(),
                 ))
                 .with_hint(format!(
                     "replace repeated rows by rows with other texts, or raise seq_len: {}{}",
-                    first_duplicate(&self.usable, &self.rows).map(equal_rows).unwrap_or_default(),
+                    first_duplicate(all, &self.rows).map(equal_rows).unwrap_or_default(),
                     if request.joinable { JOIN } else { "" }
                 )));
             }

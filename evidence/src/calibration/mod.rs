@@ -21,7 +21,7 @@ pub struct SweepConfig {
     pub profile: String,
     /// Names of the tiers, sorted.
     pub tiers: Vec<String>,
-    /// Windows from which the variance guard decides, for a sweep of it.
+    /// Windows on which the variance guard tries factors, for a sweep of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<Vec<u64>>,
     /// Runs of all tiers.

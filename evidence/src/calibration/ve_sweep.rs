@@ -36,13 +36,13 @@ impl From<&upstream::PredictiveGate> for PredictiveGate {
     }
 }
 
-/// The windows on which the guard tries factors in a run of the sweep: two may be missing.
+/// The windows on which the guard tries factors in a run of the sweep, and how many it needs: two less, and at least one.
 pub fn calibration(windows: u64, seed: u64) -> Calibration {
     Calibration { windows, min_coverage: windows.saturating_sub(2).max(1), seed }
 }
 
-/// Whether the sweep takes a gain of a tier only where the mean change is a gain, too. InvarLock reads this from its `tiers.yaml`, which says it
-/// of no tier but `conservative`; its guard has another default.
+/// Whether the sweep takes a gain of a tier only where the mean change is a gain, too. `tiers.yaml` of InvarLock has false for conservative,
+/// true for balanced, and nothing for aggressive. The sweep takes a missing value as true, the guard as false.
 pub fn one_sided(tier: Tier) -> bool {
     tier != Tier::Conservative
 }
@@ -72,7 +72,7 @@ pub struct Run {
     pub tier: String,
     /// Whether the tier tests on one side only.
     pub one_sided: bool,
-    /// Windows from which the guard decides.
+    /// Windows on which the guard tries factors.
     pub windows: u64,
     /// The seed that drew the windows.
     pub seed: u64,
@@ -148,7 +148,7 @@ pub struct Recommendations {
 pub struct PowerPoint {
     /// Name of the tier.
     pub tier: String,
-    /// Windows from which the guard decides.
+    /// Windows on which the guard tries factors.
     pub windows: u64,
     /// Runs.
     pub runs: usize,
@@ -180,7 +180,7 @@ fn summary(runs: &[Run], tier: &str, settings: Settings) -> Summary {
     }
 }
 
-/// The largest gain that at most the share `target` of the runs reaches; above all gains if there is none.
+/// The largest gain with the margin. The rate is 0 if more than the share `target` of the trials has it.
 fn recommend(mut gains: Vec<f64>, target: f64, margin: f64) -> Recommendations {
     gains.sort_by(|a, b| b.total_cmp(a));
     let runs = gains.len();

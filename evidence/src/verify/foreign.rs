@@ -125,7 +125,7 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
     if !options.upstream_parity && !unreadable {
         let strict = strict::check(Node::root("", &report), options, baseline.as_ref());
         if let Some(example) = strict.mismatches.first().filter(|_| verdict.stopped_by.is_none()) {
-            verdict.stopped_by = options.profile.gated().then(|| StoppedBy {
+            verdict.stopped_by = options.profile.has_integrity_code().then(|| StoppedBy {
                 code: "E602",
                 category: "MetricsError",
                 message: "RECOMPUTE-MISMATCH: report values disagree with recomputation".to_owned(),

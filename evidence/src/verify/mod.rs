@@ -223,7 +223,7 @@ pub enum Reason {
     Ok,
     /// The report is well-formed, and a policy or a gate failed. Exit code 1.
     PolicyFail,
-    /// The evidence contradicts itself or lacks what it must contain (profiles ci and release). Exit code 3. Upstream calls this
+    /// The evidence contradicts itself or lacks what it must contain (all profiles but dev). Exit code 3. Upstream calls this
     /// `policy_fail` too, and so does [`VerifyOptions::upstream_parity`].
     Integrity,
     /// The input is not an evaluation report. Exit code 2.
@@ -339,8 +339,8 @@ impl Verdict {
         if differences.is_empty() {
             self.assurance = Assurance::Reproduced;
         } else {
-            let gated = self.judged.is_none_or(|judged| judged.profile.gated());
-            self.reason = if gated { Reason::Integrity } else { Reason::PolicyFail };
+            let integrity = self.judged.is_none_or(|judged| judged.profile.has_integrity_code());
+            self.reason = if integrity { Reason::Integrity } else { Reason::PolicyFail };
             self.assurance = Assurance::Failed;
             self.errors.extend(differences);
         }

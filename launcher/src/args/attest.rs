@@ -97,7 +97,7 @@ pub struct LockArgs {
     /// Also fix the baseline checkpoint
     #[arg(long, value_name = "DIR")]
     pub baseline: Option<PathBuf>,
-    /// Profile: dev (the preset's windows) or ci (240 + 240)
+    /// Profile: dev (the preset's windows), ci_cpu (120 + 120), ci (240 + 240), release (400 + 400)
     #[arg(long, default_value = "ci", value_name = "NAME")]
     pub profile: String,
     /// Tier of the gates: conservative, balanced or aggressive

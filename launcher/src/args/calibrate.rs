@@ -68,7 +68,7 @@ pub struct VeSweepArgs {
     /// Share that is added to the gain, 0 to 1
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = parse_share)]
     pub safety_margin: f64,
-    /// Largest share of runs in which factors are applied, 0 to 1
+    /// Share of trials up to which `expected_enable_rate` is reported, 0 to 1; the limit does not depend on it
     #[arg(long, default_value_t = 0.05, value_name = "SHARE", value_parser = parse_share)]
     pub target_enable_rate: f64,
 }

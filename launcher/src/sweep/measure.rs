@@ -15,8 +15,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The most bytes of what a run prints that are read.
 const MAX_PRINTED: u64 = 1 << 20;
@@ -45,10 +46,17 @@ impl Sweep<'_> {
         self.runs.runs.iter().map(|run| self.row(run)).collect()
     }
 
-    /// Whether there is evidence of a run that verifies. What does not verify is there until it is measured again.
+    /// Whether there is evidence of a run that verifies. Evidence that does not verify counts as missing; it stays until the run is measured again.
     pub fn is_measured(&self, index: usize) -> bool {
         let run = &self.runs.runs[index];
         self.out.join(&run.evidence).join(REPORT).exists() && self.row(run).found
+    }
+
+    /// Which file the report of a run is, and when it was written; none without one.
+    pub fn report_file(&self, index: usize) -> Option<(u64, SystemTime)> {
+        let path = self.out.join(&self.runs.runs[index].evidence).join(REPORT);
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.ino(), metadata.modified().ok()?))
     }
 
     /// The row of a run from the evidence in the directory.

@@ -4,6 +4,7 @@
 use super::{Ended, Runs, Sweep};
 use crate::error::{Context as _, Error, Result};
 use crate::part::Part;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
@@ -90,6 +91,9 @@ impl Slurm<'_> {
         let job = Job::submit(&script)?;
         sweep.ui.say(crate::ui::Level::Normal, &format!("submitted Slurm job {}", job.id));
         let mut waiting: Vec<usize> = missing.to_vec();
+        // Evidence that does not verify is not read again before it is replaced.
+        let old: BTreeMap<usize, _> =
+            missing.iter().map(|index| (*index, sweep.report_file(*index))).collect();
         let start = Instant::now();
         let mut asked = start;
         let mut answered = start;
@@ -109,7 +113,8 @@ impl Slurm<'_> {
                     None => active = answered.elapsed() < NO_ANSWER,
                 }
             }
-            let is_there = |index: &usize| sweep.is_measured(*index);
+            let is_new = |index: &usize| old.get(index) != Some(&sweep.report_file(*index));
+            let is_there = |index: &usize| is_new(index) && sweep.is_measured(*index);
             let (there, rest): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(is_there);
             there
                 .into_iter()

@@ -76,6 +76,7 @@ pub fn schemas() -> Vec<NamedSchema> {
         schema::<invarlock_evidence::sweep::Table>("sweep-v1"),
         schema::<sweep::SweepDryRunOutput>("sweep-dry-run-v1"),
         schema::<invarlock_evidence::calibration::null_sweep::Report>("spectral_null_sweep"),
+        schema::<invarlock_evidence::calibration::ve_sweep::Report>("variance_ve_sweep"),
         schema::<invarlock_evidence::verify::VerifyOutput>("verify-v1"),
         schema::<invarlock_evidence::verify::RuntimeVerifyOutput>("runtime-verify-v1"),
         schema::<report_explain::ExplainOutput<'_>>("report-explain-v1"),

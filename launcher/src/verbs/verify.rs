@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Verifies the reports. Exits 0 when all are accepted, 1 policy, 2 malformed, 3 integrity (ci and release).
+/// Verifies the reports. Exits 0 when all are accepted, 1 policy, 2 malformed, 3 integrity (all profiles but dev).
 pub fn run(args: &VerifyArgs, policy: &Policy) -> Result<u8> {
     let ui = Ui::new(if args.json { Level::Quiet } else { Level::Normal });
     let inputs = args.reproduce.map(|_| Inputs::of(args)).transpose()?;

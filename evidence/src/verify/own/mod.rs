@@ -292,7 +292,8 @@ impl Check<'_> {
     }
 }
 
-/// The first reason why evidence of a weaker profile fails.
+/// The first reason why evidence of a weaker profile fails; none where the required one demands no more.
 fn not_met(made: Profile, required: Profile) -> Option<String> {
-    (made < required).then(|| weaker_profile(made, required))
+    let demands_more = made.gated() != required.gated() || required.needs_all_guards();
+    (made < required && demands_more).then(|| weaker_profile(made, required))
 }

@@ -2,8 +2,7 @@
 
 use super::{Calibration, Evidence, now};
 use crate::args::VeSweepArgs;
-use crate::error::{Error, Result};
-use crate::plan::Request;
+use crate::error::{Context as _, Error, Result};
 use crate::policy::Policy;
 use crate::request;
 use crate::sweep::Variant;
@@ -38,6 +37,7 @@ pub fn run(args: &VeSweepArgs, policy: &Policy) -> Result<u8> {
         Settings { safety_margin: args.safety_margin, target_enable_rate: args.target_enable_rate };
     let report =
         ve_sweep::report(&runs, calibration.config_of_report(runs.len(), Some(windows)), settings, now());
+    refuse_unevaluated(&report)?;
     let patch = args.out.join(PATCH);
     let files = vec![
         ("ve_sweep_report.json", to_json(&report)),
@@ -48,10 +48,22 @@ pub fn run(args: &VeSweepArgs, policy: &Policy) -> Result<u8> {
     calibration.finish(&report, (PATCH, &tiers_patch::of_ve_sweep(&report)), files, print)
 }
 
+/// Without an evaluated trial, a tier has no gain, and the limit would be 0.
+fn refuse_unevaluated(report: &Report) -> Result<()> {
+    match report.summaries.values().find(|summary| summary.observed.evaluated_runs == 0) {
+        None => Ok(()),
+        Some(summary) => Err(Error::input(format!(
+            "tier {}: no trial was evaluated, because fewer windows were measured than each --window needs",
+            summary.tier
+        )))
+        .hint("lower --window, or raise preview_n and final_n in the configuration"),
+    }
+}
+
 /// A run, judged on each number of windows.
 fn judge(calibration: &Calibration<'_>, evidence: &Evidence<'_>, windows: &[u64]) -> Result<Vec<Run>> {
     let run = evidence.run;
-    let Request { profile, tier, .. } = request::of_evaluate(&run.args)?;
+    let (profile, tier) = request::profile_and_tier(&run.args.profile, &run.args.tier)?;
     let variance = evidence.statistics()?.upstream.map(|measured| measured.variance);
     let measured = variance.filter(|variance| !variance.projections.is_empty()).ok_or_else(|| {
         Error::unsupported(format!(
