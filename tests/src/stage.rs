@@ -70,8 +70,19 @@ impl Stage {
     #[track_caller]
     pub fn end_of(&self, mut command: Command, what: &str) -> Ran {
         let ran = Ran::from(command.output().unwrap());
+        // Of a killed launcher, or of a shell around it.
+        if matches!(ran.code, -1 | 137) {
+            self.no_command_runs();
+        }
         self.nothing_left(what);
         ran
+    }
+
+    /// Fails the test if `runtime ps` lists a command. It removes the files of launchers that were killed.
+    #[track_caller]
+    pub fn no_command_runs(&self) {
+        let listed = Ran::from(self.command(&["runtime", "ps"]).output().unwrap()).expect(0);
+        assert_eq!(listed.out.lines().count(), 1, "{listed:?}");
     }
 
     /// Fails the test if a run left anything behind.
