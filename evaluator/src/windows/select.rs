@@ -88,8 +88,11 @@ pub fn select(
 /// Both arms of enough windows, without duplicates.
 pub(super) fn arms(mut selection: Selection<'_, '_>, request: &WindowRequest<'_>) -> Result<Windows> {
     let Sizes { preview, final_, adjustments } = selection.without_duplicates(request)?;
-    let equal_rows =
-        if adjustments.is_empty() { None } else { first_duplicate(&selection.usable, &selection.rows) };
+    let equal_rows = if adjustments.is_empty() {
+        None
+    } else {
+        first_duplicate(&selection.usable).map(|pair| selection.rows_of(pair))
+    };
     let mut usable = selection.windows(preview, final_)?.into_owned();
     let second = usable.split_off(preview);
     Ok(Windows { adjustments, equal_rows, ..numbered(usable, second) })
@@ -121,11 +124,11 @@ pub(super) fn needed(request: &WindowRequest<'_>) -> Result<usize> {
     Ok(needed)
 }
 
-/// The rows of the first two equal windows; `rows` has the row of each window.
-fn first_duplicate(windows: &[Window], rows: &[usize]) -> Option<(usize, usize)> {
+/// The places of the first two equal windows.
+fn first_duplicate(windows: &[Window]) -> Option<(usize, usize)> {
     let mut seen: HashMap<&[u32], usize> = HashMap::with_capacity(windows.len());
-    let mut windows = windows.iter().zip(rows);
-    windows.find_map(|(window, row)| seen.insert(window.tokens(), *row).map(|first| (first, *row)))
+    let mut windows = windows.iter().enumerate();
+    windows.find_map(|(place, window)| seen.insert(window.tokens(), place).map(|first| (first, place)))
 }
 
 /// How many windows repeat another one.
@@ -175,6 +178,11 @@ pub(super) struct Selection<'a, 'm> {
 }
 
 impl Selection<'_, '_> {
+    /// The rows of two windows.
+    fn rows_of(&self, (one, other): (usize, usize)) -> (usize, usize) {
+        (self.rows[one], self.rows[other])
+    }
+
     /// The windows of both arms with these sizes. Masks are other ones each time, because random numbers go on.
     fn windows(&mut self, preview: usize, final_: usize) -> Result<Cow<'_, [Window]>> {
         let windows = &self.usable[..preview + final_];
@@ -198,11 +206,12 @@ impl Selection<'_, '_> {
         };
         let (mut preview, mut final_, mut adjustments) = (request.preview, request.final_, Vec::new());
         loop {
-            let windows = self.windows(preview, final_)?.into_owned();
+            let windows = self.windows(preview, final_)?;
             let duplicates = repeated(&windows);
             if duplicates == 0 {
                 return Ok(Sizes { preview, final_, adjustments });
             }
+            let (count, pair) = (windows.len(), first_duplicate(&windows));
             let smaller = preview.saturating_sub(duplicates.max(STEP));
             if smaller < floor || smaller > self.usable.len() / 2 {
                 let why = match smaller < floor {
@@ -213,15 +222,16 @@ impl Selection<'_, '_> {
                         .to_owned(),
                 };
                 // Masks can make windows equal whose rows are not.
-                let all = if repeated(&self.usable) > 0 { &self.usable } else { &windows };
+                let (repeats, count, pair) = match repeated(&self.usable) {
+                    0 => (duplicates, count, pair),
+                    repeats => (repeats, self.usable.len(), first_duplicate(&self.usable)),
+                };
                 return Err(Error::input(format!(
-                    "{} of the {} windows repeat another one; {why}",
-                    repeated(all),
-                    all.len(),
+                    "{repeats} of the {count} windows repeat another one; {why}"
                 ))
                 .with_hint(format!(
                     "replace repeated rows by rows with other texts, or raise seq_len: {}{}",
-                    first_duplicate(all, &self.rows).map(equal_rows).unwrap_or_default(),
+                    pair.map(|pair| equal_rows(self.rows_of(pair))).unwrap_or_default(),
                     if request.joinable { JOIN } else { "" }
                 )));
             }
@@ -300,6 +310,22 @@ pub(super) mod tests {
         assert!(run(&rows(5), &request(usize::MAX, 3)).is_err());
         let error = run(&rows(5), &request(1 << 40, 3)).expect_err("too many windows");
         assert!(error.message().contains("are more than"), "{error}");
+    }
+
+    /// Every token is replaced by that of masks, so windows are equal whose rows are not.
+    #[test]
+    fn windows_that_masks_make_equal_are_named() {
+        let settings = Masking {
+            mask_prob: 1.0,
+            random_token_prob: 0.0,
+            original_token_prob: 0.0,
+            ..Masking::default()
+        };
+        let masked = Masked { settings, mask_token_id: 1, special_token_ids: vec![1], draws_before: None };
+        let mut masker = Masker::new(&masked, 200, 43).expect("a masker");
+        let error = run_with(&rows(4), &request(2, 2), Some(&mut masker)).expect_err("equal windows");
+        assert!(error.message().starts_with("3 of the 4 windows repeat another one"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("rows 1 and 2")), "{error:?}");
     }
 
     #[test]
