@@ -6,7 +6,7 @@ use crate::beside::Beside;
 use crate::export::{GateSummary, Summary};
 use crate::format::untrusted::Node;
 use crate::gates::{self, Ended, Gate};
-use crate::policy::Tier;
+use crate::policy::{Profile, Tier};
 use crate::visible::plain;
 use serde::Serialize;
 use serde_json::Value;
@@ -96,8 +96,8 @@ fn next_steps(report: &Value, summary: &Summary, gates: &[Gate], beside: Beside<
             next.push("Replace runtime.manifest.json by that of the same evaluation: the one beside the report binds another report".to_owned());
         }
         Beside::OfThisReport(_) if summary.verdict == "PASS" => {
-            next.push(match summary.profile.as_deref() {
-                Some(name @ ("dev" | "ci_cpu")) => format!("Evaluate with --profile ci before a release: {name} decides on the ratio and the invariants only"),
+            next.push(match summary.profile.as_deref().and_then(|name| name.parse::<Profile>().ok()) {
+                Some(profile) if !profile.gated() => format!("Evaluate with --profile ci before a release: {profile} decides on the ratio and the invariants only"),
                 _ => "Verify the evidence on a machine that you trust: invarlock verify".to_owned(),
             });
         }

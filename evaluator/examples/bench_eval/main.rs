@@ -1,5 +1,6 @@
 //! `make bench-eval`: tokens per second of the evaluator, side by side with PyTorch in one run; the share of an evaluation that the guards take;
-//! and tokens per second of a checkpoint that is larger than the memory limit, next to a bare matrix product. Figures are medians and ratios. A peer that is not installed is reported as skipped.
+//! and tokens per second of a checkpoint that is larger than the memory limit, next to a bare matrix product. Figures are medians and ratios. A
+//! peer that is not installed is reported as skipped.
 //!
 //! PyTorch: `INVARLOCK_TORCH_PYTHON` is the command of a Python with torch and transformers (default: `python3`).
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
