@@ -199,11 +199,12 @@ impl Builder {
 }
 
 fn set_names() -> Result<()> {
-    let doing = || "setting the host name of the container".to_owned();
     // If a security module restricts new user namespaces, this is the first call that fails.
-    rustix::system::sethostname(boundary::HOST_NAME.as_bytes()).or_unsupported(doing, hints::NAMESPACES)?;
+    rustix::system::sethostname(boundary::HOST_NAME.as_bytes())
+        .or_unsupported(|| "setting the host name of the container".to_owned(), hints::NAMESPACES)?;
     // A new UTS namespace inherits the host's domain name.
-    rustix::system::setdomainname(boundary::DOMAIN_NAME.as_bytes()).with_context(doing)
+    rustix::system::setdomainname(boundary::DOMAIN_NAME.as_bytes())
+        .or_unsupported(|| "setting the domain name of the container".to_owned(), hints::NAMESPACES)
 }
 
 /// The error with libcontainer's whole chain of causes, which its own text omits.
@@ -253,6 +254,10 @@ fn create_own_root() -> Result<OwnedFd> {
     for name in HOST_DEVICES {
         let doing = || format!("{}: /dev/{name}", doing());
         let device = mounts::clone_path(&format!("/dev/{name}"), false).with_context(doing)?;
+        // libcontainer masks files of `/proc` with clones of the null device. In a container of another engine it is a file of a tmpfs, which is
+        // observed as a mask only if it is read-only. A device can be written all the same.
+        let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+        mounts::restrict(&device, attributes).with_context(doing)?;
         let path = format!("dev/{name}");
         File::create(&path).with_context(doing)?;
         mounts::attach_at(&device, &path).with_context(doing)?;

@@ -2,6 +2,7 @@
 
 use crate::cgroup::{self, Controller};
 use crate::identity::Identity;
+use crate::place::Place;
 use crate::protocol::Reply;
 use crate::spec::Limits;
 use crate::sys::{self, Forked};
@@ -31,6 +32,29 @@ pub struct ControlCheck {
 /// Oldest supported kernel.
 const KERNEL: (u32, u32) = (5, 15);
 
+/// The result of a control that is tried in new namespaces. Without the ids of a run there are none.
+fn checked_inside(
+    control: &str,
+    required: bool,
+    identity: &Identity,
+    tried: impl FnOnce() -> Result<String, String>,
+    remedy: &str,
+) -> ControlCheck {
+    match identity.check() {
+        Ok(()) => checked(control, required, tried(), remedy),
+        Err(_) => {
+            checked(control, required, Err("not tried: it needs the control `ids`".into()), "see `ids`")
+        }
+    }
+}
+
+fn ids(identity: &Identity) -> ControlCheck {
+    let refused = identity.check();
+    let remedy = refused.as_ref().err().and_then(|error| error.hint()).unwrap_or_default().to_owned();
+    let tried = refused.map(|()| format!("the workload of a run has the id {} here", identity.host_uid));
+    checked("ids", true, tried.map_err(|error| error.to_string()), &remedy)
+}
+
 fn checked(control: &str, required: bool, tried: Result<String, String>, remedy: &str) -> ControlCheck {
     let available = tried.is_ok();
     let detail = tried.unwrap_or_else(|why| why);
@@ -48,36 +72,47 @@ pub fn check() -> Vec<ControlCheck> {
     let identity = Identity::of_own_run();
     let mut checks = vec![
         checked("kernel", true, kernel(), "install Linux 5.15 or newer"),
-        checked("user namespaces", true, user_namespaces(), user_namespace_remedy()),
-        checked(
+        ids(&identity),
+        checked_inside("user namespaces", true, &identity, user_namespaces, user_namespace_remedy()),
+        checked_inside(
             "mount namespace",
             true,
-            in_namespace(
-                || Ok("mounted a private tmpfs and made a directory of it read-only".into()),
-                mounting,
-            ),
+            &identity,
+            || {
+                let done = "mounted a private tmpfs and made a directory of it read-only";
+                in_namespace(|| Ok(done.into()), mounting)
+            },
             NAMESPACES_REMEDY,
         ),
-        checked(
+        checked_inside(
             "overlay",
             false,
-            in_namespace(|| Ok("stacked two layers".into()), overlay),
+            &identity,
+            || in_namespace(|| Ok("stacked two layers".into()), overlay),
             "images of several layers need Linux 5.11 or newer and the overlay module",
         ),
-        checked(
+        checked_inside(
             "other namespaces",
             true,
-            in_namespace(
-                || Ok("created pid, network, ipc, uts and cgroup namespaces; enabled lo".into()),
-                others,
-            ),
+            &identity,
+            || {
+                let done = "created pid, network, ipc, uts and cgroup namespaces; enabled lo";
+                in_namespace(|| Ok(done.into()), others)
+            },
             NAMESPACES_REMEDY,
         ),
-        checked("proc", true, in_namespace(|| Ok("mounted a new /proc".into()), proc), hints::PROC),
-        checked(
+        checked_inside(
+            "proc",
+            true,
+            &identity,
+            || in_namespace(|| Ok("mounted a new /proc".into()), proc),
+            hints::PROC,
+        ),
+        checked_inside(
             "seccomp filter",
             true,
-            in_namespace(|| Ok("installed a filter that reports denied calls".into()), filter),
+            &identity,
+            || in_namespace(|| Ok("installed a filter that reports denied calls".into()), filter),
             "use Linux 5.15 or newer with CONFIG_SECCOMP_FILTER; in a container or sandbox, allow seccomp and pidfd_getfd, and do not \
              use a seccomp filter that itself reports calls (SECCOMP_RET_USER_NOTIF)",
         ),
@@ -104,15 +139,29 @@ pub fn check() -> Vec<ControlCheck> {
     checks.push(open_files());
     for controller in Controller::ALL {
         let name = format!("cgroup {}", controller.name());
-        checks.push(checked(&name, false, cgroup(controller), CGROUPS_REMEDY));
+        checks.push(checked(&name, false, cgroup(controller), &cgroups_remedy()));
     }
     checks
 }
 
 const CORE_DUMPS_REMEDY: &str = "set kernel.core_pattern to `core`, or, if it names a program, allow a hard limit of core dumps of 1 (`ulimit -H -c`)";
-const NAMESPACES_REMEDY: &str = "as for user namespaces; in a container, allow unshare and mount";
-const CGROUPS_REMEDY: &str = "not required: without cgroups, process limits (rlimits) and a check by the supervisor limit the run; to use cgroups, run as root or \
-     with `systemd-run --user --scope -p Delegate=yes`";
+const NAMESPACES_REMEDY: &str = "as for user namespaces; in a container, let its filter allow unshare, mount, sethostname and setdomainname";
+
+/// What gives a run cgroups, or bounds it without them.
+fn cgroups_remedy() -> String {
+    let how = match Place::find() {
+        Place::Machine | Place::Wsl2 => {
+            "to use cgroups, run as root or with `systemd-run --user --scope -p Delegate=yes`"
+        }
+        Place::SlurmStep => {
+            "the memory and the processors of the job (`--mem`, `--cpus-per-task`) bound all runs in it together"
+        }
+        _ => "the limits of this container bound all runs in it together",
+    };
+    format!(
+        "not required: without cgroups, process limits (rlimits) and a check by the supervisor limit the run; {how}"
+    )
+}
 
 fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
@@ -230,6 +279,7 @@ fn others() -> Result<(), String> {
         | libc::CLONE_NEWCGROUP;
     sys::unshare(flags).map_err(|e| format!("unshare: {e}"))?;
     rustix::system::sethostname(b"doctor").map_err(|e| format!("setting the host name: {e}"))?;
+    rustix::system::setdomainname(b"doctor").map_err(|e| format!("setting the domain name: {e}"))?;
     sys::raise_loopback().map_err(|e| format!("enabling lo: {e}"))
 }
 

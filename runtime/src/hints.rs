@@ -2,7 +2,7 @@
 
 pub(crate) const NAMESPACES: &str = "let ordinary users make user namespaces: `sysctl -w user.max_user_namespaces=15000` (and none of \
     user.max_*_namespaces may be used up), `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), or an AppArmor profile with \
-    `userns,` for this program (Ubuntu 24.04 and newer); in a container, allow clone, unshare and mount; `invarlock doctor` says which";
+    `userns,` for this program (Ubuntu 24.04 and newer); in a container, let its filter allow clone, unshare, mount, sethostname and setdomainname; `invarlock doctor` says which";
 pub(crate) const PROC: &str = "mount /proc in full: in a container, run it with an unmasked /proc";
 pub(crate) const MEMFD: &str =
     "set vm.memfd_noexec to 0 or 1; in a container, let its filter allow memfd_create";

@@ -18,6 +18,7 @@
 use crate::boundary::SETGROUPS;
 use crate::{hooks, procfs};
 use invarlock_error::{Context as _, Error, Result};
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
@@ -42,6 +43,14 @@ pub const INSIDE: u32 = 65_532;
 
 /// Init's id inside, in a run started by root whose workload is 0.
 const INIT_BESIDE_0: u32 = 65_533;
+
+/// What root needs to map ids, to mount files with other owners, and to give pipes to the workload.
+const NEEDED: [(CapabilitySet, &str); 4] = [
+    (CapabilitySet::SETUID, "CAP_SETUID"),
+    (CapabilitySet::SETGID, "CAP_SETGID"),
+    (CapabilitySet::CHOWN, "CAP_CHOWN"),
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+];
 
 /// The workload's ids inside. They decide only how the ids are named inside: no id of a run has a privilege on the host, and the workload has
 /// no capability.
@@ -116,8 +125,22 @@ impl Identity {
         }
     }
 
-    /// Fails for the root user of a user namespace that does not map the two host ids.
+    /// Fails for a root user who cannot have runs with ids of their own: in a user namespace that does not map the two host ids, or without
+    /// the capabilities that this needs. Such a root user is usual in containers.
     pub(crate) fn check(self) -> Result<()> {
+        if !self.by_root {
+            return Ok(());
+        }
+        let unfit = |why: String| {
+            let hint = "run as an ordinary user (in a container: `--user 1000`, or `runAsUser` in Kubernetes), or as root of the machine";
+            Err(Error::unsupported(format!("this root user {why}")).in_control("identity").with_hint(hint))
+        };
+        let held = rustix::thread::capabilities(None).context("reading the own capabilities")?.effective;
+        let missing = NEEDED.iter().filter(|(capability, _)| !held.contains(*capability));
+        let missing: Vec<&str> = missing.map(|(_, name)| *name).collect();
+        if !missing.is_empty() {
+            return unfit(format!("lacks {}", missing.join(", ")));
+        }
         let covers = |line: &str| {
             let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
             let (first, _, count) =
@@ -126,14 +149,9 @@ impl Identity {
         };
         for file in ["/proc/self/uid_map", "/proc/self/gid_map"] {
             let text = procfs::read(file).with_context(|| format!("reading {file}"))?;
-            if self.by_root && !text.lines().any(covers) {
-                return Err(Error::unsupported(format!(
-                    "this root user is in a user namespace without the ids {} and {}",
-                    self.init(),
-                    self.host_uid
-                ))
-                .in_control("identity")
-                .with_hint("run as an ordinary user, or as root of the machine"));
+            if !text.lines().any(covers) {
+                let (init, workload) = (self.init(), self.host_uid);
+                return unfit(format!("is in a user namespace without the ids {init} and {workload}"));
             }
         }
         Ok(())

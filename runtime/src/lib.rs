@@ -41,6 +41,7 @@ mod observations;
 mod observe;
 mod oci;
 mod outcome;
+pub mod place;
 mod prepare;
 mod printable;
 mod process;

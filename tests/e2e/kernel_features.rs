@@ -71,7 +71,8 @@ const ROOT: &str = "root file system";
 const NS: &str = "namespaces";
 const CALLS: &str = "system calls";
 const NEWER: &str = "install Linux 5.15 or newer";
-const ALLOW: &str = "in a container, allow clone, unshare and mount";
+const ALLOW: &str =
+    "in a container, let its filter allow clone, unshare, mount, sethostname and setdomainname";
 const LISTENER: &str = "SECCOMP_FILTER_FLAG_NEW_LISTENER";
 
 const TEST_CASES: [TestCase; 41] = [

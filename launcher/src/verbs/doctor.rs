@@ -6,6 +6,7 @@ use crate::output::Resolution;
 use crate::{image, ui};
 use console::style;
 use invarlock_runtime::doctor::{ControlCheck as Row, check as probe};
+use invarlock_runtime::place::Place;
 use serde::Serialize;
 
 /// The output of `doctor --json`.
@@ -15,6 +16,8 @@ pub struct DoctorOutput<'a> {
     /// Always `doctor-v1`.
     #[cfg_attr(feature = "schemas", schemars(extend("const" = "doctor-v1")))]
     format_version: &'static str,
+    /// Where this program runs: a machine, or a container of some kind.
+    place: &'static str,
     /// Every control.
     boundary: &'a [Row],
     /// The controls that this machine does not support.
@@ -55,11 +58,13 @@ pub struct FindingCounts {
 pub fn run(args: &DoctorArgs) -> Result<u8> {
     let mut controls = probe();
     controls.push(evaluator());
+    let place = Place::find();
     let missing = controls.iter().filter(|control| control.required && !control.available).count();
     if args.json {
         let findings: Vec<_> = controls.iter().filter(|control| !control.available).map(finding).collect();
         ui::json(&DoctorOutput {
             format_version: "doctor-v1",
+            place: place.name(),
             boundary: &controls,
             summary: FindingCounts { errors: missing, warnings: findings.len() - missing, notes: 0 },
             findings,
@@ -67,13 +72,23 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         })?;
     } else {
         controls.iter().for_each(print);
-        ui::out(&match missing {
-            0 => "\nThis machine can isolate runs.".to_owned(),
-            1 => "\nThis machine cannot isolate runs: 1 required control is missing.".to_owned(),
-            count => format!("\nThis machine cannot isolate runs: {count} required controls are missing."),
-        });
+        ui::out(&format!("\n{}", conclusion(place, missing)));
     }
     Ok(u8::from(missing > 0))
+}
+
+/// Whether runs can be isolated here, and what to change if not.
+fn conclusion(place: Place, missing: usize) -> String {
+    let here = match place {
+        Place::Machine => "This machine".to_owned(),
+        place => format!("This environment ({})", place.name()),
+    };
+    let advice = place.advice().map(|advice| format!("\nhelp: {advice}")).unwrap_or_default();
+    match missing {
+        0 => format!("{here} can isolate runs."),
+        1 => format!("{here} cannot isolate runs: 1 required control is missing.{advice}"),
+        count => format!("{here} cannot isolate runs: {count} required controls are missing.{advice}"),
+    }
 }
 
 fn evaluator() -> Row {
