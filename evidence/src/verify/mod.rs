@@ -12,6 +12,7 @@ mod observed;
 mod open;
 mod output;
 mod own;
+mod planned;
 mod provenance;
 mod python;
 mod read;

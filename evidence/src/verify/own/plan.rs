@@ -4,22 +4,19 @@
 use crate::evaluation::Facts;
 use crate::format::observations::Observations;
 use crate::format::plan::{
-    ExecutionMode, Files, Image, PLAN_FORMAT, Plan, PlannedContainer, PlannedMount, PlannedSide, tree_sha256,
+    ExecutionMode, Files, PLAN_FORMAT, Plan, PlannedContainer, PlannedMount, PlannedSide,
 };
 use crate::format::runtime_manifest::Side;
 use crate::host_execution;
 use crate::job::Role;
 use crate::verify::differences::differences;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::verify::planned::{
+    LIMITS, Mounts, files_faults, has_layers_of_image, image_faults, is_digest, is_hex, namespaces,
+    usage_is_consistent, written,
+};
 
 /// Names in `allowances.granted_by`.
 const ALLOWANCES: [&str; 3] = ["allow_network", host_execution::ALLOWANCE, "custom_seccomp_profile"];
-/// Limits that a user can require.
-const LIMITS: [&str; 6] = ["memory", "pids", "cpu", "wall", "tmp", "output"];
-/// How an image's files can have been verified.
-const VERIFICATION: [&str; 3] = ["full", "quick", "fs-verity"];
-const INPUT: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
-const SCRATCH: &[&str] = &["rw", "nosuid", "nodev", "noexec"];
 
 /// Checks the plan; contradictions are added to `faults`.
 pub(super) fn faults(facts: &Facts, faults: &mut Vec<String>) {
@@ -106,26 +103,8 @@ impl Check<'_> {
                 .to_owned()
         });
         if let Some(image) = &plan.image {
-            self.image(image);
+            self.faults.extend(image_faults(image, &[Some("measure")]));
         }
-    }
-
-    fn image(&mut self, image: &Image) {
-        let digests = image.layers.iter().flat_map(|layer| [&layer.digest, &layer.diff_id]);
-        let mut digests = digests.chain([&image.manifest_digest, &image.config_digest]);
-        self.require(digests.all(|digest| is_digest(digest)), || {
-            "context.image has a digest that is not a SHA-256".to_owned()
-        });
-        self.require(!image.layers.is_empty(), || "context.image has no layer".to_owned());
-        self.require(image.speaks.as_deref() == Some("measure"), || {
-            "context.image.speaks is not \"measure\"".to_owned()
-        });
-        self.require(VERIFICATION.contains(&image.verification.as_str()), || {
-            format!(
-                "context.image.verification is {:?}, expected one of {VERIFICATION:?}",
-                image.verification
-            )
-        });
     }
 
     /// Digests of directories follow from those of their files.
@@ -141,14 +120,7 @@ impl Check<'_> {
     }
 
     fn files(&mut self, path: &str, files: &Files) {
-        self.require(tree_sha256(&files.files) == files.tree_sha256, || {
-            format!("context.{path}.tree_sha256 is not the digest of its files")
-        });
-        let names: BTreeSet<&str> = files.files.iter().map(|file| file.name.as_str()).collect();
-        let plain = |name: &&str| !name.is_empty() && !name.contains('/');
-        self.require(names.len() == files.files.len() && names.iter().all(plain), || {
-            format!("context.{path}.files has a wrong name, or one name twice")
-        });
+        self.faults.extend(files_faults(path, files, false));
     }
 
     /// Paths that stand in two places.
@@ -230,12 +202,7 @@ impl Check<'_> {
         self.require(usage.oom_kills.unwrap_or(0) == 0, || {
             format!("context.sides.{name}.usage.oom_kills: a process was killed for memory")
         });
-        self.require(
-            usage.log_bytes_dropped <= usage.stdout_bytes.saturating_add(usage.stderr_bytes)
-                && usage.peak_memory_bytes.is_some() == usage.peak_memory_by.is_some()
-                && usage.limits_hit.iter().all(|name| LIMITS.contains(&name.as_str())),
-            || format!("context.sides.{name}.usage contradicts itself"),
-        );
+        self.require(usage_is_consistent(usage), || format!("context.sides.{name}.usage contradicts itself"));
         let mut names: Vec<&str> = side.outputs.iter().map(|file| file.name.as_str()).collect();
         names.sort_unstable();
         self.require(names == ["events.jsonl", "report.json"], || {
@@ -251,7 +218,7 @@ impl Check<'_> {
             argv: argv.map(str::to_owned).to_vec(),
             cwd: "/".to_owned(),
             environment: vec!["INVARLOCK_CONTAINER_EXECUTION=1".to_owned()],
-            namespaces: ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"].map(str::to_owned).to_vec(),
+            namespaces: namespaces(),
             network: "lo only".to_owned(),
             capabilities: Vec::new(),
             no_new_privileges: true,
@@ -292,76 +259,29 @@ impl Check<'_> {
         self.require(other, || format!("{path} has other ids, limits or another filter than the other side"));
     }
 
-    /// The mounts of a measurement. What follows from nothing else, the paths on the host, is taken from the plan.
+    /// The mounts of a measurement.
     fn mounts(&self, role: Role, planned: &PlannedContainer) -> Vec<PlannedMount> {
-        let limits = &planned.limits;
-        let layers = planned.mounts.first().and_then(|root| root.layers.clone()).unwrap_or_default();
-        let fixed = |target: &str, kind: &str, options: &[&str]| PlannedMount {
-            target: target.to_owned(),
-            kind: kind.to_owned(),
-            options: Some(options.iter().map(|option| (*option).to_owned()).collect()),
-            layers: None,
-            bytes: None,
-            files: None,
-            devices: None,
-            source: None,
-        };
-        let mut mounts = vec![
-            PlannedMount { layers: Some(layers), ..fixed("/", "image", &["ro", "nosuid", "nodev"]) },
-            fixed("/in", "tmpfs", INPUT),
-            PlannedMount {
-                bytes: Some(limits.output_bytes),
-                files: Some(limits.output_files),
-                ..fixed("/out", "tmpfs", SCRATCH)
-            },
-            PlannedMount { bytes: Some(limits.tmp_bytes), ..fixed("/tmp", "tmpfs", SCRATCH) },
-            PlannedMount {
-                devices: Some(["full", "null", "random", "urandom", "zero"].map(str::to_owned).to_vec()),
-                ..fixed("/dev", "tmpfs", &["ro", "nosuid", "noexec"])
-            },
-            fixed("/proc", "proc", &["nosuid", "nodev", "noexec"]),
-        ];
-        let places: BTreeMap<&str, (usize, &PlannedMount)> =
-            planned.mounts.iter().enumerate().map(|(i, mount)| (mount.target.as_str(), (i, mount))).collect();
-        let source = |target: &str| {
-            let mount = places.get(target).map(|(_, mount)| mount);
-            Some(mount.and_then(|mount| mount.source.clone()).unwrap_or_default())
-        };
+        let mounts = Mounts::new(&planned.mounts);
         let mut inputs = Vec::new();
         let dataset = (role == Role::Baseline).then_some(("dataset", &self.plan.dataset_files));
         for (directory, files) in [("checkpoint", &planned.checkpoint)].into_iter().chain(dataset) {
-            for file in &files.files {
-                let target = format!("/in/{directory}/{}", file.name);
-                inputs.push(PlannedMount { source: source(&target), ..fixed(&target, "file", INPUT) });
-            }
+            inputs.extend(
+                files.files.iter().map(|file| mounts.file(&format!("/in/{directory}/{}", file.name))),
+            );
         }
-        let written = |target: &str, bytes: usize| PlannedMount {
-            options: None,
-            bytes: Some(bytes as u64),
-            ..fixed(target, "bytes", &[])
-        };
         let job = serde_json::to_vec(&self.facts.job(role, &planned.checkpoint.path)).unwrap_or_default();
-        inputs.push(written("/in/job.json", job.len()));
+        inputs.push(written("/in/job.json", job.len() as u64));
         if role == Role::Subject {
             // Not known before the baseline is measured: planned as `null`.
-            inputs.push(written("/in/windows.json", "null".len()));
+            inputs.push(written("/in/windows.json", "null".len() as u64));
         }
-        // Inputs are planned in the order in which they were opened, which nothing depends on.
-        let position =
-            |mount: &PlannedMount| places.get(mount.target.as_str()).map(|(position, _)| *position);
-        inputs.sort_by_key(position);
-        mounts.append(&mut inputs);
-        mounts
+        mounts.with(&planned.limits, inputs)
     }
 
     /// Paths on the host: the layers in the store by their digests, inputs by their names or in the blobs of a cache.
     fn host_paths(&mut self, path: &str, planned: &PlannedContainer) {
-        let layers = planned.mounts.first().and_then(|root| root.layers.as_deref()).unwrap_or_default();
-        let digests = self.plan.image.as_ref().map_or(&[][..], |image| &image.layers);
-        let named = layers.len() == digests.len()
-            && layers.iter().zip(digests).all(|(directory, layer)| {
-                directory.ends_with(&format!("/trees/{}/root", layer.diff_id.replace(':', "-")))
-            });
+        let layers = self.plan.image.as_ref().map_or(&[][..], |image| &image.layers);
+        let named = has_layers_of_image(&planned.mounts, layers);
         self.require(named, || format!("{path}.mounts: the layers are not those of the image"));
         for mount in planned.mounts.iter().filter(|mount| mount.kind == "file") {
             let source = mount.source.as_deref().unwrap_or_default();
@@ -404,12 +324,4 @@ fn same_launcher(facts: &Facts) -> bool {
         |seen: &Observations| seen.contained.as_ref().map(|contained| contained.process.value.oom_score_adj);
     one.reused
         || (launchers(one_seen) == launchers(other_seen) && inherited(one_seen) == inherited(other_seen))
-}
-
-fn is_hex(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-}
-
-fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(is_hex)
 }
