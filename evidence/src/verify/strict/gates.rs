@@ -10,6 +10,9 @@ use crate::policy::{GUARD_OVERHEAD_MAX, Tier};
 use crate::verify::RuntimeProvenance;
 use crate::verify::python::{float, truthy};
 
+/// The flag of the ratio.
+const METRIC: &str = "primary_metric_acceptable";
+
 /// The numbers that decide the gates.
 pub(super) struct Numbers<'a> {
     pub(super) ratio: Option<f64>,
@@ -42,7 +45,7 @@ impl Check<'_> {
         if let Some(numbers) = &numbers {
             self.number_gates(tier, numbers);
         }
-        let mut required = vec!["primary_metric_acceptable", "preview_final_drift_acceptable"];
+        let mut required = vec![METRIC, "preview_final_drift_acceptable"];
         required.extend(guard_flags);
         if report.at("guard_overhead.evaluated").bool() == Some(true) {
             required.push("guard_overhead_acceptable");
@@ -103,6 +106,7 @@ impl Check<'_> {
     fn flags(&mut self, required: &[&'static str], numbers: Option<&Numbers<'_>>) {
         let profile = self.options.profile;
         let computed = self.computed_flags(numbers);
+        let enough = numbers.is_none_or(|numbers| numbers.enough(self.stated_tier));
         for flag in required.iter().copied().filter(|flag| profile.decides(flag)) {
             let recorded = self.report.get("validation").get(flag);
             let mut text = format!("validation.{flag} is {recorded}, the {profile} profile requires true");
@@ -113,6 +117,8 @@ impl Check<'_> {
                 Some(true) => {}
                 // A flag that contradicts its numbers is a fault of the evidence, not a result.
                 Some(false) if computed.get(flag) != Some(true) => self.gate(text),
+                // The Python package counts the tokens in every profile, the profiles here only in those that gate on them.
+                Some(false) if flag == METRIC && !enough => self.gate(format!("{text}: too few tokens")),
                 Some(false) => self.fail(format!("{text}; its numbers give true")),
                 None if self.gated() => self.fail(text),
                 None => {}
@@ -135,7 +141,7 @@ impl Check<'_> {
         let profile = self.options.profile;
         let limit = tier.ratio_gate();
         if let Some(ratio) = numbers.ratio.filter(|ratio| *ratio > limit)
-            && profile.decides("primary_metric_acceptable")
+            && profile.decides(METRIC)
         {
             self.gate(format!(
                 "perplexity ratio {ratio:.6} is above {limit:.3}, the limit of the {tier} tier"
