@@ -242,7 +242,7 @@ pub fn plan_digest(plan: &Plan) -> String {
 }
 
 /// The last component of a path.
-fn file_name(path: &str) -> &str {
+pub(crate) fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 

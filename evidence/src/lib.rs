@@ -14,6 +14,7 @@ pub mod beside;
 #[cfg(feature = "export")]
 pub mod calibration;
 pub mod compare;
+pub mod delegated;
 pub mod evaluation;
 pub mod events;
 #[cfg(feature = "export")]

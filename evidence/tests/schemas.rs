@@ -9,6 +9,7 @@ use common::made::honest;
 use invarlock_evidence::attestation::EvaluationResult;
 use invarlock_evidence::events::Event;
 use invarlock_evidence::format::check_report::CheckReport;
+use invarlock_evidence::format::delegated::{DelegatedContext, DelegatedPlan};
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::plan::Plan;
 use invarlock_evidence::format::run_report::{BaselineWindows, RunReport};
@@ -35,6 +36,8 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("runtime-manifest-v1", of::<RuntimeManifest>()),
         ("runtime-manifest-context-v2", of::<Context>()),
         ("plan-v2", of::<Plan>()),
+        ("runtime-manifest-context-delegated-v1", of::<DelegatedContext>()),
+        ("delegated-plan-v1", of::<DelegatedPlan>()),
         ("run-report-v1", of::<RunReport>()),
         ("job-v1", of::<Job>()),
         ("windows-v1", of::<BaselineWindows>()),

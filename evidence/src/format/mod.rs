@@ -8,6 +8,7 @@ pub(crate) mod canonical;
 pub mod check_report;
 pub mod compute_dtype;
 pub mod dataset;
+pub mod delegated;
 pub mod evaluation_report;
 pub mod guard_request;
 pub mod masking;

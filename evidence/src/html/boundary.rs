@@ -78,7 +78,9 @@ impl Boundary {
         let known = manifest.is_object();
         let context = at(manifest, "context");
         let sides = at(context, "sides");
-        let of = |name: &str, member: &str| at(sides.get(name).unwrap_or(&nothing), member).clone();
+        // The program of an image measures both sides in one container.
+        let delegated = at(context, "delegated.run");
+        let of = |name: &str, member: &str| at(sides.get(name).unwrap_or(delegated), member).clone();
         let (baseline, subject) = (of("baseline", "observations"), of("subject", "observations"));
         let limit = |name: &str| name.to_ascii_lowercase().contains("limit");
         let mut usage = [of("baseline", "usage"), of("subject", "usage")];
@@ -96,14 +98,22 @@ impl Boundary {
             limits: rows(&baseline, &subject, limit, true),
             usage: rows(&usage[0], &usage[1], |_| true, false),
             planned: rows(
-                at(context, "plan.content.sides.baseline"),
-                at(context, "plan.content.sides.subject"),
+                planned(context, "plan.content.sides.baseline"),
+                planned(context, "plan.content.sides.subject"),
                 // Its files are shown among the digests.
                 |name| name != "checkpoint",
                 false,
             ),
             digests: if known { digests(manifest) } else { Vec::new() },
         }
+    }
+}
+
+/// The plan of a side, or that of the container in which the program of an image measured both.
+fn planned<'a>(context: &'a Value, side: &'a str) -> &'a Value {
+    match at(context, side) {
+        Value::Null => at(context, "delegated.plan.content.container"),
+        planned => planned,
     }
 }
 
@@ -257,6 +267,7 @@ fn digests(manifest: &Value) -> Vec<Group> {
         Fact::code("Report", hex(at(manifest, "report.sha256"))),
         Fact::code("Settings", hex(at(manifest, "config.sha256"))),
         Fact::code("Plan", hex(at(context, "plan.digest"))),
+        Fact::code("Plan", hex(at(context, "delegated.plan.digest"))),
         Fact::code("Launcher", hex(at(context, "launcher.sha256"))),
         Fact::code(
             "Image manifest",
@@ -303,18 +314,36 @@ fn digests(manifest: &Value) -> Vec<Group> {
         {
             let Some(files) = at(side, member).as_array() else { continue };
             more += files.len().saturating_sub(FILES);
-            facts.extend(files.iter().take(FILES).map(|file| {
-                let size = number(file, "bytes").map_or(String::new(), |n| format!(", {}", text::bytes(n)));
-                let name = first(file, &["name", "path"]);
-                Fact::code(&format!("{words} {name}{size}"), hex(at(file, "sha256")))
-            }));
+            facts.extend(files.iter().take(FILES).map(|file| file_fact(words, file)));
         }
         if !facts.is_empty() {
             groups.push(Group { title: name.into(), facts, more });
         }
     }
+    groups.extend(delegated_digests(at(context, "delegated")));
     groups.retain(|g| !g.facts.is_empty());
     groups
+}
+
+/// The digests of the run of the program of an image: its inputs, and what it left.
+fn delegated_digests(delegated: &Value) -> Vec<Group> {
+    let inputs = at(delegated, "plan.content.inputs").as_object().into_iter().flatten();
+    let mut listed: Vec<_> =
+        inputs.map(|(name, files)| (text::label(name), "Input", at(files, "files"))).collect();
+    listed.push(("Program of the image".to_owned(), "Output", at(delegated, "run.outputs")));
+    let group = |(title, words, files): (String, &str, &Value)| {
+        let files = files.as_array().map_or(&[][..], |files| files);
+        let facts = files.iter().take(FILES).map(|file| file_fact(words, file)).collect();
+        Group { title, facts, more: files.len().saturating_sub(FILES) }
+    };
+    listed.into_iter().map(group).collect()
+}
+
+/// A file with its digest.
+fn file_fact(words: &str, file: &Value) -> Fact {
+    let size = number(file, "bytes").map_or(String::new(), |n| format!(", {}", text::bytes(n)));
+    let name = first(file, &["name", "path"]);
+    Fact::code(&format!("{words} {name}{size}"), hex(at(file, "sha256")))
 }
 
 /// A SHA-256 digest behind its algorithm; any other value unchanged.

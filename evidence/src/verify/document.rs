@@ -1,6 +1,7 @@
 //! Verdicts as JSON: `verify-v1` for reports, `runtime-verify-v1` for a manifest.
 
 use super::about::About;
+use super::delegated::DelegatedRunVerdict;
 use super::output::{exit_code, overall};
 use super::provenance::ProvenanceResult;
 use super::reproduce::Reproduction;
@@ -90,6 +91,8 @@ struct ReportResult {
     matched: Vec<String>,
     /// The sentence about host execution; null for a container run.
     host_execution: Option<String>,
+    /// The run of the program of an image that wrote the report; null if this program did not run one.
+    delegated: Option<DelegatedRunVerdict>,
     /// What was measured again; null if nothing was.
     reproduction: Option<Reproduction>,
     /// Everything that failed, failed gates last.
@@ -178,6 +181,7 @@ impl ReportResult {
             judged: verdict.judged,
             matched: verdict.matched.clone(),
             host_execution: verdict.host_execution.clone(),
+            delegated: verdict.delegated.clone(),
             reproduction: verdict.reproduction.clone(),
             errors: verdict.all_errors().map(str::to_owned).collect(),
             gate_failures: verdict.gate_failures.clone(),

@@ -1,5 +1,6 @@
 //! Evidence of other makers: upstream's checks, and what this program can recompute from the report alone.
 
+use super::delegated;
 use super::runtime::{self, RuntimeOptions};
 use super::summary::Summary;
 use super::{
@@ -8,6 +9,7 @@ use super::{
 };
 use crate::format::untrusted::Node;
 use crate::manifest::FILE_NAME;
+use crate::numerics::digest::sha256_hex;
 use crate::{host_execution, json, newer};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -58,6 +60,10 @@ pub(super) fn verify(file: &Path, bytes: &[u8], options: &VerifyOptions, verdict
 const FOREIGN: &str = "the evidence was not written by this program, which cannot check where its numbers come from; accept it with \
      --accept-foreign";
 
+/// The same, where this program ran the other one and recorded how.
+const FOREIGN_REPORT: &str = "the report was written by the program of the image, and this program cannot check where its numbers come from; \
+     accept it with --accept-foreign";
+
 /// The error about demands that only evidence of this program can meet.
 const UNMET: &str = "evidence of other makers does not say which models and data it is about, when it was made, or who signed \
      it, in a way that can be checked";
@@ -91,18 +97,24 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         upstream_parity: options.upstream_parity,
     };
     let host = options.runtime_provenance == RuntimeProvenance::Host;
-    let (issues, verified, trust) = if host {
+    let (issues, verified, trust, manifest) = if host {
         // Only for the sentence about host execution, so an unreadable manifest is no error here.
         let manifest = open_manifest(&file.with_file_name(FILE_NAME)).ok().flatten();
-        verdict.host_execution = host_execution::recorded(&report, manifest.as_ref());
-        (Vec::new(), false, Trust::Unverified)
+        (Vec::new(), false, Trust::Unverified, manifest)
     } else {
         let (runtime, issues, manifest) = runtime::provenance(file, bytes, &runtime_options);
-        verdict.host_execution = host_execution::recorded(&report, Some(&manifest));
-        (issues, runtime.ok(), runtime.trust)
+        (issues, runtime.ok(), runtime.trust, Some(manifest))
     };
-    let verified = verified && issues.is_empty() && !host;
-    verdict.provenance = provenance::of_foreign(Node::root("", &report), &issues, verified, host, trust);
+    verdict.host_execution = host_execution::recorded(&report, manifest.as_ref());
+    let run = manifest.filter(|_| !options.upstream_parity);
+    let (run, boundary) = run.and_then(|manifest| delegated::judge(&manifest, &sha256_hex(bytes))).unzip();
+    let boundary = boundary.unwrap_or_default();
+    let verified = verified && issues.is_empty() && boundary.is_empty() && !host;
+    let faults = boundary.iter().map(|fault| ("verifier_failed", fault.clone()));
+    let all: Vec<_> = issues.iter().cloned().chain(faults).collect();
+    verdict.provenance = provenance::of_foreign(Node::root("", &report), &all, verified, host, trust);
+    let foreign = if run.is_some() { FOREIGN_REPORT } else { FOREIGN };
+    verdict.delegated = run;
 
     let digest = baseline_json.as_ref().map(|json| Node::root("", json).at("provenance.provider_digest"));
     let digest = digest.filter(|digest| digest.object().is_some());
@@ -147,8 +159,10 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         verdict.not_recomputed.extend(strict.not_recomputed);
         malformed = malformed && verdict.stopped_by.is_none();
     }
+    let isolated = boundary.is_empty();
+    verdict.errors.extend(boundary);
     if !options.upstream_parity && !options.accept_foreign && !malformed && verdict.stopped_by.is_none() {
-        verdict.errors.push(FOREIGN.to_owned());
+        verdict.errors.push(foreign.to_owned());
     }
     let demanding = options.pins != Pins::default()
         || options.oldest.is_some()
@@ -164,9 +178,10 @@ fn judge(file: &Path, bytes: &[u8], report: Value, options: &VerifyOptions, mut 
         (Some(_), _) => Reason::PolicyFail,
         (None, true) => Reason::Ok,
         (None, false) if malformed => Reason::Malformed,
+        (None, false) if !isolated && options.profile.has_integrity_code() => Reason::Integrity,
         (None, false) => Reason::PolicyFail,
     };
-    let accepted = clean || verdict.errors == [FOREIGN] && verdict.gate_failures.is_empty();
+    let accepted = clean || verdict.errors == [foreign] && verdict.gate_failures.is_empty();
     verdict.assurance = if accepted { Assurance::Foreign } else { Assurance::Failed };
     bound(&mut verdict.errors);
     bound(&mut verdict.gate_failures);

@@ -5,6 +5,7 @@
 
 mod about;
 mod alone;
+mod delegated;
 mod differences;
 mod document;
 mod foreign;
@@ -25,6 +26,7 @@ mod upstream;
 
 pub use about::{About, Signer};
 pub use alone::contradictions;
+pub use delegated::DelegatedRunVerdict;
 pub use document::{RuntimeVerifyOutput, VerifyOutput, envelope};
 pub use open::{OpenReport, open_manifest, open_report};
 pub use output::{exit_code, success_line, to_line};
@@ -270,6 +272,8 @@ pub struct Verdict {
     pub about: Option<About>,
     /// The sentence of [`crate::host_execution`] if report or manifest records host execution; can contain control characters.
     pub host_execution: Option<String>,
+    /// The run of the program that wrote the report, if this program ran it.
+    pub delegated: Option<DelegatedRunVerdict>,
     /// Numbers of the report, if it is readable.
     pub summary: Option<Summary>,
     /// The statement about the evidence, which an attestation signs, if [`VerifyOptions::keep_verified`] is set; none for evidence of another
@@ -366,7 +370,7 @@ impl Verdict {
 
 /// What is missing or wrong in the observations of one container. `side` is the value at `path` (`context.sides.<name>`) of a manifest.
 pub fn container_faults(path: &str, side: &Value) -> Vec<String> {
-    observed::faults(&observed::Side { side: Node::part(path, side), planned: None })
+    observed::faults(&observed::Side { side: Node::part(path, side), planned: None, inputs: None })
 }
 
 /// The most faults that a verdict lists.
@@ -441,6 +445,7 @@ impl Verdict {
             matched: Vec::new(),
             about: None,
             host_execution: None,
+            delegated: None,
             summary: None,
             statement: None,
             attestation: None,

@@ -99,11 +99,15 @@ pub(super) fn mounts(side: &Side<'_>, value: Node<'_>) -> Found {
 
 /// The files that were hashed for this side, as the container sees them, and their sizes.
 fn hashed<'a>(side: &Side<'a>) -> Vec<(String, Node<'a>)> {
-    let files = |input: &'a str| {
-        let files = side.side.get(input).get("files").elements();
+    let files = |input: &'a str, files: Node<'a>| {
+        let files = files.get("files").elements();
         files.map(move |file| (format!("/in/{input}/{}", text(file, "name")), file.get("bytes")))
     };
-    files("checkpoint").chain(files("dataset")).collect()
+    if let Some(inputs) = side.inputs {
+        let names = inputs.object().into_iter().flat_map(|inputs| inputs.keys());
+        return names.flat_map(|name| files(name, inputs.get(name))).collect();
+    }
+    ["checkpoint", "dataset"].into_iter().flat_map(|name| files(name, side.side.get(name))).collect()
 }
 
 /// The files below `/in`: each hashed file, mounted from the file that was hashed, and no unplanned file.

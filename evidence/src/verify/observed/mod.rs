@@ -21,7 +21,7 @@ const SECURE_BITS: &str = "0xe3";
 const SECCOMP_FILTER: u64 = 2;
 /// `SIGKILL`.
 const KILL: i64 = 9;
-/// Variables that a measurement may get.
+/// Variables that a measurement may get. Another program also has those of its image, which the plan lists.
 const ENVIRONMENT: [&str; 1] = ["INVARLOCK_CONTAINER_EXECUTION"];
 
 /// One control, and what follows if its value is not as expected.
@@ -110,12 +110,17 @@ const CONTROLS: [Control; 27] = [
     control("cgroup", SUPERVISOR, "the limits did not apply to the workload", limits::cgroup),
 ];
 
+/// The number of controls that are judged.
+pub(super) const JUDGED: usize = CONTROLS.len();
+
 /// One side of the manifest.
 pub(super) struct Side<'a> {
     /// `context.sides.<name>`.
     pub(super) side: Node<'a>,
     /// `context.plan.content.sides.<name>`; `None` if the side was measured under another plan.
     pub(super) planned: Option<Node<'a>>,
+    /// `context.delegated.plan.content.inputs`, of a run of another program, whose environment is that of its image, too.
+    pub(super) inputs: Option<Node<'a>>,
 }
 
 impl<'a> Side<'a> {
@@ -196,7 +201,7 @@ fn capabilities(_: &Side<'_>, value: Node<'_>) -> Found {
 
 fn environment(side: &Side<'_>, names: Node<'_>) -> Found {
     let listed = strings(names).is_some_and(|names| names.iter().all(|name| ENVIRONMENT.contains(name)));
-    if !listed {
+    if !listed && side.inputs.is_none() {
         return unexpected(names, format_args!("only names of {ENVIRONMENT:?}"));
     }
     let Some(planned) = side.planned else { return Ok(()) };

@@ -8,7 +8,7 @@ use crate::measured::Measured;
 use chrono::{DateTime, FixedOffset};
 
 /// What the clock of a machine may be corrected by during a run, milliseconds.
-pub(super) const CLOCK: i64 = 5_000;
+pub(in crate::verify) const CLOCK: i64 = 5_000;
 
 /// A time of the evidence.
 pub(in crate::verify) fn time(text: &str) -> Option<DateTime<FixedOffset>> {
@@ -16,7 +16,7 @@ pub(in crate::verify) fn time(text: &str) -> Option<DateTime<FixedOffset>> {
 }
 
 /// Checks all times; contradictions are added to `faults`.
-pub(super) fn faults(facts: &Facts, measured: &MeasuredSides, faults: &mut Vec<String>) {
+pub(in crate::verify::own) fn faults(facts: &Facts, measured: &MeasuredSides, faults: &mut Vec<String>) {
     let (Some(started), Some(finished)) = (time(&facts.started_at), time(&facts.finished_at)) else {
         return faults.push(format!(
             "context.started_at_utc {:?} and finished_at_utc {:?} are not both times in UTC",
