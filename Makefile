@@ -69,7 +69,7 @@ runtime-image: build ## Build invarlock-runtime:local from the evaluator
 python-image: build ## Build an image with upstream's Python package and PyTorch, 2.7 GB (needs mmdebstrap, pip, a network, 12 GB of disk)
 	bash images/recipes/python/image.sh $(INVARLOCK) $${PYTHON_ROOT:-/var/tmp/invarlock-python-root} 0.8.0 0.12.1
 
-engine-upstream: build ## Compare upstream's evaluate on `runtime engine` and on Podman (needs what python-image needs, and 15 GB in ENGINE_ROOT)
+engine-upstream: build ## Compare upstream's evaluate as a `delegate` image, on `runtime engine` and on Podman (needs what python-image needs, and 15 GB in ENGINE_ROOT)
 	bash tests/tools/engine-upstream.sh $(INVARLOCK) $${ENGINE_ROOT:-/var/tmp/invarlock-engine}
 
 runtime-smoke: runtime-image ## Start the default image and run its self-test

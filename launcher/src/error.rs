@@ -12,6 +12,11 @@ pub use invarlock_error::{Context, Error, Kind, Result};
 #[error("the file exists")]
 pub struct OutputExists;
 
+/// The program of an image, which was run for this command, failed with this exit code. The command has the same one.
+#[derive(Debug, thiserror::Error)]
+#[error("it ended with exit code {0}")]
+pub struct ProgramFailed(pub u8);
+
 /// Exit code of a failure of `invarlock` itself, for verbs that exit with the workload's code.
 pub const OWN_FAILURE: u8 = 125;
 
@@ -44,7 +49,9 @@ impl ExitCodes {
             (kind @ Kind::Interrupted(_), _) => kind.exit_code(),
             (_, Self::OwnFailure) => OWN_FAILURE,
             (_, Self::OfKind) if error.find::<OutputExists>().is_some() => 1,
-            (kind, Self::OfKind) => kind.exit_code(),
+            (kind, Self::OfKind) => {
+                error.find::<ProgramFailed>().map_or_else(|| kind.exit_code(), |ProgramFailed(code)| *code)
+            }
         }
     }
 }

@@ -73,6 +73,11 @@ impl RunDir {
         Err(Error::system("all names are in use").context(doing()))
     }
 
+    /// The final path of the directory.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// The final path of a file.
     pub fn path(&self, name: &str) -> PathBuf {
         self.target.join(name)
@@ -81,6 +86,14 @@ impl RunDir {
     /// Adds a file.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         persist(stage(&self.staged, bytes)?, &self.staged.join(name))
+    }
+
+    /// Adds a file, with its directories. The parts of the name are plain: the supervisor read them from directories.
+    pub fn write_below(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.staged.join(name);
+        let parent = path.parent().unwrap_or(&self.staged);
+        std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        persist(stage(parent, bytes)?, &path)
     }
 
     /// Removes a file.
@@ -181,8 +194,8 @@ pub fn earlier_evidence(dir: &Path) -> Option<EarlierEvidence> {
 pub struct Evidence<'a> {
     /// Bytes of the evaluation report.
     pub report: &'a [u8],
-    /// Bytes of the run reports of baseline and subject.
-    pub run_reports: [&'a [u8]; 2],
+    /// Bytes of the run reports of baseline and subject; none of a report of another program.
+    pub run_reports: Option<[&'a [u8]; 2]>,
     /// Bytes of the runtime manifest.
     pub manifest: &'a [u8],
     /// Bytes of the attestation, if it is signed.
@@ -199,8 +212,7 @@ impl Evidence<'_> {
         created.hint("choose another directory with --report-out")?;
         let (report_path, manifest_path) = (dir.join(REPORT), dir.join(MANIFEST));
         let (report, manifest) = (stage(dir, self.report)?, stage(dir, self.manifest)?);
-        let [baseline, subject] = self.run_reports;
-        let (baseline, subject) = (stage(dir, baseline)?, stage(dir, subject)?);
+        let run_reports = self.run_reports.map(|reports| reports.map(|bytes| stage(dir, bytes)));
         let signed = [(ATTESTATION, self.attestation), (LOCK, self.lock)];
         let mut staged = Vec::new();
         for (name, bytes) in signed {
@@ -210,8 +222,13 @@ impl Evidence<'_> {
         // Those of an earlier evaluation are not about this one.
         [ATTESTATION, LOCK, MANIFEST].iter().try_for_each(|name| remove(&dir.join(name)))?;
         hooks::step("files: old manifest removed");
-        persist(baseline, &dir.join(BASELINE_REPORT))?;
-        persist(subject, &dir.join(SUBJECT_REPORT))?;
+        match run_reports {
+            Some([baseline, subject]) => {
+                persist(baseline?, &dir.join(BASELINE_REPORT))?;
+                persist(subject?, &dir.join(SUBJECT_REPORT))?;
+            }
+            None => [BASELINE_REPORT, SUBJECT_REPORT].iter().try_for_each(|name| remove(&dir.join(name)))?,
+        }
         persist(report, &report_path)?;
         hooks::step("files: report named");
         for (name, file) in staged {

@@ -104,8 +104,17 @@ pub fn here_or_beside(path: &Path, names_it: &Path) -> PathBuf {
     if path.is_absolute() || path.exists() || !beside.exists() { path.to_path_buf() } else { beside }
 }
 
+/// Opens a regular file whose path has no links; `name` is its name in the container.
+pub fn open_real(what: &str, real: &Path, name: String) -> Result<InputFile> {
+    let what = format!("{what} {}", real.display());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = openat2(CWD, real, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+        .map_err(|errno| not_opened(&what, &errno.into()))?;
+    regular(what, name, real.to_owned(), fd)
+}
+
 /// The places where a relative dataset file of a preset was looked up.
-fn tried(path: &Path, preset: &Path) -> String {
+pub fn tried(path: &Path, preset: &Path) -> String {
     let absolute = |dir: &Path| {
         let path = dir.join(path);
         std::path::absolute(&path).unwrap_or(path).display().to_string()

@@ -12,6 +12,7 @@ mod baseline_reuse;
 mod check_sides;
 mod checkpoint_files;
 mod dataset_files;
+mod delegate;
 mod demands;
 mod denied_calls;
 mod error;

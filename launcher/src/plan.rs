@@ -287,8 +287,13 @@ fn require_measure(image: &Image) -> Result<()> {
 }
 
 fn refuse_outputs_in_checkpoints(request: &Request) -> Result<()> {
-    let outputs = [("--out", &request.out), ("--report-out", &request.report_out)];
     let checkpoints = [("baseline", &request.baseline.dir), ("subject", &request.subject.dir)];
+    refuse_outputs_in([&request.out, &request.report_out], checkpoints)
+}
+
+/// Refuses `--out` or `--report-out` inside a checkpoint.
+pub fn refuse_outputs_in([out, report_out]: [&PathBuf; 2], checkpoints: [(&str, &PathBuf); 2]) -> Result<()> {
+    let outputs = [("--out", out), ("--report-out", report_out)];
     checkpoints.into_iter().try_for_each(|(role, checkpoint)| {
         outputs.into_iter().try_for_each(|(flag, out)| refuse_inside(flag, out, role, checkpoint))
     })

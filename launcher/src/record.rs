@@ -1,6 +1,7 @@
 //! The runtime manifests: the plan, the observations and the digests of a run, written after its containers have ended.
 
 use crate::error::{Context as _, Result};
+use crate::image::Image;
 use crate::measure_side::{Measurement, Side};
 use crate::plan::Plan;
 use crate::policy::Policy;
@@ -46,8 +47,8 @@ impl Record<'_> {
             tiers: request.tiers.clone(),
             compute_dtype: Some(request.dtype),
             guards: request.guards,
-            allowances: self.allowances(),
-            image: self.image()?,
+            allowances: allowances(self.policy),
+            image: plan.image.as_ref().map(image).transpose()?,
             custom_seccomp_profile: typed("the seccomp profile", json!(plan.custom_filter))?,
             dataset: plan.dataset_settings(),
             dataset_files: plan.digests.data.clone(),
@@ -84,48 +85,59 @@ impl Record<'_> {
         sides: BTreeMap<String, invarlock_evidence::format::runtime_manifest::Side>,
         report: &Path,
     ) -> Result<Facts> {
-        let absolute = std::path::absolute(report).context("resolving the report's path")?;
         Ok(Facts {
             plan: self.plan()?,
             started_at: self.started_at.clone(),
             finished_at: now(),
-            launcher: Launcher {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                sha256: own_digest()?,
-                network_filter: self.policy.network.filter_digest().map(str::to_owned),
-            },
+            launcher: launcher(self.policy)?,
             machine: machine(),
             boundary: self.policy.boundary,
             sides,
-            report_path: absolute.to_string_lossy().into_owned(),
+            report_path: absolute(report)?,
         })
     }
+}
 
-    fn allowances(&self) -> Allowances {
-        let allowances = &self.policy.allowances;
-        Allowances {
-            network: allowances.network,
-            host_execution: allowances.host_execution,
-            custom_seccomp_profile: self.policy.user_profile,
-            granted_by: self.policy.exceptions().map(|(name, source)| (name.to_owned(), source)).collect(),
-        }
-    }
+/// The absolute path of a report.
+pub fn absolute(report: &Path) -> Result<String> {
+    let absolute = std::path::absolute(report).context("resolving the report's path")?;
+    Ok(absolute.to_string_lossy().into_owned())
+}
 
-    fn image(&self) -> Result<Option<format::Image>> {
-        let Some(image) = &self.plan.image else { return Ok(None) };
-        let resolved = &image.resolved;
-        typed(
-            "the image",
-            json!({
-                "reference": resolved.reference.to_string(),
-                "manifest_digest": resolved.manifest_digest.to_string(),
-                "config_digest": resolved.config_digest.to_string(),
-                "layers": resolved.layers,
-                "verification": image.rootfs.level,
-                "speaks": resolved.speaks,
-            }),
-        )
+/// What the evidence records of the exceptions.
+pub fn allowances(policy: &Policy) -> Allowances {
+    let allowances = &policy.allowances;
+    Allowances {
+        network: allowances.network,
+        host_execution: allowances.host_execution,
+        custom_seccomp_profile: policy.user_profile,
+        granted_by: policy.exceptions().map(|(name, source)| (name.to_owned(), source)).collect(),
     }
+}
+
+/// What the evidence records of an image.
+pub fn image(image: &Image) -> Result<format::Image> {
+    let resolved = &image.resolved;
+    typed(
+        "the image",
+        json!({
+            "reference": resolved.reference.to_string(),
+            "manifest_digest": resolved.manifest_digest.to_string(),
+            "config_digest": resolved.config_digest.to_string(),
+            "layers": resolved.layers,
+            "verification": image.rootfs.level,
+            "speaks": resolved.speaks,
+        }),
+    )
+}
+
+/// This program.
+pub fn launcher(policy: &Policy) -> Result<Launcher> {
+    Ok(Launcher {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        sha256: own_digest()?,
+        network_filter: policy.network.filter_digest().map(str::to_owned),
+    })
 }
 
 /// SHA-256 of this program's executable.
@@ -134,7 +146,8 @@ fn own_digest() -> Result<String> {
     Ok(sha256_hex(&bytes))
 }
 
-fn machine() -> Machine {
+/// This machine.
+pub fn machine() -> Machine {
     let kernel = rustix::system::uname();
     Machine {
         kernel: kernel.release().to_string_lossy().into_owned(),

@@ -20,11 +20,16 @@ use invarlock_images::Digest;
 use std::path::Path;
 use std::time::Duration;
 
+/// `--dtype` and `--guards`, if they are not set.
+const DTYPE: &str = "float32";
+const GUARDS: &str = "compare";
+
 /// The request that the arguments of `evaluate` make.
 pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
     let (profile, tier) = profile_and_tier(&args.profile, &args.tier)?;
     check_device(&args.device)?;
-    let dtype = args.dtype.parse::<ComputeDtype>().map_err(|error| error.context("--dtype"))?;
+    let dtype = args.dtype.as_deref().unwrap_or(DTYPE).parse::<ComputeDtype>();
+    let dtype = dtype.map_err(|error| error.context("--dtype"))?;
     let guards = guards(args)?;
     let adapters = Adapters::of(args)?;
     let mut metric = metric_choice::Choice::default();
@@ -62,7 +67,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
 
 /// How the guards judge.
 fn guards(args: &EvaluateArgs) -> Result<GuardRequest> {
-    let mode = args.guards.parse::<GuardMode>().context("reading --guards")?;
+    let mode = args.guards.as_deref().unwrap_or(GUARDS).parse::<GuardMode>().context("reading --guards")?;
     let calibration = match args.guard_windows {
         Some(_) if mode == GuardMode::Compare => {
             return Err(Error::input("--guard-windows needs --guards upstream"));
@@ -100,7 +105,8 @@ pub fn of_workload(args: &WorkloadArgs) -> Workload {
     }
 }
 
-fn limits(args: &LimitArgs) -> Requested {
+/// The limits that the arguments set.
+pub fn limits(args: &LimitArgs) -> Requested {
     Requested {
         memory: args.memory,
         cpus: args.cpus,
@@ -113,7 +119,7 @@ fn limits(args: &LimitArgs) -> Requested {
 }
 
 /// A blank image or digest means none, as in the Python package.
-fn choice(args: &ContainerArgs) -> Result<Choice> {
+pub fn choice(args: &ContainerArgs) -> Result<Choice> {
     let not_blank = |text: &Option<String>| {
         text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };

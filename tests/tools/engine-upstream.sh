@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# InvarLock's Python package 0.12.1, with PyTorch, on `runtime engine` and, where it can run containers, on Podman. Not part of `make test`:
+# InvarLock's Python package 0.12.1, with PyTorch, as a `delegate` image, on `runtime engine` and, where it can run containers, on Podman. Not part of `make test`:
 # the image has 2.5 GB, and three copies of it are made below ROOT.
 #
 #   tests/tools/engine-upstream.sh INVARLOCK ROOT [MODELS PRESET BASELINE,SUBJECT…]
@@ -9,7 +9,7 @@ set -euo pipefail
 invarlock=$(realpath "${1:?usage: engine-upstream.sh INVARLOCK ROOT [MODELS PRESET BASELINE,SUBJECT…]}")
 root=${2:?usage: engine-upstream.sh INVARLOCK ROOT [MODELS PRESET BASELINE,SUBJECT…]}
 here=$(cd "$(dirname "$0")/../.." && pwd)
-models=${3:-$here/demo} preset=${4:-$here/demo/preset.yaml} sides=${5:-baseline,healthy,damaged}
+models=${3:-$here/demo} preset=${4:-$here/demo/preset.yaml} sides=${5:-baseline,baseline,healthy,damaged}
 python=$here/target/upstream/0.12.1/bin/python
 [ -x "$python" ] || { echo "engine-upstream: run tests/tools/upstream-venvs.sh first" >&2; exit 2; }
 mkdir -p "$root"
@@ -47,5 +47,5 @@ else
     echo "engine-upstream: without Podman: it is not installed, or this is not root"
 fi
 
-"$python" "$here/tests/tools/engine_upstream.py" invarlock-python:0.12.1 "$models" "$preset" "$work/files" "$sides" "${engines[@]}"
+"$python" "$here/tests/tools/engine_upstream.py" invarlock-python:0.12.1 "$models" "$preset" "$work/files" "$sides" "${engines[@]}" "delegate=$invarlock"
 echo "records: $(ls "$work/records" | wc -l)"

@@ -1,9 +1,9 @@
-"""InvarLock's Python package 0.12.1 on `runtime engine` and on Podman: `evaluate` in container mode, losses and verdicts compared.
+"""InvarLock's Python package 0.12.1 on `runtime engine`, on Podman and as a `delegate` image: `evaluate`, losses and verdicts compared.
 
 Called by engine-upstream.sh with the Python of an installation of the package (`tests/tools/upstream-venvs.sh`), which makes the plan of the
 container and starts it as its own `evaluate` does; that one would need PyTorch here too.
 
-    engine_upstream.py IMAGE MODELS PRESET WORK BASELINE,SUBJECT… ENGINE=DIR…
+    engine_upstream.py IMAGE MODELS PRESET WORK BASELINE,SUBJECT… ENGINE=DIR… delegate=INVARLOCK
 """
 
 import json
@@ -46,14 +46,32 @@ def evaluate(engine, directory, image, work, baseline, subject):
     os.chdir(work)
     started = time.monotonic()
     with open(work / f"{out}.log", "wb") as log, redirected(log.fileno()):
-        code = security.delegate_container_command(security.build_current_process_container_launch_plan(command))
+        if engine == "delegate":
+            # A failed gate has exit code 1 here, and 0 in the package.
+            code = subprocess.run([directory, *command, "--image", image, "--no-gate"]).returncode
+        else:
+            plan = security.build_current_process_container_launch_plan(command)
+            code = security.delegate_container_command(plan)
     seconds = time.monotonic() - started
     if code != 0:
         sys.exit(f"{engine}: evaluate ended with {code}:\n{(work / f'{out}.log').read_text()}")
     report = work / out / "evaluation.report.json"
     verify = [sys.executable, "-m", "invarlock", "verify", "--profile", "ci", "--assurance", "off", "--json", str(report)]
     verified = subprocess.run(verify, capture_output=True, text=True)
+    if engine == "delegate":
+        judged_by_us(directory, report, verified.returncode)
     return json.loads(report.read_text()), verified.returncode, seconds
+
+
+def judged_by_us(invarlock, report, expected):
+    """Our verifier has the same verdict on the gates, and none on the boundary; the manifest is that of the report."""
+    ours = subprocess.run([invarlock, "verify", "--accept-foreign", "--json", str(report)], capture_output=True, text=True)
+    result = json.loads(ours.stdout)["results"][0]
+    if ours.returncode != expected or not result["delegated"]["isolated"] or result["errors"] != result["gate_failures"]:
+        sys.exit(f"delegate: our verifier ended with {ours.returncode}, upstream's with {expected}: {result['errors']}")
+    manifest = str(report.with_name("runtime.manifest.json"))
+    subprocess.run([invarlock, "advanced", "runtime-verify", "--report", str(report), "--manifest", manifest], check=True,
+                   stdout=subprocess.DEVNULL)
 
 
 def facts(report):
@@ -70,7 +88,7 @@ def main():
     image, models, preset, work, sides, *engines = sys.argv[1:]
     work = Path(work)
     baseline, *subjects = sides.split(",")
-    for name in (baseline, *subjects):
+    for name in dict.fromkeys((baseline, *subjects)):
         shutil.copytree(Path(models) / name, work / name)
     shutil.copy(preset, work / "preset.yaml")
     shutil.copy(Path(preset).with_name("valid.jsonl"), work / "valid.jsonl")

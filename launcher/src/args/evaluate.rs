@@ -40,8 +40,9 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "FILE.yaml")]
     pub tiers: Option<PathBuf>,
     /// With what the guards compare the subject: compare (the baseline) or upstream (the subject itself, as InvarLock 0.12 does)
-    #[arg(long, default_value = "compare", value_name = "MODE")]
-    pub guards: String,
+    /// [default: compare]
+    #[arg(long, value_name = "MODE")]
+    pub guards: Option<String>,
     /// Device: auto or cpu
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub device: String,
@@ -57,6 +58,12 @@ pub struct EvaluateArgs {
     /// How the subject was made from the baseline, such as int8; only recorded
     #[arg(long, value_name = "NAME")]
     pub edit_label: Option<String>,
+    /// Settings of an edit that the program makes in the subject before it measures it
+    #[arg(long, value_name = "FILE.yaml", help_heading = "Only with an image that speaks `delegate`")]
+    pub edit_config: Option<PathBuf>,
+    /// What InvarLock 0.12 demands of its own evidence: strict or off [default: that of the program]
+    #[arg(long, value_name = "MODE", help_heading = "Only with an image that speaks `delegate`")]
+    pub assurance: Option<String>,
     /// Sign the evidence with this Ed25519 key (PKCS #8 PEM or OpenSSH; mode 600)
     #[arg(long, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
@@ -66,9 +73,9 @@ pub struct EvaluateArgs {
     /// Metric: auto (the perplexity of the kind of model), ppl_causal, ppl_mlm or ppl_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub metric: String,
-    /// Type of numbers that losses are computed in: float32, to which stored weights are converted
-    #[arg(long, default_value = "float32", value_name = "NAME")]
-    pub dtype: String,
+    /// Type of numbers that losses are computed in: float32, to which stored weights are converted [default: float32]
+    #[arg(long, value_name = "NAME")]
+    pub dtype: Option<String>,
     /// What the checkpoints must be: auto (anything), hf_causal, hf_mlm or hf_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub adapter: String,

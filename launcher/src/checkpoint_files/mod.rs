@@ -35,6 +35,28 @@ pub fn open_checkpoint(role: &str, dir: &Path) -> Result<Vec<InputFile>> {
     open_root(&Root::open(role, dir)?)
 }
 
+/// Opens every file of the checkpoint in `dir`, for a program that reads more than a measurement needs: those of the directory itself, hidden
+/// ones apart.
+pub fn open_whole(role: &str, dir: &Path) -> Result<Vec<InputFile>> {
+    let root = Root::open(role, dir)?;
+    if root.open_file(CONFIG)?.is_none() {
+        return Err(refusals::without_config(&root));
+    }
+    let is_file = |name: &String| !name.starts_with('.') && root.dir.join(name).is_file();
+    let mut files = Vec::new();
+    for name in root.names().iter().filter(|name| is_file(name)) {
+        files.extend(root.open_file(name)?);
+    }
+    match files.len() <= MAX_SHARDS {
+        true => Ok(files),
+        false => Err(Error::input(format!(
+            "{role} checkpoint {}: {} files are more than the {MAX_SHARDS} allowed",
+            root.dir.display(),
+            files.len()
+        ))),
+    }
+}
+
 /// Opens the files of the subject in `dir`. That of a PEFT adapter are those of its base model, the baseline, and the adapter.
 pub fn open_subject(dir: &Path, baseline: &Path) -> Result<Vec<InputFile>> {
     let root = Root::open("subject", dir)?;

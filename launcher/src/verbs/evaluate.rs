@@ -13,8 +13,9 @@ use crate::policy::{Needs, Policy};
 use crate::record::{self, Record};
 use crate::signals::Signals;
 use crate::ui::{self, Level, Ui};
+use crate::verbs::evaluate_delegated;
 use crate::verbs::evaluate_output::{DryRunOutput, EvaluateOutput, GateOutput, Timings};
-use crate::{baseline_reuse, denied_calls, evidence_dir, keys, plan, request, signals};
+use crate::{baseline_reuse, delegate, denied_calls, evidence_dir, keys, plan, request, signals};
 use console::style;
 use invarlock_evidence::attestation::{self, Digests};
 use invarlock_evidence::compare;
@@ -83,6 +84,10 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         evidence_dir::check_writable("--out", &args.out)?;
         evidence_dir::check_writable("--report-out", &args.report_out)?;
     }
+    if delegate::is_chosen(args, policy, &ui)? {
+        return evaluate_delegated::run(args, policy, &ui, &signals);
+    }
+    delegate::refuse_without(args)?;
     let signing_key = args.signing_key.as_deref().map(keys::signing).transpose()?;
     let (plan, Checked { warnings, windows }) = checked_plan(args, policy, &ui, &signals)?;
     let record = Record { plan: &plan, policy, started_at: record::now() };
@@ -229,7 +234,7 @@ impl Finished<'_> {
         signals.check("finished run directories are kept, no report was written")?;
         let evidence = Evidence {
             report: &report,
-            run_reports: self.sides.map(|side| &*side.bytes),
+            run_reports: Some(self.sides.map(|side| &*side.bytes)),
             manifest: &manifest,
             attestation: attestation.as_deref(),
             lock: self.plan.lock.as_ref().map(|lock| &*lock.bytes),

@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 mod engine;
 mod evaluate;
+mod evaluate_delegated;
 mod evaluate_output;
 mod evidence_pack;
 mod export;
@@ -73,6 +74,8 @@ pub fn schemas() -> Vec<NamedSchema> {
     let mut schemas = vec![
         schema::<evaluate_output::EvaluateOutput<'_>>("evaluate-v1"),
         schema::<evaluate_output::DryRunOutput<'_>>("evaluate-dry-run-v2"),
+        schema::<evaluate_delegated::EvaluateDelegatedOutput<'_>>("evaluate-delegated-v1"),
+        schema::<evaluate_delegated::DelegatedDryRunOutput<'_>>("delegated-plan-v1"),
         schema::<invarlock_evidence::sweep::Table>("sweep-v1"),
         schema::<sweep::SweepDryRunOutput>("sweep-dry-run-v1"),
         schema::<invarlock_evidence::calibration::null_sweep::Report>("spectral_null_sweep"),

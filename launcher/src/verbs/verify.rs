@@ -87,6 +87,9 @@ fn print(verdict: &Verdict) {
     if let Some(sentence) = &verdict.host_execution {
         ui::out(&format!("  {}", ui::host_execution(sentence)));
     }
+    if let Some(run) = &verdict.delegated {
+        ui::out(&format!("  {}", ui::printable(&run.sentence())));
+    }
     for (name, value) in verdict.about.iter().flat_map(About::lines) {
         ui::out(&format!("  {name:<9} {}", ui::printable(&value)));
     }
