@@ -76,6 +76,16 @@ impl Filter {
         Ok(Filter { program, custom: self.custom, source: Source::Resolved(Box::new(resolved)) })
     }
 
+    /// The same with the requests to the drivers of accelerators. A user profile stays as it is.
+    pub fn with_device_requests(self) -> Result<Self> {
+        if self.custom.is_some() {
+            return Ok(self);
+        }
+        let resolved = self.resolved()?.with_device_requests();
+        let program = resolved.compile_notify()?;
+        Ok(Filter { program, custom: None, source: Source::Resolved(Box::new(resolved)) })
+    }
+
     /// The profile with every condition resolved for this machine.
     pub fn resolved(&self) -> Result<ResolvedProfile> {
         match &self.source {

@@ -9,12 +9,14 @@
 mod adapter;
 mod args;
 mod baseline_reuse;
+mod cdi;
 mod check_sides;
 mod checkpoint_files;
 mod dataset_files;
 mod delegate;
 mod demands;
 mod denied_calls;
+mod device_name;
 mod error;
 mod evaluator_run;
 mod evidence_dir;
@@ -27,6 +29,7 @@ mod keys;
 mod limits;
 mod measure_side;
 mod metric_choice;
+mod mount_source;
 mod network;
 mod output;
 mod pack;
@@ -72,6 +75,12 @@ pub fn fuzz_preset(text: &str) {
     if let Ok(preset) = preset::parse(std::path::Path::new("preset.yaml"), text) {
         assert!(preset::check(&preset.dataset).is_ok(), "an accepted dataset is a valid one");
     }
+}
+
+/// The reader of device specifications for fuzzing: any bytes give a specification, whose hooks are understood or refused, or an error.
+#[cfg(feature = "fuzz")]
+pub fn fuzz_device_specification(bytes: &[u8]) {
+    cdi::fuzz(bytes);
 }
 
 /// Runs the command line of this process.

@@ -2,13 +2,14 @@
 //! and mounted from it.
 
 use crate::args::{InputOption, MountArgs, MountOption, MountSourceOption};
+use crate::cdi::{self, Devices};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::inputs::{self, InputFile, not_opened};
+use crate::mount_source;
 use crate::signals::Signals;
 use crate::ui::{Level, Ui};
 use invarlock_evidence::format::plan::Files;
-use invarlock_images::Store;
-use invarlock_runtime::{BindSource, Input, InputSource, Mount, MountSource};
+use invarlock_runtime::{Input, InputSource, Mount, MountSource};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat2};
 use serde::Serialize;
 use std::ffi::OsStr;
@@ -46,6 +47,8 @@ pub struct RunFiles {
     pub mounts: Vec<Mount>,
     /// The mounts for JSON output.
     pub record: Vec<MountOutput>,
+    /// The devices; their mounts are among `mounts`.
+    pub devices: Devices,
     /// The size of `/tmp`, if the user set it as that of a directory in memory.
     pub tmp_bytes: Option<u64>,
     inputs: Vec<OpenedInput>,
@@ -66,6 +69,8 @@ impl RunFiles {
         for option in args.mount.iter().chain(&args.volume).chain(&args.tmpfs) {
             files.add(option)?;
         }
+        files.devices = cdi::resolve(&args.device, &args.cdi_spec_dir)?;
+        files.mounts.append(&mut files.devices.mounts);
         for input in &args.input {
             if files.inputs.iter().any(|other| other.name == input.name) {
                 return Err(Error::input(format!("--input: two inputs have the name {:?}", input.name)))
@@ -103,7 +108,7 @@ impl RunFiles {
                 (MountSource::Tmpfs { bytes }, record)
             }
             MountSourceOption::Bind { path, writable } => {
-                let source = open_bind(path, *writable)?;
+                let source = mount_source::open(path, *writable)?;
                 let record = MountOutput {
                     kind: "bind",
                     source: Some(source.path().display().to_string()),
@@ -153,27 +158,6 @@ impl RunFiles {
     pub fn check_unchanged(&self) -> Result<()> {
         self.inputs.iter().flat_map(|input| &input.files).try_for_each(InputFile::check_unchanged)
     }
-}
-
-/// The store must not be in reach of a container. One that can write it could replace images; one that can write this program could be anybody.
-fn open_bind(path: &Path, writable: bool) -> Result<BindSource> {
-    let store = Store::default_root()?;
-    let source = BindSource::open(path)?;
-    let refuse = |what: &str| {
-        Err(Error::input(format!("mount source {} {what}", path.display())))
-            .hint("mount the directory that is needed, and not one above it")
-    };
-    if source.contains(&store)? || source.is_in(&store) {
-        return refuse(&format!("contains the image store {}, or is in it", store.display()));
-    }
-    if source.contains(&invarlock_runtime::state_directory()?)? {
-        return refuse("contains the state of running containers");
-    }
-    let program = std::env::current_exe().context("finding this program's own path")?;
-    if writable && source.contains(&program)? {
-        return refuse("contains this program, and the command could write it");
-    }
-    Ok(source)
 }
 
 impl OpenedInput {

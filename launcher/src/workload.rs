@@ -107,6 +107,9 @@ impl Workload {
             _ => BuiltinProfile::General,
         };
         let mut filter = Filter::choose(self.seccomp.as_deref(), builtin)?;
+        if files.devices.output.is_some() {
+            filter = filter.with_device_requests()?;
+        }
         if files.has_writable_bind() {
             filter = filter.without_set_id()?;
         }
@@ -118,7 +121,10 @@ impl Workload {
         let spec = ContainerSpec {
             rootfs: rootfs.layers.clone(),
             argv,
-            env: user.complete(Changes::merged(resolved.env, added), self.terminal),
+            env: {
+                let env = Changes::merged(files.devices.added_to(resolved.env), added);
+                files.devices.with_libraries(user.complete(env, self.terminal))
+            },
             cwd: self.changes.workdir.clone().unwrap_or(resolved.cwd),
             inputs: files.container_inputs()?,
             stop_timeout: ContainerSpec::STOP_TIMEOUT,

@@ -19,6 +19,11 @@ pub(crate) const SETGROUPS: &str = "deny";
 pub const DEVICES: [(&str, &str); 5] =
     [("full", "1:7"), ("null", "1:3"), ("random", "1:8"), ("urandom", "1:9"), ("zero", "1:5")];
 
+/// The directory for shared memory, below `/dev`. It shares the file system of `/tmp`. Only with the files of an OCI runtime; so are the links.
+pub(crate) const SHARED_MEMORY: &str = "shm";
+/// Links of `/dev` to the open files of a process, as libcontainer creates them.
+pub(crate) const LINKS: [&str; 4] = ["fd", "stderr", "stdin", "stdout"];
+
 /// Paths of `/proc` that are masked.
 pub const MASKED: [&str; 10] = [
     "/proc/acpi",

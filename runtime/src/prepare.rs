@@ -81,6 +81,9 @@ impl IdMapped {
         let (uid, gid, _) = mounts::owner(fd.as_fd())?;
         let mount = mounts::clone_handle(fd.as_fd()).context("cloning a mount")?;
         mounts::restrict(&mount, bind.attributes()).context("restricting the mount")?;
+        if bind.device().is_some() {
+            return Ok(mount);
+        }
         match mounts::map_ids(&mount, self.namespace(uid, gid, identity)?) {
             // Files that all users can read are readable all the same.
             Err(error)

@@ -3,13 +3,13 @@
 //! The image is untrusted. No path of it is followed: every mount point is a directory directly below its root, opened without following
 //! links, and any other file type is an error.
 
-use crate::boundary::TMP_INODES;
+use crate::boundary::{SHARED_MEMORY, TMP_INODES};
 use crate::failure::SystemCall as _;
 use crate::hooks::off;
 use crate::identity::Identity;
 use crate::mounts;
 use crate::protocol::Request;
-use crate::runtime_files::{self, MARK, SHARED_MEMORY};
+use crate::runtime_files::{self, MARK};
 use crate::spec::{round_to_pages, target_components};
 use crate::{terminal, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};

@@ -9,10 +9,6 @@ use crate::spec::RuntimeFiles;
 pub(crate) const DIRECTORIES: [(&str, u32); 2] = [("run", 0o755), ("var/tmp", 0o1777)];
 /// The empty file by which programs recognise that they run in a container, as Podman creates it: its directory, and its name.
 pub(crate) const MARK: (&str, &str) = ("run", ".containerenv");
-/// The directory for shared memory, below `/dev`. It also shares the file system of `/tmp`.
-pub(crate) const SHARED_MEMORY: &str = "shm";
-/// Links of `/dev` to the open files of a process, as libcontainer creates them.
-pub(crate) const LINKS: [&str; 4] = ["fd", "stderr", "stdin", "stdout"];
 /// The mounts that a run can have in addition.
 pub(crate) const MOUNTS: [&str; 3] = ["/dev/shm", "/run", "/var/tmp"];
 

@@ -5,6 +5,7 @@
 
 use crate::bind_source::BindSource;
 use crate::boundary::TMP_INODES;
+use crate::device_source::{self, DeviceSource};
 use crate::identity::IdsInside;
 use crate::mounts;
 use invarlock_error::{Context as _, Error, Kind, Result};
@@ -42,6 +43,8 @@ pub enum MountSource {
         /// Whether the container can write it. It cannot execute files of it then.
         writable: bool,
     },
+    /// A character device of the host. The container uses it with the rights that its owner and mode give.
+    Device(DeviceSource),
     /// An empty directory in memory of at most this many bytes.
     Tmpfs {
         /// Its size, at least [`crate::Limits::min_directory_bytes`].
@@ -59,6 +62,7 @@ pub(crate) struct RequestMount {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum MountKind {
     Bind { path: PathBuf, writable: bool, is_directory: bool },
+    Device { path: PathBuf, numbers: String },
     Tmpfs { bytes: u64 },
 }
 
@@ -82,6 +86,9 @@ impl RequestMount {
         let target = mount.target;
         match mount.source {
             MountSource::Tmpfs { bytes } => (RequestMount { target, kind: MountKind::Tmpfs { bytes } }, None),
+            MountSource::Device(DeviceSource { path, handle, numbers }) => {
+                (RequestMount { target, kind: MountKind::Device { path, numbers } }, Some(handle))
+            }
             MountSource::Bind { source, writable } => {
                 let BindSource { path, handle, is_directory } = source;
                 let kind = MountKind::Bind { path, writable, is_directory };
@@ -93,13 +100,14 @@ impl RequestMount {
     fn is_directory(&self) -> bool {
         match self.kind {
             MountKind::Bind { is_directory, .. } => is_directory,
+            MountKind::Device { .. } => false,
             MountKind::Tmpfs { .. } => true,
         }
     }
 
     pub(crate) fn path(&self) -> Option<&Path> {
         match &self.kind {
-            MountKind::Bind { path, .. } => Some(path),
+            MountKind::Bind { path, .. } | MountKind::Device { path, .. } => Some(path),
             MountKind::Tmpfs { .. } => None,
         }
     }
@@ -107,29 +115,42 @@ impl RequestMount {
     pub(crate) fn is_writable(&self) -> bool {
         match self.kind {
             MountKind::Bind { writable, .. } => writable,
+            MountKind::Device { .. } => false,
             MountKind::Tmpfs { .. } => true,
+        }
+    }
+
+    /// The entry of `/dev`, and the major and minor number, of a device.
+    pub(crate) fn device(&self) -> Option<(&str, &str)> {
+        match &self.kind {
+            MountKind::Device { numbers, .. } => Some((self.target.strip_prefix("/dev/")?, numbers)),
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
         }
     }
 
     /// The attributes of the mount of a bind.
     pub(crate) fn attributes(&self) -> u64 {
-        match self.is_writable() {
-            true => mounts::scratch(),
-            false => mounts::layer(),
+        match self.kind {
+            MountKind::Device { .. } => {
+                libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC
+            }
+            _ if self.is_writable() => mounts::scratch(),
+            _ => mounts::layer(),
         }
     }
 
     /// The options that it has in the container.
     pub(crate) fn options(&self) -> &'static [&'static str] {
-        match self.is_writable() {
-            true => &["rw", "nosuid", "nodev", "noexec"],
-            false => &["ro", "nosuid", "nodev"],
+        match self.kind {
+            MountKind::Device { .. } => &["ro", "nosuid", "noexec"],
+            _ if self.is_writable() => &["rw", "nosuid", "nodev", "noexec"],
+            _ => &["ro", "nosuid", "nodev"],
         }
     }
 
     /// Whether its place can be in the image; a place below a writable directory of the container is created there.
     fn is_in_image(&self) -> bool {
-        !SCRATCH.iter().any(|directory| is_at_or_below(&self.target, directory))
+        self.device().is_none() && !SCRATCH.iter().any(|directory| is_at_or_below(&self.target, directory))
     }
 
     /// Whether the image has a file of its kind at its place, or needs none.
@@ -174,7 +195,16 @@ pub(crate) fn check(mounts: &[Mount]) -> Result<()> {
                 "use an absolute path without `.`, `..`, empty parts and control characters, and not the root",
             );
         }
-        if let Some(reserved) = RESERVED.iter().find(|reserved| is_at_or_below(target, reserved)) {
+        if matches!(mount.source, MountSource::Device(_)) {
+            let entry = target.strip_prefix("/dev/").unwrap_or_default();
+            let taken = device_source::is_taken(entry.split('/').next().unwrap_or_default());
+            if entry.is_empty() || taken {
+                return bad(
+                    "is no place for a device",
+                    "use a name in /dev that the container does not have",
+                );
+            }
+        } else if let Some(reserved) = RESERVED.iter().find(|reserved| is_at_or_below(target, reserved)) {
             let hint = match *reserved {
                 "/in" => "use another target, or --input",
                 "/out" => "use another target, or --output",
@@ -241,7 +271,7 @@ pub(crate) fn attach(
     for mount in requested {
         let handle = match mount.kind {
             MountKind::Tmpfs { bytes } => tmpfs(bytes, inside)?,
-            MountKind::Bind { .. } => {
+            MountKind::Bind { .. } | MountKind::Device { .. } => {
                 handles.next().ok_or_else(|| Error::system("a mount came without its descriptor"))?
             }
         };

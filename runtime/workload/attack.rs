@@ -20,6 +20,10 @@ pub fn attack(what: &str, args: &[&str]) -> bool {
         "create" => each(args, |path| answer(fs::write(path, "of the workload").map(|()| json!("made")))),
         "open-write" => each(args, |path| hammered(path, 1)),
         "hammer" => each(args, |path| hammered(path, 5_000)),
+        "chmod" => each(args, |path| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+            answer(fs::set_permissions(path, mode).map(|()| json!("changed")))
+        }),
         "connect-path" => each(args, |path| answer(UnixStream::connect(path).map(|_| json!("connected")))),
         "set-id" => each(args, set_id),
         "type" => each(args, |fd| json!(crate::sys::type_into(fd.parse().expect("a number")))),

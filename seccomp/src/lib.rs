@@ -32,6 +32,7 @@ mod bpf;
 mod builtin_profile;
 mod compile;
 mod constants;
+mod device_requests;
 mod docker;
 mod interpret;
 mod listener;

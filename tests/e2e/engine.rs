@@ -345,8 +345,9 @@ fn what_would_weaken_the_boundary_is_refused_by_name() {
         for (options, needles) in [
             (&["--privileged"][..], ["--privileged", "help: leave out --privileged"]),
             (&["--cap-add", "SYS_ADMIN"], ["--cap-add", "no capability"]),
-            (&["--gpus", "all"], ["--gpus", "no GPU"]),
-            (&["--device", "nvidia.com/gpu=all"], ["--device", "no GPU"]),
+            (&["--gpus", "2"], ["--gpus", "device=NAME"]),
+            (&["--device", "/dev/kvm"], ["--device", "VENDOR/CLASS=NAME"]),
+            (&["--device", "invarlock.test/none=0"], ["invarlock.test/none=0", "no specification"]),
             (&["--pid", "host"], ["--pid", "namespaces of its own"]),
             (&["--userns=host"], ["--userns", "namespaces of its own"]),
             (&["-it"], ["--interactive", "standard input"]),

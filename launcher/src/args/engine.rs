@@ -2,6 +2,7 @@
 
 use super::container::{parse_cpus, parse_memory, parse_name, parse_pids, parse_stop_timeout};
 use super::mounts::{MountOption, parse_mount, parse_tmpfs, parse_volume};
+use crate::device_name::DeviceName;
 use clap::{ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -175,6 +176,12 @@ pub struct EngineRunArgs {
     /// Directory in memory
     #[arg(long, value_name = "TARGET[:size=SIZE]", value_parser = parse_tmpfs)]
     pub tmpfs: Vec<MountOption>,
+    /// Device that the Container Device Interface describes
+    #[arg(long, value_name = "VENDOR/CLASS=NAME", value_parser = DeviceName::parse)]
+    pub device: Vec<DeviceName>,
+    /// GPUs of NVIDIA
+    #[arg(long, value_name = "all|device=NAME", value_parser = parse_gpus)]
+    pub gpus: Option<DeviceName>,
     /// Options that are refused.
     #[command(flatten)]
     pub refused: RefusedOptions,
@@ -193,14 +200,11 @@ const fn refused(long: &'static str, short: Option<char>, has_value: bool, why: 
 }
 
 const NAMESPACES: &str = "a container has namespaces of its own";
-const NO_DEVICE: &str = "a container has no device of the host, and so no GPU";
 const NO_NETWORK: &str = "a container has no network";
-const REFUSED: [Refused; 22] = [
+const REFUSED: [Refused; 20] = [
     refused("privileged", None, false, "a container has no privilege of the host"),
     refused("cap-add", None, true, "a container has no capability"),
-    refused("gpus", None, true, NO_DEVICE),
-    refused("device", None, true, NO_DEVICE),
-    refused("device-cgroup-rule", None, true, NO_DEVICE),
+    refused("device-cgroup-rule", None, true, "a container has the devices of --device and --gpus only"),
     refused("pid", None, true, NAMESPACES),
     refused("ipc", None, true, NAMESPACES),
     refused("uts", None, true, NAMESPACES),
@@ -279,6 +283,15 @@ fn parse_network(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// `all`, or `device=NAME`; a number of GPUs does not say which.
+fn parse_gpus(text: &str) -> Result<DeviceName, String> {
+    let name = match text {
+        "all" => text,
+        other => other.trim_matches('"').strip_prefix("device=").ok_or("write all, or device=NAME")?,
+    };
+    DeviceName::parse(&format!("nvidia.com/gpu={name}"))
+}
+
 fn parse_pull(text: &str) -> Result<String, &'static str> {
     match text {
         "never" | "missing" => Ok(text.to_owned()),
@@ -304,6 +317,20 @@ mod tests {
     }
 
     #[test]
+    fn gpus_are_devices_of_the_container_device_interface() {
+        let device = |words: &[&str]| {
+            let args = parse(&[words, &["image:1"]].concat()).expect("run");
+            args.device.iter().chain(&args.gpus).map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(device(&["--gpus", "all"]), ["nvidia.com/gpu=all"]);
+        assert_eq!(device(&["--gpus=device=1"]), ["nvidia.com/gpu=1"]);
+        assert_eq!(
+            device(&["--device", "nvidia.com/gpu=0", "--device", "a/b=c"]),
+            ["nvidia.com/gpu=0", "a/b=c"]
+        );
+    }
+
+    #[test]
     fn what_follows_the_image_belongs_to_the_command() {
         let args = parse(&["--rm", "image:1", "-e", "--rm", "--network", "host", "--", "-x"]).expect("run");
         assert_eq!(args.command, ["image:1", "-e", "--rm", "--network", "host", "--", "-x"]);
@@ -317,8 +344,7 @@ mod tests {
             (&["--privileged=true"], "privileged"),
             (&["--cap-add", "SYS_ADMIN"], "cap-add"),
             (&["--pid=host"], "pid"),
-            (&["--gpus", "all"], "gpus"),
-            (&["--device", "nvidia.com/gpu=all"], "device"),
+            (&["--device-cgroup-rule", "c 1:1 rw"], "device-cgroup-rule"),
             (&["-p", "80:80"], "publish"),
             (&["-it"], "interactive"),
         ] {
@@ -335,6 +361,8 @@ mod tests {
             &["--pids-limit", "-1"],
             &["--bogus"],
             &["--memory", "0"],
+            &["--device", "/dev/kvm"],
+            &["--gpus", "2"],
         ] {
             let error = parse(&[words, &["image:1"]].concat()).expect_err("refused");
             let option = words.first().and_then(|word| word.split('=').next()).expect("an option");

@@ -1,10 +1,12 @@
 //! Mounts of a command: `--mount`, `-v`, `--tmpfs` and `--input`. No file is opened here.
 
 use super::container::parse_directory_size;
+use crate::device_name::DeviceName;
 use clap::Args;
 use std::path::PathBuf;
 
 const HEADING: &str = "Mounts";
+const DEVICES: &str = "Devices";
 const MOUNT: &str = "Mount a file or directory of this machine, or an empty directory in memory; can be repeated. OPTIONS is \
     type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH[,tmpfs-size=SIZE]";
 
@@ -20,6 +22,12 @@ pub struct MountArgs {
     /// Mount an empty directory in memory; can be repeated [default size: 64M]
     #[arg(long, value_name = "TARGET[:size=SIZE]", value_parser = parse_tmpfs, help_heading = HEADING)]
     pub tmpfs: Vec<MountOption>,
+    /// Give the container a device that the Container Device Interface describes, such as nvidia.com/gpu=0 or nvidia.com/gpu=all; can be repeated
+    #[arg(long, value_name = "VENDOR/CLASS=NAME", value_parser = DeviceName::parse, help_heading = DEVICES)]
+    pub device: Vec<DeviceName>,
+    /// Directory with device specifications; can be repeated, the last one precedes [default: /etc/cdi and /var/run/cdi]
+    #[arg(long, value_name = "DIR", help_heading = DEVICES)]
+    pub cdi_spec_dir: Vec<PathBuf>,
     /// Put a file, or the files of a directory, into /in/NAME, read-only; can be repeated. Each file is hashed and recorded [default NAME: that
     /// of the file or directory]
     #[arg(long, value_name = "PATH[:NAME]", value_parser = parse_input, help_heading = HEADING)]

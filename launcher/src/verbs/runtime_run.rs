@@ -1,6 +1,7 @@
 //! `invarlock runtime run`: runs a command of an image in a container.
 
 use crate::args::{RunArgs, StreamArgs};
+use crate::cdi::DevicesOutput;
 use crate::denied_calls;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::filter::FilterOutput;
@@ -47,10 +48,12 @@ pub struct RunOutput<'a> {
     refused: Option<&'a BTreeMap<String, u64>>,
     /// The system-call filter.
     seccomp: FilterOutput<'a>,
-    /// The options that open the boundary: `interactive`, `tty`, `writable_bind`.
+    /// The options that open the boundary: `interactive`, `tty`, `writable_bind`, `device`.
     loosened: Vec<&'static str>,
     /// The mounts of the options.
     mounts: &'a [MountOutput],
+    /// The devices; null without `--device`.
+    devices: Option<&'a DevicesOutput>,
     /// The files of each `--input`, as they were before the run.
     inputs: &'a [Files],
     /// The files that were written to `--output`; null without it.
@@ -63,8 +66,12 @@ pub struct RunOutput<'a> {
 }
 
 fn loosened(args: &StreamArgs, files: &RunFiles) -> Vec<&'static str> {
-    let options =
-        [("interactive", args.interactive), ("tty", args.tty), ("writable_bind", files.has_writable_bind())];
+    let options = [
+        ("interactive", args.interactive),
+        ("tty", args.tty),
+        ("writable_bind", files.has_writable_bind()),
+        ("device", files.devices.output.is_some()),
+    ];
     options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
 }
 
@@ -168,6 +175,7 @@ pub fn run_with(args: &RunArgs, stdio: Stdio, policy: &Policy, observer: &mut dy
         seccomp: filter.output(),
         loosened: loosened(&args.streams, &files),
         mounts: &files.record,
+        devices: files.devices.output.as_ref(),
         inputs: &inputs,
         output: written.as_deref(),
         observations: &outcome.observations,

@@ -1,7 +1,6 @@
 //! `/dev` of the container.
 
-use crate::boundary::DEVICES;
-use crate::runtime_files::{LINKS, SHARED_MEMORY};
+use crate::boundary::{DEVICES, LINKS, SHARED_MEMORY};
 use crate::terminal::{self, DIRECTORY, MULTIPLEXER};
 use crate::{hooks, mounts};
 use invarlock_error::{Context as _, Result, bail};
@@ -10,8 +9,8 @@ use rustix::mount::UnmountFlags;
 const CLEARING: &str = "removing unneeded entries";
 
 /// Removes everything but the five devices that programs need, and makes `/dev` read-only. With `runtime_files`, the links to open files and
-/// the directory for shared memory stay; the latter stays writable. With a `terminal`, its entries stay.
-pub(super) fn clear(runtime_files: bool, terminal: bool) -> Result<()> {
+/// the directory for shared memory stay; the latter stays writable. With a `terminal`, its entries stay. So do the entries `devices`, which the caller mounted.
+pub(super) fn clear(runtime_files: bool, terminal: bool, devices: &[String]) -> Result<()> {
     let entries = match hooks::off("five devices") {
         true => None,
         false => Some(std::fs::read_dir("/dev").context(CLEARING)?),
@@ -21,6 +20,7 @@ pub(super) fn clear(runtime_files: bool, terminal: bool) -> Result<()> {
         let name = entry.file_name();
         if DEVICES.iter().any(|(device, _)| name == *device)
             || runtime_files && (name == SHARED_MEMORY || LINKS.iter().any(|link| name == *link))
+            || devices.iter().any(|device| name == device.as_str())
             || terminal && [terminal::DEVICE.0, MULTIPLEXER, DIRECTORY].iter().any(|entry| name == *entry)
         {
             continue;

@@ -50,6 +50,8 @@ pub(crate) struct Init {
     terminal: Option<Size>,
     /// The targets of the mounts of the caller that the workload may write.
     writable_mounts: Vec<String>,
+    /// The entries of `/dev` with the devices of the host.
+    devices: Vec<String>,
     /// Whether the workload is a plain child, without ids and capabilities of its own.
     host: bool,
     /// The socket to the supervisor.
@@ -80,6 +82,11 @@ impl Init {
         workload: &UnixStream,
     ) -> Self {
         let request = build.request.into_owned();
+        let entry = |mount: &RequestMount| {
+            let (path, _) = mount.device()?;
+            path.split('/').next().map(str::to_owned)
+        };
+        let devices = request.mounts.iter().filter_map(entry).collect();
         Init {
             argv: request.argv,
             env: request.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
@@ -97,6 +104,7 @@ impl Init {
                 let writable = request.mounts.into_iter().filter(RequestMount::is_writable);
                 writable.map(|mount| mount.target).collect()
             },
+            devices,
             host: request.host.is_some(),
             trace: request.trace.is_some(),
             socket: socket.as_raw_fd(),
@@ -154,7 +162,7 @@ impl Init {
             false => DumpableBehavior::NotDumpable,
         };
         rustix::process::set_dumpable_behavior(dumpable).context("making init not dumpable")?;
-        dev::clear(self.runtime_files, self.terminal.is_some()).in_control("/dev")?;
+        dev::clear(self.runtime_files, self.terminal.is_some(), &self.devices).in_control("/dev")?;
         let ready = FromInit::Ready(Some(report()?));
         hooks::step("init: boundary finished");
         let master = self.terminal.map(connect_terminal).transpose().in_control("terminal")?;

@@ -1,10 +1,10 @@
 //! Observes files below the workload's root: devices, inputs and `/proc`.
 
-use crate::boundary::{DEVICES, MASKED, READ_ONLY};
+use crate::boundary::{DEVICES, LINKS, MASKED, READ_ONLY, SHARED_MEMORY};
 use crate::observations::{InputObservation, ProcFiles};
 use crate::protocol::{Request, RequestInput};
-use crate::runtime_files::{LINKS, SHARED_MEMORY};
 use crate::terminal;
+use crate::user_mounts::RequestMount;
 use invarlock_error::{Context as _, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::BTreeMap;
@@ -57,7 +57,8 @@ impl Root {
     }
 
     /// Names in `/dev`, each with its device numbers, or with its file type if it is not a character device.
-    pub(super) fn devices(&self) -> Result<BTreeMap<String, String>> {
+    /// Those of the host have their whole path below `/dev` as their name.
+    pub(super) fn devices(&self, request: &Request) -> Result<BTreeMap<String, String>> {
         let device = |name: String| {
             let stat = self.stat(&format!("/dev/{name}"))?;
             let value = match FileType::from_raw_mode(stat.st_mode) {
@@ -66,7 +67,8 @@ impl Root {
             };
             Ok((name, value))
         };
-        self.names("/dev")?.into_iter().map(device).collect()
+        let nested = of_the_host(request).map(|(name, _)| name.to_owned()).filter(|name| name.contains('/'));
+        self.names("/dev")?.into_iter().chain(nested).map(device).collect()
     }
 
     pub(super) fn proc(&self) -> Result<ProcFiles> {
@@ -105,6 +107,11 @@ fn numbers(device: u64) -> String {
     format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
 }
 
+/// The devices that the caller mounts.
+fn of_the_host(request: &Request) -> impl Iterator<Item = (&str, &str)> {
+    request.mounts.iter().filter_map(RequestMount::device)
+}
+
 /// The expected value of [`Root::devices`].
 pub(super) fn expected_devices(request: &Request) -> BTreeMap<String, String> {
     let links = LINKS.map(|link| (link, "Symlink"));
@@ -113,10 +120,15 @@ pub(super) fn expected_devices(request: &Request) -> BTreeMap<String, String> {
     let of_terminal =
         [terminal::DEVICE, (terminal::MULTIPLEXER, "Symlink"), (terminal::DIRECTORY, "Directory")];
     let of_terminal = of_terminal.into_iter().filter(|_| request.streams.are_terminal());
+    let directory =
+        |(name, _): (&'_ str, _)| Some((name.split_once('/')?.0.to_owned(), "Directory".to_owned()));
+    let directories: Vec<_> = of_the_host(request).filter_map(directory).collect();
     DEVICES
         .into_iter()
         .chain(more)
         .chain(of_terminal)
+        .chain(of_the_host(request))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .chain(directories)
         .collect()
 }

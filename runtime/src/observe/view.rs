@@ -119,7 +119,7 @@ impl View<'_> {
             host_name: inside(init.host_name),
             inputs: outside(root.inputs(self.request)?),
             user_limits: inside(init.user_limits),
-            devices: outside(root.devices()?),
+            devices: outside(root.devices(self.request)?),
             proc: outside(root.proc()?),
             process: outside(self.process(status, mounts)?),
             init: outside(self.init(status)?),

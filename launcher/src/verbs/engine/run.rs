@@ -72,6 +72,8 @@ fn request(args: &EngineRunArgs, image: String, argv: &[String]) -> RunArgs {
                 volume: args.volume.clone(),
                 tmpfs: args.tmpfs.clone(),
                 input: Vec::new(),
+                device: args.device.iter().chain(&args.gpus).cloned().collect(),
+                cdi_spec_dir: Vec::new(),
             },
             verify: VerifyImageArgs::default(),
             allow_network: false,
