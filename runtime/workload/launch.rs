@@ -246,6 +246,7 @@ fn limits(plan: &Plan) -> Limits {
 fn profile(plan: &Plan) -> invarlock_seccomp::Profile {
     match plan.filter.as_deref() {
         Some("evaluator") => invarlock_seccomp::Profile::evaluator(),
+        Some("evaluator-amx") => invarlock_seccomp::Profile::evaluator_amx(),
         Some("no-network") => invarlock_seccomp::Profile::no_network(),
         _ => invarlock_seccomp::Profile::general(),
     }

@@ -9,6 +9,8 @@ use crate::{Arch, Profile, Program, Result};
 pub enum BuiltinProfile {
     /// [`Profile::evaluator`].
     Evaluator,
+    /// [`Profile::evaluator_amx`].
+    EvaluatorAmx,
     /// [`Profile::general`].
     General,
     /// [`Profile::terminal`].
@@ -17,12 +19,13 @@ pub enum BuiltinProfile {
 
 impl BuiltinProfile {
     /// All built-in profiles.
-    pub const ALL: [Self; 3] = [Self::Evaluator, Self::General, Self::Terminal];
+    pub const ALL: [Self; 4] = [Self::Evaluator, Self::EvaluatorAmx, Self::General, Self::Terminal];
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Evaluator => "evaluator",
+            Self::EvaluatorAmx => "evaluator-amx",
             Self::General => "general",
             Self::Terminal => "terminal",
         }
@@ -32,6 +35,7 @@ impl BuiltinProfile {
     pub fn profile(self) -> Profile {
         match self {
             Self::Evaluator => Profile::evaluator(),
+            Self::EvaluatorAmx => Profile::evaluator_amx(),
             Self::General => Profile::general(),
             Self::Terminal => Profile::terminal(),
         }
@@ -43,6 +47,8 @@ impl BuiltinProfile {
         let bytes: &[u8] = match (self, arch) {
             (Self::Evaluator, Arch::X86_64) => include_bytes!("../programs/evaluator-x86_64.bpf"),
             (Self::Evaluator, Arch::Aarch64) => include_bytes!("../programs/evaluator-aarch64.bpf"),
+            (Self::EvaluatorAmx, Arch::X86_64) => include_bytes!("../programs/evaluator-amx-x86_64.bpf"),
+            (Self::EvaluatorAmx, Arch::Aarch64) => include_bytes!("../programs/evaluator-amx-aarch64.bpf"),
             (Self::General, Arch::X86_64) => include_bytes!("../programs/general-x86_64.bpf"),
             (Self::General, Arch::Aarch64) => include_bytes!("../programs/general-aarch64.bpf"),
             (Self::Terminal, Arch::X86_64) => include_bytes!("../programs/terminal-x86_64.bpf"),

@@ -142,6 +142,12 @@ const VALUES: &[(&str, u64)] = &[
     ("PR_SVE_GET_VL", 51),
     ("PR_GET_AUXV", 0x4155_5856),
     ("PR_SET_VMA", 0x5356_4d41),
+    // arch_prctl(2)
+    ("ARCH_SET_FS", 0x1002),
+    ("ARCH_REQ_XCOMP_PERM", 0x1023),
+    ("XFEATURE_XTILE_DATA", 18),
+    ("ARCH_CET_STATUS", 0x3001),
+    ("ARCH_SHSTK_STATUS", 0x5005),
     // personality(2)
     ("PER_LINUX", 0),
     ("PER_QUERY", 0xffff_ffff),

@@ -147,6 +147,13 @@ impl Profile {
         Self::built_in(include_str!("../profiles/evaluator.json"))
     }
 
+    /// [`Profile::evaluator`], and the request for the processor's matrix unit.
+    pub fn evaluator_amx() -> Self {
+        let (evaluator, more) =
+            (Self::evaluator(), Self::built_in(include_str!("../profiles/evaluator-amx.json")));
+        Self { allow: [evaluator.allow, more.allow].concat(), ..more }
+    }
+
     /// The calls that Python images need.
     pub fn general() -> Self {
         Self::built_in(include_str!("../profiles/general.json"))

@@ -7,18 +7,36 @@ use invarlock_seccomp::{Arch, BuiltinProfile, Profile, Program};
 
 /// Digests of the program without notification, with notification of denied calls, and with notification of all calls. A changed
 /// digest changes what the workload may do and belongs in the changelog.
-const DIGESTS: [(&str, Arch, [&str; 3]); 8] = [
+const DIGESTS: [(&str, Arch, [&str; 3]); 10] = [
     (
         "evaluator",
         Arch::X86_64,
         [
-            "sha256:3b8eecb0e8d23defbfa2f523093a90da1ad478a1fba1536c186030fa3e75b704",
-            "sha256:e64fc9ce625f1f5c41fa40b5883a9724d5be4eeed3f29f2bc7049fc312e7dbff",
-            "sha256:6bf08ea0e69fb9557c80ff65a3ddc834dcba6a497774b3a4bf76e4a619e3dfc2",
+            "sha256:3619b4f389463a27f41d6bc1d2eaaabd04a3cef2e4ca1e6c7bc666cfadf15e1e",
+            "sha256:9d25b9b314d3ac83b9e4e4062f9cd42ebff3269c6b1427736bd7a998addd323f",
+            "sha256:fcba896f9cc294b7cdcb532ec8864d53944ed5166d222c4e203c44be3b559cda",
         ],
     ),
     (
         "evaluator",
+        Arch::Aarch64,
+        [
+            "sha256:6850ce1c866210fc62a6873fb85ec5572e705d429693227aedca46792dfffd99",
+            "sha256:46435c1cc868a37e05b11ceef76b55af1105e75af08c418385b979135c767745",
+            "sha256:fa1e3e0e844ace88963cb49df641ca4050c7c0a9df2e168fca045941bf2af292",
+        ],
+    ),
+    (
+        "evaluator-amx",
+        Arch::X86_64,
+        [
+            "sha256:9d8c7807e25256eec0aeea12d0a097be34ea5b28680f353cf12345ef5ceaaee7",
+            "sha256:2d2bea8c097358989f0c688fe9af650375753274ff988d3db95c5fdf324e227e",
+            "sha256:c2f9db7833ece26104eebadc364aa81c230706fc1358dfb898f0d276fd1b3cdb",
+        ],
+    ),
+    (
+        "evaluator-amx",
         Arch::Aarch64,
         [
             "sha256:6850ce1c866210fc62a6873fb85ec5572e705d429693227aedca46792dfffd99",
@@ -82,8 +100,12 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 8] = [
     ),
 ];
 
-const TEXTS: [(&str, &str); 4] = [
+const TEXTS: [(&str, &str); 5] = [
     ("evaluator", include_str!("../profiles/evaluator.json")),
+    (
+        "evaluator-amx",
+        concat!(include_str!("../profiles/evaluator.json"), include_str!("../profiles/evaluator-amx.json")),
+    ),
     ("general", include_str!("../profiles/general.json")),
     (
         "terminal",
@@ -95,6 +117,7 @@ const TEXTS: [(&str, &str); 4] = [
 fn built_in(name: &str) -> Profile {
     let profile = match name {
         "evaluator" => Profile::evaluator(),
+        "evaluator-amx" => Profile::evaluator_amx(),
         "general" => Profile::general(),
         "terminal" => Profile::terminal(),
         _ => Profile::no_network(),
