@@ -9,15 +9,15 @@ use invarlock_evidence::events::{ArmName, Event, Finished};
 use invarlock_evidence::job::Job;
 use invarlock_evidence::journal::Journal;
 
-use crate::math::simd;
+use crate::math::products::Products;
 use crate::{VERSION, files, limits};
 use invarlock_error::{Error, Result};
 
 /// The journal of a job: without losses where it has none.
-pub fn open(job: &Job) -> Result<Journal> {
+pub fn open(job: &Job, products: Products) -> Result<Journal> {
     let Some(path) = &job.journal else { return Ok(Journal::default()) };
     let journal: Journal = files::read_json(Path::new(path), "journal", limits::JOURNAL_BYTES)?;
-    let own = (VERSION, &*simd::kernel());
+    let own = (VERSION, &*products.kernel());
     if (&*journal.evaluator, &*journal.kernel) != own {
         return Err(Error::input(format!(
             "{path}: it was measured by version {} with the matrix kernel {}, not by version {} with {}",
@@ -29,7 +29,7 @@ pub fn open(job: &Job) -> Result<Journal> {
 }
 
 /// The event for finished windows.
-pub fn finished(arm: ArmName, first: usize, losses: &[f64]) -> Event {
-    let (evaluator, kernel) = (VERSION.to_owned(), simd::kernel());
+pub fn finished(arm: ArmName, first: usize, losses: &[f64], products: Products) -> Event {
+    let (evaluator, kernel) = (VERSION.to_owned(), products.kernel());
     Event::Losses(Finished { arm, first, losses: losses.to_vec(), evaluator, kernel })
 }

@@ -10,7 +10,7 @@ use invarlock_evidence::measured::{self, Evaluator, Requested, Seconds, Selectio
 use invarlock_evidence::numerics::NOT_PREDICTED;
 use invarlock_evidence::run_report::{ReplayArm, RunReport};
 
-use crate::math::simd;
+use crate::math::products::Products;
 use crate::model::ModelInfo;
 use crate::windows::{Arm, Window, Windows};
 use invarlock_error::Result;
@@ -30,6 +30,8 @@ pub struct Measured<'m, 'i> {
     pub predicted_texts: Option<Vec<String>>,
     /// Numbers of windows of both arms whose losses an interrupted run measured.
     pub resumed: [usize; 2],
+    /// The arithmetic of the products.
+    pub products: Products,
     pub threads: usize,
     pub opened: Duration,
     pub tokenized: Duration,
@@ -49,7 +51,7 @@ impl Measured<'_, '_> {
             ended_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             evaluator: Evaluator {
                 version: crate::VERSION.to_owned(),
-                kernel: simd::kernel(),
+                kernel: self.products.kernel(),
                 threads: self.threads,
             },
             facts: self.facts.clone(),

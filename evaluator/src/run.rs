@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use invarlock_evidence::compare::Sample;
 use invarlock_evidence::events::ArmName;
 use invarlock_evidence::format::check_report::{CHECK_CONTRACT, CheckReport, CheckpointFacts};
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::evaluation_report::UpstreamVariancePolicy;
 use invarlock_evidence::format::guard_request::GuardMode;
 use invarlock_evidence::format::objective::Objective;
@@ -18,13 +19,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{ADAPTER_CONFIG, CONFIG, Checkpoint, exists, scan};
+use crate::math::products::Products;
 use crate::measure::{Workers, weighted_mean};
 use crate::model::Model;
 use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
 use crate::windows::{self, JOIN, Windows, WindowsSource, check_size, equal_rows, joinable};
-use crate::{facts, files, guards, journal, limits, texts};
+use crate::{facts, files, guards, journal, limits, selftest, texts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result, bail};
 
 /// The type of numbers whose range is smaller than that of float32.
@@ -37,10 +39,11 @@ pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
     let output = Output::prepare(out)?;
     let mut events = Events::new();
     check_job(&job)?;
+    let products = products(job.compute_dtype)?;
     events.add("start", json!({"role": job.role, "model_id": job.model_id, "version": crate::VERSION}));
     let start = Instant::now();
     let checkpoint = open_checkpoint(Path::new(&job.checkpoint))?;
-    let prepared = Prepared::open(&job, &checkpoint, start, progress, &mut events)?;
+    let prepared = Prepared::open(&job, (&checkpoint, products), start, progress, &mut events)?;
     match job.task {
         Task::Check => output.write(&[("check.json", &to_json(&prepared.check_report(&job))?)]),
         Task::Measure => {
@@ -48,6 +51,15 @@ pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
             output.write(&[("events.jsonl", &events.lines), ("report.json", &report)])
         }
     }
+}
+
+/// The arithmetic of the products. What the default one needs, every processor has, and `--self-test` checks it.
+fn products(dtype: ComputeDtype) -> Result<Products> {
+    let products = Products::of(dtype)?;
+    if products != Products::default() {
+        selftest::check(products)?;
+    }
+    Ok(products)
 }
 
 /// Opens a checkpoint. A directory with an adapter beside the weights asks for the sum of both.
@@ -82,13 +94,13 @@ impl<'a> Prepared<'a> {
     /// Builds the model, and opens tokenizer and windows. The checkpoint was opened after `start`.
     fn open(
         job: &Job,
-        checkpoint: &'a Checkpoint,
+        (checkpoint, products): (&'a Checkpoint, Products),
         start: Instant,
         progress: &Progress,
         events: &mut Events,
     ) -> Result<Self> {
         let workers = Workers::new(job.threads)?;
-        let model = Model::load(checkpoint, job.seq_len)?;
+        let model = Model::load_with(checkpoint, job.seq_len, products)?;
         check_positions(job, &model)?;
         let tokenizer = Tokenizer::open(checkpoint, &model.info, job.seq_len)?;
         events.add(
@@ -106,7 +118,7 @@ impl<'a> Prepared<'a> {
             json!({"preview": windows.preview.windows.len(), "final": windows.final_.windows.len(),
                 "blank": windows.blank, "short": windows.short}),
         );
-        let mut facts = facts::of(&checkpoint.config, &model.info);
+        let mut facts = facts::of(&checkpoint.config, &model.info, products.dtype());
         facts.tokenizer = source.subject.clone();
         let tokenized = start.elapsed();
         Ok(Self { checkpoint, workers, model, facts, tokenizer, source, windows, opened, tokenized })
@@ -131,7 +143,8 @@ impl<'a> Prepared<'a> {
     /// Reads the weights and computes the losses.
     fn measure(&self, job: &Job, progress: &Progress, events: &mut Events) -> Result<RunReport> {
         let Self { checkpoint, workers, model, windows, .. } = self;
-        let journal = journal::open(job)?;
+        let products = model.products();
+        let journal = journal::open(job, products)?;
         if !journal.is_empty() {
             events.add("resumed", json!({"preview": journal.preview.len(), "final": journal.final_.len()}));
         }
@@ -169,8 +182,9 @@ impl<'a> Prepared<'a> {
             let rest = arm.windows.iter().skip(known.len()).map(|window| window.real as u64).sum();
             progress.report(name, 0, rest);
             let report = |done| progress.report(name, done, rest);
-            let finished =
-                &mut |first, losses: &[f64]| progress.line(&journal::finished(part, first, losses));
+            let finished = &mut |first, losses: &[f64]| {
+                progress.line(&journal::finished(part, first, losses, products));
+            };
             *losses = workers.losses_of_arm(model, name, arm, known, &report, finished)?;
             let mean = weighted_mean(losses, arm);
             events.add(name, json!({"windows": n, "tokens": tokens, "logloss": mean}));
@@ -203,6 +217,7 @@ impl<'a> Prepared<'a> {
             final_: &final_,
             predicted_texts,
             resumed: [journal.preview.len(), journal.final_.len()],
+            products,
             threads: workers.threads(),
             opened: loaded,
             tokenized: self.tokenized + decoded,

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::math::{gemm, simd};
+use crate::math::products::{self, Products};
+use crate::math::simd;
 use invarlock_error::{Error, Result, bail};
 
 /// A small tokenizer that uses the regular expressions of the library.
@@ -26,12 +27,7 @@ pub fn run() -> Result<Value> {
     if ids != [2, 4, 2] {
         bail!(System, "the tokenizer library returns wrong ids: {ids:?}");
     }
-    let error = gemm::check();
-    // Written so that a NaN fails.
-    let exact = error <= TOLERANCE;
-    if !exact {
-        bail!(System, "the matrix kernel {} has an error of {error} on this processor", simd::kernel());
-    }
+    check(Products::Float32)?;
     Ok(json!({
         "self_test": "ok",
         "program": "invarlock-evaluator",
@@ -39,6 +35,17 @@ pub fn run() -> Result<Value> {
         "kernel": simd::kernel(),
         "threads": std::thread::available_parallelism().map_or(1, |n| n.get()),
     }))
+}
+
+/// Checks a product on this processor.
+pub fn check(products: Products) -> Result<()> {
+    let error = products::check(products);
+    // Written so that a NaN fails.
+    let exact = error <= TOLERANCE;
+    if !exact {
+        bail!(System, "the matrix kernel {} has an error of {error} on this processor", products.kernel());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ impl Facts {
         };
         let policy = (plan.profile.as_str(), plan.tier.as_str());
         let job = Job::new(role, Task::Measure, model_id, policy, &plan.dataset, paths);
-        Job { guards: plan.guards, ..job }
+        Job { compute_dtype: plan.compute_dtype.unwrap_or_default(), guards: plan.guards, ..job }
     }
 
     /// The profile and the tier of the plan.

@@ -1,5 +1,6 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
+use crate::format::compute_dtype::ComputeDtype;
 use crate::format::dataset::{Packing, Provider};
 use crate::format::guard_request::GuardRequest;
 use crate::format::masking::Masking;
@@ -74,6 +75,9 @@ pub struct Job {
     /// Settings of masking; absent: the default ones for a masked language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<Masking>,
+    /// The type of numbers of the products; absent: single precision.
+    #[serde(default, skip_serializing_if = "ComputeDtype::is_default")]
+    pub compute_dtype: ComputeDtype,
     /// What the guards are asked for. Absent where they compare the subject with the baseline.
     #[serde(default, skip_serializing_if = "GuardRequest::is_default")]
     pub guards: GuardRequest,
@@ -136,6 +140,7 @@ impl Job {
             seed: dataset.seed,
             metric: dataset.metric,
             masking: dataset.masking,
+            compute_dtype: ComputeDtype::default(),
             guards: GuardRequest::default(),
             threads: None,
             journal: paths.journal,

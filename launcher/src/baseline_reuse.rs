@@ -5,6 +5,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::MANIFEST;
 use crate::measure_side::Side;
 use crate::plan::Plan;
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::guard_request::GuardRequest;
 use invarlock_evidence::format::runtime_manifest as manifest;
 use invarlock_evidence::format::to_value;
@@ -106,6 +107,9 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
     let planned_guards = guards(&to_value(&plan.request.guards));
     let default = to_value(&GuardRequest::default());
     let measured_guards = guards(report.context.get("guards").unwrap_or(&default));
+    let evaluator = report.meta.more.get("evaluator");
+    let measured_dtype = evaluator.and_then(|evaluator| evaluator.get("compute_dtype")?.as_str());
+    let measured_dtype = measured_dtype.unwrap_or_else(|| ComputeDtype::default().name()).to_owned();
     let image = plan.image.as_ref();
     let image =
         image.map_or_else(|| "nothing".to_owned(), |image| image.resolved.manifest_digest.to_string());
@@ -123,6 +127,7 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
             canonical_json(context.get("dataset").value()),
             canonical_json(&to_value(&plan.dataset_settings())),
         ),
+        ("type of numbers", measured_dtype, plan.request.dtype.name().to_owned()),
         ("filter digest", text(side.get("filter_digest")), plan.filter.digest.clone()),
         ("image digest", text(manifest.at("runtime.image_digest")), image),
     ];

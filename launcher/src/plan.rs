@@ -263,7 +263,11 @@ pub fn dataset(data: &DataSource, changes: DatasetChanges, profile: Profile) -> 
 pub fn filter(request: &Request, policy: &Policy) -> Result<(Program, Option<CustomProfile>)> {
     match (policy.mode, &request.seccomp) {
         (ExecutionMode::Container, user_profile) => {
-            let filter = Filter::choose(user_profile.as_deref(), BuiltinProfile::Evaluator)?;
+            let builtin = match request.dtype {
+                ComputeDtype::Float32 => BuiltinProfile::Evaluator,
+                ComputeDtype::Bf16x3 => BuiltinProfile::EvaluatorAmx,
+            };
+            let filter = Filter::choose(user_profile.as_deref(), builtin)?;
             Ok((filter.program, filter.custom))
         }
         (ExecutionMode::HostBypass, None) => Ok((FilterProfile::no_network().compile()?, None)),
@@ -345,7 +349,7 @@ impl Opened {
         };
         let policy = (request.profile.as_str(), request.tier.as_str());
         let job = Job::new(role, task, &model.name, policy, &self.dataset.recorded(String::new()), paths);
-        Job { guards: request.guards, ..job }
+        Job { compute_dtype: request.dtype, guards: request.guards, ..job }
     }
 
     /// The files of the checkpoint of one side.

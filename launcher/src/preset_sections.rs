@@ -16,7 +16,7 @@ pub fn model(section: &Value) -> Result<Option<Warning>> {
         // Read by `adapter`.
         "adapter" => true,
         "device" => ["auto", "cpu"].contains(&value),
-        "dtype" | "torch_dtype" => value.trim_start_matches("torch.").parse::<ComputeDtype>().is_ok(),
+        "dtype" | "torch_dtype" => value.trim_start_matches("torch.") == ComputeDtype::Float32.name(),
         _ => false,
     };
     let replaced = replaced_settings("model", section, &["id"], obeyed, MEASURED)?;
@@ -177,6 +177,7 @@ mod tests {
     fn refuses_other_settings_by_name() {
         for (yaml, name) in [
             ("{dtype: float16}", "`model.dtype`"),
+            ("{dtype: bf16x3}", "`model.dtype`"),
             ("{load_in_8bit: true}", "`model.load_in_8bit`"),
             ("{device: cuda}", "`model.device`"),
             ("{id: x, revision: 3}", "`model.revision`"),

@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::{image, limits, metric_choice};
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::plan as format;
 use invarlock_evidence::job::{Role, Task};
 use invarlock_evidence::measured::Measured;
@@ -90,9 +91,22 @@ impl Run<'_> {
         let recorded = &evidence.facts.plan;
         let counts = (recorded.dataset.preview_n, recorded.dataset.final_n);
         let profile = recorded.profile.parse().map_err(|why| Error::integrity(format!("{why}")))?;
-        let opened = self.open(evidence, (&self.inputs.baseline, &self.inputs.subject), profile, counts)?;
-        let check = Check { opened: &opened, policy: self.policy, keep_logs: false };
-        let windows = check.side(Role::Baseline, None, self.ui, self.signals)?.windows;
+        let baseline = |dtype| {
+            let checkpoints = (&*self.inputs.baseline, &*self.inputs.subject);
+            let opened = self.open(evidence, checkpoints, dtype, profile, counts)?;
+            let check = Check { opened: &opened, policy: self.policy, keep_logs: false };
+            Ok::<_, Error>(check.side(Role::Baseline, None, self.ui, self.signals)?.windows)
+        };
+        let mut dtype = recorded.compute_dtype.unwrap_or_default();
+        let windows = baseline(dtype).or_else(|error| match error.kind() {
+            // Another machine need not have the unit that this type of numbers needs.
+            Kind::Unsupported if dtype != ComputeDtype::Float32 => {
+                self.ui.warn(&format!("{error}; the losses are measured in float32 instead"));
+                dtype = ComputeDtype::Float32;
+                baseline(dtype)
+            }
+            _ => Err(error),
+        })?;
         let mut differences = other_windows(&evidence.baseline, &windows);
         if !differences.is_empty() {
             return Ok(differences);
@@ -103,7 +117,7 @@ impl Run<'_> {
             (Role::Baseline, &self.inputs.baseline, &evidence.baseline),
             (Role::Subject, &self.inputs.subject, &evidence.subject),
         ] {
-            let again = self.losses(evidence, role, path, &chosen)?;
+            let again = self.losses(evidence, (role, path), dtype, &chosen)?;
             reproduction.bit_equal &= reproduce::same_kernel(recorded, &again);
             differences.extend(reproduce::differences(role.name(), recorded, &again));
         }
@@ -114,13 +128,13 @@ impl Run<'_> {
     fn losses(
         &self,
         evidence: &Verified,
-        role: Role,
-        checkpoint: &Path,
+        (role, checkpoint): (Role, &Path),
+        dtype: ComputeDtype,
         chosen: &BaselineWindows,
     ) -> Result<Measured> {
         let counts = (chosen.preview.window_ids.len(), chosen.final_.window_ids.len());
         // Fewer windows than another profile requires.
-        let opened = self.open(evidence, (&self.inputs.baseline, checkpoint), Profile::Dev, counts)?;
+        let opened = self.open(evidence, (&self.inputs.baseline, checkpoint), dtype, Profile::Dev, counts)?;
         let (policy, windows) = (self.policy, Some(chosen));
         let run = EvaluatorRun {
             opened: &opened,
@@ -155,6 +169,7 @@ impl Run<'_> {
         &self,
         evidence: &Verified,
         (baseline, subject): (&Path, &Path),
+        dtype: ComputeDtype,
         profile: Profile,
         (preview_n, final_n): (usize, usize),
     ) -> Result<Opened> {
@@ -181,7 +196,7 @@ impl Run<'_> {
             subject: Model::directory(subject),
             data: DataSource::File(self.inputs.dataset.clone()),
             metric: metric_choice::Choice::default(),
-            dtype: recorded.compute_dtype.unwrap_or_default(),
+            dtype,
             changes: DatasetChanges::default(),
             profile,
             tier: evidence.facts.policy()?.1,

@@ -2,7 +2,7 @@
 //! partial files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, Ran, demo, is_root, set_mode, skip};
+use invarlock_tests::{As, Place, Ran, demo, has_matrix_unit, is_root, set_mode, skip};
 use std::path::{Path, PathBuf};
 
 /// What Git LFS stores in the place of a large file.
@@ -281,7 +281,6 @@ fn rejects_unsupported_options_before_any_run() {
     let case = Case::new();
     case.evaluate(&["--device", "cuda"]).expect(3).one_error(&["cuda", "CPU"]);
     case.evaluate(&["--dtype", "bfloat16"]).expect(3).one_error(&["--dtype: bfloat16", "use float32"]);
-    case.evaluate(&["--dtype", "bf16x3"]).expect(3).one_error(&["--dtype: bf16x3", "AMX", "use float32"]);
     case.evaluate(&["--dtype", "half"]).expect(2).one_error(&["--dtype: half", "use float32"]);
     case.evaluate(&["--metric", "accuracy"]).expect(3).one_error(&["--metric accuracy", "ppl_causal"]);
     case.evaluate(&["--adapter", "hf_multimodal"]).expect(3).one_error(&["hf_multimodal"]);
@@ -291,6 +290,16 @@ fn rejects_unsupported_options_before_any_run() {
     case.evaluate(&["--image", "registry.invalid/name:tag"]).expect(2);
     case.evaluate(&["--image", "invarlock-runtime:nosuch"]).expect(2).one_error(&["nosuch"]);
     assert_eq!(case.place.names("work/runs"), Vec::<String>::new());
+}
+
+#[test]
+fn bf16x3_needs_the_matrix_unit() {
+    if has_matrix_unit() {
+        return skip("bf16x3_needs_the_matrix_unit", "this processor has the unit");
+    }
+    let case = Case::new();
+    let wanted = ["checking the baseline", "bf16x3", "leave out --dtype bf16x3"];
+    case.evaluate(&["--dtype", "bf16x3"]).expect(3).one_error(&wanted);
 }
 
 #[test]

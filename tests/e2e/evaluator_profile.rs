@@ -3,20 +3,21 @@
 //! machine that needs it. The test fails on any other rule, and on a denied call of the evaluator.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{demo, program, read_json, root, set_mode, skip};
+use invarlock_tests::{demo, has_matrix_unit, program, read_json, root, set_mode, skip};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Calls that no run on this machine uses, and the machine that needs them.
-const NEEDED_ELSEWHERE: [(&str, &str); 9] = [
+const NEEDED_ELSEWHERE: [(&str, &str); 10] = [
     ("exit", "a thread that ends before its process, which depends on who is faster"),
     ("madvise", "glibc, which frees the stack of such a thread"),
     ("fstat", "glibc from 2.39 on, in which the evaluator may have been built"),
     ("readlinkat", "aarch64, which has no readlink"),
     ("renameat", "aarch64, which has no rename"),
     ("unlinkat", "aarch64, which has no unlink"),
+    ("arch_prctl", "glibc that is built for control-flow enforcement, as that of Ubuntu"),
     ("ppoll", "aarch64, which has no poll"),
     ("clock_gettime", "a machine whose vDSO has no usable clock"),
     ("uname", "static glibc before 2.37 on a machine without a vDSO"),
@@ -174,4 +175,30 @@ fn every_rule_is_used_or_listed() {
     let has_rule =
         |name: &str| profile["allow"].as_array().unwrap().iter().any(|rule| rule["syscall"] == name);
     assert!(needed_elsewhere.iter().all(|name| has_rule(name)), "{needed_elsewhere:?}");
+}
+
+/// The request for the matrix unit is made only for `bf16x3`, allowed only by `evaluator-amx`, and only for this unit.
+#[test]
+fn the_matrix_unit_is_asked_for_under_its_own_profile() {
+    if !has_matrix_unit() {
+        return skip("the_matrix_unit_is_asked_for_under_its_own_profile", "this processor lacks AMX");
+    }
+    let mut stage = Stage::new();
+    let source = json!({"kind": "local_jsonl", "files": ["/in/dataset/0.jsonl"], "text_field": "text", "max_samples": 480});
+    let mut files = checkpoint(&demo("baseline"));
+    files.push(("/in/dataset/0.jsonl".into(), demo("valid.jsonl")));
+    let mut run = |filter: &str, dtype: &str| {
+        let mut job = job("baseline", &source, 2);
+        job["compute_dtype"] = json!(dtype);
+        let more = json!({"files": files, "bytes": [["/in/job.json", job.to_string()]], "filter": filter});
+        let outcome = stage.trace(&["/invarlock-evaluator", "--job", "/in/job.json", "--out", "/out"], more);
+        let asked = stage.rules.iter().filter(|rule| rule["syscall"] == "arch_prctl");
+        let asked: Vec<u64> = asked.map(|rule| rule["count"].as_u64().unwrap()).collect();
+        (outcome["result"]["status"].clone(), outcome["result"]["refused"].clone(), asked)
+    };
+    // The first rule is for thread-local storage.
+    assert_eq!(run("evaluator", "float32"), (json!({"exited": 0}), json!({}), vec![1, 0, 0]));
+    assert_eq!(run("evaluator", "bf16x3"), (json!({"exited": 3}), json!({"arch_prctl": 1}), vec![1, 0, 0]));
+    assert_eq!(run("evaluator-amx", "bf16x3"), (json!({"exited": 0}), json!({}), vec![1, 0, 0, 1]));
+    assert_eq!(run("evaluator-amx", "float32"), (json!({"exited": 0}), json!({}), vec![1, 0, 0, 0]));
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::small;
-use invarlock_tests::{As, Place, Ran, demo, read_json};
+use invarlock_tests::{As, Place, Ran, demo, has_matrix_unit, read_json, skip};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -251,6 +251,37 @@ fn documents_are_packed_into_full_windows() {
     assert_eq!(manifest["context"]["plan"]["content"]["dataset"]["packing"], "documents");
     assert_eq!(manifest["context"]["plan"]["content"]["compute_dtype"], "float32");
     assert_eq!(baseline["meta"]["evaluator"]["compute_dtype"], "float32");
+}
+
+#[test]
+fn bf16x3_is_recorded_and_has_a_filter_of_its_own() {
+    if !has_matrix_unit() {
+        return skip("bf16x3_is_recorded_and_has_a_filter_of_its_own", "this processor lacks AMX");
+    }
+    let place = small::place();
+    let ran = evaluate(&place, "base", "subject", &["--dtype", "bf16x3", "--out", "runs"]).expect(0);
+    assert!(!ran.err.contains("denied"), "{}", ran.err);
+    let manifest = read_json(&place.work("eval/runtime.manifest.json"));
+    let plan = &manifest["context"]["plan"]["content"];
+    assert_eq!(plan["compute_dtype"], "bf16x3");
+    for side in ["baseline", "subject"] {
+        assert_eq!(plan["sides"][side]["seccomp"]["profile"], "evaluator-amx");
+        let evaluator =
+            read_json(&place.work(&format!("eval/{side}.report.json")))["meta"]["evaluator"].clone();
+        assert_eq!(
+            (&evaluator["compute_dtype"], &evaluator["kernel"]),
+            (&json!("bf16x3"), &json!("amx-bf16x3"))
+        );
+    }
+    place.run(&["verify", "--profile", "dev", "eval"]).expect(0);
+    // The losses of the other side would be of another arithmetic.
+    let run = place.names("work/runs/source").remove(0);
+    let baseline = format!("runs/source/{run}/report.json");
+    let reuse = |more: &[&str]| {
+        evaluate(&place, "base", "subject", &[&["--baseline-report", &baseline], more].concat())
+    };
+    reuse(&["--dtype", "bf16x3"]).expect(0);
+    reuse(&[]).expect(2).one_error(&["its type of numbers is bf16x3, but this command's is float32"]);
 }
 
 #[test]

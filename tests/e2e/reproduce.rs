@@ -9,7 +9,7 @@ use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest;
 use invarlock_evidence::measured::Measured;
 use invarlock_evidence::numerics::digest::sha256_hex;
-use invarlock_tests::{As, Place, Ran, demo};
+use invarlock_tests::{As, Place, Ran, demo, has_matrix_unit, skip};
 use serde_json::json;
 
 /// The evidence of the demo's baseline and one of its subjects in `eval`: 24 windows of each arm.
@@ -98,6 +98,44 @@ fn evidence_of_one_thread_is_reproduced_by_two() {
     let place = evaluated("healthy", &["--cpus", "1"]);
     let row = reproduce(&place, "healthy", "--reproduce=all").expect(0).json()["results"][0].clone();
     assert_eq!(row["reproduction"]["bit_equal"], true);
+}
+
+/// The losses of one kernel are equal bit by bit. Those of another one may differ by its rounding errors, and not by more.
+#[test]
+fn bf16x3_is_reproduced_bit_by_bit_and_float32_within_its_rounding_errors() {
+    if !has_matrix_unit() {
+        let name = "bf16x3_is_reproduced_bit_by_bit_and_float32_within_its_rounding_errors";
+        return skip(name, "this processor lacks AMX");
+    }
+    let place = evaluated("healthy", &["--dtype", "bf16x3"]);
+    let equal = |place: &Place| {
+        let row = reproduce(place, "healthy", "--reproduce=all").expect(0).json()["results"][0].clone();
+        assert_eq!(row["assurance"], "reproduced");
+        row["reproduction"]["bit_equal"].clone()
+    };
+    assert_eq!(equal(&place), true);
+    // Losses of float32 under the name of another kernel for bf16x3.
+    let single = evaluated("healthy", &[]);
+    let losses = [(Role::Baseline, BASELINE_REPORT), (Role::Subject, SUBJECT_REPORT)].map(|(role, name)| {
+        let bytes = std::fs::read(single.work("eval").join(name)).unwrap();
+        (role, Measured::read(&serde_json::from_slice(&bytes).unwrap()).unwrap())
+    });
+    let other = |factor: f64| {
+        let losses = &losses;
+        move |role: Role, measured: &mut Measured| {
+            let (_, single) = losses.iter().find(|(found, _)| *found == role).unwrap();
+            measured.evaluator.kernel = "another".to_owned();
+            for (arm, single) in
+                [(&mut measured.preview, &single.preview), (&mut measured.final_, &single.final_)]
+            {
+                arm.losses = single.losses.iter().map(|loss| loss * factor).collect();
+            }
+        }
+    };
+    forge(&place, other(1.0), |_| {});
+    assert_eq!(equal(&place), false);
+    forge(&place, other(0.99), |_| {});
+    found_only_by_measuring(&place, "healthy", "measured again, it is");
 }
 
 #[test]

@@ -52,6 +52,13 @@ pub fn skip(test: &str, why: &str) {
     drop(writeln!(std::io::stderr(), "SKIPPED {test}: {why}"));
 }
 
+/// Whether `evaluate --dtype bf16x3` can run on this processor.
+pub fn has_matrix_unit() -> bool {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = info.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    ["amx_bf16", "amx_tile", "avx512_bf16"].iter().all(|flag| flags.split(' ').any(|found| found == *flag))
+}
+
 /// The workspace's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()

@@ -18,7 +18,9 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Parser;
+use invarlock_evaluator::math::products::Products;
 use invarlock_evaluator::math::simd;
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -42,6 +44,10 @@ struct Arguments {
     #[arg(long, default_value = "/var/tmp")]
     directory: PathBuf,
 }
+
+/// The beginnings of the names of rows.
+const FLOAT32: &str = "invarlock f32, ";
+const BF16X3: &str = "invarlock bf16x3, ";
 
 /// Tokens of a window.
 const SEQ_LEN: usize = 512;
@@ -75,16 +81,21 @@ fn side_by_side(arguments: &Arguments) -> Result<()> {
         arguments.windows
     );
     let torch = torch::find();
+    let unit = Products::of(ComputeDtype::Bf16x3);
+    let unit = unit.map_err(|error| println!("SKIPPED {}: {error}", BF16X3.trim_end_matches(", "))).ok();
     let mut contenders: Vec<Contender<'_>> = Vec::new();
     for threads in [1, 2] {
         let single = &single;
-        let run = move || ours::rate(single, threads, arguments.windows);
-        contenders.push(Contender::new(&format!("invarlock f32, {threads} threads"), run));
+        let run = move || ours::rate(single, Products::Float32, threads, arguments.windows);
+        contenders.push(Contender::new(&format!("{FLOAT32}{threads} threads"), run));
+        let Some(unit) = unit else { continue };
+        let run = move || ours::rate(single, unit, threads, arguments.windows);
+        contenders.push(Contender::new(&format!("{BF16X3}{threads} threads"), run));
     }
     for dtype in ["BF16", "F16"] {
         let checkpoint = directory.path().join(dtype);
         shape.write(&checkpoint, dtype)?;
-        let run = move || ours::rate(&checkpoint, 2, arguments.windows);
+        let run = move || ours::rate(&checkpoint, Products::Float32, 2, arguments.windows);
         contenders.push(Contender::new(&format!("invarlock {}, 2 threads", dtype.to_lowercase()), run));
     }
     if let Some(python) = &torch {
@@ -106,9 +117,17 @@ fn side_by_side(arguments: &Arguments) -> Result<()> {
         let of_name = contenders.iter().filter(|contender| contender.name.starts_with(prefix));
         of_name.map(|contender| median(&contender.rates)).fold(0.0, f64::max)
     };
+    let ratio = |name: &str, ours: &str, other: &str| {
+        println!("{:<44}{:>8.2}", format!("ratio: {name}"), best(ours) / best(other));
+    };
+    if unit.is_some() {
+        ratio("best bf16x3 / best f32", BF16X3, FLOAT32);
+    }
     if torch.is_some() {
-        let ratio = best("invarlock f32") / best(torch::PREFIX);
-        println!("{:<44}{ratio:>8.2}", "ratio: best f32 / PyTorch's best");
+        ratio("best f32 / PyTorch's best", FLOAT32, torch::PREFIX);
+        if unit.is_some() {
+            ratio("best bf16x3 / PyTorch's best", BF16X3, torch::PREFIX);
+        }
     }
     Ok(())
 }

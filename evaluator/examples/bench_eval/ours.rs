@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use invarlock_evaluator::checkpoint::Checkpoint;
+use invarlock_evaluator::math::products::Products;
 use invarlock_evaluator::measure::Workers;
 use invarlock_evaluator::model::{Example, Model};
 
@@ -11,9 +12,9 @@ use crate::shapes::Random;
 use crate::{Result, SEQ_LEN};
 
 /// Tokens per second on random windows. One window is measured before, so that the weights are in the page cache.
-pub fn rate(directory: &Path, threads: usize, windows: usize) -> Result<f64> {
+pub fn rate(directory: &Path, products: Products, threads: usize, windows: usize) -> Result<f64> {
     let checkpoint = Checkpoint::open(directory)?;
-    let model = Model::load(&checkpoint, SEQ_LEN)?;
+    let model = Model::load_with(&checkpoint, SEQ_LEN, products)?;
     let mut random = Random(42);
     let mut id = || (random.next() % model.info.vocab_size as u64) as u32;
     let windows: Vec<Vec<u32>> = (0..windows).map(|_| (0..SEQ_LEN).map(|_| id()).collect()).collect();

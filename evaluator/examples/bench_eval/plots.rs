@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use invarlock_evaluator::math::products::Products;
+
 use crate::shapes::llama;
 use crate::{Arguments, Result, SEQ_LEN, median, ours};
 
@@ -61,7 +63,7 @@ impl Sizes {
         let directory = tempfile::tempdir_in(&arguments.directory)?;
         llama(self.width, 4 * self.width, self.layers, self.vocab).write(directory.path(), "BF16")?;
         let rates: Vec<f64> = (0..arguments.rounds)
-            .map(|_| ours::rate(directory.path(), threads, self.windows))
+            .map(|_| ours::rate(directory.path(), Products::default(), threads, self.windows))
             .collect::<Result<_>>()?;
         Ok((self.windows * SEQ_LEN) as f64 / median(&rates))
     }

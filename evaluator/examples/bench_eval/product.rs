@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use invarlock_evaluator::math::gemm::{View, ViewMut, multiply};
+use invarlock_evaluator::math::gemm::{View, ViewMut};
+use invarlock_evaluator::math::products::Products;
 
 /// Rows of the left matrix: those of a group of windows.
 const ROWS: usize = 512;
@@ -17,7 +18,7 @@ pub fn rate(threads: usize, inputs: usize, outputs: usize) -> f64 {
         let mut out = vec![0.0; ROWS * outputs];
         let mut product = || {
             let weights = View::dense(&weights, outputs, inputs).transposed();
-            multiply(
+            Products::default().multiply(
                 &mut ViewMut::dense(&mut out, ROWS, outputs),
                 View::dense(&x, ROWS, inputs),
                 weights,

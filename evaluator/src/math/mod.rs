@@ -4,9 +4,11 @@
 //! but matrix products use no fused operations and therefore give identical bits on every processor.
 
 pub mod activation;
+pub mod amx;
 pub mod elementary;
 pub mod gemm;
 pub mod norm;
+pub mod products;
 pub mod rotary;
 pub mod simd;
 pub mod softmax;

@@ -7,7 +7,8 @@ use std::ops::Range;
 use super::matrix::Matrix;
 use crate::checkpoint::{Adapter, Config};
 use crate::limits;
-use crate::math::gemm::{View, ViewMut, multiply};
+use crate::math::gemm::{View, ViewMut};
+use crate::math::products::Products;
 use crate::math::simd::{multiversion, sum};
 use crate::weights::{Floats, Layout, Numbers, Parts, Quantised, choice, ignore};
 use invarlock_error::{Error, Result, bail};
@@ -75,7 +76,13 @@ impl Lora {
     }
 
     /// The changed weight of a module, or the weight itself where the adapter has none for it.
-    pub fn apply<'a>(&self, module: &str, weight: Matrix<'a>, parts: &mut Parts<'a>) -> Result<Matrix<'a>> {
+    pub fn apply<'a>(
+        &self,
+        module: &str,
+        weight: Matrix<'a>,
+        parts: &mut Parts<'a>,
+        products: Products,
+    ) -> Result<Matrix<'a>> {
         let name = |part: &str| format!("{module}.{part}");
         if !parts.contains(&name("lora_A.weight")) {
             return Ok(weight);
@@ -97,6 +104,7 @@ impl Lora {
             scale: (self.alphas.of(module).unwrap_or(self.alpha) / divisor) as f32,
             lengths,
             weight,
+            products,
         };
         Ok(Matrix::quantised(Box::new(adapted), inputs, outputs))
     }
@@ -126,6 +134,7 @@ struct Adapted<'a> {
     scale: f32,
     /// Lengths of the rows of the result, `[outputs]`.
     lengths: Option<Floats<'a>>,
+    products: Products,
 }
 
 impl Quantised for Adapted<'_> {
@@ -144,11 +153,12 @@ impl Quantised for Adapted<'_> {
         let mut product = vec![0.0; out.len()];
         match self.layout() {
             Layout::OutIn => {
-                multiply(&mut ViewMut::dense(&mut product, n, inputs), second, first, self.scale);
+                let mut product = ViewMut::dense(&mut product, n, inputs);
+                self.products.multiply(&mut product, second, first, self.scale);
             }
             Layout::InOut => {
                 let mut product = ViewMut::dense(&mut product, inputs, n);
-                multiply(&mut product, first.transposed(), second.transposed(), self.scale);
+                self.products.multiply(&mut product, first.transposed(), second.transposed(), self.scale);
             }
         }
         crate::math::activation::add(out, &product);

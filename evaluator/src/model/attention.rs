@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::relative::RelativeBias;
 use super::scratch::sized;
 use crate::math::activation::softcap;
-use crate::math::gemm::{View, ViewMut, multiply};
+use crate::math::gemm::{View, ViewMut};
+use crate::math::products::Products;
 use crate::math::softmax::{softmax, softmax_with_sink};
 
 /// Queries handled at once.
@@ -92,6 +93,8 @@ pub struct Attention {
     pub relative: Option<Arc<RelativeBias>>,
     /// For each head a score that takes part in the softmax and has no value.
     pub sinks: Option<Vec<f32>>,
+    /// The arithmetic of its products.
+    pub products: Products,
 }
 
 impl Attention {
@@ -109,6 +112,7 @@ impl Attention {
             alibi: None,
             relative: None,
             sinks: None,
+            products: Products::default(),
         }
     }
 
@@ -219,7 +223,7 @@ impl Attention {
         let v = keys.heads(oldest, n, self.value_column(kv), size);
 
         let scores = sized(scores, m * n);
-        multiply(&mut ViewMut::dense(scores, m, n), q, k.transposed(), self.scale);
+        self.products.multiply(&mut ViewMut::dense(scores, m, n), q, k.transposed(), self.scale);
         for (row, query) in scores.chunks_exact_mut(n).zip(queries.clone()) {
             let Range { start, end } = self.attended(query..query + 1, count);
             let (start, end) = (start - oldest, end - oldest);
@@ -228,7 +232,8 @@ impl Attention {
             self.probabilities(head, query, oldest + start, &mut row[start..end]);
         }
         let target = &mut out[(rows.span.start + queries.start) * self.width() + head * size..];
-        multiply(&mut ViewMut::new(target, m, size, self.width()), View::dense(scores, m, n), v, 1.0);
+        let mut target = ViewMut::new(target, m, size, self.width());
+        self.products.multiply(&mut target, View::dense(scores, m, n), v, 1.0);
     }
 
     /// Turns a query's scores of the keys from `first` on into probabilities.

@@ -8,6 +8,7 @@ use invarlock_evidence::run_report::InvariantChecks;
 use sha2::{Digest as _, Sha256};
 
 use super::adapter::Lora;
+use super::attention::Attention;
 use super::families::{OTHER_HEADS, OTHER_MODALITIES};
 use super::matrix::{Layout, Linear, Matrix};
 use super::modules::{Elements, Module};
@@ -15,6 +16,7 @@ use super::norm::Norm;
 use super::spec;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::math::norm;
+use crate::math::products::Products;
 use crate::weights::{self, Floats, Format, Pages, Parts, RESIDENT, Wanted};
 use invarlock_error::{Result, bail};
 
@@ -25,6 +27,7 @@ pub struct Loader<'a, 'f> {
     /// How weights are quantised.
     format: Option<&'f dyn Format>,
     adapter: Option<&'f Lora>,
+    products: Products,
     /// Prefix of names in this checkpoint.
     stored_prefix: String,
     /// Prefix of the output projection in this checkpoint.
@@ -55,8 +58,8 @@ impl<'a, 'f> Loader<'a, 'f> {
         checkpoint: &'a Checkpoint,
         format: Option<&'f dyn Format>,
         adapter: Option<&'f Lora>,
-        prefix: &'static str,
-        probe: &str,
+        products: Products,
+        (prefix, probe): (&'static str, &str),
     ) -> Self {
         let bare = prefix.split_once('.').map_or("", |(_, rest)| rest);
         let stored = [
@@ -74,6 +77,7 @@ impl<'a, 'f> Loader<'a, 'f> {
             pages: Arc::new(Pages::new(&checkpoint.tensors, RESIDENT)),
             format,
             adapter,
+            products,
             stored_prefix,
             head_prefix,
             prefix,
@@ -100,6 +104,11 @@ impl<'a, 'f> Loader<'a, 'f> {
         let own = self.parts.taken_since(0).into_iter().filter(|bytes| !others.contains(&bytes.as_ptr()));
         self.pages.set(own.collect());
         Arc::clone(&self.pages)
+    }
+
+    /// The attention of a layer, with the arithmetic of this model.
+    pub fn attention(&self, attention: &Attention) -> Attention {
+        Attention { products: self.products, ..attention.clone() }
     }
 
     /// The name of a module in Hugging Face's model.
@@ -131,10 +140,10 @@ impl<'a, 'f> Loader<'a, 'f> {
     fn weight(&mut self, names: &Names, spec: &spec::Linear, may_be_plain: bool) -> Result<Matrix<'a>> {
         let weight = self.stored_weight(names, spec, may_be_plain)?;
         let weight = match (self.adapter, names.name.strip_suffix(".weight")) {
-            (Some(adapter), Some(module)) => adapter.apply(module, weight, &mut self.parts)?,
+            (Some(adapter), Some(module)) => adapter.apply(module, weight, &mut self.parts, self.products)?,
             _ => weight,
         };
-        let weight = weight.in_step(&self.pages);
+        let weight = weight.in_step(&self.pages).with_products(self.products);
         self.add_module(&names.name, spec.slice, Elements::Stored(weight.clone()));
         Ok(weight)
     }
@@ -189,7 +198,7 @@ impl<'a, 'f> Loader<'a, 'f> {
     ) -> Result<Matrix<'a>> {
         let names = self.prefixed(name);
         let floats = self.plain(&names, &layout.shape(inputs, outputs), None)?;
-        let matrix = Matrix::new(floats, inputs, outputs, layout);
+        let matrix = Matrix::new(floats, inputs, outputs, layout).with_products(self.products);
         self.add_module(&names.name, None, Elements::Stored(matrix.clone()));
         Ok(matrix)
     }

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::scratch::sized;
-use crate::math::gemm::{View, ViewMut, multiply};
+use crate::math::gemm::{View, ViewMut};
+use crate::math::products::Products;
 pub use crate::weights::Layout;
 use crate::weights::{Floats, Pages, Quantised};
 
@@ -28,6 +29,7 @@ pub struct Matrix<'a> {
     outputs: usize,
     layout: Layout,
     pages: Option<Arc<Pages<'a>>>,
+    products: Products,
 }
 
 #[derive(Debug, Clone)]
@@ -39,18 +41,37 @@ enum Values<'a> {
 impl<'a> Matrix<'a> {
     /// A matrix of plain numbers, as many as the sizes require.
     pub fn new(floats: Floats<'a>, inputs: usize, outputs: usize, layout: Layout) -> Self {
-        Self { values: Values::Floats(floats), inputs, outputs, layout, pages: None }
+        Self {
+            values: Values::Floats(floats),
+            inputs,
+            outputs,
+            layout,
+            pages: None,
+            products: Products::default(),
+        }
     }
 
     /// A matrix with another form of storage and these sizes.
     pub fn quantised(matrix: Box<dyn Quantised + 'a>, inputs: usize, outputs: usize) -> Self {
         let layout = matrix.layout();
-        Self { values: Values::Quantised(matrix.into()), inputs, outputs, layout, pages: None }
+        Self {
+            values: Values::Quantised(matrix.into()),
+            inputs,
+            outputs,
+            layout,
+            pages: None,
+            products: Products::default(),
+        }
     }
 
     /// The same matrix, as part of a step of the forward pass.
     pub fn in_step(self, pages: &Arc<Pages<'a>>) -> Self {
         Self { pages: Some(Arc::clone(pages)), ..self }
+    }
+
+    /// The same matrix with another arithmetic of its products.
+    pub fn with_products(self, products: Products) -> Self {
+        Self { products, ..self }
     }
 
     /// Number of inputs.
@@ -129,7 +150,7 @@ impl<'a> Matrix<'a> {
                 Layout::InOut => View::new(&values[outputs.start..], inputs, count, self.outputs, 1),
                 Layout::OutIn => View::dense(&values[outputs.start * inputs..], count, inputs).transposed(),
             };
-            return multiply(out, x, weights, 1.0);
+            return self.products.multiply(out, x, weights, 1.0);
         }
         for part in self.panels(outputs.clone()) {
             let n = part.len();
@@ -139,7 +160,8 @@ impl<'a> Matrix<'a> {
                 Layout::InOut => View::dense(panel, inputs, n),
                 Layout::OutIn => View::dense(panel, n, inputs).transposed(),
             };
-            multiply(&mut out.columns(part.start - outputs.start..part.end - outputs.start), x, weights, 1.0);
+            let mut out = out.columns(part.start - outputs.start..part.end - outputs.start);
+            self.products.multiply(&mut out, x, weights, 1.0);
         }
     }
 }

@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Config, Tensor};
+use crate::math::products::Products;
 use crate::weights::{self, Pages};
 pub use example::Example;
 use families::FAMILIES;
@@ -57,6 +58,8 @@ pub struct Model<'a> {
     forward: Box<dyn ForwardPass + 'a>,
     /// The weights of each layer, and those of the embeddings and the head.
     steps: Vec<Arc<Pages<'a>>>,
+    /// The arithmetic of its products.
+    products: Products,
     /// Facts about the model.
     pub info: ModelInfo<'a>,
 }
@@ -93,14 +96,24 @@ pub struct ModelInfo<'a> {
 
 impl<'a> Model<'a> {
     /// `steps` has the weights of each layer and, last, those of the embeddings and the head.
-    fn new(forward: impl ForwardPass + 'a, info: ModelInfo<'a>, steps: Vec<Arc<Pages<'a>>>) -> Self {
-        Self { forward: Box::new(forward), steps, info }
+    fn new(
+        forward: impl ForwardPass + 'a,
+        info: ModelInfo<'a>,
+        steps: Vec<Arc<Pages<'a>>>,
+        products: Products,
+    ) -> Self {
+        Self { forward: Box::new(forward), steps, products, info }
     }
 
     /// Builds a model from an opened checkpoint. Reads headers and small vectors, not the weights.
     ///
     /// `seq_len` is the number of tokens of a padded window; no window may be longer. Some kinds of rotary positions depend on it.
     pub fn load(checkpoint: &'a Checkpoint, seq_len: usize) -> Result<Self> {
+        Self::load_with(checkpoint, seq_len, Products::default())
+    }
+
+    /// The same with another arithmetic of products.
+    pub fn load_with(checkpoint: &'a Checkpoint, seq_len: usize, products: Products) -> Result<Self> {
         let whole = &checkpoint.config;
         let outer = model_type(whole)?;
         let text = match families::WRAPPERS.contains(&outer) {
@@ -125,7 +138,12 @@ impl<'a> Model<'a> {
             true => format!("{inner} in {outer}"),
             false => inner.to_owned(),
         };
-        transformer::load(checkpoint, &name, &spec, format.as_deref())
+        transformer::load(checkpoint, &name, &spec, format.as_deref(), products)
+    }
+
+    /// The arithmetic of its products.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// Number of layers.

@@ -4,6 +4,7 @@
 //! the code that prints them escapes them.
 
 use super::check_report::{CheckpointFacts, SubjectTokenizer};
+use super::compute_dtype::ComputeDtype;
 use super::role::Role;
 use super::run_report::RunReport;
 use serde::{Deserialize, Serialize};
@@ -99,11 +100,11 @@ impl Warning {
         Some(Self { kind: WarningKind::UnusedTensors, side: Some(side), names, message })
     }
 
-    /// float32 holds every number of bfloat16 and float16. Only float16 has a smaller range, so a model that overflows there does not
+    /// float32 holds every number of bfloat16 and float16, and bf16x3 has the same range. Only float16 has a smaller range, so a model that overflows there does not
     /// overflow when it is measured. Without a measurement of its activations, any model could.
     fn compute_dtype(side: Role, facts: &CheckpointFacts) -> Option<Self> {
         let dtype = facts.checkpoint_dtype.as_deref()?;
-        if dtype != "float16" || facts.compute_dtype != "float32" {
+        if dtype != "float16" || facts.compute_dtype.parse::<ComputeDtype>().is_err() {
             return None;
         }
         let why = match facts.largest_activation {

@@ -3,6 +3,7 @@
 //! Nothing is measured here. The caller measures the chosen windows in a container and passes the losses.
 
 use crate::evaluation::Facts;
+use crate::format::compute_dtype::ComputeDtype;
 use crate::format::run_report::ReplayArm;
 use crate::measured::{Arm, Measured};
 use crate::policy::Tier;
@@ -146,13 +147,17 @@ pub fn choose(
     Ok(positions)
 }
 
-/// The largest difference of a loss that rounding explains when another matrix kernel computed it, nats a token.
+/// The largest difference of a loss that rounding explains when another matrix kernel computed it, nats a token. `exact` says that both kernels
+/// compute in float32.
 ///
 /// A sum of n products in float32 has a relative error of about the square root of n times 2^-24 (its rounding errors are independent). No model
 /// that the evaluator supports does more than 2^24 roundings one after the other for one logit, so the error is below 2^-12 of the logits,
 /// which are as large as the loss, or 1.
-pub fn tolerance(loss: f64) -> f64 {
-    (1.0 + loss.abs()) / 4096.0
+///
+/// In bf16x3, a product of two numbers has three errors of at most 2^-18 each, which are independent: together about 2^-18. A model has at most
+/// 2^14 matrix products one after the other (1,024 layers), so the error is about 2^7 times 2^-18. The tolerance is twice that, 2^-10.
+pub fn tolerance(loss: f64, exact: bool) -> f64 {
+    (1.0 + loss.abs()) / if exact { 4096.0 } else { 1024.0 }
 }
 
 /// Whether two measurements used the same matrix kernel with the same block sizes.
@@ -162,7 +167,8 @@ pub fn same_kernel(one: &Measured, other: &Measured) -> bool {
 
 /// What of `again` differs from what was recorded for the same windows: a sentence each, at most some.
 pub fn differences(side: &str, recorded: &Measured, again: &Measured) -> Vec<String> {
-    let exact = same_kernel(recorded, again);
+    let same = same_kernel(recorded, again);
+    let exact = [recorded, again].iter().all(|one| one.facts.compute_dtype == ComputeDtype::Float32.name());
     let mut lines = Vec::new();
     for (name, recorded, again) in
         [("preview", &recorded.preview, &again.preview), ("final", &recorded.final_, &again.final_)]
@@ -174,10 +180,10 @@ pub fn differences(side: &str, recorded: &Measured, again: &Measured) -> Vec<Str
                 lines.push(format!("the {side} report has no {name} window {id}"));
                 continue;
             };
-            let allowed = if exact { 0.0 } else { tolerance(found) };
+            let allowed = if same { 0.0 } else { tolerance(found, exact) };
             // NaN differs from everything.
-            let same = found == stated || (found - stated).abs() <= allowed;
-            if !same {
+            let agrees = found == stated || (found - stated).abs() <= allowed;
+            if !agrees {
                 lines.push(format!(
                     "the {side} report has the loss {stated} for the {name} window {id}; measured again, it is {found}"
                 ));
@@ -211,6 +217,12 @@ mod tests {
         // 1 - C(8,3) / C(10,3)
         assert!((probability(10, 2, 3) - (1.0 - 56.0 / 120.0)).abs() < 1e-12);
         assert_eq!(probability(5, 1, 5), 1.0);
+    }
+
+    #[test]
+    fn the_tolerance_depends_on_the_type_of_numbers() {
+        assert_eq!(tolerance(3.0, true), 4.0 / 4096.0);
+        assert_eq!(tolerance(-3.0, false), 4.0 / 1024.0);
     }
 
     #[test]

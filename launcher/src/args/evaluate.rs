@@ -73,7 +73,7 @@ pub struct EvaluateArgs {
     /// Metric: auto (the perplexity of the kind of model), ppl_causal, ppl_mlm or ppl_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub metric: String,
-    /// Type of numbers that losses are computed in: float32, to which stored weights are converted [default: float32]
+    /// Type of numbers that losses are computed in: float32, or bf16x3 (matrix products on AMX) [default: float32]
     #[arg(long, value_name = "NAME")]
     pub dtype: Option<String>,
     /// What the checkpoints must be: auto (anything), hf_causal, hf_mlm or hf_seq2seq

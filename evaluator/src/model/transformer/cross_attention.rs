@@ -34,7 +34,7 @@ impl<'a> CrossAttention<'a> {
     /// Takes the tensors of the module.
     pub fn load(spec: &spec::CrossAttention, loader: &mut Loader<'a, '_>) -> Result<Self> {
         Ok(Self {
-            attention: spec.attention.clone(),
+            attention: loader.attention(&spec.attention),
             query: loader.linear(&spec.query)?,
             key_value: spec.key_value.iter().map(|linear| loader.linear(linear)).collect::<Result<_>>()?,
             output: loader.linear(&spec.output)?,

@@ -20,6 +20,7 @@ use super::norm::Norm;
 use super::scratch::{State, Work, sized, spans};
 use super::{Example, ForwardPass, Model, ModelInfo, spec};
 use crate::checkpoint::Checkpoint;
+use crate::math::products::Products;
 use crate::weights::{Format, Pages};
 use cross_attention::Source;
 use embedding::Embedding;
@@ -67,9 +68,10 @@ pub fn load<'a>(
     model_type: &str,
     spec: &spec::Transformer,
     format: Option<&dyn Format>,
+    products: Products,
 ) -> Result<Model<'a>> {
     let lora = checkpoint.adapter.as_ref().map(|adapter| Lora::read(&adapter.config)).transpose()?;
-    let mut loader = Loader::new(checkpoint, format, lora.as_ref(), spec.prefix, spec.probe());
+    let mut loader = Loader::new(checkpoint, format, lora.as_ref(), products, (spec.prefix, spec.probe()));
     check_parts(checkpoint, spec, &loader)?;
     let mut steps = Vec::new();
     let transformer = Transformer::load(spec, &mut loader, &mut steps)?;
@@ -92,7 +94,7 @@ pub fn load<'a>(
         activations: format.and_then(|format| format.activations()),
         unused: loaded.unused,
     };
-    Ok(Model::new(transformer, info, steps))
+    Ok(Model::new(transformer, info, steps, products))
 }
 
 /// An error for a checkpoint without the head, or without the decoder, that its objective needs: transformers would fill them with random

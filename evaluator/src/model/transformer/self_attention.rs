@@ -40,7 +40,7 @@ impl<'a> SelfAttention<'a> {
         relative: &mut Option<Arc<RelativeBias>>,
         loader: &mut Loader<'a, '_>,
     ) -> Result<Self> {
-        let mut attention = spec.attention.clone();
+        let mut attention = loader.attention(&spec.attention);
         if let Some(name) = &spec.sinks {
             attention.sinks = Some(loader.values(name, &[attention.num_heads])?);
         }

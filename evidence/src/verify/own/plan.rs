@@ -2,6 +2,7 @@
 //! planned.
 
 use crate::evaluation::Facts;
+use crate::format::compute_dtype::ComputeDtype;
 use crate::format::observations::Observations;
 use crate::format::plan::{
     ExecutionMode, Files, PLAN_FORMAT, Plan, PlannedContainer, PlannedMount, PlannedSide,
@@ -17,6 +18,14 @@ use crate::verify::planned::{
 
 /// Names in `allowances.granted_by`.
 const ALLOWANCES: [&str; 3] = ["allow_network", host_execution::ALLOWANCE, "custom_seccomp_profile"];
+
+/// The built-in system-call profile of a measurement. Only the matrix unit needs the other one.
+fn filter_profile(dtype: ComputeDtype) -> &'static str {
+    match dtype {
+        ComputeDtype::Float32 => "evaluator",
+        ComputeDtype::Bf16x3 => "evaluator-amx",
+    }
+}
 
 /// Checks the plan; contradictions are added to `faults`.
 pub(super) fn faults(facts: &Facts, faults: &mut Vec<String>) {
@@ -230,10 +239,10 @@ impl Check<'_> {
             self.faults.extend(differences(&path, &recorded, &derived, 0.0));
         }
         self.host_paths(&path, planned);
-        let built_in = planned.seccomp.profile == "evaluator";
+        let built_in = planned.seccomp.profile == filter_profile(self.plan.compute_dtype.unwrap_or_default());
         self.require(built_in == self.plan.custom_seccomp_profile.is_none(), || {
             format!(
-                "{path}.seccomp.profile is {:?}, which contradicts the allowances",
+                "{path}.seccomp.profile is {:?}, which contradicts the allowances or the type of numbers",
                 planned.seccomp.profile
             )
         });
