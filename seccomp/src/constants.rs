@@ -93,8 +93,9 @@ const VALUES: &[(&str, u64)] = &[
     // setrlimit(2), prlimit(2)
     ("RLIMIT_CORE", 4),
     // setpriority(2), ioprio_set(2)
-    ("PRIO_USER", 2),
-    ("IOPRIO_WHO_USER", 3),
+    ("PRIO_PGRP", 1),
+    ("IOPRIO_WHO_PROCESS", 1),
+    ("IOPRIO_WHO_PGRP", 2),
     // setsockopt(2)
     ("SOL_SOCKET", 1),
     ("SO_ATTACH_FILTER", 26),

@@ -11,7 +11,9 @@
 //! 5. [`Program`] (`program.rs`): the bytes of the BPF program and their digest. [`Program::install`] installs it.
 //! 6. [`Listener`] (`listener.rs`): receives and answers denied calls by seccomp user notification. All `unsafe` code is in
 //!    `sys.rs`.
-//! 7. [`NotifyHandler`] (`profile_trace.rs`, `interpret.rs`): answers every call while a profile is traced.
+//! 7. For other runtimes, [`ResolvedProfile::to_oci`] (`oci_profile.rs`) writes it in the format of the OCI; [`ResolvedProfile::combined`]
+//!    (`combined_profile.rs`) is the stricter of two profiles.
+//! 8. [`NotifyHandler`] (`profile_trace.rs`, `interpret.rs`): answers every call while a profile is traced.
 //!
 //! An allow-list ([`Default::Enosys`]) decides in this order: another architecture or an x32 number kills the process; a number
 //! that this crate does not know gives `ENOSYS`, so that libc falls back, and so does `clone3`, whose flags are in memory, which
@@ -30,12 +32,15 @@
 
 mod bpf;
 mod builtin_profile;
+mod combined_profile;
 mod compile;
 mod constants;
 mod device_requests;
 mod docker;
 mod interpret;
 mod listener;
+mod oci_profile;
+mod pattern;
 mod profile;
 mod profile_trace;
 mod program;
@@ -49,6 +54,7 @@ pub use builtin_profile::BuiltinProfile;
 pub use compile::TRACE_FD;
 pub use invarlock_error::{Error, Kind, Result};
 pub use listener::{Call, Listener};
+pub use oci_profile::OciProfile;
 pub use profile::{Condition, Default, Length, Profile, Rule, Value};
 pub use profile_trace::{Answer, NotifyHandler};
 pub use program::{Program, Ready};

@@ -48,36 +48,36 @@ const DIGESTS: [(&str, Arch, [&str; 3]); 10] = [
         "general",
         Arch::X86_64,
         [
-            "sha256:979dfc3edaaf76fef321e11eaa6b9ef7da9690cc2cb2f6a8f30ad6d51c3accc8",
-            "sha256:8f9ff3850db8b226468d329f4bfb15e055042d9a3b60cefe595a81e76aa5d7f5",
-            "sha256:7aaf9f123cf71394125d966536cb8fb94fcf0962c40de22a567589bdf0343ed7",
+            "sha256:b258c52b4322e45b574a96843610792860d50612bef0803fcc9fc5b0ac1b3176",
+            "sha256:e4f0d421867e1545a6cda9bf465759695b97682a30bc1f5edabdef9523ba4d86",
+            "sha256:2c992c230d64a29831d15916092aa8c80383687b168dcbe13150b0bd68a90106",
         ],
     ),
     (
         "general",
         Arch::Aarch64,
         [
-            "sha256:afef4e9250e6204ba49397b6f5b681fbbd0898198393a520a1f01a8414ad2f3b",
-            "sha256:e1bd53d7be314a9bd2133784353abfef2ac122a2946203986b978836bfac03f1",
-            "sha256:babd2454759c3251b5c804015175854878dc6312d1ff512f5edd862e996fa348",
+            "sha256:fb7d10ca169600f650b0d181c479bd604e4cc89deadc50a87c76498e2f47284a",
+            "sha256:95064754993600804eb1ef8fe4445f780381e80535fc4b43b4e0f93c93fc792a",
+            "sha256:030a4cd817ad9d87c423f44cf3d33310ddc621d6a15f12614f88dde80c5e55ce",
         ],
     ),
     (
         "terminal",
         Arch::X86_64,
         [
-            "sha256:de8410e6e6a43d738884e51ea3e6642e495705a3fb14eda4caf243a5cf5b261a",
-            "sha256:a3e509fbb741590a0e4dd1e7903bf1571a558c6c8fc11ffdcad64a0dac1d1d2b",
-            "sha256:26a0cbeb35f17428f49d046953148eb18de2c17afef3ca8651766917cb188e0d",
+            "sha256:f760968da4b5414f43aead0c1a7dcab6d93d1237a7f78903a6788fa3fd3b9ac6",
+            "sha256:f04b7ec20021c65caf7d4ced47d2127ed21560b55efd047a84f6e7c288765264",
+            "sha256:767605dc44346cc9efde02d2f7114bb89a3a5cb53c2d69ceb35b4e4b0bca9608",
         ],
     ),
     (
         "terminal",
         Arch::Aarch64,
         [
-            "sha256:629965dfa0323b98a7a84792b28626b459a78185928c08006579cc6c15bbabc2",
-            "sha256:be9d7000c91f33456186fbee0e4e19ef3728a6d40b962da61ef1a4529409b978",
-            "sha256:c0c4e2cffd60ece80e512c5271026292ab6a64bf3091fd7210b106601fa83233",
+            "sha256:32ea83adf8fd5a4f15e87c8dedfe753722aa1f4ac7c30c5408322ae41c463d69",
+            "sha256:ab722ac397d75cdf1e77125d88741bfef2c54e2f1fc1e6a047d96f236b73904a",
+            "sha256:1c7c381a0f6fd03c4f258ee643d1cbe3d0ee11a3e2b36096286215e9b2a5678d",
         ],
     ),
     (
