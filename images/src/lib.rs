@@ -66,7 +66,7 @@ pub use layer::{LeftOut, Policy, SpecialFilePolicy, Totals};
 pub use oci::{Digest, Layer};
 pub use progress::{Progress, TransferProgress};
 pub use reference::{Reference, RegistryName};
-pub use rootfs::{ImageFile, Level, RootfsOptions, VerifiedRootfs, Verify};
+pub use rootfs::{ImageFile, Level, MergeOptions, RootfsOptions, VerifiedRootfs, Verify};
 pub use store::Store;
 pub use tags::ListedImage;
 pub use transport::{Document, Imported, Opener, Pulled, Remote, ResolvedImage};

@@ -5,11 +5,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
 use common::*;
-use invarlock_images::{Reference, RootfsOptions, Store};
+use invarlock_images::{MergeOptions, Reference, RootfsOptions, Store, VerifiedRootfs};
 
 fn tar() -> Tar {
     Tar::default()
@@ -166,6 +167,21 @@ fn list_as_container(layers: &[std::path::PathBuf], dir: &Path) -> Option<Vec<St
     Some(all)
 }
 
+/// Lists the files of the layers as one directory.
+fn list_merged(rootfs: &VerifiedRootfs, dir: &Path) -> Vec<String> {
+    let to = dir.join("merged");
+    fs::create_dir(&to).expect("a directory");
+    merge(rootfs, &to, &[], &[]);
+    let all = list_files(&to);
+    fs::remove_dir_all(to).expect("remove");
+    all
+}
+
+fn merge(rootfs: &VerifiedRootfs, to: &Path, below: &[&Path], above: &[&Path]) {
+    let options = MergeOptions { below, above, owner: None, progress: &|_| {} };
+    rootfs.merge(fs::File::open(to).expect("the directory"), options).expect("merged");
+}
+
 /// Lists the files that umoci extracts.
 fn list_with_umoci(layout: &Path, dir: &Path) -> Option<Vec<String>> {
     let to = dir.join("umoci");
@@ -202,6 +218,7 @@ fn stacked_layers_match_the_specification_and_umoci() {
             let rootfs = store
                 .rootfs(&image, RootfsOptions::default())
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(list_merged(&rootfs, dir.path()), expected, "{name}, merged");
             if let Some(seen) = list_as_container(&rootfs.layers, dir.path()) {
                 assert_eq!(seen, expected, "{name}");
             }
@@ -212,4 +229,52 @@ fn stacked_layers_match_the_specification_and_umoci() {
             assert_eq!(seen, expected, "{name}, by umoci");
         }
     }
+}
+
+#[test]
+fn merged_layers_keep_links_modes_and_times_and_follow_no_link() {
+    let dir = scratch();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).expect("a directory");
+    let layout = TestLayout::new(&dir.path().join("layout"));
+    let lower = tar()
+        .dir("d/")
+        .file("d/a", "1")
+        .hardlink("d/b", "d/a")
+        .symlink("l", outside.to_str().expect("path"))
+        .end();
+    // A directory over the link, and a link over a directory: neither leads out of the result.
+    let upper = tar().dir("l/").file("l/x", "2").symlink("e", "../../outside").end();
+    let layers: Vec<_> =
+        [lower, upper].iter().map(|archive| (TAR, archive.clone(), archive.clone())).collect();
+    let mut image = layout.image(&layers);
+    image["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": "it"});
+    layout.index(&[image]);
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let image = store.resolve(&reference(&format!("oci:{}:it", layout.dir.display()))).expect("resolved");
+    let rootfs = store.rootfs(&image, RootfsOptions::default()).expect("extracted");
+    let [below, above, to] = ["below", "above", "to"].map(|name| dir.path().join(name));
+    for (path, content) in
+        [(below.join("d/a"), "0"), (below.join("etc/hosts"), "0"), (above.join("d/p"), "3")]
+    {
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs::write(path, content).expect("a file");
+    }
+    fs::set_permissions(above.join("d"), fs::Permissions::from_mode(0o750)).expect("mode");
+    // A file with a hole is not filled.
+    let sparse = fs::File::create(above.join("sparse")).expect("a file");
+    sparse.set_len(1 << 30).expect("a hole");
+    fs::create_dir(&to).expect("a directory");
+    merge(&rootfs, &to, &[&below], &[&above]);
+    let metadata = |path: &str| to.join(path).symlink_metadata().expect(path);
+    let content = |path: &str| fs::read_to_string(to.join(path)).expect(path);
+    assert_eq!(["d/a", "d/b", "d/p", "etc/hosts", "l/x"].map(content), ["1", "1", "3", "0", "2"]);
+    assert_eq!((metadata("d/a").ino(), metadata("d/a").nlink()), (metadata("d/b").ino(), 2));
+    assert_eq!(metadata("d").permissions().mode() & 0o7777, 0o750);
+    assert_eq!(fs::read_link(to.join("e")).expect("a link").to_str(), Some("../../outside"));
+    assert!((metadata("sparse").len(), metadata("sparse").blocks() < 64) == (1 << 30, true));
+    assert_eq!(fs::read_dir(&outside).expect("the directory outside").count(), 0);
+    // What an earlier result left is not overwritten.
+    let options = MergeOptions { below: &[], above: &[], owner: None, progress: &|_| {} };
+    assert!(rootfs.merge(fs::File::open(&to).expect("the directory"), options).is_err());
 }
