@@ -15,7 +15,7 @@ use invarlock_evidence::events::Cause;
 use invarlock_evidence::job::{Job, JobPaths, Role, Task};
 use invarlock_evidence::journal::Journal;
 use invarlock_evidence::run_report::BaselineWindows;
-use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Status};
+use invarlock_runtime::{ContainerSpec, HostSpec, Input as Mount, InputSource, Outcome, Rootfs, Status};
 use std::path::Path;
 
 /// One run of the evaluator.
@@ -104,7 +104,7 @@ impl EvaluatorRun<'_> {
         }
         let argv = ["/invarlock-evaluator", "--job", &inputs.job(), "--out", "/out"].map(String::from);
         Ok(ContainerSpec {
-            rootfs: image.rootfs.layers.clone(),
+            rootfs: Rootfs::Layers(image.rootfs.layers.clone()),
             argv: argv.to_vec(),
             env: vec![("INVARLOCK_CONTAINER_EXECUTION".into(), "1".into())],
             cwd: "/".into(),

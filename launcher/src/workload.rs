@@ -12,7 +12,7 @@ use crate::ui::{self, Ui};
 use crate::user::{self, User};
 use crate::workload_changes::Changes;
 use invarlock_images::{Digest, Level, ResolvedImage, VerifiedRootfs, Verify};
-use invarlock_runtime::{ContainerSpec, LimitName, Outcome, RuntimeFiles, Status, Supervisor};
+use invarlock_runtime::{ContainerSpec, LimitName, Outcome, Rootfs, RuntimeFiles, Status, Supervisor};
 use invarlock_seccomp::BuiltinProfile;
 use serde::Serialize;
 use std::io::Write as _;
@@ -119,7 +119,7 @@ impl Workload {
             limits.required.insert(LimitName::Tmp);
         }
         let spec = ContainerSpec {
-            rootfs: rootfs.layers.clone(),
+            rootfs: Rootfs::Layers(rootfs.layers.clone()),
             argv,
             env: {
                 let env = Changes::merged(files.devices.added_to(resolved.env), added);
@@ -133,7 +133,7 @@ impl Workload {
             limits,
             collect_output: false,
             stdio: invarlock_runtime::Stdio::Output,
-            runtime_files: Some(RuntimeFiles { passwd: user.passwd }),
+            runtime_files: Some(RuntimeFiles { passwd: user.passwd, ..RuntimeFiles::default() }),
         };
         Ok(Prepared { supervisor, spec, filter, files, rootfs, image })
     }

@@ -4,7 +4,7 @@ use crate::contract::{ATTACKER, BIND, BINDS, MEMORY_LIMIT, WALL_LIMIT};
 use crate::findings::HostChanges;
 use invarlock_error::{Context as _, Result};
 use invarlock_runtime::{
-    BindSource, ContainerSpec, DEVICES, Input, InputSource, Limits, Mount, MountSource, RuntimeFiles,
+    BindSource, ContainerSpec, DEVICES, Input, InputSource, Limits, Mount, MountSource, Rootfs, RuntimeFiles,
 };
 use invarlock_seccomp::{Arch, Profile};
 use invarlock_security::SecureTempDir;
@@ -68,7 +68,7 @@ impl Stage {
             false => (Vec::new(), profile.compile(), None),
         };
         Ok(ContainerSpec {
-            rootfs: vec![path("image")],
+            rootfs: Rootfs::Layers(vec![path("image")]),
             argv: vec![ATTACKER.into(), part.into(), self.token.clone()],
             env: vec![("LANG".into(), "C".into())],
             cwd: "/".into(),

@@ -6,7 +6,7 @@ use invarlock_error::{Context as _, Error, Kind, Result};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -49,11 +49,37 @@ impl BindSource {
     /// Opens it; links are followed. Refused are the root, what belongs to the kernel, what is not a file or directory, a directory with
     /// sockets, with fifos or with other mounts below it.
     pub fn open(path: &Path) -> Result<Self> {
-        let shown = path.display();
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
-        let handle = opened.map_err(|errno| not_opened(path, errno))?;
-        let doing = || format!("reading the attributes of mount source {shown}");
+        Self::of(opened.map_err(|errno| not_opened(path, errno))?, path)
+    }
+
+    /// The same for a path below a directory: no link is followed, and the path does not leave the directory. `shown` is the path in messages.
+    pub fn open_below(directory: impl AsFd, path: &Path, shown: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let is_link = |handle: &OwnedFd| {
+            rustix::fs::fstat(handle)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+        };
+        let opened = match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {
+            Ok(handle) if is_link(&handle) => Err(Errno::LOOP),
+            other => other,
+        };
+        let handle = opened.map_err(|errno| match errno {
+            Errno::LOOP | Errno::XDEV => {
+                let error = Error::from(errno).context(format_args!("opening {}", shown.display()));
+                error
+                    .with_kind(Kind::Safety)
+                    .with_hint("name it by a path without links that stays in the bundle")
+            }
+            errno => not_opened(shown, errno),
+        })?;
+        Self::of(handle, shown)
+    }
+
+    fn of(handle: OwnedFd, path: &Path) -> Result<Self> {
+        let doing = || format!("reading the attributes of mount source {}", path.display());
         let stat = rustix::fs::fstat(&handle).with_context(doing)?;
         let is_directory = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => true,
@@ -71,6 +97,11 @@ impl BindSource {
             source.check_sockets(path)?;
         }
         Ok(source)
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.is_directory
     }
 
     /// Its path, without links.

@@ -2,13 +2,17 @@
 
 use crate::boundary::{DEVICES, NAMESPACES, SETGROUPS};
 use crate::identity::{HOST_IDS, Identity};
-use crate::spec::{ContainerSpec, InputSource};
+use crate::spec::{ContainerSpec, InputSource, Rootfs};
 use serde_json::{Value, json};
 
 /// The plan of a container as JSON. Starts no process.
 pub fn describe(spec: &ContainerSpec) -> Value {
+    let layers = match &spec.rootfs {
+        Rootfs::Layers(layers) => layers.clone(),
+        Rootfs::Directory(source) => vec![source.path().to_owned()],
+    };
     let mut mounts = vec![
-        json!({"target": "/", "kind": "image", "options": ["ro", "nosuid", "nodev"], "layers": spec.rootfs}),
+        json!({"target": "/", "kind": "image", "options": ["ro", "nosuid", "nodev"], "layers": layers}),
         json!({"target": "/in", "kind": "tmpfs", "options": ["ro", "nosuid", "nodev", "noexec"]}),
         json!({"target": "/out", "kind": "tmpfs", "options": ["rw", "nosuid", "nodev", "noexec"],
                "bytes": spec.limits.output_bytes, "files": spec.limits.output_files}),

@@ -22,6 +22,7 @@
 mod bind_source;
 mod boundary;
 mod builder;
+mod bundle;
 mod cgroup;
 mod collect;
 mod core_dumps;
@@ -30,6 +31,9 @@ mod device_source;
 pub mod doctor;
 mod executable;
 mod failure;
+#[cfg(feature = "fuzz")]
+#[allow(clippy::expect_used, reason = "a fuzz target panics on a fault")]
+pub mod fuzz;
 mod hints;
 #[doc(hidden)]
 pub mod hooks;
@@ -50,6 +54,7 @@ mod procfs;
 mod protocol;
 pub mod reexec;
 mod rlimit;
+mod rlimit_kind;
 mod rootfs;
 mod run;
 mod runtime_files;
@@ -65,6 +70,7 @@ mod user_mounts;
 
 pub use bind_source::BindSource;
 pub use boundary::{DEVICES, MASKED as MASKED_PATHS, READ_ONLY as READ_ONLY_PATHS, TMP_INODES};
+pub use bundle::{BundleConfig, BundleLimits, BundleMount, BundleSource, NotGranted, OwnBundle};
 pub use core_dumps::{CoreDumps, CoreHandler};
 pub use describe::describe;
 pub use device_source::DeviceSource;
@@ -79,8 +85,9 @@ pub use observations::{
 pub use outcome::{DeniedCall, Outcome, OutputFile, ProfileTrace, Sink, Status, Usage};
 pub use printable::printable;
 pub use rlimit::RlimitValue;
+pub use rlimit_kind::LowerRlimit;
 pub use run::{MAX_LOG, Supervisor, run, run_on_host};
-pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, RuntimeFiles};
+pub use spec::{ContainerSpec, HostSpec, Input, InputSource, LimitName, Limits, Rootfs, RuntimeFiles};
 pub use state::directory as state_directory;
 pub use stdio::{CallerTerminal, Stdio};
 pub use user_mounts::{Mount, MountSource};

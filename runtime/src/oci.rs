@@ -3,7 +3,7 @@
 //! The builder was cloned into the namespaces and has all capabilities in the user namespace. The mount namespace is named, because libcontainer
 //! calls pivot_root(2) only in a mount namespace of the configuration. The filter is not in the configuration, because this build of libcontainer ignores it.
 
-use crate::boundary::{MASKED, READ_ONLY, UMASK};
+use crate::boundary::{READ_ONLY, UMASK};
 use crate::hooks::off;
 use crate::identity::IdsInside;
 use crate::protocol::Request;
@@ -47,7 +47,9 @@ fn build(request: &Request, ids: IdsInside) -> std::result::Result<Spec, oci_spe
     let paths = |paths: &[&str]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
     let linux = LinuxBuilder::default()
         .namespaces(vec![own_mounts])
-        .masked_paths(if off("masked paths") { Vec::new() } else { paths(&MASKED) })
+        .masked_paths(
+            request.masked_paths().filter(|_| !off("masked paths")).map(str::to_owned).collect::<Vec<_>>(),
+        )
         .readonly_paths(if off("read-only paths") { Vec::new() } else { paths(&READ_ONLY) })
         .build()?;
     let proc = MountBuilder::default().destination("/proc").typ("proc").source("proc");

@@ -2,8 +2,11 @@
 //! limit.
 
 use crate::hooks;
+use crate::rlimit_kind::LowerRlimit;
+pub(crate) use crate::rlimit_kind::RlimitKind;
 use crate::spec::{LimitName, Limits, round_to_pages};
 use invarlock_error::{Error, Result};
+use oci_spec::runtime::PosixRlimitType;
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,27 +25,6 @@ pub struct RlimitValue {
     pub soft: Option<u64>,
     /// The largest value that the process can give its soft limit. A run's limits have the same, so that the workload cannot raise one.
     pub hard: Option<u64>,
-}
-
-/// A resource limit of the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum RlimitKind {
-    Cpu,
-    Fsize,
-    Data,
-    Stack,
-    Core,
-    Rss,
-    Nproc,
-    Nofile,
-    Memlock,
-    As,
-    Locks,
-    Sigpending,
-    Msgqueue,
-    Nice,
-    Rtprio,
-    Rttime,
 }
 
 /// Each limit: its name in observations, and its label in `/proc/<pid>/limits`.
@@ -99,6 +81,16 @@ pub(crate) fn of_run(limits: &Limits, memory: bool, processes: bool) -> Vec<Rlim
     TABLE.map(|(kind, ..)| Rlimit { kind, value: at_most_hard(kind, wanted(kind)) }).to_vec()
 }
 
+/// Lowers limits. A limit that is lower already stays.
+pub(crate) fn lower(limits: &mut [Rlimit], by: &[LowerRlimit]) {
+    for lower in by {
+        for limit in limits.iter_mut().filter(|limit| limit.kind == lower.kind) {
+            let value = limit.value.soft.map_or(lower.value, |own| own.min(lower.value));
+            limit.value = RlimitValue { soft: Some(value), hard: Some(value) };
+        }
+    }
+}
+
 /// The limit of core dumps of a run.
 pub(crate) fn for_core_dumps() -> RlimitValue {
     at_most_hard(RlimitKind::Core, Some(CORE))
@@ -114,6 +106,35 @@ fn at_most_hard(kind: RlimitKind, wanted: Option<u64>) -> RlimitValue {
 impl RlimitKind {
     fn entry(self) -> &'static (RlimitKind, Resource, &'static str, &'static str) {
         &TABLE[self as usize]
+    }
+
+    /// The same in an OCI configuration.
+    pub(crate) fn posix(self) -> PosixRlimitType {
+        use PosixRlimitType as P;
+        match self {
+            Self::Cpu => P::RlimitCpu,
+            Self::Fsize => P::RlimitFsize,
+            Self::Data => P::RlimitData,
+            Self::Stack => P::RlimitStack,
+            Self::Core => P::RlimitCore,
+            Self::Rss => P::RlimitRss,
+            Self::Nproc => P::RlimitNproc,
+            Self::Nofile => P::RlimitNofile,
+            Self::Memlock => P::RlimitMemlock,
+            Self::As => P::RlimitAs,
+            Self::Locks => P::RlimitLocks,
+            Self::Sigpending => P::RlimitSigpending,
+            Self::Msgqueue => P::RlimitMsgqueue,
+            Self::Nice => P::RlimitNice,
+            Self::Rtprio => P::RlimitRtprio,
+            Self::Rttime => P::RlimitRttime,
+        }
+    }
+
+    /// The limit of an OCI configuration.
+    pub(crate) fn of_posix(posix: PosixRlimitType) -> Self {
+        let kinds = TABLE.iter().map(|(kind, ..)| *kind);
+        kinds.into_iter().find(|kind| kind.posix() == posix).unwrap_or(Self::Cpu)
     }
 
     pub(crate) fn resource(self) -> Resource {

@@ -11,6 +11,7 @@ use crate::mounts;
 use crate::protocol::Request;
 use crate::runtime_files::{self, MARK};
 use crate::spec::{round_to_pages, target_components};
+use crate::user_mounts::RequestMount;
 use crate::{terminal, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -140,27 +141,27 @@ fn is_complete(layer: &OwnedFd, request: &Request) -> Result<bool> {
 }
 
 /// The lowest layer: mount points, and the files of an OCI runtime. A path that the image has hides that of this layer.
-fn create_lowest_layer(at: &str, request: &Request) -> Result<()> {
+pub(crate) fn create_lowest_layer(at: &Path, runtime_files: bool, mounts: &[RequestMount]) -> Result<()> {
     let doing = || "creating the mount points of the image".to_owned();
     for name in MOUNT_POINTS {
-        fs::create_dir_all(format!("{at}/{name}")).with_context(doing)?;
+        fs::create_dir_all(at.join(name)).with_context(doing)?;
     }
-    if request.runtime_files.is_none() {
+    if !runtime_files {
         return Ok(());
     }
     for (name, _) in runtime_files::DIRECTORIES {
-        fs::create_dir_all(format!("{at}/{name}")).with_context(doing)?;
+        fs::create_dir_all(at.join(name)).with_context(doing)?;
     }
-    fs::create_dir_all(format!("{at}/etc")).with_context(doing)?;
+    fs::create_dir_all(at.join("etc")).with_context(doing)?;
     for (name, content) in runtime_files::files() {
-        fs::write(format!("{at}/{name}"), content).with_context(doing)?;
+        fs::write(at.join(name), content).with_context(doing)?;
     }
-    user_mounts::create_places(at, &request.mounts)
+    user_mounts::create_places(at, mounts)
 }
 
 /// The path, relative to the root, of the working directory that the image does not have. The links of the image that lead to it are
 /// followed; what does not exist is taken as it is.
-fn missing_directory(root: &OwnedFd, cwd: &str) -> Result<Option<PathBuf>> {
+pub(crate) fn missing_directory(root: &OwnedFd, cwd: &str) -> Result<Option<PathBuf>> {
     if exists(root, cwd) {
         return Ok(None);
     }
@@ -211,7 +212,7 @@ fn image(mut layers: Vec<OwnedFd>, request: &Request) -> Result<()> {
         return mounts::attach_at(only, ROOT).context("mounting the image");
     }
     let doing = || STACKING.to_owned();
-    create_lowest_layer("/l/s", request)?;
+    create_lowest_layer(Path::new("/l/s"), request.runtime_files.is_some(), &request.mounts)?;
     let mut stack = Vec::new();
     if let Some(passwd) = request.runtime_files.as_ref().and_then(|files| files.passwd.as_ref()) {
         fs::create_dir_all("/l/u/etc").with_context(doing)?;

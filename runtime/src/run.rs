@@ -1,10 +1,11 @@
 //! The launcher's side of a run: starts a supervisor, sends it the request and the handles, relays the workload's output, receives the outcome.
 
+use crate::bind_source::BindSource;
 use crate::hooks::{self, Hooks};
 use crate::identity::IdsInside;
 use crate::outcome::{Outcome, OutputFile, Sink};
 use crate::protocol::{self, Answer, Done, Order, Prepare, Request, RequestInput};
-use crate::spec::{ContainerSpec, HostSpec, Input, InputSource, check_limits, check_strings};
+use crate::spec::{ContainerSpec, HostSpec, Input, InputSource, Rootfs, check_limits, check_strings};
 use crate::stdio::{CallerTerminal, Connected, Feed, Stdio, Streams};
 use crate::user_mounts::RequestMount;
 use crate::{executable, seal, state};
@@ -16,7 +17,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Mutex;
 
@@ -113,14 +114,7 @@ impl Supervisor {
         sink: &mut dyn Sink,
     ) -> Result<Outcome> {
         spec.check()?;
-        let mut fds = Vec::new();
-        for layer in &spec.rootfs {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(layer, flags, Mode::empty())
-                .with_context(|| format!("opening layer {}", layer.display()))
-                .kind(Kind::Input)?;
-            fds.push(opened);
-        }
+        let (rootfs, mut fds) = opened(spec.rootfs)?;
         let mut inputs = Vec::new();
         for input in spec.inputs {
             let (input, fd) = request_input(input)?;
@@ -134,7 +128,7 @@ impl Supervisor {
             fds.extend(fd);
         }
         let request = Request {
-            rootfs: spec.rootfs,
+            rootfs,
             argv: spec.argv,
             env: spec.env,
             cwd: spec.cwd,
@@ -233,6 +227,22 @@ impl Supervisor {
         self.child.reap_later();
         outcome(done, files, &relay)
     }
+}
+
+/// The paths of a root file system, and their handles.
+fn opened(rootfs: Rootfs) -> Result<(Vec<PathBuf>, Vec<OwnedFd>)> {
+    let layers = match rootfs {
+        Rootfs::Directory(BindSource { path, handle, .. }) => return Ok((vec![path], vec![handle])),
+        Rootfs::Layers(layers) => layers,
+    };
+    let open = |layer: &PathBuf| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(layer, flags, Mode::empty())
+            .with_context(|| format!("opening layer {}", layer.display()))
+            .kind(Kind::Input)
+    };
+    let handles = layers.iter().map(open).collect::<Result<_>>()?;
+    Ok((layers, handles))
 }
 
 /// The input as it is sent to the supervisor, and its descriptor.

@@ -1,6 +1,8 @@
 //! The description of a run, as the caller supplies it, and its validation before any process is started.
 
+use crate::bind_source::BindSource;
 use crate::procfs;
+use crate::rlimit_kind::LowerRlimit;
 use crate::stdio::Stdio;
 use crate::user_mounts::{self, Mount};
 use invarlock_error::{Error, Result, bail};
@@ -15,11 +17,20 @@ use std::time::Duration;
 /// Longest path below `/in`.
 const MAX_TARGET: usize = 1024;
 
-/// One container: an extracted, verified image, a command, inputs, filter and limits.
+/// The files of a container. They are read-only.
+#[derive(Debug)]
+pub enum Rootfs {
+    /// Extracted layers of a verified image, lowest first. All users must be able to read them.
+    Layers(Vec<PathBuf>),
+    /// A directory of the host that was not verified. In a run by root, its owner is mapped to the user of the container.
+    Directory(BindSource),
+}
+
+/// One container: its files, a command, inputs, filter and limits.
 #[derive(Debug)]
 pub struct ContainerSpec {
-    /// Extracted layers, lowest first. All users must be able to read them.
-    pub rootfs: Vec<PathBuf>,
+    /// Its files.
+    pub rootfs: Rootfs,
     /// Program and arguments. The program is a path inside the image, or a name that is searched in `PATH` of `env`.
     pub argv: Vec<String>,
     /// The whole environment of the workload.
@@ -50,6 +61,10 @@ pub struct ContainerSpec {
 pub struct RuntimeFiles {
     /// The content of `/etc/passwd`, which replaces that of the image.
     pub passwd: Option<String>,
+    /// Names directly in `/proc` that are masked beside those of the boundary: plain absolute paths.
+    pub masked_paths: Vec<String>,
+    /// Resource limits that are lower than those of a run.
+    pub rlimits: Vec<LowerRlimit>,
 }
 
 impl RuntimeFiles {
@@ -212,18 +227,31 @@ pub(crate) fn target_components(target: &str) -> Result<Vec<&str>> {
     Ok(parts)
 }
 
+impl Rootfs {
+    fn check(&self) -> Result<()> {
+        match self {
+            Rootfs::Layers(layers) if layers.is_empty() || layers.len() > 128 => {
+                bail!(Input, "an image has 1 to 128 layers, not {}", layers.len());
+            }
+            Rootfs::Layers(layers) => match layers.iter().find(|layer| !layer.is_absolute()) {
+                Some(layer) => bail!(Input, "layer {} is not an absolute path", layer.display()),
+                None => Ok(()),
+            },
+            Rootfs::Directory(source) if !source.is_directory => {
+                bail!(Input, "the root file system {} is not a directory", source.path().display());
+            }
+            Rootfs::Directory(_) => Ok(()),
+        }
+    }
+}
+
 impl ContainerSpec {
     /// The usual time between SIGTERM and SIGKILL.
     pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
     /// Rejects a description that can never work, before any process is started.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.rootfs.is_empty() || self.rootfs.len() > 128 {
-            bail!(Input, "an image has 1 to 128 layers, not {}", self.rootfs.len());
-        }
-        if let Some(layer) = self.rootfs.iter().find(|l| !l.is_absolute()) {
-            bail!(Input, "layer {} is not an absolute path", layer.display());
-        }
+        self.rootfs.check()?;
         if self.argv.first().is_none_or(String::is_empty) {
             bail!(Input, "the command names no program");
         }

@@ -236,11 +236,11 @@ fn is_at_or_below(path: &str, directory: &str) -> bool {
 }
 
 /// Creates the places of mounts in the lowest layer of the image.
-pub(crate) fn create_places(at: &str, mounts: &[RequestMount]) -> Result<()> {
+pub(crate) fn create_places(at: &Path, mounts: &[RequestMount]) -> Result<()> {
     // Parents come first.
     for mount in sorted(mounts).into_iter().filter(|mount| mount.is_in_image()) {
         let doing = || format!("creating {} for a mount", mount.target);
-        let path = PathBuf::from(format!("{at}{}", mount.target));
+        let path = at.join(mount.target.trim_start_matches('/'));
         if mount.is_directory() {
             fs::create_dir_all(&path).with_context(doing).kind(Kind::Input)?;
         } else {

@@ -1,7 +1,7 @@
 //! A small launcher: reads a plan, runs its containers and prints one JSON object for each run.
 
 use invarlock_runtime::{
-    ContainerSpec, Error, HostSpec, IdsInside, Input, InputSource, LimitName, Limits, Outcome, Sink,
+    ContainerSpec, Error, HostSpec, IdsInside, Input, InputSource, LimitName, Limits, Outcome, Rootfs, Sink,
     Supervisor,
 };
 use serde::Deserialize;
@@ -273,7 +273,7 @@ fn container(plan: &Plan) -> Result<ContainerSpec, Error> {
         source: InputSource::Bytes(text.clone().into_bytes()),
     }));
     Ok(ContainerSpec {
-        rootfs: plan.rootfs.clone(),
+        rootfs: Rootfs::Layers(plan.rootfs.clone()),
         argv: plan.argv.clone(),
         env: plan.env.clone(),
         cwd: plan.cwd.clone().unwrap_or_else(|| "/".into()),

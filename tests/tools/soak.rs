@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a soak test stops at the first failure")]
 
-use invarlock_runtime::{ContainerSpec, Limits, Sink, Status};
+use invarlock_runtime::{ContainerSpec, Limits, Rootfs, Sink, Status};
 use invarlock_tests::leaks::{self, Places, Snapshot};
 use invarlock_tests::{As, Place, both, program};
 use std::os::fd::AsFd as _;
@@ -162,7 +162,7 @@ fn in_process(layer: &Path, runs: usize) -> ExitCode {
             warm = Some((descriptors(), resident_kib()));
         }
         let spec = ContainerSpec {
-            rootfs: vec![layer.to_path_buf()],
+            rootfs: Rootfs::Layers(vec![layer.to_path_buf()]),
             argv: vec!["/noop".into()],
             env: vec![],
             cwd: "/".into(),

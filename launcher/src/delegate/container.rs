@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::image::Image;
 use invarlock_evidence::delegated::CWD;
-use invarlock_runtime::{ContainerSpec, Input, Limits};
+use invarlock_runtime::{ContainerSpec, Input, Limits, Rootfs};
 use invarlock_seccomp::Program;
 
 /// Size of `/out`: each side's run report has the tokens of all windows, some of them twice.
@@ -29,7 +29,7 @@ impl Container<'_> {
     /// The container of a command with these arguments.
     pub fn spec(&self, arguments: &[String], inputs: Vec<Input>) -> Result<ContainerSpec> {
         Ok(ContainerSpec {
-            rootfs: self.image.rootfs.layers.clone(),
+            rootfs: Rootfs::Layers(self.image.rootfs.layers.clone()),
             argv: [&self.image.resolved.entrypoint, arguments].concat(),
             env: self.environment.to_vec(),
             cwd: CWD.to_owned(),

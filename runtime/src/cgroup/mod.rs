@@ -303,4 +303,4 @@ fn read_keyed(path: &Path, key: &str) -> Option<u64> {
 }
 
 /// Microseconds of a scheduling period.
-const PERIOD: u64 = 100_000;
+pub(crate) const CPU_PERIOD: u64 = 100_000;

@@ -1,6 +1,6 @@
 //! Files of cgroup version 1.
 
-use super::{Controller, Counters, PERIOD, read_keyed, read_number, write};
+use super::{CPU_PERIOD, Controller, Counters, read_keyed, read_number, write};
 use crate::spec::{Limits, millicpus, round_to_pages};
 use invarlock_error::Result;
 use std::path::Path;
@@ -31,8 +31,8 @@ pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Resu
         }
         Controller::Cpu => {
             let requested = millicpus(limits);
-            write(&dir.join("cpu.cfs_period_us"), &PERIOD.to_string())?;
-            write(&dir.join("cpu.cfs_quota_us"), &(requested * PERIOD / 1000).to_string())?;
+            write(&dir.join("cpu.cfs_period_us"), &CPU_PERIOD.to_string())?;
+            write(&dir.join("cpu.cfs_quota_us"), &(requested * CPU_PERIOD / 1000).to_string())?;
             let quota = read_number(&dir.join("cpu.cfs_quota_us"))?;
             Ok((requested, quota.saturating_mul(1000) / read_number(&dir.join("cpu.cfs_period_us"))?.max(1)))
         }

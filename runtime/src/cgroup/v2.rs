@@ -1,6 +1,6 @@
 //! Files of cgroup version 2.
 
-use super::{Controller, Counters, PERIOD, read_keyed, read_number, write};
+use super::{CPU_PERIOD, Controller, Counters, read_keyed, read_number, write};
 use crate::procfs;
 use crate::spec::{Limits, millicpus, round_to_pages};
 use invarlock_error::{Context as _, Error, Result};
@@ -39,7 +39,7 @@ pub(super) fn limit(dir: &Path, controller: Controller, limits: &Limits) -> Resu
         }
         Controller::Cpu => {
             let (file, requested) = (dir.join("cpu.max"), millicpus(limits));
-            write(&file, &format!("{} {PERIOD}", requested * PERIOD / 1000))?;
+            write(&file, &format!("{} {CPU_PERIOD}", requested * CPU_PERIOD / 1000))?;
             let text = procfs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             Ok((
                 requested,

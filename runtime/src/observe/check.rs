@@ -2,7 +2,7 @@
 
 use super::files::{Root, expected_devices};
 use super::view::View;
-use crate::boundary::{DEVICES, DOMAIN_NAME, HOST_NAME, MASKED, READ_ONLY, SECURE_BITS, SETGROUPS, UMASK};
+use crate::boundary::{DEVICES, DOMAIN_NAME, HOST_NAME, READ_ONLY, SECURE_BITS, SETGROUPS, UMASK};
 use crate::hooks::unchecked;
 use crate::observations::{ContainerObservations, HostName, MountObservation, Observations, Seccomp};
 use crate::procfs::{self, Status};
@@ -183,9 +183,9 @@ fn required_mounts<'a>(
     let files = request.inputs.iter().filter(|input| input.path.is_some());
     required.extend(files.map(|input| (input.target.as_str(), CLOSED)));
     required.extend(request.mounts.iter().map(|mount| (mount.target.as_str(), mount.options())));
-    let exists = |path: &&&str| !absent.iter().any(|a| a == **path);
-    required.extend(MASKED.iter().filter(exists).map(|path| (*path, &[][..])));
-    required.extend(READ_ONLY.iter().filter(exists).map(|path| (*path, CLOSED)));
+    let exists = |path: &&str| !absent.iter().any(|a| a == *path);
+    required.extend(request.masked_paths().filter(exists).map(|path| (path, &[][..])));
+    required.extend(READ_ONLY.into_iter().filter(exists).map(|path| (path, CLOSED)));
     required
 }
 
@@ -224,7 +224,7 @@ fn check_mounts(mounts: &[MountObservation], request: &Request, absent: &[String
         }
         // A masked directory is covered by an empty tmpfs, a masked file by the null device.
         let masks = mount.kind == "devtmpfs" || (mount.kind == "tmpfs" && mount.has("ro"));
-        if MASKED.contains(&mount.target.as_str()) && !masks {
+        if request.masked_paths().any(|path| path == mount.target) && !masks {
             return bad(format!("{} is masked by a {} that is {}", mount.target, mount.kind, mount.options));
         }
         if mounts.iter().filter(|other| other.target == mount.target).count() > 1 {

@@ -1,6 +1,6 @@
 //! Observes files below the workload's root: devices, inputs and `/proc`.
 
-use crate::boundary::{DEVICES, LINKS, MASKED, READ_ONLY, SHARED_MEMORY};
+use crate::boundary::{DEVICES, LINKS, READ_ONLY, SHARED_MEMORY};
 use crate::observations::{InputObservation, ProcFiles};
 use crate::protocol::{Request, RequestInput};
 use crate::terminal;
@@ -71,12 +71,12 @@ impl Root {
         self.names("/dev")?.into_iter().chain(nested).map(device).collect()
     }
 
-    pub(super) fn proc(&self) -> Result<ProcFiles> {
+    pub(super) fn proc(&self, request: &Request) -> Result<ProcFiles> {
         let names = self.names("/proc")?;
         let mut processes: Vec<u32> = names.iter().filter_map(|n| n.parse().ok()).collect();
         processes.sort_unstable();
-        let is_absent = |path: &&&str| !names.iter().any(|n| path.strip_prefix("/proc/") == Some(n));
-        let absent = MASKED.iter().chain(&READ_ONLY).filter(is_absent).map(|p| (*p).to_owned()).collect();
+        let is_absent = |path: &&str| !names.iter().any(|n| path.strip_prefix("/proc/") == Some(n));
+        let absent = request.masked_paths().chain(READ_ONLY).filter(is_absent).map(str::to_owned).collect();
         Ok(ProcFiles { processes, absent })
     }
 

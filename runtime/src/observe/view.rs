@@ -120,7 +120,7 @@ impl View<'_> {
             inputs: outside(root.inputs(self.request)?),
             user_limits: inside(init.user_limits),
             devices: outside(root.devices(self.request)?),
-            proc: outside(root.proc()?),
+            proc: outside(root.proc(self.request)?),
             process: outside(self.process(status, mounts)?),
             init: outside(self.init(status)?),
             parent_death_signal: inside(init.parent_death_signal),

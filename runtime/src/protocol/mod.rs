@@ -9,6 +9,7 @@ mod frame;
 pub(crate) use bytes::{FromWorkload, Reply, WorkloadSocket};
 pub(crate) use frame::{receive, send};
 
+use crate::boundary::MASKED;
 use crate::identity::IdsInside;
 use crate::observations::{InitReport, Observations};
 use crate::outcome::{ProfileTrace, Status, Usage};
@@ -64,6 +65,14 @@ pub(crate) struct RequestInput {
     pub(crate) target: String,
     /// Path of a file; none if the descriptor is a sealed memfd with the bytes.
     pub(crate) path: Option<PathBuf>,
+}
+
+impl Request {
+    /// The paths of `/proc` that are masked.
+    pub(crate) fn masked_paths(&self) -> impl Iterator<Item = &str> {
+        let more = self.runtime_files.iter().flat_map(|files| &files.masked_paths);
+        MASKED.into_iter().chain(more.map(String::as_str))
+    }
 }
 
 /// Launcher to supervisor, after [`Prepare`].

@@ -9,7 +9,7 @@ use crate::init::Init;
 use crate::observe::expected_inputs;
 use crate::protocol::{self, Reply, Request};
 use crate::sys::{self, Forked};
-use crate::{core_dumps, hints, hooks, limits, prepare, user_mounts};
+use crate::{core_dumps, hints, hooks, limits, prepare, rlimit, user_mounts};
 use invarlock_error::{Context as _, Error, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -92,7 +92,10 @@ impl Run<'_> {
         if !preparing || request.host.is_some() != self.host || fds.len() != expected {
             bail!(System, "the launcher sent an invalid request");
         }
-        let limits = limits::enforce(&request.limits, self.cgroup, !self.host)?;
+        let mut limits = limits::enforce(&request.limits, self.cgroup, !self.host)?;
+        if let Some(files) = &request.runtime_files {
+            rlimit::lower(&mut limits.rlimits, &files.rlimits);
+        }
         limits.require(&request.limits)?;
         core_dumps::require(&limits.rlimits)?;
         hooks::step("supervisor: limits set");
