@@ -36,7 +36,8 @@ pub use report::{
     ExplainArgs, ExportArgs, GenerateArgs, GenerateFormat, HtmlArgs, ReportCommand, ValidateArgs,
 };
 pub use runtime::{
-    KillArgs, LearnArgs, ProbeArgs, RunArgs, RuntimeCommand, StopArgs, StreamArgs, WorkloadArgs,
+    BundleArgs, ChangeArgs, KillArgs, LearnArgs, LogsArgs, ProbeArgs, RunArgs, RuntimeCommand, StopArgs,
+    StreamArgs, WorkloadArgs,
 };
 pub use special_files::SpecialFileArgs;
 pub use sweep::{Executor, SweepArgs};

@@ -69,6 +69,16 @@ impl Filter {
         }
     }
 
+    /// The stricter of this filter and the profile in the configuration of an OCI bundle, whose text is `config`.
+    pub fn restricted_by_config(self, config: &[u8], path: &Path) -> Result<Self> {
+        let what = format!("linux.seccomp of {}", path.display());
+        let theirs = UserProfile::parse(config, machine()?).context(&what)?;
+        let resolved = self.resolved()?.combined(&theirs.resolved).context(&what)?;
+        resolved.check_required_calls().context(&what)?;
+        let program = resolved.compile_notify().context(&what)?;
+        Ok(Filter { program, custom: self.custom, source: Source::Resolved(Box::new(resolved)) })
+    }
+
     /// The same without calls that give files a set-id bit, for containers that can write a directory of the host.
     pub fn without_set_id(self) -> Result<Self> {
         let resolved = self.resolved()?.without_set_id();

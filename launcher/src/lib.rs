@@ -9,6 +9,7 @@
 mod adapter;
 mod args;
 mod baseline_reuse;
+mod bundle_output;
 mod cdi;
 mod check_sides;
 mod checkpoint_files;
@@ -31,6 +32,7 @@ mod measure_side;
 mod metric_choice;
 mod mount_source;
 mod network;
+mod oci_bundle;
 mod output;
 mod pack;
 mod part;

@@ -5,10 +5,16 @@ use invarlock_images::Store;
 use invarlock_runtime::BindSource;
 use std::path::Path;
 
-/// Opens it. The store must not be in reach of a container. One that can write it could replace images; one that can write this program could be anybody.
+/// Opens it, and checks it.
 pub fn open(path: &Path, writable: bool) -> Result<BindSource> {
-    let store = Store::default_root()?;
     let source = BindSource::open(path)?;
+    check(&source, path, writable)?;
+    Ok(source)
+}
+
+/// The store must not be in reach of a container. One that can write it could replace images; one that can write this program could be anybody.
+pub fn check(source: &BindSource, path: &Path, writable: bool) -> Result<()> {
+    let store = Store::default_root()?;
     let refuse = |what: &str| {
         Err(Error::input(format!("mount source {} {what}", path.display())))
             .hint("mount the directory that is needed, and not one above it")
@@ -23,5 +29,5 @@ pub fn open(path: &Path, writable: bool) -> Result<BindSource> {
     if writable && source.contains(&program)? {
         return refuse("contains this program, and the command could write it");
     }
-    Ok(source)
+    Ok(())
 }

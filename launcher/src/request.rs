@@ -1,7 +1,7 @@
 //! From arguments to what the plan takes: typed and checked. No file is opened here.
 
 use crate::adapter::Adapters;
-use crate::args::{ContainerArgs, EvaluateArgs, LimitArgs, WorkloadArgs};
+use crate::args::{BundleArgs, ChangeArgs, ContainerArgs, EvaluateArgs, LimitArgs, MountArgs, WorkloadArgs};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::hub;
 use crate::image::Choice;
@@ -88,20 +88,38 @@ fn guards(args: &EvaluateArgs) -> Result<GuardRequest> {
 /// The command that the arguments of `runtime run` and `runtime learn` name.
 pub fn of_workload(args: &WorkloadArgs) -> Workload {
     Workload {
-        image: args.image.clone(),
+        image: args.image.clone().unwrap_or_default(),
         argv: args.argv.clone(),
-        changes: Changes {
-            env_files: args.env_file.clone(),
-            env: args.env.clone(),
-            workdir: args.workdir.clone(),
-            entrypoint: args.entrypoint.clone(),
-            user: args.user.clone(),
-        },
+        changes: changes(&args.changes),
         terminal: false,
         mounts: args.mounts.clone(),
         verify: args.verify.verify_image,
         seccomp: args.seccomp.clone(),
         limits: limits(&args.limits),
+    }
+}
+
+/// The command that the arguments of `runtime bundle` name.
+pub fn of_bundle(args: &BundleArgs) -> Workload {
+    Workload {
+        image: args.image.clone(),
+        argv: args.argv.clone(),
+        changes: changes(&args.changes),
+        terminal: false,
+        mounts: MountArgs::default(),
+        verify: args.verify.verify_image,
+        seccomp: args.seccomp.clone(),
+        limits: limits(&args.limits),
+    }
+}
+
+fn changes(args: &ChangeArgs) -> Changes {
+    Changes {
+        env_files: args.env_file.clone(),
+        env: args.env.clone(),
+        workdir: args.workdir.clone(),
+        entrypoint: args.entrypoint.clone(),
+        user: args.user.clone(),
     }
 }
 

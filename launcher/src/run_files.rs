@@ -9,7 +9,7 @@ use crate::mount_source;
 use crate::signals::Signals;
 use crate::ui::{Level, Ui};
 use invarlock_evidence::format::plan::Files;
-use invarlock_runtime::{Input, InputSource, Mount, MountSource};
+use invarlock_runtime::{BindSource, Input, InputSource, Mount, MountSource};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat2};
 use serde::Serialize;
 use std::ffi::OsStr;
@@ -89,7 +89,8 @@ impl RunFiles {
         Ok(files)
     }
 
-    fn add(&mut self, option: &MountOption) -> Result<()> {
+    /// Opens and adds a mount.
+    pub fn add(&mut self, option: &MountOption) -> Result<()> {
         let target = option.target.clone();
         let (source, record) = match &option.source {
             MountSourceOption::Tmpfs { bytes } if target == TMP => {
@@ -108,20 +109,37 @@ impl RunFiles {
                 (MountSource::Tmpfs { bytes }, record)
             }
             MountSourceOption::Bind { path, writable } => {
-                let source = mount_source::open(path, *writable)?;
-                let record = MountOutput {
-                    kind: "bind",
-                    source: Some(source.path().display().to_string()),
-                    target: target.clone(),
-                    writable: *writable,
-                    bytes: None,
-                };
-                (MountSource::Bind { source, writable: *writable }, record)
+                return self.add_bind(target, BindSource::open(path)?, path, *writable);
             }
         };
         self.mounts.push(Mount { target, source });
         self.record.push(record);
         Ok(())
+    }
+
+    /// Adds a file or directory that was opened by the name `path`.
+    pub fn add_bind(
+        &mut self,
+        target: String,
+        source: BindSource,
+        path: &Path,
+        writable: bool,
+    ) -> Result<()> {
+        mount_source::check(&source, path, writable)?;
+        self.record.push(MountOutput {
+            kind: "bind",
+            source: Some(source.path().display().to_string()),
+            target: target.clone(),
+            writable,
+            bytes: None,
+        });
+        self.mounts.push(Mount { target, source: MountSource::Bind { source, writable } });
+        Ok(())
+    }
+
+    /// Whether something is mounted at a path of the container.
+    pub fn has_target(&self, target: &str) -> bool {
+        self.mounts.iter().any(|mount| mount.target == target)
     }
 
     /// Whether the command can write files of the host.

@@ -1,6 +1,7 @@
 //! A command of an image, as `runtime run` and `runtime learn` run it.
 
 use crate::args::MountArgs;
+use crate::bundle_output::BundleOutput;
 use crate::error::{Context as _, Error, OWN_FAILURE, Result};
 use crate::filter::Filter;
 use crate::image::{self, Image};
@@ -12,7 +13,9 @@ use crate::ui::{self, Ui};
 use crate::user::{self, User};
 use crate::workload_changes::Changes;
 use invarlock_images::{Digest, Level, ResolvedImage, VerifiedRootfs, Verify};
-use invarlock_runtime::{ContainerSpec, LimitName, Outcome, Rootfs, RuntimeFiles, Status, Supervisor};
+use invarlock_runtime::{
+    ContainerSpec, IdsInside, LimitName, Outcome, Rootfs, RuntimeFiles, Status, Supervisor,
+};
 use invarlock_seccomp::BuiltinProfile;
 use serde::Serialize;
 use std::io::Write as _;
@@ -51,6 +54,24 @@ pub struct Prepared {
     pub filter: Filter,
     /// The files that it mounts.
     pub files: RunFiles,
+    /// The extracted layers of the image, if it runs one; they cannot be deleted while this exists.
+    pub rootfs: Option<VerifiedRootfs>,
+    /// The image, for JSON output.
+    pub image: Option<ImageOutput>,
+    /// The bundle that it runs instead.
+    pub bundle: Option<BundleOutput>,
+}
+
+/// A command of an image with everything that it needs.
+pub struct Resolved {
+    /// The container.
+    pub spec: ContainerSpec,
+    /// The ids inside.
+    pub ids: IdsInside,
+    /// The profile that its filter was made from.
+    pub filter: Filter,
+    /// The files that it mounts.
+    pub files: RunFiles,
     /// The extracted layers; they cannot be deleted while this exists.
     pub rootfs: VerifiedRootfs,
     /// The image, for JSON output.
@@ -62,16 +83,36 @@ pub struct Prepared {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct ImageOutput {
     /// Its reference.
-    reference: String,
+    pub reference: String,
     /// The digest of its manifest.
-    manifest_digest: Digest,
+    pub manifest_digest: Digest,
     /// How its extracted layers were verified.
     verification: Level,
 }
 
 impl Workload {
-    /// Resolves image and profile.
+    /// Resolves image and profile. A supervisor prepares the run meanwhile.
     pub fn prepare(&self, policy: &Policy) -> Result<Prepared> {
+        let mut supervisor = policy.supervisor()?;
+        let resolved = self.resolve(policy, &mut |ids| supervisor.prepare(ids))?;
+        let Resolved { spec, filter, files, rootfs, image, .. } = resolved;
+        Ok(Prepared {
+            supervisor,
+            spec,
+            filter,
+            files,
+            rootfs: Some(rootfs),
+            image: Some(image),
+            bundle: None,
+        })
+    }
+
+    /// Resolves image and profile. `prepare` is called with the ids inside as soon as they are known, and can be called twice.
+    pub fn resolve(
+        &self,
+        policy: &Policy,
+        prepare: &mut dyn FnMut(IdsInside) -> Result<()>,
+    ) -> Result<Resolved> {
         // No image reference starts like this, but a command does whose image was forgotten.
         if self.image.starts_with(['/', '.']) {
             return Err(Error::input(format!("{}: the first argument must be an image", self.image)))
@@ -80,11 +121,10 @@ impl Workload {
         let added = self.changes.variables()?;
         let entrypoint = self.changes.entrypoint()?;
         let mut files = RunFiles::open(&self.mounts)?;
-        let mut supervisor = policy.supervisor()?;
         let wanted_user = |image: &ResolvedImage| self.changes.user.clone().or_else(|| image.user.clone());
         let mut prepare_early =
             |image: &ResolvedImage| match user::ids_without_lookup(wanted_user(image).as_deref()) {
-                Some(ids) => supervisor.prepare(ids),
+                Some(ids) => prepare(ids),
                 None => Ok(()),
             };
         let ui = Ui::new(ui::Level::Quiet);
@@ -93,7 +133,7 @@ impl Workload {
         policy.network.close()?;
         let user = User::of_image(&rootfs, wanted_user(&resolved).as_deref())
             .with_context(|| format!("image {}", resolved.reference))?;
-        supervisor.prepare(user.ids)?;
+        prepare(user.ids)?;
         let image = ImageOutput {
             reference: resolved.reference.to_string(),
             manifest_digest: resolved.manifest_digest,
@@ -135,7 +175,7 @@ impl Workload {
             stdio: invarlock_runtime::Stdio::Output,
             runtime_files: Some(RuntimeFiles { passwd: user.passwd, ..RuntimeFiles::default() }),
         };
-        Ok(Prepared { supervisor, spec, filter, files, rootfs, image })
+        Ok(Resolved { spec, ids: user.ids, filter, files, rootfs, image })
     }
 
     /// The command: an entrypoint and its arguments. `entrypoint`: that of the options, which has other arguments than that of the image.

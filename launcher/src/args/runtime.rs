@@ -18,8 +18,15 @@ pub enum RuntimeCommand {
     /// Run a command of an image in a container; exits with the command's exit code, or 125 when invarlock itself fails
     #[command(after_help = "Examples:\n  \
         invarlock runtime run invarlock-runtime:local -- --self-test\n  \
-        invarlock runtime run oci:layout@sha256:… -- /bin/true")]
+        invarlock runtime run oci:layout@sha256:… -- /bin/true\n  \
+        invarlock runtime run --bundle DIR")]
     Run(RunArgs),
+    /// Write an OCI bundle for crun, runc and other OCI runtimes: the files of an image, and the boundary of `runtime run` as config.json
+    #[command(after_help = "Examples:\n  \
+        invarlock runtime bundle invarlock-runtime:local bundle/ -- --self-test\n  \
+        crun run --bundle bundle/ NAME\n\n\
+        Started by root, the files belong to an unprivileged id of this machine; started by a user, to the user.")]
+    Bundle(BundleArgs),
     /// List the commands of `runtime run` of this user that run now
     Ps {
         /// Print one JSON object
@@ -30,6 +37,8 @@ pub enum RuntimeCommand {
     Stop(StopArgs),
     /// Kill running commands at once. Waits until they have ended
     Kill(KillArgs),
+    /// Always fails: the output of a run is not kept. The error says how to keep it
+    Logs(LogsArgs),
     /// Answer the commands of Podman and Docker that InvarLock's Python package calls, with containers of this program
     #[command(subcommand)]
     Engine(EngineCommand),
@@ -47,10 +56,14 @@ pub enum RuntimeCommand {
 /// `invarlock runtime run`.
 #[derive(Debug, Args)]
 #[command(mut_arg("output_size", |arg| arg.help(OUTPUT_SIZE)))]
+#[command(mut_arg("image", |arg| arg.required(false).required_unless_present("bundle")))]
 pub struct RunArgs {
     /// The command.
     #[command(flatten)]
     pub workload: WorkloadArgs,
+    /// Run the OCI bundle in this directory instead of an image. What its config.json asks beyond the boundary is left out or refused, by name
+    #[arg(long, value_name = "DIR", help_heading = "Container", conflicts_with_all = ["image", "argv", "env", "env_file", "workdir", "entrypoint", "user", "verify_image", "allow_network", "device", "cdi_spec_dir"])]
+    pub bundle: Option<PathBuf>,
     /// Its standard streams.
     #[command(flatten)]
     pub streams: StreamArgs,
@@ -101,6 +114,46 @@ pub struct KillArgs {
     pub which: Vec<String>,
 }
 
+/// `invarlock runtime logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Name or id of a run
+    #[arg(value_name = "NAME|ID")]
+    pub which: String,
+}
+
+/// `invarlock runtime bundle`.
+#[derive(Debug, Args)]
+#[command(mut_arg("output_size", |arg| arg.help(OUTPUT_SIZE)))]
+pub struct BundleArgs {
+    /// Image reference
+    pub image: String,
+    /// The directory; it must not exist
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Arguments of the entrypoint of the image, or the command if it has none [default: those of the image]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
+    pub argv: Vec<String>,
+    /// Changes of the configuration of the image.
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+    /// Verification of the image.
+    #[command(flatten)]
+    pub verify: VerifyImageArgs,
+    /// Allow this program to pull a docker://… image that is not in the store
+    #[arg(long, help_heading = "Container")]
+    pub allow_network: bool,
+    /// Your own system-call profile, in Docker's, the OCI's or our format [default: depends on the image]
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub seccomp: Option<PathBuf>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `invarlock runtime learn`.
 #[derive(Debug, Args)]
 #[command(mut_arg("output_size", |arg| arg.help(OUTPUT_SIZE)))]
@@ -125,25 +178,14 @@ pub struct ProbeArgs {
 #[derive(Debug, Args)]
 pub struct WorkloadArgs {
     /// Image reference
-    pub image: String,
+    #[arg(required = true, index = 1)]
+    pub image: Option<String>,
     /// Arguments of the entrypoint of the image, or the command if it has none [default: those of the image]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
+    #[arg(index = 2, trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
     pub argv: Vec<String>,
-    /// Environment variable; can be repeated. NAME alone takes the value from the environment of invarlock
-    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// File with a variable a line, NAME=VALUE or NAME; can be repeated. Empty lines and lines that start with # are skipped
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
-    /// Working directory [default: that of the image]
-    #[arg(short = 'w', long, value_name = "PATH")]
-    pub workdir: Option<String>,
-    /// Program that replaces the entrypoint and Cmd of the image: a word, or a JSON array of words; empty for none
-    #[arg(long, value_name = "PROGRAM")]
-    pub entrypoint: Option<String>,
-    /// User inside, by name or number [default: that of the image]. It has no privilege on the host
-    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
+    /// Changes of the configuration of the image.
+    #[command(flatten)]
+    pub changes: ChangeArgs,
     /// Mounts.
     #[command(flatten)]
     pub mounts: MountArgs,
@@ -159,4 +201,24 @@ pub struct WorkloadArgs {
     /// Limits.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// What options change in the configuration of an image.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ChangeArgs {
+    /// Environment variable; can be repeated. NAME alone takes the value from the environment of invarlock
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// File with a variable a line, NAME=VALUE or NAME; can be repeated. Empty lines and lines that start with # are skipped
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory [default: that of the image]
+    #[arg(short = 'w', long, value_name = "PATH")]
+    pub workdir: Option<String>,
+    /// Program that replaces the entrypoint and Cmd of the image: a word, or a JSON array of words; empty for none
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// User inside, by name or number [default: that of the image]. It has no privilege on the host
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
 }

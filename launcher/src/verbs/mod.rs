@@ -18,6 +18,7 @@ mod report_generate;
 mod report_html;
 mod report_validate;
 mod row;
+mod runtime_bundle;
 mod runtime_learn;
 mod runtime_probe;
 mod runtime_ps;
@@ -50,11 +51,14 @@ pub fn of(command: &Command) -> Verb<'_> {
         Command::Runtime(RuntimeCommand::Image(command)) => image::of(command),
         Command::Runtime(RuntimeCommand::Run(args)) => Verb::new(|policy| runtime_run::run(args, policy))
             .json_on_stderr(args.json).network(args.workload.allow_network).workload().own_exit_code(),
+        Command::Runtime(RuntimeCommand::Bundle(args)) => Verb::new(|policy| runtime_bundle::run(args, policy))
+            .json(args.json).network(args.allow_network),
         Command::Runtime(RuntimeCommand::Learn(args)) => Verb::new(|policy| runtime_learn::run(args, policy))
             .json(args.json).network(args.workload.allow_network).workload().own_exit_code(),
         Command::Runtime(RuntimeCommand::Ps { json }) => Verb::new(|_| runtime_ps::list(*json)).json(*json),
         Command::Runtime(RuntimeCommand::Stop(args)) => Verb::new(|_| runtime_ps::stop(args)),
         Command::Runtime(RuntimeCommand::Kill(args)) => Verb::new(|_| runtime_ps::kill(args)),
+        Command::Runtime(RuntimeCommand::Logs(args)) => Verb::new(|_| runtime_ps::logs(args)),
         Command::Runtime(RuntimeCommand::Engine(command)) => engine::of(command),
         // The probe starts its containers itself.
         Command::Runtime(RuntimeCommand::Probe(args)) => Verb::new(|_| runtime_probe::run(args)).json(args.json).own_exit_code(),
@@ -86,6 +90,7 @@ pub fn schemas() -> Vec<NamedSchema> {
         schema::<report_validate::ValidateOutput<'_>>("report-validate-v1"),
         schema::<doctor::DoctorOutput<'_>>("doctor-v1"),
         schema::<runtime_run::RunOutput<'_>>("runtime-run-v1"),
+        schema::<runtime_bundle::BundleOutput<'_>>("runtime-bundle-v1"),
         schema::<runtime_learn::LearnOutput<'_>>("runtime-learn-v1"),
         schema::<runtime_probe::ProbeOutput<'_>>("runtime-probe-v1"),
         schema::<runtime_ps::PsOutput<'_>>("runtime-ps-v1"),

@@ -1,7 +1,7 @@
-//! `invarlock runtime ps`, `stop` and `kill`: the commands of `runtime run` that run now.
+//! `invarlock runtime ps`, `stop`, `kill` and `logs`: the commands of `runtime run` that run now.
 
-use crate::args::{KillArgs, StopArgs};
-use crate::error::Result;
+use crate::args::{KillArgs, LogsArgs, StopArgs};
+use crate::error::{Error, Result};
 use crate::running::{self, Running};
 use crate::ui;
 use serde::Serialize;
@@ -44,6 +44,14 @@ pub fn stop(args: &StopArgs) -> Result<u8> {
 /// Kills running commands.
 pub fn kill(args: &KillArgs) -> Result<u8> {
     each(&args.which, Running::kill)
+}
+
+/// The output of a run belongs to the caller of `runtime run`; no copy is kept, so there is nothing to show.
+pub fn logs(args: &LogsArgs) -> Result<u8> {
+    let which = ui::printable(&args.which);
+    Err(Error::unsupported(format!("logs of {which}: the output of a run is not kept")).with_hint(
+        "keep it when the run is started: `invarlock runtime run … >FILE 2>&1`, or `… 2>&1 | tee FILE`",
+    ))
 }
 
 /// All are found before one is ended.

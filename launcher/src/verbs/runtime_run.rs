@@ -1,10 +1,12 @@
 //! `invarlock runtime run`: runs a command of an image in a container.
 
 use crate::args::{RunArgs, StreamArgs};
+use crate::bundle_output::BundleOutput;
 use crate::cdi::DevicesOutput;
 use crate::denied_calls;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::filter::FilterOutput;
+use crate::oci_bundle::Bundle;
 use crate::pass_through::PassThrough;
 use crate::policy::Policy;
 use crate::request;
@@ -36,8 +38,10 @@ pub struct RunOutput<'a> {
     id: &'a str,
     /// Its name.
     name: Option<&'a str>,
-    /// The image.
-    image: ImageOutput,
+    /// The image; null for a bundle.
+    image: Option<ImageOutput>,
+    /// The bundle; null for an image.
+    bundle: Option<BundleOutput>,
     /// How the run ended.
     #[cfg_attr(feature = "schemas", schemars(with = "recorded::Status"))]
     status: Status,
@@ -76,12 +80,12 @@ fn loosened(args: &StreamArgs, files: &RunFiles) -> Vec<&'static str> {
 }
 
 /// The run as other commands see it.
-fn entry(args: &RunArgs, spec: &ContainerSpec) -> Result<Running> {
+fn entry(args: &RunArgs, image: String, spec: &ContainerSpec) -> Result<Running> {
     let started = running::started("self").ok_or_else(|| Error::system("reading /proc/self/stat failed"))?;
     Ok(Running {
         id: running::new_id()?,
         name: args.name.clone(),
-        image: args.workload.image.clone(),
+        image,
         command: spec.argv.clone(),
         started: chrono::Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string(),
         pid: std::process::id(),
@@ -130,31 +134,51 @@ impl RunObserver for Print {
 
 /// Returns the exit code of the command.
 pub fn run(args: &RunArgs, policy: &Policy) -> Result<u8> {
-    let stdio = stdio::of(&args.streams)?;
-    run_with(args, stdio, policy, &mut Print(args.json))
+    let Some(path) = &args.bundle else {
+        let stdio = stdio::of(&args.streams)?;
+        return run_with(args, stdio, policy, &mut Print(args.json));
+    };
+    let mut bundle = Bundle::open(path, &request::of_workload(&args.workload).limits)?;
+    let streams = bundle.streams(args.streams);
+    let stdio = stdio::of(&streams)?;
+    let workload = Workload { image: bundle.name(), ..request::of_workload(&args.workload) };
+    let seccomp = args.workload.seccomp.as_deref();
+    let prepare = || bundle.prepare(&args.workload.mounts, seccomp, streams.tty, policy);
+    execute(args, streams, stdio, &workload, prepare, &mut Print(args.json))
 }
 
 /// The same, with these standard streams, and with an observer in place of `--json`.
 pub fn run_with(args: &RunArgs, stdio: Stdio, policy: &Policy, observer: &mut dyn RunObserver) -> Result<u8> {
+    let workload = Workload { terminal: args.streams.tty, ..request::of_workload(&args.workload) };
+    execute(args, args.streams, stdio, &workload, || workload.prepare(policy), observer)
+}
+
+/// Runs what `prepare` prepares.
+fn execute(
+    args: &RunArgs,
+    streams: StreamArgs,
+    stdio: Stdio,
+    workload: &Workload,
+    prepare: impl FnOnce() -> Result<Prepared>,
+    observer: &mut dyn RunObserver,
+) -> Result<u8> {
     let stop_timeout = args.stop_timeout.unwrap_or(ContainerSpec::STOP_TIMEOUT);
     let signals = Signals::catch_for(stop_timeout)?;
-    let workload = Workload { terminal: args.streams.tty, ..request::of_workload(&args.workload) };
     let directory = args.output.as_deref().map(OutputDirectory::check).transpose()?;
-    let Prepared { supervisor, mut spec, filter, files, rootfs: _in_use, image } =
-        workload.prepare(policy)?;
+    let Prepared { supervisor, mut spec, filter, files, rootfs: _in_use, image, bundle } = prepare()?;
     spec.stdio = stdio;
     if directory.is_some() {
         (spec.collect_output, spec.limits.output_files) = (true, run_output::MAX_FILES);
     }
     spec.stop_timeout = stop_timeout;
     let inputs = files.digests(&signals)?;
-    let running = entry(args, &spec)?;
+    let running = entry(args, workload.image.clone(), &spec)?;
     let _registered = running.register()?;
     observer.planned(&running, &spec)?;
     if let Some(path) = &args.cidfile {
         write_id(path, &running.id)?;
     }
-    let mut output = match args.streams.tty {
+    let mut output = match streams.tty {
         true => PassThrough::raw(&signals),
         false => PassThrough::new(&signals),
     };
@@ -169,11 +193,12 @@ pub fn run_with(args: &RunArgs, stdio: Stdio, policy: &Policy, observer: &mut dy
         id: &running.id,
         name: args.name.as_deref(),
         image,
+        bundle,
         status: outcome.status,
         usage: &outcome.usage,
         refused: outcome.denied_calls.as_ref(),
         seccomp: filter.output(),
-        loosened: loosened(&args.streams, &files),
+        loosened: loosened(&streams, &files),
         mounts: &files.record,
         devices: files.devices.output.as_ref(),
         inputs: &inputs,

@@ -4,7 +4,8 @@ use super::Engine;
 use super::images;
 use super::record::Recorder;
 use crate::args::{
-    CallArgs, EngineRunArgs, LimitArgs, MountArgs, RunArgs, StreamArgs, VerifyImageArgs, WorkloadArgs,
+    CallArgs, ChangeArgs, EngineRunArgs, LimitArgs, MountArgs, RunArgs, StreamArgs, VerifyImageArgs,
+    WorkloadArgs,
 };
 use crate::error::{Error, ExitCodes, Format, Result, report};
 use crate::image;
@@ -60,13 +61,15 @@ fn own_arguments() -> Vec<String> {
 fn request(args: &EngineRunArgs, image: String, argv: &[String]) -> RunArgs {
     RunArgs {
         workload: WorkloadArgs {
-            image,
+            image: Some(image),
             argv: argv.to_vec(),
-            env: args.env.clone(),
-            env_file: Vec::new(),
-            workdir: args.workdir.clone(),
-            entrypoint: args.entrypoint.clone(),
-            user: args.user.clone(),
+            changes: ChangeArgs {
+                env: args.env.clone(),
+                env_file: Vec::new(),
+                workdir: args.workdir.clone(),
+                entrypoint: args.entrypoint.clone(),
+                user: args.user.clone(),
+            },
             mounts: MountArgs {
                 mount: args.mount.clone(),
                 volume: args.volume.clone(),
@@ -85,6 +88,7 @@ fn request(args: &EngineRunArgs, image: String, argv: &[String]) -> RunArgs {
                 ..LimitArgs::default()
             },
         },
+        bundle: None,
         streams: StreamArgs { interactive: false, tty: false },
         output: None,
         name: args.name.clone(),
