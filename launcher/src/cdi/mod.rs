@@ -34,7 +34,7 @@ struct SpecFile {
 /// Finds the devices in the specifications of `directories`, or the usual ones if it is empty, and opens what they need.
 ///
 /// # Errors
-/// A device is not there, is there twice, or needs what a container here cannot have.
+/// A device has no specification, or two of them, or its specification asks for what no container can have.
 pub fn resolve(names: &[DeviceName], directories: &[PathBuf]) -> Result<Devices> {
     if names.is_empty() {
         return Ok(Devices::default());
