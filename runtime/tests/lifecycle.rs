@@ -145,7 +145,7 @@ fn killed_launcher_and_supervisor_leave_nothing() {
 fn cancelled_run_stops() {
     assert_leaves_nothing(|| {
         for caller in callers("cancelled_run_stops") {
-            for command in ["sleep", "ignore-term"] {
+            for command in ["spam", "ignore-term"] {
                 let start = Instant::now();
                 let mut plan = plan(&[command]);
                 plan["cancel_after_ms"] = json!(300);

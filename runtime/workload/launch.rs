@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 #[derive(Deserialize, Clone)]
@@ -39,6 +40,7 @@ struct Plan {
     /// `general` or `evaluator`.
     #[serde(default)]
     filter: Option<String>,
+    /// Cancels the run so long after the first output of the workload.
     #[serde(default)]
     cancel_after_ms: Option<u64>,
     #[serde(default)]
@@ -77,10 +79,13 @@ struct Plan {
 struct Kept {
     out: Vec<u8>,
     err: Vec<u8>,
+    /// Dropped at the first output.
+    silent: Option<mpsc::Sender<()>>,
 }
 
 impl Sink for Kept {
     fn stdout(&mut self, bytes: &[u8]) {
+        self.silent = None;
         let free = (1usize << 20).saturating_sub(self.out.len());
         self.out.extend_from_slice(&bytes[..bytes.len().min(free)]);
     }
@@ -141,14 +146,17 @@ fn one(plan: &Plan) -> Value {
 fn run(plan: &Plan) -> Value {
     let start = Instant::now();
     let (cancel, trigger) = UnixStream::pair().expect("a pair");
+    let mut kept = Kept::default();
     let timer = plan.cancel_after_ms.map(|ms| {
         let trigger = trigger.try_clone().expect("a socket");
+        let (silent, first_output) = mpsc::channel::<()>();
+        kept.silent = Some(silent);
         std::thread::spawn(move || {
+            let _disconnected = first_output.recv();
             std::thread::sleep(Duration::from_millis(ms));
             drop(std::io::Write::write_all(&mut &trigger, b"x"));
         })
     });
-    let mut kept = Kept::default();
     let mut read = Vec::new();
     let result = match &plan.host {
         Some(output) => invarlock_runtime::run_on_host(host(plan, output), cancel.as_fd(), &mut kept),
@@ -180,7 +188,7 @@ fn run(plan: &Plan) -> Value {
         assert!(matches!(&result, Ok(o) if o.status.exit_code() == 0), "{result:?}");
         return json!(start.elapsed().as_micros() as u64);
     }
-    drop(trigger);
+    drop((trigger, kept.silent.take()));
     if let Some(timer) = timer {
         timer.join().expect("the timer");
     }

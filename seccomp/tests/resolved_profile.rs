@@ -87,6 +87,12 @@ fn constant(name: &str) -> u64 {
         "PR_SVE_GET_VL" => 51,
         "PR_GET_AUXV" => 0x4155_5856,
         "PR_SET_VMA" => libc::PR_SET_VMA as u64,
+        // <asm/prctl.h> and <asm/fpu/types.h> of the kernel.
+        "ARCH_SET_FS" => 0x1002,
+        "ARCH_REQ_XCOMP_PERM" => 0x1023,
+        "ARCH_CET_STATUS" => 0x3001,
+        "ARCH_SHSTK_STATUS" => 0x5005,
+        "XFEATURE_XTILE_DATA" => 18,
         "PER_LINUX" => 0,
         "PER_QUERY" => 0xffff_ffff,
         other => panic!("{other} is not among the constants of this test"),
@@ -187,6 +193,11 @@ fn agrees(profile: &Profile) {
 #[test]
 fn evaluator() {
     agrees(&Profile::evaluator());
+}
+
+#[test]
+fn evaluator_amx() {
+    agrees(&Profile::evaluator_amx());
 }
 
 #[test]
