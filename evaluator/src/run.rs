@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{ADAPTER_CONFIG, CONFIG, Checkpoint, exists, scan};
 use crate::math::products::Products;
 use crate::measure::{Workers, weighted_mean};
-use crate::model::Model;
+use crate::model::{Arithmetic, Model};
 use crate::progress::Progress;
 use crate::report::{self, Measured};
 use crate::tokenizer::Tokenizer;
@@ -39,11 +39,11 @@ pub fn run(job: &Path, out: &Path, progress: &Progress) -> Result<()> {
     let output = Output::prepare(out)?;
     let mut events = Events::new();
     check_job(&job)?;
-    let products = products(job.compute_dtype)?;
+    let arithmetic = Arithmetic { products: products(job.compute_dtype)?, weight_only: job.weight_only };
     events.add("start", json!({"role": job.role, "model_id": job.model_id, "version": crate::VERSION}));
     let start = Instant::now();
     let checkpoint = open_checkpoint(Path::new(&job.checkpoint))?;
-    let prepared = Prepared::open(&job, (&checkpoint, products), start, progress, &mut events)?;
+    let prepared = Prepared::open(&job, (&checkpoint, arithmetic), start, progress, &mut events)?;
     match job.task {
         Task::Check => output.write(&[("check.json", &to_json(&prepared.check_report(&job))?)]),
         Task::Measure => {
@@ -94,13 +94,13 @@ impl<'a> Prepared<'a> {
     /// Builds the model, and opens tokenizer and windows. The checkpoint was opened after `start`.
     fn open(
         job: &Job,
-        (checkpoint, products): (&'a Checkpoint, Products),
+        (checkpoint, arithmetic): (&'a Checkpoint, Arithmetic),
         start: Instant,
         progress: &Progress,
         events: &mut Events,
     ) -> Result<Self> {
         let workers = Workers::new(job.threads)?;
-        let model = Model::load_with(checkpoint, job.seq_len, products)?;
+        let model = Model::load_with(checkpoint, job.seq_len, arithmetic)?;
         check_positions(job, &model)?;
         let tokenizer = Tokenizer::open(checkpoint, &model.info, job.seq_len)?;
         events.add(
@@ -118,7 +118,7 @@ impl<'a> Prepared<'a> {
             json!({"preview": windows.preview.windows.len(), "final": windows.final_.windows.len(),
                 "blank": windows.blank, "short": windows.short}),
         );
-        let mut facts = facts::of(&checkpoint.config, &model.info, products.dtype());
+        let mut facts = facts::of(&checkpoint.config, &model.info, arithmetic);
         facts.tokenizer = source.subject.clone();
         let tokenized = start.elapsed();
         Ok(Self { checkpoint, workers, model, facts, tokenizer, source, windows, opened, tokenized })

@@ -10,7 +10,7 @@ use common::{Ran, Tiny, baseline, run};
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::math::products::Products;
 use invarlock_evaluator::measure::{Memory, Workers};
-use invarlock_evaluator::model::{Example, Model};
+use invarlock_evaluator::model::{Arithmetic, Example, Model};
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::objective::Objective;
 use serde_json::{Value, json};
@@ -70,7 +70,8 @@ fn losses_are_those_of_float32_and_do_not_depend_on_threads_or_blocks() {
     for directory in checkpoints() {
         let name = directory.display();
         let checkpoint = Checkpoint::open(&directory).unwrap();
-        let model = Model::load_with(&checkpoint, SEQ_LEN, products).unwrap();
+        let model =
+            Model::load_with(&checkpoint, SEQ_LEN, Arithmetic { products, ..Arithmetic::default() }).unwrap();
         if model.info.objective != Objective::Causal {
             continue;
         }

@@ -16,8 +16,10 @@ fn windows(vocab: usize) -> Vec<Vec<u32>> {
 
 #[test]
 fn same_bits_for_any_threads_blocks_and_resident_weights() {
-    for name in ["gpt2-gelu-new", "llama-bf16", "llama-sharded", "qwen2-sliding"] {
-        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/reference").join(name);
+    let quantised = "evaluator/tests/fixtures/weights/ct-int8-channel";
+    let plain = ["gpt2-gelu-new", "llama-bf16", "llama-sharded", "qwen2-sliding"];
+    for name in plain.map(|name| format!("tests/reference/{name}")).iter().chain([&quantised.to_owned()]) {
+        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
         let checkpoint = Checkpoint::open(&directory).expect(name);
         let model = Model::load(&checkpoint, 64).expect(name);
         let windows = windows(model.info.vocab_size);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use invarlock_error::{Error, Kind};
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::{Example, Model};
+use invarlock_evaluator::model::{Arithmetic, Example, Model};
 use invarlock_evidence::format::objective::Objective;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -95,6 +95,63 @@ fn wrong_groups_and_indices_are_found() {
     rejected("gptq-w4", bits, Kind::Input, &["qweight has shape [8, 64]", "requires [16, 64]"]);
     let scale = |c: &mut Changed| set_first(c.tensor("down_proj_scales"), &[255]);
     rejected("mxfp4-gpt-oss", scale, Kind::Input, &["down_proj_scales has 255"]);
+}
+
+#[test]
+fn wrong_scales_of_inputs_are_found() {
+    let (scale, zero) = ("q_proj.input_scale", "q_proj.input_zero_point");
+    for (bad, shown) in [(0.0f32, "0"), (-1.0, "-1"), (f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        let change = |c: &mut Changed| set_first(c.tensor(scale), &bad.to_le_bytes());
+        rejected(
+            "ct-int8-inputs-static",
+            change,
+            Kind::Input,
+            &[scale, &format!("is {shown}"), "above zero"],
+        );
+    }
+    for end in [scale, zero] {
+        let missing = |c: &mut Changed| c.tensors.retain(|name, _| !name.ends_with(end));
+        rejected("ct-int8-inputs-static", missing, Kind::Input, &[end, "missing"]);
+        let shape = |c: &mut Changed| c.tensor(end).1.extend([1, 1]);
+        rejected("ct-int8-inputs-static", shape, Kind::Input, &[end, "has shape"]);
+    }
+    let narrow = |c: &mut Changed| *inputs(c, "num_bits") = json!(3);
+    rejected("ct-int8-inputs-static", narrow, Kind::Input, &[zero, "is -7", "from -4 to 3"]);
+    let missing = |c: &mut Changed| c.tensors.retain(|name, _| !name.ends_with("q_proj.activation_scale"));
+    rejected("fp8-tensor-static", missing, Kind::Input, &["q_proj.activation_scale", "missing"]);
+    let size = |c: &mut Changed| *inputs(c, "group_size") = json!(48);
+    rejected("ct-fp8-block", size, Kind::Input, &["64 inputs", "group size 48"]);
+}
+
+/// A member of the first scheme's `input_activations`.
+fn inputs<'c>(changed: &'c mut Changed, key: &str) -> &'c mut Value {
+    &mut changed.config["quantization_config"]["config_groups"]["group_0"]["input_activations"][key]
+}
+
+#[test]
+fn inputs_whose_arithmetic_is_not_defined_are_refused() {
+    let group = "group_0";
+    for (name, key, value) in [
+        ("ct-int8-channel", "strategy", json!("tensor")),
+        ("ct-int8-channel", "dynamic", json!("local")),
+        ("ct-int8-channel", "dynamic", json!(false)),
+        ("ct-int8-channel", "scale_dtype", json!("torch.float8_e4m3fn")),
+        ("ct-fp8-tensor", "num_bits", json!(4)),
+        ("ct-fp8-tensor", "symmetric", json!(false)),
+    ] {
+        let change = |c: &mut Changed| *inputs(c, key) = value;
+        rejected(name, change, Kind::Unsupported, &["config.json asks for inputs in"]);
+    }
+    let outputs = |c: &mut Changed| {
+        let scheme = &mut c.config["quantization_config"]["config_groups"][group];
+        scheme["output_activations"] = scheme["input_activations"].clone();
+    };
+    rejected("ct-int8-channel", outputs, Kind::Unsupported, &["inputs in int8, dynamic; outputs in int8"]);
+    let mut changed = Changed::open("weights", "bnb-int8");
+    changed.weight_only = false;
+    let error = changed.load().expect_err("an error");
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.message().contains("outliers"), "{error}");
 }
 
 #[test]
@@ -232,7 +289,8 @@ fn measure_seed(bytes: &[u8]) -> Result<(), Error> {
     write("config.json", config);
     write(if weights.starts_with(b"GGUF") { "model.gguf" } else { "model.safetensors" }, weights);
     let checkpoint = Checkpoint::open(directory.path())?;
-    let model = Model::load(&checkpoint, 3)?;
+    let weight_only = Arithmetic { weight_only: true, ..Arithmetic::default() };
+    let model = Model::load(&checkpoint, 3).or_else(|_| Model::load_with(&checkpoint, 3, weight_only))?;
     let fits = model.info.max_positions.is_none_or(|positions| positions >= 3);
     if fits && model.info.vocab_size >= 3 {
         let workers = Workers::new(Some(1))?;

@@ -118,7 +118,12 @@ impl Facts {
         };
         let policy = (plan.profile.as_str(), plan.tier.as_str());
         let job = Job::new(role, Task::Measure, model_id, policy, &plan.dataset, paths);
-        Job { compute_dtype: plan.compute_dtype.unwrap_or_default(), guards: plan.guards, ..job }
+        Job {
+            compute_dtype: plan.compute_dtype.unwrap_or_default(),
+            weight_only: plan.weight_only == Some(true),
+            guards: plan.guards,
+            ..job
+        }
     }
 
     /// The profile and the tier of the plan.

@@ -78,6 +78,9 @@ pub struct Job {
     /// The type of numbers of the products; absent: single precision.
     #[serde(default, skip_serializing_if = "ComputeDtype::is_default")]
     pub compute_dtype: ComputeDtype,
+    /// Whether inputs of layers stay in single precision where a configuration asks for quantised ones; absent: they are quantised.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weight_only: bool,
     /// What the guards are asked for. Absent where they compare the subject with the baseline.
     #[serde(default, skip_serializing_if = "GuardRequest::is_default")]
     pub guards: GuardRequest,
@@ -141,6 +144,7 @@ impl Job {
             metric: dataset.metric,
             masking: dataset.masking,
             compute_dtype: ComputeDtype::default(),
+            weight_only: false,
             guards: GuardRequest::default(),
             threads: None,
             journal: paths.journal,

@@ -104,6 +104,7 @@ impl PlanLock {
         fixed("tier", self.tier.clone(), plan.tier.clone());
         // No lock names another mode.
         fixed("guards", GuardMode::default().to_string(), plan.guards.mode.to_string());
+        fixed("inputs of layers", inputs(false), inputs(plan.weight_only == Some(true)));
         fixed("dataset", self.dataset.tree_sha256.clone(), dataset.tree_sha256.clone());
         fixed("windows", windows(&self.dataset), windows(dataset));
         fixed("seed", self.dataset.seed.to_string(), dataset.seed.to_string());
@@ -124,6 +125,11 @@ impl PlanLock {
         }
         broken
     }
+}
+
+/// How the inputs of layers are measured. No lock names `--weight-only`.
+fn inputs(weight_only: bool) -> String {
+    if weight_only { "in float32" } else { "as their checkpoints ask" }.to_owned()
 }
 
 fn windows(dataset: &Dataset) -> String {

@@ -4,7 +4,7 @@
 
 use invarlock_evaluator::checkpoint::{Checkpoint, scan};
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::{Example, Model};
+use invarlock_evaluator::model::{Arithmetic, Example, Model};
 use invarlock_evidence::format::objective::Objective;
 
 /// Tokens of the window. Models with fewer are not measured.
@@ -20,7 +20,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     write("config.json", config);
     write(if weights.starts_with(b"GGUF") { "model.gguf" } else { "model.safetensors" }, weights);
     let Ok(checkpoint) = Checkpoint::open(directory.path()) else { return };
-    let Ok(model) = Model::load(&checkpoint, WINDOW.len()) else { return };
+    let weight_only = Arithmetic { weight_only: true, ..Arithmetic::default() };
+    let load = |arithmetic| Model::load_with(&checkpoint, WINDOW.len(), arithmetic);
+    let Ok(model) = load(Arithmetic::default()).or_else(|_| load(weight_only)) else { return };
     let fits = model.info.max_positions.is_none_or(|positions| positions >= WINDOW.len());
     if scan(&model.info.tensors, &|_| ()).is_ok() && fits && model.info.vocab_size >= WINDOW.len() {
         let workers = Workers::new(Some(1)).expect("a thread");

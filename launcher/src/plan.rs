@@ -45,6 +45,8 @@ pub struct Request {
     pub metric: metric_choice::Choice,
     /// The type of numbers that losses are computed in.
     pub dtype: ComputeDtype,
+    /// Whether inputs of layers stay in float32 where a configuration asks for quantised ones.
+    pub weight_only: bool,
     /// What options change in the settings of the preset.
     pub changes: DatasetChanges,
     /// The profile.
@@ -349,7 +351,7 @@ impl Opened {
         };
         let policy = (request.profile.as_str(), request.tier.as_str());
         let job = Job::new(role, task, &model.name, policy, &self.dataset.recorded(String::new()), paths);
-        Job { compute_dtype: request.dtype, guards: request.guards, ..job }
+        Job { compute_dtype: request.dtype, weight_only: request.weight_only, guards: request.guards, ..job }
     }
 
     /// The files of the checkpoint of one side.

@@ -40,6 +40,7 @@ pub fn of_evaluate(args: &EvaluateArgs) -> Result<Request> {
         data: data_source(args.preset.as_deref(), args.dataset.as_deref())?,
         metric,
         dtype,
+        weight_only: args.weight_only,
         changes: DatasetChanges {
             packing: args
                 .packing

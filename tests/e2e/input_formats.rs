@@ -284,6 +284,64 @@ fn bf16x3_is_recorded_and_has_a_filter_of_its_own() {
     reuse(&[]).expect(2).one_error(&["its type of numbers is bf16x3, but this command's is float32"]);
 }
 
+/// A place with copies of a fixture as both sides, and words as tokens and data.
+fn place_of_fixture(name: &str) -> Place {
+    let place = Place::new(As::User);
+    let word = |i: usize| format!("w{i}");
+    let vocab: serde_json::Map<String, Value> = (0..113).map(|i| (word(i), json!(i))).collect();
+    let tokenizer = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"}});
+    for side in ["base", "subject"] {
+        place.copy_dir(&fixture(name), side);
+        place.write(&format!("{side}/tokenizer.json"), tokenizer.to_string().as_bytes());
+    }
+    let row = |i: usize| (0..32).map(|k| word((i * 31 + k * k * 7) % 113) + " ").collect::<String>();
+    let rows: String = (0..12).map(|i| json!({"text": row(i)}).to_string() + "\n").collect();
+    place.write("rows.jsonl", rows.as_bytes());
+    preset(&place, json!({"kind": "local_jsonl", "file": "rows.jsonl"}));
+    place
+}
+
+#[test]
+fn quantised_inputs_are_measured_as_the_configuration_asks() {
+    let place = place_of_fixture("ct-int8-channel");
+    let measured = |more: &[&str]| {
+        evaluate(&place, "base", "subject", &[&["--out", "runs"], more].concat()).expect(0);
+        place.run(&["verify", "--profile", "dev", "eval"]).expect(0);
+        let report = read_json(&place.work("eval/evaluation.report.json"));
+        let facts = report["measurements"]["subject"]["checkpoint"].clone();
+        (kinds(&report).contains(&"weight_only"), facts, report["primary_metric"]["final"].clone())
+    };
+    let (warned, facts, rounded) = measured(&[]);
+    assert_eq!((warned, &facts["quantised_inputs"]), (false, &json!("inputs in int8, dynamic")));
+    let again = ["--baseline-checkpoint", "base", "--subject", "subject", "--dataset", "rows.jsonl"];
+    let verify =
+        [&["verify", "--json", "--profile", "dev", "--reproduce=all"], &again[..], &["eval"]].concat();
+    let row = place.run(&verify).expect(0).json()["results"][0].clone();
+    assert_eq!((&row["assurance"], &row["reproduction"]["bit_equal"]), (&json!("reproduced"), &json!(true)));
+
+    // The baseline of the other measurement has other losses.
+    let run = place.names("work/runs/source").remove(0);
+    let reuse = ["--weight-only", "--baseline-report", &format!("runs/source/{run}/report.json")];
+    let words = "its inputs of layers is as config.json asks, but this command's is float32";
+    evaluate(&place, "base", "subject", &reuse).expect(2).one_error(&[words]);
+
+    let (warned, facts, plain) = measured(&["--weight-only"]);
+    assert_eq!((warned, &facts["omitted_activations"]), (true, &json!("inputs in int8, dynamic")));
+    assert_ne!(rounded, plain);
+    let plan = read_json(&place.work("eval/runtime.manifest.json"))["context"]["plan"]["content"].clone();
+    assert_eq!(plan["weight_only"], true);
+}
+
+#[test]
+fn quantised_inputs_that_are_not_defined_are_refused() {
+    let place = place_of_fixture("bnb-int8");
+    let ran = evaluate(&place, "base", "subject", &["--dry-run"]).expect(3);
+    ran.one_error(&["config.json asks for inputs in int8, except outliers", "pass --weight-only"]);
+    evaluate(&place, "base", "subject", &["--weight-only"]).expect(0);
+}
+
 #[test]
 fn conversations_go_through_the_chat_template() {
     let place = small::place();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::math::products::Products;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::{Example, Model};
+use invarlock_evaluator::model::{Arithmetic, Example, Model};
 
 use crate::shapes::Random;
 use crate::{Result, SEQ_LEN};
@@ -14,7 +14,7 @@ use crate::{Result, SEQ_LEN};
 /// Tokens per second on random windows. One window is measured before, so that the weights are in the page cache.
 pub fn rate(directory: &Path, products: Products, threads: usize, windows: usize) -> Result<f64> {
     let checkpoint = Checkpoint::open(directory)?;
-    let model = Model::load_with(&checkpoint, SEQ_LEN, products)?;
+    let model = Model::load_with(&checkpoint, SEQ_LEN, Arithmetic { products, ..Arithmetic::default() })?;
     let mut random = Random(42);
     let mut id = || (random.next() % model.info.vocab_size as u64) as u32;
     let windows: Vec<Vec<u32>> = (0..windows).map(|_| (0..SEQ_LEN).map(|_| id()).collect()).collect();

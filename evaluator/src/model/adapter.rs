@@ -10,7 +10,7 @@ use crate::limits;
 use crate::math::gemm::{View, ViewMut};
 use crate::math::products::Products;
 use crate::math::simd::{multiversion, sum};
-use crate::weights::{Floats, Layout, Numbers, Parts, Quantised, choice, ignore};
+use crate::weights::{self, Floats, Layout, Numbers, Parts, Quantised, choice, ignore};
 use invarlock_error::{Error, Result, bail};
 
 /// Members that do not change the arithmetic of a trained adapter.
@@ -87,6 +87,13 @@ impl Lora {
         if !parts.contains(&name("lora_A.weight")) {
             return Ok(weight);
         }
+        if weight.rounding().is_some() {
+            // The sum of both weights would have to be quantised again.
+            return Err(weights::undefined(
+                &format!("quantised inputs of {module}, which the adapter changes"),
+                parts,
+            ));
+        }
         let (inputs, outputs) = (weight.inputs(), weight.outputs());
         let rank = self.ranks.of(module).map_or(self.rank, |rank| rank as usize);
         let divisor = if self.rank_stabilised { (rank as f64).sqrt() } else { rank as f64 };
@@ -106,7 +113,7 @@ impl Lora {
             weight,
             products,
         };
-        Ok(Matrix::quantised(Box::new(adapted), inputs, outputs))
+        Ok(Matrix::quantised(Box::new(adapted), None, inputs, outputs))
     }
 }
 

@@ -13,10 +13,9 @@ use super::families::{OTHER_HEADS, OTHER_MODALITIES};
 use super::matrix::{Layout, Linear, Matrix};
 use super::modules::{Elements, Module};
 use super::norm::Norm;
-use super::spec;
+use super::{Arithmetic, spec};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::math::norm;
-use crate::math::products::Products;
 use crate::weights::{self, Floats, Format, Pages, Parts, RESIDENT, Wanted};
 use invarlock_error::{Result, bail};
 
@@ -27,7 +26,7 @@ pub struct Loader<'a, 'f> {
     /// How weights are quantised.
     format: Option<&'f dyn Format>,
     adapter: Option<&'f Lora>,
-    products: Products,
+    arithmetic: Arithmetic,
     /// Prefix of names in this checkpoint.
     stored_prefix: String,
     /// Prefix of the output projection in this checkpoint.
@@ -58,7 +57,7 @@ impl<'a, 'f> Loader<'a, 'f> {
         checkpoint: &'a Checkpoint,
         format: Option<&'f dyn Format>,
         adapter: Option<&'f Lora>,
-        products: Products,
+        arithmetic: Arithmetic,
         (prefix, probe): (&'static str, &str),
     ) -> Self {
         let bare = prefix.split_once('.').map_or("", |(_, rest)| rest);
@@ -77,7 +76,7 @@ impl<'a, 'f> Loader<'a, 'f> {
             pages: Arc::new(Pages::new(&checkpoint.tensors, RESIDENT)),
             format,
             adapter,
-            products,
+            arithmetic,
             stored_prefix,
             head_prefix,
             prefix,
@@ -108,7 +107,7 @@ impl<'a, 'f> Loader<'a, 'f> {
 
     /// The attention of a layer, with the arithmetic of this model.
     pub fn attention(&self, attention: &Attention) -> Attention {
-        Attention { products: self.products, ..attention.clone() }
+        Attention { products: self.arithmetic.products, ..attention.clone() }
     }
 
     /// The name of a module in Hugging Face's model.
@@ -140,10 +139,12 @@ impl<'a, 'f> Loader<'a, 'f> {
     fn weight(&mut self, names: &Names, spec: &spec::Linear, may_be_plain: bool) -> Result<Matrix<'a>> {
         let weight = self.stored_weight(names, spec, may_be_plain)?;
         let weight = match (self.adapter, names.name.strip_suffix(".weight")) {
-            (Some(adapter), Some(module)) => adapter.apply(module, weight, &mut self.parts, self.products)?,
+            (Some(adapter), Some(module)) => {
+                adapter.apply(module, weight, &mut self.parts, self.arithmetic.products)?
+            }
             _ => weight,
         };
-        let weight = weight.in_step(&self.pages).with_products(self.products);
+        let weight = weight.in_step(&self.pages).with_products(self.arithmetic.products);
         self.add_module(&names.name, spec.slice, Elements::Stored(weight.clone()));
         Ok(weight)
     }
@@ -182,7 +183,11 @@ impl<'a, 'f> Loader<'a, 'f> {
             };
             if let Some(matrix) = weights::quantised(format, &wanted, &mut self.parts)? {
                 self.parameters.insert(names.name.clone(), whole(&shape, slice));
-                return Ok(Matrix::quantised(matrix, inputs, outputs));
+                let rounding = match self.arithmetic.weight_only {
+                    true => None,
+                    false => format.inputs(&wanted, &mut self.parts)?,
+                };
+                return Ok(Matrix::quantised(matrix, rounding, inputs, outputs));
             }
         }
         Ok(Matrix::new(self.plain(names, &shape, slice)?, inputs, outputs, layout))
@@ -198,7 +203,7 @@ impl<'a, 'f> Loader<'a, 'f> {
     ) -> Result<Matrix<'a>> {
         let names = self.prefixed(name);
         let floats = self.plain(&names, &layout.shape(inputs, outputs), None)?;
-        let matrix = Matrix::new(floats, inputs, outputs, layout).with_products(self.products);
+        let matrix = Matrix::new(floats, inputs, outputs, layout).with_products(self.arithmetic.products);
         self.add_module(&names.name, None, Elements::Stored(matrix.clone()));
         Ok(matrix)
     }

@@ -7,7 +7,7 @@ use super::scratch::sized;
 use crate::math::gemm::{View, ViewMut};
 use crate::math::products::Products;
 pub use crate::weights::Layout;
-use crate::weights::{Floats, Pages, Quantised};
+use crate::weights::{Floats, Pages, Quantised, Rounding};
 
 /// Elements converted at once. As f32 they fit the second-level cache until they are multiplied.
 const PANEL: usize = 1 << 18;
@@ -35,7 +35,8 @@ pub struct Matrix<'a> {
 #[derive(Debug, Clone)]
 enum Values<'a> {
     Floats(Floats<'a>),
-    Quantised(Arc<dyn Quantised + 'a>),
+    /// A quantised weight, and how its inputs are quantised.
+    Quantised(Arc<dyn Quantised + 'a>, Option<Rounding>),
 }
 
 impl<'a> Matrix<'a> {
@@ -51,11 +52,16 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// A matrix with another form of storage and these sizes.
-    pub fn quantised(matrix: Box<dyn Quantised + 'a>, inputs: usize, outputs: usize) -> Self {
+    /// A matrix with another form of storage and these sizes. `rounding` says how its inputs are quantised.
+    pub fn quantised(
+        matrix: Box<dyn Quantised + 'a>,
+        rounding: Option<Rounding>,
+        inputs: usize,
+        outputs: usize,
+    ) -> Self {
         let layout = matrix.layout();
         Self {
-            values: Values::Quantised(matrix.into()),
+            values: Values::Quantised(matrix.into(), rounding),
             inputs,
             outputs,
             layout,
@@ -72,6 +78,14 @@ impl<'a> Matrix<'a> {
     /// The same matrix with another arithmetic of its products.
     pub fn with_products(self, products: Products) -> Self {
         Self { products, ..self }
+    }
+
+    /// How its inputs are quantised.
+    pub fn rounding(&self) -> Option<Rounding> {
+        match &self.values {
+            Values::Floats(_) => None,
+            Values::Quantised(_, rounding) => *rounding,
+        }
     }
 
     /// Number of inputs.
@@ -97,7 +111,7 @@ impl<'a> Matrix<'a> {
     /// The weights of some outputs in single precision, in the order of the layout, dense.
     pub fn fill(&self, outputs: Range<usize>, out: &mut [f32]) {
         match (&self.values, self.layout) {
-            (Values::Quantised(matrix), _) => matrix.fill(outputs, out),
+            (Values::Quantised(matrix, _), _) => matrix.fill(outputs, out),
             (Values::Floats(floats), Layout::OutIn) => floats.read(outputs.start * self.inputs, out),
             (Values::Floats(floats), Layout::InOut) => {
                 for (input, row) in out.chunks_exact_mut(outputs.len()).enumerate() {
@@ -139,7 +153,7 @@ impl<'a> Matrix<'a> {
     fn element_bytes(&self) -> usize {
         match &self.values {
             Values::Floats(floats) => floats.element_bytes(),
-            Values::Quantised(_) => 1,
+            Values::Quantised(..) => 1,
         }
     }
 
@@ -152,14 +166,21 @@ impl<'a> Matrix<'a> {
             };
             return self.products.multiply(out, x, weights, 1.0);
         }
+        // The rounded inputs are in front of the weights.
+        let rounding = self.rounding();
+        let rounded = rounding.map_or(0, |_| x.rows() * inputs);
+        if let Some(rounding) = rounding {
+            rounding.round(x, sized(panel, rounded));
+        }
         for part in self.panels(outputs.clone()) {
             let n = part.len();
-            let panel = sized(panel, inputs * n);
+            let (rounded, panel) = sized(panel, rounded + inputs * n).split_at_mut(rounded);
             self.fill(part.clone(), panel);
             let weights = match self.layout {
                 Layout::InOut => View::dense(panel, inputs, n),
                 Layout::OutIn => View::dense(panel, n, inputs).transposed(),
             };
+            let x = if rounding.is_some() { View::dense(rounded, x.rows(), inputs) } else { x };
             let mut out = out.columns(part.start - outputs.start..part.end - outputs.start);
             self.products.multiply(&mut out, x, weights, 1.0);
         }

@@ -64,6 +64,15 @@ pub struct Model<'a> {
     pub info: ModelInfo<'a>,
 }
 
+/// The arithmetic of a measurement.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Arithmetic {
+    /// That of matrix products.
+    pub products: Products,
+    /// Whether inputs of layers stay in single precision where the configuration asks for quantised ones.
+    pub weight_only: bool,
+}
+
 /// Facts about a model, for its report.
 #[derive(Debug)]
 pub struct ModelInfo<'a> {
@@ -88,7 +97,7 @@ pub struct ModelInfo<'a> {
     pub modules: Vec<Module<'a>>,
     /// How weights are quantised, in words.
     pub weights: Option<String>,
-    /// What the configuration asks to be done with the inputs of layers, and is not done, in words.
+    /// What the configuration asks to be done with the inputs of layers, in words.
     pub activations: Option<String>,
     /// Tensors of the checkpoint that the model does not use.
     pub unused: Vec<String>,
@@ -109,11 +118,11 @@ impl<'a> Model<'a> {
     ///
     /// `seq_len` is the number of tokens of a padded window; no window may be longer. Some kinds of rotary positions depend on it.
     pub fn load(checkpoint: &'a Checkpoint, seq_len: usize) -> Result<Self> {
-        Self::load_with(checkpoint, seq_len, Products::default())
+        Self::load_with(checkpoint, seq_len, Arithmetic::default())
     }
 
-    /// The same with another arithmetic of products.
-    pub fn load_with(checkpoint: &'a Checkpoint, seq_len: usize, products: Products) -> Result<Self> {
+    /// The same with another arithmetic.
+    pub fn load_with(checkpoint: &'a Checkpoint, seq_len: usize, arithmetic: Arithmetic) -> Result<Self> {
         let whole = &checkpoint.config;
         let outer = model_type(whole)?;
         let text = match families::WRAPPERS.contains(&outer) {
@@ -138,7 +147,7 @@ impl<'a> Model<'a> {
             true => format!("{inner} in {outer}"),
             false => inner.to_owned(),
         };
-        transformer::load(checkpoint, &name, &spec, format.as_deref(), products)
+        transformer::load(checkpoint, &name, &spec, format.as_deref(), arithmetic)
     }
 
     /// The arithmetic of its products.

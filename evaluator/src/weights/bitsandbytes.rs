@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
+use super::inputs::undefined;
 use super::members::{choice, ignore};
 use super::modules::Modules;
 use super::nibbles::{First, Pairs, lookup, pairs};
 use super::scaled::{Codes, Scaled, Scales};
-use super::{Floats, Format, Layout, Parts, Quantised, Wanted};
+use super::{Floats, Format, Layout, Parts, Quantised, Rounding, Wanted};
 use crate::checkpoint::{Config, Dtype};
 use invarlock_error::{Context as _, Foreign as _, Kind, Result, bail};
 
@@ -88,6 +89,11 @@ impl Format for Int8 {
 
     fn activations(&self) -> Option<String> {
         Some("inputs in int8, dynamic, except outliers".to_owned())
+    }
+
+    /// Which inputs are outliers depends on all tokens that are computed together.
+    fn inputs(&self, _: &Wanted<'_>, parts: &mut Parts<'_>) -> Result<Option<Rounding>> {
+        Err(undefined("inputs in int8, except outliers among all tokens that are computed together", parts))
     }
 }
 

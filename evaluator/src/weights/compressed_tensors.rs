@@ -4,13 +4,14 @@
 
 use serde_json::Value;
 
+use super::compressed_inputs::Activations;
 use super::members::{MAX_BITS, choice, ignore};
 use super::modules::Modules;
 use super::packed::{Packed, words};
 use super::parts::groups;
 use super::scaled::{Codes, Scaled, Scales};
 use super::sparse::Sparse;
-use super::{Format, Layout, Parts, Quantised, Wanted};
+use super::{Format, Layout, Parts, Quantised, Rounding, Wanted};
 use crate::checkpoint::{Config, Dtype};
 use crate::limits;
 use invarlock_error::{Result, bail};
@@ -34,7 +35,7 @@ struct Scheme {
     format: &'static str,
     targets: Modules,
     weights: Weights,
-    activations: Option<String>,
+    activations: Option<Activations>,
 }
 
 /// How weights are quantised.
@@ -110,7 +111,7 @@ fn sparsity(config: &Config) -> Result<bool> {
 impl Scheme {
     fn read(config: &Config, format: &'static str) -> Result<Option<Self>> {
         let format = if config.get("format").is_some() { choice(config, "format", FORMATS)? } else { format };
-        let activations = activations(config)?;
+        let activations = Activations::read(config)?;
         let targets = Modules::compressed_tensors(config, "targets")?;
         let weights = config.object("weights")?;
         config.reject_unread(&config.keys().collect::<Vec<_>>())?;
@@ -137,22 +138,6 @@ impl Scheme {
         }
         Ok(Some(scheme))
     }
-}
-
-/// What is asked for the inputs and outputs of modules.
-fn activations(config: &Config) -> Result<Option<String>> {
-    let mut asked = Vec::new();
-    for (key, what) in [("input_activations", "inputs"), ("output_activations", "outputs")] {
-        let Some(arguments) = config.object(key)? else { continue };
-        let kind = choice(&arguments, "type", &["int", "float"])?;
-        let bits = arguments.required_size("num_bits", MAX_BITS)?;
-        let when = match arguments.get("dynamic") {
-            Some(Value::Bool(false)) | None => "static",
-            _ => "dynamic",
-        };
-        asked.push(format!("{what} in {kind}{bits}, {when}"));
-    }
-    Ok((!asked.is_empty()).then(|| asked.join("; ")))
 }
 
 impl Weights {
@@ -343,6 +328,11 @@ impl Format for CompressedTensors {
     }
 
     fn activations(&self) -> Option<String> {
-        self.schemes.iter().find_map(|scheme| scheme.activations.clone())
+        self.schemes.iter().find_map(|scheme| Some(scheme.activations.as_ref()?.words.clone()))
+    }
+
+    fn inputs(&self, wanted: &Wanted<'_>, parts: &mut Parts<'_>) -> Result<Option<Rounding>> {
+        let asked = self.scheme(wanted).and_then(|scheme| scheme.activations.as_ref());
+        asked.map(|activations| activations.rounding(wanted, parts)).transpose()
     }
 }

@@ -1,12 +1,16 @@
 //! `quant_method` fp8 of transformers and DeepSeek: 8-bit floating point with a scale for each block, or for each tensor.
 
+use super::inputs::{Numbers, Scale};
 use super::members::{choice, ignore};
 use super::modules::Modules;
 use super::scaled::{Codes, Scaled, Scales};
-use super::{Format, Layout, Parts, Quantised, Wanted};
+use super::{Format, Layout, Parts, Quantised, Rounding, Wanted};
 use crate::checkpoint::{Config, Dtype};
 use crate::limits;
 use invarlock_error::Result;
+
+/// Names of the scale of a module's inputs: that of transformers first.
+const INPUT_SCALES: [&str; 2] = ["activation_scale", "input_scale"];
 
 /// `quantization_config` of fp8.
 #[derive(Debug)]
@@ -14,13 +18,15 @@ pub struct Fp8 {
     /// Rows and columns of a block; the last blocks may be smaller. None: a scale for each tensor.
     block: Option<[usize; 2]>,
     activations: &'static str,
+    /// Whether the scales of inputs are powers of two.
+    powers_of_two: bool,
     plain: Modules,
 }
 
 impl Fp8 {
     /// Reads the members.
     pub fn read(config: &Config) -> Result<Self> {
-        ignore(config, &["quant_method", "dequantize", "scale_fmt"]);
+        ignore(config, &["quant_method", "dequantize"]);
         choice(config, "fmt", &["e4m3"])?;
         let size = |v: &serde_json::Value| {
             v.as_u64().and_then(|v| usize::try_from(v).ok()).filter(|v| (1..=limits::WIDTH).contains(v))
@@ -29,6 +35,7 @@ impl Fp8 {
         Ok(Self {
             block: block.map(|block| [block[0], block[1]]),
             activations: choice(config, "activation_scheme", &["dynamic", "static"])?,
+            powers_of_two: choice(config, "scale_fmt", &["float", "ue8m0"])? == "ue8m0",
             plain: Modules::transformers(config, "modules_to_not_convert")?,
         })
     }
@@ -53,8 +60,8 @@ impl Format for Fp8 {
     fn read<'a>(&self, wanted: &Wanted<'_>, parts: &mut Parts<'a>) -> Result<Box<dyn Quantised + 'a>> {
         let Wanted { stored, inputs, outputs, .. } = *wanted;
         let (weight, scale) = (format!("{stored}.weight"), self.marker(wanted, parts));
-        for unused in ["activation_scale", "input_scale"] {
-            parts.skip(&format!("{stored}.{unused}"));
+        for scale in INPUT_SCALES {
+            parts.skip(&format!("{stored}.{scale}"));
         }
         let shape: &[usize] = &[outputs, inputs];
         parts.take_of(&weight, &[Dtype::F8E4m3], &[shape])?;
@@ -68,5 +75,16 @@ impl Format for Fp8 {
 
     fn activations(&self) -> Option<String> {
         Some(format!("inputs in float8, {}", self.activations))
+    }
+
+    fn inputs(&self, wanted: &Wanted<'_>, parts: &mut Parts<'_>) -> Result<Option<Rounding>> {
+        if self.activations == "static" {
+            let names = INPUT_SCALES.map(|scale| format!("{}.{scale}", wanted.stored));
+            let name = names.iter().find(|name| parts.contains(name)).unwrap_or(&names[0]);
+            return Rounding::fixed(Numbers::E4m3, (name, None), parts).map(Some);
+        }
+        let group = self.block.map_or(wanted.inputs, |[_, columns]| columns);
+        let scale = Scale::Largest { group, power_of_two: self.powers_of_two };
+        Ok(Some(Rounding { numbers: Numbers::E4m3, scale }))
     }
 }

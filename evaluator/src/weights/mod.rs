@@ -7,6 +7,7 @@ mod awq;
 mod bits;
 mod bitsandbytes;
 mod blocks;
+mod compressed_inputs;
 mod compressed_tensors;
 mod config;
 mod floats;
@@ -14,6 +15,7 @@ mod fp8;
 mod gguf;
 mod gptq;
 mod hqq;
+mod inputs;
 mod members;
 mod modules;
 mod mxfp4;
@@ -29,6 +31,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 pub use floats::Floats;
+pub use inputs::{Rounding, undefined};
 pub use members::{choice, ignore};
 pub use modules::Numbers;
 pub use pages::{Pages, RESIDENT};
@@ -97,9 +100,17 @@ pub trait Format: Debug + Send + Sync {
     /// The module's weight.
     fn read<'a>(&self, wanted: &Wanted<'_>, parts: &mut Parts<'a>) -> Result<Box<dyn Quantised + 'a>>;
 
-    /// What the configuration asks to be done with the inputs of layers, which this program does not do.
+    /// What the configuration asks to be done with the inputs of layers, in words.
     fn activations(&self) -> Option<String> {
         None
+    }
+
+    /// How the inputs of the module are quantised.
+    ///
+    /// # Errors
+    /// The configuration asks for more than it defines, or a tensor is missing or wrong.
+    fn inputs(&self, _wanted: &Wanted<'_>, _parts: &mut Parts<'_>) -> Result<Option<Rounding>> {
+        Ok(None)
     }
 }
 

@@ -135,6 +135,14 @@ impl<'a> Parts<'a> {
         })
     }
 
+    /// One integer.
+    pub fn small_integer(&mut self, name: &str, shapes: &[&[usize]]) -> Result<i64> {
+        let tensor = self.take_of(name, &[Dtype::I8, Dtype::I32, Dtype::I64], shapes)?;
+        let mut bytes = [if tensor.bytes.last() >= Some(&0x80) { 0xff } else { 0 }; 8];
+        bytes[..tensor.bytes.len()].copy_from_slice(tensor.bytes);
+        Ok(i64::from_le_bytes(bytes))
+    }
+
     /// The group of each input, from a tensor of indices below `groups`.
     pub fn group_index(&mut self, name: &str, inputs: usize, groups: usize) -> Result<Vec<u32>> {
         let index = self.integers(name, &[inputs])?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use invarlock_error::Error;
 use invarlock_evaluator::checkpoint::Checkpoint;
 use invarlock_evaluator::measure::Workers;
-use invarlock_evaluator::model::{Example, Model};
+use invarlock_evaluator::model::{Arithmetic, Example, Model};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,7 +22,13 @@ pub struct Expected {
     windows: Vec<Vec<u32>>,
     #[serde(default, alias = "targets")]
     labels: Option<Vec<Vec<i64>>>,
+    /// With inputs of layers in float32.
     pub losses: Vec<f64>,
+    /// Windows that are also measured with quantised inputs, as the configuration asks, and their losses.
+    #[serde(default)]
+    rounded_windows: Vec<Vec<u32>>,
+    #[serde(default)]
+    rounded_losses: Vec<f64>,
 }
 
 impl Expected {
@@ -30,6 +36,11 @@ impl Expected {
     pub fn examples(&self) -> Vec<Example<'_>> {
         let labels = |i: usize| Some(self.labels.as_ref()?[i].as_slice());
         self.windows.iter().enumerate().map(|(i, tokens)| Example { tokens, labels: labels(i) }).collect()
+    }
+
+    /// What is measured with quantised inputs.
+    fn rounded_examples(&self) -> Vec<Example<'_>> {
+        self.rounded_windows.iter().map(|tokens| Example { tokens, labels: None }).collect()
     }
 }
 
@@ -75,14 +86,28 @@ fn open(case: &Path) -> Result<Checkpoint, Error> {
 fn worst(case: &Path) -> Result<f64, String> {
     let expected = expected(case);
     let checkpoint = open(case).map_err(|e| e.to_string())?;
+    let weight_only = Arithmetic { weight_only: true, ..Arithmetic::default() };
+    let plain = worst_of(&checkpoint, weight_only, &expected.examples(), &expected.losses)?;
+    let rounded = expected.rounded_examples();
+    let rounded = worst_of(&checkpoint, Arithmetic::default(), &rounded, &expected.rounded_losses)?;
+    Ok(if rounded <= plain { plain } else { rounded })
+}
+
+fn worst_of(
+    checkpoint: &Checkpoint,
+    arithmetic: Arithmetic,
+    examples: &[Example<'_>],
+    losses: &[f64],
+) -> Result<f64, String> {
+    assert_eq!(examples.len(), losses.len());
     let workers = Workers::new(Some(1)).map_err(|e| e.to_string())?;
     let mut worst = 0f64;
-    for (example, truth) in expected.examples().into_iter().zip(&expected.losses) {
-        let model = Model::load(&checkpoint, example.rows()).map_err(|e| e.to_string())?;
+    for (example, truth) in examples.iter().zip(losses) {
+        let model = Model::load_with(checkpoint, example.rows(), arithmetic).map_err(|e| e.to_string())?;
         if !model.info.unused.is_empty() {
             return Err(format!("unused tensors: {:?}", model.info.unused));
         }
-        let loss = workers.losses(&model, &[example], &|_| ())[0];
+        let loss = workers.losses(&model, &[*example], &|_| ())[0];
         let difference = ((loss - truth) / truth).abs();
         worst = if difference <= worst { worst } else { difference };
     }

@@ -230,11 +230,11 @@ def check(folder):
     expected = common.read_json(folder / "expected.json")
     found = common.causal_losses(open_model(folder), expected["windows"])
     worst = common.relative_difference(found, expected["losses"])
-    if "losses_quantised_activations" in expected:
+    if "rounded_losses" in expected:
         model = by_transformers(folder)
         model(torch.tensor([[1, 2]]))  # compressed-tensors decompresses at the first call
-        found = common.causal_losses(model, expected["windows"])
-        worst = max(worst, common.relative_difference(found, expected["losses_quantised_activations"]))
+        found = common.causal_losses(model, expected["rounded_windows"])
+        worst = max(worst, common.relative_difference(found, expected["rounded_losses"]))
     print(f"{folder.name:28} {worst:.1e}" + ("" if worst < TOLERANCE else "  DIFFERENT"), flush=True)
     return worst < TOLERANCE
 

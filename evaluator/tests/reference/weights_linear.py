@@ -12,6 +12,7 @@ import torch
 
 FP8 = torch.float8_e4m3fn
 STATIC = 0.015625  # the static scale of inputs: 2^-6
+STATIC_ZERO = -7
 
 
 @dataclasses.dataclass
@@ -100,7 +101,7 @@ def ct_packed(weight, generator, bits=4, size=None, symmetric=True, act_order=Fa
     return stored, (values - zeros[:, index]).float() * scales.float()[:, index]
 
 
-def ct_int8(weight, generator, strategy="channel", symmetric=True, size=32):
+def ct_int8(weight, generator, strategy="channel", symmetric=True, size=32, static=False):
     """weight int8, weight_scale [out, 1], [1] or [out, groups], weight_zero_point int8."""
     out, width = weight.shape
     blocks = {"channel": weight[:, None, :], "tensor": weight.reshape(1, 1, -1), "group": grouped(weight, size)}[strategy]
@@ -118,10 +119,14 @@ def ct_int8(weight, generator, strategy="channel", symmetric=True, size=32):
     stored = {"weight": values.to(torch.int8), "weight_scale": scales.reshape(shape)}
     if not symmetric:
         stored["weight_zero_point"] = zeros.to(torch.int8).reshape(shape)
+    if static:
+        stored["input_scale"] = torch.tensor([STATIC])
+        stored["input_zero_point"] = torch.tensor([STATIC_ZERO], dtype=torch.int8)
     return stored, (values - full(zeros)) * full(scales)
 
 
-def fp8(weight, generator, blocks=None, scale_name="weight_scale", scale_type=torch.float32, scale_shape=None, static=None):
+def fp8(weight, generator, blocks=None, scale_name="weight_scale", scale_type=torch.float32, scale_shape=None, static=None,
+        power_of_two=False):
     """weight float8_e4m3fn; one scale for each block of `blocks` rows and columns; the last blocks may be cut."""
     out, width = weight.shape
     rows, columns = blocks or (out, width)
@@ -130,6 +135,7 @@ def fp8(weight, generator, blocks=None, scale_name="weight_scale", scale_type=to
     for i in range(scales.shape[0]):
         for j in range(scales.shape[1]):
             scales[i, j] = weight[row == i][:, column == j].abs().max() / 448
+    scales = 2 ** scales.log2().ceil() if power_of_two else scales
     scales = scales.to(scale_type)
     full = scales.float()[row][:, column]
     values = (weight / full).clamp(-448, 448).to(FP8)
@@ -139,17 +145,27 @@ def fp8(weight, generator, blocks=None, scale_name="weight_scale", scale_type=to
     return stored, values.float() * full
 
 
-def rounded_inputs(x, limit, kind, group=None, scale=None):
+def rounded_inputs(x, limit, kind, group=None, scale=None, zero=0, power_of_two=False):
     """Inputs as compressed-tensors quantises them: to int8 or float8, with the scale given or one for each token or group.
 
-    A dynamic scale is the largest magnitude / 127.5 (int8) or / 448 (float8).
+    A dynamic scale is the largest magnitude / 127.5 (int8) or / 448 (float8). The last group may be smaller.
     """
-    shape = x.shape
-    x = x.reshape(*shape[:-1], -1, group) if group else x
+    if group:
+        options = dict(limit=limit, kind=kind, scale=scale, zero=zero, power_of_two=power_of_two)
+        return torch.cat([rounded_inputs(part, **options) for part in x.split(group, dim=-1)], dim=-1)
     scale = x.abs().amax(-1, keepdim=True) / limit if scale is None else scale
-    values = x / scale
+    scale = 2 ** scale.log2().ceil() if power_of_two else scale
+    values = x / scale + zero
     values = values.round().clamp(-128, 127) if kind == "int8" else values.clamp(-448, 448).to(FP8).to(x.dtype)
-    return (values * scale).reshape(shape)
+    return (values - zero) * scale
+
+
+def rounded_in_range(x):
+    """int8 inputs with a zero point: one scale for each token, of the range between its smallest and largest input and 0."""
+    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+    scale = (high - low) / 255
+    zero = (-128 - low / scale).clamp(-128, 127).round()
+    return ((x / scale + zero).round().clamp(-128, 127) - zero) * scale
 
 
 # ---- GPTQ and AWQ
@@ -287,6 +303,17 @@ def formats():
         ct_config("int-quantized", dict(strategy="channel", symmetric=False), token), inputs=int8_inputs,
     )
     yield Linear(
+        "ct-int8-inputs-asymmetric", "inputs dynamic per token with zero points",
+        ct_int8, ct_config("int-quantized", dict(strategy="channel"), {**token, "symmetric": False}),
+        inputs=rounded_in_range,
+    )
+    yield Linear(
+        "ct-int8-inputs-static", "input_scale [1] and input_zero_point [1] int8",
+        functools.partial(ct_int8, static=True),
+        ct_config("int-quantized", dict(strategy="channel"), dict(strategy="tensor", symmetric=False)),
+        inputs=functools.partial(int8_inputs, scale=STATIC, zero=STATIC_ZERO),
+    )
+    yield Linear(
         "ct-naive-int8-tensor", "naive-quantized, one scale [1]",
         functools.partial(ct_int8, strategy="tensor"), ct_config("naive-quantized", dict(strategy="tensor")),
     )
@@ -316,10 +343,18 @@ def formats():
     yield Linear(
         "fp8-block", "quant_method fp8: weight * weight_scale_inv of its block of weight_block_size",
         functools.partial(fp8, blocks=(32, 16), scale_name="weight_scale_inv"), {**fine, "weight_block_size": [32, 16]},
+        inputs=functools.partial(fp8_inputs, group=16),
+    )
+    yield Linear(
+        "fp8-block-ue8m0", "scale_fmt ue8m0: scales are powers of two, also those of inputs",
+        functools.partial(fp8, blocks=(32, 16), scale_name="weight_scale_inv", power_of_two=True),
+        {**fine, "weight_block_size": [32, 16], "scale_fmt": "ue8m0"},
+        inputs=functools.partial(fp8_inputs, group=16, power_of_two=True),
     )
     yield Linear(
         "fp8-block-ragged", "blocks that do not divide the matrix: the last ones are cut",
         functools.partial(fp8, blocks=(24, 40), scale_name="weight_scale_inv"), {**fine, "weight_block_size": [24, 40]},
+        inputs=functools.partial(fp8_inputs, group=40),
     )
     yield Linear(
         "fp8-tensor-static", "weight_block_size null: weight_scale_inv and activation_scale are scalars of shape []",
@@ -327,6 +362,7 @@ def formats():
                           static="activation_scale"),
         {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None,
          "modules_to_not_convert": ["lm_head"]},
+        inputs=functools.partial(fp8_inputs, scale=STATIC),
     )
     for bits in (2, 3, 4, 8):
         yield Linear(

@@ -48,6 +48,9 @@ pub struct CheckpointFacts {
     /// How weights are quantised, in words. Absent where all are plain numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// How the inputs of layers are quantised as the configuration asks, in words. Absent where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantised_inputs: Option<String>,
     /// The quantisation of activations that the configuration asks for and the measurement leaves out, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted_activations: Option<String>,

@@ -131,7 +131,7 @@ impl Warning {
             names: Vec::new(),
             message: format!(
                 "the {} is measured with its quantised weights, but not with the quantised activations that its configuration asks for \
-                 ({omitted})",
+                 ({omitted}), as --weight-only asks",
                 side.name()
             ),
         })
@@ -225,6 +225,7 @@ mod tests {
             compute_dtype: "float32".to_owned(),
             largest_activation: None,
             weights: None,
+            quantised_inputs: None,
             omitted_activations: None,
             unused_tensors: unused.len(),
             unused_tensor_names: unused.iter().map(|name| (*name).to_owned()).collect(),

@@ -133,6 +133,8 @@ fn model(side: Node<'_>) -> [Fact; 3] {
     };
     let stored = string("weights");
     let dtype = if stored == DASH { dtype } else { format!("{stored} ({dtype})") };
+    let inputs = string("quantised_inputs");
+    let dtype = if inputs == DASH { dtype } else { format!("{dtype}; {inputs}") };
     [
         Fact::new("Architecture", string("model_type")),
         Fact::new("Parameters", or_dash(side.get("parameter_count").f64().map(text::whole))),

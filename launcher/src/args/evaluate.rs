@@ -76,6 +76,9 @@ pub struct EvaluateArgs {
     /// Type of numbers that losses are computed in: float32, or bf16x3 (matrix products on AMX) [default: float32]
     #[arg(long, value_name = "NAME")]
     pub dtype: Option<String>,
+    /// Measure quantised weights with inputs in float32, where config.json asks for quantised inputs too
+    #[arg(long)]
+    pub weight_only: bool,
     /// What the checkpoints must be: auto (anything), hf_causal, hf_mlm or hf_seq2seq
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub adapter: String,

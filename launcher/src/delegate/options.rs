@@ -33,7 +33,7 @@ pub struct Request {
 }
 
 /// Options that only this program's own evaluator has: the name, whether it was set, and what to do instead.
-fn own_options(args: &EvaluateArgs) -> [(&'static str, bool, &'static str); 11] {
+fn own_options(args: &EvaluateArgs) -> [(&'static str, bool, &'static str); 12] {
     const LEAVE_OUT: &str = "leave it out";
     const SETTINGS: &str = "leave it out; the preset has the settings of that program";
     [
@@ -43,6 +43,7 @@ fn own_options(args: &EvaluateArgs) -> [(&'static str, bool, &'static str); 11] 
         ("--guards", args.guards.is_some(), SETTINGS),
         ("--metric", args.metric != AUTO, SETTINGS),
         ("--dtype", args.dtype.is_some(), SETTINGS),
+        ("--weight-only", args.weight_only, SETTINGS),
         (
             "--signing-key",
             args.signing_key.is_some(),

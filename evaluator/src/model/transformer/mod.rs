@@ -18,9 +18,8 @@ use super::loader::Loader;
 use super::matrix::Matrix;
 use super::norm::Norm;
 use super::scratch::{State, Work, sized, spans};
-use super::{Example, ForwardPass, Model, ModelInfo, spec};
+use super::{Arithmetic, Example, ForwardPass, Model, ModelInfo, spec};
 use crate::checkpoint::Checkpoint;
-use crate::math::products::Products;
 use crate::weights::{Format, Pages};
 use cross_attention::Source;
 use embedding::Embedding;
@@ -68,10 +67,10 @@ pub fn load<'a>(
     model_type: &str,
     spec: &spec::Transformer,
     format: Option<&dyn Format>,
-    products: Products,
+    arithmetic: Arithmetic,
 ) -> Result<Model<'a>> {
     let lora = checkpoint.adapter.as_ref().map(|adapter| Lora::read(&adapter.config)).transpose()?;
-    let mut loader = Loader::new(checkpoint, format, lora.as_ref(), products, (spec.prefix, spec.probe()));
+    let mut loader = Loader::new(checkpoint, format, lora.as_ref(), arithmetic, (spec.prefix, spec.probe()));
     check_parts(checkpoint, spec, &loader)?;
     let mut steps = Vec::new();
     let transformer = Transformer::load(spec, &mut loader, &mut steps)?;
@@ -94,7 +93,7 @@ pub fn load<'a>(
         activations: format.and_then(|format| format.activations()),
         unused: loaded.unused,
     };
-    Ok(Model::new(transformer, info, steps, products))
+    Ok(Model::new(transformer, info, steps, arithmetic.products))
 }
 
 /// An error for a checkpoint without the head, or without the decoder, that its objective needs: transformers would fill them with random

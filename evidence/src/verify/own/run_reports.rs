@@ -164,6 +164,14 @@ fn plausible(facts: &Facts, role: Role, measured: &Measured, faults: &mut Vec<St
         measured.facts.compute_dtype == planned,
         "the losses were not computed in the type of numbers of the plan",
     );
+    let (quantised, omitted) = (&measured.facts.quantised_inputs, &measured.facts.omitted_activations);
+    require(
+        facts
+            .plan
+            .weight_only
+            .is_none_or(|weight_only| if weight_only { quantised } else { omitted }.is_none()),
+        "the inputs of layers were not measured as planned",
+    );
     require(
         measured.facts.unused_tensors >= measured.facts.unused_tensor_names.len(),
         "more unused tensors are named than counted",
