@@ -2,6 +2,7 @@
 //! round trips, agreement with other tools, proxies, certificates, a full disk and the network.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod engine;
 mod machine;
 mod peers;
 mod server;

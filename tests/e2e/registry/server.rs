@@ -158,7 +158,12 @@ impl User<'_> {
     /// `invarlock` with this store and these credentials. It trusts the registry's certificate
     /// authority.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.place.command(args);
+        self.command_of(&self.place.path("bin/invarlock"), args)
+    }
+
+    /// Another program with this store and these credentials.
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = self.place.command_of(program, args);
         command.env("INVARLOCK_STORE", self.place.work(self.store));
         command.env("SSL_CERT_FILE", self.place.path("registry/ca.crt"));
         command.env("REGISTRY_AUTH_FILE", self.place.work(self.passwords));
