@@ -15,7 +15,7 @@ REMAP := --config 'target."cfg(target_env = \"gnu\")".rustflags = ["--remap-path
 CRATES_OF_OURS := error seccomp security images registry runtime probe evidence evaluator launcher tests
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image engine-upstream runtime-smoke container-default-smoke container-front-door-smoke \
+.PHONY: help build evaluator reproducible demo test check lint rules runtime-image python-image worker-image engine-upstream runtime-smoke container-default-smoke container-front-door-smoke \
         attack attack-images reproduction-trials slurm fuzz bench bench-eval bench-eval-plots bench-beside bench-verify bench-images bench-calibrate soak test-vm install clean
 
 help: ## Show this list
@@ -69,8 +69,13 @@ runtime-image: build ## Build invarlock-runtime:local from the evaluator
 python-image: build ## Build an image with upstream's Python package and PyTorch, 2.7 GB (needs mmdebstrap, pip, a network, 12 GB of disk)
 	bash images/recipes/python/image.sh $(INVARLOCK) $${PYTHON_ROOT:-/var/tmp/invarlock-python-root} 0.8.0 0.12.1
 
+worker-image: build ## Build an image with the workers of upstream's Python package 0.17.1 and PyTorch, 2 GB (needs what python-image needs)
+	bash images/recipes/python/image.sh $(INVARLOCK) $${WORKER_ROOT:-/var/tmp/invarlock-worker-root} 0.17.1
+
 engine-upstream: build ## Compare upstream's evaluate as a `delegate` image, on `runtime engine` and on Podman (needs what python-image needs, and 15 GB in ENGINE_ROOT)
-	bash tests/tools/engine-upstream.sh $(INVARLOCK) $${ENGINE_ROOT:-/var/tmp/invarlock-engine}
+	bash tests/tools/upstream-venvs.sh
+	set -e; for version in $${UPSTREAM:-0.12.1 0.17.1}; do \
+	    bash tests/tools/engine-upstream.sh $(INVARLOCK) $${ENGINE_ROOT:-/var/tmp/invarlock-engine} $$version; done
 
 runtime-smoke: runtime-image ## Start the default image and run its self-test
 	$(INVARLOCK) runtime run invarlock-runtime:local -- --self-test

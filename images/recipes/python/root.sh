@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes a root directory with upstream's Python package in it: Debian packages (Python, PyTorch) and wheels, each by its digest.
 #
-#   images/recipes/python/root.sh ROOT [VERSION…]        versions: 0.8.0 0.12.1
+#   images/recipes/python/root.sh ROOT [VERSION…]        versions: 0.8.0 0.12.1 0.17.1
 #
 # ROOT must not be there. It gets a virtual environment a version in /opt/invarlock/VERSION. What makes an image of it is in image.sh.
 #
@@ -58,6 +58,26 @@ for name in sys.argv[1:]:
         py_compile.compile(name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     except (py_compile.PyCompileError, ValueError):
         pass  # templates and tests of syntax errors'
+# Debian describes its PyTorch in an egg-info. 0.17.1 identifies PyTorch by the METADATA and the RECORD of a wheel.
+python3 - /usr/lib/python3/dist-packages <<'RECORD'
+import base64, csv, hashlib, sys
+from pathlib import Path
+
+packages = Path(sys.argv[1])
+egg = next(packages.glob("torch-*.egg-info"))
+wheel = egg.with_suffix(".dist-info")
+egg.rename(wheel)
+(wheel / "PKG-INFO").rename(wheel / "METADATA")
+tops = [packages / name for name in (wheel / "top_level.txt").read_text().split()]
+files = [path for top in [*tops, wheel] for path in top.rglob("*") if path.is_file() and not path.is_symlink()]
+with open(wheel / "RECORD", "w", newline="") as record:
+    lines = csv.writer(record, lineterminator="\n")
+    for path in sorted(path for path in files if "__pycache__" not in path.parts):
+        data = path.read_bytes()
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        lines.writerow((path.relative_to(packages), f"sha256={digest}", len(data)))
+    lines.writerow((wheel.relative_to(packages) / "RECORD", "", ""))
+RECORD
 # What differs from one making to the next, and what no run reads.
 rm -rf /var/cache/apt /var/cache/debconf /var/cache/ldconfig /var/lib/apt/lists /var/log/apt
 rm -f /etc/resolv.conf /etc/hostname /etc/machine-id /var/log/*.log
