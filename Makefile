@@ -99,7 +99,7 @@ bench-verify: build ## Verify one report and 2,000 reports against upstream's ve
 	$(CARGO) build $(REMAP) --release --locked -p invarlock-tests --bins
 	$(RELEASE)/invarlock-verify-bench $(INVARLOCK)
 
-bench-eval: build ## Tokens per second against PyTorch, and of a checkpoint larger than the memory limit (3 GB of disk)
+bench-eval: build ## Tokens per second against PyTorch and llama.cpp, and of a checkpoint larger than the memory limit (3 GB of disk)
 	$(CARGO) run $(REMAP) --release --locked -q -p invarlock-evaluator --example bench_eval -- $(INVARLOCK)
 
 bench-eval-plots: ## Draw the time of a measurement against windows, layers, width and vocabulary (docs/performance.svg)

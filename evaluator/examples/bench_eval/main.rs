@@ -1,12 +1,18 @@
-//! `make bench-eval`: tokens per second of the evaluator, side by side with PyTorch in one run; the share of an evaluation that the guards take;
+//! `make bench-eval`: tokens per second of the evaluator, side by side with PyTorch and with
+//! llama.cpp in one run; the share of an evaluation that the guards take;
 //! and tokens per second of a checkpoint that is larger than the memory limit, next to a bare matrix product. Figures are medians and ratios. A
 //! peer that is not installed is reported as skipped.
+//!
+//! llama.cpp: `INVARLOCK_LLAMA_PERPLEXITY` is its program `llama-perplexity`. It times the forward passes only, and measures the second half of
+//! each window.
 //!
 //! PyTorch: `INVARLOCK_TORCH_PYTHON` is the command of a Python with torch and transformers (default: `python3`).
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 
 mod evaluation;
+mod gguf;
 mod guards;
+mod llama_cpp;
 mod ours;
 mod plots;
 mod product;
@@ -63,6 +69,7 @@ fn main() -> Result<()> {
         return plots::write(file, &arguments);
     }
     side_by_side(&arguments)?;
+    llama_cpp::print(&arguments)?;
     if let Some(invarlock) = &arguments.invarlock {
         guards::print(invarlock, &arguments)?;
         streamed::print(invarlock, &arguments)?;

@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// Uniformly distributed, with a standard deviation of 0.02.
-    fn weight(&mut self) -> f32 {
+    pub fn weight(&mut self) -> f32 {
         ((self.next() & 0xff_ffff) as f32 / 16_777_216.0 - 0.5) * 0.069_3
     }
 }
