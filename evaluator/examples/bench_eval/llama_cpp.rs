@@ -61,6 +61,8 @@ fn find() -> Option<String> {
 fn rate(program: &str, checkpoint: &Path, text: &Path, windows: usize) -> Result<f64> {
     let mut command = Command::new(program);
     command.arg("-m").arg(checkpoint.join("model.gguf")).arg("-f").arg(text);
+    // Without these two, the line with the rate is left out.
+    command.args(["--perf", "-lv", "4"]);
     let numbers = [("-c", SEQ_LEN), ("--chunks", windows), ("-t", THREADS), ("-tb", THREADS)];
     numbers.iter().for_each(|(name, number)| {
         command.args([name, &*number.to_string()]);
