@@ -191,7 +191,7 @@ impl std::io::Write for Bounded {
 pub fn render(conversations: &Texts, template: &Template) -> Result<Texts> {
     let render = |(number, row): (usize, &Row)| {
         let text = template.render(&row.text).with_context(|| format!("conversation {}", number + 1))?;
-        Ok(Row { text, target: None, is_conversation: true })
+        Ok(Row { is_conversation: true, ..Row::text(text) })
     };
     let rows = conversations.rows.par_iter().enumerate().map(render).collect::<Result<_>>()?;
     Ok(Texts { rows, blank: conversations.blank })

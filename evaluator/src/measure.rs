@@ -382,10 +382,10 @@ mod tests {
     #[test]
     fn means_are_weighted_by_tokens() {
         let window = |real| Window { ids: vec![0; 4], real, labels: None };
-        let arm = Arm { ids: vec![0, 1], windows: vec![window(3), window(1)] };
+        let arm = Arm { ids: vec![0, 1], windows: vec![window(3), window(1)], examples: None };
         assert_eq!(weighted_mean(&[1.0, 5.0], &arm), 2.0);
         let labelled = Window { labels: Some(vec![-100, 3, -100, -100]), ..window(4) };
-        let arm = Arm { ids: vec![0, 1], windows: vec![window(3), labelled] };
+        let arm = Arm { ids: vec![0, 1], windows: vec![window(3), labelled], examples: None };
         assert_eq!(weighted_mean(&[1.0, 5.0], &arm), 2.0);
     }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use invarlock_evidence::format::check_report::CheckpointFacts;
-use invarlock_evidence::format::metrics;
+use invarlock_evidence::format::metrics::{self, Metric, MetricKind};
 use invarlock_evidence::format::statistics::GuardStatistics;
 use invarlock_evidence::job::Job;
 use invarlock_evidence::measured::{self, Evaluator, Requested, Seconds, Selection};
 use invarlock_evidence::numerics::NOT_PREDICTED;
 use invarlock_evidence::run_report::{ReplayArm, RunReport};
+use serde_json::{Map, Value};
 
 use crate::math::products::Products;
 use crate::model::ModelInfo;
@@ -43,10 +44,14 @@ pub struct Measured<'m, 'i> {
 impl Measured<'_, '_> {
     /// The run report.
     pub fn report(&self) -> Result<RunReport> {
+        let metric = match self.windows.final_.examples {
+            Some(_) => metrics::of(MetricKind::Accuracy),
+            None => metrics::perplexity_of(self.info.objective),
+        };
         let total = self.opened + self.tokenized + self.evaluated + self.guarded;
         measured::Measured {
             requested: self.requested(),
-            metric: metrics::perplexity_of(self.info.objective),
+            metric,
             masked: self.windows.masked.clone(),
             ended_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             evaluator: Evaluator {
@@ -55,7 +60,7 @@ impl Measured<'_, '_> {
                 threads: self.threads,
             },
             facts: self.facts.clone(),
-            model_profile: self.info.profile.clone(),
+            model_profile: profile_for(metric, &self.info.profile),
             checks: self.info.checks.clone(),
             tokenizer: self.tokenizer.clone(),
             used_tokens: self.used_tokens.clone(),
@@ -102,6 +107,15 @@ impl Measured<'_, '_> {
     }
 }
 
+/// The profile of a model without a rule that asks for a perplexity, where another metric is measured.
+fn profile_for(metric: &Metric, profile: &Map<String, Value>) -> Map<String, Value> {
+    let mut profile = profile.clone();
+    if let Some(Value::Array(rules)) = profile.get_mut("cert_lints").filter(|_| metric.is_accuracy()) {
+        rules.retain(|rule| rule.get("path").and_then(Value::as_str) != Some("primary_metric.kind"));
+    }
+    profile
+}
+
 /// Peak resident memory of this process, mapped weights included.
 fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -117,10 +131,11 @@ pub fn replay_arm(arm: &Arm) -> ReplayArm {
         input_ids: arm.windows.iter().map(|w| w.ids.clone()).collect(),
         attention_masks: arm.windows.iter().map(|w| mask(w.real, w.ids.len())).collect(),
         labels: labels(arm),
+        examples: arm.examples.clone(),
     }
 }
 
-/// The labels of the windows, padded to their length; none for a causal model.
+/// The labels of the windows, padded to their length; none where a causal model predicts all tokens.
 fn labels(arm: &Arm) -> Option<Vec<Vec<i64>>> {
     let padded = |window: &Window| {
         let mut labels = window.labels.clone()?;
@@ -141,6 +156,7 @@ fn arm(arm: &Arm, losses: &[f64]) -> measured::Arm {
         input_ids: arm.windows.iter().map(|w| w.ids.clone()).collect(),
         token_counts: arm.windows.iter().map(|w| w.real as u64).collect(),
         labels: labels(arm),
+        examples: arm.examples.clone(),
         losses: losses.to_vec(),
     }
 }

@@ -265,8 +265,9 @@ fn check_sample(job: &Job, objective: Objective, windows: &Windows) -> Result<()
     let profile: Profile = job.profile.parse().err_kind(Kind::Input)?;
     let tier: Tier = job.tier.parse().err_kind(Kind::Input)?;
     let (preview, final_) = (&windows.preview, &windows.final_);
-    let tokens = preview.tokens() + final_.tokens();
-    let sample = Sample { preview: preview.windows.len(), final_: final_.windows.len(), tokens };
+    let choices = final_.examples.is_some();
+    let tokens = (!choices).then(|| preview.tokens() + final_.tokens());
+    let sample = Sample { preview: preview.count(), final_: final_.count(), tokens };
     sample.check(profile, tier).map_err(|error| {
         let hint = match (windows.equal_rows, error.hint()) {
             // A larger dataset does not help: the first windows are used.
@@ -277,8 +278,8 @@ fn check_sample(job: &Job, objective: Objective, windows: &Windows) -> Result<()
             (None, Some(hint)) => hint.to_owned(),
             (None, None) => return error,
         };
-        let packed =
-            matches!(job.windows, WindowSource::LocalJsonl { packing, .. } if joinable(objective, packing));
+        let packed = !choices
+            && matches!(job.windows, WindowSource::LocalJsonl { packing, .. } if joinable(objective, packing));
         error.without_hint().with_hint(if packed { hint + JOIN } else { hint })
     })
 }

@@ -56,7 +56,11 @@ mod tests {
         };
         predicted(
             &tokenizer,
-            &Arm { ids: (0..).take(windows.len()).collect(), windows: windows.iter().map(window).collect() },
+            &Arm {
+                ids: (0..).take(windows.len()).collect(),
+                windows: windows.iter().map(window).collect(),
+                examples: None,
+            },
         )
     }
 

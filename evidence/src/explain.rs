@@ -133,9 +133,22 @@ fn advice(gate: &Gate, report: &Value, summary: &Summary) -> Vec<String> {
     vec![text.to_owned()]
 }
 
-/// About the ratio, the tokens, or both.
+/// About the ratio or the difference, the tokens, or both.
 fn ratio_advice(report: &Value, summary: &Summary) -> Vec<String> {
     let mut next = Vec::new();
+    if let (Some([low, high]), Some(limit)) = (summary.interval, summary.delta_limit_pp)
+        && low < limit
+    {
+        next.push(
+            "Change the model less (more bits, less pruning, longer training) and evaluate again".to_owned(),
+        );
+        if high >= 0.0 {
+            next.push(
+                "Measure more examples: the interval contains 0, and more examples make it narrower"
+                    .to_owned(),
+            );
+        }
+    }
     if let (Some(ratio), Some(limit)) = (summary.ratio, summary.ratio_limit)
         && ratio > limit
     {

@@ -79,18 +79,18 @@ pub struct Measured {
     pub value: f64,
     /// The least that is accepted, if there is one.
     pub least: Option<f64>,
-    /// The most that is accepted.
-    pub most: f64,
+    /// The most that is accepted, if there is one.
+    pub most: Option<f64>,
 }
 
 impl Measured {
     fn at_most(value: f64, most: f64) -> Self {
-        Self { value, least: None, most }
+        Self { value, least: None, most: Some(most) }
     }
 
     /// The distance to the nearest limit; negative if the number is not accepted.
     pub fn margin(self) -> f64 {
-        let above = self.most - self.value;
+        let above = self.most.map_or(f64::INFINITY, |most| most - self.value);
         self.least.map_or(above, |least| above.min(self.value - least))
     }
 }
@@ -204,7 +204,46 @@ fn warned(flag: &str, report: Node<'_>) -> bool {
     }
 }
 
+/// Whether the metric of a report is an accuracy.
+pub(crate) fn is_accuracy(report: Node<'_>) -> bool {
+    report.at("primary_metric.kind") == "accuracy"
+}
+
+/// The limit of the lower end of the interval of the difference of accuracies, percentage points.
+pub(crate) fn accuracy_limit(report: Node<'_>) -> Option<f64> {
+    let policy = report.at("resolved_policy.metrics.accuracy");
+    Some(policy.get("delta_min_pp").f64()? - policy.get("hysteresis_delta_pp").f64().unwrap_or(0.0).max(0.0))
+}
+
+/// The difference of accuracies, percentage points.
+fn difference(report: Node<'_>) -> Result {
+    let metric = report.get("primary_metric");
+    let (interval, examples) = (metric.get("display_ci"), metric.get("n_final").f64());
+    let numbers = metric.get("delta_pp").f64().zip(interval.index(0).f64().zip(interval.index(1).f64()));
+    let Some((delta, (low, high))) = numbers else {
+        return Result::Evaluated("no finite difference of accuracies".to_owned(), None);
+    };
+    let mut detail = format!("accuracy {delta:+.2} percentage points, interval {low:+.2} to {high:+.2}");
+    let limit = accuracy_limit(report);
+    if let Some(limit) = limit {
+        detail += &format!(", whose lower end must be at least {limit:.1}");
+    }
+    let least = report.at("resolved_policy.metrics.accuracy.min_examples").f64();
+    let failed = report.at("validation.primary_metric_acceptable").bool() == Some(false);
+    if let Some((examples, least)) = examples.zip(least)
+        && failed
+        && profile_of(report).gated()
+        && examples < least
+    {
+        detail += &format!("; {examples} final examples were measured, at least {least} are required");
+    }
+    Result::Evaluated(detail, limit.map(|limit| Measured { value: low, least: Some(limit), most: None }))
+}
+
 fn ratio(report: Node<'_>) -> Result {
+    if is_accuracy(report) {
+        return difference(report);
+    }
     let policy = report.at("resolved_policy.metrics.pm_ratio");
     let limit = policy.get("ratio_limit_base").f64().zip(policy.get("hysteresis_ratio").f64());
     let limit = limit.map(|(base, hysteresis)| base + hysteresis);
@@ -235,6 +274,10 @@ pub(crate) struct Tokens {
 
 /// The token floor of the tier; none if the report does not state it.
 pub(crate) fn tokens(report: Node<'_>) -> Option<Tokens> {
+    // An accuracy needs examples instead.
+    if is_accuracy(report) {
+        return None;
+    }
     let policy = report.at("resolved_policy.metrics.pm_ratio");
     let telemetry = report.get("telemetry");
     let total = telemetry.get("preview_total_tokens").f64()? + telemetry.get("final_total_tokens").f64()?;
@@ -248,16 +291,43 @@ pub(crate) fn tokens(report: Node<'_>) -> Option<Tokens> {
 
 fn drift(report: Node<'_>) -> Result {
     let metric = report.get("primary_metric");
+    if is_accuracy(report) {
+        return accuracy_drift(metric);
+    }
     let drift = metric.get("final").f64().zip(metric.get("preview").f64()).map(|(last, first)| last / first);
-    let band = metric.at("drift_band.min").f64().zip(metric.at("drift_band.max").f64());
-    match (drift, band) {
+    match (drift, band(metric)) {
         (Some(drift), Some((low, high))) => Result::Evaluated(
             format!("final/preview {drift:.6}, band {low:.2} to {high:.2}"),
-            Some(Measured { value: drift, least: Some(low), most: high }).filter(|_| drift.is_finite()),
+            Some(Measured { value: drift, least: Some(low), most: Some(high) }).filter(|_| drift.is_finite()),
         ),
         (Some(drift), None) => Result::Evaluated(format!("final/preview {drift:.6}"), None),
         _ => Result::Evaluated("no preview or final perplexity".to_owned(), None),
     }
+}
+
+/// The band of a metric's drift.
+fn band(metric: Node<'_>) -> Option<(f64, f64)> {
+    metric.at("drift_band.min").f64().zip(metric.at("drift_band.max").f64())
+}
+
+/// The band for the difference of the accuracies of both arms.
+#[cfg(feature = "html")]
+pub(crate) fn accuracy_band(report: Node<'_>) -> Option<(f64, f64)> {
+    band(report.get("primary_metric"))
+}
+
+/// The difference of the accuracies of both arms.
+fn accuracy_drift(metric: Node<'_>) -> Result {
+    let Some((last, first)) = metric.get("final").f64().zip(metric.get("preview").f64()) else {
+        return Result::Evaluated("no preview or final accuracy".to_owned(), None);
+    };
+    let (drift, band) = (last - first, band(metric));
+    let mut detail = format!("final − preview {:+.2} percentage points", 100.0 * drift);
+    if let Some((low, high)) = band {
+        detail += &format!(", band {:+.0} to {:+.0}", 100.0 * low, 100.0 * high);
+    }
+    let measured = band.map(|(low, high)| Measured { value: drift, least: Some(low), most: Some(high) });
+    Result::Evaluated(detail, measured)
 }
 
 fn guard_result(guard: &Guard, gate: &GuardGate, report: Node<'_>) -> Result {
@@ -314,22 +384,29 @@ fn all_passed(gates: &[Gate]) -> bool {
         && gates.iter().all(|gate| gate.passed != Some(false))
 }
 
-/// One line: verdict, ratio with its interval, perplexities, and the gates that failed.
+/// One line: verdict, ratio or difference with its interval, values of the metric, and the gates that failed.
 pub fn verdict_line(report: &Value) -> String {
     let gates = gates(report);
     let report = Node::root("", report);
     let metric = report.get("primary_metric");
     let mut line = if all_passed(&gates) { "PASS".to_owned() } else { "FAIL".to_owned() };
-    if let Some(ratio) = metric.get("ratio_vs_baseline").f64() {
+    let accuracy = is_accuracy(report);
+    if accuracy && let Some(delta) = metric.get("delta_pp").f64() {
+        line += &format!(" delta_pp={delta:+.4}");
+    } else if let Some(ratio) = metric.get("ratio_vs_baseline").f64() {
         line += &format!(" ratio={ratio:.6}");
     }
     let interval = metric.get("display_ci");
     if let Some((low, high)) = interval.index(0).f64().zip(interval.index(1).f64()) {
-        line += &format!(" ci=[{low:.6},{high:.6}]");
+        line += &match accuracy {
+            true => format!(" ci=[{low:+.4},{high:+.4}]"),
+            false => format!(" ci=[{low:.6},{high:.6}]"),
+        };
     }
     let baseline = report.at("baseline_ref.primary_metric.final").f64();
     if let Some((baseline, subject)) = baseline.zip(metric.get("final").f64()) {
-        line += &format!(" ppl={baseline:.4}->{subject:.4}");
+        let name = if accuracy { "accuracy" } else { "ppl" };
+        line += &format!(" {name}={baseline:.4}->{subject:.4}");
     }
     let failed: Vec<&str> =
         gates.iter().filter(|gate| gate.passed == Some(false)).map(|gate| gate.name).collect();
@@ -378,7 +455,7 @@ mod tests {
     fn a_margin_is_the_distance_to_the_nearest_limit() {
         let close = |one: f64, other: f64| (one - other).abs() < 1e-12;
         assert!(close(Measured::at_most(1.0, 1.102).margin(), 0.102));
-        let drift = |value| Measured { value, least: Some(0.95), most: 1.07 }.margin();
+        let drift = |value| Measured { value, least: Some(0.95), most: Some(1.07) }.margin();
         assert!(close(drift(1.0), 0.05) && close(drift(1.06), 0.01) && close(drift(0.9), -0.05));
     }
 

@@ -1,7 +1,7 @@
 //! The job (`/in/job.json`): the request of the launcher to one measuring container.
 
 use crate::format::compute_dtype::ComputeDtype;
-use crate::format::dataset::{Packing, Provider};
+use crate::format::dataset::{Answers, Packing, Provider};
 use crate::format::guard_request::GuardRequest;
 use crate::format::masking::Masking;
 use crate::format::metrics::MetricKind;
@@ -61,9 +61,9 @@ pub struct Job {
     pub seq_len: usize,
     /// Recorded; windows do not overlap.
     pub stride: usize,
-    /// Windows asked for in the preview arm.
+    /// Windows asked for in the preview arm; of an accuracy, examples.
     pub preview_n: usize,
-    /// Windows asked for in the final arm.
+    /// Windows asked for in the final arm; of an accuracy, examples.
     pub final_n: usize,
     /// Dataset split name, recorded.
     pub split: String,
@@ -120,6 +120,7 @@ impl Job {
                 files: paths.dataset,
                 text_field: dataset.text_field.clone(),
                 target_field: dataset.target_field.clone(),
+                answers: dataset.answers.clone(),
                 max_samples: dataset.max_samples,
                 packing: dataset.packing,
             },
@@ -166,6 +167,9 @@ pub enum WindowSource {
         /// Name of the target of a pair; absent where rows have one text.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target_field: Option<String>,
+        /// Members that contain choices and the right one; absent unless an accuracy is measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answers: Option<Answers>,
         /// Rows read at most, over all files.
         max_samples: usize,
         /// How their texts lie in windows.

@@ -2,7 +2,9 @@
 //!
 //! The report is untrusted JSON. Windows of the same id are compared, whatever their order.
 
+use crate::format::choices::{self, Choices};
 use crate::format::untrusted::Node;
+use serde::Deserialize as _;
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -17,6 +19,19 @@ pub(crate) struct Window {
     pub(crate) baseline: Option<f64>,
     /// Mean loss of the subject.
     pub(crate) subject: Option<f64>,
+    /// The choice that it is; none where windows are no choices.
+    pub(crate) choice: Option<Choice>,
+}
+
+/// A choice of an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// Position of the example in its arm, from 0.
+    pub(crate) example: usize,
+    /// Position of the choice in the example.
+    pub(crate) place: usize,
+    /// Whether it is the right one.
+    pub(crate) right: bool,
 }
 
 impl Window {
@@ -47,12 +62,28 @@ pub(crate) fn arm(report: Node<'_>, name: &str) -> Result<Paired, Unusable> {
     let baseline: HashMap<String, Measured> = of("baseline", "baseline_windows")?.into_iter().collect();
     let subject = of("subject", "evaluation_windows")?;
     let total = subject.len() + baseline.len();
-    let pair = |(id, measured): (String, Measured)| {
+    let choices = choices(report.get("evaluation_windows").value().get(name), subject.len());
+    let pair = |(place, (id, measured)): (usize, (String, Measured))| {
         let before = baseline.get(&id)?;
-        Some(Window { id, tokens: measured.tokens, baseline: before.loss, subject: measured.loss })
+        let choice = choices.get(place).copied();
+        Some(Window { id, tokens: measured.tokens, baseline: before.loss, subject: measured.loss, choice })
     };
-    let windows: Vec<Window> = subject.into_iter().filter_map(pair).collect();
+    let windows: Vec<Window> = subject.into_iter().enumerate().filter_map(pair).collect();
     Ok(Paired { unpaired: total - 2 * windows.len(), windows })
+}
+
+/// The choice that each of the windows of an arm is; none unless its examples have all windows.
+fn choices(arm: Option<&Value>, windows: usize) -> Vec<Choice> {
+    let examples =
+        arm.and_then(|arm| Vec::<Choices>::deserialize(arm.get("examples")?).ok()).unwrap_or_default();
+    if choices::check(&examples, windows).is_err() {
+        return Vec::new();
+    }
+    let of = |(example, known): (usize, &Choices)| {
+        let answer = known.answer;
+        (0..known.choices).map(move |place| Choice { example, place, right: place == answer })
+    };
+    examples.iter().enumerate().flat_map(of).collect()
 }
 
 struct Measured {

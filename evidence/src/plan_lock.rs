@@ -3,6 +3,7 @@
 //! An author who chooses the tier, the windows or the seed after seeing results can make a weak subject pass. A lock fixes them. A verifier
 //! who received the lock before the evaluation passes its digest to `verify`.
 
+use crate::format::dataset::Answers;
 use crate::format::evaluation_report::MetricsPolicy;
 use crate::format::guard_request::GuardMode;
 use crate::format::masking::Masking;
@@ -138,9 +139,22 @@ fn windows(dataset: &Dataset) -> String {
 }
 
 fn records(dataset: &Dataset) -> String {
-    let Dataset { text_field, target_field, max_samples, split, provider, .. } = dataset;
+    let Dataset { text_field, target_field, answers, max_samples, split, provider, .. } = dataset;
     let target = target_field.as_ref().map_or_else(String::new, |field| format!(" and {field:?}"));
-    format!("{max_samples} of member {text_field:?}{target}, split {split:?}, provider {}", provider.name())
+    let answers = match answers {
+        None => String::new(),
+        Some(Answers::Choices { choices_field, answer_field }) => {
+            format!(" with choices {choices_field:?} and answer {answer_field:?}")
+        }
+        Some(Answers::Labels { label_field, labels: None }) => format!(" with label {label_field:?}"),
+        Some(Answers::Labels { label_field, labels: Some(labels) }) => {
+            format!(" with label {label_field:?} of {labels:?}")
+        }
+    };
+    format!(
+        "{max_samples} of member {text_field:?}{target}{answers}, split {split:?}, provider {}",
+        provider.name()
+    )
 }
 
 fn metric(dataset: &Dataset) -> String {

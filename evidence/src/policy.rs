@@ -167,6 +167,20 @@ impl Tier {
         self.ratio_limit() + HYSTERESIS_RATIO
     }
 
+    /// Lower end of the interval of ACC(subject) − ACC(baseline) that is accepted, in percentage points, before [`HYSTERESIS_PP`].
+    pub fn accuracy_limit(self) -> f64 {
+        match self {
+            Tier::Conservative => -0.5,
+            Tier::Balanced => -1.0,
+            Tier::Aggressive => -2.0,
+        }
+    }
+
+    /// [`Tier::accuracy_limit`] with [`HYSTERESIS_PP`]: the gate.
+    pub fn accuracy_gate(self) -> f64 {
+        self.accuracy_limit() - HYSTERESIS_PP
+    }
+
     /// Tokens both arms together must have.
     pub fn min_tokens(self) -> u64 {
         match self {
@@ -213,13 +227,9 @@ impl Tier {
             },
             pm_tail: self.tail_policy(),
             accuracy: AccuracyPolicy {
-                delta_min_pp: match self {
-                    Tier::Conservative => -0.5,
-                    Tier::Balanced => -1.0,
-                    Tier::Aggressive => -2.0,
-                },
-                min_examples: 200,
-                hysteresis_delta_pp: 0.1,
+                delta_min_pp: self.accuracy_limit(),
+                min_examples: MIN_EXAMPLES as u64,
+                hysteresis_delta_pp: HYSTERESIS_PP,
                 min_examples_fraction: 0.01,
             },
         }
@@ -240,6 +250,14 @@ impl Tier {
 
 /// Added to the ratio limit.
 pub const HYSTERESIS_RATIO: f64 = 0.002;
+/// Subtracted from the limit of the difference of accuracies, percentage points.
+pub const HYSTERESIS_PP: f64 = 0.1;
+/// Final examples that an accuracy needs under a gated profile.
+pub const MIN_EXAMPLES: usize = 200;
+/// The most that the accuracies of preview and final arm may differ, as upstream's verifier has it.
+pub const ACCURACY_DRIFT: f64 = 0.1;
+/// Width of the interval of the difference of accuracies up to which confidence is high, percentage points.
+pub const CONFIDENCE_WIDTH_PP: f64 = 1.0;
 /// Share of [`Tier::min_tokens`] that may be missing if the window floors are met.
 pub const MIN_TOKENS_TOLERANCE: f64 = 0.02;
 

@@ -11,6 +11,9 @@ pub const GUARD_NOT_MEASURED: &str = "this version does not evaluate this guard"
 /// Why the guard overhead was not evaluated.
 pub const NO_GUARD_OVERHEAD: &str = "this version does not measure guard overhead";
 
+/// Why the guard overhead of an accuracy was not evaluated.
+pub const NO_OVERHEAD_OF_ACCURACY: &str = "guard overhead is measured for a perplexity only";
+
 /// Why evidence of the profile `made` does not satisfy the stricter profile `required`.
 pub fn weaker_profile(made: Profile, required: Profile) -> String {
     format!("made with profile {made}; use --profile {made}, or measure with {required}")

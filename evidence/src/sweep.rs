@@ -105,7 +105,7 @@ impl Numbers {
     /// What a report says, and whether the subject passed. Nothing is verified here.
     pub fn of(report: &Value) -> (Status, Self) {
         let gates = gates::gates(report);
-        let limit = gates.first().and_then(|gate| gate.measured).map(|measured| measured.most);
+        let limit = gates.first().and_then(|gate| gate.measured).and_then(|measured| measured.most);
         let report_passed = gates::passed(report);
         let report = Node::root("", report);
         let metric = report.get("primary_metric");

@@ -13,6 +13,7 @@ use invarlock_evidence::format::statistics::{
 };
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::guards::variance::upstream::scales_of;
+use invarlock_evidence::job::Role;
 use invarlock_evidence::measured::Measured;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::policy::{Profile, Tier};
@@ -68,6 +69,14 @@ impl Evidence {
     fn masked(run: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         common::Made::masked(run).write(directory.path());
+        Self::read(directory.path())
+    }
+
+    /// A run that measured an accuracy. One of the two subjects answers an example wrong.
+    fn choices(wrong: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let right = |role, example| role == Role::Baseline || example != wrong;
+        common::Made::choices(2, Profile::Dev, Tier::Balanced, &right).write(directory.path());
         Self::read(directory.path())
     }
 
@@ -447,6 +456,18 @@ fn only_listed_values_of_a_masked_run_can_be_edited() {
     let (honest, other) = (Evidence::masked("root"), Evidence::masked("user"));
     let found = undocumented(&honest, &other, "");
     assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn what_an_accuracy_follows_from_cannot_be_edited() {
+    let (honest, other) = (Evidence::choices(0), Evidence::choices(1));
+    let edited = "/primary_metric /metrics /baseline_ref /quality_overhead /validation /confidence /dataset/windows \
+                  /evaluation_windows/preview/examples /evaluation_windows/final/examples /evaluation_windows/final/logloss \
+                  /baseline_windows/final/logloss /context/plan/content/dataset /data";
+    for below in edited.split_whitespace() {
+        let found = undocumented(&honest, &other, below);
+        assert!(found.is_empty(), "{} accepted edits:\n{}", found.len(), found.join("\n"));
+    }
 }
 
 /// Another choice of masked tokens is refused, though both sides agree on it.

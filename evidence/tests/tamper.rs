@@ -212,7 +212,7 @@ fn rejects_contradicting_run_reports() {
     let good = synthetic(180, 0.0);
     let context = context(Profile::Ci, Tier::Balanced);
     type Change = fn(&mut invarlock_evidence::run_report::RunReport);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 13] = [
         ("logloss", |r| r.evaluation_windows.final_.logloss[2] = f64::NAN),
         ("logloss has", |r| r.evaluation_windows.final_.logloss.truncate(3)),
         ("token_counts", |r| r.evaluation_windows.final_.token_counts[2] += 1),
@@ -222,7 +222,8 @@ fn rejects_contradicting_run_reports() {
         ("preview_hash", |r| r.data.preview_hash = Some("00".repeat(16))),
         ("preview_n", |r| r.data.preview_n = 3),
         ("tokenizer", |r| r.meta.tokenizer_hash = Some("ff".repeat(16))),
-        ("ppl_causal", |r| r.metrics.primary_metric.kind = "accuracy".to_owned()),
+        ("ppl_causal", |r| r.metrics.primary_metric.kind = "bleu".to_owned()),
+        ("evaluation_windows", |r| r.metrics.primary_metric.kind = "accuracy".to_owned()),
         ("input_ids[0]", |r| r.evaluation_windows.preview.input_ids[0][0] ^= 1),
         ("labels", |r| r.evaluation_windows.preview.labels = vec![vec![0; 160]; 180]),
     ];

@@ -20,7 +20,12 @@ impl Choice {
 
     /// Takes the value of a place that names a kind of loss.
     pub fn loss(&mut self, place: &str, value: &str) -> Result<()> {
-        self.add(place, value, |metric| metric.objective.loss_type(), "loss")
+        self.add(place, value, |metric| metric.loss_type(), "loss")
+    }
+
+    /// Takes the metric that a setting of another kind implies.
+    pub fn implied(&mut self, place: &str, kind: MetricKind) -> Result<()> {
+        self.merge(Self(Some((place.to_owned(), kind))))
     }
 
     fn add(

@@ -16,8 +16,9 @@ use crate::preset::{self, Dataset, Preset};
 use crate::signals::Signals;
 use crate::ui::Ui;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
-use invarlock_evidence::format::dataset::Packing;
+use invarlock_evidence::format::dataset::{Packing, Provider};
 use invarlock_evidence::format::guard_request::GuardRequest;
+use invarlock_evidence::format::metrics::MetricKind;
 use invarlock_evidence::format::plan::{self as format, Files};
 use invarlock_evidence::format::tiers::Tiers;
 use invarlock_evidence::format::warning::Warning;
@@ -234,6 +235,20 @@ pub fn settings(request: &Request) -> Result<Preset> {
     let mut preset = dataset(&request.data, request.changes, request.profile)?;
     preset.metric.merge(request.metric.clone())?;
     preset.dataset.metric = preset.metric.kind();
+    if preset.dataset.metric == Some(MetricKind::Accuracy) && preset.dataset.answers.is_none() {
+        let provider = preset.dataset.provider;
+        match (&request.data, provider) {
+            (DataSource::File(_), Provider::LocalJsonl) => preset.dataset.take_choices()?,
+            _ => {
+                let message = format!(
+                    "the metric accuracy is measured on examples with choices, but the provider is {}",
+                    provider.name()
+                );
+                return Err(Error::input(message))
+                    .hint("use the provider local_jsonl_choices or local_jsonl_labels in a preset");
+            }
+        }
+    }
     Ok(preset)
 }
 

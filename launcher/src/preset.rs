@@ -7,10 +7,10 @@ use crate::dataset_files;
 use crate::error::{Context as _, Error, Result};
 use crate::inputs;
 use crate::metric_choice::Choice;
-use crate::preset_provider::HUB;
+use crate::preset_provider::{Fields, HUB};
 use crate::preset_sections::check_members;
 use crate::{preset_eval, preset_provider, preset_sections};
-use invarlock_evidence::format::dataset::{Packing, Provider};
+use invarlock_evidence::format::dataset::{Answers, MAX_TOKENS, Packing, Provider};
 use invarlock_evidence::format::masking::Masking;
 use invarlock_evidence::format::metrics::MetricKind;
 use invarlock_evidence::format::plan as format;
@@ -38,6 +38,8 @@ pub struct Dataset {
     pub text_field: String,
     /// Member that contains the target of a pair; none where rows have one text.
     pub target_field: Option<String>,
+    /// Members that contain choices and the right one; none unless an accuracy is measured.
+    pub answers: Option<Answers>,
     /// The metric; none where the models decide.
     pub metric: Option<MetricKind>,
     /// Settings of masking; none for the default ones.
@@ -67,6 +69,7 @@ impl Dataset {
             packing: self.packing,
             text_field: self.text_field.clone(),
             target_field: self.target_field.clone(),
+            answers: self.answers.clone(),
             metric: self.metric,
             masking: self.masking,
             max_samples: self.max_samples,
@@ -101,6 +104,9 @@ impl Dataset {
         match (self.provider, self.packing) {
             (_, Packing::Documents) => refused("packing: documents joins all rows"),
             (Provider::LocalJsonlPairs, _) => refused("the dataset has pairs"),
+            (Provider::LocalJsonlChoices | Provider::LocalJsonlLabels, _) => {
+                refused("the dataset has examples with choices")
+            }
             (Provider::Wikitext2, _) => {
                 self.seed = seed;
                 Ok(())
@@ -112,9 +118,21 @@ impl Dataset {
         }
     }
 
-    /// Tokens of preview and final windows together.
+    /// Tokens of preview and final windows together, at most. How many choices an example has is known when it is read.
     pub fn tokens(&self) -> usize {
-        (self.preview_n + self.final_n) * self.seq_len
+        match self.provider.has_choices() {
+            true => MAX_TOKENS,
+            false => (self.preview_n + self.final_n) * self.seq_len,
+        }
+    }
+
+    /// Reads the rows of a file that was named without a preset as examples with choices.
+    pub fn take_choices(&mut self) -> Result<()> {
+        let Fields { text, target, answers } =
+            preset_provider::Source::default().fields(Provider::LocalJsonlChoices)?;
+        (self.provider, self.text_field, self.target_field) = (Provider::LocalJsonlChoices, text, target);
+        self.answers = answers;
+        Ok(())
     }
 }
 
@@ -145,8 +163,6 @@ const SEED: u64 = 43;
 const MAX_SAMPLES: usize = 2000;
 /// Rows that are read where windows are cut from documents: more than the splits of wikitext-2 have.
 const MAX_DOCUMENTS: usize = 100_000;
-/// Largest number of tokens of preview and final windows; a report of more would exceed the verifier's size limit.
-const MAX_TOKENS: usize = 4 << 20;
 
 /// `--dataset FILE`: that file with the built-in defaults. `hf:ORG/NAME` and `wikitext2` name datasets in the Hugging Face cache.
 pub fn for_file(file: &Path) -> Result<Preset> {
@@ -164,6 +180,7 @@ pub fn for_file(file: &Path) -> Result<Preset> {
         packing: Packing::Rows,
         text_field: "text".into(),
         target_field: None,
+        answers: None,
         metric: None,
         masking: None,
         max_samples: MAX_SAMPLES,
@@ -213,12 +230,16 @@ pub fn read(path: &Path) -> Result<Preset> {
 /// The preset in a text. `path` is where it was read from.
 pub fn parse(path: &Path, text: &str) -> Result<Preset> {
     let document: Value = serde_norway::from_str(text).map_err(|e| invalid_yaml(text, &e))?;
-    let Sections { dataset: section, metric, masking, adapter, model, mut warnings } = sections(document)?;
+    let Sections { dataset: section, mut metric, masking, adapter, model, mut warnings } =
+        sections(document)?;
     check_members("dataset", &section, &[&SETTINGS[..], &preset_provider::SETTINGS[..]].concat())?;
     let section: Section =
         serde_norway::from_value(section).map_err(|e| Error::input(format!("section `dataset`: {e}")))?;
     let (provider, source) = preset_provider::read(&section.provider, section.source)?;
-    let (text_field, target_field) = source.fields(provider)?;
+    let Fields { text: text_field, target: target_field, answers } = source.fields(provider)?;
+    if answers.is_some() {
+        metric.implied(&format!("dataset.provider {}", provider.name()), MetricKind::Accuracy)?;
+    }
     let seq_len = section.seq_len.unwrap_or(SEQ_LEN);
     let split = section.split.unwrap_or_else(|| "validation".into());
     let dataset = Dataset {
@@ -227,6 +248,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Preset> {
         packing: packing(section.packing.as_deref())?,
         text_field,
         target_field,
+        answers,
         metric: metric.kind(),
         masking,
         max_samples: source.max_samples.unwrap_or(MAX_SAMPLES),
@@ -420,6 +442,23 @@ mod tests {
     }
 
     #[test]
+    fn reads_choices_and_labels() {
+        let d = read_text("dataset: {provider: local_jsonl_choices, file: x, answer_field: answerKey}")
+            .unwrap()
+            .dataset;
+        let answers =
+            Answers::Choices { choices_field: "choices".to_owned(), answer_field: "answerKey".to_owned() };
+        assert_eq!((&*d.text_field, d.answers), ("question", Some(answers)));
+        assert_eq!(d.metric, Some(MetricKind::Accuracy));
+        let d = read_text("dataset: {provider: {kind: local_jsonl_labels, file: x, labels: [no, yes]}}")
+            .unwrap()
+            .dataset;
+        let labels = Some(vec!["no".to_owned(), "yes".to_owned()]);
+        assert_eq!(d.answers, Some(Answers::Labels { label_field: "label".to_owned(), labels }));
+        assert_eq!((&*d.text_field, d.metric), ("text", Some(MetricKind::Accuracy)));
+    }
+
+    #[test]
     fn rows_that_are_read_follow_from_provider_and_packing() {
         let rows = |yaml: &str| read_text(yaml).unwrap().dataset.max_samples;
         assert_eq!(rows("dataset: {provider: hf_text, file: x}"), 2000);
@@ -525,6 +564,19 @@ mod tests {
             ),
             ("dataset: {provider: local_jsonl}", "needs `file`", Kind::Input),
             ("dataset: {provider: local_jsonl, file: x, src_field: a}", "`src_field`", Kind::Input),
+            ("dataset: {provider: local_jsonl, file: x, labels: [a, b]}", "no `labels`", Kind::Input),
+            ("dataset: {provider: local_jsonl_labels, file: x, labels: [a]}", "has 1 labels", Kind::Input),
+            ("dataset: {provider: local_jsonl_labels, file: x, labels: [a, a]}", "named twice", Kind::Input),
+            (
+                "dataset: {provider: local_jsonl_labels, file: x, answer_field: a}",
+                "`answer_field`",
+                Kind::Input,
+            ),
+            (
+                "eval: {metric: {kind: ppl_causal}}\ndataset: {provider: local_jsonl_choices, file: x}",
+                "dataset.provider local_jsonl_choices contradicts eval.metric.kind ppl_causal",
+                Kind::Input,
+            ),
             ("dataset: {provider: local_jsonl_pairs, file: x, text_field: a}", "`text_field`", Kind::Input),
             ("eval: {spike_threshold: 2.0}\ndataset: {provider: local_jsonl, file: x}", "spike", Kind::Input),
             (

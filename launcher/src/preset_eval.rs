@@ -86,6 +86,8 @@ mod tests {
         let (kind, masking) =
             read_text("{metric: {kind: ppl_mlm}, loss: {type: mlm, mask_prob: 0.3}}").unwrap();
         assert_eq!(kind, Some(MetricKind::PplMlm));
+        let (kind, _) = read_text("{metric: {kind: accuracy}, loss: {type: classification}}").unwrap();
+        assert_eq!(kind, Some(MetricKind::Accuracy));
         assert_eq!(masking, Some(Masking { mask_prob: 0.3, ..Masking::default() }));
     }
 
@@ -94,8 +96,9 @@ mod tests {
         for (yaml, word) in [
             ("{bootstrap: {replicates: 10}}", "bootstrap"),
             ("{metric: {reps: 10}}", "reps"),
-            ("{metric: {kind: accuracy}}", "accuracy"),
-            ("{loss: {type: classification}}", "classification"),
+            ("{metric: {kind: bleu}}", "bleu"),
+            ("{loss: {type: ranking}}", "ranking"),
+            ("{metric: {kind: accuracy}, loss: {type: causal}}", "contradicts"),
             ("{metric: {kind: ppl_causal}, loss: {type: mlm}}", "contradicts"),
             ("{loss: {mask_prob: 0}}", "eval.loss.mask_prob is 0"),
             ("{loss: {mask_prob: many}}", "section `eval`"),

@@ -4,7 +4,8 @@ use crate::dataset_files;
 use crate::error::{Error, Result};
 use crate::inputs;
 use crate::preset_sections::check_members;
-use invarlock_evidence::format::dataset::Provider;
+use invarlock_evidence::format::choices::MAX_CHOICES;
+use invarlock_evidence::format::dataset::{Answers, Provider};
 use serde::Deserialize;
 use serde_norway::Value;
 use std::path::{Path, PathBuf};
@@ -23,12 +24,16 @@ pub struct Source {
     text_field: Option<String>,
     src_field: Option<String>,
     tgt_field: Option<String>,
+    choices_field: Option<String>,
+    answer_field: Option<String>,
+    label_field: Option<String>,
+    labels: Option<Vec<String>>,
     /// Rows that are read at most.
     pub max_samples: Option<usize>,
 }
 
 /// The settings of [`Source`].
-pub const SETTINGS: [&str; 9] = [
+pub const SETTINGS: [&str; 13] = [
     "file",
     "path",
     "data_files",
@@ -37,8 +42,24 @@ pub const SETTINGS: [&str; 9] = [
     "text_field",
     "src_field",
     "tgt_field",
+    "choices_field",
+    "answer_field",
+    "label_field",
+    "labels",
     "max_samples",
 ];
+
+/// The members of a row that are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fields {
+    /// The text, the source of a pair, or the prompt of choices.
+    pub text: String,
+    /// The target of a pair.
+    pub target: Option<String>,
+    /// What an accuracy is measured on.
+    pub answers: Option<Answers>,
+}
+
 /// The provider of the section `dataset`, with its settings: those inside `provider`, else those beside it.
 pub fn read(provider: &Value, beside: Source) -> Result<(Provider, Source)> {
     let (kind, inside) = match provider {
@@ -61,6 +82,23 @@ pub fn read(provider: &Value, beside: Source) -> Result<(Provider, Source)> {
     Ok((named, inside.or(beside)))
 }
 
+/// Refuses labels that cannot be told apart.
+fn check_labels(labels: &[String]) -> Result<()> {
+    if !(2..=MAX_CHOICES).contains(&labels.len()) {
+        return Err(Error::input(format!(
+            "`labels` has {} labels; supported: 2 to {MAX_CHOICES}",
+            labels.len()
+        )));
+    }
+    let mut seen = std::collections::HashSet::new();
+    match labels.iter().find(|label| label.trim().is_empty() || !seen.insert(*label)) {
+        Some(label) => {
+            Err(Error::input(format!("`labels` has the label {label:?}, which is blank or named twice")))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Source {
     fn or(self, other: Self) -> Self {
         Self {
@@ -72,27 +110,65 @@ impl Source {
             text_field: self.text_field.or(other.text_field),
             src_field: self.src_field.or(other.src_field),
             tgt_field: self.tgt_field.or(other.tgt_field),
+            choices_field: self.choices_field.or(other.choices_field),
+            answer_field: self.answer_field.or(other.answer_field),
+            label_field: self.label_field.or(other.label_field),
+            labels: self.labels.or(other.labels),
             max_samples: self.max_samples.or(other.max_samples),
         }
     }
 
-    /// The fields with the text, or with source and target of a pair. Settings of the other provider are an error.
-    pub fn fields(&self, provider: Provider) -> Result<(String, Option<String>)> {
-        let name = provider.name();
+    /// The fields that are read. Settings of other providers are an error.
+    pub fn fields(&self, provider: Provider) -> Result<Fields> {
+        self.refuse_others(provider)?;
         let named =
             |field: &Option<String>, default: &str| field.clone().unwrap_or_else(|| default.to_owned());
-        let Self { text_field: text, src_field: source, tgt_field: target, .. } = self;
-        match provider {
-            Provider::LocalJsonlPairs if text.is_some() => {
-                Err(Error::input(format!("provider `{name}` has no `text_field`"))
-                    .with_hint("name the members with src_field and tgt_field"))
+        let text = |default| named(&self.text_field, default);
+        let plain = |text: String| Fields { text, target: None, answers: None };
+        Ok(match provider {
+            Provider::LocalJsonl | Provider::HfText | Provider::Wikitext2 => plain(text("text")),
+            Provider::LocalJsonlPairs => Fields {
+                target: Some(named(&self.tgt_field, "target")),
+                ..plain(named(&self.src_field, "source"))
+            },
+            Provider::LocalJsonlChoices => Fields {
+                answers: Some(Answers::Choices {
+                    choices_field: named(&self.choices_field, "choices"),
+                    answer_field: named(&self.answer_field, "answer"),
+                }),
+                ..plain(text("question"))
+            },
+            Provider::LocalJsonlLabels => {
+                self.labels.as_deref().map_or(Ok(()), check_labels)?;
+                let label_field = named(&self.label_field, "label");
+                let answers = Answers::Labels { label_field, labels: self.labels.clone() };
+                Fields { answers: Some(answers), ..plain(text("text")) }
             }
-            Provider::LocalJsonlPairs => Ok((named(source, "source"), Some(named(target, "target")))),
-            _ if source.is_some() || target.is_some() => {
-                Err(Error::input(format!("provider `{name}` has neither `src_field` nor `tgt_field`"))
-                    .with_hint("use the provider local_jsonl_pairs for pairs of texts"))
+        })
+    }
+
+    /// Refuses settings that another provider has.
+    fn refuse_others(&self, provider: Provider) -> Result<()> {
+        let pairs = &[Provider::LocalJsonlPairs][..];
+        let (choices, labels) = (&[Provider::LocalJsonlChoices][..], &[Provider::LocalJsonlLabels][..]);
+        let text = Provider::ALL.into_iter().filter(|provider| *provider != Provider::LocalJsonlPairs);
+        let text: Vec<Provider> = text.collect();
+        let settings = [
+            ("text_field", self.text_field.is_some(), &text[..]),
+            ("src_field", self.src_field.is_some(), pairs),
+            ("tgt_field", self.tgt_field.is_some(), pairs),
+            ("choices_field", self.choices_field.is_some(), choices),
+            ("answer_field", self.answer_field.is_some(), choices),
+            ("label_field", self.label_field.is_some(), labels),
+            ("labels", self.labels.is_some(), labels),
+        ];
+        match settings.into_iter().find(|(_, set, owners)| *set && !owners.contains(&provider)) {
+            None => Ok(()),
+            Some((setting, _, owners)) => {
+                let owners: Vec<&str> = owners.iter().map(|owner| owner.name()).collect();
+                Err(Error::input(format!("provider `{}` has no `{setting}`", provider.name()))
+                    .with_hint(format!("remove it, or use the provider {}", owners.join(" or "))))
             }
-            _ => Ok((named(text, "text"), None)),
         }
     }
 

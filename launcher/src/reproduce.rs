@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::{image, limits, metric_choice};
+use invarlock_evidence::format::choices::Choices;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::plan as format;
 use invarlock_evidence::job::{Role, Task};
@@ -136,7 +137,8 @@ impl Run<'_> {
         dtype: ComputeDtype,
         chosen: &BaselineWindows,
     ) -> Result<Measured> {
-        let counts = (chosen.preview.window_ids.len(), chosen.final_.window_ids.len());
+        let [preview, final_] = chosen.examples().unwrap_or_else(|| chosen.counts());
+        let counts = (preview, final_);
         // Fewer windows than another profile requires.
         let opened = self.open(evidence, (&self.inputs.baseline, checkpoint), dtype, Profile::Dev, counts)?;
         let (policy, windows) = (self.policy, Some(chosen));
@@ -185,6 +187,7 @@ impl Run<'_> {
             packing: settings.packing,
             text_field: settings.text_field.clone(),
             target_field: settings.target_field.clone(),
+            answers: settings.answers.clone(),
             metric: settings.metric,
             masking: settings.masking,
             max_samples: settings.max_samples,
@@ -245,8 +248,14 @@ fn other_windows(recorded: &Measured, again: &BaselineWindows) -> Vec<String> {
 /// Windows of both arms, chosen by the randomness of this machine.
 fn chosen(windows: &BaselineWindows, reproduction: &Reproduction) -> Result<BaselineWindows> {
     let arm = |arm: &ReplayArm| {
-        let positions = reproduce::choose(arm.window_ids.len(), reproduction.measured, &mut below)?;
+        let units = arm.examples.as_ref().map_or(arm.window_ids.len(), Vec::len);
+        let chosen = reproduce::choose(units, reproduction.measured, &mut below)?;
+        let positions = match &arm.examples {
+            Some(examples) => windows_of(examples, &chosen),
+            None => chosen.clone(),
+        };
         Ok::<_, Error>(ReplayArm {
+            examples: arm.examples.as_ref().map(|examples| rows(&chosen, examples)),
             window_ids: rows(&positions, &arm.window_ids),
             input_ids: rows(&positions, &arm.input_ids),
             attention_masks: rows(&positions, &arm.attention_masks),
@@ -267,6 +276,19 @@ fn chosen(windows: &BaselineWindows, reproduction: &Reproduction) -> Result<Base
         WindowsTokenizer { used_tokens: tokens.map(|(_, token)| token.clone()).collect(), ..known.clone() }
     });
     Ok(chosen)
+}
+
+/// The positions of all windows of the chosen examples.
+fn windows_of(examples: &[Choices], chosen: &[usize]) -> Vec<usize> {
+    let mut first = 0;
+    let starts: Vec<usize> = examples
+        .iter()
+        .map(|example| {
+            first += example.choices;
+            first - example.choices
+        })
+        .collect();
+    chosen.iter().flat_map(|place| starts[*place]..starts[*place] + examples[*place].choices).collect()
 }
 
 /// The values at these positions.

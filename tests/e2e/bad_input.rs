@@ -282,7 +282,8 @@ fn rejects_unsupported_options_before_any_run() {
     case.evaluate(&["--device", "cuda"]).expect(3).one_error(&["cuda", "CPU"]);
     case.evaluate(&["--dtype", "bfloat16"]).expect(3).one_error(&["--dtype: bfloat16", "use float32"]);
     case.evaluate(&["--dtype", "half"]).expect(2).one_error(&["--dtype: half", "use float32"]);
-    case.evaluate(&["--metric", "accuracy"]).expect(3).one_error(&["--metric accuracy", "ppl_causal"]);
+    let wanted = ["the metric accuracy is measured on examples with choices", "local_jsonl_choices"];
+    case.evaluate(&["--metric", "accuracy"]).expect(2).one_error(&wanted);
     case.evaluate(&["--adapter", "hf_multimodal"]).expect(3).one_error(&["hf_multimodal"]);
     case.evaluate(&["--metric", "bleu"]).expect(3).one_error(&["--metric bleu", "ppl_seq2seq"]);
     case.evaluate(&["--metric", "ppl_mlm"]).expect(2).one_error(&["ppl_mlm", "causal language model"]);

@@ -45,6 +45,9 @@ fn not_json(line: &[u8], error: &serde_json::Error) -> Error {
 }
 
 fn row_of_object(mut row: Map<String, Value>, fields: Fields<'_>) -> Result<Row> {
+    if let Some(choices) = fields.choices {
+        return super::choices::row(&row, fields.text, choices);
+    }
     if fields.target.is_none()
         && let Some(Value::Array(messages)) = row.get(fields.text)
         && !messages.is_empty()

@@ -2,6 +2,7 @@
 //!
 //! To add a format, write its reader and name it in `Format`.
 
+mod choices;
 mod json;
 mod parquet;
 mod source;
@@ -12,22 +13,26 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::limits;
+pub use choices::{ChoiceFields, Question};
 use invarlock_error::{Context as _, Result, bail};
 use source::{Format, Source};
 
 /// The fields of a row that are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {
-    /// Its text, or the source of a pair.
+    /// Its text, the source of a pair, or the prompt of choices.
     pub text: &'a str,
-    /// The target of a pair.
+    /// The target of a pair, or the label of a text.
     pub target: Option<&'a str>,
+    /// The choices and the right one.
+    pub choices: Option<ChoiceFields<'a>>,
 }
 
 impl<'a> Fields<'a> {
     /// The names of the fields.
     fn names(&self) -> impl Iterator<Item = &'a str> {
-        [self.text].into_iter().chain(self.target)
+        let choices = self.choices.map(|fields| [fields.choices, fields.answer]);
+        [self.text].into_iter().chain(self.target).chain(choices.into_iter().flatten())
     }
 
     /// A row from the value of each field.
@@ -40,10 +45,12 @@ impl<'a> Fields<'a> {
 /// A row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
-    /// Its text, or the source of a pair.
+    /// Its text, the source of a pair, or the prompt of choices.
     pub text: String,
-    /// The target of a pair.
+    /// The target of a pair, or the label of a text.
     pub target: Option<String>,
+    /// Its choices and the right one.
+    pub question: Option<Question>,
     /// Whether the text is a conversation: a JSON array of messages, or what a chat template made of it.
     pub is_conversation: bool,
 }
@@ -55,7 +62,7 @@ impl Row {
     }
 
     fn conversation(messages: &[Value]) -> Self {
-        Self { text: json!(messages).to_string(), target: None, is_conversation: true }
+        Self { text: json!(messages).to_string(), is_conversation: true, ..Self::default() }
     }
 }
 
@@ -135,7 +142,9 @@ impl Rows {
             (Some(true), false) => bail!(Input, "a text, but rows before it contain conversations"),
             _ => {}
         }
-        self.bytes += row.text.len() + row.target.as_ref().map_or(0, String::len);
+        let choices = row.question.iter().flat_map(|question| &*question.choices);
+        let texts = [&row.text].into_iter().chain(&row.target).chain(choices);
+        self.bytes += texts.map(String::len).sum::<usize>();
         if self.bytes > limits::TEXT_BYTES {
             bail!(Input, "more than {} bytes of text", limits::TEXT_BYTES);
         }
@@ -149,7 +158,7 @@ mod tests {
     use super::*;
     use invarlock_error::Kind;
 
-    const TEXT: Fields<'_> = Fields { text: "text", target: None };
+    const TEXT: Fields<'_> = Fields { text: "text", target: None, choices: None };
 
     fn limit(rows: usize) -> Limit {
         Limit { rows, blank_counts: false }
@@ -324,7 +333,7 @@ mod tests {
 
     #[test]
     fn pairs_are_read_and_those_without_a_text_are_skipped() {
-        let pairs = Fields { text: "src", target: Some("tgt") };
+        let pairs = Fields { text: "src", target: Some("tgt"), choices: None };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let read_pairs = |name: &str, bytes: &[u8]| {
             let path = dir.path().join(name);
@@ -339,6 +348,84 @@ mod tests {
         let refused = |name: &str, text: &str| read_pairs(name, text.as_bytes()).expect_err(text).to_string();
         assert!(refused("a.jsonl", "{\"src\": \"a\"}").contains("the field \"tgt\" is missing"));
         assert!(refused("a.txt", "a").contains("lines of text have no pairs"));
+    }
+
+    #[test]
+    fn rows_with_choices_are_read_from_formats_with_lists() {
+        let fields = Fields {
+            text: "question",
+            target: None,
+            choices: Some(ChoiceFields { choices: "choices", answer: "answer" }),
+        };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let read_choices = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).expect("written");
+            read(&[path.to_str().expect("text").to_owned()], fields, limit(10))
+        };
+        let question = |answer| Some(Question { choices: ["a", "b"].map(str::to_owned).into(), answer });
+        let row = |text: &str, answer| Row { question: question(answer), ..Row::text(text) };
+        let truth = Texts { rows: vec![row("q", 1), row("r", 0)], blank: 1 };
+        let one = r#"{"question": "q", "choices": ["a", "b"], "answer": 1}"#;
+        let blank = r#"{"question": "", "choices": [], "answer": 9}"#;
+        let two = r#"{"question": "r", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answer": "A"}"#;
+        let lines = format!("{one}\n{blank}\n{two}\n");
+        assert_eq!(read_choices("a.jsonl", lines.as_bytes()).as_ref(), Ok(&truth));
+        let array = format!("[{one}, {blank}, {two}]");
+        assert_eq!(read_choices("a.json", array.as_bytes()).as_ref(), Ok(&truth));
+        let refused = |name: &str, bytes: &[u8], word: &str| {
+            let error = read_choices(name, bytes).expect_err(word);
+            assert!(error.message().contains(word), "{error}");
+        };
+        refused("a.csv", b"question,choices,answer\nq,a,0\n", "a table has no lists");
+        refused("a.txt", b"q\n", "lines of text have no choices");
+        let wrong = format!("{one}\n{}\n", one.replace("1}", "2}"));
+        refused("a.jsonl", wrong.as_bytes(), "line 2: the field \"answer\" is 2");
+        refused("a.parquet", &parquet(&[Some("a")]), "the field \"question\" is missing");
+        for keyed in [false, true] {
+            let found = read_choices("a.parquet", &parquet_of_choices(keyed)).expect("read");
+            assert_eq!(found.rows, [row("q", 1)], "{keyed}");
+        }
+    }
+
+    /// A Parquet file with one row of choices, in the forms of ARC and of MMLU.
+    fn parquet_of_choices(keyed: bool) -> Vec<u8> {
+        use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+        use ::parquet::file::writer::SerializedFileWriter;
+        const LIST: &str = "(LIST) { repeated group list { required binary element (UTF8); } }";
+        let (choices, answer) = match keyed {
+            true => (
+                format!("{{ required group text {LIST} required group label {LIST} }}"),
+                "binary answer (UTF8)",
+            ),
+            false => (LIST.to_owned(), "int64 answer"),
+        };
+        let schema = format!(
+            "message m {{ required binary question (UTF8); required group choices {choices} required {answer}; }}"
+        );
+        let schema = ::parquet::schema::parser::parse_message_type(&schema).expect("a schema");
+        let mut file =
+            SerializedFileWriter::new(Vec::new(), schema.into(), Default::default()).expect("a writer");
+        let mut group = file.next_row_group().expect("a group");
+        let texts = |texts: &[&str]| texts.iter().map(|text| ByteArray::from(*text)).collect::<Vec<_>>();
+        let lists = if keyed { vec![["a", "b"], ["A", "B"]] } else { vec![["a", "b"]] };
+        let mut column = group.next_column().expect("a column").expect("question");
+        column.typed::<ByteArrayType>().write_batch(&texts(&["q"]), None, None).expect("written");
+        column.close().expect("closed");
+        for list in lists {
+            let mut column = group.next_column().expect("a column").expect("a list");
+            let levels = (Some(&[1, 1][..]), Some(&[0, 1][..]));
+            column.typed::<ByteArrayType>().write_batch(&texts(&list), levels.0, levels.1).expect("written");
+            column.close().expect("closed");
+        }
+        let mut column = group.next_column().expect("a column").expect("answer");
+        match keyed {
+            true => column.typed::<ByteArrayType>().write_batch(&texts(&["B"]), None, None).expect("written"),
+            false => column.typed::<Int64Type>().write_batch(&[1], None, None).expect("written"),
+        };
+        column.close().expect("closed");
+        group.close().expect("closed");
+        file.into_inner().expect("a file")
     }
 
     #[test]
@@ -375,10 +462,10 @@ mod tests {
         let path = dir.path().join("a.parquet");
         std::fs::write(&path, parquet(&[Some("a")])).expect("written");
         let paths = [path.to_str().expect("text").to_owned()];
-        let error = read(&paths, Fields { text: "body", target: None }, limit(1)).expect_err("missing");
+        let error = read(&paths, Fields { text: "body", ..TEXT }, limit(1)).expect_err("missing");
         assert!(error.to_string().contains("the columns are: id, text"), "{error}");
         assert!(
-            read(&paths, Fields { text: "id", target: None }, limit(1))
+            read(&paths, Fields { text: "id", ..TEXT }, limit(1))
                 .expect_err("numbers")
                 .message()
                 .contains("does not contain strings")

@@ -13,6 +13,9 @@ pub(super) fn missing(field: &str) -> Error {
 
 /// Reads the rows of a table, whose first row names the columns.
 pub fn rows(source: Source, delimiter: u8, fields: Fields<'_>, rows: &mut Rows) -> Result<()> {
+    if fields.choices.is_some() {
+        bail!(Input, "a table has no lists, so it has no choices; use JSON lines, a JSON array or Parquet");
+    }
     let Source { reader, row: limit, .. } = source;
     let mut table = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(reader);
     let wrong = |error: csv::Error| match limit.is_exceeded() {
@@ -49,8 +52,11 @@ pub fn rows(source: Source, delimiter: u8, fields: Fields<'_>, rows: &mut Rows) 
 
 /// Reads a text from each line.
 pub fn lines(source: Source, fields: Fields<'_>, rows: &mut Rows) -> Result<()> {
+    if fields.choices.is_some() {
+        bail!(Input, "lines of text have no choices; use JSON lines, a JSON array or Parquet");
+    }
     if fields.target.is_some() {
-        bail!(Input, "lines of text have no pairs; use JSON lines, CSV, TSV or Parquet");
+        bail!(Input, "lines of text have no pairs and no labels; use JSON lines, CSV, TSV or Parquet");
     }
     source.lines(rows, |line| match std::str::from_utf8(line) {
         Ok(text) => Ok(Row::text(text)),

@@ -1,12 +1,13 @@
 //! Makes windows of the rows of a dataset.
 
-use invarlock_evidence::format::dataset::{Packing, Provider};
+use invarlock_evidence::format::dataset::{Answers, Packing, Provider};
 use invarlock_evidence::format::masking::Masked;
 use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::job::Job;
 use invarlock_evidence::masking::{Masker, eligible};
 
 use super::documents::{Documents, documents};
+use super::examples::{Encoding, examples, label_rows};
 use super::select::{WindowRequest, select};
 use super::shuffled::shuffled;
 use super::stratified::stratified;
@@ -22,6 +23,8 @@ use invarlock_error::{Error, Result, bail};
 pub(super) struct Rows<'a> {
     pub files: &'a [String],
     pub fields: Fields<'a>,
+    /// What an accuracy is measured on; none for a perplexity.
+    pub answers: Option<&'a Answers>,
     pub max_samples: usize,
     pub packing: Packing,
 }
@@ -50,16 +53,61 @@ impl Windower<'_> {
             blank_counts: self.job.provider == Provider::Wikitext2 && rows.packing == Packing::Rows,
         };
         let texts = dataset::read(rows.files, rows.fields, limit)?;
+        if let Some(answers) = rows.answers {
+            return self.choices(texts, answers, rows, progress);
+        }
         let (texts, template) = self.rendered(texts)?;
         let windows = self.selected(&texts, rows, progress)?;
         Ok(Windows { chat_template: template, ..windows })
     }
 
+    /// The windows of the choices of rows.
+    fn choices(
+        &self,
+        mut texts: Texts,
+        answers: &Answers,
+        rows: &Rows<'_>,
+        progress: &Progress,
+    ) -> Result<Windows> {
+        if let Answers::Labels { labels, .. } = answers {
+            label_rows(&mut texts, labels.as_deref())?;
+        }
+        let whole = self.tokenizer.whole()?;
+        let encode = |text: &str| whole.encode_plain(text);
+        let encoding = Encoding { begin: whole.bos, pad: whole.pad_id, encode: &encode };
+        examples(&texts, encoding, &self.request(rows), &|done, total| {
+            progress.report("tokenize", done, total)
+        })
+    }
+
+    fn request(&self, rows: &Rows<'_>) -> WindowRequest<'_> {
+        WindowRequest {
+            seq_len: self.job.seq_len,
+            preview: self.job.preview_n,
+            final_: self.job.final_n,
+            profile: &self.job.profile,
+            max_samples: rows.max_samples,
+            joinable: joinable(self.objective, rows.packing),
+        }
+    }
+
     /// Fails where rows are chosen in a way that the model does not allow.
     fn check(&self, rows: &Rows<'_>) -> Result<()> {
         let provider = self.job.provider;
-        if (rows.fields.target.is_some()) != (provider == Provider::LocalJsonlPairs) {
+        let fits = match rows.answers {
+            None => {
+                !provider.has_choices()
+                    && rows.fields.target.is_some() == (provider == Provider::LocalJsonlPairs)
+            }
+            Some(Answers::Choices { .. }) => provider == Provider::LocalJsonlChoices,
+            Some(Answers::Labels { .. }) => provider == Provider::LocalJsonlLabels,
+        };
+        if !fits {
             bail!(Input, "the job has the provider {}, which does not fit its fields", provider.name());
+        }
+        if rows.answers.is_some() && rows.packing != Packing::Rows {
+            return Err(Error::unsupported("packing: documents is not supported for an accuracy")
+                .with_hint("use packing: rows"));
         }
         let refused = match (self.objective, provider) {
             (Objective::Causal, _) => None,
@@ -90,14 +138,7 @@ impl Windower<'_> {
     fn selected(mut self, texts: &Texts, rows: &Rows<'_>, progress: &Progress) -> Result<Windows> {
         let masked = self.masked.take();
         let Self { job, objective, tokenizer, .. } = self;
-        let request = WindowRequest {
-            seq_len: job.seq_len,
-            preview: job.preview_n,
-            final_: job.final_n,
-            profile: &job.profile,
-            max_samples: rows.max_samples,
-            joinable: joinable(objective, rows.packing),
-        };
+        let request = self.request(rows);
         let encode = |row: &Row| window(row, objective, tokenizer, job.seq_len);
         let report = |done, total| progress.report("tokenize", done, total);
         let masker = |masked| Masker::new(masked, tokenizer.vocab_size, job.seed);
@@ -108,9 +149,14 @@ impl Windower<'_> {
                 shuffled(texts, job.seed, &request, &encode, masker.as_mut(), &report)?
             }
             (Packing::Rows, Provider::Wikitext2) => stratified(texts, job.seed, &request, &encode, &report)?,
-            (Packing::Rows, Provider::LocalJsonl | Provider::LocalJsonlPairs) => {
-                select(texts, &request, &encode, masker.as_mut(), &report)?
-            }
+            // Choices do not come here.
+            (
+                Packing::Rows,
+                Provider::LocalJsonl
+                | Provider::LocalJsonlPairs
+                | Provider::LocalJsonlChoices
+                | Provider::LocalJsonlLabels,
+            ) => select(texts, &request, &encode, masker.as_mut(), &report)?,
         };
         let draws = masker.map(|masker| masker.draws());
         let masked = masked.map(|masked| with_draws(masked, draws, &windows, tokenizer));

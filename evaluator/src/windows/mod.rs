@@ -1,6 +1,7 @@
 //! Windows: the token sequences on which a model is measured.
 
 mod documents;
+mod examples;
 mod from_dataset;
 mod open;
 mod random;
@@ -17,6 +18,7 @@ pub use source::WindowsSource;
 
 use std::collections::BTreeSet;
 
+use invarlock_evidence::format::choices::{Choices, parts};
 use invarlock_evidence::format::dataset::Packing;
 use invarlock_evidence::format::masking::Masked;
 
@@ -31,7 +33,7 @@ pub struct Window {
     pub ids: Vec<u32>,
     /// Number of tokens of the text.
     pub real: usize,
-    /// The tokens to predict, as [`Example::labels`] has them; none for a causal model.
+    /// The tokens to predict, as [`Example::labels`] has them; none where a causal model predicts all.
     pub labels: Option<Vec<i64>>,
 }
 
@@ -70,9 +72,24 @@ pub struct Arm {
     pub ids: Vec<u64>,
     /// The windows, in the order of `ids`.
     pub windows: Vec<Window>,
+    /// The examples whose choices the windows are; none unless an accuracy is measured.
+    pub examples: Option<Vec<Choices>>,
 }
 
 impl Arm {
+    /// The number of examples, or of windows where they are no choices.
+    pub fn count(&self) -> usize {
+        self.examples.as_ref().map_or(self.windows.len(), Vec::len)
+    }
+
+    /// The windows and ids of each example, or each window where they are no choices.
+    fn units(&self) -> Vec<(&[Window], &[u64])> {
+        match &self.examples {
+            Some(examples) => parts(examples, &self.windows).zip(parts(examples, &self.ids)).collect(),
+            None => self.windows.chunks(1).zip(self.ids.chunks(1)).collect(),
+        }
+    }
+
     /// Number of tokens of the text in all windows.
     pub fn tokens(&self) -> u64 {
         self.windows.iter().map(|w| w.real as u64).sum()

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use invarlock_evidence::format::dataset::Answers;
 use invarlock_evidence::format::masking::Masked;
-use invarlock_evidence::format::metrics;
+use invarlock_evidence::format::metrics::{self, MetricKind};
 use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::job::{Job, Role, WindowSource};
 use invarlock_evidence::run_report::BaselineWindows;
@@ -13,7 +14,7 @@ use super::from_dataset::{Rows, Windower};
 use super::replay::replay;
 use super::source::WindowsSource;
 use crate::checkpoint::Checkpoint;
-use crate::dataset::Fields;
+use crate::dataset::{ChoiceFields, Fields};
 use crate::model::ModelInfo;
 use crate::progress::Progress;
 use crate::tokenizer::{Tokenizer, described, of_subject};
@@ -44,11 +45,21 @@ pub fn open(
         Objective::Causal | Objective::Seq2Seq => None,
     };
     match &job.windows {
-        WindowSource::LocalJsonl { files, text_field, target_field, max_samples, packing } => {
+        WindowSource::LocalJsonl { files, text_field, target_field, answers, max_samples, packing } => {
             let tokenizer = own()?;
+            let fields = Fields { text: text_field, target: target_field.as_deref(), choices: None };
+            let fields = match answers {
+                None => fields,
+                Some(Answers::Choices { choices_field, answer_field }) => {
+                    let choices = ChoiceFields { choices: choices_field, answer: answer_field };
+                    Fields { choices: Some(choices), ..fields }
+                }
+                Some(Answers::Labels { label_field, .. }) => Fields { target: Some(label_field), ..fields },
+            };
             let rows = Rows {
                 files,
-                fields: Fields { text: text_field, target: target_field.as_deref() },
+                fields,
+                answers: answers.as_ref(),
                 max_samples: *max_samples,
                 packing: *packing,
             };
@@ -61,6 +72,10 @@ pub fn open(
             let mut baseline: BaselineWindows =
                 files::read_json(Path::new(file), "windows of the baseline", limits::WINDOWS_BYTES)?;
             same_objective(&baseline, model)?;
+            let accuracy = job.metric == Some(MetricKind::Accuracy);
+            if baseline.examples().is_some() != accuracy {
+                bail!(Input, "the windows of the baseline and the job are about different metrics");
+            }
             let subject = of_subject(tokenizer, &baseline)?;
             let hash = baseline.tokenizer_hash.clone().unwrap_or_default();
             let described = baseline.tokenizer.take();
@@ -84,6 +99,18 @@ fn check_request(job: &Job, model: &ModelInfo<'_>) -> Result<()> {
             .with_hint(
                 "remove mask_prob, seed, random_token_prob and original_token_prob from `eval.loss`",
             ));
+    }
+    if let (Role::Baseline, WindowSource::LocalJsonl { answers, .. }) = (job.role, &job.windows)
+        && answers.is_some() != (job.metric == Some(MetricKind::Accuracy))
+    {
+        let (dataset, hint) = match answers {
+            Some(_) => ("has examples with choices", "use the metric accuracy"),
+            None => ("has no choices", "use the provider local_jsonl_choices or local_jsonl_labels"),
+        };
+        let metric = job.metric.map_or("auto", |kind| metrics::of(kind).name);
+        return Err(
+            Error::input(format!("the metric is {metric}, but the dataset {dataset}")).with_hint(hint)
+        );
     }
     if let (Role::Baseline, WindowSource::LocalJsonl { target_field, .. }) = (job.role, &job.windows)
         && target_field.is_some() != (objective == Objective::Seq2Seq)

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use invarlock_evidence::format::choices;
 use invarlock_evidence::format::objective::Objective;
 use invarlock_evidence::numerics::NOT_PREDICTED;
 use invarlock_evidence::run_report::{BaselineWindows, ReplayArm};
@@ -11,23 +12,34 @@ use invarlock_error::{Error, Result, bail};
 
 /// Checks the windows of a baseline. `vocab_size` is the number of tokens that the subject embeds; both sides predict the same.
 pub fn replay(baseline: BaselineWindows, seq_len: usize, vocab_size: usize) -> Result<Windows> {
-    let kind = (baseline.objective, vocab_size);
+    let kind = Kind { objective: baseline.objective, vocab_size, choices: baseline.examples().is_some() };
     check_size(seq_len, baseline.preview.input_ids.len().saturating_add(baseline.final_.input_ids.len()))?;
     let preview = check_arm("preview", baseline.preview, seq_len, kind)?;
     let final_ = check_arm("final", baseline.final_, seq_len, kind)?;
     let mut ids = HashSet::new();
-    let mut tokens = HashSet::new();
-    for (id, window) in
-        preview.ids.iter().chain(&final_.ids).zip(preview.windows.iter().chain(&final_.windows))
-    {
-        if !ids.insert(id) {
-            return Err(invalid(format!("two windows have the id {id}")));
-        }
-        if !tokens.insert(window.tokens()) {
-            return Err(invalid(format!("window {id} repeats another window")));
+    if let Some(id) = preview.ids.iter().chain(&final_.ids).find(|id| !ids.insert(**id)) {
+        return Err(invalid(format!("two windows have the id {id}")));
+    }
+    let mut units = HashSet::new();
+    for arm in [&preview, &final_] {
+        for (windows, ids) in arm.units() {
+            let tokens: Vec<&[u32]> = windows.iter().map(Window::tokens).collect();
+            if !units.insert(tokens) {
+                return Err(invalid(format!("window {} repeats another window", ids[0])));
+            }
         }
     }
+    drop(units);
     Ok(Windows { preview, final_, ..Windows::default() })
+}
+
+/// What the windows of a baseline are for.
+#[derive(Clone, Copy)]
+struct Kind {
+    objective: Objective,
+    vocab_size: usize,
+    /// Whether they are choices.
+    choices: bool,
 }
 
 fn invalid(problem: String) -> Error {
@@ -35,16 +47,19 @@ fn invalid(problem: String) -> Error {
         .with_hint("measure the baseline again")
 }
 
-fn check_arm(
-    name: &str,
-    arm: ReplayArm,
-    seq_len: usize,
-    (objective, vocab_size): (Objective, usize),
-) -> Result<Arm> {
+fn check_arm(name: &str, arm: ReplayArm, seq_len: usize, kind: Kind) -> Result<Arm> {
+    let Kind { objective, vocab_size, choices } = kind;
     let n = arm.window_ids.len();
+    match &arm.examples {
+        Some(examples) if choices => choices::check(examples, n).map_err(invalid)?,
+        None if !choices => {}
+        _ => return Err(invalid("one arm has examples with choices, the other one not".to_owned())),
+    }
     let mut rows = match (objective, arm.labels) {
-        (Objective::Causal, None) => None,
-        (Objective::Masked | Objective::Seq2Seq, Some(rows)) if rows.len() == n => Some(rows.into_iter()),
+        (Objective::Causal, None) if !choices => None,
+        (_, Some(rows)) if rows.len() == n && (choices || objective != Objective::Causal) => {
+            Some(rows.into_iter())
+        }
         (_, rows) => {
             let found = rows.map_or(0, |rows| rows.len());
             return Err(invalid(format!(
@@ -78,7 +93,7 @@ fn check_arm(
             return Err(invalid(format!("window {id} has fewer than {least} tokens")));
         }
         let labels = rows.as_mut().and_then(Iterator::next);
-        let labels = labels.map(|row| check_labels(row, seq_len, real, (objective, vocab_size)));
+        let labels = labels.map(|row| check_labels(row, &ids, real, kind));
         let labels =
             labels.transpose().map_err(|what| invalid(format!("the labels of window {id} {what}")))?;
         if let Some(token) = ids.iter().find(|token| **token as usize >= vocab_size) {
@@ -89,31 +104,32 @@ fn check_arm(
         }
         windows.push(Window { ids, real, labels });
     }
-    Ok(Arm { ids: arm.window_ids, windows })
+    Ok(Arm { ids: arm.window_ids, windows, examples: arm.examples })
 }
 
-/// The labels of a window with `real` tokens, without the padding behind them.
-fn check_labels(
-    mut labels: Vec<i64>,
-    seq_len: usize,
-    real: usize,
-    (objective, vocab_size): (Objective, usize),
-) -> Result<Vec<i64>, String> {
-    if labels.len() != seq_len {
-        return Err(format!("are {}, not {seq_len}", labels.len()));
+/// The labels of a window with `real` tokens of these ids, without the padding behind them.
+fn check_labels(mut labels: Vec<i64>, ids: &[u32], real: usize, kind: Kind) -> Result<Vec<i64>, String> {
+    let Kind { objective, vocab_size, .. } = kind;
+    if labels.len() != ids.len() {
+        return Err(format!("are {}, not {}", labels.len(), ids.len()));
     }
     let is_token = |label: i64| usize::try_from(label).is_ok_and(|id| id < vocab_size);
     if let Some(label) = labels.iter().find(|label| **label != NOT_PREDICTED && !is_token(**label)) {
         return Err(format!("contain {label}, and the subject embeds {vocab_size} tokens"));
     }
     let end = labels.iter().rposition(|label| *label != NOT_PREDICTED).map_or(0, |last| last + 1);
+    let start = labels.iter().position(|label| *label != NOT_PREDICTED).unwrap_or_default();
+    let own = || labels[start..end].iter().zip(&ids[start..end]).all(|(label, id)| *label == i64::from(*id));
     let gap = || labels[..end].contains(&NOT_PREDICTED);
     match objective {
         _ if end == 0 => Err("predict no token".to_owned()),
-        Objective::Masked if end > real => Err("predict padding".to_owned()),
+        Objective::Masked | Objective::Causal if end > real => Err("predict padding".to_owned()),
+        Objective::Causal if start == 0 || end < real || !own() => {
+            Err("are not the last tokens of the window".to_owned())
+        }
         Objective::Seq2Seq if gap() => Err("leave out a token of the target".to_owned()),
         _ => {
-            labels.truncate(if objective == Objective::Masked { real } else { end });
+            labels.truncate(if objective == Objective::Seq2Seq { end } else { real });
             Ok(labels)
         }
     }
@@ -122,6 +138,7 @@ fn check_labels(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use invarlock_evidence::format::choices::Choices;
 
     fn baseline() -> BaselineWindows {
         let arm = |ids: &[u64], first: u32| ReplayArm {
@@ -129,6 +146,7 @@ mod tests {
             input_ids: ids.iter().map(|i| vec![first, *i as u32, 5, 0]).collect(),
             attention_masks: ids.iter().map(|_| vec![1, 1, 1, 0]).collect(),
             labels: None,
+            examples: None,
         };
         let objective = Objective::Causal;
         BaselineWindows {
@@ -172,6 +190,35 @@ mod tests {
         }
         let without = BaselineWindows { objective: Objective::Masked, ..baseline() };
         assert!(replay(without, 4, 8).expect_err("no labels").to_string().contains("has 0 rows of labels"));
+    }
+
+    #[test]
+    fn choices_are_the_last_tokens_of_windows() {
+        let example = |choices, answer| Choices { choices, answer };
+        let choices = |row: [i64; 4], preview: Choices, final_: Option<Choices>| {
+            let mut windows = labelled(Objective::Causal, row);
+            windows.preview.input_ids = vec![vec![3, 0, 5, 0], vec![3, 1, 5, 0]];
+            windows.final_.input_ids = vec![vec![4, 2, 5, 0], vec![4, 7, 5, 0]];
+            windows.preview.examples = Some(vec![preview]);
+            windows.final_.examples = final_.map(|example| vec![example]);
+            replay(windows, 4, 8)
+        };
+        let two = example(2, 1);
+        let windows = choices([-100, -100, 5, -100], two, Some(two)).expect("accepted");
+        assert_eq!(windows.final_.examples, Some(vec![two]));
+        assert_eq!(windows.final_.windows[1].labels, Some(vec![-100, -100, 5]));
+        for (row, preview, final_, word) in [
+            ([-100, -100, 6, -100], two, Some(two), "are not the last tokens"),
+            ([-100, 1, -100, -100], two, Some(two), "are not the last tokens"),
+            ([3, 1, 5, -100], two, Some(two), "are not the last tokens"),
+            ([-100, -100, 5, 0], two, Some(two), "predict padding"),
+            ([-100, -100, 5, -100], example(3, 1), Some(two), "1 examples have 3 choices"),
+            ([-100, -100, 5, -100], example(2, 2), Some(two), "the answer 2"),
+            ([-100, -100, 5, -100], two, None, "examples with choices, the other one not"),
+        ] {
+            let message = choices(row, preview, final_).expect_err(word).to_string();
+            assert!(message.contains(word), "{message}");
+        }
     }
 
     #[test]

@@ -103,8 +103,8 @@ pub(super) fn numbered(preview: Vec<Window>, final_: Vec<Window>) -> Windows {
     let ids = |from: usize, n: usize| (from as u64..(from + n) as u64).collect();
     let (first, second) = (preview.len(), final_.len());
     Windows {
-        preview: Arm { ids: ids(0, first), windows: preview },
-        final_: Arm { ids: ids(first, second), windows: final_ },
+        preview: Arm { ids: ids(0, first), windows: preview, examples: None },
+        final_: Arm { ids: ids(first, second), windows: final_, examples: None },
         ..Windows::default()
     }
 }

@@ -86,12 +86,16 @@ pub fn subject(dir: &Path, checkpoint: &Path, baseline: &Value) -> Value {
 
 /// The windows of a report without their losses.
 pub fn windows_of(report: &Value) -> Value {
-    let labelled = report["data"]["loss_type"] != "causal";
+    let (choices, causal) = (json!("classification"), json!("causal"));
+    let labelled = report["data"]["loss_type"] != causal;
     let arm = |name: &str| {
         let arm = &report["evaluation_windows"][name];
         let mut windows = json!({"window_ids": arm["window_ids"], "input_ids": arm["input_ids"], "attention_masks": arm["attention_masks"]});
         if labelled {
             windows["labels"] = arm["labels"].clone();
+        }
+        if report["data"]["loss_type"] == choices {
+            windows["examples"] = arm["examples"].clone();
         }
         windows
     };
@@ -101,7 +105,7 @@ pub fn windows_of(report: &Value) -> Value {
         special.map(|name| (name.to_owned(), report["data"][name].clone())).into_iter().collect();
     tokenizer["used_tokens"] = report["data"]["used_tokens"].clone();
     let mut windows = json!({"tokenizer_hash": report["meta"]["tokenizer_hash"], "tokenizer": tokenizer, "preview": arm("preview"), "final": arm("final")});
-    if labelled {
+    if labelled && report["data"]["loss_type"] != choices {
         windows["objective"] = report["data"]["loss_type"].clone();
     }
     windows

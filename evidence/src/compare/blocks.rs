@@ -1,7 +1,7 @@
 //! The blocks of a report, from numbers that were computed before.
 
 use super::provenance::{artifacts, report_build};
-use super::{Comparison, derive};
+use super::{Comparison, accuracy, derive};
 use crate::format::evaluation_report::{
     Assurance, BaselineMetric, BaselineRef, Bootstrap, Context, ContextAssurance, ContextAuto,
     ContextBootstrap, ContextEval, ContextMetric, ContextRuntime, Dataset, DatasetHash, DatasetTokenizer,
@@ -9,14 +9,13 @@ use crate::format::evaluation_report::{
     Meta, Overhead, PrimaryMetric, QualityOverhead, ReportArm, ReportWindows, SkippedOverhead,
     SystemOverhead, Telemetry, Verdict, WindowStats,
 };
-use crate::format::objective::Objective;
 use crate::format::run_report::RunReport;
 use crate::format::warning::Warning;
 use crate::guards::{self, Evaluations};
 use crate::job::Role;
 use crate::measured::Measured;
 use crate::policy::{ALPHA, BOOTSTRAP_METHOD, CI_BAND, GUARD_OVERHEAD_THRESHOLD, Tier};
-use crate::sentences::NO_GUARD_OVERHEAD;
+use crate::sentences::{NO_GUARD_OVERHEAD, NO_OVERHEAD_OF_ACCURACY};
 use serde_json::{Map, Number, Value};
 
 /// The assurance mode of a report that claims everything.
@@ -35,7 +34,7 @@ impl Comparison<'_> {
             Some(Value::Object(block)) => block,
             _ => Map::new(),
         };
-        let labelled = self.subj.metric.objective != Objective::Causal;
+        let labelled = self.subj.metric.has_labels();
         let width = numbers.display.1 - numbers.display.0;
         EvaluationReport {
             schema_version: "v1".to_owned(),
@@ -56,11 +55,12 @@ impl Comparison<'_> {
             primary_metric: self.primary_metric(),
             primary_metric_tail: numbers.tail.clone(),
             validation: numbers.validation.clone(),
-            confidence: derive::confidence(width, numbers.acceptable, numbers.unstable),
+            confidence: derive::confidence(self.subj.metric, width, numbers.acceptable, numbers.unstable),
             baseline_ref: self.baseline_ref(),
+            metrics: accuracy::counts(self.subj),
             quality_overhead: QualityOverhead {
-                basis: "ratio".to_owned(),
-                value: numbers.ratio,
+                basis: if numbers.delta_pp.is_some() { "delta_pp" } else { "ratio" }.to_owned(),
+                value: numbers.delta_pp.unwrap_or(numbers.ratio),
                 kind: self.subj.metric.name.to_owned(),
             },
             secondary_metrics: numbers.secondary.clone().into_iter().collect(),
@@ -155,24 +155,31 @@ impl Comparison<'_> {
 
     fn primary_metric(&self) -> PrimaryMetric {
         let (numbers, subj) = (&self.numbers, self.subj);
+        let (preview, last) = (&subj.preview, &subj.last);
+        let (basis, points) = match subj.metric.is_accuracy() {
+            true => ("accuracy", (preview.value, last.value)),
+            false => ("mean_logloss", (preview.mean_loss, last.mean_loss)),
+        };
         PrimaryMetric {
-            kind: self.subj.metric.name.to_owned(),
+            kind: subj.metric.name.to_owned(),
             unit: subj.metric.unit.to_owned(),
             direction: subj.metric.direction.to_owned(),
             aggregation_scope: subj.metric.scope.to_owned(),
             paired: true,
             gating_basis: subj.metric.gating_basis.to_owned(),
             supports_bootstrap: true,
-            preview: subj.preview.perplexity,
-            final_: subj.last.perplexity,
+            preview: preview.value,
+            final_: last.value,
+            n_final: subj.metric.is_accuracy().then_some(last.answered.len()),
             ratio_vs_baseline: numbers.ratio,
+            delta_pp: numbers.delta_pp,
             ci: [numbers.interval.0, numbers.interval.1],
             display_ci: [numbers.display.0, numbers.display.1],
             ci_level: 1.0 - ALPHA,
             reps: numbers.replicates,
-            analysis_basis: "mean_logloss".to_owned(),
-            analysis_point_preview: subj.preview.mean_loss,
-            analysis_point_final: subj.last.mean_loss,
+            analysis_basis: basis.to_owned(),
+            analysis_point_preview: points.0,
+            analysis_point_final: points.1,
             invalid: false,
             degraded: false,
             unstable: numbers.unstable,
@@ -187,9 +194,10 @@ impl Comparison<'_> {
             adapter: self.base.report.meta.adapter.clone(),
             primary_metric: BaselineMetric {
                 kind: self.subj.metric.name.to_owned(),
-                preview: self.base.preview.perplexity,
-                final_: self.base.last.perplexity,
+                preview: self.base.preview.value,
+                final_: self.base.last.value,
             },
+            metrics: accuracy::counts(self.base),
             tokenizer_hash: self.base.tokenizer_hash.clone(),
         }
     }
@@ -228,15 +236,19 @@ impl Comparison<'_> {
     }
 
     fn guard_overhead(&self, guards: &Evaluations) -> GuardOverhead {
-        if !guards.missing.is_empty() {
+        let why = match self.subj.metric.is_accuracy() {
+            true => Some(NO_OVERHEAD_OF_ACCURACY),
+            false => (!guards.missing.is_empty()).then_some(NO_GUARD_OVERHEAD),
+        };
+        if let Some(why) = why {
             return GuardOverhead::Skipped(SkippedOverhead {
                 mode: "skipped".to_owned(),
                 skipped: true,
                 evaluated: false,
-                skip_reason: NO_GUARD_OVERHEAD.to_owned(),
+                skip_reason: why.to_owned(),
             });
         }
-        let perplexity = self.subj.last.perplexity;
+        let perplexity = self.subj.last.value;
         GuardOverhead::Evaluated(EvaluatedOverhead {
             mode: "same_run".to_owned(),
             skipped: false,
@@ -305,10 +317,13 @@ impl Comparison<'_> {
                 window_match_fraction: 1.0,
                 coverage: coverage.clone(),
             },
-            paired_delta_summary: derive::drift_summary(
-                (&windows.preview.logloss, &windows.preview.token_counts),
-                (&windows.final_.logloss, &windows.final_.token_counts),
-            ),
+            paired_delta_summary: match self.subj.metric.is_accuracy() {
+                true => accuracy::drift_summary(self.subj),
+                false => derive::drift_summary(
+                    (&windows.preview.logloss, &windows.preview.token_counts),
+                    (&windows.final_.logloss, &windows.final_.token_counts),
+                ),
+            },
             window_match_fraction: 1.0,
             window_overlap_fraction: 0.0,
             pairing: "paired_baseline".to_owned(),

@@ -13,7 +13,7 @@ use invarlock_error::{Context as _, Error, Foreign as _, Kind};
 pub const NLL_PER_BYTE: &str = "normalized_nll_per_utf8_byte";
 
 /// The mean over final windows of nats per UTF-8 byte of the predicted text, of both sides. None where the baseline's run report does not
-/// have the lengths of the texts, a text is empty, or single tokens are predicted, which make no text.
+/// have the lengths of the texts, a text is empty, or single tokens are predicted, which make no text. Only a perplexity has it.
 pub(super) fn nll_per_byte(
     base: &Side<'_>,
     subj: &Side<'_>,

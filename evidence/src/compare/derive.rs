@@ -4,11 +4,13 @@ use crate::format::evaluation_report::{
     Confidence, ConfidenceLabel, Coverage, CoverageRow, PairedDeltaSummary, Tail, TailStats, TailViolation,
     Validation,
 };
+use crate::format::metrics::Metric;
 use crate::numerics::bootstrap::{self, BootstrapError, Interval, Method, Settings};
 use crate::numerics::stats::{all_close_to_first, mean, quantile_sorted, sum_by, weighted_mean};
 use crate::policy::{
-    CONFIDENCE_WIDTH, MIN_TOKENS_TOLERANCE, PAIRED_SEED_OFFSET, Profile, TAIL_EPSILON, TAIL_MASS_MAX,
-    TAIL_MIN_WINDOWS, TAIL_QUANTILE, Tier, token_floor,
+    ACCURACY_DRIFT, CONFIDENCE_WIDTH, CONFIDENCE_WIDTH_PP, MIN_EXAMPLES, MIN_TOKENS_TOLERANCE,
+    PAIRED_SEED_OFFSET, Profile, TAIL_EPSILON, TAIL_MASS_MAX, TAIL_MIN_WINDOWS, TAIL_QUANTILE, Tier,
+    token_floor,
 };
 
 /// Interval of the differences of the final arm (`primary_metric.ci`).
@@ -106,50 +108,121 @@ pub(crate) fn enough_tokens(tier: Tier, tokens: u64, preview_windows: usize, fin
     tokens as f64 >= token_floor(tier.min_tokens() as f64, MIN_TOKENS_TOLERANCE, covered)
 }
 
+/// `primary_metric_tail` of a metric whose tail is not evaluated.
+pub(crate) fn no_tail(tier: Tier) -> Tail {
+    let evaluated = tail(&[0.0], &[0.0], &[1], tier);
+    let stats = TailStats { n: 0, max: None, ..evaluated.stats };
+    Tail { mode: "off".to_owned(), evaluated: false, stats, ..evaluated }
+}
+
+/// The numbers that decide the gates of the metric and of its drift.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Decisive {
+    /// Of a perplexity.
+    Perplexity {
+        /// That of the subject divided by that of the baseline.
+        ratio: f64,
+        /// That of the final arm divided by that of the preview arm.
+        drift: f64,
+        /// Whether both arms have the tokens that the tier asks for.
+        enough_tokens: bool,
+    },
+    /// Of an accuracy.
+    Accuracy {
+        /// Lower end of the interval of the difference, percentage points.
+        low_pp: f64,
+        /// Accuracy of the final arm minus that of the preview arm.
+        drift: f64,
+        /// Final examples.
+        examples: usize,
+    },
+}
+
+impl Decisive {
+    /// Whether enough was measured.
+    pub(crate) fn is_enough(&self) -> bool {
+        match *self {
+            Decisive::Perplexity { enough_tokens, .. } => enough_tokens,
+            Decisive::Accuracy { examples, .. } => examples >= MIN_EXAMPLES,
+        }
+    }
+
+    /// How far the final arm of the subject is from its preview arm.
+    pub(crate) fn drift(&self) -> f64 {
+        match *self {
+            Decisive::Perplexity { drift, .. } | Decisive::Accuracy { drift, .. } => drift,
+        }
+    }
+
+    /// Whether the subject is within the limit of a tier, and whether only its hysteresis makes it so.
+    fn within(&self, tier: Tier) -> (bool, bool) {
+        match *self {
+            Decisive::Perplexity { ratio, .. } => {
+                (ratio <= tier.ratio_gate(), ratio > tier.ratio_limit() && ratio <= tier.ratio_gate())
+            }
+            Decisive::Accuracy { low_pp, .. } => {
+                let within = low_pp >= tier.accuracy_gate();
+                (within, within && low_pp < tier.accuracy_limit())
+            }
+        }
+    }
+
+    /// Whether the arms are alike.
+    fn is_steady(&self, profile: Profile) -> bool {
+        let (low, high) = profile.drift_band();
+        match *self {
+            Decisive::Perplexity { drift, .. } => (low..=high).contains(&drift),
+            Decisive::Accuracy { drift, .. } => drift.abs() <= ACCURACY_DRIFT,
+        }
+    }
+}
+
 /// `validation`: the flags that decide in this profile. `guards` are the flags of the evaluated guards.
 pub(crate) fn validation(
     profile: Profile,
     tier: Tier,
-    ratio: f64,
-    drift: f64,
-    enough_tokens: bool,
+    numbers: &Decisive,
     guards: &[(&'static str, bool)],
 ) -> Validation {
-    let sampled = enough_tokens || !profile.gated();
-    let (low, high) = profile.drift_band();
+    let sampled = numbers.is_enough() || !profile.gated();
+    let (within, by_hysteresis) = numbers.within(tier);
     let mut flags = Validation::default();
     let mut push = |name: &'static str, passed: bool| {
         if profile.decides(name) {
             flags.push(name, passed);
         }
     };
-    push("primary_metric_acceptable", ratio <= tier.ratio_gate() && sampled);
-    push("preview_final_drift_acceptable", (low..=high).contains(&drift));
+    push("primary_metric_acceptable", within && sampled);
+    push("preview_final_drift_acceptable", numbers.is_steady(profile));
     for (name, passed) in guards {
         push(name, *passed);
     }
     // In every tier a heavy tail only warns.
     push("primary_metric_tail_acceptable", true);
-    if sampled && ratio > tier.ratio_limit() && ratio <= tier.ratio_gate() {
+    if sampled && by_hysteresis {
         flags.push("hysteresis_applied", true);
     }
     flags
 }
 
-/// Too few replicates or tokens for a stable interval.
-pub(crate) fn unstable(replicates: usize, enough_tokens: bool) -> bool {
-    replicates < 200 || !enough_tokens
+/// Too few replicates, tokens or examples for a stable interval.
+pub(crate) fn unstable(replicates: usize, enough: bool) -> bool {
+    replicates < 200 || !enough
 }
 
-/// `confidence`.
-pub(crate) fn confidence(width: f64, acceptable: bool, unstable: bool) -> Confidence {
+/// `confidence`. The width is that of the interval as it is shown.
+pub(crate) fn confidence(metric: &Metric, width: f64, acceptable: bool, unstable: bool) -> Confidence {
+    let (basis, threshold) = match metric.is_accuracy() {
+        true => ("accuracy", CONFIDENCE_WIDTH_PP),
+        false => ("ppl_ratio", CONFIDENCE_WIDTH),
+    };
     let label = match (acceptable, unstable) {
-        (true, false) if width <= CONFIDENCE_WIDTH => ConfidenceLabel::High,
+        (true, false) if width <= threshold => ConfidenceLabel::High,
         (true, true) => ConfidenceLabel::Medium,
-        (true, false) if width <= 2.0 * CONFIDENCE_WIDTH => ConfidenceLabel::Medium,
+        (true, false) if width <= 2.0 * threshold => ConfidenceLabel::Medium,
         _ => ConfidenceLabel::Low,
     };
-    Confidence { label, basis: "ppl_ratio".to_owned(), width, threshold: CONFIDENCE_WIDTH, unstable }
+    Confidence { label, basis: basis.to_owned(), width, threshold, unstable }
 }
 
 /// Windows and replicates against the floors of the tier.

@@ -3,6 +3,7 @@
 //! Neither run report is trusted: both come out of containers. Every number that follows from the raw windows is computed again, and the
 //! numbers that a run report states must agree.
 
+mod accuracy;
 mod arms;
 mod blocks;
 mod bytes;
@@ -29,8 +30,9 @@ use crate::measured::digests::WindowHashes;
 use crate::measured::{read_guard_request, read_statistics};
 use crate::numerics::bootstrap::Method;
 use crate::numerics::digest::sha256_hex;
-use crate::policy::{ALPHA, Profile, Tier};
+use crate::policy::{ACCURACY_DRIFT, ALPHA, Profile, Tier};
 pub use bytes::NLL_PER_BYTE;
+use derive::Decisive;
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, bail};
 use policy::Policy;
 pub use sample::Sample;
@@ -164,22 +166,35 @@ fn upstream_contradiction(report: &RunReport, statistics: &GuardStatistics) -> O
     variance::upstream::contradiction(measurement, &report.evaluation_windows, &policy)
 }
 
-/// Fails where the baseline's perplexity of the final arm is too far from that of its preview arm. Then the two arms are different kinds
-/// of text, and a subject that is like its baseline fails the drift gate.
+/// Fails where the baseline's final arm is too far from its preview arm. Then the two arms are different kinds of text, and a subject that
+/// is like its baseline fails the drift gate. A baseline that answers nothing right has no accuracy to compare with.
 ///
 /// # Errors
 /// The run report contradicts itself, or its drift is outside the band of a profile that decides on drift.
 pub fn check_baseline_drift(baseline: &RunReport, profile: Profile) -> Result<(), Error> {
     let hashes = WindowHashes::of(&baseline.evaluation_windows);
     let side = Side::check("baseline", baseline, &hashes)?;
-    let (drift, (low, high)) = (side.last.perplexity / side.preview.perplexity, profile.drift_band());
-    if !profile.decides("preview_final_drift_acceptable") || (low..=high).contains(&drift) {
+    let (preview, last) = (side.preview.value, side.last.value);
+    let decides = profile.decides("preview_final_drift_acceptable");
+    if side.metric.is_accuracy() {
+        accuracy::check_baseline(&side)?;
+        return match (last - preview).abs() <= ACCURACY_DRIFT || !decides {
+            true => Ok(()),
+            false => Err(Error::input(format!(
+                "the baseline's accuracy is {last:.4} on the final examples and {preview:.4} on the preview examples; \
+                 profile {profile} accepts a difference of {:.0} percentage points",
+                100.0 * ACCURACY_DRIFT
+            ))
+            .with_hint("shuffle the rows of the dataset once, so that both groups are the same kind of example, or measure more examples")),
+        };
+    }
+    let (drift, (low, high)) = (last / preview, profile.drift_band());
+    if !decides || (low..=high).contains(&drift) {
         return Ok(());
     }
     Err(Error::input(format!(
-        "the baseline's perplexity is {:.4} on the final windows and {:.4} on the preview windows, a drift of {drift:.4}; \
-         profile {profile} accepts {low:.2} to {high:.2}",
-        side.last.perplexity, side.preview.perplexity
+        "the baseline's perplexity is {last:.4} on the final windows and {preview:.4} on the preview windows, a drift of {drift:.4}; \
+         profile {profile} accepts {low:.2} to {high:.2}"
     ))
     .with_hint("shuffle the rows of the dataset once, so that both groups of windows are the same kind of text"))
 }
@@ -198,14 +213,15 @@ struct Comparison<'a> {
 
 /// Numbers that follow from the losses of both sides.
 struct Numbers {
-    /// Perplexity of the subject divided by that of the baseline.
+    /// The metric of the subject divided by that of the baseline.
     ratio: f64,
-    /// Interval of the difference of log-losses.
+    /// The difference of accuracies, percentage points; none for other metrics.
+    delta_pp: Option<f64>,
+    /// Interval of the difference of log-losses or of accuracies.
     interval: (f64, f64),
-    /// Interval of the ratio.
+    /// Interval of the ratio, or of the difference of accuracies in percentage points.
     display: (f64, f64),
     replicates: usize,
-    enough_tokens: bool,
     unstable: bool,
     validation: Validation,
     /// Whether the metric's gate passed.
@@ -214,6 +230,17 @@ struct Numbers {
     passed: bool,
     tail: Tail,
     coverage: Coverage,
+    drift_band: Band,
+    secondary: Option<SecondaryMetric>,
+}
+
+/// The numbers of a metric.
+struct Metric {
+    delta_pp: Option<f64>,
+    interval: (f64, f64),
+    display: (f64, f64),
+    decisive: Decisive,
+    tail: Tail,
     drift_band: Band,
     secondary: Option<SecondaryMetric>,
 }
@@ -228,44 +255,71 @@ impl Numbers {
         let (profile, tier) = (context.profile, context.tier);
         let (preview_n, final_n) = (subj.report.data.preview_n, subj.report.data.final_n);
         let replicates = replicates(profile, tier);
-        let tokens = subj.preview.tokens + subj.last.tokens;
+        let tokens = (!subj.metric.is_accuracy()).then_some(subj.preview.tokens + subj.last.tokens);
         Sample { preview: preview_n, final_: final_n, tokens }.check_coverage(profile, tier)?;
-        let (before, after) =
-            (&base.report.evaluation_windows.final_, &subj.report.evaluation_windows.final_);
-        let (losses, weights) = (&after.logloss, &after.token_counts);
-        let ratio = subj.last.perplexity / base.last.perplexity;
-        let drift = subj.last.perplexity / subj.preview.perplexity;
-        let seed = context.bootstrap_seed;
-        let interval =
-            derive::paired_ci(losses, &before.logloss, Some(weights), Method::Bca, replicates, ALPHA, seed)
-                .err_kind(Kind::Input)
-                .context("computing the confidence interval")?;
-        let display = (interval.0.exp(), interval.1.exp());
-        if ![ratio, drift, display.0, display.1].into_iter().all(f64::is_finite) {
+        let metric = match subj.metric.is_accuracy() {
+            true => accuracy::derive(base, subj, context, replicates)?,
+            false => perplexity(base, subj, context, replicates)?,
+        };
+        let Metric { delta_pp, interval, display, decisive, tail, drift_band, secondary } = metric;
+        let ratio = subj.last.value / base.last.value;
+        if ![ratio, decisive.drift(), display.0, display.1].into_iter().all(f64::is_finite) {
             bail!(
                 Integrity,
-                "the comparison has no finite result: ratio {ratio}, drift {drift}, interval {display:?}"
+                "the comparison has no finite result: ratio {ratio}, drift {}, interval {display:?}",
+                decisive.drift()
             );
         }
-        let enough_tokens = derive::enough_tokens(tier, tokens, preview_n, final_n);
-        let validation = derive::validation(profile, tier, ratio, drift, enough_tokens, &guards.flags);
-        let (min, max) = profile.drift_band();
+        let flags = guards.flags_for(subj.metric);
+        let validation = derive::validation(profile, tier, &decisive, &flags);
         Ok(Numbers {
             ratio,
+            delta_pp,
             interval,
             display,
             replicates,
-            enough_tokens,
-            unstable: derive::unstable(replicates, enough_tokens),
+            unstable: derive::unstable(replicates, decisive.is_enough()),
             acceptable: validation.get("primary_metric_acceptable") == Some(true),
             passed: gates::all_true(profile, &validation),
             validation,
-            tail: derive::tail(losses, &before.logloss, weights, tier),
+            tail,
             coverage: derive::coverage(tier, preview_n, final_n, replicates),
-            drift_band: Band { min, max },
-            secondary: bytes::nll_per_byte(base, subj, replicates, seed)?,
+            drift_band,
+            secondary,
         })
     }
+}
+
+/// The numbers of a perplexity.
+fn perplexity(
+    base: &Side<'_>,
+    subj: &Side<'_>,
+    context: &CompareContext,
+    replicates: usize,
+) -> Result<Metric, Error> {
+    let (tier, data) = (context.tier, &subj.report.data);
+    let (before, after) = (&base.report.evaluation_windows.final_, &subj.report.evaluation_windows.final_);
+    let (losses, weights) = (&after.logloss, &after.token_counts);
+    let seed = context.bootstrap_seed;
+    let interval =
+        derive::paired_ci(losses, &before.logloss, Some(weights), Method::Bca, replicates, ALPHA, seed)
+            .err_kind(Kind::Input)
+            .context("computing the confidence interval")?;
+    let tokens = subj.preview.tokens + subj.last.tokens;
+    let (min, max) = context.profile.drift_band();
+    Ok(Metric {
+        delta_pp: None,
+        interval,
+        display: (interval.0.exp(), interval.1.exp()),
+        decisive: Decisive::Perplexity {
+            ratio: subj.last.value / base.last.value,
+            drift: subj.last.value / subj.preview.value,
+            enough_tokens: derive::enough_tokens(tier, tokens, data.preview_n, data.final_n),
+        },
+        tail: derive::tail(losses, &before.logloss, weights, tier),
+        drift_band: Band { min, max },
+        secondary: bytes::nll_per_byte(base, subj, replicates, seed)?,
+    })
 }
 
 /// As upstream: the first 16 hexadecimal digits of the SHA-256 of time, model and commit of the run.

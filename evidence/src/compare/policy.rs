@@ -10,7 +10,7 @@ use crate::format::guard_request::{GuardMode, GuardRequest};
 use crate::format::to_value;
 use crate::guards::Evaluations;
 use crate::numerics::digest::{compact_json_hash, spaced_json_hash};
-use crate::policy::HYSTERESIS_RATIO;
+use crate::policy::{HYSTERESIS_PP, HYSTERESIS_RATIO};
 use serde_json::json;
 
 /// The blocks of a report that name thresholds.
@@ -63,7 +63,7 @@ impl Policy {
                 policy_version: "policy-v1".to_owned(),
                 tier_policy_name: tier,
                 thresholds_hash,
-                hysteresis: Hysteresis { ppl: HYSTERESIS_RATIO, accuracy_delta_pp: 0.1 },
+                hysteresis: Hysteresis { ppl: HYSTERESIS_RATIO, accuracy_delta_pp: HYSTERESIS_PP },
                 min_effective: 0.0,
                 changed: false,
             },

@@ -1,6 +1,6 @@
 //! The blocks of a report that say where its numbers come from.
 
-use super::{CompareContext, Comparison, GENERATOR};
+use super::{CompareContext, Comparison, GENERATOR, derive};
 use crate::format::evaluation_report::{
     Artifacts, BaselineProviderDigest, EditDigest, Generator, Provenance, ProviderDigest, ReportBuild,
     SideRef, WindowPlan,
@@ -63,7 +63,12 @@ impl Comparison<'_> {
             preview_total_tokens: self.subj.preview.tokens,
             final_total_tokens: self.subj.last.tokens,
             min_tokens_target: context.tier.min_tokens(),
-            tokens_floor_met: self.numbers.enough_tokens,
+            tokens_floor_met: derive::enough_tokens(
+                context.tier,
+                self.subj.preview.tokens + self.subj.last.tokens,
+                data.preview_n,
+                data.final_n,
+            ),
         }
     }
 }

@@ -1,35 +1,52 @@
 //! Whether the windows of a run suffice for its profile and tier. This is known before anything is measured.
 
 use super::derive;
-use crate::policy::{MIN_TOKENS_TOLERANCE, Profile, Tier, token_floor};
+use crate::policy::{MIN_EXAMPLES, MIN_TOKENS_TOLERANCE, Profile, Tier, token_floor};
 use invarlock_error::{Error, bail};
 
 /// The windows of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Windows of the preview arm.
+    /// Windows of the preview arm; of an accuracy, examples.
     pub preview: usize,
-    /// Windows of the final arm.
+    /// Windows of the final arm; of an accuracy, examples.
     pub final_: usize,
-    /// Tokens of both arms, without padding.
-    pub tokens: u64,
+    /// Tokens of both arms, without padding; none of an accuracy, which needs examples instead.
+    pub tokens: Option<u64>,
 }
 
 impl Sample {
     /// Fails where no measurement of these windows could be compared, or could pass the gates of the profile.
     pub fn check(&self, profile: Profile, tier: Tier) -> Result<(), Error> {
-        let Sample { preview, final_, tokens } = *self;
+        let (Sample { preview, final_, .. }, noun) = (*self, self.noun());
         if preview != final_ {
             bail!(
                 Input,
-                "the preview arm has {preview} windows and the final arm {final_}; both need the same number"
+                "the preview arm has {preview} {noun}s and the final arm {final_}; both need the same number"
             );
         }
         if final_ < 2 {
-            bail!(Input, "the final arm has one window; an interval needs two or more");
+            bail!(Input, "the final arm has one {noun}; an interval needs two or more");
         }
         self.check_coverage(profile, tier)?;
-        if !profile.gated() || derive::enough_tokens(tier, tokens, preview, final_) {
+        match self.tokens {
+            _ if !profile.gated() => Ok(()),
+            Some(tokens) => self.check_tokens(tokens, profile, tier),
+            None if final_ >= MIN_EXAMPLES => Ok(()),
+            None => Err(Error::input(format!(
+                "the final arm has {final_} examples; profile {profile} needs {MIN_EXAMPLES} for an accuracy"
+            ))
+            .with_hint("use a larger dataset")),
+        }
+    }
+
+    fn noun(&self) -> &'static str {
+        if self.tokens.is_some() { "window" } else { "example" }
+    }
+
+    fn check_tokens(&self, tokens: u64, profile: Profile, tier: Tier) -> Result<(), Error> {
+        let Sample { preview, final_, .. } = *self;
+        if derive::enough_tokens(tier, tokens, preview, final_) {
             return Ok(());
         }
         let floor = |tier: Tier| token_floor(tier.min_tokens() as f64, MIN_TOKENS_TOLERANCE, true);
@@ -49,9 +66,11 @@ impl Sample {
             return Ok(());
         }
         Err(Error::input(format!(
-            "profile {profile} and tier {tier} need {} preview and {} final windows; the dataset gives {preview} and \
+            "profile {profile} and tier {tier} need {} preview and {} final {}s; the dataset gives {preview} and \
              {final_} without duplicates (upstream's code E005)",
-            floor.preview, floor.final_
+            floor.preview,
+            floor.final_,
+            self.noun()
         ))
         .with_hint("use a larger dataset"))
     }
@@ -68,7 +87,7 @@ mod tests {
     use super::*;
 
     fn check(preview: usize, final_: usize, tokens: u64, profile: Profile) -> Result<(), String> {
-        let sample = Sample { preview, final_, tokens };
+        let sample = Sample { preview, final_, tokens: Some(tokens) };
         sample.check(profile, Tier::Balanced).map_err(|error| error.to_string())
     }
 
@@ -78,6 +97,19 @@ mod tests {
         let error = check(240, 240, 41_185, Profile::Ci).expect_err("too few tokens");
         assert!(error.contains("41185 tokens") && error.contains("49000"), "{error}");
         assert_eq!(check(4, 4, 100, Profile::Dev), Ok(()));
+    }
+
+    #[test]
+    fn an_accuracy_needs_examples_instead_of_tokens() {
+        let check = |examples, profile| {
+            let sample = Sample { preview: examples, final_: examples, tokens: None };
+            sample.check(profile, Tier::Balanced).map_err(|error| error.to_string())
+        };
+        assert_eq!((check(200, Profile::Ci), check(2, Profile::Dev)), (Ok(()), Ok(())));
+        let error = check(190, Profile::Ci).expect_err("too few examples");
+        assert!(error.contains("190 examples") && error.contains("needs 200"), "{error}");
+        let error = check(100, Profile::Ci).expect_err("too few examples");
+        assert!(error.contains("180 final examples"), "{error}");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Checks of each run report, and of both together, before anything is computed from them.
 
 use super::arms::{Arm, contradiction};
+use crate::format::choices;
 use crate::format::evaluation_report::Calibration;
 use crate::format::guard_request::GuardRequest;
 use crate::format::metrics::{self, Metric};
-use crate::format::objective::Objective;
 use crate::measured::digests::WindowHashes;
 use crate::measured::read_guard_request;
 use crate::numerics::digest;
-use crate::run_report::RunReport;
+use crate::run_report::{RunReport, WindowArm};
 use invarlock_error::Error;
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ impl<'a> Side<'a> {
         if data.seq_len < 2 {
             return Err(contradiction(role, format!("data.seq_len is {}, below 2", data.seq_len)));
         }
-        let arm = |name, arm| Arm::check(role, name, arm, data.seq_len, metric.objective);
+        let arm = |name, arm| Arm::check(role, name, arm, data.seq_len, metric);
         let (preview, last) = (arm("preview", &windows.preview)?, arm("final", &windows.final_)?);
 
         let counted = |name: &str, stated: u64, found: u64| {
@@ -51,8 +51,8 @@ impl<'a> Side<'a> {
             }
             Err(contradiction(role, format!("{name} is {stated}, but evaluation_windows gives {found}")))
         };
-        counted("data.preview_n", data.preview_n as u64, windows.preview.window_ids.len() as u64)?;
-        counted("data.final_n", data.final_n as u64, windows.final_.window_ids.len() as u64)?;
+        counted("data.preview_n", data.preview_n as u64, count(&windows.preview))?;
+        counted("data.final_n", data.final_n as u64, count(&windows.final_))?;
         counted("data.preview_total_tokens", data.preview_total_tokens, preview.tokens)?;
         counted("data.final_total_tokens", data.final_total_tokens, last.tokens)?;
 
@@ -74,8 +74,8 @@ impl<'a> Side<'a> {
             }
             _ => Ok(()),
         };
-        stated("primary_metric.preview", measured.primary_metric.preview, preview.perplexity)?;
-        stated("primary_metric.final", measured.primary_metric.final_, last.perplexity)?;
+        stated("primary_metric.preview", measured.primary_metric.preview, preview.value)?;
+        stated("primary_metric.final", measured.primary_metric.final_, last.value)?;
         stated("logloss_preview", measured.logloss_preview, preview.mean_loss)?;
         stated("logloss_final", measured.logloss_final, last.mean_loss)?;
 
@@ -173,7 +173,7 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
     if base.data.dataset != subj.data.dataset {
         return Err(differ("data.dataset", &base.data.dataset, &subj.data.dataset));
     }
-    let labelled = baseline.metric.objective != Objective::Causal;
+    let labelled = baseline.metric.has_labels();
     for (name, one, other) in [
         ("preview", &base.evaluation_windows.preview, &subj.evaluation_windows.preview),
         ("final", &base.evaluation_windows.final_, &subj.evaluation_windows.final_),
@@ -185,6 +185,9 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
                 &one.window_ids.len(),
                 &other.window_ids.len(),
             ));
+        }
+        if one.examples != other.examples {
+            return Err(differ(&at("examples"), &"one thing", &"another"));
         }
         for i in 0..one.window_ids.len() {
             if one.window_ids[i] != other.window_ids[i] {
@@ -213,15 +216,16 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
     }
     super::tokenizers::check(base, subj)?;
     let (preview, last) = (&base.evaluation_windows.preview, &base.evaluation_windows.final_);
-    if preview.window_ids.len() != last.window_ids.len() {
+    let noun = if baseline.metric.is_accuracy() { "example" } else { "window" };
+    if count(preview) != count(last) {
         return Err(Error::input(format!(
-            "the preview arm has {} windows and the final arm {}; both need the same number",
-            preview.window_ids.len(),
-            last.window_ids.len()
+            "the preview arm has {} {noun}s and the final arm {}; both need the same number",
+            count(preview),
+            count(last)
         )));
     }
-    if last.window_ids.len() < 2 {
-        return Err(Error::input("the final arm has one window; an interval needs two or more"));
+    if count(last) < 2 {
+        return Err(Error::input(format!("the final arm has one {noun}; an interval needs two or more")));
     }
     if base.data.stride < base.data.seq_len {
         return Err(Error::input(format!(
@@ -230,14 +234,32 @@ pub(super) fn check_pair(baseline: &Side<'_>, subject: &Side<'_>) -> Result<(), 
         ))
         .with_hint(format!("set the stride to {}", base.data.seq_len)));
     }
+    unique([("preview", preview), ("final", last)], noun)
+}
+
+/// What `data.preview_n` and `data.final_n` count: the examples of an accuracy, otherwise the windows.
+fn count(arm: &WindowArm) -> u64 {
+    arm.examples.as_ref().map_or(arm.window_ids.len(), Vec::len) as u64
+}
+
+/// Checks that no two windows, or examples, have the same tokens.
+fn unique(arms: [(&str, &WindowArm); 2], noun: &str) -> Result<(), Error> {
     let mut seen = HashMap::new();
-    for (name, arm) in [("preview", preview), ("final", last)] {
-        for (i, (ids, mask)) in arm.input_ids.iter().zip(&arm.attention_masks).enumerate() {
-            let real: Vec<u32> =
-                ids.iter().zip(mask).filter(|(_, bit)| **bit == 1).map(|(id, _)| *id).collect();
-            if let Some((first_name, first)) = seen.insert(real, (name, i)) {
+    for (name, arm) in arms {
+        let rows = arm.input_ids.iter().zip(&arm.attention_masks);
+        let real = |(ids, mask): (&Vec<u32>, &Vec<u8>)| -> Vec<u32> {
+            ids.iter().zip(mask).filter(|(_, bit)| **bit == 1).map(|(id, _)| *id).collect()
+        };
+        let windows: Vec<Vec<u32>> = rows.map(real).collect();
+        // Examples may have a choice in common.
+        let units: Vec<&[Vec<u32>]> = match &arm.examples {
+            Some(examples) => choices::parts(examples, &windows).collect(),
+            None => windows.chunks(1).collect(),
+        };
+        for (i, unit) in units.into_iter().enumerate() {
+            if let Some((first_name, first)) = seen.insert(unit.to_vec(), (name, i)) {
                 return Err(Error::input(format!(
-                    "{first_name} window {first} and {name} window {i} contain the same tokens; every window must be \
+                    "{first_name} {noun} {first} and {name} {noun} {i} contain the same tokens; every {noun} must be \
                      unique"
                 ))
                 .with_hint("remove duplicate texts from the dataset"));

@@ -88,6 +88,12 @@ fn texts(baseline: &Measured) -> Result<&[String]> {
             "captured records are about texts that continue others, and a masked language model predicts single tokens",
         ));
     }
+    if baseline.metric.is_accuracy() {
+        return Err(Error::unsupported(
+            "captured records are about the loss per byte of texts, and the metric is an accuracy",
+        )
+        .with_hint("export another format, such as windows"));
+    }
     let Some(texts) = &baseline.predicted_texts else {
         return Err(Error::input(
             "the baseline's run report has no texts: it was made by an older version, or its tokenizer cannot decode tokens",

@@ -34,8 +34,11 @@ pub(super) fn cautions(summary: &Summary) -> String {
     out
 }
 
-/// The ratio with its interval and limit in one sentence, and a line per failed gate.
+/// The ratio or the difference with its interval and limit in one sentence, and a line per failed gate.
 pub(super) fn result(summary: &Summary) -> String {
+    if let Some(delta) = summary.delta_pp {
+        return difference(summary, delta) + &failures(summary);
+    }
     let Some(ratio) = summary.ratio else {
         return "The report contains no finite ratio of the subject to the baseline.".to_owned()
             + &failures(summary);
@@ -48,6 +51,19 @@ pub(super) fn result(summary: &Summary) -> String {
         text += &format!(", limit {limit:.3}");
     }
     text + "." + &failures(summary)
+}
+
+/// The difference of accuracies.
+fn difference(summary: &Summary, delta: f64) -> String {
+    let mut text =
+        format!("Accuracy of the subject minus that of the baseline: **{delta:+.2} percentage points**");
+    if let Some([low, high]) = summary.interval {
+        text += &format!(" (interval {low:+.2} to {high:+.2})");
+    }
+    if let Some(limit) = summary.delta_limit_pp {
+        text += &format!(", limit of the lower end {limit:.1}");
+    }
+    text + "."
 }
 
 fn failures(summary: &Summary) -> String {
@@ -74,8 +90,7 @@ pub(super) fn gates(summary: &Summary) -> String {
 pub(super) fn compared(summary: &Summary) -> String {
     let text = |text: &Option<String>| text.as_deref().map_or_else(|| "–".to_owned(), code);
     let number = |number: Option<u64>| number.map_or_else(|| "–".to_owned(), |number| number.to_string());
-    let perplexity =
-        |number: Option<f64>| number.map_or_else(|| "–".to_owned(), |number| format!("{number:.4}"));
+    let value = |number: Option<f64>| number.map_or_else(|| "–".to_owned(), |number| format!("{number:.4}"));
     let (baseline, subject, dataset) = (&summary.baseline, &summary.subject, &summary.dataset);
     let rows = [
         ("Checkpoint", text(&baseline.name), text(&subject.name)),
@@ -83,19 +98,23 @@ pub(super) fn compared(summary: &Summary) -> String {
         ("Architecture", text(&baseline.architecture), text(&subject.architecture)),
         ("Parameters", number(baseline.parameters), number(subject.parameters)),
         ("Weights", text(&baseline.dtype), text(&subject.dtype)),
-        ("Perplexity", perplexity(baseline.perplexity), perplexity(subject.perplexity)),
+        match summary.delta_pp {
+            None => ("Perplexity", value(baseline.perplexity), value(subject.perplexity)),
+            Some(_) => ("Accuracy", value(baseline.accuracy), value(subject.accuracy)),
+        },
     ];
     let mut out = "| | Baseline | Subject |\n|---|---|---|\n".to_owned();
     for (name, baseline, subject) in rows {
         out += &format!("| {name} | {baseline} | {subject} |\n");
     }
     out += &format!(
-        "\n- Dataset: {} (provider {}, split {}), {} + {} windows of {} tokens\n- Profile: {}, tier: {}, edit: {}\n- Measured: {}\n- Report: {}\n",
+        "\n- Dataset: {} (provider {}, split {}), {} + {} {} {} tokens\n- Profile: {}, tier: {}, edit: {}\n- Measured: {}\n- Report: {}\n",
         text(&dataset.name),
         text(&dataset.provider),
         text(&dataset.split),
         number(dataset.preview_windows),
         number(dataset.final_windows),
+        if summary.delta_pp.is_some() { "examples with choices of at most" } else { "windows of" },
         number(dataset.seq_len),
         text(&summary.profile),
         text(&summary.tier),

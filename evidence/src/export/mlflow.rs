@@ -12,15 +12,24 @@ pub(super) fn render(summary: &Summary) -> String {
 
 /// Numbers only. A gate is 1 if it passed, 0 if it failed, and absent otherwise.
 fn metrics(summary: &Summary) -> Map<String, Value> {
-    let interval = summary.interval;
+    let (ratio, delta) = match summary.delta_pp {
+        None => (summary.interval, None),
+        Some(_) => (None, summary.interval),
+    };
     let numbers = [
         ("invarlock.ratio", summary.ratio),
-        ("invarlock.ratio_low", interval.map(|[low, _]| low)),
-        ("invarlock.ratio_high", interval.map(|[_, high]| high)),
+        ("invarlock.ratio_low", ratio.map(|[low, _]| low)),
+        ("invarlock.ratio_high", ratio.map(|[_, high]| high)),
+        ("invarlock.delta_pp", summary.delta_pp),
+        ("invarlock.delta_pp_low", delta.map(|[low, _]| low)),
+        ("invarlock.delta_pp_high", delta.map(|[_, high]| high)),
+        ("invarlock.delta_pp_limit", summary.delta_limit_pp),
         ("invarlock.ratio_limit", summary.ratio_limit),
         ("invarlock.drift", summary.drift),
         ("invarlock.baseline_perplexity", summary.baseline.perplexity),
         ("invarlock.subject_perplexity", summary.subject.perplexity),
+        ("invarlock.baseline_accuracy", summary.baseline.accuracy),
+        ("invarlock.subject_accuracy", summary.subject.accuracy),
     ];
     let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name.to_owned(), json!(number?))));
     let gates = summary.gates.iter().filter_map(|gate| {

@@ -31,10 +31,14 @@ fn front_matter(summary: &Summary) -> String {
     if let Some(split) = &dataset.split {
         out += &format!("      split: {}\n", yaml(split));
     }
+    let accuracy = summary.delta_pp.is_some();
     let metrics = [
         ("perplexity", "Perplexity", summary.subject.perplexity),
         ("perplexity", "Perplexity of the baseline", summary.baseline.perplexity),
-        ("perplexity_ratio", "Perplexity ratio to the baseline", summary.ratio),
+        ("perplexity_ratio", "Perplexity ratio to the baseline", summary.ratio.filter(|_| !accuracy)),
+        ("accuracy", "Accuracy", summary.subject.accuracy),
+        ("accuracy", "Accuracy of the baseline", summary.baseline.accuracy),
+        ("accuracy_delta_pp", "Accuracy minus that of the baseline, percentage points", summary.delta_pp),
     ];
     let metrics = metrics.into_iter().filter_map(|(kind, name, value)| Some((kind, name, value?)));
     let rows: String = metrics

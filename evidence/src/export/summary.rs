@@ -34,13 +34,17 @@ pub struct Summary {
     pub edit: Option<String>,
     /// When it was measured, UTC.
     pub measured_at: Option<String>,
-    /// Perplexity of the subject divided by that of the baseline.
+    /// The metric of the subject divided by that of the baseline.
     pub ratio: Option<f64>,
-    /// Confidence interval of the ratio.
+    /// Confidence interval of the ratio; of an accuracy, of the difference.
     pub interval: Option<[f64; 2]>,
-    /// Largest ratio that is accepted.
+    /// Largest ratio that is accepted; none of an accuracy.
     pub ratio_limit: Option<f64>,
-    /// Perplexity of the subject's final arm divided by that of its preview arm.
+    /// Accuracy of the subject minus that of the baseline, percentage points; none of other metrics.
+    pub delta_pp: Option<f64>,
+    /// The least that is accepted of the lower end of its interval, percentage points.
+    pub delta_limit_pp: Option<f64>,
+    /// Perplexity of the subject's final arm divided by that of its preview arm; of an accuracy, their difference.
     pub drift: Option<f64>,
     /// The baseline.
     pub baseline: ModelSummary,
@@ -82,8 +86,10 @@ pub struct ModelSummary {
     pub parameters: Option<u64>,
     /// Type of the stored weights.
     pub dtype: Option<String>,
-    /// Perplexity of the final arm.
+    /// Perplexity of the final arm; none of an accuracy.
     pub perplexity: Option<f64>,
+    /// Accuracy of the final arm; none of other metrics.
+    pub accuracy: Option<f64>,
 }
 
 /// The dataset.
@@ -139,7 +145,7 @@ impl GateSummary {
             detail: plain(&gate.detail),
             value: gate.measured.map(|measured| measured.value),
             least: gate.measured.and_then(|measured| measured.least),
-            most: gate.measured.map(|measured| measured.most),
+            most: gate.measured.and_then(|measured| measured.most),
             margin: gate.measured.map(gates::Measured::margin),
             ended: gate.outcome,
         }
@@ -152,7 +158,7 @@ fn owned(node: Node<'_>) -> Option<String> {
 
 impl ModelSummary {
     fn new(report: Node<'_>, manifest: Node<'_>, side: &'static str) -> Self {
-        let (name, perplexity) = match side {
+        let (name, value) = match side {
             "baseline" => ("baseline_ref.model_id", "baseline_ref.primary_metric.final"),
             _ => ("meta.model_id", "primary_metric.final"),
         };
@@ -163,7 +169,8 @@ impl ModelSummary {
             architecture: owned(measured.at("checkpoint.model_type")),
             parameters: measured.get("parameter_count").u64(),
             dtype: owned(measured.at("checkpoint.checkpoint_dtype")),
-            perplexity: report.at(perplexity).f64(),
+            perplexity: report.at(value).f64().filter(|_| !gates::is_accuracy(report)),
+            accuracy: report.at(value).f64().filter(|_| gates::is_accuracy(report)),
         }
     }
 }
@@ -192,7 +199,7 @@ impl Summary {
         let gates = gates::gates(value);
         let metric = report.get("primary_metric");
         let first = |nodes: [Node<'_>; 2]| nodes.into_iter().find_map(owned);
-        let interval = metric.get("display_ci");
+        let (interval, accuracy) = (metric.get("display_ci"), gates::is_accuracy(report));
         let (ratio, drift) = (gates.first(), gates.get(1));
         let arms = ["preview", "final"].into_iter();
         let windows = arms.flat_map(|arm| {
@@ -210,7 +217,9 @@ impl Summary {
             measured_at: first([manifest.at("context.finished_at_utc"), report.at("artifacts.generated_at")]),
             ratio: metric.get("ratio_vs_baseline").f64(),
             interval: interval.index(0).f64().zip(interval.index(1).f64()).map(Into::into),
-            ratio_limit: ratio.and_then(|gate| gate.measured).map(|measured| measured.most),
+            ratio_limit: ratio.and_then(|gate| gate.measured).and_then(|measured| measured.most),
+            delta_pp: metric.get("delta_pp").f64().filter(|_| accuracy),
+            delta_limit_pp: gates::accuracy_limit(report).filter(|_| accuracy),
             drift: drift.and_then(|gate| gate.measured).map(|measured| measured.value),
             baseline: ModelSummary::new(report, manifest, "baseline"),
             subject: ModelSummary::new(report, manifest, "subject"),

@@ -16,6 +16,9 @@ pub enum MetricKind {
     /// Perplexity of a sequence-to-sequence model on its targets.
     #[serde(rename = "ppl_seq2seq")]
     PplSeq2Seq,
+    /// Accuracy of a causal language model on examples with choices.
+    #[serde(rename = "accuracy")]
+    Accuracy,
 }
 
 /// One metric.
@@ -37,11 +40,37 @@ pub struct Metric {
     pub gating_basis: &'static str,
 }
 
+impl Metric {
+    /// Whether it is a share of right answers, and not a perplexity.
+    pub fn is_accuracy(&self) -> bool {
+        self.kind == MetricKind::Accuracy
+    }
+
+    /// Whether what is predicted in a window does not follow from its tokens, so that formats state it.
+    pub fn has_labels(&self) -> bool {
+        !self.objective.is_causal() || self.is_accuracy()
+    }
+
+    /// `loss_type` of reports, and of presets.
+    pub fn loss_type(&self) -> &'static str {
+        if self.is_accuracy() { "classification" } else { self.objective.loss_type() }
+    }
+}
+
 /// Every metric.
-pub static TABLE: [Metric; 3] = [
+pub static TABLE: [Metric; 4] = [
     perplexity(MetricKind::PplCausal, "ppl_causal", Objective::Causal),
     perplexity(MetricKind::PplMlm, "ppl_mlm", Objective::Masked),
     perplexity(MetricKind::PplSeq2Seq, "ppl_seq2seq", Objective::Seq2Seq),
+    Metric {
+        kind: MetricKind::Accuracy,
+        name: "accuracy",
+        objective: Objective::Causal,
+        unit: "accuracy",
+        direction: "higher",
+        scope: "example",
+        gating_basis: "lower",
+    },
 ];
 
 /// The exponential of the mean loss of the predicted tokens.
@@ -56,6 +85,7 @@ pub fn of(kind: MetricKind) -> &'static Metric {
         MetricKind::PplCausal => &TABLE[0],
         MetricKind::PplMlm => &TABLE[1],
         MetricKind::PplSeq2Seq => &TABLE[2],
+        MetricKind::Accuracy => &TABLE[3],
     }
 }
 
@@ -81,9 +111,10 @@ mod tests {
     fn rows_are_found_by_kind_and_by_name() {
         for metric in &TABLE {
             assert_eq!((of(metric.kind), named(metric.name)), (metric, Some(metric)));
-            assert_eq!(perplexity_of(metric.objective), metric);
+            assert_eq!(perplexity_of(metric.objective) == metric, !metric.is_accuracy());
             assert_eq!(serde_json::to_value(metric.kind).expect("JSON"), metric.name);
         }
         assert_eq!(named("bleu"), None);
+        assert_eq!(TABLE.each_ref().map(Metric::has_labels), [false, true, true, true]);
     }
 }

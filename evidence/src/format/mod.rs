@@ -6,6 +6,8 @@
 #[cfg(feature = "verify")]
 pub(crate) mod canonical;
 pub mod check_report;
+pub mod choices;
+pub mod classification;
 pub mod compute_dtype;
 pub mod dataset;
 pub mod delegated;

@@ -1,7 +1,7 @@
 //! The plan of an evaluation (`plan-v2`), as `--dry-run` prints it and the runtime manifest records it.
 
 use super::compute_dtype::ComputeDtype;
-use super::dataset::{Packing, Provider};
+use super::dataset::{Answers, Packing, Provider};
 use super::guard_request::GuardRequest;
 use super::masking::Masking;
 use super::metrics::MetricKind;
@@ -152,6 +152,9 @@ pub struct Dataset {
     /// Member that contains the target of a pair; absent where records have one text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_field: Option<String>,
+    /// Members that contain choices and the right one; absent unless an accuracy is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
     /// The metric that the user named; absent: the one of the models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<MetricKind>,
@@ -168,9 +171,9 @@ pub struct Dataset {
     pub seq_len: usize,
     /// Distance of two windows in tokens.
     pub stride: usize,
-    /// Preview windows.
+    /// Preview windows; of an accuracy, examples.
     pub preview_n: usize,
-    /// Final windows.
+    /// Final windows; of an accuracy, examples.
     pub final_n: usize,
 }
 

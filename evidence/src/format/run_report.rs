@@ -3,9 +3,11 @@
 //! The layout is that of InvarLock 0.8 to 0.12, whose tools can read it. Unknown members are kept, because reports of those versions are read, too. A run report never contains
 //! a `validation` object: that marks an evaluation report. Losses are in nats a token, digests in lower-case hexadecimal.
 
+use super::choices::Choices;
+use super::classification::Classification;
 #[cfg(feature = "verify")]
 use super::json_length;
-use super::metrics;
+use super::metrics::{self, Metric};
 use super::objective::Objective;
 use super::used_ids::used_ids;
 use serde::{Deserialize, Serialize};
@@ -72,7 +74,7 @@ pub struct RunMeta {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunData {
-    /// Provider kind: `local_jsonl` or `local_jsonl_pairs`.
+    /// Provider kind, such as `local_jsonl` or `local_jsonl_pairs`.
     pub dataset: String,
     /// Split name.
     #[serde(default)]
@@ -81,9 +83,9 @@ pub struct RunData {
     pub seq_len: usize,
     /// Recorded stride.
     pub stride: usize,
-    /// Preview windows measured.
+    /// Preview windows measured; of an accuracy, examples.
     pub preview_n: usize,
-    /// Final windows measured.
+    /// Final windows measured; of an accuracy, examples.
     pub final_n: usize,
     /// Name of the tokenizer (the user's name of the checkpoint it came from).
     #[serde(default)]
@@ -183,6 +185,9 @@ pub struct RunMetrics {
     /// Weighted mean loss of the final arm.
     #[serde(default)]
     pub logloss_final: Option<f64>,
+    /// Counts of the right answers; absent unless the metric is an accuracy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
     /// Everything else (`latency_ms_per_tok`, `throughput_tok_per_s`, `memory_mb_peak`, timings ...).
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -192,11 +197,11 @@ pub struct RunMetrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct RunPrimaryMetric {
-    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
+    /// `ppl_causal`, `ppl_mlm`, `ppl_seq2seq` or `accuracy`.
     pub kind: String,
-    /// Perplexity of the preview arm.
+    /// Perplexity of the preview arm, or its accuracy: the share of examples that are answered right.
     pub preview: Option<f64>,
-    /// Perplexity of the final arm.
+    /// The same of the final arm.
     #[serde(rename = "final")]
     pub final_: Option<f64>,
     /// Everything else (`unit`, `direction`, `invalid`, ...).
@@ -239,7 +244,7 @@ pub struct WindowArm {
     pub input_ids: Vec<Vec<u32>>,
     /// 1 for a real token, 0 for padding.
     pub attention_masks: Vec<Vec<u8>>,
-    /// Weights: sum of the mask for causal models, number of labels for others.
+    /// Weights: sum of the mask for the perplexity of causal models, number of labels for others.
     pub token_counts: Vec<u64>,
     /// As `token_counts`.
     #[serde(default)]
@@ -247,9 +252,12 @@ pub struct WindowArm {
     /// Sum of the mask.
     #[serde(default)]
     pub actual_token_counts: Vec<u64>,
-    /// The token to predict at each position, else -100. For causal models, the ids where the mask is 1.
+    /// The token to predict at each position, else -100. For the perplexity of causal models, the ids where the mask is 1.
     #[serde(default)]
     pub labels: Vec<Vec<i64>>,
+    /// The examples of an accuracy, to which the windows belong in order; absent for other metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<Vec<Choices>>,
     /// Text of the predicted tokens: those with a label, without the first of a causal model. The tokenizer decodes them alone; special
     /// tokens are written as their text, and bytes that are no UTF-8 as U+FFFD. Final windows of the baseline only; absent in reports of
     /// older evaluators, and where the tokenizer cannot decode.
@@ -298,6 +306,7 @@ impl RunReport {
             input_ids: arm.input_ids.clone(),
             attention_masks: arm.attention_masks.clone(),
             labels: labelled.then(|| arm.labels.clone()),
+            examples: arm.examples.clone(),
         };
         let EvaluationWindows { preview, final_ } = &self.evaluation_windows;
         self.baseline_windows([arm(preview), arm(final_)])
@@ -310,6 +319,7 @@ impl RunReport {
         let empty = |arm: &WindowArm| ReplayArm {
             window_ids: arm.window_ids.clone(),
             labels: labelled.then(Vec::new),
+            examples: arm.examples.clone(),
             ..ReplayArm::default()
         };
         // Nearly all of it are rows, whose length is counted without writing them.
@@ -322,9 +332,9 @@ impl RunReport {
         others + rows(preview) + rows(final_)
     }
 
-    /// Whether the labels do not follow from the ids, as those of a causal model do.
+    /// Whether the labels do not follow from the ids, as those of the perplexity of a causal model do.
     fn labelled(&self) -> bool {
-        self.objective() != Objective::Causal
+        metrics::named(&self.metrics.primary_metric.kind).is_some_and(Metric::has_labels)
     }
 
     fn objective(&self) -> Objective {
@@ -403,6 +413,11 @@ pub struct WindowsTokenizer {
 }
 
 impl BaselineWindows {
+    /// Numbers of examples with choices of both arms; none where windows are no choices.
+    pub fn examples(&self) -> Option<[usize; 2]> {
+        Some([self.preview.examples.as_ref()?.len(), self.final_.examples.as_ref()?.len()])
+    }
+
     /// Numbers of preview and final windows.
     pub fn counts(&self) -> [usize; 2] {
         [self.preview.window_ids.len(), self.final_.window_ids.len()]
@@ -434,9 +449,12 @@ pub struct ReplayArm {
     pub input_ids: Vec<Vec<u32>>,
     /// Masks.
     pub attention_masks: Vec<Vec<u8>>,
-    /// The token to predict at each position, else -100; absent for causal models.
+    /// The token to predict at each position, else -100; absent where all tokens of a causal model are predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<Vec<i64>>>,
+    /// As [`WindowArm::examples`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<Vec<Choices>>,
 }
 
 #[cfg(all(test, feature = "verify"))]

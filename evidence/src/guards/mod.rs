@@ -17,6 +17,7 @@ pub mod variance;
 
 use crate::format::evaluation_report::{EvaluationReport, GuardBlock, GuardEntry, NotEvaluated};
 use crate::format::guard_request::GuardRequest;
+use crate::format::metrics::Metric;
 use crate::format::run_report::{self, RunReport};
 use crate::format::statistics::GuardStatistics;
 use crate::format::tiers::TierLimits;
@@ -320,6 +321,15 @@ impl Evaluations {
             found.flags.push(("guard_overhead_acceptable", true));
         }
         found
+    }
+}
+
+impl Evaluations {
+    /// The flags in a report of a metric. Guard overhead is that of a perplexity.
+    pub(crate) fn flags_for(&self, metric: &Metric) -> Vec<(&'static str, bool)> {
+        let of_perplexity = |flag: &str| flag == "guard_overhead_acceptable";
+        let flags = self.flags.iter().copied();
+        flags.filter(|(flag, _)| !metric.is_accuracy() || !of_perplexity(flag)).collect()
     }
 }
 

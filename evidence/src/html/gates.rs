@@ -58,14 +58,18 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     gates.push(gate(
         "primary_metric_acceptable",
         "Primary metric",
-        or_dash(metric.ratio.map(|r| format!("ratio {}", text::ratio(r)))),
-        match &metric.limit {
-            Some(limit) => format!("≤ {}", text::ratio(limit.value)),
-            None if metric.kind == "accuracy" => or_dash(
+        match metric.difference.as_ref().and_then(|difference| difference.interval) {
+            Some((low, _)) => format!("lower end {}", text::points(low)),
+            None => or_dash(metric.ratio.map(|r| format!("ratio {}", text::ratio(r)))),
+        },
+        match (&metric.limit, metric.difference.as_ref().and_then(|difference| difference.limit)) {
+            (Some(limit), _) => format!("≤ {}", text::ratio(limit.value)),
+            (None, Some(limit)) => format!("≥ {}", text::points(limit)),
+            (None, None) if metric.kind == "accuracy" => or_dash(
                 number(report, "resolved_policy.metrics.accuracy.delta_min_pp")
                     .map(|pp| format!("≥ {} percentage points", text::significant(pp, 2))),
             ),
-            None => DASH.into(),
+            (None, None) => DASH.into(),
         },
         says("primary_metric_acceptable"),
         note,
@@ -93,8 +97,15 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
     gates.push(gate(
         "preview_final_drift_acceptable",
         "Preview to final drift",
-        or_dash(metric.drift().map(|d| format!("ratio {}", text::ratio(d)))),
-        if metric.perplexity { format!("{} to {}", text::ratio(lo), text::ratio(hi)) } else { DASH.into() },
+        or_dash(metric.shown_drift()),
+        match &metric.difference {
+            Some(_) => or_dash(
+                crate::gates::accuracy_band(Node::root("", report))
+                    .map(|(lo, hi)| format!("{} to {}", text::points(100.0 * lo), text::points(100.0 * hi))),
+            ),
+            None if metric.perplexity => format!("{} to {}", text::ratio(lo), text::ratio(hi)),
+            None => DASH.into(),
+        },
         says("preview_final_drift_acceptable"),
         String::new(),
     ));
@@ -132,7 +143,8 @@ pub(super) fn gates(report: &Value, metric: &Metric, guards: &[GuardView]) -> Ve
         let q = number(tail, "policy.quantile").unwrap_or(0.95);
         let name =
             format!("q{}", text::significant((q * 1e4).round() / 100.0, 4).trim_end_matches(['0', '.']));
-        let measured = tail.get("stats").and_then(|s| s.get(&name)).and_then(Value::as_f64);
+        let stats = tail.get("stats").filter(|stats| stats.get("n").and_then(Value::as_u64) != Some(0));
+        let measured = stats.and_then(|stats| stats.get(&name)).and_then(Value::as_f64);
         let stated = says("primary_metric_tail_acceptable");
         let warned = flag(tail, "passed") == Some(false) || flag(tail, "warned") == Some(true);
         let advisory = at(tail, "mode") == "warn";

@@ -20,6 +20,8 @@ pub(super) struct Metric {
     /// `95 %`, if the report states it.
     pub(super) level: Option<String>,
     pub(super) limit: Option<Limit>,
+    /// Of an accuracy.
+    pub(super) difference: Option<Difference>,
     /// Limits were relaxed and do not follow from the report's numbers.
     pub(super) tiny_relax: bool,
     pub(super) drift_band: (f64, f64),
@@ -30,6 +32,33 @@ pub(super) struct Limit {
     pub(super) base: f64,
     pub(super) hysteresis: f64,
     pub(super) from: &'static str,
+}
+
+/// A difference of accuracies, percentage points.
+pub(super) struct Difference {
+    pub(super) delta: f64,
+    pub(super) interval: Option<(f64, f64)>,
+    /// The least that is accepted of the lower end of the interval.
+    pub(super) limit: Option<f64>,
+    pub(super) drift: Option<f64>,
+}
+
+impl Difference {
+    /// The lower end of the interval and its limit.
+    pub(super) fn lower_end(&self) -> Option<(f64, f64)> {
+        Some((self.interval?.0, self.limit?))
+    }
+
+    fn read(report: &Value, pm: &Value) -> Option<Self> {
+        let drift =
+            number(pm, "final").zip(number(pm, "preview")).map(|(last, first)| 100.0 * (last - first));
+        Some(Difference {
+            delta: number(pm, "delta_pp")?,
+            interval: pair(pm, "display_ci"),
+            limit: crate::gates::accuracy_limit(Node::root("", report)),
+            drift,
+        })
+    }
 }
 
 impl Metric {
@@ -54,6 +83,7 @@ impl Metric {
             interval: if perplexity { pair(pm, "display_ci").filter(|(lo, _)| *lo > 0.0) } else { None },
             level,
             limit: if perplexity { Some(limit(report)) } else { None },
+            difference: if kind == "accuracy" { Difference::read(report, pm) } else { None },
             tiny_relax,
             drift_band: band(pm, "drift_band")
                 .or_else(|| band(report, "meta.pm_drift_band"))
@@ -67,6 +97,14 @@ impl Metric {
             kind if kind.starts_with("ppl") => "Perplexity",
             "accuracy" => "Accuracy",
             _ => "Primary metric",
+        }
+    }
+
+    /// The drift as text.
+    pub(super) fn shown_drift(&self) -> Option<String> {
+        match &self.difference {
+            Some(difference) => difference.drift.map(text::points),
+            None => self.drift().map(|drift| format!("ratio {}", text::ratio(drift))),
         }
     }
 
@@ -115,8 +153,47 @@ pub(super) struct MetricView {
     pub(super) facts: Vec<Fact>,
 }
 
+/// The view of a difference of accuracies.
+fn accuracy_view(metric: &Metric, difference: &Difference, report: &Value) -> MetricView {
+    let counts = |path: &str| {
+        let counts = at(report, path);
+        let (right, all) = (number(counts, "n_correct")?, number(counts, "n_total")?);
+        Some(format!(" ({} of {})", text::whole(right), text::whole(all)))
+    };
+    let value = |accuracy: Option<f64>, path: &str| {
+        or_dash(accuracy.map(|x| text::significant(x, 4) + &counts(path).unwrap_or_default()))
+    };
+    let mut facts = vec![
+        Fact::new("Baseline accuracy", value(metric.baseline, "baseline_ref.metrics.classification")),
+        Fact::new("Subject accuracy", value(metric.last, "metrics.classification")),
+        Fact::new("Difference", text::points(difference.delta)),
+    ];
+    if let Some((low, high)) = difference.interval {
+        let name = metric.level.as_ref().map_or_else(|| "CI".into(), |level| format!("{level} CI"));
+        facts.push(Fact::new(&name, format!("{} to {}", text::points(low), text::points(high))));
+    }
+    let caption = match difference.limit {
+        Some(limit) => format!(
+            "The lower end of the {} must be at least {}. An example is answered right if its right choice alone has the smallest loss.",
+            metric.interval_name(),
+            text::points(limit)
+        ),
+        None => "The report states no limit for the difference.".into(),
+    };
+    MetricView {
+        kind: metric.kind.clone(),
+        picture: None,
+        missing: "No picture: an accuracy has no ratio that is limited.",
+        caption,
+        facts,
+    }
+}
+
 impl MetricView {
     pub(super) fn new(metric: &Metric, report: &Value) -> MetricView {
+        if let Some(difference) = &metric.difference {
+            return accuracy_view(metric, difference, report);
+        }
         let picture = metric.ratio.filter(|ratio| *ratio > 0.0).and_then(|value| {
             svg::ruler(&svg::Ruler {
                 id: "ratio",
@@ -192,15 +269,19 @@ impl DriftView {
             })
         });
         let count = |path: &str| or_dash(number(report, path).map(text::whole));
+        let noun = if metric.difference.is_some() { "example" } else { "window" };
         DriftView {
             picture,
             facts: vec![
                 Fact::new(&format!("Preview{unit}"), values(metric.preview)),
                 Fact::new(&format!("Final{unit}"), values(metric.last)),
-                Fact::new("Drift", or_dash(metric.drift().map(text::ratio))),
+                match &metric.difference {
+                    Some(_) => Fact::new("Drift", or_dash(metric.shown_drift())),
+                    None => Fact::new("Drift", or_dash(metric.drift().map(text::ratio))),
+                },
             ],
             caption: format!(
-                "The subject alone: {} preview windows against {} final windows. A large drift means that the two arms differ, not that the edit is bad.",
+                "The subject alone: {} preview {noun}s against {} final {noun}s. A large drift means that the two arms differ, not that the edit is bad.",
                 count("dataset.windows.preview"),
                 count("dataset.windows.final")
             ),

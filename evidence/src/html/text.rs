@@ -73,6 +73,14 @@ pub(super) fn difference(x: f64) -> String {
     if x > 0.0 { format!("+{shown}") } else { shown }
 }
 
+/// A difference in percentage points, with its sign.
+pub(super) fn points(x: f64) -> String {
+    if !x.is_finite() {
+        return "not a number".into();
+    }
+    format!("{}\u{a0}pp", minus(format!("{x:+.2}")))
+}
+
 /// The change that a ratio means, as in `+30.58 %`.
 pub(super) fn percent_change(ratio: f64) -> String {
     let change = (ratio - 1.0) * 100.0;

@@ -1,7 +1,7 @@
 //! The verdict with its reason, and contradictions within the report.
 
 use super::gates::{Gate, counted};
-use super::metric::Metric;
+use super::metric::{Difference, Metric};
 use super::{ABSENT, FAIL, Fact, SKIPPED, Warning, at, flag, in_sentence, listed, or_dash, text};
 use serde::Serialize;
 use serde_json::Value;
@@ -44,9 +44,17 @@ impl Verdict {
         if !skipped.is_empty() {
             remarks.push(format!("Not evaluated: {}.", listed(&skipped)));
         }
-        let mut facts = vec![Fact::new("Ratio", or_dash(metric.ratio.map(text::ratio)))];
-        facts.push(Fact::new("Change", or_dash(metric.ratio.map(text::percent_change))));
-        facts.push(Fact::new("Limit", or_dash(metric.limit.as_ref().map(|l| text::ratio(l.value)))));
+        let mut facts = match &metric.difference {
+            Some(difference) => vec![
+                Fact::new("Difference", text::points(difference.delta)),
+                Fact::new("Limit of the lower end", or_dash(difference.limit.map(text::points))),
+            ],
+            None => vec![
+                Fact::new("Ratio", or_dash(metric.ratio.map(text::ratio))),
+                Fact::new("Change", or_dash(metric.ratio.map(text::percent_change))),
+                Fact::new("Limit", or_dash(metric.limit.as_ref().map(|l| text::ratio(l.value)))),
+            ],
+        };
         facts.push(Fact::new("Gates", counted(gates)));
         Verdict { class, word, reason: reason(metric), remarks, facts }
     }
@@ -54,6 +62,9 @@ impl Verdict {
 
 /// The verdict in one sentence: the ratio, its interval, and whether it is below the limit.
 pub(super) fn reason(metric: &Metric) -> String {
+    if let Some(difference) = &metric.difference {
+        return difference_reason(metric, difference);
+    }
     let Some(ratio) = metric.ratio else {
         return "The report contains no finite ratio of the subject to the baseline.".into();
     };
@@ -76,6 +87,24 @@ pub(super) fn reason(metric: &Metric) -> String {
     }
 }
 
+/// The verdict on a difference of accuracies in one sentence.
+fn difference_reason(metric: &Metric, difference: &Difference) -> String {
+    let start =
+        format!("The subject’s accuracy is {} against the baseline’s", text::points(difference.delta));
+    let Some((low, high)) = difference.interval else {
+        return format!("{start}. The report contains no usable confidence interval.");
+    };
+    let level = metric.level.as_ref().map_or(String::new(), |level| format!("{level} "));
+    let start = format!("{start} ({level}CI {} to {})", text::points(low), text::points(high));
+    match difference.limit {
+        Some(limit) if low >= limit => {
+            format!("{start}; the lower end is at or above the limit of {}.", text::points(limit))
+        }
+        Some(limit) => format!("{start}; the lower end is below the limit of {}.", text::points(limit)),
+        None => format!("{start}."),
+    }
+}
+
 /// Flags of the report that do not follow from its own numbers.
 pub(super) fn contradictions(report: &Value, metric: &Metric) -> Vec<String> {
     let says = |name: &str| at(report, "validation").get(name).and_then(Value::as_bool);
@@ -89,6 +118,16 @@ pub(super) fn contradictions(report: &Value, metric: &Metric) -> Vec<String> {
                 "The primary metric is marked acceptable, but its ratio {} is above the limit {}.",
                 text::ratio(ratio),
                 text::ratio(limit.value)
+            ));
+        }
+        if let Some((low, limit)) = metric.difference.as_ref().and_then(Difference::lower_end)
+            && low < limit
+            && !metric.tiny_relax
+        {
+            found.push(format!(
+                "The primary metric is marked acceptable, but the lower end {} is below the limit {}.",
+                text::points(low),
+                text::points(limit)
             ));
         }
         if flag(report, "primary_metric.invalid") == Some(true) {

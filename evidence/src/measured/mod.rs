@@ -8,6 +8,7 @@ mod read;
 mod report;
 
 use crate::format::check_report::CheckpointFacts;
+use crate::format::choices::{self, Choices};
 use crate::format::dataset::Provider;
 use crate::format::guard_request::GuardRequest;
 use crate::format::masking::Masked;
@@ -19,8 +20,8 @@ use crate::format::statistics::GuardStatistics;
 use crate::job::Role;
 use crate::journal::Journal;
 use crate::numerics::NOT_PREDICTED;
-use crate::numerics::stats::weighted_mean;
-use invarlock_error::{Error, Result};
+use crate::numerics::stats::{share, weighted_mean};
+use invarlock_error::{Error, Result, bail};
 pub(crate) use read::read_guard_request;
 pub use read::read_statistics;
 use serde_json::{Map, Value};
@@ -70,6 +71,8 @@ pub struct Arm {
     /// The token that is to be predicted at each position, or [`NOT_PREDICTED`]. None where all tokens are predicted, each from those before
     /// it.
     pub labels: Option<Vec<Vec<i64>>>,
+    /// The examples to which the windows belong, in order; none unless an accuracy is measured.
+    pub examples: Option<Vec<Choices>>,
     /// Loss of each window, nats a predicted token.
     pub losses: Vec<f64>,
 }
@@ -119,9 +122,9 @@ impl Arm {
     /// Whether the windows are those of another arm; their losses may differ.
     #[cfg(feature = "verify")]
     fn same_windows(&self, other: &Self) -> bool {
-        let Self { window_ids, input_ids, token_counts, labels, losses: _ } = self;
-        (window_ids, input_ids, token_counts, labels)
-            == (&other.window_ids, &other.input_ids, &other.token_counts, &other.labels)
+        let Self { window_ids, input_ids, token_counts, labels, examples, losses: _ } = self;
+        (window_ids, input_ids, token_counts, labels, examples)
+            == (&other.window_ids, &other.input_ids, &other.token_counts, &other.labels, &other.examples)
     }
 
     /// The weight of each window: the number of its labels. Without labels, upstream counts all tokens, the first one included.
@@ -138,6 +141,34 @@ impl Arm {
         // The first token of a text without labels is not predicted, though upstream counts it.
         let first = u64::from(self.labels.is_none());
         self.weights().into_owned().into_iter().map(move |weight| weight.saturating_sub(first))
+    }
+
+    /// What `preview_n` and `final_n` count: the examples, or the windows where they are none.
+    pub fn count(&self) -> usize {
+        self.examples.as_ref().map_or(self.window_ids.len(), Vec::len)
+    }
+
+    /// Whether each example is answered right; none where the windows are no choices.
+    pub(crate) fn answered(&self) -> Option<Vec<bool>> {
+        Some(choices::answered(self.examples.as_ref()?, &self.losses, &self.weights()))
+    }
+
+    /// The value of a metric on the arm `name`.
+    ///
+    /// # Errors
+    /// A mean loss whose perplexity is not finite: the checkpoint is damaged.
+    fn value(&self, metric: &Metric, name: &str, mean: f64) -> Result<f64> {
+        if metric.is_accuracy() {
+            let answered = self.answered().unwrap_or_default();
+            return Ok(share(&answered));
+        }
+        match mean.exp() {
+            perplexity if perplexity.is_finite() => Ok(perplexity),
+            _ => bail!(
+                Input,
+                "the mean loss of the {name} arm is {mean}, so its perplexity is not finite: the checkpoint is damaged"
+            ),
+        }
     }
 
     /// Mean loss of the arm `name`, weighted by predicted tokens.

@@ -1,11 +1,11 @@
 //! A measurement, read back from its run report.
 
 use super::{Arm, Evaluator, Measured, Requested, Selection, Tokenizer, edit_name};
+use crate::format::choices;
 use crate::format::dataset::{Packing, Provider};
 use crate::format::guard_request::GuardRequest;
 use crate::format::masking::Masked;
 use crate::format::metrics::{self, Metric};
-use crate::format::objective::Objective;
 use crate::format::run_report::{RunReport, SPECIAL_TOKENS, WindowArm};
 use crate::format::statistics::{GuardStatistics, UpstreamStatistics};
 use crate::job::Role;
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 impl Arm {
     fn read(name: &str, arm: &WindowArm, metric: &Metric) -> Result<Self> {
         let windows = arm.window_ids.len();
-        let labels = (metric.objective != Objective::Causal).then_some(&arm.labels);
+        let labels = metric.has_labels().then_some(&arm.labels);
         // Without labels, the weights are the numbers of tokens.
         let counts = if labels.is_some() { &arm.actual_token_counts } else { &arm.token_counts };
         let lengths =
@@ -40,11 +40,19 @@ impl Arm {
                 );
             }
         }
+        let examples = arm.examples.as_deref();
+        if examples.is_some() != metric.is_accuracy() {
+            bail!(Integrity, "evaluation_windows.{name}.examples does not fit the metric {}", metric.name);
+        }
+        if let Some(Err(why)) = examples.map(|examples| choices::check(examples, windows)) {
+            bail!(Integrity, "evaluation_windows.{name}.examples: {why}");
+        }
         Ok(Self {
             window_ids: arm.window_ids.clone(),
             input_ids: arm.input_ids.clone(),
             token_counts: counts.clone(),
             labels: labels.cloned(),
+            examples: arm.examples.clone(),
             losses: arm.logloss.clone(),
         })
     }

@@ -2,6 +2,7 @@
 
 use super::digests::{WindowDigests, WindowHashes};
 use super::{Arm, EVALUATOR, Evaluator, Measured, edit_name};
+use crate::format::classification::Classification;
 use crate::format::dataset::Packing;
 use crate::format::run_report::{
     EvaluationWindows, Guard, RunData, RunMeta, RunMetrics, RunPrimaryMetric, RunProvenance, RunReport,
@@ -12,7 +13,7 @@ use crate::format::to_value;
 use crate::guards;
 use crate::numerics::NOT_PREDICTED;
 use crate::numerics::digest::{Labelled, dataset_hash, window_ids_digest};
-use invarlock_error::{Result, bail};
+use invarlock_error::Result;
 use serde_json::{Map, Value, json};
 
 fn members(value: Value) -> Map<String, Value> {
@@ -67,6 +68,7 @@ impl Arm {
             masked_token_counts: weights.to_vec(),
             actual_token_counts: self.token_counts.clone(),
             labels: self.labels.clone().unwrap_or_else(|| self.rows().map(own_tokens).collect()),
+            examples: self.examples.clone(),
             predicted_texts: None,
             predicted_utf8_bytes: None,
         }
@@ -84,6 +86,7 @@ impl Arm {
             masked_token_counts,
             actual_token_counts,
             labels,
+            examples,
             predicted_texts: _,
             predicted_utf8_bytes: _,
         } = arm;
@@ -98,8 +101,8 @@ impl Arm {
                 && padding.iter().all(|label| *label == NOT_PREDICTED)
         };
         let (weights, rows) = (self.weights(), self.rows().count());
-        (window_ids, logloss, input_ids, actual_token_counts)
-            == (&self.window_ids, &self.losses, &self.input_ids, &self.token_counts)
+        (window_ids, logloss, input_ids, actual_token_counts, examples)
+            == (&self.window_ids, &self.losses, &self.input_ids, &self.token_counts, &self.examples)
             && token_counts[..] == weights[..]
             && masked_token_counts[..] == weights[..]
             && attention_masks.len() == rows
@@ -167,7 +170,7 @@ impl Measured {
         let mut context = members(json!({
             "profile": self.requested.profile,
             "auto": self.auto(),
-            "eval": {"loss": {"resolved_type": self.metric.objective.loss_type()}},
+            "eval": {"loss": {"resolved_type": self.metric.loss_type()}},
         }));
         if !self.requested.guards.is_default() {
             context.insert("guards".to_owned(), to_value(&self.requested.guards));
@@ -214,7 +217,7 @@ impl Measured {
     }
 
     fn window_plan(&self) -> Value {
-        let (preview, final_) = (self.preview.window_ids.len(), self.final_.window_ids.len());
+        let (preview, final_) = (self.preview.count(), self.final_.count());
         json!({
             "profile": self.requested.profile,
             "requested_preview": self.requested.preview_n,
@@ -231,7 +234,7 @@ impl Measured {
         let requested = &self.requested;
         let mut more = self.tokenizer.special.clone();
         more.extend(members(json!({
-            "loss_type": self.metric.objective.loss_type(),
+            "loss_type": self.metric.loss_type(),
             "window_plan": self.window_plan(),
             "blank_rows": self.selection.blank_rows,
             "short_rows": self.selection.short_rows,
@@ -250,8 +253,8 @@ impl Measured {
             split: Some(requested.split.clone()),
             seq_len: requested.seq_len,
             stride: requested.stride,
-            preview_n: self.preview.window_ids.len(),
-            final_n: self.final_.window_ids.len(),
+            preview_n: self.preview.count(),
+            final_n: self.final_.count(),
             tokenizer_name: Some(requested.model_id.clone()),
             tokenizer_hash: Some(self.tokenizer.hash.clone()),
             vocab_size: Some(self.tokenizer.vocab_size),
@@ -327,13 +330,6 @@ impl Measured {
 
     fn metrics(&self) -> Result<RunMetrics> {
         let (preview, final_) = (self.preview.mean_loss("preview")?, self.final_.mean_loss("final")?);
-        let perplexity = |name: &str, mean: f64| match mean.exp() {
-            ppl if ppl.is_finite() => Ok(ppl),
-            _ => bail!(
-                Input,
-                "the mean loss of the {name} arm is {mean}, so its perplexity is not finite: the checkpoint is damaged"
-            ),
-        };
         let (metric, tokens) = (self.metric, (self.preview.tokens(), self.final_.tokens()));
         let own =
             (self.preview.tokens_from(self.resumed[0]) + self.final_.tokens_from(self.resumed[1])) as f64;
@@ -360,7 +356,7 @@ impl Measured {
             "window_plan": self.window_plan(),
             "stats": stats,
             "reduction": {"mode": "token_mean", "implementation": "invarlock_cross_entropy"},
-            "loss_type": metric.objective.loss_type(),
+            "loss_type": metric.loss_type(),
             "timings": self.seconds,
         }));
         if self.resumed != [0; 2] {
@@ -373,8 +369,8 @@ impl Measured {
         Ok(RunMetrics {
             primary_metric: RunPrimaryMetric {
                 kind: metric.name.to_owned(),
-                preview: Some(perplexity("preview", preview)?),
-                final_: Some(perplexity("final", final_)?),
+                preview: Some(self.preview.value(metric, "preview", preview)?),
+                final_: Some(self.final_.value(metric, "final", final_)?),
                 more: members(json!({
                     "unit": metric.unit,
                     "direction": metric.direction,
@@ -388,8 +384,15 @@ impl Measured {
             },
             logloss_preview: Some(preview),
             logloss_final: Some(final_),
+            classification: self.classification(),
             more,
         })
+    }
+
+    /// Counts of the right answers; none unless an accuracy is measured.
+    fn classification(&self) -> Option<Classification> {
+        let (preview, final_) = (self.preview.answered()?, self.final_.answered()?);
+        Some(Classification::of(&preview, &final_))
     }
 
     fn provenance(&self, digests: &WindowDigests) -> RunProvenance {

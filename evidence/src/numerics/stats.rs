@@ -36,6 +36,11 @@ pub fn mean(values: &[f64]) -> f64 {
     sum(values) / values.len() as f64
 }
 
+/// Which share of the values is true; NaN if empty.
+pub fn share(values: &[bool]) -> f64 {
+    values.iter().filter(|value| **value).count() as f64 / values.len() as f64
+}
+
 /// Token-weighted mean `sum(w*x) / sum(w)`, summed in order as upstream's verifier sums. `None` if the weights sum to 0.
 pub fn weighted_mean(values: &[f64], weights: &[u64]) -> Option<f64> {
     if values.len() != weights.len() {

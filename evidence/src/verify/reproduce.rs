@@ -43,11 +43,14 @@ pub enum Amount {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Reproduction {
-    /// Windows of each arm.
+    /// Windows of each arm; of an accuracy, examples. The same holds for the other numbers of windows.
     pub windows: usize,
     /// Windows of each arm that were measured again, chosen at random.
     pub measured: usize,
-    /// The fewest altered windows that could change the verdict.
+    /// Whether examples are counted; absent where they are windows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub examples: bool,
+    /// The fewest altered windows that could change the verdict. The verdict on an accuracy can depend on one example.
     pub fewest_altered: usize,
     /// Probability with which that many altered windows are found.
     pub probability: f64,
@@ -60,9 +63,10 @@ pub struct Reproduction {
 impl Reproduction {
     /// The plan of a reproduction.
     pub fn plan(evidence: &Verified, tier: Tier, amount: Amount) -> Self {
-        let windows = evidence.baseline.final_.losses.len();
+        let windows = evidence.baseline.final_.count();
+        let examples = evidence.baseline.metric.is_accuracy();
         let largest_loss = (evidence.baseline.tokenizer.vocab_size.max(2) as f64).ln();
-        let fewest_altered = fewest_altered(evidence, tier, largest_loss);
+        let fewest_altered = if examples { 1 } else { fewest_altered(evidence, tier, largest_loss) };
         let enough = || (LEAST..windows).find(|n| probability(windows, fewest_altered, *n) >= WANTED);
         let measured = match amount {
             Amount::Enough => enough().unwrap_or(windows),
@@ -70,7 +74,7 @@ impl Reproduction {
             Amount::All => windows,
         };
         let probability = probability(windows, fewest_altered, measured);
-        Self { windows, measured, fewest_altered, probability, largest_loss, bit_equal: false }
+        Self { windows, measured, examples, fewest_altered, probability, largest_loss, bit_equal: false }
     }
 
     /// One sentence for the terminal.
@@ -79,6 +83,15 @@ impl Reproduction {
             true => "every loss is equal, bit by bit",
             false => "every loss agrees within the rounding errors of another matrix kernel",
         };
+        if self.examples {
+            return format!(
+                "{} of {} examples of each arm, chosen at random, were measured again on this machine: {equal}. An example with \
+                 altered losses would have been found with a probability of {:.1} %",
+                self.measured,
+                self.windows,
+                100.0 * self.probability
+            );
+        }
         format!(
             "{} of {} windows of each arm, chosen at random, were measured again on this machine: {equal}. Losses altered on {} \
              windows, the fewest that could change the verdict if no true loss is above {:.2}, would have been found with a \
@@ -203,6 +216,7 @@ pub fn same_windows(recorded: &Arm, windows: &ReplayArm) -> bool {
     recorded.window_ids == windows.window_ids
         && recorded.input_ids == windows.input_ids
         && recorded.labels == windows.labels
+        && recorded.examples == windows.examples
 }
 
 #[cfg(test)]

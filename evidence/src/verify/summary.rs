@@ -11,9 +11,9 @@ use serde_json::Value;
 pub struct Summary {
     /// Kind of the primary metric.
     pub kind: Option<String>,
-    /// Ratio of the perplexities.
+    /// Ratio of the perplexities or accuracies.
     pub ratio: Option<f64>,
-    /// Interval of the ratio, as recorded.
+    /// Interval of the ratio or, in percentage points, of the difference of accuracies, as recorded.
     pub interval: Option<(f64, f64)>,
     /// Windows of both arms.
     pub windows: Option<(u64, u64)>,
@@ -48,7 +48,11 @@ impl Summary {
             windows: Some((windows.preview as u64, windows.final_ as u64)),
             tier: Some(report.auto.tier.clone()),
             guard_warnings: 0,
-            recompute: Some(Recompute { family: "ppl", ok: true, reason: None }),
+            recompute: Some(Recompute {
+                family: if metric.kind == "accuracy" { "accuracy" } else { "ppl" },
+                ok: true,
+                reason: None,
+            }),
         }
     }
 

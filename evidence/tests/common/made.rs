@@ -2,6 +2,8 @@
 
 use invarlock_evidence::compare::to_bytes;
 use invarlock_evidence::evaluation::{BASELINE_REPORT, Facts, REPORT, SUBJECT_REPORT};
+use invarlock_evidence::format::choices::Choices;
+use invarlock_evidence::format::dataset::{Answers, Provider};
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::masking::{Masked, Masking};
 use invarlock_evidence::format::metrics::{self, MetricKind};
@@ -83,6 +85,35 @@ impl Made {
         };
         let (baseline, subject) = (measure(BASELINE_REPORT), measure(SUBJECT_REPORT));
         let mut made = Self { facts, baseline, subject };
+        made.seal();
+        made
+    }
+
+    /// The evidence of an accuracy on `n + n` examples of two choices. `right` says what a side answers right, by the number of the example;
+    /// those below `n` are in the preview arm.
+    pub fn choices(n: usize, profile: Profile, tier: Tier, right: &dyn Fn(Role, u64) -> bool) -> Self {
+        let mut made = Self::with(2 * n, profile, tier, &|role, id| match (id % 2, right(role, id / 2)) {
+            (0, true) => 1.0,
+            (0, false) => 2.0,
+            _ => 1.5,
+        });
+        let dataset = &mut made.facts.plan.dataset;
+        (dataset.preview_n, dataset.final_n) = (n, n);
+        (dataset.provider, dataset.metric) = (Provider::LocalJsonlChoices, Some(MetricKind::Accuracy));
+        let (choices_field, answer_field) = ("choices".to_owned(), "answer".to_owned());
+        dataset.answers = Some(Answers::Choices { choices_field, answer_field });
+        for report in [&mut made.baseline, &mut made.subject] {
+            let mut measured = Measured::read(report).unwrap();
+            measured.metric = metrics::of(MetricKind::Accuracy);
+            measured.requested.provider = Provider::LocalJsonlChoices;
+            (measured.requested.preview_n, measured.requested.final_n) = (n, n);
+            for arm in [&mut measured.preview, &mut measured.final_] {
+                let rows = arm.input_ids.iter().zip(&arm.token_counts);
+                arm.labels = Some(rows.map(|(row, real)| last_two(row, *real as usize)).collect());
+                arm.examples = Some(vec![Choices { choices: 2, answer: 0 }; n]);
+            }
+            *report = measured.report().unwrap();
+        }
         made.seal();
         made
     }
@@ -176,6 +207,14 @@ fn arm(first: usize, n: usize, loss: &dyn Fn(u64) -> f64) -> Arm {
         token_counts: ids.iter().map(|id| real(*id)).collect(),
         losses: ids.iter().map(|id| loss(*id)).collect(),
         labels: None,
+        examples: None,
         window_ids: ids,
     }
+}
+
+/// Labels of the last two of the tokens of a row.
+fn last_two(row: &[u32], real: usize) -> Vec<i64> {
+    let label =
+        |(j, id): (usize, &u32)| if (real - 2..real).contains(&j) { i64::from(*id) } else { NOT_PREDICTED };
+    row.iter().enumerate().map(label).collect()
 }

@@ -70,7 +70,8 @@ pub struct EvaluateArgs {
     /// Plan lock: refuse to run with other criteria than it fixes, and name it in the evidence
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
-    /// Metric: auto (the perplexity of the kind of model), ppl_causal, ppl_mlm or ppl_seq2seq
+    /// Metric: auto (the perplexity of the kind of model, or the accuracy on examples with choices), ppl_causal, ppl_mlm, ppl_seq2seq or
+    /// accuracy
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub metric: String,
     /// Type of numbers that losses are computed in: float32, or bf16x3 (matrix products on AMX) [default: float32]

@@ -11,6 +11,7 @@ use crate::ui::Ui;
 use crate::{checkpoint_files, hub, image, inputs, plan, request};
 use clap::Parser as _;
 use invarlock_evidence::format::guard_request::GuardRequest;
+use invarlock_evidence::format::metrics::MetricKind;
 use invarlock_evidence::format::plan as format;
 use invarlock_evidence::format::tiers::Tiers;
 use invarlock_evidence::format::to_value;
@@ -161,6 +162,13 @@ impl Expansion<'_> {
         let (request, edit_label) = (request::of_evaluate(first)?, first.edit_label.clone());
         let (filter, _) = plan::filter(&request, self.policy)?;
         let settings = plan::settings(&request)?.dataset;
+        if settings.metric == Some(MetricKind::Accuracy) {
+            return Err(Error::unsupported(format!(
+                "a sweep compares perplexities, but the metric of {} is accuracy",
+                file.display()
+            )))
+            .hint("evaluate each subject by itself; --baseline-report measures the baseline once");
+        }
         if self.policy.mode == ExecutionMode::Container && self.image.is_none() {
             let prepared = image::prepare(self.digests.ui, &request.image, &self.policy.network)?;
             self.image = Some(prepared.resolved.manifest_digest.to_string());

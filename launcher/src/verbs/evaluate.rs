@@ -296,6 +296,7 @@ impl Done {
             ok: self.passed,
             verdict: if self.passed { "PASS" } else { "FAIL" },
             ratio_vs_baseline: metric.ratio_vs_baseline,
+            delta_pp: metric.delta_pp,
             display_ci: metric.display_ci,
             baseline_final: baseline.final_,
             subject_final: metric.final_,

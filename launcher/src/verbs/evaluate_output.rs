@@ -18,13 +18,16 @@ pub struct EvaluateOutput<'a> {
     pub ok: bool,
     /// `PASS` or `FAIL`.
     pub verdict: &'static str,
-    /// Perplexity of the subject divided by that of the baseline.
+    /// The metric of the subject divided by that of the baseline.
     pub ratio_vs_baseline: f64,
-    /// Confidence interval of the ratio.
+    /// Accuracy of the subject minus that of the baseline, percentage points; absent for other metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta_pp: Option<f64>,
+    /// Confidence interval of the ratio; of an accuracy, of the difference in percentage points.
     pub display_ci: [f64; 2],
-    /// Perplexity of the final arm of the baseline.
+    /// Perplexity or accuracy of the final arm of the baseline.
     pub baseline_final: f64,
-    /// Perplexity of the final arm of the subject.
+    /// Perplexity or accuracy of the final arm of the subject.
     pub subject_final: f64,
     /// The gates, in the order of the terminal.
     pub gates: Vec<GateOutput>,

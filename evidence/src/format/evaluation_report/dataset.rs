@@ -1,5 +1,6 @@
 //! The dataset, its windows and what was measured on them.
 
+use super::super::choices::Choices;
 use super::super::run_report::WindowArm;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
@@ -30,7 +31,7 @@ pub struct Dataset {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DatasetWindows {
-    /// Windows of the preview arm.
+    /// Windows of the preview arm; of an accuracy, examples. The same holds for all numbers of windows beside it.
     pub preview: usize,
     /// Windows of the final arm.
     #[serde(rename = "final")]
@@ -288,9 +289,12 @@ pub struct ReportArm {
     pub masked_token_counts: Vec<u64>,
     /// Tokens without padding, or empty.
     pub actual_token_counts: Vec<u64>,
-    /// The token to predict at each position, else -100. Absent for causal models: there they are the ids where the mask is 1.
+    /// The token to predict at each position, else -100. Absent for the perplexity of causal models: there they are the ids where the mask is 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<Vec<i64>>,
+    /// The examples of an accuracy, to which the windows belong in order; absent for other metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<Vec<Choices>>,
 }
 
 impl ReportArm {
@@ -305,6 +309,7 @@ impl ReportArm {
             masked_token_counts: arm.masked_token_counts.clone(),
             actual_token_counts: arm.actual_token_counts.clone(),
             labels: if labelled { arm.labels.clone() } else { Vec::new() },
+            examples: arm.examples.clone(),
         }
     }
 }

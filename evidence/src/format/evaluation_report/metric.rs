@@ -1,6 +1,7 @@
 //! The primary metric and what is decided on it.
 
 use super::TailPolicy;
+use crate::format::classification::Classification;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -18,54 +19,69 @@ pub struct Band {
     pub max: f64,
 }
 
-/// `primary_metric`: perplexity of the subject and its ratio to that of the baseline.
+/// `primary_metric`: the metric of the subject against that of the baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PrimaryMetric {
-    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
+    /// `ppl_causal`, `ppl_mlm`, `ppl_seq2seq` or `accuracy`.
     pub kind: String,
-    /// `ppl`.
+    /// `ppl` or `accuracy`.
     pub unit: String,
-    /// `lower`: a lower value is better.
+    /// Which value is better: `lower`, of an accuracy `higher`.
     pub direction: String,
-    /// `token`: losses are weighted by predicted tokens.
+    /// `token`: losses are weighted by predicted tokens; of an accuracy, `example`.
     pub aggregation_scope: String,
     /// Whether both sides measured the same windows.
     pub paired: bool,
-    /// `upper`: the gate is an upper limit.
+    /// `upper`: the gate is an upper limit; of an accuracy, `lower`.
     pub gating_basis: String,
     /// Whether the interval comes from a bootstrap.
     pub supports_bootstrap: bool,
-    /// Perplexity of the preview arm.
+    /// Perplexity of the preview arm, or its accuracy: the share of examples that are answered right.
     pub preview: f64,
-    /// Perplexity of the final arm.
+    /// The same of the final arm.
     #[serde(rename = "final")]
     pub final_: f64,
-    /// Perplexity of the subject divided by that of the baseline, final arm.
+    /// Final examples of an accuracy; absent for other metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_final: Option<usize>,
+    /// Value of the subject divided by that of the baseline, final arm.
     pub ratio_vs_baseline: f64,
-    /// Interval of the difference of mean log-losses, nats a token.
+    /// Accuracy of the subject minus that of the baseline, final arm, percentage points; absent for other metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta_pp: Option<f64>,
+    /// Interval of the difference of mean log-losses, nats a token, or of accuracies.
     pub ci: [f64; 2],
-    /// Interval of the ratio: the exponential of `ci`.
+    /// Interval of the ratio: the exponential of `ci`. Of an accuracy, `ci` in percentage points.
     pub display_ci: [f64; 2],
     /// Confidence level of both, such as 0.95.
     pub ci_level: f64,
     /// Bootstrap replicates.
     pub reps: usize,
-    /// `mean_logloss`.
+    /// `mean_logloss` or `accuracy`.
     pub analysis_basis: String,
-    /// Mean log-loss of the preview arm, nats a token.
+    /// Mean log-loss of the preview arm, nats a token, or its accuracy.
     pub analysis_point_preview: f64,
-    /// Mean log-loss of the final arm, nats a token.
+    /// The same of the final arm.
     pub analysis_point_final: f64,
     /// Always false: no report is written for an invalid metric.
     pub invalid: bool,
     /// Always false.
     pub degraded: bool,
-    /// Too few replicates or tokens for a stable interval.
+    /// Too few replicates, tokens or examples for a stable interval.
     pub unstable: bool,
-    /// Band for final/preview perplexity.
+    /// Band for final/preview perplexity; of an accuracy, for the difference of final and preview.
     pub drift_band: Band,
+}
+
+/// `metrics` of the report of an accuracy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReportMetrics {
+    /// Counts of the right answers.
+    pub classification: Classification,
 }
 
 /// One of `secondary_metrics`: mean over the final windows of the loss of the predicted tokens per UTF-8 byte of their text.
@@ -105,7 +121,7 @@ pub struct SecondaryMetric {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tail {
-    /// `warn`: a heavy tail warns and does not fail.
+    /// `warn`: a heavy tail warns and does not fail; `off` for an accuracy.
     pub mode: String,
     /// Whether there are enough windows.
     pub evaluated: bool,
@@ -240,9 +256,9 @@ impl<'de> Deserialize<'de> for Validation {
 pub struct Confidence {
     /// The label.
     pub label: ConfidenceLabel,
-    /// `ppl_ratio`.
+    /// `ppl_ratio` or `accuracy`.
     pub basis: String,
-    /// Width of the ratio's interval.
+    /// Width of the interval: [`PrimaryMetric::display_ci`].
     pub width: f64,
     /// Width up to which confidence is high.
     pub threshold: f64,
@@ -286,6 +302,9 @@ pub struct BaselineRef {
     pub adapter: String,
     /// Its metric.
     pub primary_metric: BaselineMetric,
+    /// As [`EvaluationReport::metrics`](super::EvaluationReport::metrics), of the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<ReportMetrics>,
     /// Digest of its tokenizer; null if unknown.
     pub tokenizer_hash: Option<String>,
 }
@@ -295,11 +314,11 @@ pub struct BaselineRef {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BaselineMetric {
-    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
+    /// As [`PrimaryMetric::kind`].
     pub kind: String,
-    /// Perplexity of the preview arm.
+    /// As [`PrimaryMetric::preview`].
     pub preview: f64,
-    /// Perplexity of the final arm.
+    /// As [`PrimaryMetric::final_`].
     #[serde(rename = "final")]
     pub final_: f64,
 }
@@ -309,10 +328,10 @@ pub struct BaselineMetric {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QualityOverhead {
-    /// `ratio`.
+    /// `ratio` or, of an accuracy, `delta_pp`.
     pub basis: String,
-    /// As [`PrimaryMetric::ratio_vs_baseline`].
+    /// As [`PrimaryMetric::ratio_vs_baseline`] or [`PrimaryMetric::delta_pp`].
     pub value: f64,
-    /// `ppl_causal`, `ppl_mlm` or `ppl_seq2seq`.
+    /// As [`PrimaryMetric::kind`].
     pub kind: String,
 }

@@ -21,7 +21,7 @@ pub use guards::{
 };
 pub use metric::{
     Band, BaselineMetric, BaselineRef, Confidence, ConfidenceLabel, PrimaryMetric, QualityOverhead,
-    SecondaryMetric, Tail, TailStats, TailViolation, Validation, Verdict,
+    ReportMetrics, SecondaryMetric, Tail, TailStats, TailViolation, Validation, Verdict,
 };
 pub use policy::{
     AccuracyPolicy, Auto, Hysteresis, InvariantsPolicy, MetricsPolicy, PolicyDigest, PolicyProvenance,
@@ -71,6 +71,9 @@ pub struct EvaluationReport {
     pub confidence: Confidence,
     /// The baseline's run.
     pub baseline_ref: BaselineRef,
+    /// Counts of the right answers; absent unless the metric is an accuracy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<ReportMetrics>,
     /// The ratio again, under the name that upstream's readers use.
     pub quality_overhead: QualityOverhead,
     /// Metrics that gate nothing: the loss per byte of text, if the lengths of the texts are known.

@@ -35,7 +35,7 @@ pub struct MetricsPolicy {
     pub pm_ratio: RatioPolicy,
     /// Tail of the per-window differences.
     pub pm_tail: TailPolicy,
-    /// Accuracy. Recorded as upstream does; no metric uses it.
+    /// Accuracy.
     pub accuracy: AccuracyPolicy,
 }
 
@@ -78,11 +78,11 @@ pub struct TailPolicy {
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AccuracyPolicy {
-    /// Largest loss of accuracy, percentage points (negative).
+    /// Lower end of the interval of the difference of accuracies that is accepted, percentage points.
     pub delta_min_pp: f64,
-    /// Examples needed.
+    /// Final examples needed under a profile that gates on it.
     pub min_examples: u64,
-    /// Added to the limit, percentage points.
+    /// Subtracted from the limit, percentage points.
     pub hysteresis_delta_pp: f64,
     /// Share of the dataset that the examples must be.
     pub min_examples_fraction: f64,

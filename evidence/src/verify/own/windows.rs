@@ -1,9 +1,11 @@
 //! What the windows predict: the metric that the plan asks for, and masks that follow from the seed.
 
 use crate::evaluation::Facts;
+use crate::format::dataset::Answers;
 use crate::format::masking::Masked;
 use crate::format::metrics;
 use crate::format::objective::Objective;
+use crate::format::plan::Dataset;
 use crate::job::Role;
 use crate::masking::{Masker, eligible, original};
 use crate::measured::{Arm, Measured};
@@ -30,6 +32,13 @@ pub(super) fn measures_the_plan(facts: &Facts, role: Role, measured: &Measured, 
             if pairs { "of" } else { "without" }
         ),
     );
+    require(
+        dataset.answers.is_some() == metric.is_accuracy(),
+        format!("the metric {} does not fit the dataset of the plan", metric.name),
+    );
+    if metric.is_accuracy() {
+        all_examples(dataset, measured, &mut require);
+    }
     let masked = measured.masked.as_ref();
     let planned = match metric.objective {
         Objective::Masked => Some(dataset.masking.unwrap_or_default()),
@@ -57,6 +66,23 @@ pub(super) fn measures_the_plan(facts: &Facts, role: Role, measured: &Measured, 
     {
         require(false, format!("its masks do not follow from the seed: {why}"));
     }
+}
+
+/// No example of an accuracy was left out, and each has the choices that the plan names.
+fn all_examples(dataset: &Dataset, measured: &Measured, require: &mut dyn FnMut(bool, String)) {
+    let found = (measured.preview.count(), measured.final_.count());
+    let planned = (dataset.preview_n, dataset.final_n);
+    require(
+        found == planned,
+        format!("it has {} + {} examples, planned are {} + {}", found.0, found.1, planned.0, planned.1),
+    );
+    let Some(Answers::Labels { labels: Some(labels), .. }) = &dataset.answers else { return };
+    let mut examples =
+        [&measured.preview, &measured.final_].into_iter().flat_map(|arm| arm.examples.iter().flatten());
+    require(
+        examples.all(|example| example.choices == labels.len()),
+        format!("an example does not have the {} labels of the plan as choices", labels.len()),
+    );
 }
 
 /// Both sides used the same tokens for masking. The windows are compared elsewhere.

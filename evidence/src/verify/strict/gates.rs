@@ -1,7 +1,7 @@
 //! The gates, and the flags that must follow from the numbers.
 
 use super::{Arm, Check};
-use crate::compare::derive;
+use crate::compare::derive::{self, Decisive};
 use crate::format::evaluation_report::Validation;
 use crate::format::untrusted::Node;
 use crate::gates;
@@ -134,7 +134,9 @@ impl Check<'_> {
         };
         let own = gates::profile(self.report.value());
         let guards = guards::stated_flags(self.report);
-        derive::validation(own, tier, ratio, numbers.drift, numbers.enough(tier), &guards)
+        let numbers =
+            Decisive::Perplexity { ratio, drift: numbers.drift, enough_tokens: numbers.enough(tier) };
+        derive::validation(own, tier, &numbers, &guards)
     }
 
     fn number_gates(&mut self, tier: Tier, numbers: &Numbers<'_>) {

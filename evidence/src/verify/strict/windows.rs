@@ -2,7 +2,6 @@
 
 use super::{ACTUAL, Arm, Check};
 use crate::format::metrics::Metric;
-use crate::format::objective::Objective;
 use crate::format::untrusted::Node;
 use crate::numerics::{NOT_PREDICTED, digest};
 use crate::verify::python::int;
@@ -71,7 +70,7 @@ impl Check<'_> {
         }
         self.yes("window counts, tokens and id digests");
         self.tokens(preview, last);
-        if metric.objective != Objective::Causal {
+        if metric.has_labels() {
             [(&PREVIEW, preview), (&FINAL, last)]
                 .into_iter()
                 .for_each(|(paths, arm)| self.labels(paths, arm));
