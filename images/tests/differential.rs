@@ -346,9 +346,11 @@ fn damaged_archives_have_the_same_meaning_or_are_rejected() {
     let rounds =
         std::env::var("INVARLOCK_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(600);
     for round in 0..rounds {
-        let archive = damage(&small[round % small.len()], &mut random);
+        let mut archive = damage(&small[round % small.len()], &mut random);
         let Some(tree) = extracted(&archive) else { continue };
         accepted += 1;
+        // Without the padding of its last file, an archive means what it means with it, which the other two insist on.
+        archive.resize(archive.len().next_multiple_of(512), 0);
         let path = dir.path().join("damaged.tar");
         fs::write(&path, &archive).expect("write");
         let verdict = match python.read(&path) {

@@ -87,6 +87,20 @@ fn blank_owner_and_time_are_zero() {
     assert_eq!(error.kind(), Kind::Integrity);
 }
 
+/// `umoci insert` ends a layer with the content of its last file.
+#[test]
+fn padding_of_the_last_file_may_be_missing() {
+    let whole = tar().dir("etc/").file("etc/text", "written").0;
+    let content = whole.len() - 512 + "written".len();
+    for length in [content, content + 1, whole.len()] {
+        let dir = scratch();
+        let root = root(&extract(dir.path(), &whole[..length]).expect("extracted"));
+        assert_eq!(read(&root, "etc/text"), "written", "{length} of {} bytes", whole.len());
+    }
+    let error = extract(scratch().path(), &whole[..content - 1]).expect_err("content is missing");
+    assert_eq!(error.kind(), Kind::Integrity);
+}
+
 #[test]
 fn hard_link_to_a_link_is_the_same_link() {
     let dir = scratch();

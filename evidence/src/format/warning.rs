@@ -131,7 +131,7 @@ impl Warning {
             names: Vec::new(),
             message: format!(
                 "the {} is measured with its quantised weights, but not with the quantised activations that its configuration asks for \
-                 ({omitted}), as --weight-only asks",
+                 ({omitted})",
                 side.name()
             ),
         })

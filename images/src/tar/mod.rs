@@ -168,10 +168,12 @@ pub(crate) fn is_archive(start: &[u8]) -> bool {
         .is_some_and(|block| block.iter().all(|byte| *byte == 0) || header::has_checksum(block))
 }
 
-/// Skips the `left` of `stored` bytes and the padding to whole blocks.
+/// Skips the `left` of `stored` bytes and the padding to whole blocks. The padding of the last entry may be missing: `umoci insert` writes none,
+/// and Docker, Podman and umoci read that.
 fn skip_rest(input: &mut impl Input, left: u64, stored: u64) -> Result<()> {
     let padding = (BLOCK as u64 - stored % BLOCK as u64) % BLOCK as u64;
-    input.skip(left + padding).map_err(read_error)
+    input.skip(left).map_err(read_error)?;
+    io::copy(&mut input.by_ref().take(padding), &mut io::sink()).map_err(read_error).map(drop)
 }
 
 /// The error for a failed read of an archive: of the system, of a limit, or of the archive itself.
