@@ -120,7 +120,7 @@ impl Facts {
         let job = Job::new(role, Task::Measure, model_id, policy, &plan.dataset, paths);
         Job {
             compute_dtype: plan.compute_dtype.unwrap_or_default(),
-            weight_only: plan.weight_only == Some(true),
+            weight_only: plan.weight_only,
             guards: plan.guards,
             ..job
         }

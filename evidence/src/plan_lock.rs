@@ -105,7 +105,7 @@ impl PlanLock {
         fixed("tier", self.tier.clone(), plan.tier.clone());
         // No lock names another mode.
         fixed("guards", GuardMode::default().to_string(), plan.guards.mode.to_string());
-        fixed("inputs of layers", inputs(false), inputs(plan.weight_only == Some(true)));
+        fixed("inputs of layers", inputs(false), inputs(plan.weight_only));
         fixed("dataset", self.dataset.tree_sha256.clone(), dataset.tree_sha256.clone());
         fixed("windows", windows(&self.dataset), windows(dataset));
         fixed("seed", self.dataset.seed.to_string(), dataset.seed.to_string());

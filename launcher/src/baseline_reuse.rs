@@ -110,10 +110,9 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
     let evaluator = report.meta.more.get("evaluator");
     let measured_dtype = evaluator.and_then(|evaluator| evaluator.get("compute_dtype")?.as_str());
     let measured_dtype = measured_dtype.unwrap_or_else(|| ComputeDtype::default().name()).to_owned();
-    // A checkpoint that asks for nothing is measured in the same way with and without `--weight-only`.
-    let states = |fact: &str| evaluator.is_some_and(|evaluator| evaluator.get(fact).is_some());
-    let weight_only = plan.request.weight_only;
-    let measured_inputs = states("omitted_activations") || weight_only && !states("quantised_inputs");
+    // Older evaluators left them out without being asked.
+    let measured_inputs = context.at("plan.content.weight_only").bool() == Some(true)
+        || evaluator.is_some_and(|evaluator| evaluator.get("omitted_activations").is_some());
     let inputs = |weight_only| if weight_only { "float32" } else { "as config.json asks" }.to_owned();
     let image = plan.image.as_ref();
     let image =
@@ -133,7 +132,7 @@ fn same_measurement(report: &RunReport, manifest: &Value, plan: &Plan) -> Result
             canonical_json(&to_value(&plan.dataset_settings())),
         ),
         ("type of numbers", measured_dtype, plan.request.dtype.name().to_owned()),
-        ("inputs of layers", inputs(measured_inputs), inputs(weight_only)),
+        ("inputs of layers", inputs(measured_inputs), inputs(plan.request.weight_only)),
         ("filter digest", text(side.get("filter_digest")), plan.filter.digest.clone()),
         ("image digest", text(manifest.at("runtime.image_digest")), image),
     ];

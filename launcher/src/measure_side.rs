@@ -121,7 +121,7 @@ impl Measurement<'_> {
         let plan = self.plan;
         let evaluator =
             plan.host_evaluator.as_ref().map(|path| std::fs::read(path).map(|bytes| sha256_hex(&bytes)));
-        let decides = json!({
+        let mut decides = json!({
             "format": "journal-v1",
             "role": self.role.name(),
             "image": plan.image.as_ref().map(|image| image.resolved.manifest_digest.to_string()),
@@ -130,6 +130,9 @@ impl Measurement<'_> {
             "dataset": plan.dataset_settings(),
             "windows": self.windows.map(|windows| sha256_hex(canonical_json(&to_value(windows)).as_bytes())),
         });
+        if plan.request.weight_only {
+            decides["weight_only"] = json!(true);
+        }
         Ok(sha256_hex(canonical_json(&decides).as_bytes()))
     }
 

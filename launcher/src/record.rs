@@ -46,7 +46,7 @@ impl Record<'_> {
             tier: request.tier.as_str().to_owned(),
             tiers: request.tiers.clone(),
             compute_dtype: Some(request.dtype),
-            weight_only: Some(request.weight_only),
+            weight_only: request.weight_only,
             guards: request.guards,
             allowances: allowances(self.policy),
             image: plan.image.as_ref().map(image).transpose()?,

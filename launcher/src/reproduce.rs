@@ -121,7 +121,7 @@ impl Run<'_> {
             let again = self.losses(evidence, (role, path), dtype, &chosen)?;
             let same_kernel = reproduce::same_kernel(recorded, &again);
             if let (false, Some(inputs)) = (same_kernel, &again.facts.quantised_inputs) {
-                return Err(other_kernel(role, inputs, &recorded.evaluator.kernel, &again.evaluator.kernel));
+                return Err(other_kernel(role, inputs, recorded, &again));
             }
             reproduction.bit_equal &= same_kernel;
             differences.extend(reproduce::differences(role.name(), recorded, &again));
@@ -204,7 +204,7 @@ impl Run<'_> {
             data: DataSource::File(self.inputs.dataset.clone()),
             metric: metric_choice::Choice::default(),
             dtype,
-            weight_only: recorded.weight_only == Some(true),
+            weight_only: recorded.weight_only || recorded.image.is_none() && leaves_out(evidence),
             changes: DatasetChanges::default(),
             profile,
             tier: evidence.facts.policy()?.1,
@@ -315,11 +315,20 @@ fn below(n: usize) -> Result<usize> {
     }
 }
 
+/// Whether inputs were not quantised as a configuration asks. Older evaluators did so without being asked; where an image is recorded, theirs
+/// measures again.
+fn leaves_out(evidence: &Verified) -> bool {
+    [&evidence.baseline, &evidence.subject].iter().any(|side| side.facts.omitted_activations.is_some())
+}
+
 /// Rounding makes a step of a quantised input out of a difference in the last bit, and nothing bounds how far losses then differ.
-fn other_kernel(role: Role, inputs: &str, recorded: &str, here: &str) -> Error {
-    let side = role.name();
+fn other_kernel(role: Role, inputs: &str, recorded: &Measured, again: &Measured) -> Error {
+    let kernel = |of: &Measured| format!("{} of evaluator {}", of.evaluator.kernel, of.evaluator.version);
     Error::unsupported(format!(
-        "the {side} has {inputs}: its losses can be compared on the matrix kernel {recorded} only, and this processor has {here}"
+        "the {} has {inputs}: its losses can be compared on the same matrix kernel only; they were measured with {}, and here with {}",
+        role.name(),
+        kernel(recorded),
+        kernel(again)
     ))
     .with_hint("measure again on a processor of the same kind, or compare evidence that was made with --weight-only")
 }

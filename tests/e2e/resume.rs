@@ -97,6 +97,13 @@ fn resumed() -> Place {
 }
 
 #[test]
+fn losses_of_another_arithmetic_are_not_resumed() {
+    let place = resumed();
+    let ran = evaluate(&place, "out", &["--weight-only"], None).expect(0);
+    assert!(!ran.err.contains("resuming"), "{}", ran.err);
+}
+
+#[test]
 fn windows_that_repeat_are_not_counted() {
     let place = Place::new(As::Caller);
     let text = std::fs::read_to_string(demo("valid.jsonl")).unwrap();

@@ -89,6 +89,8 @@ pub struct Limit {
     pub rows: usize,
     /// Whether rows without text count.
     pub blank_counts: bool,
+    /// Whether targets are labels: none may be blank.
+    pub labels: bool,
 }
 
 /// Reads the first rows with a text, from the files in order.
@@ -133,6 +135,9 @@ impl Rows {
     /// Adds a row.
     fn add(&mut self, row: Row) -> Result<()> {
         let is_blank = |text: &String| text.trim().is_empty();
+        if self.limit.labels && !is_blank(&row.text) && row.target.as_ref().is_some_and(is_blank) {
+            bail!(Input, "the label is blank");
+        }
         if is_blank(&row.text) || row.target.as_ref().is_some_and(is_blank) {
             self.found.blank += 1;
             return Ok(());
@@ -161,7 +166,7 @@ mod tests {
     const TEXT: Fields<'_> = Fields { text: "text", target: None, choices: None };
 
     fn limit(rows: usize) -> Limit {
-        Limit { rows, blank_counts: false }
+        Limit { rows, blank_counts: false, labels: false }
     }
 
     fn rows(texts: &[&str]) -> Vec<Row> {
@@ -254,12 +259,25 @@ mod tests {
     }
 
     #[test]
+    fn a_blank_label_is_an_error() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a.jsonl");
+        let text = "{\"text\": \" \", \"label\": \"\"}\n{\"text\": \"a\", \"label\": \" \"}\n";
+        std::fs::write(&path, text).expect("written");
+        let paths = [path.to_str().expect("text").to_owned()];
+        let fields = Fields { target: Some("label"), ..TEXT };
+        let error = read(&paths, fields, Limit { labels: true, ..limit(9) }).expect_err("a blank label");
+        assert!(error.message().contains("line 2: the label is blank"), "{error}");
+        assert_eq!(read(&paths, fields, limit(9)).expect("pairs").blank, 2);
+    }
+
+    #[test]
     fn blank_rows_count_where_a_slice_is_asked_for() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("a.txt");
         std::fs::write(&path, "a\n\n\nb\nc\n").expect("written");
         let paths = [path.to_str().expect("text").to_owned()];
-        let slice = Limit { rows: 4, blank_counts: true };
+        let slice = Limit { rows: 4, blank_counts: true, labels: false };
         assert_eq!(read(&paths, TEXT, slice).expect("read").rows, rows(&["a", "b"]));
         assert_eq!(read(&paths, TEXT, limit(4)).expect("read").rows, rows(&["a", "b", "c"]));
     }
@@ -382,17 +400,43 @@ mod tests {
         let wrong = format!("{one}\n{}\n", one.replace("1}", "2}"));
         refused("a.jsonl", wrong.as_bytes(), "line 2: the field \"answer\" is 2");
         refused("a.parquet", &parquet(&[Some("a")]), "the field \"question\" is missing");
+        for (choices, answer, word) in [
+            (
+                "group choices (LIST) { required binary a (UTF8); required binary b (UTF8); }",
+                "int64",
+                "lists of strings",
+            ),
+            ("group choices (LIST) { repeated binary a (UTF8); }", "int64", "lists of strings"),
+            ("group choices { required binary text (UTF8); }", "int64", "lists of strings"),
+            ("binary choices (UTF8);", "int64", "lists of strings"),
+            (&format!("group choices {LIST}"), "double", "strings or whole numbers"),
+        ] {
+            let schema = format!(
+                "message m {{ required binary question (UTF8); required {choices} required {answer} answer; }}"
+            );
+            refused("a.parquet", &parquet_without_rows(&schema), &format!("does not contain {word}"));
+        }
         for keyed in [false, true] {
             let found = read_choices("a.parquet", &parquet_of_choices(keyed)).expect("read");
             assert_eq!(found.rows, [row("q", 1)], "{keyed}");
         }
     }
 
+    /// A list of strings in a schema of Parquet.
+    const LIST: &str = "(LIST) { repeated group list { required binary element (UTF8); } }";
+
+    fn parquet_without_rows(schema: &str) -> Vec<u8> {
+        use ::parquet::file::writer::SerializedFileWriter;
+        let schema = ::parquet::schema::parser::parse_message_type(schema).expect("a schema");
+        let file = SerializedFileWriter::new(Vec::new(), schema.into(), std::sync::Arc::default())
+            .expect("a writer");
+        file.into_inner().expect("a file")
+    }
+
     /// A Parquet file with one row of choices, in the forms of ARC and of MMLU.
     fn parquet_of_choices(keyed: bool) -> Vec<u8> {
         use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
         use ::parquet::file::writer::SerializedFileWriter;
-        const LIST: &str = "(LIST) { repeated group list { required binary element (UTF8); } }";
         let (choices, answer) = match keyed {
             true => (
                 format!("{{ required group text {LIST} required group label {LIST} }}"),

@@ -2,6 +2,8 @@
 //!
 //! Source of names and arithmetic: compressed-tensors 0.20, and older releases' `sparsity_config`.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::compressed_inputs::Activations;
@@ -115,7 +117,18 @@ impl Scheme {
         let targets = Modules::compressed_tensors(config, "targets")?;
         let weights = config.object("weights")?;
         config.reject_unread(&config.keys().collect::<Vec<_>>())?;
-        let Some(weights) = weights else { return Ok(None) };
+        let Some(weights) = weights else {
+            return match activations {
+                None => Ok(None),
+                Some(asked) => bail!(
+                    Unsupported,
+                    "{}: `{}` asks for {}, but for no quantised weights, which is not supported",
+                    config.name(),
+                    config.member("input_activations"),
+                    asked.words
+                ),
+            };
+        };
         let scheme = Self { format, targets, weights: Weights::read(&weights)?, activations };
         let Weights { bits, float, symmetric, strategy, .. } = scheme.weights;
         let supported = match format {
@@ -328,7 +341,9 @@ impl Format for CompressedTensors {
     }
 
     fn activations(&self) -> Option<String> {
-        self.schemes.iter().find_map(|scheme| Some(scheme.activations.as_ref()?.words.clone()))
+        let asked = self.schemes.iter().filter_map(|scheme| scheme.activations.as_ref());
+        let different: BTreeSet<&str> = asked.map(|activations| &*activations.words).collect();
+        (!different.is_empty()).then(|| different.into_iter().collect::<Vec<_>>().join(", or "))
     }
 
     fn inputs(&self, wanted: &Wanted<'_>, parts: &mut Parts<'_>) -> Result<Option<Rounding>> {

@@ -80,8 +80,9 @@ pub fn examples(
         ))
         .with_hint(remedy(request, texts)));
     }
+    check_windows(&texts.rows[..needed], request.seq_len)?;
     let (first, second) = texts.rows[..needed].split_at(request.preview);
-    let mut made = Made { encoding, request, progress, needed, done: 0, windows: 0, seen: HashMap::new() };
+    let mut made = Made { encoding, request, progress, needed, done: 0, seen: HashMap::new() };
     let (preview, first) = made.arm(first)?;
     let (final_, second) = made.arm(second)?;
     let windows = numbered(preview, final_);
@@ -93,6 +94,22 @@ pub fn examples(
     })
 }
 
+/// Fails where all choices together are more than a report can contain, before any is made.
+fn check_windows(rows: &[Row], seq_len: usize) -> Result<()> {
+    let mut windows = 0;
+    for (row, number) in rows.iter().zip(1..) {
+        windows += row.question.as_ref().map_or(0, |question| question.choices.len());
+        if windows.saturating_mul(seq_len) > MAX_TOKENS {
+            return Err(Error::input(format!(
+                "the choices of the first {number} examples, each a window of {seq_len} tokens, exceed the {MAX_TOKENS} tokens a \
+                 report can contain"
+            ))
+            .with_hint("lower seq_len to the length of the longest prompt with its choice, or measure fewer examples"));
+        }
+    }
+    Ok(())
+}
+
 /// The examples that were made.
 struct Made<'a, 'r> {
     encoding: Encoding<'a>,
@@ -100,7 +117,6 @@ struct Made<'a, 'r> {
     progress: &'a dyn Fn(u64, u64),
     needed: usize,
     done: usize,
-    windows: usize,
     /// The tokens of each example, with its row.
     seen: HashMap<Vec<Vec<u32>>, usize>,
 }
@@ -127,17 +143,9 @@ impl Made<'_, '_> {
         Ok((windows, examples))
     }
 
-    /// Fails where there are too many windows, or where an example repeats another one.
+    /// Fails where an example repeats another one.
     fn check(&mut self, windows: &[Window]) -> Result<()> {
-        let (row, seq_len) = (self.done, self.request.seq_len);
-        self.windows += windows.len();
-        if self.windows.saturating_mul(seq_len) > MAX_TOKENS {
-            return Err(Error::input(format!(
-                "the choices of the first {row} examples, each a window of {seq_len} tokens, exceed the {MAX_TOKENS} tokens a \
-                 report can contain"
-            ))
-            .with_hint("lower seq_len to the length of the longest prompt with its choice, or measure fewer examples"));
-        }
+        let row = self.done;
         let tokens = windows.iter().map(|window| window.tokens().to_vec()).collect();
         if let Some(first) = self.seen.insert(tokens, row) {
             return Err(Error::input(format!(

@@ -51,6 +51,7 @@ impl Windower<'_> {
         let limit = Limit {
             rows: rows.max_samples,
             blank_counts: self.job.provider == Provider::Wikitext2 && rows.packing == Packing::Rows,
+            labels: matches!(rows.answers, Some(Answers::Labels { .. })),
         };
         let texts = dataset::read(rows.files, rows.fields, limit)?;
         if let Some(answers) = rows.answers {

@@ -36,10 +36,10 @@ pub struct Plan {
     /// `--dtype`: the type of numbers that losses are computed in. Absent in plans of older versions, which have float32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_dtype: Option<ComputeDtype>,
-    /// `--weight-only`: whether inputs of layers stay in float32 where a configuration asks for quantised ones. Absent in plans of older
-    /// versions, which never quantised inputs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight_only: Option<bool>,
+    /// `--weight-only`: whether inputs of layers stay in float32 where a configuration asks for quantised ones. Absent where it was not set,
+    /// and in plans of older versions, which never quantised inputs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weight_only: bool,
     /// `--guards`. Absent where the guards compare the subject with the baseline.
     #[serde(default, skip_serializing_if = "GuardRequest::is_default")]
     pub guards: GuardRequest,

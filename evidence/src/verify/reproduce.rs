@@ -86,9 +86,10 @@ impl Reproduction {
         if self.examples {
             return format!(
                 "{} of {} examples of each arm, chosen at random, were measured again on this machine: {equal}. An example with \
-                 altered losses would have been found with a probability of {:.1} %",
+                 losses altered{} would have been found with a probability of {:.1} %",
                 self.measured,
                 self.windows,
+                if self.bit_equal { "" } else { " by more than such errors" },
                 100.0 * self.probability
             );
         }

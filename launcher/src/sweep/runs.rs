@@ -10,6 +10,7 @@ use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::{checkpoint_files, hub, image, inputs, plan, request};
 use clap::Parser as _;
+use invarlock_evidence::format::compute_dtype::ComputeDtype;
 use invarlock_evidence::format::guard_request::GuardRequest;
 use invarlock_evidence::format::metrics::MetricKind;
 use invarlock_evidence::format::plan as format;
@@ -64,6 +65,10 @@ struct Identity<'a> {
     tiers: Option<&'a Tiers>,
     #[serde(skip_serializing_if = "GuardRequest::is_default")]
     guards: GuardRequest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dtype: Option<ComputeDtype>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    weight_only: bool,
     mode: ExecutionMode,
     image: Option<&'a str>,
     filter: &'a str,
@@ -179,6 +184,9 @@ impl Expansion<'_> {
             tier: request.tier.as_str(),
             tiers: request.tiers.as_ref(),
             guards: request.guards,
+            // Without a member, the digest is that of older versions.
+            dtype: Some(request.dtype).filter(|dtype| *dtype != ComputeDtype::default()),
+            weight_only: request.weight_only,
             mode: self.policy.mode,
             image: self.image.as_deref(),
             filter: &filter.digest,

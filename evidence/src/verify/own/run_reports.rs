@@ -164,12 +164,9 @@ fn plausible(facts: &Facts, role: Role, measured: &Measured, faults: &mut Vec<St
         measured.facts.compute_dtype == planned,
         "the losses were not computed in the type of numbers of the plan",
     );
-    let (quantised, omitted) = (&measured.facts.quantised_inputs, &measured.facts.omitted_activations);
     require(
-        facts
-            .plan
-            .weight_only
-            .is_none_or(|weight_only| if weight_only { quantised } else { omitted }.is_none()),
+        // Older versions left them out without being asked.
+        !facts.plan.weight_only || measured.facts.quantised_inputs.is_none(),
         "the inputs of layers were not measured as planned",
     );
     require(

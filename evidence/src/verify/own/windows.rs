@@ -76,12 +76,15 @@ fn all_examples(dataset: &Dataset, measured: &Measured, require: &mut dyn FnMut(
         found == planned,
         format!("it has {} + {} examples, planned are {} + {}", found.0, found.1, planned.0, planned.1),
     );
-    let Some(Answers::Labels { labels: Some(labels), .. }) = &dataset.answers else { return };
+    require(measured.selection.short_rows == 0, "examples of an accuracy were skipped".to_owned());
+    let Some(Answers::Labels { labels, .. }) = &dataset.answers else { return };
     let mut examples =
         [&measured.preview, &measured.final_].into_iter().flat_map(|arm| arm.examples.iter().flatten());
+    let first = measured.preview.examples.iter().flatten().next().map_or(0, |example| example.choices);
+    let labels = labels.as_ref().map_or(first, Vec::len);
     require(
-        examples.all(|example| example.choices == labels.len()),
-        format!("an example does not have the {} labels of the plan as choices", labels.len()),
+        examples.all(|example| example.choices == labels),
+        format!("an example does not have the {labels} labels of the dataset as choices"),
     );
 }
 
