@@ -12,7 +12,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let path = directory.path().join(NAMES[usize::from(*chosen) % NAMES.len()]);
     std::fs::write(&path, file).expect("a file");
     let paths = [path.to_str().expect("a path").to_owned()];
-    let limit = Limit { rows: 100, blank_counts: chosen & 128 != 0 };
+    let limit = Limit { rows: 100, blank_counts: chosen & 128 != 0, labels: chosen & 64 != 0 };
     let target = (chosen & 64 != 0).then_some("target");
     let choices = (chosen & 32 != 0).then_some(ChoiceFields { choices: "choices", answer: "answer" });
     if let Ok(texts) = dataset::read(&paths, Fields { text: "text", target, choices }, limit) {
