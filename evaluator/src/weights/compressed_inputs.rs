@@ -3,10 +3,9 @@
 use serde_json::Value;
 
 use super::inputs::{Numbers, Rounding, Scale, undefined};
-use super::members::{MAX_BITS, choice, ignore};
+use super::members::{MAX_BITS, choice, ignore, optional_group_size};
 use super::{Parts, Wanted};
 use crate::checkpoint::Config;
-use crate::limits;
 use invarlock_error::Result;
 
 /// `input_activations` and `output_activations`.
@@ -97,14 +96,12 @@ impl Inputs {
             ("float", 8) if symmetric => Numbers::E4m3,
             _ => return Ok(None),
         };
-        let group = match arguments.get("group_size") {
-            Some(Value::Number(size)) if size.as_i64() == Some(-1) => None,
-            _ => arguments.size("group_size", limits::WIDTH)?,
-        };
+        let group = optional_group_size(arguments)?;
         let strategy = arguments.text("strategy")?;
         let inputs = match (arguments.get("dynamic"), strategy.unwrap_or("tensor"), group) {
-            (Some(Value::Bool(true)), "token", None) => Some(Self::OfToken { numbers, symmetric, group }),
-            (Some(Value::Bool(true)), "group", Some(_)) => Some(Self::OfToken { numbers, symmetric, group }),
+            (Some(Value::Bool(true)), "token", None) | (Some(Value::Bool(true)), "group", Some(_)) => {
+                Some(Self::OfToken { numbers, symmetric, group })
+            }
             (Some(Value::Bool(false)) | None, "tensor", None) => Some(Self::Stored { numbers, symmetric }),
             _ => None,
         };

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::compressed_inputs::Activations;
-use super::members::{MAX_BITS, choice, ignore};
+use super::members::{MAX_BITS, choice, ignore, optional_group_size};
 use super::modules::Modules;
 use super::packed::{Packed, words};
 use super::parts::groups;
@@ -167,10 +167,7 @@ impl Weights {
                 matches!(order, "group" | "dynamic")
             }
         };
-        let size = match config.get("group_size") {
-            Some(Value::Number(n)) if n.as_i64() == Some(-1) => None,
-            _ => config.size("group_size", limits::WIDTH)?,
-        };
+        let size = optional_group_size(config)?;
         let block = config.list("block_structure", 2, "sizes", |v| {
             v.as_u64().and_then(|v| usize::try_from(v).ok()).filter(|v| (1..=limits::WIDTH).contains(v))
         })?;

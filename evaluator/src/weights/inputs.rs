@@ -52,15 +52,6 @@ impl Numbers {
             Self::E4m3 => (-E4M3_MAX, E4M3_MAX),
         }
     }
-
-    fn nearest(self, value: f32) -> f32 {
-        let (low, high) = self.limits();
-        let value = value.clamp(low, high);
-        match self {
-            Self::Int { .. } => value.round_ties_even(),
-            Self::E4m3 => nearest_e4m3(value),
-        }
-    }
 }
 
 /// The nearest number of float8_e4m3fn to one of at most 448.
@@ -132,10 +123,10 @@ impl Rounding {
         if scale == 0.0 {
             return;
         }
+        let (low, high) = self.numbers.limits();
         match self.numbers {
             // One loop for each, so that it is vectorised.
             Numbers::Int { .. } => {
-                let (low, high) = self.numbers.limits();
                 for value in values {
                     let code = (*value / scale + zero).clamp(low, high).round_ties_even();
                     *value = (code - zero) * scale;
@@ -143,7 +134,7 @@ impl Rounding {
             }
             Numbers::E4m3 => {
                 for value in values {
-                    *value = self.numbers.nearest(*value / scale) * scale;
+                    *value = nearest_e4m3((*value / scale).clamp(low, high)) * scale;
                 }
             }
         }
@@ -248,7 +239,7 @@ mod tests {
         }
         assert_eq!(nearest_e4m3(448.0), 448.0);
         assert_eq!(nearest_e4m3(f32::midpoint(1.0, 1.125)), 1.0);
-        assert!(Numbers::E4m3.nearest(f32::NAN).is_nan());
+        assert!(nearest_e4m3(f32::NAN).is_nan());
     }
 
     #[test]

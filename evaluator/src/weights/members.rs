@@ -30,6 +30,11 @@ pub fn choice<'c>(config: &'c Config, key: &str, supported: &[&'static str]) -> 
     }
 }
 
+/// As [`group_size`], or none where it is absent.
+pub fn optional_group_size(config: &Config) -> Result<Option<usize>> {
+    if config.get("group_size").is_some() { group_size(config) } else { Ok(None) }
+}
+
 /// `group_size`: a number of inputs, or none for -1 (all inputs).
 pub fn group_size(config: &Config) -> Result<Option<usize>> {
     match config.get("group_size").and_then(serde_json::Value::as_i64) {
