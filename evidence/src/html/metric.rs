@@ -172,9 +172,19 @@ fn accuracy_view(metric: &Metric, difference: &Difference, report: &Value) -> Me
         let name = metric.level.as_ref().map_or_else(|| "CI".into(), |level| format!("{level} CI"));
         facts.push(Fact::new(&name, format!("{} to {}", text::points(low), text::points(high))));
     }
+    let picture = svg::ruler(&svg::Ruler {
+        id: "difference",
+        scale: svg::Scale::Points,
+        value: difference.delta,
+        interval: difference.interval,
+        least: difference.limit,
+        most: None,
+        axis: "subject − baseline, percentage points",
+        title: "Difference of the accuracies of subject and baseline",
+    });
     let caption = match difference.limit {
         Some(limit) => format!(
-            "The lower end of the {} must be at least {}. An example is answered right if its right choice alone has the smallest loss.",
+            "Whiskers: {} of the paired difference. Its lower end must be at least {}. An example is answered right if its right choice alone has the smallest loss.",
             metric.interval_name(),
             text::points(limit)
         ),
@@ -182,8 +192,8 @@ fn accuracy_view(metric: &Metric, difference: &Difference, report: &Value) -> Me
     };
     MetricView {
         kind: metric.kind.clone(),
-        picture: None,
-        missing: "No picture: an accuracy has no ratio that is limited.",
+        picture,
+        missing: "No picture: the report contains no finite difference.",
         caption,
         facts,
     }
@@ -197,6 +207,7 @@ impl MetricView {
         let picture = metric.ratio.filter(|ratio| *ratio > 0.0).and_then(|value| {
             svg::ruler(&svg::Ruler {
                 id: "ratio",
+                scale: svg::Scale::Ratios,
                 value,
                 interval: metric.interval,
                 least: None,
@@ -260,6 +271,7 @@ impl DriftView {
         let picture = metric.drift().filter(|_| metric.perplexity).and_then(|value| {
             svg::ruler(&svg::Ruler {
                 id: "drift",
+                scale: svg::Scale::Ratios,
                 value,
                 interval: None,
                 least: Some(lo),

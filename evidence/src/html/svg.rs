@@ -6,10 +6,42 @@
 use super::text;
 use std::fmt::Write as _;
 
+/// What the numbers of a [`Ruler`] are.
+#[derive(Clone, Copy)]
+pub(super) enum Scale {
+    /// Ratios, which are greater than 0. The value is in the accepted range.
+    Ratios,
+    /// Differences in percentage points. The lower end of the interval is in the accepted range.
+    Points,
+}
+
+impl Scale {
+    /// The number of no change, and its label.
+    fn unchanged(self) -> (f64, &'static str) {
+        match self {
+            Scale::Ratios => (1.0, "1.0 = no change"),
+            Scale::Points => (0.0, "0 = no change"),
+        }
+    }
+
+    fn has(self, x: f64) -> bool {
+        x.is_finite() && (matches!(self, Scale::Points) || x > 0.0)
+    }
+
+    fn words(self, x: f64) -> String {
+        match self {
+            Scale::Ratios => text::ratio(x),
+            Scale::Points => text::points(x),
+        }
+    }
+}
+
 /// What [`ruler`] draws: a value on an axis, with the range it is accepted in.
 pub(super) struct Ruler {
     /// Distinguishes the ids of several pictures of a page.
     pub id: &'static str,
+    /// What the numbers are.
+    pub scale: Scale,
     /// The value.
     pub value: f64,
     /// Its confidence interval.
@@ -36,14 +68,14 @@ struct Axis {
 
 impl Axis {
     /// An axis that shows every one of `points`, or none where that cannot be drawn.
-    fn around(points: &[f64]) -> Option<Axis> {
+    fn around(points: &[f64], scale: Scale) -> Option<Axis> {
         let low = points.iter().copied().fold(f64::INFINITY, f64::min);
         let high = points.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if !low.is_finite() || !high.is_finite() || low <= 0.0 {
+        if !scale.has(low) || !scale.has(high) {
             return None;
         }
         // Ratios are compared by factors: far apart, equal factors get equal lengths.
-        let log = high / low > 3.0;
+        let log = matches!(scale, Scale::Ratios) && high / low > 3.0;
         let (low, high) = if log { (low.ln(), high.ln()) } else { (low, high) };
         let margin = ((high - low) * 0.12).max(1e-6 * high.abs().max(1.0));
         let axis = Axis { low: low - margin, high: high + margin, log };
@@ -156,30 +188,31 @@ fn open(id: &str, height: u32, title: &str, description: &str) -> String {
     )
 }
 
-/// A value with its interval on an axis of ratios, the line 1.0 and the accepted range.
+/// A value with its interval on an axis, the line of no change and the accepted range.
 pub(super) fn ruler(r: &Ruler) -> Option<String> {
-    let interval = r.interval.filter(|(lo, hi)| lo.is_finite() && hi.is_finite() && lo <= hi && *lo > 0.0);
-    let least = r.least.filter(|x| x.is_finite() && *x > 0.0);
-    let most = r.most.filter(|x| x.is_finite() && *x > 0.0);
-    let mut points = vec![1.0, r.value];
+    let (scale, (neutral, neutral_words)) = (r.scale, r.scale.unchanged());
+    let interval = r.interval.filter(|(lo, hi)| scale.has(*lo) && scale.has(*hi) && lo <= hi);
+    let [least, most] = [r.least, r.most].map(|end| end.filter(|x| scale.has(*x)));
+    let mut points = vec![neutral, r.value];
     points.extend(interval.iter().flat_map(|(lo, hi)| [*lo, *hi]));
     points.extend(least);
     points.extend(most);
-    let axis = Axis::around(&points)?;
+    let axis = Axis::around(&points, scale)?;
 
-    let mut description = format!("Value {}", text::ratio(r.value));
+    let words = |x: f64| scale.words(x);
+    let mut description = format!("Value {}", words(r.value));
     if let Some((lo, hi)) = interval {
-        let _ = write!(description, ", confidence interval {} to {}", text::ratio(lo), text::ratio(hi));
+        let _ = write!(description, ", confidence interval {} to {}", words(lo), words(hi));
     }
     match (least, most) {
         (Some(lo), Some(hi)) => {
-            let _ = write!(description, ", accepted from {} to {}", text::ratio(lo), text::ratio(hi));
+            let _ = write!(description, ", accepted from {} to {}", words(lo), words(hi));
         }
         (None, Some(hi)) => {
-            let _ = write!(description, ", accepted up to {}", text::ratio(hi));
+            let _ = write!(description, ", accepted up to {}", words(hi));
         }
         (Some(lo), None) => {
-            let _ = write!(description, ", accepted from {}", text::ratio(lo));
+            let _ = write!(description, ", accepted from {}", words(lo));
         }
         (None, None) => {}
     }
@@ -193,27 +226,31 @@ pub(super) fn ruler(r: &Ruler) -> Option<String> {
         rect(&mut out, "zone mask", (from, to), (top, bottom));
         rect(&mut out, "zone accepted", (from, to), (top, bottom));
     }
-    for (x, words) in axis.ticks() {
+    for (x, tick) in axis.ticks() {
         let x = axis.at(x);
         line(&mut out, "tick", (x, bottom), (x, bottom + 5.0));
-        tick_label(&mut out, x, bottom + 20.0, &words);
+        tick_label(&mut out, x, bottom + 20.0, &tick);
     }
     line(&mut out, "axis", (LEFT, bottom), (RIGHT, bottom));
-    let words = if axis.log { format!("{} · logarithmic", r.axis) } else { r.axis.to_owned() };
+    let axis_words = if axis.log { format!("{} · logarithmic", r.axis) } else { r.axis.to_owned() };
     let _ = write!(
         out,
-        r#"<text class="axis-label" x="{RIGHT}%" y="{}" text-anchor="end">{words}</text>"#,
+        r#"<text class="axis-label" x="{RIGHT}%" y="{}" text-anchor="end">{axis_words}</text>"#,
         bottom + 44.0
     );
 
-    line(&mut out, "unity", (axis.at(1.0), 22.0), (axis.at(1.0), bottom));
-    label(&mut out, axis.at(1.0), 16.0, "mark-label", "1.0 = no change");
+    line(&mut out, "unity", (axis.at(neutral), 22.0), (axis.at(neutral), bottom));
+    label(&mut out, axis.at(neutral), 16.0, "mark-label", neutral_words);
     for limit in [least, most].into_iter().flatten() {
         let x = axis.at(limit);
         line(&mut out, "limit", (x, 40.0), (x, bottom));
-        label(&mut out, x, 35.0, "limit-label", &format!("limit {}", text::ratio(limit)));
+        label(&mut out, x, 35.0, "limit-label", &format!("limit {}", words(limit)));
     }
-    let inside = least.is_none_or(|lo| r.value >= lo) && most.is_none_or(|hi| r.value <= hi);
+    let judged = match scale {
+        Scale::Ratios => r.value,
+        Scale::Points => interval.map_or(r.value, |(lo, _)| lo),
+    };
+    let inside = least.is_none_or(|lo| judged >= lo) && most.is_none_or(|hi| judged <= hi);
     let tone = match (least.is_some() || most.is_some(), inside) {
         (false, _) => "neutral",
         (true, true) => "good",
@@ -237,7 +274,7 @@ pub(super) fn ruler(r: &Ruler) -> Option<String> {
         out,
         r#"<text class="value {tone}" x="{words_x:.2}%" y="{:.1}" dx="{shift}" text-anchor="{side}">{}</text></svg>"#,
         middle + 5.5,
-        text::ratio(r.value)
+        words(r.value)
     );
     Some(out)
 }
@@ -358,7 +395,7 @@ pub(super) struct Strip {
 /// A small picture of ratios on the axis that shows all of `points`, which the other rows share.
 #[cfg(feature = "export")]
 pub(super) fn strip(strip: &Strip, points: &[f64]) -> Option<String> {
-    let axis = Axis::around(points)?;
+    let axis = Axis::around(points, Scale::Ratios)?;
     let (height, middle) = (28.0, 14.0);
     let mut out =
         format!(r#"<svg class="picture" role="img" width="100%" height="{height}" aria-hidden="true">"#);
