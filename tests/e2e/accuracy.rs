@@ -122,7 +122,15 @@ fn a_healthy_subject_passes_and_a_damaged_one_fails() {
     // What readers get.
     place.run(&["report", "html", "eval-damaged", "--output", "page.html"]).expect(0);
     let page = std::fs::read_to_string(place.work("page.html")).unwrap();
-    for words in ["Baseline accuracy", "Subject accuracy", "of 40)", "The lower end of the", "pp"] {
+    for words in [
+        "Baseline accuracy",
+        "Subject accuracy",
+        "of 40)",
+        "Its lower end must be",
+        "pp",
+        "subject − baseline, percentage points",
+        "0 = no change",
+    ] {
         assert!(page.contains(words), "{words}");
     }
     let markdown = place.run(&["report", "export", "eval-damaged", "--format", "md"]).expect(0).out;
@@ -284,7 +292,7 @@ fn upstream_0_12_1_accepts_the_report() {
             .env("HOME", place.path("home"));
         Ran::from(command.output().unwrap())
     };
-    for mode in ["off", "report"] {
+    for mode in ["off", "report", "strict"] {
         run(&["verify", "--profile", "ci", "--assurance", mode]).expect(0);
     }
     let mut forged = read_json(&report);
