@@ -10,8 +10,9 @@ use invarlock_evaluator::math::products::Products;
 
 /// The size of GPT-2 small, with the vocabulary of Llama 2.
 const SHAPE: Llama = Llama { width: 768, intermediate: 2048, layers: 12, vocab: 32_000 };
-/// In front of the tokens per second that the tool prints.
-const RATE: &str = "prompt eval time";
+/// In the lines that the tool prints before the first and after the last window.
+const FIRST: &str = "calculating perplexity over";
+const LAST: &str = "Final estimate";
 const THREADS: usize = 2;
 
 /// Compares both programs for each type of weights.
@@ -57,24 +58,34 @@ fn find() -> Option<String> {
     None
 }
 
-/// Tokens per second of the forward passes, as the tool counts them.
+/// Tokens per second of the whole measurement. The tool's own rate counts the tokens of the first batch and not its time.
 fn rate(program: &str, checkpoint: &Path, text: &Path, windows: usize) -> Result<f64> {
     let mut command = Command::new(program);
     command.arg("-m").arg(checkpoint.join("model.gguf")).arg("-f").arg(text);
-    // Without these two, the line with the rate is left out.
-    command.args(["--perf", "-lv", "4"]);
-    let numbers = [("-c", SEQ_LEN), ("--chunks", windows), ("-t", THREADS), ("-tb", THREADS)];
+    command.args(["--log-timestamps", "--log-prefix"]);
+    let numbers = [("-lv", 4), ("-c", SEQ_LEN), ("--chunks", windows), ("-t", THREADS), ("-tb", THREADS)];
     numbers.iter().for_each(|(name, number)| {
         command.args([name, &*number.to_string()]);
     });
     let output = command.stdin(Stdio::null()).output()?;
     let said =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    let line = said.lines().find(|line| line.contains(RATE));
-    let rate = line.and_then(|line| line.split(',').find(|part| part.contains("tokens per second")));
-    let rate = rate.and_then(|part| part.trim().split(' ').next()?.parse().ok());
-    match rate {
-        Some(rate) if output.status.success() => Ok(rate),
+    let time = |part: &str| said.split_once(part)?.0.rsplit([' ', '\n']).find_map(seconds);
+    match time(FIRST).zip(time(LAST)) {
+        Some((first, last)) if output.status.success() && first < last => {
+            Ok((windows * SEQ_LEN) as f64 / (last - first))
+        }
         _ => Err(format!("{program} ended with {}: {said}", output.status).into()),
+    }
+}
+
+/// The time in front of what the tool says: minutes, seconds, milliseconds and microseconds since the start, with dots between them.
+fn seconds(word: &str) -> Option<f64> {
+    let parts: Vec<f64> = word.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    match *parts {
+        [minutes, seconds, milliseconds, microseconds] => {
+            Some(minutes * 60.0 + seconds + milliseconds / 1e3 + microseconds / 1e6)
+        }
+        _ => None,
     }
 }

@@ -3,8 +3,7 @@
 //! and tokens per second of a checkpoint that is larger than the memory limit, next to a bare matrix product. Figures are medians and ratios. A
 //! peer that is not installed is reported as skipped.
 //!
-//! llama.cpp: `INVARLOCK_LLAMA_PERPLEXITY` is its program `llama-perplexity`. It times the forward passes only, and measures the second half of
-//! each window.
+//! llama.cpp: `INVARLOCK_LLAMA_PERPLEXITY` is its program `llama-perplexity`. It computes the logits of the second half of each window only.
 //!
 //! PyTorch: `INVARLOCK_TORCH_PYTHON` is the command of a Python with torch and transformers (default: `python3`).
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
