@@ -1,4 +1,5 @@
-"""InvarLock's Python package 0.12.1 on `runtime engine`, on Podman and as a `delegate` image: `evaluate`, losses and verdicts compared.
+"""InvarLock's Python package 0.12.1 on `runtime engine`, on Podman and as a `delegate` image: `evaluate`, losses and verdicts compared. Then the
+same evaluation by our own evaluator: time and memory against those of the package.
 
 Called by engine-upstream.sh with the Python of an installation of the package (`tests/tools/upstream-venvs.sh`), which makes the plan of the
 container and starts it as its own `evaluate` does; that one would need PyTorch here too.
@@ -63,6 +64,35 @@ def evaluate(engine, directory, image, work, baseline, subject):
     return json.loads(report.read_text()), verified.returncode, seconds
 
 
+def measured(command):
+    """Runs `evaluate`; gives its manifest, its report and its seconds."""
+    shutil.rmtree("measured", ignore_errors=True)
+    started = time.monotonic()
+    environment = {name: value for name, value in os.environ.items() if name != "INVARLOCK_RUNTIME_IMAGE"}
+    subprocess.run([*command, "--report-out", "measured"], env=environment, check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    read = lambda name: json.loads(Path("measured", name).read_text())
+    return read("runtime.manifest.json")["context"], read("evaluation.report.json"), seconds
+
+
+def by_evaluator(invarlock, image, baseline, subject):
+    """The evaluation by our evaluator, against that by the package as a `delegate` image: time, and peak memory of the containers."""
+    command = [invarlock, "evaluate", "--baseline", baseline, "--subject", subject, "--preset", "preset.yaml", "--profile", "ci", "--no-gate"]
+    # The first run builds the default image.
+    own = ([*command, "--out", "own-runs", "--no-resume"] for _ in range(2))
+    (_, _, _), (context, report, seconds) = map(measured, own)
+    package = [*command, "--image", image, "--device", "cpu", "--assurance", "off", "--out", "package-runs"]
+    package_context, package_report, package_seconds = measured(package)
+    ratio, expected = (one["primary_metric"]["ratio_vs_baseline"] for one in (report, package_report))
+    if abs(ratio / expected - 1) > 1e-5:
+        sys.exit(f"{subject}: the ratio is {ratio}, and {expected} by the package")
+    mebibytes = lambda run: run["usage"]["peak_memory_bytes"] / 2**20
+    memory = max(mebibytes(side) for side in context["sides"].values())
+    package_memory = mebibytes(package_context["delegated"]["run"])
+    print(f"{subject} by the evaluator: ratio {ratio}; {seconds:.2f} s, {seconds / package_seconds:.3f} of the package; "
+          f"{memory:.0f} MiB, {memory / package_memory:.3f} of the package ({package_memory:.0f} MiB)", flush=True)
+
+
 def judged_by_us(invarlock, report, expected):
     """Our verifier has the same verdict on the gates, and none on the boundary; the manifest is that of the report."""
     ours = subprocess.run([invarlock, "verify", "--accept-foreign", "--json", str(report)], capture_output=True, text=True)
@@ -102,6 +132,8 @@ def main():
             results[name] = (facts(report), code)
             found = results[name][0]
             print(f"{subject} on {name}: ratio {found['ratio']}, verify {code}, {seconds:.1f} s", flush=True)
+        ours = dict(engine.split("=", 1) for engine in engines)["delegate"]
+        by_evaluator(ours, image, baseline, subject)
         first, *others = results.values()
         same = all(other == first for other in others)
         print(f"{subject}: {'the same' if same else 'DIFFERENT'} on {', '.join(results)}")
