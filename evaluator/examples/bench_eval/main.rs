@@ -22,7 +22,7 @@ mod torch;
 use std::error::Error;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use invarlock_evaluator::math::products::Products;
 use invarlock_evaluator::math::simd;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
@@ -42,12 +42,28 @@ struct Arguments {
     /// Windows of each arm of the streamed checkpoint
     #[arg(long, default_value_t = 8)]
     streamed_windows: usize,
+    /// Only measure this part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Only measure the plots of time against sizes, and write them to this SVG file
     #[arg(long)]
     plots: Option<PathBuf>,
     /// Where checkpoints are written (3 GB)
     #[arg(long, default_value = "/var/tmp")]
     directory: PathBuf,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The shape of GPT-2 small, beside PyTorch.
+    Torch,
+    /// GGUF files, beside llama.cpp.
+    LlamaCpp,
+    /// The share of the guards.
+    Guards,
+    /// A checkpoint that is larger than the memory limit.
+    Streamed,
 }
 
 /// The beginnings of the names of rows.
@@ -67,10 +83,18 @@ fn main() -> Result<()> {
     if let Some(file) = &arguments.plots {
         return plots::write(file, &arguments);
     }
-    side_by_side(&arguments)?;
-    llama_cpp::print(&arguments)?;
-    if let Some(invarlock) = &arguments.invarlock {
+    let wanted = |part| arguments.only.is_none_or(|only| only == part);
+    if wanted(Part::Torch) {
+        side_by_side(&arguments)?;
+    }
+    if wanted(Part::LlamaCpp) {
+        llama_cpp::print(&arguments)?;
+    }
+    let Some(invarlock) = &arguments.invarlock else { return Ok(()) };
+    if wanted(Part::Guards) {
         guards::print(invarlock, &arguments)?;
+    }
+    if wanted(Part::Streamed) {
         streamed::print(invarlock, &arguments)?;
     }
     Ok(())
