@@ -13,6 +13,7 @@ use crate::identity::Identity;
 use crate::init::Init;
 use crate::process::{die_with_supervisor, null_device};
 use crate::protocol::{self, Build, FromInit, Reply};
+use crate::topology::Topology;
 use crate::{boundary, cgroup, hints, hooks, mounts, oci, rootfs, stdio, sys, user_limits, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use libcontainer::notify_socket::NotifyListener;
@@ -86,6 +87,8 @@ impl Builder {
         hooks::step("builder: namespaces made");
         let own_root = create_own_root().in_control("root file system")?;
         user_limits::set("proc")?;
+        // The host's sysfs is not visible later.
+        let topology = Topology::of_host();
         hooks::step("builder: tree prepared");
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
@@ -96,7 +99,9 @@ impl Builder {
         hooks::step("builder: mounts made");
         leave_host(own_root).in_control("root file system")?;
         hooks::step("builder: host left");
-        let out = rootfs::assemble(&build.request, self.identity, handles).in_control("root file system")?;
+        let topology = build.request.runtime_files.is_some().then(|| topology.limited(build.processors));
+        let out = rootfs::assemble(&build.request, self.identity, handles, topology.as_ref())
+            .in_control("root file system")?;
         hooks::step("builder: root assembled");
         protocol::send(&self.socket, &FromInit::Output, &[out.as_fd()])?;
         drop(out);
@@ -230,7 +235,7 @@ fn create_own_root() -> Result<OwnedFd> {
             .or_unsupported(doing, hints::NAMESPACES)?;
     }
     let own_root = mounts::tmpfs(
-        &[("mode", "0755".into()), ("size", "16m".into())],
+        &[("mode", "0755".into()), ("size", "128m".into())],
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
     )?;
     mounts::attach_at(&own_root, "/").with_context(doing)?;

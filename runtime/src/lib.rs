@@ -65,6 +65,7 @@ mod stdio;
 mod supervisor;
 mod sys;
 mod terminal;
+mod topology;
 mod user_limits;
 mod user_mounts;
 

@@ -30,6 +30,11 @@ pub(crate) fn input() -> u64 {
         | unless(off("inputs noexec"), NOEXEC)
 }
 
+/// `ro,nosuid,nodev,noexec`: `/sys`.
+pub(crate) fn system() -> u64 {
+    unless(off("/sys read-only"), RDONLY) | NOSUID | NODEV | NOEXEC
+}
+
 /// `nosuid,nodev,noexec`: a directory that the workload can write.
 pub(crate) fn scratch() -> u64 {
     unless(off("scratch nosuid"), NOSUID)

@@ -11,6 +11,7 @@ use crate::mounts;
 use crate::protocol::Request;
 use crate::runtime_files::{self, MARK};
 use crate::spec::{round_to_pages, target_components};
+use crate::topology::{self, Topology};
 use crate::user_mounts::RequestMount;
 use crate::{terminal, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
@@ -30,8 +31,13 @@ const MAX_LINKS: usize = 40;
 /// Mount points. Images without them get them from an additional layer.
 const MOUNT_POINTS: [&str; 5] = ["dev", "in", "out", "proc", "tmp"];
 
-/// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`. Returns the handle of `/out`.
-pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<OwnedFd>) -> Result<OwnedFd> {
+/// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`, and `/sys` if there is a topology. Returns the handle of `/out`.
+pub(crate) fn assemble(
+    request: &Request,
+    identity: Identity,
+    mut handles: Vec<OwnedFd>,
+    topology: Option<&Topology>,
+) -> Result<OwnedFd> {
     let mut inputs = handles.split_off(request.rootfs.len());
     let binds = inputs.split_off(request.inputs.len());
     image(handles, request)?;
@@ -78,6 +84,9 @@ pub(crate) fn assemble(request: &Request, identity: Identity, mut handles: Vec<O
     if request.streams.are_terminal() {
         terminal::mount(&dev, &format!("{ROOT}/dev"), inside).in_control("terminal")?;
     }
+    if let Some(topology) = topology {
+        system(topology, &root)?;
+    }
     input(request, inputs, &root)?;
     user_mounts::attach(&request.mounts, binds, &root, inside)?;
     rustix::fs::openat(&out, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -88,6 +97,20 @@ fn mount_in(mount: &OwnedFd, root: &OwnedFd, name: &str) -> Result<()> {
     let target = mounts::real_directory(root, name)?
         .ok_or_else(|| Error::input(format!("the image has no directory /{name}")))?;
     mounts::attach(mount, &target).with_context(|| format!("mounting /{name}"))
+}
+
+/// Mounts `/sys`: the topology, read-only. One that the image redirects by a link stays as it is. It is a directory of the builder's own file
+/// system, so that no further one has to be created.
+fn system(topology: &Topology, root: &OwnedFd) -> Result<()> {
+    const AT: &str = "/l/y";
+    let Some(target) = mounts::plain_directory(root, topology::NAME)? else { return Ok(()) };
+    fs::create_dir(AT).context("creating /sys")?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let at = rustix::fs::open(AT, flags, Mode::empty()).context("creating /sys")?;
+    topology.write(&at, false)?;
+    let mount = mounts::clone_path(AT, false).context("cloning the mount of /sys")?;
+    mounts::restrict(&mount, mounts::system()).context("making /sys read-only")?;
+    mounts::attach(&mount, &target).context("mounting /sys")
 }
 
 /// Mounts `/tmp`, `/run` and `/var/tmp`, each a directory of the file system `scratch`, unless the caller mounts something else there. Returns
@@ -136,6 +159,7 @@ fn is_complete(layer: &OwnedFd, request: &Request) -> Result<bool> {
         && request.runtime_files.as_ref().is_none_or(|files| files.passwd.is_none())
         && (request.runtime_files.is_none()
             || runtime_files::DIRECTORIES.iter().all(|(name, _)| exists(name))
+                && exists(topology::NAME)
                 && runtime_files::files().iter().all(|(name, _)| exists(name))
                 && exists(&request.cwd)))
 }
@@ -149,7 +173,7 @@ pub(crate) fn create_lowest_layer(at: &Path, runtime_files: bool, mounts: &[Requ
     if !runtime_files {
         return Ok(());
     }
-    for (name, _) in runtime_files::DIRECTORIES {
+    for name in runtime_files::DIRECTORIES.into_iter().map(|(name, _)| name).chain([topology::NAME]) {
         fs::create_dir_all(at.join(name)).with_context(doing)?;
     }
     fs::create_dir_all(at.join("etc")).with_context(doing)?;
@@ -249,7 +273,7 @@ fn stack_layers(options: &CStr) -> Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("overlay", ROOT, "overlay", flags, Some(options)).or_unsupported(
         || STACKING.into(),
-        "install Linux 5.11 or newer for overlay mounts in user namespaces, or use an image of one layer with /dev /in /out /proc /tmp; `runtime run` also needs /run, /var/tmp, its working directory, and group, hostname, hosts, passwd and resolv.conf in /etc",
+        "install Linux 5.11 or newer for overlay mounts in user namespaces, or use an image of one layer with /dev /in /out /proc /tmp; `runtime run` also needs /run, /sys, /var/tmp, its working directory, and group, hostname, hosts, passwd and resolv.conf in /etc",
     )
 }
 

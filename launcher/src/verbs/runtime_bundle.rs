@@ -106,6 +106,7 @@ fn fill(bundle: &OwnBundle<'_>, resolved: &Resolved, staged: &Path) -> Result<st
     config.set_permissions(std::fs::Permissions::from_mode(0o644))?;
     // Only the caller, and the runtime while it sets up the container, may enter it.
     let directory = open(&complete)?;
+    OwnBundle::write_topology(&directory)?;
     rustix::fs::fchown(&directory, None, Some(Gid::from_raw(bundle.group_of_setup())))?;
     rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o710))?;
     Ok(complete)

@@ -145,6 +145,72 @@ pub(super) const KERNEL_FILES: &[Attack] = &[
     ),
 ];
 
+/// `/sys` of a run with what programs expect of an OCI runtime.
+pub(super) const SYSTEM: &[Attack] = &[
+    attack(
+        CONTROL,
+        "sys-entries",
+        "find something besides the topology of processors in /sys",
+        Expect::Text("none"),
+        Some(unknown_entries),
+    ),
+    attack(
+        CONTROL,
+        "sys-create",
+        "create a file in /sys",
+        Expect::Errno(&[EROFS, EACCES]),
+        Some(|| write("/sys/devices/system/cpu/new")),
+    ),
+    attack(
+        CONTROL,
+        "sys-flags",
+        "find a mount option missing on /sys",
+        Expect::Text("ro,nosuid,nodev,noexec"),
+        Some(|| mount_options("/sys")),
+    ),
+];
+
+/// Paths of `/sys` that tell of something else than processors and nodes.
+fn unknown_entries() -> Answer {
+    const KNOWN: [&str; 18] = [
+        "devices",
+        "system",
+        "cpu",
+        "node",
+        "online",
+        "present",
+        "possible",
+        "kernel_max",
+        "has_cpu",
+        "cpulist",
+        "cpumap",
+        "topology",
+        "physical_package_id",
+        "core_id",
+        "core_siblings",
+        "core_siblings_list",
+        "thread_siblings",
+        "thread_siblings_list",
+    ];
+    let is_known = |name: &str| {
+        let number = name.strip_prefix("cpu").or_else(|| name.strip_prefix("node"));
+        let is_numbered =
+            number.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()));
+        is_numbered || KNOWN.contains(&name)
+    };
+    let (mut unknown, mut queue) = (Vec::new(), vec![std::path::PathBuf::from("/sys")]);
+    while let Some(directory) = queue.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if !is_known(&entry.file_name().to_string_lossy()) {
+                unknown.push(entry.path().display().to_string());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                queue.push(entry.path());
+            }
+        }
+    }
+    Answer::Text(names_or_none(&unknown))
+}
+
 /// The existing paths that are not covered.
 fn uncovered(paths: &[&str], is_covered: impl Fn(&str) -> bool) -> Answer {
     let existing = paths.iter().filter(|path| std::path::Path::new(*path).exists());

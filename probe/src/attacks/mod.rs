@@ -62,9 +62,9 @@ const fn attack(
     Attack { id, control, what, expect, run }
 }
 
-/// The attacks in a run with a directory of the host that it can write.
+/// The attacks in a run with a directory of the host that it can write, and with what programs expect of an OCI runtime.
 pub(crate) fn in_binds() -> impl Iterator<Item = &'static Attack> {
-    binds::BINDS.iter()
+    binds::BINDS.iter().chain(kernel_files::SYSTEM)
 }
 
 /// The attacks that need nothing that other runs do not have, in the order of the printed table.

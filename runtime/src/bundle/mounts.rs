@@ -1,9 +1,10 @@
 //! `mounts` of a configuration.
 
 use super::reader::{Reader, invalid, refused};
+use crate::topology;
 use invarlock_error::Result;
 use oci_spec::runtime::Mount;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A mount beside those that every container has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +92,10 @@ pub(super) fn read(
         ("/dev/pts", "devpts") if terminal => return Ok(None),
         ("/dev/pts" | "/dev/mqueue", _) => {
             reader.without("mounts", target);
+            return Ok(None);
+        }
+        // That of a bundle of this program.
+        (topology::TARGET, "bind") if mount.source().as_deref() == Some(Path::new(topology::IN_BUNDLE)) => {
             return Ok(None);
         }
         (target, _) if target == "/sys" || target.starts_with("/sys/") => {

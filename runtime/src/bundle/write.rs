@@ -7,6 +7,7 @@ use crate::cgroup::CPU_PERIOD;
 use crate::identity::{Identity, IdsInside};
 use crate::rlimit::{self, Rlimit, RlimitKind};
 use crate::spec::{ContainerSpec, LimitName, Limits, millicpus, round_to_pages};
+use crate::topology::{self, Topology};
 use crate::{mounts, rootfs, runtime_files};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use invarlock_seccomp::OciProfile;
@@ -76,6 +77,17 @@ impl OwnBundle<'_> {
     /// Creates the mount points and basic files that belong below the image.
     pub fn write_lowest_layer(at: &Path) -> Result<()> {
         rootfs::create_lowest_layer(at, true, &[])
+    }
+
+    /// Writes the content of `/sys`, of the machine that this process runs on, into a new directory of the bundle `at`.
+    pub fn write_topology(at: &OwnedFd) -> Result<()> {
+        const DOING: &str = "creating the directory sys of the bundle";
+        let mode = Mode::from_raw_mode(0o755);
+        rustix::fs::mkdirat(at, topology::IN_BUNDLE, mode).context(DOING)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(at, topology::IN_BUNDLE, flags, Mode::empty()).context(DOING)?;
+        rustix::fs::fchmod(&directory, mode).context(DOING)?;
+        Topology::of_host().write(&directory, true)
     }
 
     /// Creates the working directory in the finished root file system `root`, if the image does not have it.
@@ -232,8 +244,17 @@ impl OwnBundle<'_> {
             ),
             mount("/out", "tmpfs", &SCRATCH, out.into_iter().chain(owner.clone()).collect()),
         ];
+        // One that the image redirects by a link stays as it is.
+        if mounts::plain_directory(root, topology::NAME)?.is_some() {
+            let source = Some(topology::IN_BUNDLE.into());
+            let bind =
+                mount(topology::TARGET, "bind", &["bind", "ro", "nosuid", "nodev", "noexec"], Vec::new());
+            all.push(bind.map(|mut bind| {
+                bind.set_source(source);
+                bind
+            }));
+        }
         for (name, mode) in runtime_files::DIRECTORIES {
-            // One that the image redirects by a link stays as it is.
             if mounts::plain_directory(root, name)?.is_some() {
                 all.push(mount(&format!("/{name}"), "tmpfs", &SCRATCH, scratch(mode)));
             }

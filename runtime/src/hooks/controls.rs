@@ -125,6 +125,7 @@ pub const CONTROLS: &[Control] = &[
     control("output regular files", &[], &["output-link", "output-fifo"]),
     control("five devices", &["mounts", "devices"], &["devices"]),
     by_mode("closed /dev", &["mounts"], &["dev-flags"], &["dev-create", "dev-flags"]),
+    by_mode("/sys read-only", &["mounts"], &["sys-flags"], &["sys-create", "sys-flags"]),
     control("masked paths", &["mounts"], &["masks"]),
     control("read-only paths", &["mounts"], &["closed-paths"]),
     by_mode(

@@ -8,7 +8,7 @@ use crate::observations::{ContainerObservations, HostName, MountObservation, Obs
 use crate::procfs::{self, Status};
 use crate::protocol::Request;
 use crate::stdio::Streams;
-use crate::{runtime_files, terminal, user_limits};
+use crate::{runtime_files, terminal, topology, user_limits};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use std::fmt::Debug;
 
@@ -163,12 +163,14 @@ fn own_oom_score() -> Result<i32> {
 /// The options of a directory that the workload can write.
 const SCRATCH: &[&str] = &["rw", "nosuid", "nodev", "noexec"];
 
+/// The options of a directory that it cannot.
+const CLOSED: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
+
 /// The required mounts and the options that each must have. `absent` are paths that this kernel does not have.
 fn required_mounts<'a>(
     request: &'a Request,
     absent: &'a [String],
 ) -> Vec<(&'a str, &'static [&'static str])> {
-    const CLOSED: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
     let mut required: Vec<(&str, &'static [&'static str])> = vec![
         ("/", &["ro", "nosuid", "nodev"]),
         ("/in", CLOSED),
@@ -205,9 +207,15 @@ fn check_mounts(mounts: &[MountObservation], request: &Request, absent: &[String
         }
     }
     for mount in mounts {
-        let is_scratch =
-            request.runtime_files.is_some() && runtime_files::MOUNTS.contains(&mount.target.as_str());
-        if is_scratch && !(mount.kind == "tmpfs" && SCRATCH.iter().all(|option| mount.has(option))) {
+        // Directories that the image can redirect by a link are not mounted then.
+        let optional = match mount.target.as_str() {
+            _ if request.runtime_files.is_none() => None,
+            topology::TARGET => Some(CLOSED),
+            target => runtime_files::MOUNTS.contains(&target).then_some(SCRATCH),
+        };
+        if optional
+            .is_some_and(|options| mount.kind != "tmpfs" || !options.iter().all(|option| mount.has(option)))
+        {
             return bad(format!("{} is a {} that is {}", mount.target, mount.kind, mount.options));
         }
         let of_terminal = request.streams.are_terminal().then_some(terminal::DEVICE);
@@ -216,7 +224,7 @@ fn check_mounts(mounts: &[MountObservation], request: &Request, absent: &[String
         if mount.target == "/dev/pts" && mount.kind != "devpts" {
             return bad(format!("{} is a {}", mount.target, mount.kind));
         }
-        if !device && !is_scratch && !required.iter().any(|(target, _)| *target == mount.target) {
+        if !device && optional.is_none() && !required.iter().any(|(target, _)| *target == mount.target) {
             return bad(format!("unexpected mount {}", mount.target));
         }
         if device && !["ro", "nosuid", "noexec"].iter().all(|option| mount.has(option)) {

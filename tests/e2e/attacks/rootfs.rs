@@ -94,8 +94,8 @@ fn terminals_of_the_image(user: As) {
 fn proc_and_sys_are_links(user: As) {
     let stage = Stage::new(user);
     assert_redirection_refused(&stage, "proc");
-    // Nothing is mounted on /sys. A link there is allowed, and its target does not exist in the
-    // run.
+    // A link at /sys is allowed, and stays one: nothing is mounted there. Its target does not exist
+    // in the run.
     let canary = stage.canary.path();
     let image = stage.image("sys", |rootfs| symlink(canary, rootfs.join("sys")).unwrap());
     let printed = printed_json(&stage.run(&[], &image, &["list", "/sys", "/sys/"]).expect(0));
@@ -104,9 +104,11 @@ fn proc_and_sys_are_links(user: As) {
         fs::create_dir_all(rootfs.join("sys/fs/cgroup")).unwrap();
         fs::write(rootfs.join("sys/fs/cgroup/cgroup.procs"), "").unwrap();
     });
-    let printed =
-        printed_json(&stage.run(&[], &image, &["open-write", "/sys/fs/cgroup/cgroup.procs"]).expect(0));
-    assert_eq!(printed["/sys/fs/cgroup/cgroup.procs"], 30, "the image is read-only: {printed}");
+    let group = "/sys/fs/cgroup/cgroup.procs";
+    let printed = printed_json(&stage.run(&[], &image, &["open-write", group]).expect(0));
+    assert_eq!(printed[group], 2, "the content of the image is hidden: {printed}");
+    let printed = printed_json(&stage.run(&[], &image, &["create", "/sys/new"]).expect(0));
+    assert_eq!(printed["/sys/new"], 30, "it is read-only: {printed}");
     stage.assert_unchanged();
 }
 
