@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cas::BlobSource;
-use crate::layer::{Policy, SpecialFilePolicy};
+use crate::layer::{MAX_LAYER_SIZE, Policy, SpecialFilePolicy};
 use crate::oci::descriptor::{TAG, annotation, chosen_from, digest_of, is_artifact};
 use crate::oci::json::parse;
-use crate::oci::{Digest, Hashing, Layer};
+use crate::oci::{Consent, Digest, Hashing, Layer};
 use crate::reference::Reference;
 use crate::rootfs::cache::diff_id_of;
 use crate::rootfs::{Level, Verify};
@@ -50,6 +50,9 @@ pub struct Described {
     pub bytes: u64,
     /// The protocol of the image by its label: `measure` or `delegate`; null without the label.
     pub speaks: Option<String>,
+    /// What the user agreed to when the image was added to the store; absent if nothing.
+    #[serde(skip_serializing_if = "Consent::is_none")]
+    pub consent: Consent,
     /// The layers, lowest first.
     pub layers: Vec<DescribedLayer>,
     /// The OCI manifest.
@@ -228,7 +231,12 @@ impl LocalImages {
 
     fn extract_again(&self, image: &ResolvedImage, layer: &Layer) -> Result<()> {
         self.rootfs.discard(&layer.diff_id)?;
-        let policy = Policy { devices: SpecialFilePolicy::Drop, ..Policy::default() };
+        // It was accepted before.
+        let policy = Policy {
+            devices: SpecialFilePolicy::Drop,
+            layer_size: Some(MAX_LAYER_SIZE),
+            ..Policy::default()
+        };
         self.with_source(&image.reference, |source| {
             self.rootfs.get(source, std::slice::from_ref(layer), policy).map(drop)
         })
@@ -257,6 +265,7 @@ impl LocalImages {
             manifest_digest: image.manifest_digest,
             config_digest: image.config_digest,
             bytes: image.bytes,
+            consent: self.consent(&image)?,
             layers: image.layers.iter().map(tree).collect(),
             manifest: document(&image.manifest_digest)?,
             config: document(&image.config_digest)?,

@@ -119,7 +119,8 @@ pub fn layer(bytes: &[u8], media_type: &str, diff_id: Digest, dir: &Path) {
     };
     let (root, record) = open().expect("a directory to extract to");
     let limits = Limits { bytes: 1 << 20, entries: 500, ..Limits::default() };
-    let policy = Policy { devices: SpecialFilePolicy::Drop, set_id: SpecialFilePolicy::Drop };
+    let policy =
+        Policy { devices: SpecialFilePolicy::Drop, set_id: SpecialFilePolicy::Drop, ..Policy::default() };
     let mut writer = RecordWriter::new(&record);
     let extracted =
         extract(Blob::memory(bytes.to_vec()), &layer, &root, &mut |line| writer.write(line), limits, policy);

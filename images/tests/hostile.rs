@@ -136,7 +136,10 @@ fn devices_and_set_id_bits_follow_the_policy() {
     layout.index(&[layout.image(&[(TAR, archive.clone(), archive)])]);
     let store = Store::open(&dir.path().join("store")).expect("store");
     let attempt = |devices, set_id| {
-        let options = RootfsOptions { policy: Policy { devices, set_id }, ..RootfsOptions::default() };
+        let options = RootfsOptions {
+            policy: Policy { devices, set_id, ..Policy::default() },
+            ..RootfsOptions::default()
+        };
         store.rootfs(&store.resolve(&layout.reference()).expect("resolved"), options)
     };
     use SpecialFilePolicy::{Drop, Refuse};

@@ -301,9 +301,51 @@ fn long_runs_of_zeros_are_holes_and_have_a_limit_of_their_own() {
     let too_long = extract(scratch().path(), &sparse(&(5u64 << 30).to_string())).expect_err("5 GiB");
     assert_eq!(too_long.kind(), Kind::Safety);
     assert!(message_and_hint(&too_long).contains("--no-log-init"), "{}", message_and_hint(&too_long));
+    assert!(message_and_hint(&too_long).contains("--layer-size"), "{}", message_and_hint(&too_long));
     let dir = scratch();
     let rootfs = extract(dir.path(), &sparse(&(1u64 << 30).to_string())).expect("1 GiB");
     assert_eq!(fs::metadata(root(&rootfs).join("a")).expect("a").len(), 1 << 30);
+}
+
+/// The size that the user allows is remembered for the image: by each of its names, and for no other image with the same layer.
+#[test]
+fn allowed_size_of_a_layer_is_remembered_for_the_image() {
+    let dir = scratch();
+    let size = (5u64 << 30).to_string();
+    let records =
+        [("GNU.sparse.size", size.as_str()), ("GNU.sparse.numblocks", "1"), ("GNU.sparse.map", "0,8")];
+    let archive = tar().pax(&records).file("a", "12345678").end();
+    let layout = with_config(dir.path(), &archive, &json!({"author": "one"}));
+    let other_dir = scratch();
+    let other = with_config(other_dir.path(), &archive, &json!({"author": "two"}));
+    let store = Store::open(&dir.path().join("store")).expect("store");
+    let import = |from: &Reference, name: &str, layer_size| {
+        store.import(from, Some(name), Policy { layer_size, ..Policy::default() }, &|_| ())
+    };
+    for too_small in [None, Some(1), Some(5 << 30).map(|bytes: u64| bytes - 1)] {
+        let error = import(&layout.reference(), "a:1", too_small).expect_err("5 GiB");
+        assert_eq!(error.kind(), Kind::Safety, "{error}");
+        assert!(message_and_hint(&error).contains("--layer-size"), "{}", message_and_hint(&error));
+    }
+    let allowed = 6 << 30;
+    import(&layout.reference(), "a:1", Some(allowed)).expect("allowed");
+    store.tag(&reference("a:1"), "b:1").expect("tagged");
+    store.remove(&reference("a:1")).expect("removed");
+    let image = store.resolve(&reference("b:1")).expect("resolved");
+    let rootfs = store.rootfs(&image, RootfsOptions::default()).expect("remembered");
+    assert_eq!(rootfs.consent.layer_size, Some(allowed));
+    assert_eq!(fs::metadata(root(&rootfs).join("a")).expect("a").len(), 5 << 30);
+    drop(rootfs);
+    // Another image with the same layer is refused, although its layer is extracted.
+    let error = import(&other.reference(), "c:1", None).expect_err("another image");
+    assert!(message_and_hint(&error).contains("--layer-size"), "{}", message_and_hint(&error));
+    let consent = store.inspect(&reference("b:1")).expect("inspected").consent;
+    assert_eq!(serde_json::to_value(consent).expect("JSON"), json!({"layer_size": allowed}));
+    // An image that does not need it has none.
+    let small_dir = scratch();
+    let small = with_config(small_dir.path(), &tar().file("a", "x").end(), &json!({}));
+    import(&small.reference(), "d:1", Some(allowed)).expect("small");
+    assert!(store.inspect(&reference("d:1")).expect("inspected").consent.is_none());
 }
 
 /// The agreement to leave out devices is remembered for the image: by each of its names, and for no other image with the same layer.

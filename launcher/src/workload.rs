@@ -12,7 +12,7 @@ use crate::signals::Signals;
 use crate::ui::{self, Ui};
 use crate::user::{self, User};
 use crate::workload_changes::Changes;
-use invarlock_images::{Digest, Level, ResolvedImage, VerifiedRootfs, Verify};
+use invarlock_images::{Consent, Digest, Level, ResolvedImage, VerifiedRootfs, Verify};
 use invarlock_runtime::{
     ContainerSpec, IdsInside, LimitName, Outcome, Rootfs, RuntimeFiles, Status, Supervisor,
 };
@@ -88,6 +88,9 @@ pub struct ImageOutput {
     pub manifest_digest: Digest,
     /// How its extracted layers were verified.
     verification: Level,
+    /// What the user agreed to when it was added to the store; absent if nothing.
+    #[serde(skip_serializing_if = "Consent::is_none")]
+    consent: Consent,
 }
 
 impl Workload {
@@ -138,6 +141,7 @@ impl Workload {
             reference: resolved.reference.to_string(),
             manifest_digest: resolved.manifest_digest,
             verification: rootfs.level,
+            consent: rootfs.consent,
         };
         let argv = self.command(&resolved, entrypoint)?;
         // The evaluator has a profile of its own, which allows less than the general one.

@@ -21,10 +21,10 @@ use oci_spec::image::MediaType;
 
 use crate::cas::{BlobSource as _, LockedLayout};
 use crate::layer::create::{Options, create};
-use crate::layer::limits::Limits;
+use crate::layer::limits::{LAYER_SIZE, Limits};
 use crate::layer::{LeftOut, Policy};
 use crate::oci::compression::MAGIC_LENGTH;
-use crate::oci::descriptor::{architecture, descriptor, mark_devices_dropped, platform_descriptor};
+use crate::oci::descriptor::{architecture, descriptor, platform_descriptor};
 use crate::oci::json::{parse, to_bytes};
 use crate::oci::{Compression, Digest, Hashing};
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ use crate::sbom::Sbom;
 use crate::sbom::packages::Packages;
 use crate::tar::{is_archive, read_error};
 use crate::transport::import::copy_blobs;
-use crate::transport::local::lacks_devices;
+use crate::transport::local::needed_consent;
 use crate::transport::{LocalImages, ResolvedImage, resolve};
 use crate::{Error, Result};
 
@@ -135,9 +135,7 @@ impl LocalImages {
         layout.sync()?;
         let mut manifest =
             platform_descriptor(&MediaType::ImageManifest, &image.manifest_digest, image.manifest_size);
-        if lacks_devices(&extracted) {
-            mark_devices_dropped(&mut manifest);
-        }
+        needed_consent(&image.layers, &extracted, recipe.policy).add_to(&mut manifest);
         layout.tag(Some(&tag), manifest)?;
         if let Some(sbom) = sbom.and_then(|sbom| packages.add_to(sbom)) {
             let name = tag.split(':').next().unwrap_or_default();
@@ -206,7 +204,7 @@ fn add_layer(
         .context("reading its metadata")
         .map_err(|error| error.with_kind(Kind::Input))?;
     if metadata.is_file() {
-        return add_archive(layout, path, options.progress);
+        return add_archive(layout, path, options.policy, options.progress);
     }
     let ((left, diff_id), digest, size) = layout.write_new_blob(|file| {
         let encoder = zstd::stream::write::Encoder::new(file, LEVEL).context("creating a zstd encoder")?;
@@ -222,7 +220,12 @@ fn add_layer(
 }
 
 /// Writes an archive unchanged as a layer. Its contents are checked when it is extracted.
-fn add_archive(layout: &LockedLayout<'_>, path: &Path, progress: Progress<'_>) -> Result<Added> {
+fn add_archive(
+    layout: &LockedLayout<'_>,
+    path: &Path,
+    policy: Policy,
+    progress: Progress<'_>,
+) -> Result<Added> {
     let reading = || format!("reading {}", path.display());
     let mut file = File::open(path).with_context(reading)?;
     let mut magic = [0; MAGIC_LENGTH];
@@ -251,8 +254,10 @@ fn add_archive(layout: &LockedLayout<'_>, path: &Path, progress: Progress<'_>) -
         return Err(Error::integrity(format!("{} is not a tar archive, or is corrupt", path.display()))
             .with_hint("pass a directory, or a tar archive: uncompressed, or compressed with gzip or zstd"));
     }
-    let mut hashing = Hashing::bounded(std::io::sink(), Limits::default().max_archive(size));
-    hashing.read_all(compression.decompress(blob()?)?).map_err(read_error)?;
+    let max_bytes = Limits::default().max_archive(size, policy.layer_size);
+    let mut hashing = Hashing::bounded(std::io::sink(), max_bytes);
+    let hashed = hashing.read_all(compression.decompress(blob()?)?).map_err(read_error);
+    hashed.map_err(|error| error.with_hint_if(Kind::Safety, LAYER_SIZE))?;
     let diff_id = hashing.finish().2;
     Ok(Added { descriptor: descriptor(&compression.media_type(), &digest, size), diff_id })
 }

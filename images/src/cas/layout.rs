@@ -23,7 +23,8 @@ use super::files::{
 };
 use super::locks;
 use crate::hooks::step;
-use crate::oci::descriptor::{CHOSEN_FROM, TAG, has_devices_dropped, is_untagged, mark_devices_dropped};
+use crate::oci::Consent;
+use crate::oci::descriptor::{CHOSEN_FROM, TAG, is_untagged};
 use crate::oci::json::{MAX_DOCUMENT, parse, to_bytes};
 use crate::oci::{Digest, Hashing};
 use crate::{Error, Result};
@@ -227,16 +228,14 @@ impl LockedLayout<'_> {
         }
         self.edit_index(|manifests| {
             // The agreement is about the image, so that no other name of it loses it.
-            if manifests.iter().any(|entry| entry["digest"] == digest && has_devices_dropped(entry)) {
-                mark_devices_dropped(&mut descriptor);
-            }
+            let same_image = manifests.iter().filter(|entry| entry["digest"] == digest);
+            let consent = same_image.map(Consent::of_json).fold(Consent::of_json(&descriptor), Consent::and);
+            consent.add_to(&mut descriptor);
             let chosen_from = |entry: &Value| entry["annotations"][CHOSEN_FROM].clone();
             let is_same =
                 |entry: &Value| entry["digest"] == digest && (from.is_null() || chosen_from(entry) == from);
             if tag.is_none() && manifests.iter().any(is_same) {
-                if has_devices_dropped(&descriptor) {
-                    manifests.iter_mut().filter(|entry| is_same(entry)).for_each(mark_devices_dropped);
-                }
+                manifests.iter_mut().filter(|entry| is_same(entry)).for_each(|entry| consent.add_to(entry));
                 return;
             }
             manifests.retain(|entry| {

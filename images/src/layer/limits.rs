@@ -24,7 +24,7 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            bytes: 64 << 30,
+            bytes: MAX_LAYER_SIZE,
             entries: 1_000_000,
             ratio: 200,
             always_allowed: 64 << 20,
@@ -39,9 +39,10 @@ impl Limits {
         self.bytes.min(self.always_allowed.max(size.saturating_mul(self.ratio)))
     }
 
-    /// The most bytes of the archive, and of all files with their holes, for a blob of `size` bytes.
-    pub fn max_archive(&self, size: u64) -> u64 {
-        self.bytes.min(self.max_data(size).max(self.always_allowed_with_holes))
+    /// The most bytes of the archive, and of all files with their holes, for a blob of `size` bytes. `allowed`: those that the user allows.
+    pub fn max_archive(&self, size: u64, allowed: Option<u64>) -> u64 {
+        let without = self.max_data(size).max(self.always_allowed_with_holes);
+        self.bytes.min(without.max(allowed.unwrap_or(0)))
     }
 }
 
@@ -72,24 +73,37 @@ pub enum SpecialFilePolicy {
 pub(crate) const DROP_DEVICES: &str = "containers have their own /dev: leave out the devices and fifos of the image with `--drop-devices` of \
      `invarlock runtime image import`, `pull` or `build`, which is remembered for the image";
 
-/// What is done with contents of an image that no container gets.
+/// What the user can do about files with long runs of zeros.
+pub(crate) const LAYER_SIZE: &str = "remove the file from the image (`useradd --no-log-init` does not write a large /var/log/lastlog), or allow \
+     more with `--layer-size SIZE` of `invarlock runtime image import`, `pull` or `build`, which is remembered for the image";
+
+/// Most bytes that a user can allow for all files of a layer.
+pub const MAX_LAYER_SIZE: u64 = 64 << 30;
+
+/// What is done with contents of an image that no container gets, and what is allowed beyond the usual limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Devices and fifos.
     pub devices: SpecialFilePolicy,
     /// Set-user-id and set-group-id bits.
     pub set_id: SpecialFilePolicy,
+    /// The most bytes that all files of a layer may have with their holes, if more than usual.
+    pub layer_size: Option<u64>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { devices: SpecialFilePolicy::Refuse, set_id: SpecialFilePolicy::Drop }
+        Self { devices: SpecialFilePolicy::Refuse, set_id: SpecialFilePolicy::Drop, layer_size: None }
     }
 }
 
 impl Policy {
-    /// Checks that a layer that was extracted under another policy is allowed by this one.
-    pub(crate) fn check(&self, totals: &Totals) -> Result<()> {
+    /// Checks that a layer that was extracted under another policy is allowed by this one. `size`: that of its blob.
+    pub(crate) fn check(&self, totals: &Totals, size: u64) -> Result<()> {
+        let max_bytes = Limits::default().max_archive(size, self.layer_size);
+        if totals.bytes > max_bytes {
+            return Err(too_large(max_bytes));
+        }
         let check = |what: &str, policy, dropped| match policy == SpecialFilePolicy::Refuse && dropped > 0 {
             true => Err(Error::safety(format!("it contains {what}, which this command refuses"))),
             false => Ok(()),
@@ -98,6 +112,14 @@ impl Policy {
             .map_err(|error| error.with_hint(DROP_DEVICES))?;
         check("set-id programs", self.set_id, totals.dropped_set_id)
     }
+}
+
+/// The error for files that are too large with their holes.
+pub(crate) fn too_large(max_bytes: u64) -> Error {
+    Error::safety(format!(
+        "files with more than the {max_bytes} bytes allowed for a layer of this size, holes included"
+    ))
+    .with_hint(LAYER_SIZE)
 }
 
 #[cfg(test)]

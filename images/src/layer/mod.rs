@@ -13,4 +13,4 @@ pub(crate) mod xattr;
 
 pub use create::LeftOut;
 pub use entry::Totals;
-pub use limits::{Policy, SpecialFilePolicy};
+pub use limits::{MAX_LAYER_SIZE, Policy, SpecialFilePolicy};

@@ -15,9 +15,6 @@ pub(crate) const CHOSEN_FROM: &str = "org.invarlock.chosen-from";
 /// Annotation in the index of a layout of containerd or BuildKit: the full name of an image.
 pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// Annotation in the index of a store: the user agreed that devices and fifos of the image are left out.
-pub(crate) const DEVICES_DROPPED: &str = "org.invarlock.devices-dropped";
-
 /// This machine's architecture, as images name it.
 pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -67,16 +64,6 @@ pub(crate) fn annotation<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&
 /// The digest of the index from which an image was chosen.
 pub(crate) fn chosen_from(descriptor: &Descriptor) -> Option<Digest> {
     Digest::parse(annotation(descriptor, CHOSEN_FROM)?).ok()
-}
-
-/// Adds to a descriptor, as JSON, that devices and fifos of the image are left out.
-pub(crate) fn mark_devices_dropped(descriptor: &mut Value) {
-    descriptor["annotations"][DEVICES_DROPPED] = "true".into();
-}
-
-/// Whether the user agreed that devices and fifos of the image of a descriptor, as JSON, are left out.
-pub(crate) fn has_devices_dropped(descriptor: &Value) -> bool {
-    descriptor["annotations"][DEVICES_DROPPED] == "true"
 }
 
 /// Whether a descriptor in an index is that of an artifact attached to an image, and not of an image.

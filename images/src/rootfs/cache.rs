@@ -153,7 +153,7 @@ impl RootfsCache {
                 match self.find(&layer.diff_id).map_err(|error| describe(self, &layer.diff_id, error))? {
                     Some(mut extracted) => {
                         policy
-                            .check(&extracted.totals)
+                            .check(&extracted.totals, layer.size)
                             .with_context(|| format!("extracted layer {}", layer.diff_id))?;
                         extracted.is_new = new.contains(&layer.diff_id);
                         found.push(extracted);

@@ -8,7 +8,7 @@ use super::cache::{ExtractedLayer, RootfsCache};
 use super::level::{Level, SMALL_IMAGE, Verify};
 use crate::cas::BlobSource;
 use crate::layer::Policy;
-use crate::oci::Layer;
+use crate::oci::{Consent, Layer};
 use crate::{Result, parallel};
 
 /// How the root file system of an image is prepared.
@@ -28,6 +28,8 @@ pub struct VerifiedRootfs {
     pub layers: Vec<PathBuf>,
     /// How they were verified.
     pub level: Level,
+    /// What the user agreed to when the image was added to the store.
+    pub consent: Consent,
     _extracted: Vec<ExtractedLayer>,
 }
 
@@ -72,7 +74,12 @@ impl RootfsCache {
             Unverified::Blob(layer) => source.verify_layer(layer),
         })?;
         let level = weakest.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(VerifiedRootfs { layers: self.stack(&extracted)?, level, _extracted: extracted })
+        Ok(VerifiedRootfs {
+            layers: self.stack(&extracted)?,
+            level,
+            consent: Consent::default(),
+            _extracted: extracted,
+        })
     }
 
     /// The paths to mount. Layers below an opaque root are hidden and are left out, and so are lower occurrences of a duplicate layer, which

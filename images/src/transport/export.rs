@@ -48,7 +48,8 @@ impl LocalImages {
                     oci_archive(archive, source, &image, tagged(descriptor.clone(), tag.as_deref()), progress)
                 }),
                 Reference::DockerArchive { file, name, .. } => write_archive(file, |archive| {
-                    docker_archive(archive, source, &image, name.as_deref(), progress)
+                    let layer_size = self.consent(&image)?.layer_size;
+                    docker_archive(archive, source, &image, (name.as_deref(), layer_size), progress)
                 }),
                 _ => Err(Error::input(format!("an image cannot be exported to {to}")).with_hint(
                     "name the target like oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME:TAG",
@@ -258,7 +259,7 @@ fn docker_archive(
     archive: &mut Archive,
     source: &dyn BlobSource,
     image: &ResolvedImage,
-    name: Option<&str>,
+    (name, layer_size): (Option<&str>, Option<u64>),
     progress: Progress<'_>,
 ) -> Result<()> {
     let member = |layer: &Layer| format!("{}.tar", layer.diff_id.hex());
@@ -269,7 +270,7 @@ fn docker_archive(
                 BufReader::new(Hashing::bounded(source.blob(&layer.digest, layer.size)?, layer.size));
             let decompressed = Hashing::bounded(
                 compression::decompress(&mut blob)?,
-                Limits::default().max_archive(layer.size),
+                Limits::default().max_archive(layer.size, layer_size),
             );
             let (_, found) = archive.stream(&member(layer), decompressed)?;
             io::copy(&mut blob, &mut io::sink()).context("reading a layer")?;

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::local::{LocalImages, lacks_devices};
+use super::local::{LocalImages, needed_consent};
 use super::resolve::{self, ResolvedImage};
 use crate::cas::{Blob, BlobSource, LayerReader, LockedLayout};
 use crate::layer::Policy;
-use crate::oci::descriptor::{mark_devices_dropped, platform, without_annotations};
+use crate::oci::descriptor::{platform, without_annotations};
 use crate::oci::{Digest, Layer};
 use crate::progress::Progress;
 use crate::reference::Reference;
@@ -59,9 +59,8 @@ impl LocalImages {
             let exists = |layer: &Layer| self.layout.blob_size(&layer.digest).is_some();
             copy_layers(source, &layout, image.layers.iter().filter(|layer| exists(layer)), progress)?;
             let copying = CopyingSource { source, layout: &layout, progress };
-            if lacks_devices(&self.extracted(&copying, &image, policy)?) {
-                mark_devices_dropped(&mut descriptor);
-            }
+            let extracted = self.extracted(&copying, &image, policy)?;
+            needed_consent(&image.layers, &extracted, policy).add_to(&mut descriptor);
             // Layers that were extracted before were not read above.
             copy_layers(source, &layout, image.layers.iter().filter(|layer| !exists(layer)), progress)?;
             copy_rest(source, &layout, &image, progress)?;

@@ -1,15 +1,14 @@
 //! The images of a store, and the layouts and archives from which images can also be read.
 
 use invarlock_error::{Context as _, Kind};
-use oci_spec::image::Descriptor;
 
 use super::docker_archive::DockerArchive;
 use super::oci_archive::OciArchive;
 use super::resolve::{self, ResolvedImage};
 use crate::cas::{BlobSource, Layout};
+use crate::layer::limits::Limits;
 use crate::layer::{Policy, SpecialFilePolicy};
-use crate::oci::Layer;
-use crate::oci::descriptor::{DEVICES_DROPPED, annotation};
+use crate::oci::{Consent, Layer};
 use crate::reference::Reference;
 use crate::rootfs::{ExtractedLayer, Level, RootfsCache, RootfsOptions, VerifiedRootfs, Verify};
 use crate::{Error, Result};
@@ -78,25 +77,27 @@ impl LocalImages {
     pub fn rootfs(&self, image: &ResolvedImage, options: RootfsOptions) -> Result<VerifiedRootfs> {
         self.with_source(&image.reference, |source| {
             let mut policy = options.policy;
-            if self.has_devices_dropped(image)? {
+            let consent = self.consent(image)?;
+            if consent.drop_devices {
                 policy.devices = SpecialFilePolicy::Drop;
             }
+            policy.layer_size = policy.layer_size.max(consent.layer_size);
             let extracted = self.extracted(source, image, policy)?;
-            self.rootfs.verify_image(source, &image.layers, extracted, options.verify)
+            let mut verified = self.rootfs.verify_image(source, &image.layers, extracted, options.verify)?;
+            verified.consent = consent;
+            Ok(verified)
         })
     }
 
-    /// Whether the user agreed, when the image was added to the store, that its devices and fifos are left out. The agreement is kept for the
-    /// image and not for its layers: another image with the same layer needs its own. An index outside the store is not trusted to contain it.
-    fn has_devices_dropped(&self, image: &ResolvedImage) -> Result<bool> {
+    /// What the user agreed to when the image was added to the store.
+    pub fn consent(&self, image: &ResolvedImage) -> Result<Consent> {
         if !matches!(image.reference, Reference::Tag { .. } | Reference::Digest(_) | Reference::Registry(_)) {
-            return Ok(false);
+            return Ok(Consent::default());
         }
         let digest = image.manifest_digest.to_string();
-        let is_marked = |entry: &Descriptor| {
-            entry.digest().to_string() == digest && annotation(entry, DEVICES_DROPPED) == Some("true")
-        };
-        Ok(self.layout.index()?.manifests().iter().any(is_marked))
+        let index = self.layout.index()?;
+        let entries = index.manifests().iter().filter(|entry| entry.digest().to_string() == digest);
+        Ok(entries.map(Consent::of).fold(Consent::default(), Consent::and))
     }
 
     /// Verifies an extracted layer in full. `None` if the layer is not extracted.
@@ -106,9 +107,15 @@ impl LocalImages {
     }
 }
 
-/// Whether devices or fifos of the layers were left out.
-pub(crate) fn lacks_devices(layers: &[ExtractedLayer]) -> bool {
-    layers.iter().any(|layer| layer.totals.dropped_devices > 0)
+/// What of `policy` the layers of an image need.
+pub(crate) fn needed_consent(layers: &[Layer], extracted: &[ExtractedLayer], policy: Policy) -> Consent {
+    let is_large = |(layer, extracted): (&Layer, &ExtractedLayer)| {
+        extracted.totals.bytes > Limits::default().max_archive(layer.size, None)
+    };
+    Consent {
+        drop_devices: extracted.iter().any(|layer| layer.totals.dropped_devices > 0),
+        layer_size: policy.layer_size.filter(|_| layers.iter().zip(extracted).any(is_large)),
+    }
 }
 
 /// How a corrupt image can be replaced.

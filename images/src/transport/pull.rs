@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 
 use invarlock_error::Context as _;
 
-use super::local::{LocalImages, lacks_devices};
+use super::local::{LocalImages, needed_consent};
 use super::remote::{Document, MAX_CONNECTIONS, Remote};
 use super::resolve::{self, ResolvedImage};
 use crate::cas::{Blob, BlobSource, LockedLayout, Sink};
 use crate::layer::Policy;
-use crate::oci::descriptor::{CHOSEN_FROM, mark_devices_dropped, platform, without_annotations};
+use crate::oci::descriptor::{CHOSEN_FROM, platform, without_annotations};
 use crate::oci::json::MAX_DOCUMENT;
-use crate::oci::{Digest, Layer};
+use crate::oci::{Consent, Digest, Layer};
 use crate::progress::TransferProgress;
 use crate::reference::{Reference, RegistryName};
 use crate::{Error, Result, parallel};
@@ -62,20 +62,20 @@ impl LocalImages {
             let pull = Pull::begin(name, remote, &layout)?;
             let image = resolve::resolve(&pull, &Reference::Digest(pull.root))?;
             pull.total.store(image.bytes, Ordering::Relaxed);
-            let lacks_devices = self.fetch(&pull, &image, policy, progress)?;
-            self.record(&pull, &image, name, tag, lacks_devices)
+            let consent = self.fetch(&pull, &image, policy, progress)?;
+            self.record(&pull, &image, name, tag, consent)
         };
         work().with_context(|| format!("pulling {name}"))
     }
 
-    /// Downloads the layers, and extracts each one when it is complete. Returns whether devices were left out.
+    /// Downloads the layers, and extracts each one when it is complete. Returns what of the policy it needs.
     fn fetch(
         &self,
         pull: &Pull<'_>,
         image: &ResolvedImage,
         policy: Option<Policy>,
         progress: TransferProgress<'_>,
-    ) -> Result<bool> {
+    ) -> Result<Consent> {
         // In the order in which they are extracted.
         let mut queue: Vec<&Layer> = image.layers.iter().collect();
         queue.sort_by_key(|it| it.diff_id);
@@ -92,9 +92,10 @@ impl LocalImages {
             parallel::start_up_to(scope, MAX_CONNECTIONS.min(queue.len()), fetch)?;
             let extracted = match policy {
                 Some(policy) => {
-                    self.rootfs.get(pull, &image.layers, policy).map(|layers| lacks_devices(&layers))
+                    let extracted = self.rootfs.get(pull, &image.layers, policy);
+                    extracted.map(|extracted| needed_consent(&image.layers, &extracted, policy))
                 }
-                None => Ok(false),
+                None => Ok(Consent::default()),
             };
             if extracted.is_err() {
                 pull.stop.store(true, Ordering::Relaxed);
@@ -116,7 +117,7 @@ impl LocalImages {
         image: &ResolvedImage,
         name: &RegistryName,
         tag: Option<String>,
-        lacks_devices: bool,
+        consent: Consent,
     ) -> Result<Pulled> {
         let index_digest = Some(pull.root).filter(|root| *root != image.manifest_digest);
         for digest in
@@ -132,9 +133,7 @@ impl LocalImages {
         if let Some(index) = index_digest {
             descriptor["annotations"] = json!({ CHOSEN_FROM: index });
         }
-        if lacks_devices {
-            mark_devices_dropped(&mut descriptor);
-        }
+        consent.add_to(&mut descriptor);
         let names: Vec<String> = name.store_tag().into_iter().chain(tag).collect();
         for name in &names {
             pull.layout.tag(Some(name), descriptor.clone())?;

@@ -2,6 +2,7 @@
 
 use crate::running::check_name;
 use clap::Args;
+use invarlock_images::MAX_LAYER_SIZE;
 use invarlock_images::Verify;
 use invarlock_runtime::Limits;
 use std::ops::RangeInclusive;
@@ -135,6 +136,14 @@ pub(super) fn parse_memory(text: &str) -> Result<u64, String> {
 pub(super) fn parse_directory_size(text: &str) -> Result<u64, String> {
     let minimum = Limits::min_directory_bytes();
     at_least(parse_size(text)?, minimum, &format!("{}K", minimum >> 10))
+}
+
+/// The size of the files of a layer.
+pub(super) fn parse_layer_size(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes > MAX_LAYER_SIZE => Err(format!("the maximum is {}G", MAX_LAYER_SIZE >> 30)),
+        bytes => Ok(bytes),
+    }
 }
 
 fn at_least(bytes: u64, minimum: u64, text: &str) -> Result<u64, String> {

@@ -1,5 +1,6 @@
 //! `invarlock runtime image …`.
 
+use super::container::parse_layer_size;
 use super::{PullArgs, PushArgs, SpecialFileArgs};
 use clap::{Args, Subcommand};
 use invarlock_images::{parse_command, parse_pair};
@@ -44,6 +45,9 @@ pub struct BuildArgs {
     /// Leave out devices, fifos and sockets; without this flag they are an error
     #[arg(long)]
     pub drop_devices: bool,
+    /// Allow so many bytes for all files of a layer, with long runs of zeros [default: 4G, or 200 times the size of its blob]; at most 64G
+    #[arg(long, value_name = "SIZE", value_parser = parse_layer_size, requires = "name")]
+    pub layer_size: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -24,7 +24,7 @@ pub struct PullArgs {
     #[arg(long, value_name = "NAME:TAG")]
     pub tag: Option<String>,
     /// Do not extract the layers; the first run extracts them
-    #[arg(long, conflicts_with_all = ["drop_devices", "refuse_set_id"])]
+    #[arg(long, conflicts_with_all = ["drop_devices", "refuse_set_id", "layer_size"])]
     pub no_unpack: bool,
     /// Special files.
     #[command(flatten)]

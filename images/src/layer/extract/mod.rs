@@ -26,7 +26,7 @@ use self::create::{count_entry, create_entry, creating, duplicate, enter, stat, 
 use super::cursor::{Cursor, directory, split};
 use super::entry::{Line, Totals};
 use super::inspect::{file_type, is_whiteout, permissions, walk};
-use super::limits::{DROP_DEVICES, Limits, Policy, SpecialFilePolicy};
+use super::limits::{DROP_DEVICES, Limits, Policy, SpecialFilePolicy, too_large};
 use super::pipe::{PipeWriter, pipe};
 use super::xattr;
 use crate::oci::{Digest, Hashing, Layer, compression};
@@ -49,7 +49,7 @@ pub(crate) fn extract(
     limits: Limits,
     policy: Policy,
 ) -> Result<Totals> {
-    let max_bytes = limits.max_archive(layer.size);
+    let max_bytes = limits.max_archive(layer.size, policy.layer_size);
     let cursor = || Cursor::new(root).map_err(creating("the extracted layer"));
     let mut extraction = Extraction {
         cursor: cursor()?,
@@ -183,11 +183,7 @@ impl Extraction<'_> {
     fn file(&mut self, item: &Item, extents: Option<&[Extent]>, content: &mut dyn Read) -> Result<()> {
         self.totals.bytes = self.totals.bytes.saturating_add(item.size);
         if self.totals.bytes > self.max_bytes {
-            return Err(Error::safety(format!(
-                "files with more than the {} bytes allowed for a layer of this size, holes included",
-                self.max_bytes
-            ))
-            .with_hint("remove the file from the image (`useradd --no-log-init` does not write a large /var/log/lastlog)"));
+            return Err(too_large(self.max_bytes));
         }
         let flags = OFlags::WRONLY
             | OFlags::CREATE

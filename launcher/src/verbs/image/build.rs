@@ -96,7 +96,7 @@ fn named_image(args: &BuildArgs, name: &str, time: Option<u64>) -> Result<u8> {
             workdir: args.workdir.clone(),
             user: args.user.clone(),
         },
-        policy: Policy { devices, ..Policy::default() },
+        policy: Policy { devices, layer_size: args.layer_size, ..Policy::default() },
         time,
     };
     let store = image::store()?;
