@@ -30,6 +30,7 @@ macro_rules! attack {
     };
 }
 
+mod binds;
 mod evidence;
 mod kernel;
 mod lifecycle;
