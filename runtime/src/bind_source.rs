@@ -78,6 +78,12 @@ impl BindSource {
         Self::of(handle, shown)
     }
 
+    /// Another handle of the same file or directory.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let handle = self.handle.try_clone().context("duplicating the handle of a mount")?;
+        Ok(Self { path: self.path.clone(), handle, is_directory: self.is_directory })
+    }
+
     fn of(handle: OwnedFd, path: &Path) -> Result<Self> {
         let doing = || format!("reading the attributes of mount source {}", path.display());
         let stat = rustix::fs::fstat(&handle).with_context(doing)?;

@@ -3,6 +3,7 @@
 use crate::boundary::{DEVICES, NAMESPACES, SETGROUPS};
 use crate::identity::{HOST_IDS, Identity};
 use crate::spec::{ContainerSpec, InputSource, Rootfs};
+use crate::user_mounts::Mount;
 use serde_json::{Value, json};
 
 /// The plan of a container as JSON. Starts no process.
@@ -28,6 +29,7 @@ pub fn describe(spec: &ContainerSpec) -> Value {
             InputSource::Bytes(bytes) => json!({"target": input.target, "kind": "bytes", "bytes": bytes.len()}),
         });
     }
+    mounts.extend(spec.mounts.iter().map(Mount::describe));
     json!({
         "argv": spec.argv,
         "cwd": spec.cwd,

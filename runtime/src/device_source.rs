@@ -56,6 +56,12 @@ impl DeviceSource {
         Ok(Self { path: real, handle, numbers })
     }
 
+    /// Another handle of the same device.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let handle = self.handle.try_clone().context("duplicating the handle of a device")?;
+        Ok(Self { path: self.path.clone(), handle, numbers: self.numbers.clone() })
+    }
+
     /// Its path, without links.
     pub fn path(&self) -> &Path {
         &self.path

@@ -170,15 +170,14 @@ pub(crate) fn create_lowest_layer(at: &Path, runtime_files: bool, mounts: &[Requ
     for name in MOUNT_POINTS {
         fs::create_dir_all(at.join(name)).with_context(doing)?;
     }
-    if !runtime_files {
-        return Ok(());
-    }
-    for name in runtime_files::DIRECTORIES.into_iter().map(|(name, _)| name).chain([topology::NAME]) {
-        fs::create_dir_all(at.join(name)).with_context(doing)?;
-    }
-    fs::create_dir_all(at.join("etc")).with_context(doing)?;
-    for (name, content) in runtime_files::files() {
-        fs::write(at.join(name), content).with_context(doing)?;
+    if runtime_files {
+        for name in runtime_files::DIRECTORIES.into_iter().map(|(name, _)| name).chain([topology::NAME]) {
+            fs::create_dir_all(at.join(name)).with_context(doing)?;
+        }
+        fs::create_dir_all(at.join("etc")).with_context(doing)?;
+        for (name, content) in runtime_files::files() {
+            fs::write(at.join(name), content).with_context(doing)?;
+        }
     }
     user_mounts::create_places(at, mounts)
 }

@@ -51,7 +51,7 @@ pub struct ContainerSpec {
     pub stop_timeout: Duration,
     /// What programs expect of an OCI runtime beside their image. Measurements have none of it.
     pub runtime_files: Option<RuntimeFiles>,
-    /// Mounts that the caller adds; only with `runtime_files`.
+    /// Mounts that the caller adds; without `runtime_files`, only devices, and what the container cannot write.
     pub mounts: Vec<Mount>,
 }
 
@@ -274,8 +274,8 @@ impl ContainerSpec {
                 bail!(Input, "input {} is not an absolute path", path.display());
             }
         }
-        if !self.mounts.is_empty() && self.runtime_files.is_none() {
-            bail!(System, "a measurement has no further mounts");
+        if self.runtime_files.is_none() && self.mounts.iter().any(Mount::is_writable) {
+            bail!(System, "a measurement has no further writable mounts");
         }
         user_mounts::check(&self.mounts)?;
         check_limits(&self.limits)

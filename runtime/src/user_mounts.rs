@@ -1,4 +1,5 @@
-//! Mounts that the caller adds to a container: files and directories of the host (binds), and directories in memory. Measurements have none.
+//! Mounts that the caller adds to a container: files and directories of the host (binds), and directories in memory. Measurements have only
+//! those of devices.
 //!
 //! A bind is a clone of the mount at the handle that the launcher opened, without the mounts below it. Its place in the container is a plain
 //! path: no link of the image, or of another bind, is followed.
@@ -12,6 +13,7 @@ use invarlock_error::{Context as _, Error, Kind, Result};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +33,62 @@ pub struct Mount {
     pub target: String,
     /// What is mounted.
     pub source: MountSource,
+}
+
+impl Mount {
+    /// Another handle of the same mount.
+    ///
+    /// # Errors
+    /// The process has too many open files.
+    pub fn try_clone(&self) -> Result<Self> {
+        let source = match &self.source {
+            MountSource::Bind { source, writable } => {
+                MountSource::Bind { source: source.try_clone()?, writable: *writable }
+            }
+            MountSource::Device(device) => MountSource::Device(device.try_clone()?),
+            MountSource::Tmpfs { bytes } => MountSource::Tmpfs { bytes: *bytes },
+        };
+        Ok(Self { target: self.target.clone(), source })
+    }
+
+    /// The mount in a plan.
+    pub(crate) fn describe(&self) -> Value {
+        let options = options(self.is_device(), self.is_writable());
+        let target = &self.target;
+        match &self.source {
+            MountSource::Bind { source, .. } => {
+                json!({"target": target, "kind": "bind", "source": source.path, "options": options})
+            }
+            MountSource::Device(device) => {
+                json!({"target": target, "kind": "device", "source": device.path, "options": options})
+            }
+            MountSource::Tmpfs { bytes } => {
+                json!({"target": target, "kind": "tmpfs", "bytes": bytes, "options": options})
+            }
+        }
+    }
+
+    pub(crate) fn is_device(&self) -> bool {
+        matches!(self.source, MountSource::Device(_))
+    }
+
+    /// Whether the container can write in it; using a device is not that.
+    pub(crate) fn is_writable(&self) -> bool {
+        match self.source {
+            MountSource::Bind { writable, .. } => writable,
+            MountSource::Device(_) => false,
+            MountSource::Tmpfs { .. } => true,
+        }
+    }
+}
+
+/// The options that a mount has in the container.
+fn options(device: bool, writable: bool) -> &'static [&'static str] {
+    match (device, writable) {
+        (true, _) => &["ro", "nosuid", "noexec"],
+        (false, true) => &["rw", "nosuid", "nodev", "noexec"],
+        (false, false) => &["ro", "nosuid", "nodev"],
+    }
 }
 
 /// What is mounted.
@@ -141,11 +199,7 @@ impl RequestMount {
 
     /// The options that it has in the container.
     pub(crate) fn options(&self) -> &'static [&'static str] {
-        match self.kind {
-            MountKind::Device { .. } => &["ro", "nosuid", "noexec"],
-            _ if self.is_writable() => &["rw", "nosuid", "nodev", "noexec"],
-            _ => &["ro", "nosuid", "nodev"],
-        }
+        options(self.device().is_some(), self.is_writable())
     }
 
     /// Whether its place can be in the image; a place below a writable directory of the container is created there.
@@ -195,7 +249,7 @@ pub(crate) fn check(mounts: &[Mount]) -> Result<()> {
                 "use an absolute path without `.`, `..`, empty parts and control characters, and not the root",
             );
         }
-        if matches!(mount.source, MountSource::Device(_)) {
+        if mount.is_device() {
             let entry = target.strip_prefix("/dev/").unwrap_or_default();
             let taken = device_source::is_taken(entry.split('/').next().unwrap_or_default());
             if entry.is_empty() || taken {
