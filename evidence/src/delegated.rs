@@ -7,6 +7,7 @@ use crate::evaluation::file_name;
 use crate::format::delegated::{
     Delegated, DelegatedContext, DelegatedPlan, DelegatedPlanRecord, DelegatedRequest, DelegatedRun,
 };
+use crate::format::devices::Devices;
 use crate::format::plan::{ExecutionMode, Image};
 use crate::format::runtime_manifest::{Launcher, Machine, RuntimeManifest};
 use crate::format::to_value;
@@ -36,8 +37,16 @@ pub const PRESET: &str = "preset.yaml";
 pub const EDIT: &str = "edit.yaml";
 /// Directory of the baseline's run report below `/in`, and the name of the file in it.
 pub const BASELINE_REPORT: [&str; 2] = ["baseline-report", "report.json"];
-/// An adapter that the program finds by itself.
+/// An adapter or a device that the program finds by itself.
 pub const AUTO: &str = "auto";
+/// The device that needs nothing of the host.
+pub const CPU: &str = "cpu";
+/// The GPUs that the caller was given.
+pub const CUDA: &str = "cuda";
+/// The kind of the devices that `cuda` means.
+pub const NVIDIA: &str = "nvidia.com/gpu";
+/// The name that means every device of a kind.
+pub const ALL: &str = "all";
 
 /// `command` in the context of the manifest.
 const COMMAND: &str = "evaluate";
@@ -90,7 +99,7 @@ pub fn arguments(plan: &DelegatedPlan) -> Vec<String> {
         ("--adapter", adapter(baseline_adapter).filter(|_| !pair)),
         ("--baseline-adapter", adapter(baseline_adapter).filter(|_| pair)),
         ("--subject-adapter", adapter(subject_adapter).filter(|_| pair)),
-        ("--device", Some(request.device.clone())),
+        ("--device", Some(device_argument(&request.device).to_owned())),
         ("--profile", Some(plan.profile.clone())),
         ("--tier", Some(plan.tier.clone())),
         ("--preset", Some(format!("/in/{PRESET}"))),
@@ -102,6 +111,16 @@ pub fn arguments(plan: &DelegatedPlan) -> Vec<String> {
     ];
     let options = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten();
     std::iter::once(COMMAND.to_owned()).chain(options).collect()
+}
+
+/// What the program is told for `--device`: PyTorch has this name for the GPUs of every vendor.
+fn device_argument(device: &str) -> &str {
+    if is_device(device) { CUDA } else { device }
+}
+
+/// Whether this `--device` gives the program devices of the host.
+pub fn is_device(device: &str) -> bool {
+    !matches!(device, AUTO | CPU)
 }
 
 /// Variables of the caller that the program gets, if they are set: those that upstream's own containers get and that name no path and no device.
@@ -118,21 +137,30 @@ pub const PASSED_ON: [&str; 10] = [
     "PACK_DETERMINISM",
 ];
 
-/// The environment of the program: that of the image, `passed_on` of the caller, and what the launcher sets, of which nothing else has a value.
+/// The environment of the program: that of the image, of the devices, `passed_on` of the caller, and what the launcher sets, of which nothing else
+/// has a value.
 pub fn environment(
     image: &Image,
     of_image: &[(String, String)],
+    devices: Option<&Devices>,
     passed_on: &[(String, String)],
 ) -> Vec<(String, String)> {
     let mut merged = vec![("PATH".to_owned(), PATH.to_owned())];
+    let of_devices = devices.into_iter().flat_map(Devices::variables);
+    let of_devices = of_devices.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let fixed = fixed(image).map(|(name, value)| (name.to_owned(), value));
-    for (name, value) in of_image.iter().chain(passed_on).cloned().chain(fixed) {
+    for (name, value) in
+        of_image.iter().cloned().chain(of_devices).chain(passed_on.iter().cloned()).chain(fixed)
+    {
         match merged.iter_mut().find(|(found, _)| *found == name) {
             Some(found) => found.1 = value,
             None => merged.push((name, value)),
         }
     }
-    merged
+    match devices {
+        Some(devices) => devices.with_libraries(merged),
+        None => merged,
+    }
 }
 
 /// The variables that the launcher sets: those of upstream's container mode, without a network.

@@ -140,6 +140,159 @@ fn no_other_value_can_be_edited() {
     assert_eq!(accepted, expected);
 }
 
+/// The manifest of the same run with a GPU.
+fn with_device() -> Value {
+    let mut manifest = manifest();
+    let gpu = json!({"name": "nvidia.com/gpu=0", "specification": "/etc/cdi/nvidia.yaml", "sha256": "0".repeat(64)});
+    let nodes = [("/dev/nvidia0", "195:0"), ("/dev/dri/card0", "226:0")];
+    let file = "/usr/lib/libcuda.so.1";
+    let context = &mut manifest["context"];
+    context["loosened"] = json!(["device"]);
+    context["allowances"]["device"] = json!(true);
+    context["allowances"]["granted_by"] = json!({"device": "--device"});
+    let allowances = context["allowances"].clone();
+    let plan = &mut context["delegated"]["plan"]["content"];
+    plan["allowances"] = allowances;
+    plan["request"]["device"] = json!("cuda");
+    let node = |(path, numbers)| json!({"path": path, "source": path, "numbers": numbers});
+    plan["devices"] = json!({
+        "devices": [gpu], "nodes": nodes.map(node), "files": [file], "environment": ["NVIDIA_VISIBLE_DEVICES=void"],
+        "libraries": ["/usr/lib"], "left_out": ["/run/nvidia/socket"], "driver": "580.65.06",
+    });
+    let container = &mut plan["container"];
+    container["seccomp"]["profile"] = json!("general-devices");
+    let push = |list: &mut Value, new: Value| list.as_array_mut().unwrap().push(new);
+    let device = container["argv"].as_array().unwrap().iter().position(|word| word == "--device").unwrap();
+    container["argv"][device + 1] = json!("cuda");
+    for variable in ["NVIDIA_VISIBLE_DEVICES=void", "LD_LIBRARY_PATH=/opt/lib:/usr/lib"] {
+        push(&mut container["environment"], json!(variable));
+    }
+    for (path, _) in nodes {
+        let options = ["ro", "nosuid", "noexec"];
+        let mount = json!({"target": path, "kind": "device", "options": options, "source": path});
+        push(&mut container["mounts"], mount);
+    }
+    let options = ["ro", "nosuid", "nodev"];
+    push(
+        &mut container["mounts"],
+        json!({"target": file, "kind": "bind", "options": options, "source": "/usr/lib/libcuda.so.580"}),
+    );
+    let observed = &mut context["delegated"]["run"]["observations"];
+    for name in ["NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"] {
+        push(&mut observed["environment"]["value"], json!(name));
+    }
+    for (target, options) in
+        [(nodes[0].0, "ro,nosuid,noexec"), (nodes[1].0, "ro,nosuid,noexec"), (file, "ro,nosuid,nodev")]
+    {
+        let mount = json!({"target": target, "kind": "x", "options": options, "propagation": "private"});
+        push(&mut observed["mounts"]["value"], mount);
+    }
+    for (name, value) in [("nvidia0", "195:0"), ("dri/card0", "226:0"), ("dri", "Directory")] {
+        observed["devices"]["value"][name] = json!(value);
+    }
+    seal(&mut manifest);
+    manifest
+}
+
+fn errors_with_device(directory: &Path, manifest: &Value, granted: &[&str]) -> Vec<String> {
+    std::fs::copy(honest().join(REPORT), directory.join(REPORT)).unwrap();
+    std::fs::write(directory.join(MANIFEST), to_bytes(manifest)).unwrap();
+    let granted = granted.iter().map(|name| (*name).to_owned()).collect();
+    let options =
+        VerifyOptions { accept_foreign: true, granted, profile: Profile::Dev, ..VerifyOptions::default() };
+    verify_report(directory, &options).errors
+}
+
+#[test]
+fn a_device_is_accepted_by_name_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let honest = with_device();
+    assert_eq!(errors_with_device(directory.path(), &honest, &["device"]), [] as [&str; 0]);
+    for granted in [&[][..], &["allow_network", "custom_seccomp_profile"]] {
+        let errors = errors_with_device(directory.path(), &honest, granted);
+        assert!(errors.len() == 1 && errors[0].contains("context.loosened names device"), "{errors:?}");
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(self::honest().join(REPORT)).unwrap()).unwrap();
+    let page = render(&report, Some(&honest)).unwrap();
+    for words in ["the program could use", "gpu=0", "specified in", "and the planned ones of the host"] {
+        assert!(page.contains(words), "{words}");
+    }
+}
+
+/// What describes the devices is recorded, and nothing else confirms it.
+#[test]
+fn no_other_value_of_a_device_can_be_edited() {
+    let directory = tempfile::tempdir().unwrap();
+    let honest = with_device();
+    let mut leaves = Vec::new();
+    leaves_of(&honest, String::new(), &mut leaves);
+    let content = "/context/delegated/plan/content/";
+    let mut accepted = Vec::new();
+    for pointer in leaves.iter().filter(|pointer| {
+        pointer.contains("/devices/") || pointer.contains("/allowances/") || pointer.ends_with("/device")
+    }) {
+        let mut edited = honest.clone();
+        let leaf = edited.pointer_mut(pointer).unwrap();
+        *leaf = altered(leaf);
+        seal(&mut edited);
+        if errors_with_device(directory.path(), &edited, &["device"]).is_empty() {
+            accepted.push(pointer.trim_start_matches(content));
+        }
+    }
+    assert_eq!(accepted, ["devices/devices/0/specification", "devices/left_out/0", "devices/driver"]);
+}
+
+#[test]
+fn a_record_has_the_devices_that_were_asked_for_and_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let content = "/context/delegated/plan/content";
+    let errors = |edit: &dyn Fn(&mut Value)| {
+        let mut edited = with_device();
+        edit(&mut edited);
+        seal(&mut edited);
+        errors_with_device(directory.path(), &edited, &["device"])
+    };
+    let set = |pointer: &str, value: Value| {
+        let pointer = format!("{content}/{pointer}");
+        errors(&|edited| *edited.pointer_mut(&pointer).unwrap() = value.clone())
+    };
+    // `nvidia.com/gpu=0`, and the GPUs of a job, can be one and the same device.
+    for device in ["nvidia.com/gpu=0", "nvidia.com/gpu=all"] {
+        assert_eq!(set("request/device", json!(device)), [] as [&str; 0]);
+    }
+    for device in ["nvidia.com/gpu=1", "amd.com/gpu=0", "amd.com/gpu=all", "auto", "cpu", "cuda:0", "mps", ""]
+    {
+        assert!(!set("request/device", json!(device)).is_empty(), "{device}");
+    }
+    for (pointer, value) in [
+        ("devices/devices", json!([])),
+        ("devices/devices/0/name", json!("amd.com/gpu=0")),
+        ("devices/files/0", json!("/in/dataset")),
+        ("devices/files/0", json!("/usr/../proc/x")),
+        ("devices/environment", json!(["LD_LIBRARY_PATH=/x"])),
+        ("devices/libraries", json!(["/usr/lib64"])),
+        ("container/mounts", json!([])),
+        ("allowances/device", json!(false)),
+    ] {
+        assert!(!set(pointer, value).is_empty(), "{pointer}");
+    }
+    // Memory and terminals are no devices of a container, also where every value agrees.
+    for numbers in ["1:1", "5:0", "136:0"] {
+        let found = errors(&|edited| {
+            *edited.pointer_mut(&format!("{content}/devices/nodes/0/numbers")).unwrap() = json!(numbers);
+            edited["context"]["delegated"]["run"]["observations"]["devices"]["value"]["nvidia0"] =
+                json!(numbers);
+        });
+        assert!(
+            found.iter().any(|error| error.contains(".nodes has an entry that no container has")),
+            "{found:?}"
+        );
+    }
+    // The evaluator of this program gets none.
+    let hidden = errors(&|edited| edited["context"]["loosened"] = json!([]));
+    assert!(!hidden.is_empty());
+}
+
 /// Computes the digest of the plan again.
 fn seal(manifest: &mut Value) {
     let plan = &mut manifest["context"]["delegated"]["plan"];

@@ -2,7 +2,7 @@
 
 use crate::args::{Provenance, VerifyArgs, parse_age};
 use crate::error::{Context as _, Error, Result};
-use crate::filter::USER_PROFILE;
+use crate::policy::ACCEPTABLE;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::{checkpoint_files, hub, inputs, keys, tiers_file};
@@ -18,8 +18,6 @@ use invarlock_evidence::verify::{Assurance, Pins, RuntimeProvenance, VerifyOptio
 use invarlock_images::Digest;
 use std::path::Path;
 
-/// Controls whose absence a recipient can accept, by their names in the manifest. For host execution there is an option of its own.
-pub const ACCEPTABLE: [&str; 2] = ["allow_network", USER_PROFILE];
 /// Largest trust profile that is read.
 const PROFILE_LIMIT: u64 = 1 << 20;
 
@@ -149,6 +147,7 @@ fn of_options(args: &VerifyArgs, ui: &Ui) -> Result<VerifyOptions> {
             Provenance::Container => RuntimeProvenance::Container,
             Provenance::Host => RuntimeProvenance::Host,
         },
+        granted: args.allow.clone(),
         accept_foreign: args.accept_foreign,
         ..VerifyOptions::default()
     })
@@ -212,9 +211,7 @@ fn of_profile(profile: &TrustProfile) -> Result<VerifyOptions> {
         .transpose()
         .map_err(|e| Error::input(format!("max_age: {e}")))?;
     if let Some(unknown) = profile.allow.iter().find(|name| !ACCEPTABLE.contains(&name.as_str())) {
-        return Err(Error::input(format!(
-            "allow: {unknown:?} is not allow_network or custom_seccomp_profile"
-        )));
+        return Err(Error::input(format!("allow: {unknown:?} is not one of {}", ACCEPTABLE.join(", "))));
     }
     let named = |member: &str, e: &dyn std::fmt::Display| Error::input(format!("{member}: {e}"));
     Ok(VerifyOptions {

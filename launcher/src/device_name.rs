@@ -1,12 +1,10 @@
 //! Names of devices of the Container Device Interface: `vendor/class=name`.
 
 use crate::error::{Error, Result};
+use invarlock_evidence::delegated::{ALL, NVIDIA};
+use invarlock_evidence::format::devices::parse_name;
 use std::fmt;
 
-/// The kind of NVIDIA's GPUs.
-pub const NVIDIA: &str = "nvidia.com/gpu";
-/// The name that means every device of a kind.
-const ALL: &str = "all";
 /// Variables that say which GPUs the user was given, the stronger one first.
 pub const GIVEN: [&str; 2] = ["SLURM_STEP_GPUS", "CUDA_VISIBLE_DEVICES"];
 
@@ -25,15 +23,9 @@ impl DeviceName {
     /// # Errors
     /// The text has another form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let plain = |part: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
-            !part.is_empty() && part.len() <= 128 && part.chars().all(allowed)
-        };
-        match text.split_once('=').and_then(|(kind, name)| Some((kind.split_once('/')?, name))) {
-            Some(((vendor, class), name)) if plain(vendor) && plain(class) && plain(name) => {
-                Ok(Self { kind: format!("{vendor}/{class}"), name: name.to_owned() })
-            }
-            _ => Err("write VENDOR/CLASS=NAME, such as nvidia.com/gpu=0 or nvidia.com/gpu=all; a path of /dev is not accepted".into()),
+        match parse_name(text) {
+            Some((kind, name)) => Ok(Self { kind: kind.to_owned(), name: name.to_owned() }),
+            None => Err("write VENDOR/CLASS=NAME, such as nvidia.com/gpu=0 or nvidia.com/gpu=all; a path of /dev is not accepted".into()),
         }
     }
 

@@ -13,6 +13,11 @@ use invarlock_security::{Allowance, Allowances, Flags};
 use std::cell::RefCell;
 use std::ffi::OsString;
 
+/// Name of the disabled control of runs with devices, in manifests and in the verifier's options.
+pub const DEVICE: &str = "device";
+/// Controls whose absence a recipient can accept, by their names in the manifest. For host execution there is an option of its own.
+pub const ACCEPTABLE: [&str; 3] = ["allow_network", filter::USER_PROFILE, DEVICE];
+
 /// What a verb needs and what its flags allow.
 #[derive(Debug, Default)]
 pub struct Needs {
@@ -30,6 +35,8 @@ pub struct Needs {
     pub has_image_user: bool,
     /// The user supplies a system-call profile for evidence.
     pub user_profile: bool,
+    /// The evidence is about a run with devices of the host.
+    pub device: bool,
     /// Variables that allow something have no effect: they are meant for the program that calls this one.
     pub only_flags: bool,
     /// It starts processes of this program, each of which denies itself the network.
@@ -47,6 +54,8 @@ pub struct Policy {
     pub boundary: Option<Boundary>,
     /// Whether the user supplies a system-call profile.
     pub user_profile: bool,
+    /// Whether the program of the image gets devices of the host.
+    pub device: bool,
     /// The network of this process.
     pub network: NetworkPolicy,
     /// Supervisors started before the network was denied.
@@ -87,6 +96,7 @@ pub fn enter(needs: &Needs) -> Result<Policy> {
         mode,
         boundary,
         user_profile: needs.user_profile,
+        device: needs.device,
         network,
         supervisors: RefCell::new(supervisors),
         start,
@@ -112,12 +122,15 @@ impl Policy {
     }
 
     /// The exceptions that disable a control, each with the flag or variable that granted it. Remote code and third-party plug-ins are
-    /// not listed: this version cannot run them, so allowing them changes nothing. A user profile may allow any call.
+    /// not listed: this version cannot run them, so allowing them changes nothing. A user profile may allow any call; a device is a driver of
+    /// the host.
     pub fn exceptions(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
         let relevant = |allowance| matches!(allowance, Allowance::Network | Allowance::HostExecution);
         let allowed = self.allowances.iter().filter(move |(allowance, _)| relevant(*allowance));
         let profile = self.user_profile.then(|| (filter::USER_PROFILE, "--seccomp".to_owned()));
-        allowed.map(|(allowance, source)| (allowance.name(), source.to_string())).chain(profile)
+        let device = self.device.then(|| (DEVICE, "--device".to_owned()));
+        let allowed = allowed.map(|(allowance, source)| (allowance.name(), source.to_string()));
+        allowed.chain(profile).chain(device)
     }
 
     /// The sentence about host execution, if the evaluator runs on the host.

@@ -112,6 +112,7 @@ pub fn allowances(policy: &Policy) -> Allowances {
         network: allowances.network,
         host_execution: allowances.host_execution,
         custom_seccomp_profile: policy.user_profile,
+        device: policy.device,
         granted_by: policy.exceptions().map(|(name, source)| (name.to_owned(), source)).collect(),
     }
 }

@@ -14,6 +14,7 @@ use crate::workload::Workload;
 use crate::workload_changes::Changes;
 use invarlock_evidence::calibration::ve_sweep;
 use invarlock_evidence::format::compute_dtype::ComputeDtype;
+use invarlock_evidence::format::devices::parse_name;
 use invarlock_evidence::format::guard_request::{GuardMode, GuardRequest};
 use invarlock_evidence::policy::{Profile, Tier};
 use invarlock_images::Digest;
@@ -163,14 +164,17 @@ pub fn profile_and_tier(profile: &str, tier: &str) -> Result<(Profile, Tier)> {
 }
 
 fn check_device(device: &str) -> Result<()> {
+    const GPU: &str = "use --device auto or --device cpu; or let InvarLock's Python package measure on a GPU: --image IMAGE, with an image \
+         that speaks `delegate` and has PyTorch for GPUs (docs/delegate.md)";
+    let on_gpu = device.starts_with("cuda") || parse_name(device).is_some();
     let error = match device {
         "auto" | "cpu" => return Ok(()),
-        gpu if gpu == "mps" || gpu.starts_with("cuda") => {
+        gpu if on_gpu || gpu == "mps" => {
             Error::unsupported(format!("--device {gpu}: the evaluator supports only the CPU"))
         }
         unknown => Error::input(format!("--device {unknown}: unknown device")),
     };
-    Err(error).hint("use --device auto or --device cpu")
+    Err(error).hint(if on_gpu { GPU } else { "use --device auto or --device cpu" })
 }
 
 pub fn data_source(preset: Option<&Path>, dataset: Option<&Path>) -> Result<DataSource> {

@@ -151,7 +151,7 @@ impl Workload {
             _ => BuiltinProfile::General,
         };
         let mut filter = Filter::choose(self.seccomp.as_deref(), builtin)?;
-        if files.devices.output.is_some() {
+        if files.devices.record.is_some() {
             filter = filter.with_device_requests()?;
         }
         if files.has_writable_bind() {

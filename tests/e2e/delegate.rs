@@ -2,86 +2,12 @@
 //! once; `make engine-upstream` runs the package itself.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::layout::Layout;
-use invarlock_tests::{As, Place, Ran, both, fixtures, is_root, program, read_json, skip, small, target};
+use invarlock_tests::stand::{NAME, PRESET, Stand, label};
+use invarlock_tests::{As, Place, Ran, both, is_root, read_json, skip, target};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-const NAME: &str = "python:1";
-const VERSION: &str = "InvarLock 0.12.1 · schema=v1\n";
-const PRESET: &str = "# texts/valid.jsonl\ndataset:\n  provider: {kind: local_jsonl, file: 'valid.jsonl'}\n  seq_len: 128 # a comment\n";
-
-/// A place with two checkpoints, a preset, and images with the stand-in.
-struct Stand {
-    place: Place,
-    layout: Layout,
-}
-
-impl Stand {
-    fn new(user: As) -> Self {
-        Stand::with(user, VERSION)
-    }
-
-    /// Its program states this version.
-    fn with(user: As, version: &str) -> Self {
-        let place = small::place_of(user);
-        place.write("valid.jsonl", b"{\"text\": \"some text\"}\n");
-        place.write("preset.yaml", PRESET.as_bytes());
-        let reports = tempfile::tempdir().unwrap();
-        fixtures::extract("reports-0.12.1.tar.zst", reports.path());
-        let case = |name: &str| reports.path().join("0.12.1").join(name);
-        let fill = |rootfs: &Path| {
-            fs::create_dir(rootfs.join("reports")).unwrap();
-            fs::copy(program("invarlock-stand-in"), rootfs.join("python")).unwrap();
-            fs::write(rootfs.join("version"), version).unwrap();
-            let copy = |from: PathBuf, to: &str| _ = fs::copy(from, rootfs.join("reports").join(to)).unwrap();
-            copy(case("gpt2-int8-ci-container").join("evaluation.report.json"), "pass.json");
-            copy(case("gpt2-damaged-ci-container").join("evaluation.report.json"), "fail.json");
-            copy(case("gpt2-int8-ci-container").join("source.report.json"), "source.json");
-        };
-        let stand = Stand { layout: Layout::of_tree(&place, "image", fill), place };
-        stand.import(NAME, &json!({"Entrypoint": ["python"], "Env": ["PATH=/", "HOME=/tmp", "TMPDIR=/x"], "Labels": label("delegate")}));
-        stand
-    }
-
-    /// Imports an image with this configuration.
-    fn import(&self, name: &str, config: &Value) {
-        let reference = self.layout.image(&name.replace(':', "-"), config);
-        self.place.run(&["runtime", "image", "import", &reference, name]).expect(0);
-    }
-
-    fn command(&self, options: &[&str]) -> Command {
-        let models = ["evaluate", "--baseline", "base", "--subject", "subject", "--report-out", "eval"];
-        let image = if options.contains(&"--image") { &[][..] } else { &["--image", NAME] };
-        let preset = if options.contains(&"--preset") { &[][..] } else { &["--preset", "preset.yaml"] };
-        self.place.command(&[&models[..], image, preset, options].concat())
-    }
-
-    fn evaluate(&self, options: &[&str]) -> Ran {
-        Ran::from(self.command(options).output().unwrap())
-    }
-
-    fn evidence(&self, name: &str) -> PathBuf {
-        self.place.work("eval").join(name)
-    }
-
-    /// Fails unless nothing was written.
-    #[track_caller]
-    fn no_evidence(&self) {
-        assert_eq!(self.place.names("work/eval"), Vec::<String>::new());
-    }
-}
-
-fn label(speaks: &str) -> Value {
-    json!({"org.invarlock.speaks": speaks})
-}
-
-/// The directory of everything that the program left.
-fn left(output: &Value, place: &Place) -> PathBuf {
-    place.work(output["left"].as_str().unwrap())
-}
 
 #[test]
 fn the_whole_command_of_another_program_runs_in_a_container() {
@@ -101,7 +27,7 @@ fn the_whole_command_of_another_program_runs_in_a_container() {
             ran.err.contains("evaluating: pass\n") && ran.err.contains("a line of standard error\n"),
             "{ran:?}"
         );
-        let left = left(&output, &stand.place);
+        let left = stand.left(&output);
         check_seen(&read_json(&left.join("report/seen.json")), &stand.place);
         check_manifest(&stand, &left);
         check_verdicts(&stand);
@@ -277,10 +203,6 @@ fn options_of_the_evaluator_are_refused_by_name() {
     ] {
         stand.evaluate(options).expect(2).one_error(&["error[input]", name, "speaks `delegate`", "help:"]);
     }
-    stand
-        .evaluate(&["--device", "cuda"])
-        .expect(3)
-        .one_error(&["error[unsupported]", "no device of the host"]);
     stand.evaluate(&["--assurance", "weak"]).expect(2).one_error(&["--assurance weak", "strict"]);
     stand.evaluate(&["--edit-label=-x"]).expect(2).one_error(&["--edit-label", "help:"]);
     stand.evaluate(&["--execution-mode", "host"]).expect(2).one_error(&["only in a container"]);
@@ -291,7 +213,7 @@ fn options_of_the_evaluator_are_refused_by_name() {
         .expect(2)
         .one_error(&["no preset", "--preset"]);
     let own = [&models[..], &["--preset", "preset.yaml", "--edit-config", "e.yaml"]].concat();
-    stand.place.run(&own).expect(2).one_error(&["--edit-config", "only InvarLock's Python package"]);
+    stand.place.run(&own).expect(2).one_error(&["--edit-config", "images with InvarLock's Python package"]);
     stand.no_evidence();
 }
 
@@ -330,7 +252,7 @@ fn settings_that_cannot_work_in_a_container_are_refused() {
         .one_error(&["--edit-config edit.yaml", "`model.id`"]);
     stand.place.write("edit.yaml", b"model: {id: <set>}\nedit: {name: quant_rtn}\n");
     let output = stand.evaluate(&["--edit-config", "edit.yaml", "--json"]).expect(0).json();
-    let seen = read_json(&left(&output, &stand.place).join("report/seen.json"));
+    let seen = read_json(&stand.left(&output).join("report/seen.json"));
     assert_eq!(seen["files"]["/in/edit.yaml"], "model: {id: <set>}\nedit: {name: quant_rtn}\n");
 }
 
@@ -348,7 +270,7 @@ fn several_files_of_a_dataset_are_inputs() {
     );
     stand.place.write("many.yaml", preset.as_bytes());
     let output = stand.evaluate(&["--preset", "many.yaml", "--json"]).expect(0).json();
-    let seen = read_json(&left(&output, &stand.place).join("report/seen.json"));
+    let seen = read_json(&stand.left(&output).join("report/seen.json"));
     let files = seen["files"].as_object().unwrap();
     let dataset: Vec<&String> = files.keys().filter(|path| path.starts_with("/in/dataset/")).collect();
     assert_eq!(dataset.len(), 4, "{dataset:?}");
@@ -384,7 +306,7 @@ fn images_without_a_usable_program_are_refused() {
     let adapters = ["--baseline-adapter", "hf_causal", "--subject-adapter", "hf_mlm"];
     older.evaluate(&adapters).expect(2).one_error(&["one adapter for both sides"]);
     let output = older.evaluate(&["--adapter", "hf_causal", "--json"]).expect(0).json();
-    let seen = read_json(&left(&output, &older.place).join("report/seen.json"));
+    let seen = read_json(&older.left(&output).join("report/seen.json"));
     assert!(seen["arguments"].to_string().contains(r#""--adapter","hf_causal""#), "{seen}");
 }
 

@@ -1,14 +1,13 @@
 //! `--device`: devices that the Container Device Interface describes. The harmless devices of every machine stand for accelerators.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use invarlock_tests::accelerator::{DEVICE, NODES, specification, write_specification};
 use invarlock_tests::layout::Layout;
 use invarlock_tests::{As, Place, Ran, both, is_root, program, skip};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
-
-const DEVICE: &str = "invarlock.test/accelerator=0";
 
 fn image(place: &Place) -> String {
     let fill = |rootfs: &Path| {
@@ -20,42 +19,10 @@ fn image(place: &Place) -> String {
     Layout::of_tree(place, "image", fill).image("test", &config)
 }
 
-/// A specification with two entries of `/dev`, a library with a link, a socket and variables.
-fn specification(place: &Place) -> Value {
-    place.write("driver/libaccelerator.so.1.2", b"of the driver");
-    let library = place.work("driver/libaccelerator.so.1.2");
-    let _socket = std::os::unix::net::UnixListener::bind(place.work("driver/socket")).unwrap();
-    json!({
-        "cdiVersion": "0.6.0",
-        "kind": "invarlock.test/accelerator",
-        "containerEdits": {
-            "env": ["ACCELERATOR=0"],
-            "mounts": [
-                {"hostPath": library, "containerPath": "/usr/lib/libaccelerator.so.1.2", "options": ["ro", "nosuid", "nodev", "bind"]},
-                {"hostPath": place.work("driver/socket"), "containerPath": "/run/accelerator/socket"},
-            ],
-            "hooks": [
-                {"hookName": "createContainer", "path": "/usr/bin/nvidia-cdi-hook",
-                 "args": ["nvidia-cdi-hook", "create-symlinks", "--link", "libaccelerator.so.1.2::/usr/lib/libaccelerator.so.1"]},
-                {"hookName": "createContainer", "path": "/usr/bin/nvidia-cdi-hook",
-                 "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/usr/lib"]},
-            ],
-        },
-        "devices": [{"name": "0", "containerEdits": {"deviceNodes": [
-            {"path": "/dev/accelerator0", "hostPath": "/dev/null"},
-            {"path": "/dev/accelerators/control", "hostPath": "/dev/full", "type": "c", "permissions": "rw"},
-        ]}}],
-    })
-}
-
 fn place(user: As) -> (Place, String) {
     let place = Place::new(user);
     let image = image(&place);
-    for name in ["cdi", "driver"] {
-        fs::create_dir(place.work(name)).unwrap();
-        place.give(&place.work(name));
-    }
-    place.write("cdi/accelerator.json", specification(&place).to_string().as_bytes());
+    write_specification(&place);
     (place, image)
 }
 
@@ -73,8 +40,7 @@ fn record(ran: &Ran) -> Value {
 fn a_container_has_the_devices_and_files_of_the_specification() {
     for user in both() {
         let (place, image) = place(user);
-        let nodes = ["/dev/accelerator0", "/dev/accelerators/control"];
-        let ran = run(&place, &[], &image, &[&["stat"][..], &nodes].concat()).expect(0);
+        let ran = run(&place, &[], &image, &[&["stat"][..], &NODES].concat()).expect(0);
         let record = record(&ran);
         assert_eq!(record["loosened"], json!(["device"]));
         assert_eq!(record["seccomp"]["profile"], "general-devices");
@@ -82,7 +48,7 @@ fn a_container_has_the_devices_and_files_of_the_specification() {
         assert_eq!(devices["devices"][0]["name"], DEVICE);
         assert_eq!(devices["devices"][0]["sha256"].as_str().unwrap().len(), 64);
         let numbers = |path: &str, source: &str, numbers: &str| json!({"path": path, "source": source, "numbers": numbers});
-        let expected = json!([numbers(nodes[0], "/dev/null", "1:3"), numbers(nodes[1], "/dev/full", "1:7")]);
+        let expected = json!([numbers(NODES[0], "/dev/null", "1:3"), numbers(NODES[1], "/dev/full", "1:7")]);
         assert_eq!(devices["nodes"], expected);
         assert_eq!(
             devices["files"],
@@ -99,19 +65,19 @@ fn a_container_has_the_devices_and_files_of_the_specification() {
             (&json!("1:3"), &json!("1:7"))
         );
         let mounts = record["observations"]["mounts"]["value"].as_array().unwrap();
-        for node in nodes {
+        for node in NODES {
             let mount = mounts.iter().find(|mount| mount["target"] == node).unwrap();
             let options: Vec<&str> = mount["options"].as_str().unwrap().split(',').collect();
             assert!(["ro", "nosuid", "noexec"].iter().all(|option| options.contains(option)), "{mount}");
         }
         // They can be used: the null device swallows what is written.
-        let ran = run(&place, &[], &image, &["open-write", nodes[0]]).expect(0);
+        let ran = run(&place, &[], &image, &["open-write", NODES[0]]).expect(0);
         assert_eq!(
             ran.out,
             run(&place, &[], &image, &["open-write", "/dev/null"])
                 .expect(0)
                 .out
-                .replace("/dev/null", nodes[0])
+                .replace("/dev/null", NODES[0])
         );
         let read = run(&place, &[], &image, &["cat", "/usr/lib/libaccelerator.so.1"]).expect(0);
         assert_eq!(read.out, "of the driver");
@@ -153,7 +119,7 @@ fn the_node_of_a_device_cannot_be_changed() {
 fn what_a_container_cannot_have_is_refused() {
     let (place, image) = place(As::User);
     let refused = |member: &str, value: Value, needles: &[&str]| {
-        let mut specification = specification(place_without_socket(&place));
+        let mut specification = specification(&place);
         specification["devices"][0]["containerEdits"][member] = value;
         place.write("cdi/accelerator.json", specification.to_string().as_bytes());
         let args = ["runtime", "run", "--cdi-spec-dir", "cdi", "--device", DEVICE, &image, "--", "noop"];
@@ -183,7 +149,7 @@ fn what_a_container_cannot_have_is_refused() {
         &["/bin/sh", "no program of the host is run"],
     );
     refused("netDevices", json!([{"hostInterfaceName": "eth0", "name": "eth0"}]), &["netDevices"]);
-    let valid = specification(place_without_socket(&place));
+    let valid = specification(&place);
     place.write("cdi/accelerator.json", valid.to_string().as_bytes());
     place
         .run(&["runtime", "run", "--cdi-spec-dir", "cdi", "--device", "a.b/c=d", &image, "--", "noop"])
@@ -191,12 +157,6 @@ fn what_a_container_cannot_have_is_refused() {
         .one_error(&["a.b/c=d is in no specification", "invarlock.test/accelerator=0"]);
     let path = place.run(&["runtime", "run", "--device", "/dev/kvm", &image, "--", "noop"]).expect(125);
     assert!(path.err.contains("VENDOR/CLASS=NAME"), "{path:?}");
-}
-
-/// The socket of the specification can be made once.
-fn place_without_socket(place: &Place) -> &Place {
-    _ = fs::remove_file(place.work("driver/socket"));
-    place
 }
 
 /// With a real GPU: its files are there, and its driver is recorded.

@@ -11,6 +11,7 @@
     reason = "a test helper that cannot go on should stop the test"
 )]
 
+pub mod accelerator;
 pub mod attacks;
 pub mod fixtures;
 pub mod layout;
@@ -18,6 +19,7 @@ pub mod leaks;
 pub mod slurm;
 pub mod small;
 pub mod stage;
+pub mod stand;
 
 use serde_json::Value;
 use std::io::{Read as _, Write as _};

@@ -3,6 +3,7 @@
 //! it could see.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test program")]
 
+use invarlock_tests::accelerator::NODES;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,7 +55,22 @@ fn seen(arguments: &[String]) -> serde_json::Value {
         "files": files,
         "writable": writable,
         "created": created.collect::<Vec<_>>(),
+        "devices": devices(),
+        "driver": driver(),
     })
+}
+
+/// The devices of the test that are there, and the error of a write to each.
+fn devices() -> BTreeMap<&'static str, Option<i32>> {
+    let there = NODES.into_iter().filter(|path| Path::new(path).exists());
+    there.map(|path| (path, fs::write(path, "x").err().and_then(|error| error.raw_os_error()))).collect()
+}
+
+/// The file of the test's driver, and whether it can be written.
+fn driver() -> serde_json::Value {
+    let path = "/usr/lib/libaccelerator.so.1";
+    let writable = fs::OpenOptions::new().write(true).open(path).is_ok();
+    json!({"text": fs::read_to_string(path).ok(), "writable": writable})
 }
 
 /// The files below a directory, with the text of the settings.

@@ -1,6 +1,7 @@
 //! An evaluation by another program: the whole command line of an image that speaks `delegate` runs in one container. Its plan, and what the
 //! launcher records of it in `context` of the runtime manifest. The report is that program's own.
 
+use super::devices::Devices;
 use super::observations::{Observations, Status, Usage};
 use super::plan::{Allowances, Image, PlannedIdentity, PlannedLimits, PlannedMount, PlannedSeccomp};
 use super::runtime_manifest::{File, Files, Launcher, Machine};
@@ -34,6 +35,9 @@ pub struct DelegatedPlan {
     pub version: String,
     /// A seccomp profile that the user supplied; null for a built-in one.
     pub custom_seccomp_profile: Option<Map<String, Value>>,
+    /// The devices of the host. Absent without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Devices>,
     /// Files of the host by their directory below `/in`: `baseline`, `subject`, `dataset`, `baseline-report`.
     pub inputs: BTreeMap<String, Files>,
     /// Settings by their name below `/in`: `preset.yaml`, `edit.yaml`.
@@ -63,7 +67,7 @@ pub struct DelegatedRequest {
     pub baseline_adapter: String,
     /// The adapter of the subject, or `auto`.
     pub subject_adapter: String,
-    /// `--device`.
+    /// `--device`: `auto`, `cpu`, `cuda`, or the name of a device.
     pub device: String,
     /// `--assurance`, if given.
     pub assurance: Option<String>,

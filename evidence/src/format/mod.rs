@@ -11,6 +11,7 @@ pub mod classification;
 pub mod compute_dtype;
 pub mod dataset;
 pub mod delegated;
+pub mod devices;
 pub mod evaluation_report;
 pub mod guard_request;
 pub mod masking;

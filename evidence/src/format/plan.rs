@@ -96,6 +96,9 @@ pub struct Allowances {
     pub host_execution: bool,
     /// The workload runs under a seccomp profile that the user supplied.
     pub custom_seccomp_profile: bool,
+    /// The workload uses devices of the host. Absent where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub device: bool,
     /// Flag or variable that disabled each of them.
     pub granted_by: BTreeMap<String, String>,
 }
@@ -286,7 +289,7 @@ pub struct PlannedSeccomp {
 pub struct PlannedMount {
     /// Mount point.
     pub target: String,
-    /// `image`, `tmpfs`, `proc`, `file` or `bytes`.
+    /// `image`, `tmpfs`, `proc`, `file` or `bytes`; `device` or `bind` for a device of the host and its files.
     pub kind: String,
     /// Mount options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -303,7 +306,7 @@ pub struct PlannedMount {
     /// Names of the devices, of `/dev`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<String>>,
-    /// Path on the host, of a file.
+    /// Path on the host, of a file or device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
 }

@@ -43,7 +43,7 @@ pub struct TrustProfile {
     /// Largest age of the evidence, such as `30d` or `12h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<String>,
-    /// Controls that may be disabled: `allow_network`, `custom_seccomp_profile`.
+    /// Controls that may be disabled: `allow_network`, `custom_seccomp_profile`, `device`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Whether execution on the host is accepted.

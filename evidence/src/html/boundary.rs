@@ -90,11 +90,19 @@ impl Boundary {
                 usage.insert("ended".into(), status);
             }
         }
+        let mut observed = rows(&baseline, &subject, |name| !limit(name), true);
+        if devices(context).next().is_some() {
+            let of_devices = text::label("devices");
+            let row = observed.rows.iter_mut().find(|row| row.name == of_devices);
+            row.into_iter().for_each(|row| {
+                row.what = "null, zero, full, random, urandom, and the planned ones of the host"
+            });
+        }
         Boundary {
             known,
             contained: contained(manifest),
             summary: if known { summary(manifest) } else { Vec::new() },
-            observed: rows(&baseline, &subject, |name| !limit(name), true),
+            observed,
             limits: rows(&baseline, &subject, limit, true),
             usage: rows(&usage[0], &usage[1], |_| true, false),
             planned: rows(
@@ -321,8 +329,22 @@ fn digests(manifest: &Value) -> Vec<Group> {
         }
     }
     groups.extend(delegated_digests(at(context, "delegated")));
+    let specification = |device: &Value| {
+        let (name, file) = (text::string(at(device, "name")), text::string(at(device, "specification")));
+        Fact::code(&format!("{name}, specified in {file}"), hex(at(device, "sha256")))
+    };
+    groups.push(Group {
+        title: "Devices".into(),
+        facts: devices(context).map(specification).collect(),
+        more: 0,
+    });
     groups.retain(|g| !g.facts.is_empty());
     groups
+}
+
+/// The devices of the host that the program of an image had, at most as many as are shown.
+fn devices(context: &Value) -> impl Iterator<Item = &Value> {
+    at(context, "delegated.plan.content.devices.devices").as_array().into_iter().flatten().take(FILES)
 }
 
 /// The digests of the run of the program of an image: its inputs, and what it left.
@@ -431,6 +453,11 @@ pub(super) fn warnings(report: &Value, beside: Beside<'_>) -> Vec<Warning> {
     .filter(|(context, runtime, _)| either(context, runtime))
     .map(|(_, _, words)| words.to_owned())
     .collect();
+    if either("device", "") {
+        let names: Vec<String> =
+            devices(at(manifest, "context")).map(|device| text::string(at(device, "name"))).collect();
+        loosened.push(format!("Devices of the host: the program could use {}.", super::listed(&names)));
+    }
     // Allowances that this version does not know are listed by name.
     let known = [
         "network",
@@ -439,6 +466,7 @@ pub(super) fn warnings(report: &Value, beside: Beside<'_>) -> Vec<Warning> {
         "unverified_provenance",
         "host_execution",
         "custom_seccomp_profile",
+        "device",
     ];
     // `granted_by` names the flag of each allowance.
     let known = |name: &str| name == "granted_by" || known.contains(&name);

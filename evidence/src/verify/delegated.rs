@@ -7,6 +7,7 @@
 //!    inputs.
 //! 4. The report must be a file that the finished run left.
 
+use super::devices;
 use super::observed;
 use super::own::times::{CLOCK, time};
 use super::planned::{
@@ -26,12 +27,15 @@ use invarlock_error::{Error, Kind};
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
-/// The profile of a program whose system calls are not known.
+/// The profile of a program whose system calls are not known, and of one with devices.
 const FILTER: &str = "general";
+const FILTER_WITH_DEVICES: &str = "general-devices";
 /// The ids of a workload inside: started by a user, and by root.
 const INSIDE: [u32; 2] = [0, 65_532];
+/// Names of devices in a verdict.
+const SHOWN_DEVICES: usize = 64;
 /// Exceptions that such a run can have.
-const ALLOWANCES: [&str; 2] = ["allow_network", "custom_seccomp_profile"];
+const ALLOWANCES: [&str; 3] = ["allow_network", "custom_seccomp_profile", "device"];
 
 /// The run of the program that wrote the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,20 +49,29 @@ pub struct DelegatedRunVerdict {
     pub isolated: bool,
     /// The number of controls that were judged.
     pub controls: usize,
+    /// The names of the devices of the host that it had. Absent without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
 }
 
 impl DelegatedRunVerdict {
     /// The verdict in one sentence. It contains text of the evidence.
     pub fn sentence(&self) -> String {
-        let Self { image, version, controls, .. } = self;
+        let Self { image, version, controls, devices, .. } = self;
+        let with = match devices.as_slice() {
+            [] => String::new(),
+            names => format!(" with {} of the host", names.join(", ")),
+        };
         match self.isolated {
             true => {
                 format!(
-                    "InvarLock {version} of image {image} ran isolated; {controls} controls were observed"
+                    "InvarLock {version} of image {image} ran isolated{with}; {controls} controls were observed"
                 )
             }
             false => {
-                format!("InvarLock {version} of image {image} ran; the record of its isolation has faults")
+                format!(
+                    "InvarLock {version} of image {image} ran{with}; the record of its isolation has faults"
+                )
             }
         }
     }
@@ -75,16 +88,20 @@ pub(super) fn judge(manifest: &Value, sha256: &str) -> Option<(DelegatedRunVerdi
         Err(error) => faults.push(error.with_kind(Kind::Integrity).to_string()),
         Ok(facts) => Check { facts: &facts, plan: &facts.plan, faults: &mut faults }.all(manifest, sha256),
     }
+    let text = |node: Node<'_>| node.str().unwrap_or("unknown").to_owned();
     let context = Node::root("", manifest).get("context").get("delegated");
     let (run, plan) = (context.get("run"), context.get("plan").get("content"));
     let planned = Some(plan.get("container"));
-    faults.extend(observed::faults(&observed::Side { side: run, planned, inputs: Some(plan.get("inputs")) }));
-    let text = |node: Node<'_>| node.str().unwrap_or("unknown").to_owned();
+    let (inputs, devices) = (Some(plan.get("inputs")), Some(plan.get("devices")));
+    faults.extend(observed::faults(&observed::Side { side: run, planned, inputs, devices }));
+    let devices = plan.get("devices").get("devices").elements();
+    let devices = devices.take(SHOWN_DEVICES).map(|device| text(device.get("name"))).collect();
     let verdict = DelegatedRunVerdict {
         image: text(Node::root("", manifest).at("runtime.image_ref")),
         version: text(plan.get("version")),
         isolated: faults.is_empty(),
         controls: observed::JUDGED,
+        devices,
     };
     Some((verdict, faults))
 }
@@ -101,6 +118,7 @@ impl Check<'_> {
         let derived = to_value(&self.facts.manifest(stated));
         self.faults.extend(differences("runtime.manifest", manifest, &derived, 0.0));
         self.constants();
+        self.faults.extend(devices::faults(self.plan));
         self.inputs();
         self.container();
         self.run(sha256);
@@ -121,11 +139,12 @@ impl Check<'_> {
         self.faults.extend(image_faults(&plan.image, &[Some("delegate"), None]));
         let allowances = &plan.allowances;
         let granted = |name: &str| allowances.granted_by.contains_key(name);
-        let stated = [allowances.network, allowances.custom_seccomp_profile];
+        let stated = [allowances.network, allowances.custom_seccomp_profile, allowances.device];
         let agree = ALLOWANCES.into_iter().zip(stated).all(|(name, stated)| stated == granted(name))
             && !allowances.host_execution
             && allowances.granted_by.keys().all(|name| ALLOWANCES.contains(&name.as_str()))
-            && allowances.custom_seccomp_profile == plan.custom_seccomp_profile.is_some();
+            && allowances.custom_seccomp_profile == plan.custom_seccomp_profile.is_some()
+            && allowances.device == plan.devices.is_some();
         self.require(agree, || "context.delegated.plan.content.allowances contradict themselves".to_owned());
         let launcher = &self.facts.launcher;
         self.require(is_hex(&launcher.sha256), || "context.launcher.sha256 is not a SHA-256".to_owned());
@@ -224,12 +243,14 @@ impl Check<'_> {
             format!("{path}.identity is not that of a run of this program")
         });
         let absolute = |mount: &PlannedMount| {
-            mount.kind != "file" || mount.source.as_deref().is_some_and(|path| path.starts_with('/'))
+            !["file", "bind", "device"].contains(&mount.kind.as_str())
+                || mount.source.as_deref().is_some_and(|path| path.starts_with('/'))
         };
         self.require(planned.mounts.iter().all(absolute), || {
             format!("{path}.mounts has a file whose source is not an absolute path")
         });
-        let built_in = planned.seccomp.profile == FILTER;
+        let profile = if plan.devices.is_some() { FILTER_WITH_DEVICES } else { FILTER };
+        let built_in = planned.seccomp.profile == profile;
         self.require(built_in == plan.custom_seccomp_profile.is_none(), || {
             format!(
                 "{path}.seccomp.profile is {:?}, which contradicts the allowances",
@@ -242,7 +263,7 @@ impl Check<'_> {
     }
 
     fn mounts(&self) -> Vec<PlannedMount> {
-        let DelegatedPlan { inputs, settings, container, .. } = self.plan;
+        let DelegatedPlan { inputs, settings, devices, container, .. } = self.plan;
         let mounts = Mounts::new(&container.mounts);
         let files = inputs.iter().flat_map(|(directory, files)| {
             files.files.iter().map(move |file| format!("/in/{directory}/{}", file.name))
@@ -250,7 +271,8 @@ impl Check<'_> {
         let files = files.map(|target| mounts.file(&target));
         let settings =
             settings.iter().map(|(name, settings)| written(&format!("/in/{name}"), settings.bytes));
-        mounts.with(&container.limits, files.chain(settings).collect())
+        let devices = devices.iter().flat_map(|devices| mounts.of_devices(devices));
+        mounts.with(&container.limits, files.chain(settings).chain(devices).collect())
     }
 
     /// The run ended well, and the report is what it left.

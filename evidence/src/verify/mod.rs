@@ -6,6 +6,7 @@
 mod about;
 mod alone;
 mod delegated;
+mod devices;
 mod differences;
 mod document;
 mod foreign;
@@ -370,7 +371,12 @@ impl Verdict {
 
 /// What is missing or wrong in the observations of one container. `side` is the value at `path` (`context.sides.<name>`) of a manifest.
 pub fn container_faults(path: &str, side: &Value) -> Vec<String> {
-    observed::faults(&observed::Side { side: Node::part(path, side), planned: None, inputs: None })
+    observed::faults(&observed::Side {
+        side: Node::part(path, side),
+        planned: None,
+        inputs: None,
+        devices: None,
+    })
 }
 
 /// The most faults that a verdict lists.

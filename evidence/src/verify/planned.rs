@@ -1,5 +1,6 @@
 //! What plans of all containers have in common: constants, mounts, digests.
 
+use crate::format::devices::Devices;
 use crate::format::observations::Usage;
 use crate::format::plan::{Files, Image, Layer, PlannedLimits, PlannedMount, tree_sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,8 @@ pub(super) const LIMITS: [&str; 6] = ["memory", "pids", "cpu", "wall", "tmp", "o
 /// How an image's files can have been verified.
 const VERIFICATION: [&str; 3] = ["full", "quick", "fs-verity"];
 const INPUT: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
+const DEVICE: &[&str] = &["ro", "nosuid", "noexec"];
+const DEVICE_FILE: &[&str] = &["ro", "nosuid", "nodev"];
 const SCRATCH: &[&str] = &["rw", "nosuid", "nodev", "noexec"];
 
 /// The namespaces of every container.
@@ -91,6 +94,19 @@ impl<'a> Mounts<'a> {
         let recorded = self.places.get(target).and_then(|place| self.recorded.get(*place));
         let source = recorded.and_then(|mount| mount.source.clone()).unwrap_or_default();
         PlannedMount { source: Some(source), ..mount(target, "file", INPUT) }
+    }
+
+    /// The devices, and their files.
+    pub(super) fn of_devices(&self, devices: &Devices) -> Vec<PlannedMount> {
+        let nodes = devices.nodes.iter().map(|node| PlannedMount {
+            source: Some(node.source.clone()),
+            ..mount(&node.path, "device", DEVICE)
+        });
+        let files = devices.files.iter().map(|target| PlannedMount {
+            source: self.file(target).source,
+            ..mount(target, "bind", DEVICE_FILE)
+        });
+        nodes.chain(files).collect()
     }
 
     /// All mounts: those of every container, and `inputs`.

@@ -170,9 +170,16 @@ fn stricter(manifest: Node<'_>, report_name: Option<&str>, granted: &[String], e
             continue;
         }
         let why = match name.as_str() {
-            "allow_network" => "--allow-network was set; measure again without it",
+            "allow_network" => {
+                "--allow-network was set; measure again without it, or accept it with `verify --allow allow_network`"
+            }
             "custom_seccomp_profile" => {
-                "the workload ran under a user profile instead of the built-in seccomp profile; measure again without --seccomp"
+                "the workload ran under a user profile instead of the built-in seccomp profile; measure again without --seccomp, or accept it \
+                 with `verify --allow custom_seccomp_profile`"
+            }
+            "device" => {
+                "the program used devices of the host, whose drivers are outside the boundary; measure again without --device, or accept it \
+                 with `verify --allow device`"
             }
             _ => "this control was disabled; measure again without that flag",
         };

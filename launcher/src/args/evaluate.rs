@@ -43,7 +43,8 @@ pub struct EvaluateArgs {
     /// [default: compare]
     #[arg(long, value_name = "MODE")]
     pub guards: Option<String>,
-    /// Device: auto or cpu
+    /// Device: auto or cpu. With an image that speaks `delegate`, also cuda (the GPUs that you were given) or VENDOR/CLASS=NAME, such as
+    /// nvidia.com/gpu=0; the evidence records it, and the default verification policy rejects it
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub device: String,
     /// Output directory of run reports and logs
@@ -64,6 +65,9 @@ pub struct EvaluateArgs {
     /// What InvarLock 0.12 demands of its own evidence: strict or off [default: that of the program]
     #[arg(long, value_name = "MODE", help_heading = "Only with an image that speaks `delegate`")]
     pub assurance: Option<String>,
+    /// Directory with device specifications; can be repeated, the last one precedes [default: /etc/cdi and /var/run/cdi]
+    #[arg(long, value_name = "DIR", help_heading = "Only with an image that speaks `delegate`")]
+    pub cdi_spec_dir: Vec<PathBuf>,
     /// Sign the evidence with this Ed25519 key (PKCS #8 PEM or OpenSSH; mode 600)
     #[arg(long, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,

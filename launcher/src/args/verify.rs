@@ -1,6 +1,7 @@
 //! `invarlock verify` and `invarlock advanced …`.
 
 use super::{AttestCommand, CalibrateCommand, EvidencePackCommand};
+use crate::policy::ACCEPTABLE;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use invarlock_evidence::verify::reproduce::Amount;
@@ -59,7 +60,7 @@ pub struct VerifyArgs {
     /// Trust profile: a JSON file with everything that is required, instead of the options for it
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "profile", "tier", "baseline_checkpoint", "subject", "dataset", "image", "keys", "lock", "tiers", "max_age",
-        "runtime_provenance",
+        "runtime_provenance", "allow",
         "expected_runtime_image_digest", "accept_foreign", "upstream_parity",
     ])]
     pub trust: Option<PathBuf>,
@@ -85,11 +86,14 @@ pub struct VerifyArgs {
     /// The same as --image, as the Python package spells it
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_digest)]
     pub expected_runtime_image_digest: Option<Digest>,
+    /// Accept that this control was disabled: allow_network, custom_seccomp_profile or device; can be repeated
+    #[arg(long, value_name = "CONTROL", value_parser = ACCEPTABLE, hide_possible_values = true)]
+    pub allow: Vec<String>,
     /// Accept evidence of other makers; where its numbers come from is not checked
     #[arg(long)]
     pub accept_foreign: bool,
     /// Give the verdict of the Python package, with its known gaps (no strict checks)
-    #[arg(long, conflicts_with_all = ["keys", "lock", "tiers", "reproduce"])]
+    #[arg(long, conflicts_with_all = ["keys", "lock", "tiers", "reproduce", "allow"])]
     pub upstream_parity: bool,
 }
 

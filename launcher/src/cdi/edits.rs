@@ -3,101 +3,51 @@
 use super::hooks::{self, Effect};
 use super::spec::{Device, Edits};
 use super::{SpecFile, library};
-use crate::device_name::{DeviceName, NVIDIA};
+use crate::device_name::DeviceName;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::mount_source;
+use invarlock_evidence::delegated::NVIDIA;
+use invarlock_evidence::format::devices::{Device as RecordedDevice, DeviceNode, Devices as Record};
 use invarlock_runtime::{DeviceSource, Mount, MountSource};
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// The most entries, files, links and variables of all devices together.
 const MAX: usize = 512;
-/// The variable in which the dynamic loader finds directories of libraries.
-const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// The opened devices and files.
 #[derive(Debug, Default)]
 pub struct Devices {
     /// Mounts of the container: devices and read-only files.
     pub mounts: Vec<Mount>,
-    /// Variables of the container.
-    env: Vec<(String, String)>,
-    /// Directories of the container with libraries.
-    libraries: BTreeSet<String>,
-    /// For JSON output; none without devices.
-    pub output: Option<DevicesOutput>,
-}
-
-/// The devices of a run, in JSON output.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-pub struct DevicesOutput {
-    /// The devices by name.
-    devices: Vec<DeviceOutput>,
-    /// The entries of `/dev`.
-    nodes: Vec<NodeOutput>,
-    /// The paths of the container at which files of the host are mounted.
-    files: Vec<String>,
-    /// What the specifications ask for and the container does not have: sockets, and links to files that are not mounted.
-    left_out: Vec<String>,
-    /// The version of NVIDIA's driver; null for other devices, and where it cannot be read.
-    driver: Option<String>,
-}
-
-/// A device, in JSON output.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-pub struct DeviceOutput {
-    /// `VENDOR/CLASS=NAME`.
-    name: String,
-    /// The file with its specification.
-    specification: PathBuf,
-    /// SHA-256 of this file, hexadecimal.
-    sha256: String,
-}
-
-/// An entry of `/dev`, in JSON output.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
-pub struct NodeOutput {
-    /// Its path in the container.
-    path: String,
-    /// Its path on the host, without links.
-    source: PathBuf,
-    /// Major and minor number.
-    numbers: String,
+    /// As they are recorded; none without devices.
+    pub record: Option<Record>,
 }
 
 impl Devices {
     /// The environment of an image with the variables of the devices.
     pub fn added_to(&self, image: Vec<(String, String)>) -> Vec<(String, String)> {
-        image.into_iter().chain(self.env.iter().cloned()).collect()
+        let own = self.record.iter().flat_map(Record::variables);
+        image.into_iter().chain(own.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
     }
 
     /// A whole environment in which the dynamic loader finds the libraries of the devices last.
-    pub fn with_libraries(&self, mut env: Vec<(String, String)>) -> Vec<(String, String)> {
-        if self.libraries.is_empty() {
-            return env;
+    pub fn with_libraries(&self, env: Vec<(String, String)>) -> Vec<(String, String)> {
+        match &self.record {
+            Some(record) => record.with_libraries(env),
+            None => env,
         }
-        let own = self.libraries.iter().map(String::as_str).collect::<Vec<_>>().join(":");
-        match env.iter_mut().find(|(name, _)| name == LIBRARY_PATH) {
-            Some((_, value)) if !value.is_empty() => *value = format!("{value}:{own}"),
-            Some((_, value)) => *value = own,
-            None => env.push((LIBRARY_PATH.to_owned(), own)),
-        }
-        env
     }
 }
 
 /// What the devices ask for, before anything is opened.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
-    devices: Vec<DeviceOutput>,
+    devices: Vec<RecordedDevice>,
     /// The files whose common part is added.
     added: BTreeSet<PathBuf>,
-    env: Vec<(String, String)>,
+    environment: Vec<String>,
     /// Paths in the container, and on the host.
     nodes: BTreeMap<String, String>,
     files: BTreeMap<String, String>,
@@ -114,18 +64,18 @@ impl Collected {
             self.edit(&file.spec.container_edits).with_context(doing)?;
         }
         self.edit(&device.container_edits).with_context(doing)?;
-        let (specification, sha256) = (file.path.clone(), file.sha256.clone());
-        self.devices.push(DeviceOutput { name: name.to_string(), specification, sha256 });
+        let (specification, sha256) = (file.path.display().to_string(), file.sha256.clone());
+        self.devices.push(RecordedDevice { name: name.to_string(), specification, sha256 });
         Ok(())
     }
 
     fn edit(&mut self, edits: &Edits) -> Result<()> {
         for text in &edits.env {
-            let (name, value) = text.split_once('=').unwrap_or_default();
-            if name.is_empty() || text.contains(char::is_control) {
+            if text.split_once('=').is_none_or(|(name, _)| name.is_empty()) || text.contains(char::is_control)
+            {
                 return Err(Error::input(format!("the variable {text:?} is not NAME=VALUE")));
             }
-            self.env.push((name.to_owned(), value.to_owned()));
+            self.environment.push(text.clone());
         }
         for node in &edits.device_nodes {
             if !matches!(node.kind.as_deref(), None | Some("" | "c" | "u")) {
@@ -145,8 +95,8 @@ impl Collected {
                 }
             }
         }
-        let all =
-            [self.env.len(), self.nodes.len(), self.files.len(), self.links.len(), self.libraries.len()];
+        let Self { environment, nodes, files, links, libraries, .. } = self;
+        let all = [environment.len(), nodes.len(), files.len(), links.len(), libraries.len()];
         if all.iter().sum::<usize>() > MAX {
             return Err(Error::input(format!(
                 "the devices ask for more than {MAX} entries, files and variables"
@@ -162,8 +112,8 @@ impl Collected {
         let (mut mounts, mut nodes, mut files) = (Vec::new(), Vec::new(), Vec::new());
         for (path, source) in self.nodes {
             let device = DeviceSource::open(Path::new(&source)).hint(OUTDATED)?;
-            let (source, numbers) = (device.path().to_owned(), device.numbers().to_owned());
-            nodes.push(NodeOutput { path: path.clone(), source, numbers });
+            let (source, numbers) = (device.path().display().to_string(), device.numbers().to_owned());
+            nodes.push(DeviceNode { path: path.clone(), source, numbers });
             mounts.push(Mount { target: path, source: MountSource::Device(device) });
         }
         for (target, source) in self.files {
@@ -181,8 +131,16 @@ impl Collected {
         }
         let nvidia = self.devices.iter().any(|device| device.name.starts_with(NVIDIA));
         let driver = nvidia.then(library::nvidia_driver).flatten();
-        let output = DevicesOutput { devices: self.devices, nodes, files, left_out, driver };
-        Ok(Devices { mounts, env: self.env, libraries: self.libraries, output: Some(output) })
+        let record = Record {
+            devices: self.devices,
+            nodes,
+            files,
+            environment: self.environment,
+            libraries: self.libraries.into_iter().collect(),
+            left_out,
+            driver,
+        };
+        Ok(Devices { mounts, record: Some(record) })
     }
 
     /// The dynamic loader finds a library by the name in it, for which `ldconfig` makes a link. Here the file is mounted a second time.

@@ -9,7 +9,7 @@ mod hooks;
 mod library;
 mod spec;
 
-pub use edits::{Devices, DevicesOutput};
+pub use edits::Devices;
 
 use crate::device_name::DeviceName;
 use crate::error::{Context as _, Error, Kind, Result};

@@ -77,7 +77,7 @@ fn found(name: &str, directories: &[&tempfile::TempDir]) -> Result<(Vec<String>,
     let names = [DeviceName::parse(name).expect("a name")];
     let directories: Vec<PathBuf> = directories.iter().map(|directory| directory.path().to_owned()).collect();
     let devices = resolve(&names, &directories).map_err(|error| error.to_string())?;
-    let output = serde_json::to_value(devices.output.as_ref()).expect("JSON");
+    let output = serde_json::to_value(devices.record.as_ref()).expect("JSON");
     let texts = |member: &str| {
         let list = output[member].as_array().expect("a list").iter();
         list.map(|text| text.as_str().expect("text").to_owned()).collect()

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::image::Image;
 use invarlock_evidence::delegated::CWD;
-use invarlock_runtime::{ContainerSpec, Input, Limits, Rootfs};
+use invarlock_runtime::{ContainerSpec, Input, Limits, Mount, Rootfs};
 use invarlock_seccomp::Program;
 
 /// Size of `/out`: each side's run report has the tokens of all windows, some of them twice.
@@ -23,6 +23,8 @@ pub struct Container<'a> {
     pub filter: &'a Program,
     /// The limits.
     pub limits: &'a Limits,
+    /// The mounts of devices.
+    pub mounts: &'a [Mount],
 }
 
 impl Container<'_> {
@@ -40,7 +42,7 @@ impl Container<'_> {
             stdio: invarlock_runtime::Stdio::Output,
             runtime_files: None,
             stop_timeout: ContainerSpec::STOP_TIMEOUT,
-            mounts: Vec::new(),
+            mounts: self.mounts.iter().map(Mount::try_clone).collect::<Result<_>>()?,
         })
     }
 }

@@ -1,12 +1,13 @@
 //! The options of `evaluate` that another program takes, and the refusal of those that it does not.
 
 use crate::args::EvaluateArgs;
+use crate::device_name::DeviceName;
 use crate::error::{Error, Result};
 use crate::hub::{self, Model};
 use crate::image::Choice;
 use crate::limits::Requested;
 use crate::request;
-use invarlock_evidence::delegated::{AUTO, Version};
+use invarlock_evidence::delegated::{ALL, AUTO, CPU, CUDA, NVIDIA, Version};
 use invarlock_evidence::format::delegated::DelegatedRequest;
 use invarlock_evidence::policy::{Profile, Tier};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ pub struct Request {
     pub image: Choice,
     pub seccomp: Option<PathBuf>,
     pub limits: Requested,
+    /// The device of the host, if there is one, and where its specification is.
+    pub device: Option<DeviceName>,
+    pub cdi_spec_dir: Vec<PathBuf>,
 }
 
 /// Options that only this program's own evaluator has: the name, whether it was set, and what to do instead.
@@ -57,8 +61,12 @@ fn own_options(args: &EvaluateArgs) -> [(&'static str, bool, &'static str); 12] 
 }
 
 /// Options that only the program of an image has.
-fn its_options(args: &EvaluateArgs) -> [(&'static str, bool); 2] {
-    [("--edit-config", args.edit_config.is_some()), ("--assurance", args.assurance.is_some())]
+fn its_options(args: &EvaluateArgs) -> [(&'static str, bool); 3] {
+    [
+        ("--edit-config", args.edit_config.is_some()),
+        ("--assurance", args.assurance.is_some()),
+        ("--cdi-spec-dir", !args.cdi_spec_dir.is_empty()),
+    ]
 }
 
 /// Refuses the options that only the program of an image has, where the evaluator measures.
@@ -66,7 +74,7 @@ pub fn refuse_without(args: &EvaluateArgs) -> Result<()> {
     match its_options(args).into_iter().find(|(_, is_set)| *is_set) {
         None => Ok(()),
         Some((name, _)) => Err(Error::input(format!(
-            "{name}: only InvarLock's Python package has this option, and no image with it was named"
+            "{name}: this option is for images with InvarLock's Python package, and none was named"
         )))
         .map_err(|error| {
             error.with_hint(format!("name an image that speaks `delegate` with --image, or leave out {name}"))
@@ -83,12 +91,10 @@ pub fn request(args: &EvaluateArgs) -> Result<Request> {
         return Err(Error::input(message).with_hint(instead));
     }
     let (profile, tier) = request::profile_and_tier(&args.profile, &args.tier)?;
-    if !matches!(args.device.as_str(), AUTO | "cpu") {
-        return Err(Error::unsupported(format!(
-            "--device {}: a container has no device of the host",
-            args.device
-        ))
-        .with_hint("use --device auto or --device cpu"));
+    let device = device(&args.device)?;
+    if device.is_none() && !args.cdi_spec_dir.is_empty() {
+        return Err(Error::input(format!("--cdi-spec-dir: --device {} needs no specification", args.device))
+            .with_hint("name the device with --device, or leave out --cdi-spec-dir"));
     }
     let Some(preset) = args.preset.clone() else {
         return Err(Error::input("no preset: the default dataset of the Python package needs the network")
@@ -140,7 +146,36 @@ pub fn request(args: &EvaluateArgs) -> Result<Request> {
         image: request::choice(&args.container)?,
         seccomp: args.container.seccomp.clone(),
         limits: request::limits(&args.container.limits),
+        device,
+        cdi_spec_dir: args.cdi_spec_dir.clone(),
     })
+}
+
+/// The device that `--device` names; none if the program gets none.
+///
+/// The program can be told `cuda:N`, too. Its GPUs are numbered in the container, so the number would say nothing about this machine.
+fn device(text: &str) -> Result<Option<DeviceName>> {
+    let gpu = |name: &str| DeviceName { kind: NVIDIA.to_owned(), name: name.to_owned() };
+    let named = |error: Error| Err(error.context(format!("--device {text}")));
+    match text {
+        AUTO | CPU => Ok(None),
+        CUDA => Ok(Some(gpu(ALL))),
+        name if name.contains(['/', '=']) => match DeviceName::parse(name) {
+            Ok(device) => Ok(Some(device)),
+            Err(why) => named(Error::input(why)),
+        },
+        _ => match text.strip_prefix("cuda:").filter(|number| number.parse::<u32>().is_ok()) {
+            Some(number) => named(
+                Error::input("GPUs are numbered anew in a container").with_hint(format!(
+                    "name the GPU: --device {}; or use --device cuda for all that you were given",
+                    gpu(number)
+                )),
+            ),
+            None => named(Error::input("this device is not supported").with_hint(
+                "use auto, cpu, cuda (the GPUs that you were given), or the name of a device, such as nvidia.com/gpu=0",
+            )),
+        },
+    }
 }
 
 /// A word that is an argument of the program.

@@ -6,6 +6,7 @@ use super::container::{Container, OUTPUT_BYTES, OUTPUT_FILES, TMP_BYTES};
 use super::inputs::Inputs;
 use super::options::{self, Request};
 use crate::args::EvaluateArgs;
+use crate::cdi::{self, Devices};
 use crate::error::{Error, Result};
 use crate::filter::{CustomProfile, Filter};
 use crate::image::{self, Image};
@@ -29,6 +30,7 @@ pub struct Opened {
     image: Image,
     recorded_image: format::Image,
     environment: Vec<(String, String)>,
+    devices: Devices,
     /// The files below `/in`.
     pub inputs: Inputs,
     filter: Program,
@@ -57,7 +59,11 @@ pub fn open(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     let request = options::request(args)?;
     let checkpoints = [("baseline", &request.baseline.dir), ("subject", &request.subject.dir)];
     refuse_outputs_in([&request.out, &request.report_out], checkpoints)?;
-    let filter = Filter::choose(request.seccomp.as_deref(), BuiltinProfile::General)?;
+    let mut filter = Filter::choose(request.seccomp.as_deref(), BuiltinProfile::General)?;
+    let devices = cdi::resolve(request.device.as_slice(), &request.cdi_spec_dir)?;
+    if devices.record.is_some() {
+        filter = filter.with_device_requests()?;
+    }
     let inputs = Inputs::open(&request)?;
     let image = image::prepare(ui, &request.image, &policy.network)?;
     policy.network.close()?;
@@ -65,6 +71,7 @@ pub fn open(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
     let environment = delegated::environment(
         &recorded_image,
         &image.resolved.env,
+        devices.record.as_ref(),
         &passed_on(&|name| std::env::var(name).ok()),
     );
     let mut limits = request.limits.resolve(OUTPUT_BYTES);
@@ -73,8 +80,13 @@ pub fn open(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
         limits.tmp_bytes = TMP_BYTES;
     }
     let step = ui.step("checking image", 1, false);
-    let container =
-        Container { image: &image, environment: &environment, filter: &filter.program, limits: &limits };
+    let container = Container {
+        image: &image,
+        environment: &environment,
+        filter: &filter.program,
+        limits: &limits,
+        mounts: &devices.mounts,
+    };
     let version = check::version(&image, &container, policy, signals)?;
     request.check_version(&version)?;
     step.done(&format!("InvarLock {version}"));
@@ -83,6 +95,7 @@ pub fn open(args: &EvaluateArgs, policy: &Policy, ui: &Ui, signals: &Signals) ->
         image,
         recorded_image,
         environment,
+        devices,
         inputs,
         filter: filter.program,
         custom_filter: filter.custom,
@@ -115,6 +128,7 @@ impl Opened {
             entrypoint: self.image.resolved.entrypoint.clone(),
             version: self.version.clone(),
             custom_seccomp_profile: typed("the seccomp profile", json!(self.custom_filter))?,
+            devices: self.devices.record.clone(),
             inputs: self.inputs.digests(ui, signals)?,
             settings: self.inputs.settings(),
             container: self.planned(&[])?,
@@ -134,6 +148,7 @@ impl Opened {
             environment: &self.environment,
             filter: &self.filter,
             limits: &self.limits,
+            mounts: &self.devices.mounts,
         };
         container.spec(arguments, self.inputs.of_container()?)
     }

@@ -19,6 +19,7 @@ use crate::{baseline_reuse, delegate, denied_calls, evidence_dir, keys, plan, re
 use console::style;
 use invarlock_evidence::attestation::{self, Digests};
 use invarlock_evidence::compare;
+use invarlock_evidence::delegated;
 use invarlock_evidence::evaluation::Facts;
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::to_value;
@@ -53,6 +54,7 @@ pub fn needs(args: &EvaluateArgs) -> Needs {
         containers: checked + measured,
         has_image_user: false,
         user_profile: args.container.seccomp.is_some(),
+        device: delegated::is_device(&args.device),
         only_flags: false,
         starts_programs: false,
     }

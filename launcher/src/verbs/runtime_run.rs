@@ -2,7 +2,6 @@
 
 use crate::args::{RunArgs, StreamArgs};
 use crate::bundle_output::BundleOutput;
-use crate::cdi::DevicesOutput;
 use crate::denied_calls;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::filter::FilterOutput;
@@ -17,6 +16,7 @@ use crate::signals::Signals;
 use crate::stdio;
 use crate::ui;
 use crate::workload::{ImageOutput, Prepared, Workload, or_interrupted};
+use invarlock_evidence::format::devices::Devices;
 use invarlock_evidence::format::plan::{File as FileDigest, Files};
 use invarlock_runtime::{ContainerSpec, Observations, Status, Stdio, Usage};
 use serde::Serialize;
@@ -57,7 +57,7 @@ pub struct RunOutput<'a> {
     /// The mounts of the options.
     mounts: &'a [MountOutput],
     /// The devices; null without `--device`.
-    devices: Option<&'a DevicesOutput>,
+    devices: Option<&'a Devices>,
     /// The files of each `--input`, as they were before the run.
     inputs: &'a [Files],
     /// The files that were written to `--output`; null without it.
@@ -74,7 +74,7 @@ fn loosened(args: &StreamArgs, files: &RunFiles) -> Vec<&'static str> {
         ("interactive", args.interactive),
         ("tty", args.tty),
         ("writable_bind", files.has_writable_bind()),
-        ("device", files.devices.output.is_some()),
+        ("device", files.devices.record.is_some()),
     ];
     options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
 }
@@ -200,7 +200,7 @@ fn execute(
         seccomp: filter.output(),
         loosened: loosened(&streams, &files),
         mounts: &files.record,
-        devices: files.devices.output.as_ref(),
+        devices: files.devices.record.as_ref(),
         inputs: &inputs,
         output: written.as_deref(),
         observations: &outcome.observations,

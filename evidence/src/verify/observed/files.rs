@@ -25,6 +25,8 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 
 const INPUT: &[&str] = &["ro", "nosuid", "nodev", "noexec"];
 const SCRATCH: &[&str] = &["rw", "nosuid", "nodev", "noexec"];
+const DEVICE: &[&str] = &["ro", "nosuid", "noexec"];
+const DEVICE_FILE: &[&str] = &["ro", "nosuid", "nodev"];
 /// Mounts of every container: target, file system type, options.
 const MOUNTS: [(&str, &str, &[&str]); 6] = [
     ("/", "", &["ro", "nosuid", "nodev"]),
@@ -44,8 +46,43 @@ pub(super) fn targets<'a>(list: Node<'a>) -> impl Iterator<Item = &'a str> {
     list.elements().map(|entry| text(entry, "target"))
 }
 
+/// The planned entries of `/dev` that are devices of the host: path in the container, major and minor number.
+fn planned_nodes<'a>(side: &Side<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let nodes = side.devices.into_iter().flat_map(|devices| devices.get("nodes").elements());
+    nodes.map(|node| (text(node, "path"), text(node, "numbers")))
+}
+
+/// The planned files of devices, as the container sees them.
+fn planned_files<'a>(side: &Side<'a>) -> impl Iterator<Item = &'a str> {
+    let files = side.devices.into_iter().flat_map(|devices| devices.get("files").elements());
+    files.filter_map(|file| file.str())
+}
+
+/// The entries of `/dev`: those of every container, and those that are planned.
+pub(super) fn devices(side: &Side<'_>, value: Node<'_>) -> Found {
+    let mut expected =
+        json!({"full": "1:7", "null": "1:3", "random": "1:8", "urandom": "1:9", "zero": "1:5"});
+    for (path, numbers) in planned_nodes(side) {
+        let name = path.strip_prefix("/dev/").unwrap_or_default();
+        expected[name] = json!(numbers);
+        if let Some((directory, _)) = name.split_once('/') {
+            expected[directory] = json!("Directory");
+        }
+    }
+    is(value, &expected)
+}
+
+/// The options that mounts of devices, and of their files, must have.
+fn options_of_devices<'a>(side: &Side<'a>) -> BTreeMap<&'a str, &'static [&'static str]> {
+    let nodes = planned_nodes(side).map(|(path, _)| (path, DEVICE));
+    planned_files(side).map(|path| (path, DEVICE_FILE)).chain(nodes).collect()
+}
+
 /// The options that a mount must have; `None` for a mount that was not planned.
-fn required_options(mount: Node<'_>) -> Option<&'static [&'static str]> {
+fn required_options(
+    mount: Node<'_>,
+    of_devices: &BTreeMap<&str, &'static [&'static str]>,
+) -> Option<&'static [&'static str]> {
     let (target, kind) = (text(mount, "target"), text(mount, "kind"));
     if kind.is_empty() || text(mount, "options").is_empty() {
         return None;
@@ -58,19 +95,20 @@ fn required_options(mount: Node<'_>) -> Option<&'static [&'static str]> {
     }
     match target.split_once('/').map(|(_, rest)| rest.split_once('/')) {
         Some(Some(("in", _))) => Some(INPUT),
-        Some(Some(("dev", name))) if DEVICES.contains(&name) => Some(&["ro", "nosuid", "noexec"]),
+        Some(Some(("dev", name))) if DEVICES.contains(&name) => Some(DEVICE),
         // An empty directory, or the null device in place of a file.
         Some(Some(("proc", _))) if MASKED.contains(&target) && kind == "tmpfs" => Some(&["ro"]),
         Some(Some(("proc", _))) if MASKED.contains(&target) && kind == "devtmpfs" => Some(&[]),
-        _ => None,
+        _ => of_devices.get(target).copied(),
     }
 }
 
 pub(super) fn mounts(side: &Side<'_>, value: Node<'_>) -> Found {
     let mut mounted = BTreeSet::new();
+    let of_devices = options_of_devices(side);
     for mount in value.elements() {
         let target = text(mount, "target");
-        let Some(required) = required_options(mount) else {
+        let Some(required) = required_options(mount, &of_devices) else {
             return unexpected(mount, "no such mount: it was not planned");
         };
         let missing = |option: &&&str| !text(mount, "options").split(',').any(|found| found == **option);
@@ -90,7 +128,8 @@ pub(super) fn mounts(side: &Side<'_>, value: Node<'_>) -> Found {
     let hashed = hashed(side);
     let always =
         MOUNTS.iter().map(|(target, ..)| *target).chain(proc).chain(devices.iter().map(String::as_str));
-    let mut needed = always.chain(hashed.iter().map(|(target, _)| target.as_str()));
+    let mut needed =
+        always.chain(hashed.iter().map(|(target, _)| target.as_str())).chain(of_devices.keys().copied());
     match needed.find(|target| !mounted.contains(target)) {
         Some(target) => Err(format!("{} lacks a mount at {target}", value.path())),
         None => Ok(()),

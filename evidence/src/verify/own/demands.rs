@@ -48,7 +48,7 @@ impl Demands {
         for (name, by) in &plan.allowances.granted_by {
             let of_host = host && name == host_execution::ALLOWANCE;
             if !of_host && !options.granted.contains(name) {
-                self.unmet.push(format!("{name}: a control was disabled by {by}; measure again without it"));
+                self.unmet.push(format!("{name}: a control was disabled by {by}; measure again without it, or accept it with --allow {name}"));
             }
         }
     }

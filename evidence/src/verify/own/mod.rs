@@ -245,7 +245,12 @@ impl Check<'_> {
         for (side, planned) in sides.into_iter().filter(|_| mode == ExecutionMode::Container) {
             // A reused baseline was measured under a plan of its own, possibly by another user.
             let planned = (side.get("reused").bool() != Some(true)).then_some(planned);
-            self.faults.extend(observed::faults(&observed::Side { side, planned, inputs: None }));
+            self.faults.extend(observed::faults(&observed::Side {
+                side,
+                planned,
+                inputs: None,
+                devices: None,
+            }));
         }
     }
 

@@ -73,6 +73,9 @@ impl Check<'_> {
                 format!("context.plan.content.allowances contradict themselves about {name}")
             });
         }
+        self.require(!allowances.device, || {
+            "context.plan.content.allowances: the evaluator gets no device".to_owned()
+        });
         for (name, by) in &allowances.granted_by {
             self.require(ALLOWANCES.contains(&name.as_str()) && !by.is_empty(), || {
                 format!("context.plan.content.allowances.granted_by has an unknown member {name:?}")
