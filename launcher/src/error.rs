@@ -60,7 +60,8 @@ impl ExitCodes {
 pub fn report(error: &Error, format: Format, codes: ExitCodes) -> u8 {
     let code = codes.of(error);
     let written = match format {
-        Format::Json => writeln!(std::io::stdout(), "{}", json(error, code)),
+        Format::Json => writeln!(std::io::stdout(), "{}", json(error, code))
+            .or_else(|_| writeln!(std::io::stderr(), "{}", text(error))),
         Format::JsonOnStderr => writeln!(std::io::stderr(), "{}", json(error, code)),
         Format::Text => writeln!(std::io::stderr(), "{}", text(error)),
     };

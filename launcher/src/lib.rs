@@ -98,5 +98,6 @@ pub fn main() -> ExitCode {
     let verb = verbs::of(&cli.command);
     let (format, codes) = (verb.format, verb.exit_codes);
     let code = policy::enter(&verb.needs).and_then(|policy| verb.run(&policy));
+    let code = code.and_then(|code| ui::written().map(|()| code));
     ExitCode::from(code.unwrap_or_else(|error| error::report(&error, format, codes)))
 }

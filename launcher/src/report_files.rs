@@ -9,7 +9,6 @@ use invarlock_evidence::verify::RUN_REPORT_LIMIT;
 use invarlock_evidence::window_texts::WindowTexts;
 use invarlock_evidence::{host_execution, verify};
 use serde_json::Value;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// A report and the manifest beside it. Both are valid by their form, and unverified.
@@ -52,8 +51,7 @@ impl ReportFiles {
     /// Writes an output: to standard output if its name is `-`, else to a file, whose path is printed.
     pub fn write(&self, output: &Path, bytes: &[u8], force: bool) -> Result<()> {
         if output == Path::new("-") {
-            // A closed pipe is not an error.
-            drop(std::io::stdout().write_all(bytes));
+            ui::out_bytes(bytes);
             return Ok(());
         }
         if [&self.path, &self.manifest_path].into_iter().any(|path| is_same_file(path, output)) {

@@ -3,9 +3,10 @@
 pub use invarlock_runtime::printable;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use invarlock_error::{Context as _, Foreign as _, Kind, Result};
+use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What fails where a result cannot be written as JSON.
@@ -130,9 +131,38 @@ impl Drop for Step {
     }
 }
 
-/// Writes a line to standard output. A closed pipe is not an error.
+/// The first failure to write to standard output.
+static UNWRITTEN: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// Writes a line to standard output. A closed pipe is not an error; another failure ends the command with [`written`].
 pub fn out(text: &str) {
-    drop(writeln!(std::io::stdout(), "{text}"));
+    keep(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// The same for bytes.
+pub fn out_bytes(bytes: &[u8]) {
+    keep(std::io::stdout().write_all(bytes));
+}
+
+fn keep(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Flushes standard output.
+///
+/// # Errors
+/// Something could not be written to it since the start, though its reader was there.
+pub fn written() -> Result<()> {
+    keep(std::io::stdout().flush());
+    match UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        None => Ok(()),
+        Some(error) => Err(Error::from_source(Kind::System, error).context("writing standard output"))
+            .hint("write it to another place; files that the command names are complete"),
+    }
 }
 
 /// Writes a line to standard error. A closed pipe is not an error.

@@ -2,8 +2,10 @@
 //! line and its JSON form.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, Ran, demo};
+use invarlock_tests::{As, Place, Ran, demo, root};
 use serde_json::Value;
+use std::fs::File;
+use std::process::Stdio;
 
 /// Where a verb prints an error as JSON.
 #[derive(Clone, Copy, PartialEq)]
@@ -193,4 +195,38 @@ fn reached_time_limit_is_a_system_error() {
     assert!(error.starts_with("error[system]: running invarlock-runtime:local: "), "{error}");
     assert!(error.ends_with("the wall-time limit (1 s) was reached"), "{error}");
     assert_eq!(hint.as_deref(), Some("raise --timeout"));
+}
+
+/// A result that is lost is a failure; a reader that has read enough is none.
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let place = place_with_inputs();
+    place.copy_dir(&root().join("evidence/tests/data/honest/user"), "eval");
+    let run = |args: &[&str], output: Stdio| {
+        Ran::from(place.command(args).stdout(output).stderr(Stdio::piped()).output().unwrap())
+    };
+    for args in [
+        &["verify", "--profile", "dev", "eval"][..],
+        &["verify", "--profile", "dev", "--json", "eval"],
+        &["report", "html", "eval", "-o", "-"],
+        &["report", "export", "eval", "--format", "csv"],
+        &["report", "explain", "eval", "--json"],
+        &["doctor", "--json"],
+        &["completions", "bash"],
+        &["version"],
+        &["--help"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let ran = run(args, full.into());
+        assert_eq!(ran.code, 3, "{args:?}: {}", ran.err);
+        assert!(
+            ran.err.contains("writing standard output") && ran.err.contains("No space left"),
+            "{args:?}: {}",
+            ran.err
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = run(args, writer.into());
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{args:?}");
+    }
 }
