@@ -109,8 +109,12 @@ impl<'a> Progress<'a> {
         let Some(step) = self.step.take() else { return };
         match self.phase {
             "preview" | "final" => {
-                let rate = step.rate();
-                step.done(&format!("done, {rate:.0} tokens/s"));
+                let text = match step.progress() {
+                    (_, 0) => "already measured".to_owned(),
+                    (done, total) if done < total => format!("stopped after {done} of {total} tokens"),
+                    _ => format!("done, {:.0} tokens/s", step.rate()),
+                };
+                step.done(&text);
             }
             _ => step.done("done"),
         }

@@ -110,6 +110,11 @@ impl Step {
         self.bar.inc(n);
     }
 
+    /// Units done, and all of them.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.bar.position(), self.bar.length().unwrap_or_default())
+    }
+
     /// Units per second since the start of the step.
     pub fn rate(&self) -> f64 {
         self.bar.position() as f64 / self.bar.elapsed().as_secs_f64().max(1e-9)
