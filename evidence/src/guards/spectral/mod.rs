@@ -83,12 +83,14 @@ fn detail(block: Node<'_>) -> String {
     let caps = block.get("caps_applied").u64().unwrap_or_default();
     let most = block.get("max_caps").u64().unwrap_or_default();
     let number = |name: &str| block.get("summary").get(name).f64();
-    match violations.first() {
-        Some(first) => {
-            let text = |name: &str| first.get(name).str().unwrap_or_default().to_owned();
+    match worst(&violations) {
+        Some(worst) => {
+            let text = |name: &str| worst.get(name).str().unwrap_or_default().to_owned();
             let fatal = number("fatal_violations").unwrap_or_default();
-            let counts = format!("{fatal} fatal violations, {caps} modules with others of at most {most}");
-            format!("{counts}; {}: {}", text("module"), text("message"))
+            let counts = format!(
+                "fatal violations: {fatal}, accepted: 0; modules with smaller violations: {caps}, accepted: {most}"
+            );
+            format!("{counts}; worst: {}: {}", text("module"), text("message"))
         }
         None => {
             let shown =
@@ -97,6 +99,18 @@ fn detail(block: Node<'_>) -> String {
             format!("{modules} modules, largest ratio of norms {ratio}, smallest correlation {correlation}")
         }
     }
+}
+
+/// A fatal violation before others, the smallest correlation before other kinds, the first of several alike.
+fn worst<'n, 'v>(violations: &'v [Node<'n>]) -> Option<&'v Node<'n>> {
+    let rank = |violation: &Node<'n>| {
+        let correlation = violation.get("subject").f64().filter(|_| violation.get("type") == "correlation");
+        (violation.get("severity") != "fatal", correlation.unwrap_or(1.0))
+    };
+    violations.iter().min_by(|a, b| {
+        let ((a, a_correlation), (b, b_correlation)) = (rank(a), rank(b));
+        a.cmp(&b).then(a_correlation.total_cmp(&b_correlation))
+    })
 }
 
 /// The line of a subject that was compared with itself.
