@@ -63,7 +63,10 @@ fn margin(gate: &GateSummary) -> Option<String> {
 }
 
 fn reasons(summary: &Summary, gates: &[Gate]) -> Vec<String> {
-    let mut reasons = summary.gate_failures.clone();
+    let contradictions = summary.contradictions.iter();
+    let mut reasons: Vec<String> =
+        contradictions.map(|sentence| format!("The report contradicts itself: {sentence}")).collect();
+    reasons.extend_from_slice(&summary.gate_failures);
     if let Some(first) = gates.first()
         && reasons.is_empty()
         && summary.verdict == "PASS"
@@ -93,7 +96,7 @@ fn next_steps(report: &Value, summary: &Summary, gates: &[Gate], beside: Beside<
             next.push("Put runtime.manifest.json of the same evaluation beside the report, or evaluate again: without it, verification fails".to_owned());
         }
         Beside::OfAnotherReport => {
-            next.push("Replace runtime.manifest.json by that of the same evaluation: the one beside the report binds another report".to_owned());
+            next.push("Get the report and runtime.manifest.json again from the one who evaluated: the manifest beside the report binds other bytes, so one of the two was replaced or changed".to_owned());
         }
         Beside::OfThisReport(_) if summary.verdict == "PASS" => {
             next.push(match summary.profile.as_deref().and_then(|name| name.parse::<Profile>().ok()) {

@@ -70,6 +70,39 @@ fn a_failed_gate_has_one_sentence_everywhere() {
 }
 
 #[test]
+fn a_report_that_contradicts_itself_passes_nowhere() {
+    let place = failing();
+    let path = place.work("eval/evaluation.report.json");
+    let mut report = read_json(&path);
+    report["validation"]["primary_metric_acceptable"] = json!(true);
+    std::fs::write(&path, report.to_string()).unwrap();
+    let explained = place.run(&["report", "explain", "eval"]).expect(0).out;
+    assert!(explained.starts_with("FAIL "), "{explained}");
+    let sentence = "its ratio 1.3100 is above the limit 1.102";
+    assert!(
+        explained.contains(&format!(
+            "The report contradicts itself: The primary metric is marked acceptable, but {sentence}"
+        )),
+        "{explained}"
+    );
+    let export = |format: &str| place.run(&["report", "export", "eval", "--format", format]).expect(0);
+    for (format, verdict) in [
+        ("md", "# InvarLock evaluation: FAIL"),
+        ("model-card", "## Evaluation with InvarLock: FAIL"),
+        ("github-summary", "## ❌ InvarLock: FAIL"),
+        ("mlflow", "\"FAIL\""),
+        ("json", "\"FAIL\""),
+        ("junit", "value=\"FAIL\""),
+    ] {
+        let exported = export(format).out;
+        assert!(exported.contains(verdict) && exported.contains(sentence), "{format}: {exported}");
+    }
+    let junit = export("junit").out;
+    assert_eq!(junit.matches("<testcase").count(), 9, "{junit}");
+    assert!(junit.contains("tests=\"9\" failures=\"2\""), "{junit}");
+}
+
+#[test]
 fn explain_says_why_and_what_to_do() {
     let passing = place().run(&["report", "explain", "eval"]).expect(0).out;
     assert!(passing.starts_with("PASS 2 passed, 1 shown only, 4 not evaluated\n"), "{passing}");
@@ -81,7 +114,7 @@ fn explain_says_why_and_what_to_do() {
         "beyond the limit by 0.208000",
         "No tier accepts a ratio of 1.310",
         "The runtime manifest is not that of this report",
-        "Replace runtime.manifest.json",
+        "Get the report and runtime.manifest.json again",
     ] {
         assert!(explained.contains(line), "{line}: {explained}");
     }

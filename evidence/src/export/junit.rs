@@ -1,4 +1,4 @@
-//! JUnit XML: one test case per gate. A gate that was not evaluated, or that does not decide, is a skipped test case.
+//! JUnit XML: one test case per gate, and one that fails for each contradiction within the report. A gate that was not evaluated, or that does not decide, is a skipped test case.
 
 use super::escape::xml;
 use super::{GateSummary, Summary};
@@ -8,8 +8,8 @@ pub(super) fn render(summary: &Summary) -> String {
     let count = |kinds: &[Ended]| summary.gates.iter().filter(|gate| kinds.contains(&gate.ended)).count();
     let counts = format!(
         "tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\"",
-        summary.gates.len(),
-        count(&[Ended::Failed]),
+        summary.gates.len() + summary.contradictions.len(),
+        count(&[Ended::Failed]) + summary.contradictions.len(),
         count(&[Ended::NotRecorded]),
         count(&[Ended::NotEvaluated, Ended::ShownOnly]),
     );
@@ -22,6 +22,7 @@ pub(super) fn render(summary: &Summary) -> String {
     }
     out += "    </properties>\n";
     summary.gates.iter().for_each(|gate| out += &case(gate));
+    summary.contradictions.iter().for_each(|sentence| out += &contradiction(sentence));
     out + "  </testsuite>\n</testsuites>\n"
 }
 
@@ -41,6 +42,13 @@ fn properties(summary: &Summary) -> impl Iterator<Item = (&'static str, &str)> {
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
+}
+
+fn contradiction(sentence: &str) -> String {
+    let sentence = xml(sentence);
+    format!(
+        "    <testcase classname=\"invarlock.report\" name=\"The report contradicts itself\" time=\"0\">\n      <failure type=\"report\" message=\"{sentence}\">{sentence}</failure>\n    </testcase>\n"
+    )
 }
 
 fn case(gate: &GateSummary) -> String {

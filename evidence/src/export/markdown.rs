@@ -25,6 +25,9 @@ pub(super) fn cautions(summary: &Summary) -> String {
     if let Some(sentence) = &summary.host_execution {
         out += &format!("> **HOST EXECUTION**: {}\n\n", code(sentence));
     }
+    for sentence in &summary.contradictions {
+        out += &format!("> **The report contradicts itself**: {}\n\n", code(sentence));
+    }
     if let Some(fault) = summary.manifest_fault {
         out += &format!("> **{fault}**, so verification fails.\n\n");
     }

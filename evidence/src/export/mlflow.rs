@@ -70,6 +70,7 @@ fn tags(summary: &Summary) -> Map<String, Value> {
         ("invarlock.verdict", Some(summary.verdict.to_owned())),
         ("invarlock.gates", Some(summary.gates_counted.clone())),
         ("invarlock.gate_failures", Some(summary.gate_failures.join("; ")).filter(|text| !text.is_empty())),
+        ("invarlock.contradictions", Some(summary.contradictions.join(" ")).filter(|text| !text.is_empty())),
         ("invarlock.run_id", summary.run_id.clone()),
         ("invarlock.report_sha256", Some(summary.report_sha256.clone())),
         ("invarlock.measured_at", summary.measured_at.clone()),

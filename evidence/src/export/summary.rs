@@ -5,6 +5,7 @@ use crate::beside::Beside;
 use crate::format::untrusted::Node;
 use crate::gates::{self, Ended, Gate};
 use crate::host_execution;
+use crate::html::contradictions_of;
 use crate::paired::{self, Window};
 use crate::visible::plain;
 use crate::window_texts::WindowTexts;
@@ -18,7 +19,7 @@ const MAX_WARNINGS: usize = 20;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schemas", derive(schemars::JsonSchema))]
 pub struct Summary {
-    /// `PASS`, `FAIL`, or `NO VERDICT` where the report does not state the outcome of a gate.
+    /// `PASS`, `FAIL` (also where the report contradicts itself), or `NO VERDICT` where the report does not state the outcome of a gate.
     pub verdict: &'static str,
     /// Counts of the outcomes: `4 passed, 3 not evaluated`.
     pub gates_counted: String,
@@ -56,6 +57,9 @@ pub struct Summary {
     pub gates: Vec<GateSummary>,
     /// A sentence for each failed gate, as in the terminal.
     pub gate_failures: Vec<String>,
+    /// Flags of the report that do not follow from its own numbers, in sentences; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contradictions: Vec<String>,
     /// What decides no gate.
     pub warnings: Vec<String>,
     /// The sentence about host execution.
@@ -206,8 +210,9 @@ impl Summary {
             let paired = paired::arm(report, arm).unwrap_or_default();
             paired.windows.into_iter().map(move |window| (arm, window))
         });
+        let contradictions = contradictions_of(value);
         Self {
-            verdict: gates::verdict(&gates),
+            verdict: if contradictions.is_empty() { gates::verdict(&gates) } else { "FAIL" },
             gates_counted: gates::counted(gates.iter().map(|gate| gate.outcome)),
             run_id: owned(report.get("run_id")),
             profile: first([report.at("meta.profile"), report.at("context.profile")]),
@@ -226,6 +231,7 @@ impl Summary {
             dataset: DatasetSummary::new(report, manifest),
             gates: gates.iter().map(GateSummary::new).collect(),
             gate_failures: gates::failures(value).iter().map(|sentence| plain(sentence)).collect(),
+            contradictions,
             warnings: report
                 .get("warnings")
                 .elements()

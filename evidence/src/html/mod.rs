@@ -246,6 +246,12 @@ impl From<Outcome> for Mark {
     }
 }
 
+/// Flags of the report that do not follow from its own numbers, in sentences.
+#[cfg(feature = "export")]
+pub(crate) fn contradictions_of(report: &Value) -> Vec<String> {
+    contradictions(report, &Metric::read(report))
+}
+
 impl Page {
     fn new(report: &Value, beside: Beside<'_>, texts: &WindowTexts) -> Page {
         let manifest = beside.manifest();
