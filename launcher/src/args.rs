@@ -36,8 +36,8 @@ pub use report::{
     ExplainArgs, ExportArgs, GenerateArgs, GenerateFormat, HtmlArgs, ReportCommand, ValidateArgs,
 };
 pub use runtime::{
-    BundleArgs, ChangeArgs, KillArgs, LearnArgs, LogsArgs, ProbeArgs, RunArgs, RuntimeCommand, StopArgs,
-    StreamArgs, WorkloadArgs,
+    AlwaysArgs, BundleArgs, ChangeArgs, KillArgs, LearnArgs, LogsArgs, ProbeArgs, RunArgs, RuntimeCommand,
+    StopArgs, StreamArgs, WorkloadArgs,
 };
 pub use special_files::SpecialFileArgs;
 pub use sweep::{Executor, SweepArgs};

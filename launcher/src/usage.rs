@@ -1,16 +1,20 @@
 //! Usage errors: as text like other programs, or as JSON where the arguments have `--json`.
 
-use crate::error::{Error, ExitCodes, Format, report};
-use clap::error::ErrorKind;
+use crate::error::{Error, ExitCodes, Format, Kind, report};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Prints a usage error, help or version; gives the exit code.
 pub fn report_usage(usage: &clap::Error, args: &[OsString]) -> ExitCode {
     if !usage.use_stderr() {
-        // A closed standard stream changes nothing: the exit code reports the result.
-        drop(usage.print());
-        return ExitCode::SUCCESS;
+        return match usage.print() {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                let error = Error::from_source(Kind::System, error).context("writing standard output");
+                ExitCode::from(report(&error, Format::Text, ExitCodes::OfKind))
+            }
+            _ => ExitCode::SUCCESS,
+        };
     }
     let (format, codes) = of_verb(args);
     let error = error(usage);
@@ -22,6 +26,9 @@ pub fn report_usage(usage: &clap::Error, args: &[OsString]) -> ExitCode {
             _ => error,
         };
         return ExitCode::from(report(&error, Format::Text, codes));
+    }
+    if let Some(instead) = instead_of_podmans(usage, args) {
+        return ExitCode::from(report(&error.without_hint().with_hint(instead), format, codes));
     }
     ExitCode::from(match format {
         Format::Text => {
@@ -52,6 +59,38 @@ fn of_verb(args: &[OsString]) -> (Format, ExitCodes) {
 /// Whether a command of Podman or Docker is to be answered.
 fn is_engine(args: &[OsString]) -> bool {
     matches!(args, [first, second, third, ..] if first == "runtime" && second == "engine" && (third == "podman" || third == "docker"))
+}
+
+/// What to write instead of an option of `podman run`.
+fn instead_of_podmans(usage: &clap::Error, args: &[OsString]) -> Option<&'static str> {
+    let is_run = matches!(args, [first, second, ..] if first == "runtime" && second == "run");
+    if !is_run || usage.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(option)) = usage.get(ContextKind::InvalidArg) else { return None };
+    Some(match option.as_str() {
+        "--gpus" => "name devices: --device nvidia.com/gpu=all",
+        "--pids-limit" => "use --pids",
+        "-d" | "--detach" => {
+            "leave it out: a run ends with this command; start it in the background with your shell"
+        }
+        "-p" | "--publish" | "-P" | "--publish-all" | "--expose" | "--dns" | "--add-host" | "--ip" => {
+            "leave it out: a container has no network"
+        }
+        "--privileged"
+        | "--cap-add"
+        | "--device-cgroup-rule"
+        | "--userns"
+        | "--pid"
+        | "--ipc"
+        | "--uts"
+        | "--cgroupns" => "leave it out: the boundary cannot be widened",
+        "--cap-drop" | "--security-opt" => {
+            "leave it out: a run has no capability, no new privileges and a system-call filter; --seccomp FILE replaces the filter"
+        }
+        "--hostname" | "--pull" => "leave it out: it cannot be chosen here",
+        _ => return None,
+    })
 }
 
 /// The options of the command, or its commands: who calls an engine does not know that there are fewer than usual.

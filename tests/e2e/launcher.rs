@@ -132,6 +132,31 @@ fn closed_output_pipe_ends_the_workload() {
     }
 }
 
+/// What every run is, people may ask for; what no run can be is refused with what to do instead.
+#[test]
+fn options_of_podman_are_accepted_or_refused_with_a_remedy() {
+    let place = Place::new(As::User);
+    place.run(&["runtime", "image", "build"]).expect(0);
+    let run = |options: &[&str]| {
+        place.run(&[&["runtime", "run"], options, &["invarlock-runtime:local", "--", "--self-test"]].concat())
+    };
+    run(&["--rm", "--init", "--read-only", "--network", "none"]).expect(0);
+    for (options, remedy) in [
+        (&["--gpus", "all"][..], "--device nvidia.com/gpu=all"),
+        (&["--pids-limit", "5"], "use --pids"),
+        (&["-d"], "background"),
+        (&["-p", "80:80"], "no network"),
+        (&["--privileged"], "cannot be widened"),
+        (&["--cap-add", "ALL"], "cannot be widened"),
+        (&["--cap-drop", "ALL"], "no capability"),
+        (&["--hostname", "x"], "cannot be chosen"),
+    ] {
+        run(options).expect(125).one_error(&[options[0], remedy]);
+    }
+    let ran = run(&["--network", "host"]).expect(125);
+    assert!(ran.err.contains("[possible values: none]"), "{}", ran.err);
+}
+
 #[test]
 fn set_uid_launcher_is_a_safety_violation() {
     if !is_root() {

@@ -2,7 +2,7 @@
 
 use super::container::{VerifyImageArgs, parse_name, parse_stop_timeout};
 use super::{EngineCommand, ImageCommand, LimitArgs, MountArgs};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -82,6 +82,34 @@ pub struct RunArgs {
     /// Print outcome and observations as JSON on standard error
     #[arg(long)]
     pub json: bool,
+    /// What needs no option here.
+    #[command(flatten)]
+    pub always: AlwaysArgs,
+}
+
+/// Options that people know from Podman and Docker, and that change nothing: every run is so.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[allow(dead_code, reason = "nothing depends on them")]
+pub struct AlwaysArgs {
+    /// Nothing of a run is kept
+    #[arg(long, hide = true)]
+    rm: bool,
+    /// The image is read-only
+    #[arg(long, hide = true)]
+    read_only: bool,
+    /// The first process is an init
+    #[arg(long, hide = true)]
+    init: bool,
+    /// There is no network
+    #[arg(long, hide = true, value_name = "none")]
+    network: Option<NoNetwork>,
+}
+
+/// The only network.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum NoNetwork {
+    /// None.
+    None,
 }
 
 /// Standard streams of a command.
