@@ -135,7 +135,7 @@ pub enum ImageCommand {
     #[command(after_help = "Example:\n  \
         invarlock runtime image push --allow-network invarlock-runtime:local docker://ghcr.io/org/runtime:1.2")]
     Push(PushArgs),
-    /// Export an image for other tools; its digest does not change
+    /// Export an image for other tools
     #[command(after_help = "Examples:\n  \
         invarlock runtime image export invarlock-runtime:local oci-archive:runtime.tar:local\n  \
         invarlock runtime image export invarlock-runtime:local docker-archive:runtime.tar:invarlock-runtime:local")]
