@@ -141,3 +141,37 @@ impl Table {
         counts.filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
     }
 }
+
+/// The columns of a run as text; `–` where there is no number.
+pub struct Columns {
+    /// The seed.
+    pub seed: String,
+    /// Six decimals.
+    pub ratio: String,
+    /// Both ends, four decimals.
+    pub interval: String,
+    /// Three decimals.
+    pub limit: String,
+    /// Names of the gates that failed.
+    pub failed: String,
+}
+
+impl Columns {
+    /// Those of a run.
+    pub fn of(row: &Row) -> Self {
+        let dash = || "–".to_owned();
+        let result = row.result.as_ref();
+        let number = |number: Option<f64>, decimals: usize| {
+            number.map_or_else(dash, |number| format!("{number:.decimals$}"))
+        };
+        Self {
+            seed: row.seed.map_or_else(dash, |seed| seed.to_string()),
+            ratio: number(result.and_then(|result| result.ratio), 6),
+            interval: result
+                .and_then(|result| result.interval)
+                .map_or_else(dash, |[low, high]| format!("{low:.4} to {high:.4}")),
+            limit: number(result.and_then(|result| result.limit), 3),
+            failed: result.map_or_else(String::new, |result| result.failed().collect::<Vec<_>>().join(", ")),
+        }
+    }
+}

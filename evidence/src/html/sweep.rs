@@ -3,8 +3,7 @@
 use super::svg::{self, Strip};
 use super::{STYLE, environment};
 use crate::Error;
-use crate::export::sweep::Columns;
-use crate::sweep::{Row, Status, Table};
+use crate::sweep::{Columns, Row, Status, Table};
 use serde::Serialize;
 
 const TEMPLATE: &str = include_str!("sweep.html.j2");

@@ -10,8 +10,8 @@ use crate::sweep::{Lock, Runs, Slurm, Sweep, SweepPlan, shared_arguments, wrong_
 use crate::ui::{self, Level, Ui};
 use crate::verbs::evaluate;
 use console::style;
-use invarlock_evidence::export::sweep::{Columns, to_csv, to_markdown};
-use invarlock_evidence::sweep::{Row, Status, Table};
+use invarlock_evidence::export::sweep::{to_csv, to_markdown};
+use invarlock_evidence::sweep::{Columns, Row, Status, Table};
 use invarlock_evidence::{format, html};
 use serde::Serialize;
 use std::path::Path;
