@@ -104,10 +104,10 @@ impl Measurement<'_> {
             ui.warn(&format!("{side}: finished windows are not kept for a later command: {why}"));
         }
         let measured = measured.map_err(|error| match kept.losses.windows() {
-            0 => error,
-            n => error.with_note(format!(
+            n if n > 0 && kept.failure.is_none() => error.with_note(format!(
                 "{n} of {of} windows of the {side} are measured; the same command resumes there"
             )),
+            _ => error,
         });
         match (measured, log) {
             (Ok(measured), _) => Ok((measured, run_dir, kept)),

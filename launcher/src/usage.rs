@@ -23,6 +23,9 @@ pub fn report_usage(usage: &clap::Error, args: &[OsString]) -> ExitCode {
             ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
                 error.without_hint().with_hint(supported(args))
             }
+            ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Error::input("no command").with_hint(supported(args))
+            }
             _ => error,
         };
         return ExitCode::from(report(&error, Format::Text, codes));

@@ -139,7 +139,9 @@ fn installed_programs_call_this_one() {
         assert_eq!(info["store"]["imageStore"]["number"], 1);
         assert_eq!(info["store"]["graphRoot"], json!(engine.place.path("store")));
         // Again over its own files; not over others.
-        engine.place.run(&["runtime", "engine", "install", "engine"]).expect(0);
+        let again = engine.place.run(&["runtime", "engine", "install", "engine"]).expect(0);
+        assert!(again.err.contains("runs leave no record"), "{}", again.err);
+        engine.podman(&[]).expect(125).one_error(&["no command", "supported commands: ", "run"]);
         fs::remove_file(engine.dir.join("docker")).unwrap();
         engine.place.write("engine/docker", b"#!/bin/sh\nexec /usr/bin/docker\n");
         let refused = engine.place.run(&["runtime", "engine", "install", "engine"]).expect(2);

@@ -2,7 +2,7 @@
 #![cfg(feature = "fault-injection")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use invarlock_tests::{As, Place, Ran, both, demo, read_json, set_mode};
+use invarlock_tests::{As, Place, Ran, both, demo, is_root, read_json, set_mode, skip};
 use serde_json::{Value, json};
 
 /// The step after each block of windows.
@@ -10,7 +10,10 @@ const JOURNALED: &str = "files: windows journaled";
 
 fn evaluate(place: &Place, out: &str, more: &[&str], step: Option<&str>) -> Ran {
     let mut command = place.command(&["evaluate", "--out", &format!("{out}/runs")]);
-    command.args(["--report-out", &format!("{out}/eval"), "--preset"]).arg(demo("preset.yaml"));
+    if !more.contains(&"--report-out") {
+        command.args(["--report-out", &format!("{out}/eval")]);
+    }
+    command.arg("--preset").arg(demo("preset.yaml"));
     command.arg("--baseline").arg(demo("baseline")).arg("--subject").arg(demo("healthy")).args(more);
     if let Some(step) = step {
         command.env("INVARLOCK_TEST_KILL_AT", step);
@@ -239,4 +242,21 @@ fn a_damaged_or_unwanted_journal_is_not_used() {
     let manifest = read_json(&place.work("out/eval/runtime.manifest.json"));
     assert!(manifest["context"]["sides"]["baseline"].get("resumed").is_none());
     assert_eq!(journal(&place, "out", "source"), None);
+}
+
+/// Where the evidence cannot be written, the command says that nothing is measured again, and that is so.
+#[test]
+fn evidence_that_cannot_be_written_costs_no_measurement() {
+    const TEST: &str = "resume::evidence_that_cannot_be_written_costs_no_measurement";
+    if !is_root() {
+        return skip(TEST, "only root finds out late that it cannot write in /proc");
+    }
+    let place = Place::new(As::Caller);
+    let ran = evaluate(&place, "out", &["--report-out", "/proc/evidence"], None).expect(3);
+    assert!(ran.err.contains("another --report-out, measures no window again"), "{}", ran.err);
+    let ran = evaluate(&place, "out", &[], None).expect(0);
+    for side in ["baseline", "subject"] {
+        assert!(ran.err.contains(&format!("resuming {side}: 480 of 480 windows")), "{}", ran.err);
+        assert!(ran.err.contains(&format!("{side} preview: already measured")), "{}", ran.err);
+    }
 }

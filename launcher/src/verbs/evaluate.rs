@@ -120,7 +120,10 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         report.warnings.iter().filter(|found| decided_later(found)).for_each(|found| ui.warn(&found.message));
     }
     let finished = Finished { plan: &plan, facts: &facts, report: &report, sides: [&baseline, &subject] };
-    let (path, manifest) = finished.write(signing_key.as_ref(), &signals)?;
+    let written = finished.write(signing_key.as_ref(), &signals);
+    let (path, manifest) = written.map_err(|error| {
+        error.with_note("both sides are measured: the same command, also with another --report-out, measures no window again")
+    })?;
     measuring.journals.into_iter().for_each(JournalFile::remove);
     let verdict = verify(&path, &record, signing_key.as_ref());
     let timings = Timings {

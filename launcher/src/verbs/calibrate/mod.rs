@@ -185,7 +185,7 @@ impl<'a> Calibration<'a> {
             first.seed.unwrap_or_default()
         );
         Err(Error::system(ui::printable(&message)))
-            .hint("remove the cause and repeat the command: it measures only the runs that are missing")
+            .hint("remove the cause (where a seed drew it: other seeds with --seed, or more windows) and repeat the command: it measures only the runs that are missing")
     }
 
     fn evidence<'r>(&self, run: &'r Run) -> Result<Evidence<'r>> {

@@ -28,6 +28,10 @@ pub fn run(args: &InstallArgs) -> Result<u8> {
         write(path, &script(engine, &program, record.as_deref(), args.weaker_limits)?)?;
         ui::out(&ui::printable(&path.display().to_string()));
     }
+    ui::on_stderr(&ui::printable(&match &record {
+        Some(record) => format!("invarlock: each run leaves a record in {}", record.display()),
+        None => "invarlock: runs leave no record; --record DIR keeps one for each".to_owned(),
+    }));
     Ok(0)
 }
 
