@@ -87,8 +87,9 @@ impl Builder {
         hooks::step("builder: namespaces made");
         let own_root = create_own_root().in_control("root file system")?;
         user_limits::set("proc")?;
-        // The host's sysfs is not visible later.
+        // The host's sysfs is not visible later, and there is time to write the copy until the request arrives.
         let topology = Topology::of_host();
+        topology.write_at("l/sys")?;
         hooks::step("builder: tree prepared");
         let Some((build, fds)) = protocol::receive::<Build<'_>>(&self.socket)? else { sys::exit_now(1) };
         hooks::step("builder: told what to build");
@@ -99,8 +100,15 @@ impl Builder {
         hooks::step("builder: mounts made");
         leave_host(own_root).in_control("root file system")?;
         hooks::step("builder: host left");
-        let topology = build.request.runtime_files.is_some().then(|| topology.limited(build.processors));
-        let out = rootfs::assemble(&build.request, self.identity, handles, topology.as_ref())
+        let system = match &build.request.runtime_files {
+            None => None,
+            Some(_) if topology.has_more_than(build.processors) => {
+                topology.limited(build.processors).write_at("/l/limited-sys")?;
+                Some("/l/limited-sys")
+            }
+            Some(_) => Some("/l/sys"),
+        };
+        let out = rootfs::assemble(&build.request, self.identity, handles, system)
             .in_control("root file system")?;
         hooks::step("builder: root assembled");
         protocol::send(&self.socket, &FromInit::Output, &[out.as_fd()])?;

@@ -11,7 +11,7 @@ use crate::mounts;
 use crate::protocol::Request;
 use crate::runtime_files::{self, MARK};
 use crate::spec::{round_to_pages, target_components};
-use crate::topology::{self, Topology};
+use crate::topology;
 use crate::user_mounts::RequestMount;
 use crate::{terminal, user_mounts};
 use invarlock_error::{Context as _, Error, Foreign as _, Kind, Result};
@@ -31,12 +31,12 @@ const MAX_LINKS: usize = 40;
 /// Mount points. Images without them get them from an additional layer.
 const MOUNT_POINTS: [&str; 5] = ["dev", "in", "out", "proc", "tmp"];
 
-/// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`, and `/sys` if there is a topology. Returns the handle of `/out`.
+/// Mounts the image at [`ROOT`], and in it `/in`, `/out`, `/tmp` and `/dev`, and `/sys` from the directory `system`. Returns the handle of `/out`.
 pub(crate) fn assemble(
     request: &Request,
     identity: Identity,
     mut handles: Vec<OwnedFd>,
-    topology: Option<&Topology>,
+    system: Option<&str>,
 ) -> Result<OwnedFd> {
     let mut inputs = handles.split_off(request.rootfs.len());
     let binds = inputs.split_off(request.inputs.len());
@@ -84,8 +84,8 @@ pub(crate) fn assemble(
     if request.streams.are_terminal() {
         terminal::mount(&dev, &format!("{ROOT}/dev"), inside).in_control("terminal")?;
     }
-    if let Some(topology) = topology {
-        system(topology, &root)?;
+    if let Some(directory) = system {
+        mount_system(directory, &root)?;
     }
     input(request, inputs, &root)?;
     user_mounts::attach(&request.mounts, binds, &root, inside)?;
@@ -99,16 +99,11 @@ fn mount_in(mount: &OwnedFd, root: &OwnedFd, name: &str) -> Result<()> {
     mounts::attach(mount, &target).with_context(|| format!("mounting /{name}"))
 }
 
-/// Mounts `/sys`: the topology, read-only. One that the image redirects by a link stays as it is. It is a directory of the builder's own file
-/// system, so that no further one has to be created.
-fn system(topology: &Topology, root: &OwnedFd) -> Result<()> {
-    const AT: &str = "/l/y";
+/// Mounts `/sys`, read-only: a directory of the builder's own file system, so that no further one has to be created. One that the image
+/// redirects by a link stays as it is.
+fn mount_system(directory: &str, root: &OwnedFd) -> Result<()> {
     let Some(target) = mounts::plain_directory(root, topology::NAME)? else { return Ok(()) };
-    fs::create_dir(AT).context("creating /sys")?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let at = rustix::fs::open(AT, flags, Mode::empty()).context("creating /sys")?;
-    topology.write(&at, false)?;
-    let mount = mounts::clone_path(AT, false).context("cloning the mount of /sys")?;
+    let mount = mounts::clone_path(directory, false).context("cloning the mount of /sys")?;
     mounts::restrict(&mount, mounts::system()).context("making /sys read-only")?;
     mounts::attach(&mount, &target).context("mounting /sys")
 }

@@ -57,9 +57,14 @@ impl Topology {
         Self::read(Path::new(TARGET), usable.collect())
     }
 
+    /// Whether [`Self::limited`] would show fewer processors.
+    pub(crate) fn has_more_than(&self, count: Option<usize>) -> bool {
+        count.is_some_and(|count| count < self.usable.len())
+    }
+
     /// The same of the first `count` of these processors.
     pub(crate) fn limited(mut self, count: Option<usize>) -> Self {
-        if count.is_some_and(|count| count < self.usable.len()) {
+        if self.has_more_than(count) {
             self.usable.truncate(count.unwrap_or(usize::MAX));
             for (_, members) in self.packages.values_mut().chain(self.cores.values_mut()) {
                 *members = within(members, &self.usable);
@@ -100,6 +105,15 @@ impl Topology {
             }
         }
         Topology { usable, ..topology }
+    }
+
+    /// Writes it to a new directory.
+    pub(crate) fn write_at(&self, path: &str) -> Result<()> {
+        let doing = || format!("creating {TARGET}");
+        std::fs::create_dir(path).with_context(doing)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = rustix::fs::open(path, flags, Mode::empty()).with_context(doing)?;
+        self.write(&at, false)
     }
 
     /// Writes it below a directory that this program created. `open` gives files and directories the mode that all users can read, whatever
