@@ -23,15 +23,11 @@ const CREATING: &str = "creating a user namespace for id-mapped mounts";
 
 /// The user namespaces created so far, by owner of the file.
 #[derive(Default)]
-pub(crate) struct IdMapped(BTreeMap<(u32, u32), OwnedFd>);
+struct IdMapped(BTreeMap<(u32, u32), OwnedFd>);
 
 /// Detached, read-only mounts of layers and of inputs that are files, in the order of `fds`. Handles of other inputs are returned as they are.
-pub(crate) fn mounts(
-    request: &Request,
-    identity: Identity,
-    fds: Vec<OwnedFd>,
-    namespaces: &mut IdMapped,
-) -> Result<Vec<OwnedFd>> {
+pub(crate) fn mounts(request: &Request, identity: Identity, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
+    let mut namespaces = IdMapped::default();
     let mut out = Vec::with_capacity(fds.len());
     let mut fds = fds.into_iter();
     for fd in fds.by_ref().take(request.rootfs.len()) {
@@ -54,12 +50,6 @@ pub(crate) fn mounts(
 }
 
 impl IdMapped {
-    /// The namespace for files of root, which the layers in root's store are, while the supervisor waits for the request. If it cannot be
-    /// created, the request that needs it fails.
-    pub(crate) fn ahead(identity: Identity) -> Self {
-        Self(namespace(0, 0, identity).into_iter().map(|namespace| ((0, 0), namespace)).collect())
-    }
-
     /// A layer of the image. With the files of an OCI runtime its owner is mapped to the workload, as in a run started by a user: images have
     /// directories that only their owner can enter.
     fn layer(&mut self, fd: &OwnedFd, request: &Request, identity: Identity) -> Result<OwnedFd> {

@@ -7,7 +7,6 @@ use crate::builder::Builder;
 use crate::failure::SystemCall as _;
 use crate::init::Init;
 use crate::observe::expected_inputs;
-use crate::prepare::IdMapped;
 use crate::protocol::{self, Reply, Request};
 use crate::sys::{self, Forked};
 use crate::{core_dumps, hints, hooks, limits, prepare, rlimit, user_mounts};
@@ -70,11 +69,7 @@ impl Run<'_> {
             }
             None => Ok(()),
         });
-        self.or_reported_failure(sent)?;
-        if self.identity.by_root {
-            self.id_mapped = IdMapped::ahead(self.identity);
-        }
-        Ok(())
+        self.or_reported_failure(sent)
     }
 
     /// The cgroup that a new process is cloned into. Without clone3(2), it enters by itself.
@@ -120,8 +115,7 @@ impl Run<'_> {
         let inputs = expected_inputs(&request, &handles[request.rootfs.len()..])?;
         let binds = user_mounts::expected(&request.mounts, &handles[files..])?;
         let handles = match self.identity.by_root {
-            true => prepare::mounts(&request, self.identity, handles, &mut self.id_mapped)
-                .in_control("root file system")?,
+            true => prepare::mounts(&request, self.identity, handles).in_control("root file system")?,
             false => handles,
         };
         fds.extend(handles);

@@ -8,7 +8,6 @@ use crate::identity::{Identity, IdsInside};
 use crate::limits::{Capacity, Enforcement};
 use crate::observations::{InitReport, InputObservation, Observations, WorkloadReport};
 use crate::outcome::Usage;
-use crate::prepare::IdMapped;
 use crate::protocol::{Build, Request};
 use crate::sys;
 use crate::user_mounts::ExpectedFile;
@@ -26,8 +25,6 @@ pub(super) struct Run<'a> {
     pub(super) cgroup: &'a RunCgroup,
     pub(super) launcher: &'a UnixStream,
     pub(super) signals: OwnedFd,
-    /// User namespaces for mounts of files that root owns.
-    pub(super) id_mapped: IdMapped,
     pub(super) state: State,
 }
 
@@ -159,15 +156,7 @@ impl<'a> Run<'a> {
         }
         let signals = sys::signalfd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
             .context("blocking signals")?;
-        Ok(Run {
-            host,
-            identity,
-            cgroup,
-            launcher,
-            signals,
-            id_mapped: IdMapped::default(),
-            state: State::Preparing(None),
-        })
+        Ok(Run { host, identity, cgroup, launcher, signals, state: State::Preparing(None) })
     }
 
     /// Ends the run, whatever its state. `status` is that of the workload, as `wait(2)` encodes it.
