@@ -2,6 +2,7 @@
 //!
 //! Commands, options and defaults are those of the InvarLock Python package; `SPECIFICATION.md` lists the differences.
 
+mod always;
 mod attest;
 mod calibrate;
 mod container;
@@ -36,8 +37,8 @@ pub use report::{
     ExplainArgs, ExportArgs, GenerateArgs, GenerateFormat, HtmlArgs, ReportCommand, ValidateArgs,
 };
 pub use runtime::{
-    AlwaysArgs, BundleArgs, ChangeArgs, KillArgs, LearnArgs, LogsArgs, ProbeArgs, RunArgs, RuntimeCommand,
-    StopArgs, StreamArgs, WorkloadArgs,
+    BundleArgs, ChangeArgs, KillArgs, LearnArgs, LogsArgs, ProbeArgs, RunArgs, RuntimeCommand, StopArgs,
+    StreamArgs, WorkloadArgs,
 };
 pub use special_files::SpecialFileArgs;
 pub use sweep::{Executor, SweepArgs};

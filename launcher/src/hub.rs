@@ -27,9 +27,9 @@ impl Model {
 
 /// The directory that a user named: a path, or the name of a model in the cache. `flag` is the option, for messages.
 pub fn model(flag: &str, text: &Path) -> Result<Model> {
-    // As names of datasets are written.
-    let prefixed = text.to_str().and_then(|text| text.strip_prefix("hf:")).and_then(Name::parse);
-    let named = prefixed.or_else(|| text.to_str().and_then(Name::parse)).filter(|_| !text.exists());
+    // Names of datasets have this prefix, and no other name has a colon.
+    let name = text.to_str().map(|text| text.strip_prefix("hf:").unwrap_or(text));
+    let named = name.and_then(Name::parse).filter(|_| !text.exists());
     match named {
         None => Ok(Model::directory(text)),
         Some(name) => {

@@ -1,5 +1,6 @@
 //! `invarlock runtime engine …`: the commands of Podman and Docker that InvarLock's Python package calls, and those alone.
 
+use super::always::AlwaysArgs;
 use super::container::{parse_cpus, parse_memory, parse_name, parse_pids, parse_stop_timeout};
 use super::mounts::{MountOption, parse_mount, parse_tmpfs, parse_volume};
 use crate::device_name::DeviceName;
@@ -116,15 +117,9 @@ pub struct EngineRunArgs {
     /// Image, then the arguments of its entrypoint
     #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [ARGV]")]
     pub command: Vec<String>,
-    /// Always: nothing is kept of a container
-    #[arg(long)]
-    pub rm: bool,
-    /// Always: the first process of a container is an init
-    #[arg(long)]
-    pub init: bool,
-    /// Always: the files of an image are read-only
-    #[arg(long)]
-    pub read_only: bool,
+    /// What every run is.
+    #[command(flatten)]
+    pub always: AlwaysArgs,
     /// Always ALL
     #[arg(long, value_name = "NAME")]
     pub cap_drop: Vec<String>,

@@ -1,5 +1,6 @@
 //! `invarlock runtime …`.
 
+use super::always::AlwaysArgs;
 use super::container::{VerifyImageArgs, parse_name, parse_stop_timeout};
 use super::{EngineCommand, ImageCommand, LimitArgs, MountArgs};
 use clap::{Args, Subcommand, ValueEnum};
@@ -57,6 +58,9 @@ pub enum RuntimeCommand {
 #[derive(Debug, Args)]
 #[command(mut_arg("output_size", |arg| arg.help(OUTPUT_SIZE)))]
 #[command(mut_arg("image", |arg| arg.required(false).required_unless_present("bundle")))]
+#[command(mut_arg("rm", |arg| arg.hide(true)))]
+#[command(mut_arg("init", |arg| arg.hide(true)))]
+#[command(mut_arg("read_only", |arg| arg.hide(true)))]
 pub struct RunArgs {
     /// The command.
     #[command(flatten)]
@@ -85,29 +89,14 @@ pub struct RunArgs {
     /// What needs no option here.
     #[command(flatten)]
     pub always: AlwaysArgs,
-}
-
-/// Options that people know from Podman and Docker, and that change nothing: every run is so.
-#[derive(Debug, Clone, Copy, Default, Args)]
-#[allow(dead_code, reason = "nothing depends on them")]
-pub struct AlwaysArgs {
-    /// Nothing of a run is kept
-    #[arg(long, hide = true)]
-    rm: bool,
-    /// The image is read-only
-    #[arg(long, hide = true)]
-    read_only: bool,
-    /// The first process is an init
-    #[arg(long, hide = true)]
-    init: bool,
     /// There is no network
     #[arg(long, hide = true, value_name = "none")]
-    network: Option<NoNetwork>,
+    pub network: Option<NoNetwork>,
 }
 
 /// The only network.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum NoNetwork {
+pub enum NoNetwork {
     /// None.
     None,
 }

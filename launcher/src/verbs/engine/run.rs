@@ -4,8 +4,8 @@ use super::Engine;
 use super::images;
 use super::record::Recorder;
 use crate::args::{
-    AlwaysArgs, CallArgs, ChangeArgs, EngineRunArgs, LimitArgs, MountArgs, RunArgs, StreamArgs,
-    VerifyImageArgs, WorkloadArgs,
+    CallArgs, ChangeArgs, EngineRunArgs, LimitArgs, MountArgs, RunArgs, StreamArgs, VerifyImageArgs,
+    WorkloadArgs,
 };
 use crate::error::{Error, ExitCodes, Format, Result, report};
 use crate::image;
@@ -95,6 +95,7 @@ fn request(args: &EngineRunArgs, image: String, argv: &[String]) -> RunArgs {
         cidfile: args.cidfile.clone(),
         stop_timeout: Some(args.stop_timeout.unwrap_or(STOP_TIMEOUT)),
         json: false,
-        always: AlwaysArgs::default(),
+        always: args.always,
+        network: None,
     }
 }
