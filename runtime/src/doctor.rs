@@ -119,7 +119,12 @@ pub fn check() -> Vec<ControlCheck> {
         checked("pidfd", true, pidfd(), "install Linux 5.15 or newer"),
         checked("core dumps", true, core_dumps::check(), CORE_DUMPS_REMEDY),
         checked("children list", true, children(), "use a kernel with CONFIG_PROC_CHILDREN"),
-        checked("sealed executable", true, sealed(), hints::MEMFD),
+        checked(
+            "protected executable",
+            true,
+            executable::protection().map(str::to_owned).map_err(|e| e.to_string()),
+            hints::MEMFD,
+        ),
         checked(
             "sealed inputs",
             true,
@@ -357,10 +362,6 @@ fn children() -> Result<String, String> {
     fs::read_to_string("/proc/thread-self/children")
         .map(|_| "/proc/<pid>/children exists".into())
         .map_err(|e| e.to_string())
-}
-
-fn sealed() -> Result<String, String> {
-    executable::protected_executable().map(|_| "created one".into()).map_err(|e| e.to_string())
 }
 
 /// Tries the file system of the working directory, where inputs are likely to be.

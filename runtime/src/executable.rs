@@ -1,17 +1,19 @@
 //! Starts the supervisor from an executable that no process in a container can modify.
 //!
 //! `/proc/<pid>/exe` of a process in a container leads back to the file that it was started from (CVE-2019-5736). The supervisor, whose
-//! copies are builder and init, is therefore never started from that file itself. Root starts it through a read-only mount of the
-//! file, other users from a sealed memfd copy. In addition, init is not dumpable, so it cannot be inspected from inside.
+//! copies are builder and init, is therefore never started from that file itself, but through a read-only mount of the file that is in no
+//! mount namespace. Where there is no such mount, for example after the file was replaced, it is started from a sealed memfd copy. In
+//! addition, init is not dumpable, so it cannot be inspected from inside.
 
 use crate::failure::SystemCall as _;
 use crate::{hints, hooks, mounts, seal, sys};
 use invarlock_error::{Context as _, Error, Result};
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::OpenTreeFlags;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +21,9 @@ use std::sync::Mutex;
 
 /// `argv[0]` of the supervisor.
 pub(crate) const SUPERVISOR: &str = "invarlock-supervisor";
+
+/// This program's file.
+const OWN: &str = "/proc/self/exe";
 
 /// The sealed copy: created once a process, and kept by its descriptor.
 static SEALED: Mutex<Option<OwnedFd>> = Mutex::new(None);
@@ -36,7 +41,7 @@ pub(crate) fn reject_elevated() -> Result<()> {
 /// one; it is not needed any more.
 pub(crate) fn spawn(socket: UnixStream) -> Result<(Child, Option<OwnedFd>)> {
     reject_elevated()?;
-    if let Some(mount) = own_mount() {
+    if let Some(mount) = read_only_mount() {
         return Ok((start(&mount, socket)?, Some(mount)));
     }
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -63,21 +68,28 @@ fn start(executable: &OwnedFd, socket: UnixStream) -> Result<Child> {
         .or_no_process(|| "starting the supervisor".into())
 }
 
-/// An executable as [`spawn`] uses it.
-pub(crate) fn protected_executable() -> Result<OwnedFd> {
-    own_mount().map_or_else(sealed_copy, Ok)
-}
-
-fn own_mount() -> Option<OwnedFd> {
-    rustix::process::geteuid().is_root().then(read_only_mount).flatten()
+/// How [`spawn`] protects the executable on this machine.
+pub(crate) fn protection() -> Result<&'static str> {
+    match read_only_mount() {
+        Some(_) => Ok("a read-only mount of this program"),
+        None => sealed_copy().map(|_| "a sealed copy of this program in memory"),
+    }
 }
 
 /// The executable through a new mount that is permanently read-only. A process in a container cannot change a mount that it does not have.
+/// Root makes it by itself, other users in a namespace, which has other mounts of the same paths.
 fn read_only_mount() -> Option<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = rustix::mount::open_tree(CWD, "/proc/self/exe", flags).ok()?;
-    mounts::restrict(&mount, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID).ok()?;
-    Some(mount)
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
+    if rustix::process::geteuid().is_root() {
+        let mount = mounts::clone_path(OWN, false).ok()?;
+        mounts::restrict(&mount, attributes).ok()?;
+        return Some(mount);
+    }
+    let path = std::env::current_exe().ok()?;
+    let path = CString::new(path.into_os_string().into_vec()).ok()?;
+    let mount = sys::clone_mount_as_user(&path, attributes).ok()?;
+    let (mounted, own) = (rustix::fs::fstat(&mount).ok()?, rustix::fs::stat(OWN).ok()?);
+    ((mounted.st_dev, mounted.st_ino) == (own.st_dev, own.st_ino)).then_some(mount)
 }
 
 fn sealed_copy() -> Result<OwnedFd> {
@@ -86,9 +98,9 @@ fn sealed_copy() -> Result<OwnedFd> {
 
 fn copy_to_memory() -> Result<OwnedFd> {
     let doing = || "copying this program into a sealed memfd".to_owned();
-    let mut from = File::open("/proc/self/exe").map_err(|cause| {
+    let mut from = File::open(OWN).map_err(|cause| {
         let missing = cause.kind() == std::io::ErrorKind::NotFound;
-        let error = Error::from(cause).context("/proc/self/exe").context(doing());
+        let error = Error::from(cause).context(OWN).context(doing());
         if missing {
             error.with_kind(invarlock_error::Kind::Unsupported).with_hint(hints::PROC_SELF)
         } else {

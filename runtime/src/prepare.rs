@@ -6,15 +6,13 @@
 use crate::failure::SystemCall as _;
 use crate::identity::Identity;
 use crate::protocol::Request;
-use crate::sys::{self, Forked};
+use crate::sys;
 use crate::user_mounts::{self, RequestMount};
 use crate::{hints, mounts};
 use invarlock_error::{Context as _, Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
 
 /// What `mount_setattr` gives where a file system has no id-mapped mounts, or does not belong to this user namespace.
 const NOT_SUPPORTED: [i32; 3] = [libc::EINVAL, libc::EPERM, libc::EOPNOTSUPP];
@@ -136,24 +134,9 @@ pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
 
 /// A user namespace without processes that maps the owner of a file to the workload's host id.
 fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
-    let (own_end, child_end) = UnixStream::pair().context(CREATING)?;
-    let cloned = sys::clone_process(libc::CLONE_NEWUSER, None)
+    sys::with_user_namespace(|pid| mapped(pid, uid, gid, identity))
         .or_unsupported(|| CREATING.into(), hints::NAMESPACES)
-        .in_control("namespaces")?;
-    let (pid, handle) = match cloned {
-        Forked::Child => {
-            drop(own_end);
-            // Waits for the end of the stream.
-            drop((&child_end).read(&mut [0]));
-            sys::exit_now(0)
-        }
-        Forked::Parent(pid, handle) => (pid, handle),
-    };
-    let namespace = mapped(pid, uid, gid, identity);
-    drop(own_end);
-    let options = rustix::process::WaitIdOptions::EXITED;
-    _ = rustix::process::waitid(rustix::process::WaitId::PidFd(handle.as_fd()), options);
-    namespace
+        .in_control("namespaces")?
 }
 
 fn mapped(pid: i32, uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {

@@ -1,9 +1,10 @@
 //! System calls that no dependency wraps. All `unsafe` code of this crate is here.
 #![allow(unsafe_code, reason = "raw system calls without a safe wrapper")]
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use rustix::mount::OpenTreeFlags;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -54,6 +55,118 @@ fn old_clone(namespaces: c_int, pidfd: &mut c_int) -> io::Result<libc::c_long> {
     let (none, pointer) = (0 as libc::c_long, std::ptr::from_mut(pidfd));
     // SAFETY: without a stack, CLONE_VM or a second thread this is fork(2); the pidfd goes where the parent's id would.
     result(unsafe { libc::syscall(libc::SYS_clone, flags, none, pointer, none, none) })
+}
+
+/// The size of the stack of a process that shares this one's memory: enough for a few system calls.
+const STACK: usize = 64 << 10;
+
+/// Clones this process into new `namespaces`, with the same memory, to run `body` on `stack`. Its page tables are not
+/// copied, and no page is written twice.
+///
+/// # Safety
+///
+/// Until the new process is dead, `stack` and `argument` must live. If this process goes on meanwhile, `body` may only make system calls
+/// that change no memory.
+unsafe fn clone_with_memory(
+    namespaces: c_int,
+    stack: &mut [u128],
+    body: extern "C" fn(*mut c_void) -> c_int,
+    argument: *mut c_void,
+) -> io::Result<libc::pid_t> {
+    let top = stack.as_mut_ptr_range().end.cast();
+    // SAFETY: the stack is aligned and has room, as the caller promises also for as long as it is used.
+    let pid = unsafe { libc::clone(body, top, libc::CLONE_VM | namespaces, argument) };
+    result(libc::c_long::from(pid)).map(|_| pid)
+}
+
+/// Waits for the end of a process that has no exit signal.
+fn wait_for(pid: libc::pid_t) {
+    // SAFETY: a null status is allowed.
+    while unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) } < 0
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+}
+
+/// A detached clone, with these attributes, of the mount at `path`. A user and a mount namespace are made for it, so the caller needs no
+/// privilege. Any thread may call it; it waits until the mount is there.
+pub(crate) fn clone_mount_as_user(path: &CStr, attributes: u64) -> io::Result<OwnedFd> {
+    struct Order<'a> {
+        path: &'a CStr,
+        attributes: u64,
+        answer: io::Result<OwnedFd>,
+    }
+    extern "C" fn obey(order: *mut c_void) -> c_int {
+        // SAFETY: `order` is that of the waiting caller.
+        let order = unsafe { &mut *order.cast::<Order<'_>>() };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let cloned = rustix::mount::open_tree(rustix::fs::CWD, order.path, flags).map_err(io::Error::from);
+        order.answer = cloned.and_then(|mount| {
+            mount_setattr(mount.as_fd(), false, order.attributes, libc::MS_PRIVATE, None)?;
+            Ok(mount)
+        });
+        0
+    }
+    let mut order = Order { path, attributes, answer: Err(io::ErrorKind::Interrupted.into()) };
+    // The new process has the descriptors of this one, so the mount needs not be sent. It must not run handlers of signals.
+    let namespaces = libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    let mut stack = vec![0; STACK / size_of::<u128>()];
+    let blocked = Blocked::all();
+    // SAFETY: CLONE_VFORK suspends this thread until the new process is dead, and the other threads know nothing of `order`.
+    let pid =
+        unsafe { clone_with_memory(namespaces, &mut stack, obey, std::ptr::from_mut(&mut order).cast()) };
+    drop(blocked);
+    wait_for(pid?);
+    order.answer
+}
+
+/// Calls `work` with the id of a process in a new user namespace. The process does nothing and is dead afterwards.
+pub(crate) fn with_user_namespace<T>(work: impl FnOnce(i32) -> T) -> io::Result<T> {
+    extern "C" fn wait(_: *mut c_void) -> c_int {
+        let none = std::ptr::null::<c_void>();
+        loop {
+            // SAFETY: without descriptors and time the call only waits. No signal but SIGKILL ends it, so it writes no errno.
+            unsafe { libc::syscall(libc::SYS_ppoll, none, 0usize, none, none, 0usize) };
+        }
+    }
+    /// Ends the process when dropped.
+    struct Waiting(libc::pid_t);
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            kill_child(self.0, libc::SIGKILL);
+            wait_for(self.0);
+        }
+    }
+    let mut stack = vec![0; STACK / size_of::<u128>()];
+    let blocked = Blocked::all();
+    // SAFETY: the process is dead before the stack is gone, and it only waits.
+    let pid = unsafe { clone_with_memory(libc::CLONE_NEWUSER, &mut stack, wait, std::ptr::null_mut()) };
+    drop(blocked);
+    let process = Waiting(pid?);
+    Ok(work(process.0))
+}
+
+/// Every signal is blocked for this thread while this lives.
+struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    fn all() -> Self {
+        // SAFETY: sigset_t is plain data for which zeroes are valid.
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is valid for the call.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: both sets are valid for the call.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        Blocked(before)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that was valid before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
 }
 
 /// Ends this process without running exit handlers of the process that it was cloned from.

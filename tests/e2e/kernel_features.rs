@@ -7,6 +7,7 @@
 use invarlock_tests::stage::{RAN, Stage};
 use invarlock_tests::{As, both, demo, is_root, layout, message_and_hint, program, root, skip};
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A removed feature and the expected result.
@@ -16,6 +17,8 @@ struct TestCase {
     scenario: Scenario,
     /// The argument of `without`, or the script that removes the feature from a namespace.
     hidden: &'static str,
+    /// The program is started from a file that was removed, so a user can have no mount of it.
+    removed: bool,
     expected: Expected,
 }
 
@@ -24,10 +27,8 @@ struct TestCase {
 enum Scenario {
     /// `runtime run` by root and by an ordinary user.
     Run,
-    /// `runtime run` by an ordinary user, because root has a fallback.
+    /// `runtime run` by an ordinary user, because root does not need the feature.
     RunAsUser,
-    /// `runtime run` by root.
-    RunAsRoot,
     /// `runtime run` of an image of several layers.
     RunOfLayers,
     /// `evaluate` by root.
@@ -45,11 +46,15 @@ enum Expected {
 
 impl TestCase {
     const fn of(feature: &'static str, hidden: &'static str) -> Self {
-        TestCase { feature, scenario: Scenario::Run, hidden, expected: Expected::Works }
+        TestCase { feature, scenario: Scenario::Run, hidden, removed: false, expected: Expected::Works }
     }
 
     const fn scenario(self, scenario: Scenario) -> Self {
         TestCase { scenario, ..self }
+    }
+
+    const fn removed(self) -> Self {
+        TestCase { removed: true, ..self }
     }
 
     const fn error(self, control: &'static str, cause: &'static str, hint: &'static str) -> Self {
@@ -75,7 +80,7 @@ const ALLOW: &str =
     "in a container, let its filter allow clone, unshare, mount, sethostname and setdomainname";
 const LISTENER: &str = "SECCOMP_FILTER_FLAG_NEW_LISTENER";
 
-const TEST_CASES: [TestCase; 41] = [
+const TEST_CASES: [TestCase; 42] = [
     missing_call("openat2").error(ROOT, ENOSYS, NEWER),
     missing_call("open_tree").error(ROOT, ENOSYS, NEWER),
     missing_call("move_mount").error(ROOT, ENOSYS, NEWER),
@@ -130,19 +135,23 @@ const TEST_CASES: [TestCase; 41] = [
     TestCase::of("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "filter-wait-killable"),
     missing_call("pidfd_getfd").error(CALLS, ENOSYS, "Linux 5.6 or newer"),
     TestCase::of("pidfd_getfd", "pidfd_getfd:1").error(CALLS, EPERM, "kernel.yama.ptrace_scope"),
-    TestCase::of("MFD_EXEC", "memfd-exec"),
-    missing_call("memfd_create").scenario(Scenario::RunAsUser).error(
+    TestCase::of("MFD_EXEC", "memfd-exec").removed(),
+    missing_call("memfd_create").scenario(Scenario::RunAsUser).removed().error(
         "executable",
         ENOSYS,
         "allow memfd_create",
     ),
-    missing_call("memfd_create").scenario(Scenario::RunAsRoot),
+    missing_call("memfd_create"),
     missing_call("memfd_create").scenario(Scenario::EvaluationAsRoot).error("inputs", ENOSYS, NEWER),
     TestCase::of("executable memory files", "echo 2 > /proc/sys/vm/memfd_noexec")
         .scenario(Scenario::RunInNamespaces)
+        .removed()
         .error("executable", EACCES, "set vm.memfd_noexec to 0 or 1"),
     // With 1 the kernel only makes MFD_NOEXEC_SEAL the default. The launcher requests MFD_EXEC.
     TestCase::of("executable memory files", "echo 1 > /proc/sys/vm/memfd_noexec")
+        .scenario(Scenario::RunInNamespaces)
+        .removed(),
+    TestCase::of("executable memory files", "echo 2 > /proc/sys/vm/memfd_noexec")
         .scenario(Scenario::RunInNamespaces),
     TestCase::of("overlay", "overlay").scenario(Scenario::RunOfLayers).error(
         ROOT,
@@ -178,14 +187,15 @@ impl FeatureStage {
 
     /// The command on a kernel without the feature, or none if the case does not apply to this
     /// user.
-    fn without(&self, case: &TestCase, command: Command) -> Option<Command> {
+    fn without(&self, case: &TestCase, mut command: Command) -> Option<Command> {
+        if case.removed {
+            command = self.removed(&command);
+        }
         let root = self.stage.is_roots();
         match case.scenario {
             Scenario::Run | Scenario::RunOfLayers => Some(self.filtered(case.hidden, &command)),
             Scenario::RunAsUser => (!root).then(|| self.filtered(case.hidden, &command)),
-            Scenario::RunAsRoot | Scenario::EvaluationAsRoot => {
-                root.then(|| self.filtered(case.hidden, &command))
-            }
+            Scenario::EvaluationAsRoot => root.then(|| self.filtered(case.hidden, &command)),
             Scenario::RunInNamespaces => (is_root() && !root).then(|| {
                 self.stage.place.inside(
                     &["--mount", "--pid", "--fork", "--mount-proc"],
@@ -198,15 +208,26 @@ impl FeatureStage {
 
     /// The command, started by `without`, which `setpriv` starts instead of the launcher.
     fn filtered(&self, hidden: &str, command: &Command) -> Command {
-        let without = self.stage.place.path("bin/without");
+        self.behind(&self.stage.place.path("bin/without"), &[hidden, "--"], command)
+    }
+
+    /// The command, with a launcher whose file is removed before it starts.
+    fn removed(&self, command: &Command) -> Command {
+        const SCRIPT: &str =
+            "cp \"$0\" ../tmp/removed; exec 3<../tmp/removed; rm ../tmp/removed; exec /proc/self/fd/3 \"$@\"";
+        self.behind(Path::new("/bin/sh"), &["-ec", SCRIPT], command)
+    }
+
+    /// The command, whose launcher another program starts.
+    fn behind(&self, program: &Path, args: &[&str], command: &Command) -> Command {
         let line: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-        let program =
-            line.iter().position(|word| *word == self.stage.place.path("bin/invarlock").as_os_str()).unwrap();
-        let args: Vec<&str> = line[program..].iter().map(|word| word.to_str().unwrap()).collect();
-        let mut filtered =
-            self.stage.place.command_of(&without, &[&[hidden, "--"], args.as_slice()].concat());
-        filtered.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        filtered
+        let place = &self.stage.place;
+        let first = [place.path("bin/invarlock"), PathBuf::from("/bin/sh")];
+        let start = line.iter().position(|word| first.iter().any(|path| path.as_os_str() == *word)).unwrap();
+        let line: Vec<&str> = line[start..].iter().map(|word| word.to_str().unwrap()).collect();
+        let mut behind = place.command_of(program, &[args, line.as_slice()].concat());
+        behind.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        behind
     }
 
     /// Runs the case and checks its result.

@@ -4,6 +4,7 @@
 
 use invarlock_tests::leaks::{self, Places};
 use invarlock_tests::{As, Place, Ran, both, demo, is_root, layout, program, set_mode, skip};
+use rustix::fs::SealFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::Read as _;
@@ -94,6 +95,35 @@ fn inherited_descriptors_and_variables_do_not_reach_the_container() {
         let ran = stage.run(script, &["--", "/workload", "see"]).expect(0);
         assert_eq!(self_description(&ran)["descriptors"], serde_json::json!([0, 1, 2]));
         assert!(!ran.out.contains("LISTEN") && !ran.out.contains("SECRET"), "{}", ran.out);
+    }
+}
+
+/// Not even root can change the file of a process of a run through `/proc/<pid>/exe`: it is behind a read-only mount, or a copy if the
+/// program was removed (CVE-2019-5736).
+#[test]
+fn executable_of_a_run_cannot_be_changed() {
+    if !is_root() {
+        return skip("executable_of_a_run_cannot_be_changed", "only root sees the processes of a run");
+    }
+    const REMOVED: &str = "cp \"$1\" removed; exec 3<removed; rm removed; shift; exec /proc/self/fd/3 \"$@\"";
+    for (user, script) in both().into_iter().flat_map(|user| [(user, "exec \"$@\""), (user, REMOVED)]) {
+        let stage = Stage::new(user);
+        let before = std::fs::metadata(stage.place.path("bin/invarlock")).unwrap().permissions();
+        let mut command = stage.script(script, &["--", "/workload", "sleep"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (supervisor, _) = wait_for_workload(&child);
+        for process in [supervisor, descendants(supervisor)[0]] {
+            let exe = format!("/proc/{process}/exe");
+            let what = format!("{user:?}, {script}, {}", std::fs::read_link(&exe).unwrap().display());
+            if what.contains("/memfd:") {
+                let seals = rustix::fs::fcntl_get_seals(std::fs::File::open(&exe).unwrap()).unwrap();
+                assert!(seals.contains(SealFlags::WRITE | SealFlags::SEAL), "{what}: {seals:?}");
+                continue;
+            }
+            let changed = std::fs::set_permissions(&exe, before.clone());
+            assert_eq!(changed.unwrap_err().raw_os_error(), Some(libc::EROFS), "{what}");
+        }
+        signal_and_wait(child, Signal::TERM);
     }
 }
 
