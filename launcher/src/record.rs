@@ -12,10 +12,12 @@ use invarlock_evidence::format::runtime_manifest::{Launcher, Machine};
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::job::Role;
 use invarlock_evidence::manifest;
-use invarlock_evidence::numerics::digest::sha256_hex;
+use invarlock_evidence::numerics::digest::sha256_of;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The facts of one `evaluate` that its manifests share.
 pub struct Record<'a> {
@@ -142,10 +144,15 @@ pub fn launcher(policy: &Policy) -> Result<Launcher> {
     })
 }
 
-/// SHA-256 of this program's executable.
+/// SHA-256 of this program's executable. Read once: a command writes more than one manifest.
 fn own_digest() -> Result<String> {
-    let bytes = std::fs::read("/proc/self/exe").context("hashing this program")?;
-    Ok(sha256_hex(&bytes))
+    static DIGEST: Mutex<Option<String>> = Mutex::new(None);
+    let mut digest = DIGEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = &*digest {
+        return Ok(known.clone());
+    }
+    let hashed = File::open("/proc/self/exe").and_then(sha256_of).context("hashing this program")?;
+    Ok(digest.insert(hashed.0).clone())
 }
 
 /// This machine.

@@ -12,6 +12,23 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// SHA-256 of everything that can be read, in hexadecimal, and its length in bytes.
+pub fn sha256_of(mut reader: impl std::io::Read) -> std::io::Result<(String, u64)> {
+    // Fits into the processor's cache.
+    let (mut hasher, mut block, mut bytes) = (Sha256::new(), vec![0; 256 << 10], 0);
+    loop {
+        match reader.read(&mut block) {
+            Ok(0) => return Ok((hex::encode(hasher.finalize()), bytes)),
+            Ok(read) => {
+                hasher.update(&block[..read]);
+                bytes += read as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// SHA-256 over the ids that windows use and their tokens: each id, the length of its token in bytes, both as little-endian `u32`, and
 /// the token in UTF-8. An id without a token has the length 2³² - 1.
 pub fn used_tokens<'t>(tokens: impl IntoIterator<Item = (u32, Option<&'t str>)>) -> String {

@@ -2,9 +2,9 @@
 //! changed files too, which cannot be told apart.
 
 use invarlock_evidence::format::plan::File as FileDigest;
+use invarlock_evidence::numerics::digest::sha256_of;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
@@ -130,20 +130,10 @@ fn hash(root: &OwnedFd, path: &Path, most: u64) -> Option<FileDigest> {
     if !metadata.is_file() || metadata.len() > most {
         return None;
     }
-    let (mut hasher, mut block, mut bytes) = (Sha256::new(), vec![0; 1 << 20], 0);
     // A file that grows meanwhile is not read for ever.
-    let mut reader = file.take(most);
-    loop {
-        match reader.read(&mut block).ok()? {
-            0 => break,
-            read => {
-                hasher.update(&block[..read]);
-                bytes += read as u64;
-            }
-        }
-    }
+    let (sha256, bytes) = sha256_of(file.take(most)).ok()?;
     let name = path.strip_prefix(".").unwrap_or(path).to_string_lossy().into_owned();
-    Some(FileDigest { name, sha256: hex::encode(hasher.finalize()), bytes })
+    Some(FileDigest { name, sha256, bytes })
 }
 
 fn inside() -> ResolveFlags {
