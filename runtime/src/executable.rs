@@ -37,19 +37,19 @@ pub(crate) fn reject_elevated() -> Result<()> {
     }
 }
 
-/// Starts a supervisor whose standard input is its end of the socket. Also returns the mount that it was started through, if there is
-/// one; it is not needed any more.
-pub(crate) fn spawn(socket: UnixStream) -> Result<(Child, Option<OwnedFd>)> {
+/// Starts a supervisor whose standard input is its end of the socket.
+pub(crate) fn spawn(socket: UnixStream) -> Result<Child> {
     reject_elevated()?;
     if let Some(mount) = read_only_mount() {
-        return Ok((start(&mount, socket)?, Some(mount)));
+        // From its end on the descriptor is closed, and so nothing can change the mount any more, not even root.
+        return start(&mount, socket);
     }
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let copy = match sealed.take() {
         Some(fd) => sealed.insert(fd),
         None => sealed.insert(sealed_copy()?),
     };
-    Ok((start(copy, socket)?, None))
+    start(copy, socket)
 }
 
 fn start(executable: &OwnedFd, socket: UnixStream) -> Result<Child> {
@@ -76,8 +76,8 @@ pub(crate) fn protection() -> Result<&'static str> {
     }
 }
 
-/// The executable through a new mount that is permanently read-only. A process in a container cannot change a mount that it does not have.
-/// Root makes it by itself, other users in a namespace, which has other mounts of the same paths.
+/// The executable through a new read-only mount. The mount is in no namespace once this descriptor is closed, and the kernel changes only
+/// mounts that are in one. Root makes it by itself, other users in new namespaces, in which they may mount.
 fn read_only_mount() -> Option<OwnedFd> {
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
     if rustix::process::geteuid().is_root() {

@@ -8,7 +8,7 @@ use crate::identity::Identity;
 use crate::protocol::Request;
 use crate::sys;
 use crate::user_mounts::{self, RequestMount};
-use crate::{hints, mounts};
+use crate::{hints, hooks, mounts};
 use invarlock_error::{Context as _, Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -134,7 +134,11 @@ pub(crate) fn try_id_mapped(on: &OwnedFd) -> Result<()> {
 
 /// A user namespace without processes that maps the owner of a file to the workload's host id.
 fn namespace(uid: u32, gid: u32, identity: Identity) -> Result<OwnedFd> {
-    sys::with_user_namespace(|pid| mapped(pid, uid, gid, identity))
+    let made = |pid| {
+        hooks::step("supervisor: namespace of mounts made");
+        mapped(pid, uid, gid, identity)
+    };
+    sys::with_user_namespace(made)
         .or_unsupported(|| CREATING.into(), hints::NAMESPACES)
         .in_control("namespaces")?
 }

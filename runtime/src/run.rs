@@ -36,8 +36,6 @@ pub struct Supervisor {
     /// The ids of the workload that it was told, and for which it prepares the run; none for those of a measurement.
     prepared: Option<Option<IdsInside>>,
     child: Reaper,
-    /// The mount that it was started through. Unmounting needs a grace period of the kernel, so it is dropped during the run.
-    mount: Option<OwnedFd>,
 }
 
 /// Runs a container to its end. `cancel` becoming readable asks it to stop: SIGTERM, and SIGKILL later.
@@ -76,9 +74,9 @@ impl Supervisor {
 
     fn start() -> Result<Self> {
         let (socket, supervisor_end) = UnixStream::pair().context("creating a socket")?;
-        let (child, mount) = executable::spawn(supervisor_end)?;
+        let child = executable::spawn(supervisor_end)?;
         hooks::step("launcher: supervisor started");
-        Ok(Supervisor { socket, prepared: None, child: Reaper(Some(child)), mount })
+        Ok(Supervisor { socket, prepared: None, child: Reaper(Some(child)) })
     }
 
     fn send_prepare(&mut self, host: bool, inside: Option<IdsInside>) -> Result<()> {
@@ -211,7 +209,6 @@ impl Supervisor {
         let sent = protocol::send(&self.socket, &Order::Run(Box::new(request)), &fds);
         drop(descriptors);
         hooks::step("launcher: run handed over");
-        drop(self.mount);
         let result = match sent {
             Ok(()) => relay.until_answer(&self.socket, cancel, sink),
             // The supervisor may have failed before it received the request; its answer has the reason.

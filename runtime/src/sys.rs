@@ -60,8 +60,8 @@ fn old_clone(namespaces: c_int, pidfd: &mut c_int) -> io::Result<libc::c_long> {
 /// The size of the stack of a process that shares this one's memory: enough for a few system calls.
 const STACK: usize = 64 << 10;
 
-/// Clones this process into new `namespaces`, with the same memory, to run `body` on `stack`. Its page tables are not
-/// copied, and no page is written twice.
+/// Clones this process into new `namespaces`, with the same memory, to run `body` on `stack`. Neither its page
+/// tables nor pages that it writes later are copied.
 ///
 /// # Safety
 ///
@@ -109,7 +109,7 @@ pub(crate) fn clone_mount_as_user(path: &CStr, attributes: u64) -> io::Result<Ow
         0
     }
     let mut order = Order { path, attributes, answer: Err(io::ErrorKind::Interrupted.into()) };
-    // The new process has the descriptors of this one, so the mount needs not be sent. It must not run handlers of signals.
+    // The new process has the descriptors of this one, so the mount need not be sent. It must not run handlers of signals.
     let namespaces = libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     let mut stack = vec![0; STACK / size_of::<u128>()];
     let blocked = Blocked::all();
@@ -121,9 +121,14 @@ pub(crate) fn clone_mount_as_user(path: &CStr, attributes: u64) -> io::Result<Ow
     order.answer
 }
 
-/// Calls `work` with the id of a process in a new user namespace. The process does nothing and is dead afterwards.
+/// Calls `work` with the id of a process in a new user namespace. The process only waits. It ends with the call, or with this process.
 pub(crate) fn with_user_namespace<T>(work: impl FnOnce(i32) -> T) -> io::Result<T> {
-    extern "C" fn wait(_: *mut c_void) -> c_int {
+    extern "C" fn wait(parent: *mut c_void) -> c_int {
+        let prepared = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        if prepared.is_err() || now as usize != parent.addr() {
+            return 1;
+        }
         let none = std::ptr::null::<c_void>();
         loop {
             // SAFETY: without descriptors and time the call only waits. No signal but SIGKILL ends it, so it writes no errno.
@@ -139,9 +144,10 @@ pub(crate) fn with_user_namespace<T>(work: impl FnOnce(i32) -> T) -> io::Result<
         }
     }
     let mut stack = vec![0; STACK / size_of::<u128>()];
+    let parent = std::ptr::without_provenance_mut(std::process::id() as usize);
     let blocked = Blocked::all();
     // SAFETY: the process is dead before the stack is gone, and it only waits.
-    let pid = unsafe { clone_with_memory(libc::CLONE_NEWUSER, &mut stack, wait, std::ptr::null_mut()) };
+    let pid = unsafe { clone_with_memory(libc::CLONE_NEWUSER, &mut stack, wait, parent) };
     drop(blocked);
     let process = Waiting(pid?);
     Ok(work(process.0))

@@ -5,7 +5,7 @@
 
 use invarlock_runtime::hooks;
 use invarlock_tests::leaks::{self, Places, Snapshot};
-use invarlock_tests::{As, Place, Ran, both, demo, set_mode};
+use invarlock_tests::{As, Place, Ran, both, demo, is_root, set_mode};
 use serde_json::json;
 use std::sync::{Mutex, MutexGuard};
 
@@ -131,7 +131,9 @@ fn container_run_killed_at_any_step_leaves_nothing() {
     for user in both() {
         let stage = Stage::new(user);
         stage.run(None).expect(0);
-        for step in hooks::EVERY_RUN.iter().chain(&hooks::CONTAINER).chain(&hooks::WORKLOAD) {
+        let by_root = hooks::BY_ROOT.iter().filter(|_| is_root() && user == As::Caller);
+        let steps = hooks::EVERY_RUN.iter().chain(&hooks::CONTAINER).chain(by_root);
+        for step in steps.chain(&hooks::WORKLOAD) {
             let ran = stage.run(Some(step));
             if !was_reported_as_workload_end(&ran, step, 137, "") {
                 assert_killed_process_is_reported(&ran, step, 125);

@@ -98,8 +98,8 @@ fn inherited_descriptors_and_variables_do_not_reach_the_container() {
     }
 }
 
-/// Not even root can change the file of a process of a run through `/proc/<pid>/exe`: it is behind a read-only mount, or a copy if the
-/// program was removed (CVE-2019-5736).
+/// The file of a process of a run is behind a read-only mount, so that even root cannot change its mode through `/proc/<pid>/exe`; or it is
+/// a sealed copy, if the program was removed (CVE-2019-5736).
 #[test]
 fn executable_of_a_run_cannot_be_changed() {
     if !is_root() {

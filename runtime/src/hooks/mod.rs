@@ -9,7 +9,7 @@ mod steps;
 
 #[cfg(feature = "fault-injection")]
 pub use controls::{CONTROLS, Control};
-pub use steps::{CONTAINER, EVERY_RUN, FILES, HOST, WORKLOAD, step};
+pub use steps::{BY_ROOT, CONTAINER, EVERY_RUN, FILES, HOST, WORKLOAD, step};
 pub(crate) use steps::{share_timeline, since_start, start, timeline};
 
 use serde::{Deserialize, Serialize};

@@ -52,6 +52,9 @@ pub const CONTAINER: [&str; 15] = [
     "init: ready said",
 ];
 
+/// The further step of a container that root starts from an image.
+pub const BY_ROOT: [&str; 1] = ["supervisor: namespace of mounts made"];
+
 /// The further steps of host execution.
 pub const HOST: [&str; 4] = [
     "supervisor: program's parent forked",
@@ -76,11 +79,11 @@ pub const FILES: [&str; 9] = [
     "files: evidence synced",
 ];
 
-const STEPS: usize = EVERY_RUN.len() + CONTAINER.len() + HOST.len() + WORKLOAD.len();
+const STEPS: usize = EVERY_RUN.len() + CONTAINER.len() + BY_ROOT.len() + HOST.len() + WORKLOAD.len();
 
 /// The steps whose time is recorded.
 fn timed() -> impl Iterator<Item = &'static str> {
-    EVERY_RUN.into_iter().chain(CONTAINER).chain(HOST).chain(WORKLOAD)
+    EVERY_RUN.into_iter().chain(CONTAINER).chain(BY_ROOT).chain(HOST).chain(WORKLOAD)
 }
 
 /// When this process reached its steps, nanoseconds of the monotonic clock; 0 if it did not.
