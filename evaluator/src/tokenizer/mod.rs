@@ -3,6 +3,7 @@
 mod byte_level;
 mod definition;
 mod parts;
+mod prefix;
 mod sentence_piece;
 mod special;
 mod subject;
@@ -16,7 +17,7 @@ use invarlock_evidence::format::objective::Objective;
 use serde_json::{Map, Value};
 use special::token_text;
 pub use subject::{described, of_subject};
-use tokenizers::{PostProcessorWrapper, TruncationDirection, TruncationParams};
+use tokenizers::{PostProcessor as _, PostProcessorWrapper, TruncationDirection, TruncationParams};
 
 use crate::checkpoint::{Checkpoint, Config};
 use crate::digests;
@@ -35,6 +36,8 @@ pub struct Tokenizer {
     /// Which end of a text is cut off here, instead of by the library: for masked language models, whose windows upstream cuts after the
     /// special tokens were added.
     cut: Option<TruncationDirection>,
+    /// Whether the beginning of a long text is enough, see [`prefix`].
+    beginning: bool,
     /// The token that hides a predicted one.
     mask_id: Option<u32>,
     /// Tokens that stand for no text, ascending: those that the configuration names, and added tokens that are marked as special.
@@ -138,12 +141,14 @@ impl Tokenizer {
         let eos = token_text(&settings, "eos_token")
             .and_then(|token| inner.token_to_id(token))
             .or_else(|| eos_id(config, embedded));
+        let beginning = !left && prefix::can_cut(&inner);
         let mask_id = token_text(&settings, "mask_token").and_then(|token| inner.token_to_id(token));
         Ok(Self {
             bos,
             eos,
             seq_len,
             cut,
+            beginning,
             mask_id,
             special_ids: special::ids(&inner, &settings),
             pad_id,
@@ -175,8 +180,35 @@ impl Tokenizer {
 
     /// Token ids of a text with special tokens, truncated to the window.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let beginnings = self.beginning.then(|| prefix::beginnings(text, self.seq_len));
+        for beginning in beginnings.into_iter().flatten() {
+            let ids = self.library_ids(beginning)?;
+            if self.fill_window(&ids) {
+                return Ok(self.windowed(ids));
+            }
+        }
+        self.encode_whole(text)
+    }
+
+    /// The same, from the tokens of the whole text.
+    fn encode_whole(&self, text: &str) -> Result<Vec<u32>> {
+        self.library_ids(text).map(|ids| self.windowed(ids))
+    }
+
+    /// The ids of a text as the library gives them: with special tokens and, unless it is cut here, truncated.
+    fn library_ids(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = guarded(|| self.inner.encode_fast(text, true));
-        let mut ids = encoding.context("tokenizing a row")?.get_ids().to_vec();
+        Ok(encoding.context("tokenizing a row")?.get_ids().to_vec())
+    }
+
+    /// Whether a longer text would have the same tokens in its window.
+    fn fill_window(&self, ids: &[u32]) -> bool {
+        let special = || self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        ids.len() >= self.seq_len + self.cut.map_or(0, |_| special())
+    }
+
+    /// The window of the ids of a text.
+    fn windowed(&self, mut ids: Vec<u32>) -> Vec<u32> {
         // As upstream does: unless the tokenizer added the token itself, and truncated afterwards.
         if let Some(bos) = self.bos.filter(|bos| ids.first() != Some(bos)) {
             ids.insert(0, bos);
@@ -186,7 +218,7 @@ impl Tokenizer {
             Some(TruncationDirection::Left) => drop(ids.drain(..ids.len().saturating_sub(self.seq_len))),
             _ => ids.truncate(self.seq_len),
         }
-        Ok(ids)
+        ids
     }
 
     /// The token that hides a predicted one.
