@@ -144,6 +144,12 @@ pub fn launcher(policy: &Policy) -> Result<Launcher> {
     })
 }
 
+/// Hashes this program beside other work, so that the first manifest need not wait for it.
+pub fn hash_launcher_early() {
+    // Without the thread, the first manifest hashes it.
+    drop(std::thread::Builder::new().spawn(own_digest));
+}
+
 /// SHA-256 of this program's executable. Read once: a command writes more than one manifest.
 fn own_digest() -> Result<String> {
     static DIGEST: Mutex<Option<String>> = Mutex::new(None);

@@ -83,6 +83,7 @@ fn evaluate(args: &EvaluateArgs, policy: &Policy) -> Result<u8> {
         }
     }
     if !args.dry_run {
+        record::hash_launcher_early();
         evidence_dir::check_writable("--out", &args.out)?;
         evidence_dir::check_writable("--report-out", &args.report_out)?;
     }
