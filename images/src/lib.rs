@@ -57,7 +57,7 @@ mod tags;
 mod tar;
 mod transport;
 
-pub use build::{Base, Built, Changes, Recipe, parse_command, parse_pair, parse_time};
+pub use build::{Base, Built, Changes, Recipe, measure_image_digest, parse_command, parse_pair, parse_time};
 pub use cas::Sink;
 pub use check::{Checked, Described, DescribedLayer, ExtractedState};
 pub use gc::Freed;

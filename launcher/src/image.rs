@@ -95,19 +95,31 @@ pub fn prepare(ui: &Ui, choice: &Choice, network: &NetworkPolicy) -> Result<Imag
     let reference = choice.reference.as_deref().unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
     let store = store()?;
-    let resolved = if reference == DEFAULT_IMAGE {
-        default_image(&store, ui, choice.evaluator.as_deref(), &parsed)?
+    let verified = |resolved: ResolvedImage| {
+        if let Some(required) = &choice.digest {
+            check_digest(&resolved, required)?;
+        }
+        step.set(1, 2);
+        let rootfs = store.rootfs(&resolved, options(choice.verify))?;
+        Ok::<_, Error>(Image { resolved, rootfs })
+    };
+    let image = if reference == DEFAULT_IMAGE {
+        let evaluator = default_evaluator(ui, choice.evaluator.as_deref())?;
+        match evaluator
+            .as_deref()
+            .and_then(|path| current_default_image(&store, path, &parsed))
+            .map(&verified)
+        {
+            Some(Ok(image)) => image,
+            // It is built, or repaired.
+            _ => verified(default_image(&store, evaluator.as_deref(), &parsed)?)?,
+        }
     } else {
         registry::pull_missing(ui, &store, &parsed, network)?;
-        store.resolve(&parsed)?
+        verified(store.resolve(&parsed)?)?
     };
-    if let Some(required) = &choice.digest {
-        check_digest(&resolved, required)?;
-    }
-    step.set(1, 2);
-    let rootfs = store.rootfs(&resolved, options(choice.verify))?;
-    step.done(&format!("{reference} {}", resolved.manifest_digest));
-    Ok(Image { resolved, rootfs })
+    step.done(&format!("{reference} {}", image.resolved.manifest_digest));
+    Ok(image)
 }
 
 /// A progress bar over the bytes of an image's blobs.
@@ -136,19 +148,29 @@ fn options(verify: Verify) -> RootfsOptions {
     RootfsOptions { verify, ..RootfsOptions::default() }
 }
 
-/// The default image, built from the evaluator. Without an evaluator, the default image of the store is used as it is.
-fn default_image(
-    store: &Store,
-    ui: &Ui,
-    chosen: Option<&Path>,
-    reference: &Reference,
-) -> Result<ResolvedImage> {
+/// The evaluator of the default image. Without one, the default image of the store is used as it is.
+fn default_evaluator(ui: &Ui, chosen: Option<&Path>) -> Result<Option<PathBuf>> {
     match evaluator(chosen) {
-        Ok(path) => store.build_measure_image(&path, DEFAULT_IMAGE).map(drop)?,
+        Ok(path) => Ok(Some(path)),
         Err(error) if chosen.is_none() && error.kind() == Kind::Input => {
-            ui.say(Level::Verbose, "no evaluator next to this program")
+            ui.say(Level::Verbose, "no evaluator next to this program");
+            Ok(None)
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
+    }
+}
+
+/// The default image of the store, if it is that of the evaluator. It is not verified.
+fn current_default_image(store: &Store, evaluator: &Path, reference: &Reference) -> Option<ResolvedImage> {
+    let resolved = store.resolve(reference).ok()?;
+    let expected = invarlock_images::measure_image_digest(evaluator).ok()?;
+    (resolved.manifest_digest == expected).then_some(resolved)
+}
+
+/// The default image, built from the evaluator, if there is one.
+fn default_image(store: &Store, evaluator: Option<&Path>, reference: &Reference) -> Result<ResolvedImage> {
+    if let Some(path) = evaluator {
+        store.build_measure_image(path, DEFAULT_IMAGE)?;
     }
     let hint = "build it with `invarlock runtime image build` or `make runtime-image`";
     store.resolve(reference).map_err(|error| match error.kind() {

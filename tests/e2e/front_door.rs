@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use invarlock_tests::layout::of_program;
-use invarlock_tests::{As, Place, Ran, both, demo, read_json};
+use invarlock_tests::{As, Place, Ran, both, demo, read_json, set_mode};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -227,6 +227,29 @@ fn image_is_selected_by_option_then_variable_then_default() {
             "\"invarlock-runtime:local\"",
             "{user:?}"
         );
+    }
+}
+
+/// The default image of the store is used only if it is that of the evaluator and verifies.
+#[test]
+fn altered_default_image_is_made_again() {
+    for user in both() {
+        let place = Place::new(user);
+        let digest = |ran: Ran| ran.expect(0).json()["image"]["manifest_digest"].clone();
+        let first = digest(plan(&place, &[], &[]));
+        let trees = place.path("store/trees");
+        let trees = std::fs::read_dir(trees).unwrap().map(|tree| tree.unwrap().path());
+        let extracted =
+            trees.map(|tree| tree.join("root/invarlock-evaluator")).find(|path| path.exists()).unwrap();
+        let good = std::fs::read(&extracted).unwrap();
+        set_mode(&extracted, 0o755);
+        std::fs::write(&extracted, "altered").unwrap();
+        assert_eq!(digest(plan(&place, &[], &[])), first, "{user:?}");
+        assert!(std::fs::read(&extracted).unwrap() == good, "{user:?}: the altered program is still there");
+        // Another evaluator is another image.
+        let evaluator = place.path("bin/invarlock-evaluator");
+        std::fs::write(&evaluator, [good.as_slice(), b"more"].concat()).unwrap();
+        assert_ne!(digest(plan(&place, &[], &[])), first, "{user:?}");
     }
 }
 

@@ -107,6 +107,11 @@ impl MeasureImage {
     }
 }
 
+/// The digest of the default image of an evaluator.
+pub fn measure_image_digest(evaluator: &Path) -> Result<Digest> {
+    MeasureImage::compute(evaluator).map(|image| image.digest())
+}
+
 impl LocalImages {
     /// Builds the default image from `evaluator` with the name `reference`, a `NAME:TAG`. Existing parts are verified, and corrupt ones
     /// replaced; if everything is correct, nothing is written. Returns the digest of the manifest.

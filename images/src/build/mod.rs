@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use changes::{Changes, parse_command, parse_pair, parse_time};
+pub use measure::measure_image_digest;
 
 use oci_spec::image::MediaType;
 
