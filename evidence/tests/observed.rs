@@ -70,6 +70,20 @@ fn recorded_observations_verify() {
     }
 }
 
+/// A count that has no successor is no number of filters, also where additions wrap around.
+#[test]
+fn number_of_filters_does_not_wrap_around() {
+    let bundle = Bundle::new("root");
+    let counts = |filters: u64, inherited: u64| {
+        let mut seccomp = bundle.manifest.pointer(&pointer_to("subject", "seccomp/value")).unwrap().clone();
+        seccomp["filters"] = json!(filters);
+        seccomp["inherited"] = json!(inherited);
+        bundle.verify_with(&pointer_to("subject", "seccomp/value"), seccomp)
+    };
+    assert!(counts(3, 2).ok());
+    assert!(counts(0, u64::MAX).errors.iter().any(|error| error.contains("value.filters")));
+}
+
 #[test]
 fn rejects_missing_control_or_wrong_observer() {
     for user in USERS {
