@@ -128,12 +128,7 @@ pub const CONTROLS: &[Control] = &[
     by_mode("/sys read-only", &["mounts"], &["sys-flags"], &["sys-create", "sys-flags"]),
     control("masked paths", &["mounts"], &["masks"]),
     control("read-only paths", &["mounts"], &["closed-paths"]),
-    by_mode(
-        "init not dumpable",
-        &["init"],
-        &[],
-        &["init-environ", "init-memory", "init-program", "init-root"],
-    ),
+    by_mode("init not dumpable", &["init"], &[], &["init-environ", "init-memory", "init-root"]),
     control("descriptors", &["descriptors"], &["descriptors"]),
     control("environment", &["environment"], &["environment"]),
     control("session", &["process"], &["session"]),
