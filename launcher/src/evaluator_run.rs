@@ -204,7 +204,8 @@ fn mount_bytes(target: String, value: &impl serde::Serialize) -> Result<Mount> {
     Ok(Mount { target, source: InputSource::Bytes(to_json(value)?) })
 }
 
-fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+/// A value as the evaluator reads it.
+pub fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).err_kind(invarlock_error::Kind::System).context("writing JSON")
 }
 

@@ -1,7 +1,7 @@
 //! One side of an evaluation: the evaluator measures one checkpoint. Its output is untrusted.
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::evaluator_run::EvaluatorRun;
+use crate::evaluator_run::{EvaluatorRun, to_json};
 use crate::evidence_dir::RunDir;
 use crate::journal::JournalFile;
 use crate::limits;
@@ -13,7 +13,6 @@ use crate::signals::Signals;
 use crate::ui::{Level, Ui, printable};
 use invarlock_evidence::evaluation::RUN_REPORT;
 use invarlock_evidence::format::runtime_manifest::{self as manifest, File};
-use invarlock_evidence::format::to_value;
 use invarlock_evidence::job::{Role, Task};
 use invarlock_evidence::journal::Journal;
 use invarlock_evidence::json::{Size, parse_run_report};
@@ -121,6 +120,7 @@ impl Measurement<'_> {
         let plan = self.plan;
         let evaluator =
             plan.host_evaluator.as_ref().map(|path| std::fs::read(path).map(|bytes| sha256_hex(&bytes)));
+        let windows = self.windows.map(to_json).transpose()?;
         let mut decides = json!({
             "format": "journal-v1",
             "role": self.role.name(),
@@ -128,7 +128,7 @@ impl Measurement<'_> {
             "evaluator": evaluator.transpose().context("hashing the evaluator")?,
             "checkpoint": plan.digest(self.role).tree_sha256,
             "dataset": plan.dataset_settings(),
-            "windows": self.windows.map(|windows| sha256_hex(canonical_json(&to_value(windows)).as_bytes())),
+            "windows": windows.map(|bytes| sha256_hex(&bytes)),
         });
         if plan.request.weight_only {
             decides["weight_only"] = json!(true);
