@@ -47,6 +47,9 @@ fn healthy_subject_passes_and_damaged_subject_fails() {
         assert_eq!(damaged["verdict"], "FAIL", "{damaged}");
         place.run(&["verify", "damaged/eval"]).expect(1);
         evaluate(&place, "damaged", "ungated", &["--no-gate", "--quiet"]).expect(0);
+        let printed = evaluate(&place, "damaged", "ungated", &["--no-gate"]).expect(0).out;
+        assert_eq!(printed.matches("Acceptable: perplexity ratio").count(), 0, "{printed}");
+        assert_eq!(printed.matches("perplexity ratio").count(), 1, "the reason stands once: {printed}");
 
         let manifest = read_json(&place.work("healthy/eval/runtime.manifest.json"));
         assert_eq!(manifest["execution_mode"], "container");

@@ -24,13 +24,14 @@ use invarlock_evidence::evaluation::Facts;
 use invarlock_evidence::format::evaluation_report::EvaluationReport;
 use invarlock_evidence::format::to_value;
 use invarlock_evidence::format::warning::{Warning, WarningKind};
+use invarlock_evidence::gates::{self, Gate};
 use invarlock_evidence::job::Role;
+use invarlock_evidence::manifest;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::run_report::BaselineWindows;
 use invarlock_evidence::signing::dsse::Envelope;
 use invarlock_evidence::signing::keys::SigningKey;
 use invarlock_evidence::verify::{Assurance, Verdict, VerifyOptions, verify_report};
-use invarlock_evidence::{gates, manifest};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -323,7 +324,8 @@ impl Done {
 
     fn print(&self, args: &EvaluateArgs) -> Result<()> {
         if !args.quiet {
-            for gate in gates::gates(&self.written) {
+            let gates = gates::gates(&self.written);
+            for gate in &gates {
                 let mark = match gate.passed {
                     Some(true) if gate.warned => style("warn").yellow(),
                     Some(true) => style("pass").green(),
@@ -332,7 +334,8 @@ impl Done {
                 };
                 ui::out(&format!("  {mark}  {:<31} {}", gate.name, ui::printable(&gate.detail)));
             }
-            for error in &self.verdict.gate_failures {
+            let shown: Vec<String> = gates.iter().map(Gate::sentence).collect();
+            for error in self.verdict.gate_failures.iter().filter(|error| !shown.contains(error)) {
                 ui::out(&format!("        {}", ui::printable(error)));
             }
         }
