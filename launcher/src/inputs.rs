@@ -131,15 +131,18 @@ pub fn tried(path: &Path, preset: &Path) -> String {
 
 /// The error for a file that the user named and that cannot be opened.
 pub fn not_opened(what: &str, error: &std::io::Error) -> Error {
-    Error::input(format!("opening {what}: {error}")).with_hint(match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "the file must be readable by you".to_owned(),
-        _ => match std::env::current_dir() {
-            Ok(dir) => {
-                format!("check the path; a relative path starts at the current directory {}", dir.display())
-            }
-            Err(_) => "check the path".to_owned(),
-        },
-    })
+    Error::input(format!("opening {what}: {error}")).with_hint(path_hint(error.kind()))
+}
+
+/// What to do about a file that the user named and that cannot be opened for this reason.
+pub fn path_hint(kind: std::io::ErrorKind) -> String {
+    match (kind, std::env::current_dir()) {
+        (std::io::ErrorKind::PermissionDenied, _) => "the file must be readable by you".to_owned(),
+        (_, Ok(dir)) => {
+            format!("check the path; a relative path starts at the current directory {}", dir.display())
+        }
+        (_, Err(_)) => "check the path".to_owned(),
+    }
 }
 
 /// Reads a small regular file, which may be a link; `what` names it in errors.

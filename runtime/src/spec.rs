@@ -259,7 +259,10 @@ impl ContainerSpec {
             || self.cwd.split('/').any(|p| p == "..")
             || Path::new(&self.cwd).starts_with("/proc")
         {
-            bail!(Input, "the working directory {:?} must be an absolute path inside the image", self.cwd);
+            let message =
+                format!("the working directory {:?} must be an absolute path inside the image", self.cwd);
+            return Err(Error::input(message)
+                .with_hint("write it like /work, without `..`; it cannot be below /proc"));
         }
         check_strings(&self.argv, &self.env)?;
         let mut targets = BTreeSet::new();

@@ -262,10 +262,10 @@ fn options_replace_parts_of_the_configuration() {
         for (flags, needle) in [
             (["-e", "=x"], "--env =x"),
             (["-e", "A B=1"], "NAME=VALUE"),
-            (["--env-file", "nothing"], "reading nothing"),
+            (["--env-file", "nothing"], "relative path starts at the current directory"),
             (["--entrypoint", "[1]"], "--entrypoint"),
             (["--user", "none"], "user \"none\""),
-            (["-w", "relative"], "working directory"),
+            (["-w", "relative"], "write it like /work"),
         ] {
             run(&flags, &["/etc/hosts"]).expect(125).one_error(&["error[input]", needle]);
         }

@@ -340,7 +340,8 @@ fn targets_that_belong_to_the_container_are_refused() {
         .one_error(&["/data", "two mounts"]);
     for (option, value, needle) in [
         ("-v", "volume:/data", "named volumes"),
-        ("-v", "./source:/data:z", "unsupported option"),
+        ("-v", "./source:/data:z", "SELinux label"),
+        ("-v", "./source:/data:U", "unsupported option"),
         ("-v", "./source", "SOURCE:TARGET"),
         ("--mount", "type=volume,source=a,target=/data", "unsupported type"),
         ("--mount", "type=bind,source=./with,comma,target=/data", "comma"),

@@ -130,7 +130,11 @@ fn key_files_are_checked_before_anything_runs() {
         "other users can open it (mode 0640)",
         "chmod 600",
     ]);
-    evaluate(&place, &["--signing-key", "missing"]).expect(2).one_error(&["missing", "No such file"]);
+    evaluate(&place, &["--signing-key", "missing"]).expect(2).one_error(&[
+        "missing",
+        "No such file",
+        "check the path",
+    ]);
     evaluate(&place, &["--signing-key", "preset.yaml"]).expect(2);
     assert!(!place.work("runs").exists(), "nothing was measured");
 }

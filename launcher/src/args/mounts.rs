@@ -138,6 +138,11 @@ pub(super) fn parse_volume(text: &str) -> Result<MountOption, String> {
         let new = match option {
             "ro" => writable.replace(false),
             "rw" => writable.replace(true),
+            "z" | "Z" => {
+                return Err(format!(
+                    "option {option:?} would change the SELinux label of the source, which is not supported; leave it out"
+                ));
+            }
             other => return Err(format!("unsupported option {other:?}; options: ro, rw")),
         };
         if new.is_some() {
