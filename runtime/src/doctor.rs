@@ -135,7 +135,7 @@ pub fn check() -> Vec<ControlCheck> {
             "state directory",
             true,
             state::directory().map(|d| d.display().to_string()).map_err(|e| e.to_string()),
-            "remove the directory or fix its owner and mode",
+            state::REMEDY,
         ),
     ];
     if identity.by_root {

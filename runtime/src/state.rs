@@ -13,6 +13,10 @@ const MAX_STATE: u64 = 1 << 20;
 /// Suffix of lock files.
 const SUFFIX: &str = ".run";
 
+/// What to do where there is no state directory.
+pub(crate) const REMEDY: &str = "a directory that is missing is made, so you must be able to write its parent; one that exists must be \
+    yours, with mode 0700; an ordinary user can also set XDG_RUNTIME_DIR to a directory of their own with mode 0700";
+
 /// The lock of a run and its file.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -33,7 +37,9 @@ pub fn directory() -> Result<PathBuf> {
     };
     match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        other => other.with_context(|| format!("creating the state directory {}", dir.display()))?,
+        other => other
+            .with_context(|| format!("creating the state directory {}", dir.display()))
+            .map_err(|error| error.with_hint(REMEDY))?,
     }
     verified(dir)
 }
@@ -53,9 +59,7 @@ pub(crate) fn verified(dir: PathBuf) -> Result<PathBuf> {
     Err(Error::safety(format!(
         "the state directory {dir} must be a directory that only uid {uid} can write, but it {found}"
     ))
-    .with_hint(
-        "fix or remove the directory, or, as an ordinary user, set XDG_RUNTIME_DIR to a directory of your own with mode 0700",
-    ))
+    .with_hint(REMEDY))
 }
 
 fn owned(dir: &Path, uid: u32) -> bool {
