@@ -201,7 +201,7 @@ impl Tokenizer {
         Ok(encoding.context("tokenizing a row")?.get_ids().to_vec())
     }
 
-    /// Whether a longer text would have the same tokens in its window.
+    /// Whether these ids fill the window.
     fn fill_window(&self, ids: &[u32]) -> bool {
         let special = || self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         ids.len() >= self.seq_len + self.cut.map_or(0, |_| special())

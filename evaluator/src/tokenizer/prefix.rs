@@ -7,10 +7,14 @@
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{
+    Encoding, PostProcessor as _, PostProcessorWrapper, SplitDelimiterBehavior, Token, Tokenizer,
+};
 
 /// Bytes of a text for each token of a window that are tried first. Few texts have more bytes for a token.
 const BYTES_PER_TOKEN: usize = 5;
+/// Longest beginning. The library does not split a text behind about 1,000,000 characters of white space.
+const LONGEST: usize = 512 << 10;
 
 /// The patterns of Llama 3 and of Qwen 2. Every alternative that takes a letter takes all letters that follow, and nothing behind them.
 const PATTERNS: [&str; 2] = [
@@ -24,22 +28,35 @@ pub(super) fn can_cut(tokenizer: &Tokenizer) -> bool {
     // An added token is found before the text is split.
     let spans = added.values().any(|token| token.content.contains(char::is_whitespace));
     !spans
+        && tokenizer.get_post_processor().is_none_or(surrounds)
         && tokenizer.get_normalizer().is_none_or(is_local)
         && tokenizer.get_pre_tokenizer().is_some_and(splits_before_spaces)
 }
 
 /// Beginnings of a text that end between a letter and a space, each longer than the one before.
 pub(super) fn beginnings(text: &str, tokens: usize) -> impl Iterator<Item = &str> {
-    let budgets = std::iter::successors(tokens.checked_mul(BYTES_PER_TOKEN), |budget| budget.checked_mul(4));
-    let cut = |budget: usize| {
+    let cut = move |budget: usize| {
         let from = budget.saturating_sub(1);
-        let pairs = text.as_bytes().get(from..)?.windows(2);
-        let found = pairs.into_iter().position(|pair| pair[0].is_ascii_alphabetic() && pair[1] == b' ')?;
+        let mut pairs = text.as_bytes().get(from..)?.windows(2);
+        let found = pairs.position(|pair| pair[0].is_ascii_alphabetic() && pair[1] == b' ')?;
         text.get(..=from + found)
     };
+    let first = tokens.checked_mul(BYTES_PER_TOKEN).and_then(cut);
     // A beginning of nearly the whole text saves nothing.
-    let worthwhile = |beginning: &&str| beginning.len() < text.len() / 4 * 3;
-    budgets.map_while(cut).take_while(worthwhile)
+    let longest = LONGEST.min(text.len() / 4 * 3);
+    std::iter::successors(first, move |last| cut(last.len() * 4)).take_while(move |one| one.len() < longest)
+}
+
+/// Whether a post-processor puts as many tokens around a text as it says, and the text once between them.
+fn surrounds(processor: &PostProcessorWrapper) -> bool {
+    let text = [u32::MAX - 1, u32::MAX];
+    let tokens = text.map(|id| Token::new(id, String::new(), (0, 0)));
+    let processed = processor.process(Encoding::from_tokens(tokens.to_vec(), 0), None, true);
+    processed.is_ok_and(|encoding| {
+        let ids = encoding.get_ids();
+        ids.len() == text.len() + processor.added_tokens(false)
+            && ids.windows(text.len()).filter(|ids| *ids == text).count() == 1
+    })
 }
 
 /// Whether each character is replaced alone, or together with the marks that follow it.
@@ -120,14 +137,27 @@ mod tests {
         let sequence =
             |first: Value, second: &Value| json!({"type": "Sequence", "pretokenizers": [first, second]});
         let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-        let mut bert = letters();
+        let mut words = letters();
+        for (word, id) in [("the", 30), ("s", 31), ("234", 32), ("é", 33), ("中", 34), ("'", 35), ("...", 36)]
+        {
+            words["model"]["vocab"][word] = json!(id);
+        }
+        let mut bert = words.clone();
         bert["normalizer"] = json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
             "strip_accents": null, "lowercase": true});
         bert["pre_tokenizer"] = json!({"type": "BertPreTokenizer"});
         let mut all: Vec<Value> =
             PATTERNS.iter().map(|one| byte_level(&sequence(split(one), &without))).collect();
         let digits = json!({"type": "Digits", "individual_digits": true});
-        all.extend([byte_level(&plain), byte_level(&sequence(digits, &plain)), letters(), bert]);
+        let punctuation = json!({"type": "Punctuation", "behavior": "Contiguous"});
+        let mut spaces = words.clone();
+        spaces["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
+        spaces["normalizer"] =
+            json!({"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]});
+        spaces["added_tokens"] = json!([{"id": 37, "content": "x", "single_word": true, "lstrip": false, "rstrip": true,
+            "normalized": true, "special": false}]);
+        all.extend([byte_level(&plain), byte_level(&sequence(digits, &plain)), words, bert, spaces]);
+        all.push(byte_level(&sequence(punctuation, &plain)));
         all
     }
 
@@ -142,11 +172,16 @@ mod tests {
         fn cut_texts_have_the_tokens_of_whole_ones(parts in prop::collection::vec(0..PARTS.len(), 0..300)) {
             let text: String = parts.iter().map(|part| PARTS[*part]).collect();
             for definition in definitions() {
-                let settings = json!({"eos_token": "<|end|>"});
-                let settings = definition.to_string().contains("<|end|>").then_some(settings);
-                let tokenizer = open(definition.to_string().as_bytes(), settings, json!({}), 1000).expect("opened");
-                prop_assert!(can_cut(&tokenizer.inner), "{definition}");
-                prop_assert_eq!(tokenizer.encode(&text)?, tokenizer.encode_whole(&text)?, "{}", definition["pre_tokenizer"]);
+                let begin = definition.to_string().contains("<|end|>");
+                let begin = begin.then(|| json!({"eos_token": "<|end|>", "bos_token": "<|end|>"}));
+                // Windows of masked models are cut here instead of by the library.
+                for settings in [begin, Some(json!({"mask_token": "a"}))] {
+                    let bytes = definition.to_string().into_bytes();
+                    let tokenizer = open(&bytes, settings, json!({}), 1000).expect("opened");
+                    prop_assert!(tokenizer.beginning, "{definition}");
+                    let whole = tokenizer.encode_whole(&text)?;
+                    prop_assert_eq!(tokenizer.encode(&text)?, whole, "{}", definition["pre_tokenizer"]);
+                }
             }
         }
     }
@@ -158,6 +193,9 @@ mod tests {
         assert_eq!(all[0], "ab cd1 é efab");
         assert!(all.len() > 2 && all.iter().all(|one| text.starts_with(one)), "{all:?}");
         assert!(all.windows(2).all(|pair| pair[0].len() < pair[1].len()), "{all:?}");
+        let gap = format!("{}{}a {}", "ab cd ".repeat(10), "中".repeat(40_000), "ab cd ".repeat(20_000));
+        assert!(beginnings(&gap, 2).count() < 8);
+        assert!(beginnings(&gap, 2).all(|one| one.len() < LONGEST && one.len() < gap.len() / 4 * 3));
         assert_eq!(beginnings("a b c", 2).count(), 0);
         assert_eq!(beginnings(&"中".repeat(100), 2).count(), 0);
     }
@@ -177,7 +215,11 @@ mod tests {
             "normalized": false, "special": true}]);
         let mut none = letters();
         none["pre_tokenizer"] = Value::Null;
-        for definition in [metaspace, pattern, replaced, spanning, none] {
+        let mut twice = letters();
+        let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+        twice["post_processor"] =
+            json!({"type": "TemplateProcessing", "single": [text, text], "pair": [], "special_tokens": {}});
+        for definition in [metaspace, pattern, replaced, spanning, none, twice] {
             let tokenizer = open(definition.to_string().as_bytes(), None, json!({}), 1000).expect("opened");
             assert!(!can_cut(&tokenizer.inner), "{definition}");
         }
