@@ -95,28 +95,28 @@ pub fn prepare(ui: &Ui, choice: &Choice, network: &NetworkPolicy) -> Result<Imag
     let reference = choice.reference.as_deref().unwrap_or(DEFAULT_IMAGE);
     let parsed = Reference::parse(reference)?;
     let store = store()?;
+    let checked = |resolved: ResolvedImage| match &choice.digest {
+        Some(required) => check_digest(&resolved, required).map(|()| resolved),
+        None => Ok(resolved),
+    };
     let verified = |resolved: ResolvedImage| {
-        if let Some(required) = &choice.digest {
-            check_digest(&resolved, required)?;
-        }
         step.set(1, 2);
         let rootfs = store.rootfs(&resolved, options(choice.verify))?;
         Ok::<_, Error>(Image { resolved, rootfs })
     };
     let image = if reference == DEFAULT_IMAGE {
         let evaluator = default_evaluator(ui, choice.evaluator.as_deref())?;
-        match evaluator
-            .as_deref()
-            .and_then(|path| current_default_image(&store, path, &parsed))
-            .map(&verified)
-        {
-            Some(Ok(image)) => image,
-            // It is built, or repaired.
-            _ => verified(default_image(&store, evaluator.as_deref(), &parsed)?)?,
+        let current = evaluator.as_deref().and_then(|path| current_default_image(&store, path, &parsed));
+        let again = || verified(checked(default_image(&store, evaluator.as_deref(), &parsed)?)?);
+        match current.map(checked).transpose()?.map(verified) {
+            // An altered one is repaired.
+            Some(Err(error)) if matches!(error.kind(), Kind::Integrity | Kind::Safety) => again()?,
+            Some(image) => image?,
+            None => again()?,
         }
     } else {
         registry::pull_missing(ui, &store, &parsed, network)?;
-        verified(store.resolve(&parsed)?)?
+        verified(checked(store.resolve(&parsed)?)?)?
     };
     step.done(&format!("{reference} {}", image.resolved.manifest_digest));
     Ok(image)
@@ -160,11 +160,12 @@ fn default_evaluator(ui: &Ui, chosen: Option<&Path>) -> Result<Option<PathBuf>> 
     }
 }
 
-/// The default image of the store, if it is that of the evaluator. It is not verified.
+/// The default image of the store, if it is that of the evaluator and has its SBOM. It is not verified.
 fn current_default_image(store: &Store, evaluator: &Path, reference: &Reference) -> Option<ResolvedImage> {
     let resolved = store.resolve(reference).ok()?;
     let expected = invarlock_images::measure_image_digest(evaluator).ok()?;
-    (resolved.manifest_digest == expected).then_some(resolved)
+    let whole = resolved.manifest_digest == expected && store.sbom(reference).is_ok();
+    whole.then_some(resolved)
 }
 
 /// The default image, built from the evaluator, if there is one.
