@@ -163,8 +163,7 @@ fn lock(text: &str) -> Result<String> {
     if text.starts_with("sha256:") {
         return Ok(Digest::parse(text).map_err(|e| Error::input(format!("--lock: {e}")))?.to_string());
     }
-    let read = read_evidence(Path::new(text), ENVELOPE_LIMIT)
-        .map_err(|e| Error::input(e.to_string()).with_hint(inputs::path_hint(e.kind())));
+    let read = read_evidence(Path::new(text), ENVELOPE_LIMIT).map_err(|e| inputs::not_read(&e));
     Ok(sha256_hex(&read.with_context(|| format!("reading the plan lock {text}"))?))
 }
 

@@ -134,8 +134,18 @@ pub fn not_opened(what: &str, error: &std::io::Error) -> Error {
     Error::input(format!("opening {what}: {error}")).with_hint(path_hint(error.kind()))
 }
 
-/// What to do about a file that the user named and that cannot be opened for this reason.
-pub fn path_hint(kind: std::io::ErrorKind) -> String {
+/// The error for a file that the user named and that cannot be read.
+pub fn not_read(why: &std::io::Error) -> Error {
+    let error = Error::input(why.to_string());
+    match why.kind() {
+        kind @ (std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
+            error.with_hint(path_hint(kind))
+        }
+        _ => error,
+    }
+}
+
+fn path_hint(kind: std::io::ErrorKind) -> String {
     match (kind, std::env::current_dir()) {
         (std::io::ErrorKind::PermissionDenied, _) => "the file must be readable by you".to_owned(),
         (_, Ok(dir)) => {

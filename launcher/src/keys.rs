@@ -2,7 +2,7 @@
 
 use crate::error::{Context as _, Error, Result};
 use crate::evidence_dir::{write_output, write_private};
-use crate::inputs::path_hint;
+use crate::inputs::not_read;
 use crate::ui;
 use invarlock_evidence::signing::keys::{PublicKey, SigningKey};
 use rustix::fs::OFlags;
@@ -64,7 +64,7 @@ pub fn print_pair(private: &Path, public: &Path, fingerprint: &str) {
 fn open(path: &Path) -> Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed();
     let opened = File::options().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|why| Error::input(why.to_string()).with_hint(path_hint(why.kind())))?;
+    let file = opened.map_err(|why| not_read(&why))?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(Error::input("not a regular file")),

@@ -1,7 +1,7 @@
 //! The file of `--lock`, and what `plan lock` writes.
 
 use crate::error::{Context as _, Error, Result};
-use crate::inputs::path_hint;
+use crate::inputs::not_read;
 use invarlock_evidence::format::plan::Plan;
 use invarlock_evidence::numerics::digest::sha256_hex;
 use invarlock_evidence::plan_lock::PlanLock;
@@ -22,8 +22,7 @@ impl LockFile {
     /// Reads the lock.
     pub fn read(path: &Path) -> Result<Self> {
         let reading = || format!("reading the plan lock {}", path.display());
-        let bytes = read_evidence(path, ENVELOPE_LIMIT)
-            .map_err(|why| Error::input(why.to_string()).with_hint(path_hint(why.kind())));
+        let bytes = read_evidence(path, ENVELOPE_LIMIT).map_err(|why| not_read(&why));
         let bytes = bytes.with_context(reading)?;
         let lock = Envelope::parse(&bytes).and_then(|envelope| PlanLock::read(&envelope));
         let lock = lock.with_context(reading).hint("make a plan lock with `invarlock plan lock`")?;

@@ -144,7 +144,7 @@ pub fn launcher(policy: &Policy) -> Result<Launcher> {
     })
 }
 
-/// Hashes this program beside other work, so that the first manifest need not wait for it.
+/// Hashes this program in a thread, so that the first manifest need not wait for it.
 pub fn hash_launcher_early() {
     // Without the thread, the first manifest hashes it.
     drop(std::thread::Builder::new().spawn(own_digest));

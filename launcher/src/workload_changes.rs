@@ -1,7 +1,7 @@
 //! What the options of `runtime run` change in the configuration of an image.
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::inputs::path_hint;
+use crate::inputs::not_read;
 use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -89,9 +89,7 @@ fn variable(text: &str, own: &dyn Fn(&str) -> Option<String>) -> Result<Option<(
 
 fn read(path: &Path) -> Result<String> {
     let reading = || format!("reading {}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| {
-        Error::input(error.to_string()).with_hint(path_hint(error.kind())).context(reading())
-    })?;
+    let file = std::fs::File::open(path).map_err(|why| not_read(&why).context(reading()))?;
     let mut text = String::new();
     file.take(MAX_FILE + 1)
         .read_to_string(&mut text)

@@ -41,7 +41,7 @@ pub(crate) fn reject_elevated() -> Result<()> {
 pub(crate) fn spawn(socket: UnixStream) -> Result<Child> {
     reject_elevated()?;
     if let Some(mount) = read_only_mount() {
-        // From its end on the descriptor is closed, and so nothing can change the mount any more, not even root.
+        // Then the descriptor is closed. The mount is in no namespace any more, so not even root can change it.
         return start(&mount, socket);
     }
     let mut sealed = SEALED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -14,8 +14,8 @@ const MAX_STATE: u64 = 1 << 20;
 const SUFFIX: &str = ".run";
 
 /// What to do where there is no state directory.
-pub(crate) const REMEDY: &str = "a directory that is missing is made, so you must be able to write its parent; one that exists must be \
-    yours, with mode 0700; an ordinary user can also set XDG_RUNTIME_DIR to a directory of their own with mode 0700";
+pub(crate) const REMEDY: &str = "make its parent writable; if it exists, own it with mode 0700; an ordinary user can also set \
+    XDG_RUNTIME_DIR to a directory of their own with mode 0700";
 
 /// The lock of a run and its file.
 #[derive(Debug)]

@@ -90,35 +90,36 @@ fn wait_for(pid: libc::pid_t) {
 /// A detached clone, with these attributes, of the mount at `path`. A user and a mount namespace are made for it, so the caller needs no
 /// privilege. Any thread may call it; it waits until the mount is there.
 pub(crate) fn clone_mount_as_user(path: &CStr, attributes: u64) -> io::Result<OwnedFd> {
-    struct Order<'a> {
+    struct MountRequest<'a> {
         path: &'a CStr,
         attributes: u64,
-        answer: io::Result<OwnedFd>,
+        result: io::Result<OwnedFd>,
     }
-    extern "C" fn obey(order: *mut c_void) -> c_int {
-        // SAFETY: `order` is that of the waiting caller.
-        let order = unsafe { &mut *order.cast::<Order<'_>>() };
+    extern "C" fn clone_mount(request: *mut c_void) -> c_int {
+        // SAFETY: `request` is that of the waiting caller.
+        let request = unsafe { &mut *request.cast::<MountRequest<'_>>() };
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-        let cloned = rustix::mount::open_tree(rustix::fs::CWD, order.path, flags).map_err(io::Error::from);
-        order.answer = cloned.and_then(|mount| {
-            mount_setattr(mount.as_fd(), false, order.attributes, libc::MS_PRIVATE, None)?;
+        let cloned = rustix::mount::open_tree(rustix::fs::CWD, request.path, flags).map_err(io::Error::from);
+        request.result = cloned.and_then(|mount| {
+            mount_setattr(mount.as_fd(), false, request.attributes, libc::MS_PRIVATE, None)?;
             Ok(mount)
         });
         0
     }
-    let mut order = Order { path, attributes, answer: Err(io::ErrorKind::Interrupted.into()) };
+    let mut request = MountRequest { path, attributes, result: Err(io::ErrorKind::Interrupted.into()) };
     // The new process has the descriptors of this one, so the mount need not be sent. It must not run handlers of signals.
     let namespaces = libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     let mut stack = vec![0; STACK / size_of::<u128>()];
     let blocked = Blocked::all();
-    // SAFETY: CLONE_VFORK suspends this thread until the new process is dead, and the other threads know nothing of `order`.
-    let pid =
-        unsafe { clone_with_memory(namespaces, &mut stack, obey, std::ptr::from_mut(&mut order).cast()) };
+    // SAFETY: CLONE_VFORK suspends this thread until the new process is dead, and the other threads know nothing of `request`.
+    let pid = unsafe {
+        clone_with_memory(namespaces, &mut stack, clone_mount, std::ptr::from_mut(&mut request).cast())
+    };
     drop(blocked);
     wait_for(pid?);
-    order.answer
+    request.result
 }
 
 /// Calls `work` with the id of a process in a new user namespace. The process only waits. It ends with the call, or with this process.

@@ -1,6 +1,6 @@
 //! `invarlock runtime image rm`.
 
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::{image, ui};
 use invarlock_images::Reference;
 use serde::Serialize;
@@ -18,10 +18,7 @@ pub struct RmOutput<'a> {
 
 /// Removes a name, or with a digest all names of the image.
 pub fn run(image: &str, json: bool) -> Result<u8> {
-    let removed = image::store()?.remove(&Reference::parse(image)?).map_err(|error| match error.kind() {
-        Kind::Input => error.without_hint().with_hint("`invarlock runtime image ls` lists the images"),
-        _ => error,
-    })?;
+    let removed = image::store()?.remove(&Reference::parse(image)?)?;
     let output = RmOutput { format_version: "runtime-image-rm-v1", removed: &removed };
     let lines: Vec<String> = removed.iter().map(|name| format!("removed {}", ui::printable(name))).collect();
     ui::result(json, &output, &lines.join("\n"))?;
